@@ -1,0 +1,36 @@
+"""Which processor does the work."""
+
+from crossmoda.errors import InputError
+
+CHOICES = ("auto", "cpu", "cuda")
+
+
+def choose(device: str = "auto") -> str:
+    """Return ``"cuda"`` or ``"cpu"``: what ``device`` asks for, or the best there is for ``"auto"``.
+
+    Raises:
+        InputError: CUDA is asked for and there is none, or ``device`` is none of :data:`CHOICES`.
+
+    """
+    if device not in CHOICES:
+        raise InputError(f"device must be one of {', '.join(CHOICES)}; got {device!r}.")
+    if device == "cpu":
+        return "cpu"
+    import torch
+
+    if torch.cuda.is_available():
+        return "cuda"
+    if device == "cuda":
+        raise InputError("No CUDA device was found; choose device 'auto' or 'cpu'.")
+    return "cpu"
+
+
+def describe(device: str) -> str:
+    """Return the device's name for provenance, such as ``"cuda (NVIDIA H200)"`` or ``"cpu (2 threads)"``."""
+    if device == "cuda":
+        import torch
+
+        return f"cuda ({torch.cuda.get_device_name()})"
+    import os
+
+    return f"cpu ({len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()} threads)"

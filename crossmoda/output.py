@@ -1,0 +1,59 @@
+"""Files appear under their name only when they are complete."""
+
+import contextlib
+import json
+import os
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from crossmoda.errors import InputError
+
+#: What marks a file that is still being written. A run that is killed may leave one; it is never read.
+PARTIAL = ".partial-"
+
+
+@contextlib.contextmanager
+def atomic(path: Path | str) -> Iterator[Path]:
+    """Give a temporary path beside ``path``; rename it to ``path`` when the block ends, delete it when the block fails.
+
+    The temporary name keeps the ending (``.nii.gz``, ``.seg.nrrd``), since writers choose the format by it.
+    Missing folders are made.
+
+    Raises:
+        InputError: the folder cannot be made or written.
+
+    """
+    path = Path(path)
+    stem, dot, ending = path.name.partition(".")
+    temporary = path.with_name(f"{PARTIAL}{stem}-{uuid.uuid4().hex[:8]}{dot}{ending}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if not os.access(path.parent, os.W_OK):
+            raise PermissionError(13, "Permission denied")
+    except OSError as cause:
+        raise InputError(
+            f"Cannot write {path}: {(cause.strerror or str(cause)).lower()}; choose a folder that can be written."
+        ) from cause
+    try:
+        yield temporary
+        try:
+            temporary.replace(path)
+        except OSError as cause:
+            raise InputError(
+                f"Cannot write {path}: {(cause.strerror or str(cause)).lower()}; choose another file name."
+            ) from cause
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path | str, text: str) -> None:
+    """Write ``text`` to ``path`` (UTF-8) in one step."""
+    with atomic(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path | str, content: Any) -> None:
+    """Write ``content`` as indented JSON in one step."""
+    write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")

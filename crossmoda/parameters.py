@@ -1,0 +1,107 @@
+"""Parameters described once, where the engine uses them.
+
+The settings of a step are a frozen dataclass whose fields are made by :func:`parameter`. The ``crossmoda`` command, the
+Slicer CLI modules (arguments and XML) and the panel read name, default, range, unit and help from there.
+"""
+
+import argparse
+import dataclasses
+import types
+import typing
+from collections.abc import Iterator
+from typing import Any
+
+from crossmoda.errors import InputError
+
+
+def parameter(
+    default: Any,
+    help: str,
+    *,
+    unit: str = "",
+    minimum: float | None = None,
+    maximum: float | None = None,
+    choices: tuple[str, ...] | None = None,
+    advanced: bool = False,
+) -> Any:
+    """Make a field of a settings dataclass.
+
+    Args:
+        default: the default value; its type (bool, int, float, str) is the parameter's.
+        help: one sentence for a clinician, without the unit and the default.
+        unit: the unit of the value, such as ``"mm"``.
+        minimum: the smallest value allowed.
+        maximum: the largest value allowed.
+        choices: the only values allowed.
+        advanced: whether the panel hides it at first.
+
+    """
+    about = {"help": help, "unit": unit, "minimum": minimum, "maximum": maximum, "choices": choices}
+    return dataclasses.field(default=default, metadata={**about, "advanced": advanced})
+
+
+class Settings:
+    """Base of the settings dataclasses: values outside their range raise :class:`InputError` at construction."""
+
+    def __post_init__(self) -> None:
+        """Check each value against its range and its choices."""
+        for field in dataclasses.fields(self):  # type: ignore[arg-type]
+            value, about = getattr(self, field.name), field.metadata
+            choices, low, high = about.get("choices"), about.get("minimum"), about.get("maximum")
+            if choices is not None and value not in choices:
+                raise InputError(f"{field.name} must be one of {', '.join(choices)}; got {value!r}.")
+            if (low is not None and value < low) or (high is not None and value > high):
+                span = f"at least {low:g}" if high is None else f"at most {high:g}" if low is None else f"{low:g} to {high:g}"
+                raise InputError(f"{field.name} must be {span}{' ' + about['unit'] if about['unit'] else ''}; got {value!r}.")
+
+
+@dataclasses.dataclass(frozen=True)
+class Parameter:
+    """A parameter as the doors see it."""
+
+    name: str
+    type: type
+    default: Any
+    help: str
+    unit: str
+    minimum: float | None
+    maximum: float | None
+    choices: tuple[str, ...] | None
+    advanced: bool
+
+    @property
+    def flag(self) -> str:
+        """The option on the command line, such as ``--grid-spacing``."""
+        return "--" + self.name.replace("_", "-")
+
+    @property
+    def full_help(self) -> str:
+        """The help with unit and default."""
+        unit = f" ({self.unit})" if self.unit else ""
+        default = "" if self.type is bool else f" [default: {self.default}]"
+        return f"{self.help.rstrip('.')}{unit}.{default}"
+
+
+def parameters(settings: type[Settings]) -> Iterator[Parameter]:
+    """Yield the parameters of a settings dataclass in order."""
+    kinds = typing.get_type_hints(settings)
+    for field in dataclasses.fields(settings):  # type: ignore[arg-type]
+        kind = kinds[field.name]
+        if isinstance(kind, types.UnionType):
+            kind = next(member for member in typing.get_args(kind) if member is not type(None))
+        yield Parameter(name=field.name, type=kind, default=field.default, **field.metadata)
+
+
+def add_arguments(parser: argparse.ArgumentParser, settings: type[Settings]) -> None:
+    """Add the parameters of ``settings`` as options to an argparse parser (the Slicer CLI modules)."""
+    for item in parameters(settings):
+        help_text = item.full_help.replace("%", "%%")
+        if item.type is bool:
+            parser.add_argument(item.flag, dest=item.name, help=help_text, action=argparse.BooleanOptionalAction, default=item.default)
+        else:
+            parser.add_argument(item.flag, dest=item.name, help=help_text, type=item.type, choices=item.choices, default=item.default)
+
+
+def from_arguments(settings: type[Settings], values: dict[str, Any]) -> Any:
+    """Make the settings from parsed arguments; other keys in ``values`` are ignored."""
+    return settings(**{item.name: values[item.name] for item in parameters(settings)})

@@ -1,0 +1,53 @@
+"""Where a result comes from: version, parameters, inputs, device, time."""
+
+import dataclasses
+import datetime
+import functools
+import hashlib
+import platform
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import crossmoda
+
+
+@functools.lru_cache(maxsize=256)
+def _digest(path: Path, size: int, modified_ns: int) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else hashlib.sha256(stream.read()).hexdigest()
+
+
+def checksum(path: Path | str) -> str:
+    """Return the SHA-256 of a file, or of the sorted files of a folder (a DICOM series)."""
+    path = Path(path)
+    if path.is_dir():
+        digests = [checksum(file) for file in sorted(path.rglob("*")) if file.is_file()]
+        return hashlib.sha256("".join(digests).encode()).hexdigest()
+    status = path.stat()
+    return _digest(path, status.st_size, status.st_mtime_ns)
+
+
+class Record:
+    """Collects the provenance of one result; the clock runs from construction.
+
+    Input files are named by their base name only: folder names may hold a patient's name.
+    """
+
+    def __init__(self, step: str, settings: Any = None, inputs: Mapping[str, Path | str] | None = None, device: str = "cpu"):
+        """Start the record of ``step`` (such as ``"register"``) with its settings dataclass or mapping and its input files."""
+        self._start = time.perf_counter()
+        self.content: dict[str, Any] = {
+            "step": step,
+            "crossmoda": crossmoda.__version__,
+            "created": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+            "parameters": dataclasses.asdict(settings) if dataclasses.is_dataclass(settings) else dict(settings or {}),  # type: ignore[arg-type]
+            "inputs": {role: {"name": Path(path).name, "sha256": checksum(path)} for role, path in (inputs or {}).items()},
+            "device": device,
+            "python": platform.python_version(),
+        }
+
+    def finish(self, **results: Any) -> dict[str, Any]:
+        """Return the record with the seconds since construction and what was measured on the way."""
+        return {**self.content, "seconds": round(time.perf_counter() - self._start, 3), **results}
