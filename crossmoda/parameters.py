@@ -50,9 +50,14 @@ class Settings:
             choices, low, high = about.get("choices"), about.get("minimum"), about.get("maximum")
             if choices is not None and value not in choices:
                 raise InputError(f"{field.name} must be one of {', '.join(choices)}; got {value!r}.")
-            if (low is not None and value < low) or (high is not None and value > high):
-                span = f"at least {low:g}" if high is None else f"at most {high:g}" if low is None else f"{low:g} to {high:g}"
-                raise InputError(f"{field.name} must be {span}{' ' + about['unit'] if about['unit'] else ''}; got {value!r}.")
+            if (low is not None and not value >= low) or (high is not None and not value <= high):
+                span = f"{low:g} to {high:g}" if None not in (low, high) else _one_sided(low, high)
+                unit = f" {about['unit']}" if about["unit"] else ""
+                raise InputError(f"{field.name} must be {span}{unit}; got {value!r}.")
+
+
+def _one_sided(low: float | None, high: float | None) -> str:
+    return f"at most {high:g}" if low is None else f"at least {low:g}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,11 +100,11 @@ def parameters(settings: type[Settings]) -> Iterator[Parameter]:
 def add_arguments(parser: argparse.ArgumentParser, settings: type[Settings]) -> None:
     """Add the parameters of ``settings`` as options to an argparse parser (the Slicer CLI modules)."""
     for item in parameters(settings):
+        how: dict[str, Any] = {"action": argparse.BooleanOptionalAction}
+        if item.type is not bool:
+            how = {"type": item.type, "choices": item.choices}
         help_text = item.full_help.replace("%", "%%")
-        if item.type is bool:
-            parser.add_argument(item.flag, dest=item.name, help=help_text, action=argparse.BooleanOptionalAction, default=item.default)
-        else:
-            parser.add_argument(item.flag, dest=item.name, help=help_text, type=item.type, choices=item.choices, default=item.default)
+        parser.add_argument(item.flag, dest=item.name, default=item.default, help=help_text, **how)
 
 
 def from_arguments(settings: type[Settings], values: dict[str, Any]) -> Any:

@@ -15,8 +15,11 @@ import crossmoda
 
 @functools.lru_cache(maxsize=256)
 def _digest(path: Path, size: int, modified_ns: int) -> str:
+    digest = hashlib.sha256()
     with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else hashlib.sha256(stream.read()).hexdigest()
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def checksum(path: Path | str) -> str:
@@ -35,15 +38,31 @@ class Record:
     Input files are named by their base name only: folder names may hold a patient's name.
     """
 
-    def __init__(self, step: str, settings: Any = None, inputs: Mapping[str, Path | str] | None = None, device: str = "cpu"):
-        """Start the record of ``step`` (such as ``"register"``) with its settings dataclass or mapping and its input files."""
+    def __init__(
+        self,
+        step: str,
+        settings: Any = None,
+        inputs: Mapping[str, Path | str] | None = None,
+        device: str = "cpu",
+    ):
+        """Start the record of ``step`` (such as ``"register"``).
+
+        Args:
+            step: what is done.
+            settings: its settings, a dataclass or a mapping.
+            inputs: its input files by role.
+            device: the processor, as :func:`crossmoda.device.describe` names it.
+
+        """
         self._start = time.perf_counter()
+        is_dataclass = dataclasses.is_dataclass(settings) and not isinstance(settings, type)
+        files = {role: {"name": Path(path).name, "sha256": checksum(path)} for role, path in (inputs or {}).items()}
         self.content: dict[str, Any] = {
             "step": step,
             "crossmoda": crossmoda.__version__,
             "created": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-            "parameters": dataclasses.asdict(settings) if dataclasses.is_dataclass(settings) else dict(settings or {}),  # type: ignore[arg-type]
-            "inputs": {role: {"name": Path(path).name, "sha256": checksum(path)} for role, path in (inputs or {}).items()},
+            "parameters": dataclasses.asdict(settings) if is_dataclass else dict(settings or {}),
+            "inputs": files,
             "device": device,
             "python": platform.python_version(),
         }

@@ -1,0 +1,210 @@
+"""Pictures of registrations, fused labels and segmentations, as matplotlib figures.
+
+Slices are shown the radiological way: the patient's right is on the left of the picture, anterior is up in an axial
+slice, superior is up in a coronal one. Volumes of any orientation are turned to the nearest LPS axes first.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import SimpleITK as sitk
+
+from crossmoda.labels import COCHLEA, STRUCTURES, VS
+from crossmoda.volume import Volume
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+#: Contour styles of label maps drawn over each other: the first is the one in question, the second its reference.
+LINE_STYLES = ("solid", "dashed", "dotted")
+
+AXIAL, CORONAL = 0, 1
+
+
+@dataclasses.dataclass(frozen=True)
+class View:
+    """A slice of a volume: which axis (0 axial, 1 coronal), which index, which window (row and column ranges)."""
+
+    axis: int
+    index: int
+    rows: tuple[int, int] | None = None
+    columns: tuple[int, int] | None = None
+
+    def of(self, array: np.ndarray) -> np.ndarray:
+        """Return the view's 2D piece of an array (z, y, x)."""
+        plane = np.take(array, self.index, axis=self.axis)
+        rows = slice(*self.rows) if self.rows else slice(None)
+        columns = slice(*self.columns) if self.columns else slice(None)
+        return plane[rows, columns]
+
+
+def oriented(volume: Volume) -> Volume:
+    """Return the volume with its axes turned to the nearest of left, posterior, superior (no resampling)."""
+    return Volume.from_sitk(sitk.DICOMOrient(volume.to_sitk(), "LPS"))
+
+
+def centre_of(mask: np.ndarray) -> tuple[int, int, int] | None:
+    """Return the voxel (z, y, x) nearest to the centre of a mask, or None when it is empty."""
+    found = np.argwhere(mask)
+    if not len(found):
+        return None
+    z, y, x = found[np.argmin(((found - found.mean(axis=0)) ** 2).sum(axis=1))]
+    return int(z), int(y), int(x)
+
+
+def full_view(label_map: np.ndarray, axis: int = AXIAL) -> View:
+    """Return the whole slice through the VS, else through the cochleae, else through the middle."""
+    for value in (VS, COCHLEA):
+        centre = centre_of(label_map == value)
+        if centre is not None:
+            return View(axis, centre[axis])
+    return View(axis, label_map.shape[axis] // 2)
+
+
+def close_views(label_map: Volume, margin_mm: float = 12.0) -> dict[str, View]:
+    """Return axial windows round each structure: the VS, and the cochlea of each side."""
+    array = label_map.array
+    regions: dict[str, np.ndarray] = {"VS": array == VS}
+    middle = array.shape[2] // 2
+    cochlea = array == COCHLEA
+    columns = np.arange(array.shape[2])[None, None, :]
+    for side, half in (("right", columns < middle), ("left", columns >= middle)):
+        regions[f"cochlea, {side}"] = cochlea & half
+    views = {}
+    for name, mask in regions.items():
+        centre = centre_of(mask)
+        if centre is None:
+            continue
+        plane = np.argwhere(mask[centre[0]])
+        margin = [round(margin_mm / spacing) for spacing in label_map.grid.spacing_zyx[1:]]
+        low = [max(int(plane[:, k].min()) - margin[k], 0) for k in (0, 1)]
+        high = [min(int(plane[:, k].max()) + margin[k], array.shape[k + 1]) for k in (0, 1)]
+        views[name] = View(AXIAL, centre[0], (low[0], high[0]), (low[1], high[1]))
+    return views
+
+
+def window(array: np.ndarray) -> tuple[float, float]:
+    """Return the grey window (low, high): the 1st and 99.7th percentile of what is not background."""
+    values = array[array > array.min()]
+    if not values.size:
+        return float(array.min()), float(array.max()) + 1.0
+    low, high = np.percentile(values, [1.0, 99.7])
+    return float(low), float(max(high, low + 1e-6))
+
+
+def checkerboard(first: np.ndarray, second: np.ndarray, tiles: int = 8) -> np.ndarray:
+    """Return a 2D checkerboard of two slices of the same shape, each scaled to 0..1 by its own window."""
+    scaled = []
+    for plane in (first, second):
+        low, high = window(plane)
+        scaled.append(np.clip((plane - low) / (high - low), 0, 1))
+    edge = max(1, max(first.shape) // tiles)
+    rows, columns = np.indices(first.shape) // edge
+    return np.where((rows + columns) % 2 == 0, *scaled)
+
+
+def _show(axes: "Axes", plane: np.ndarray, volume: Volume, view: View, **how: Any) -> None:
+    spacing = volume.grid.spacing_zyx
+    vertical, horizontal = [spacing[k] for k in range(3) if k != view.axis]
+    how["origin"] = "upper" if view.axis == AXIAL else "lower"
+    axes.imshow(plane, aspect=vertical / horizontal, interpolation="bilinear", **how)
+    axes.set_axis_off()
+
+
+def show_image(axes: "Axes", volume: Volume, view: View) -> None:
+    """Draw the view of an image in grey."""
+    low, high = window(volume.array)
+    _show(axes, view.of(volume.array), volume, view, cmap="gray", vmin=low, vmax=high)
+
+
+def show_heat(axes: "Axes", volume: Volume, view: View, maximum: float) -> Any:
+    """Draw the view of a map (0 to ``maximum``) in colours over what is there; zero is transparent."""
+    plane = np.ma.masked_less_equal(view.of(volume.array), 0.02 * maximum)
+    _show(axes, plane, volume, view, cmap="inferno", vmin=0, vmax=maximum, alpha=0.8)
+    return axes.images[-1]
+
+
+def show_contours(axes: "Axes", label_map: Volume, view: View, style: str = "solid") -> None:
+    """Draw the outlines of every structure in its own colour."""
+    plane = view.of(label_map.array)
+    for structure in STRUCTURES:
+        mask = plane == structure.value
+        if mask.any() and not mask.all():
+            color = [component / 255 for component in structure.color]
+            axes.contour(mask, levels=[0.5], colors=[color], linewidths=1.4, linestyles=style)
+
+
+def _figure(rows: int, columns: int, width: float = 3.2, height: float = 3.2) -> tuple["Figure", np.ndarray]:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(columns * width, rows * height), layout="constrained", dpi=110)
+    return figure, figure.subplots(rows, columns, squeeze=False)
+
+
+def registration_figure(target: Volume, before: Volume, after: Volume, labels: Mapping[str, Volume]) -> "Figure":
+    """Draw a registration: checkerboards of target and atlas before (by header only) and after, and label contours.
+
+    Args:
+        target: the fixed image.
+        before: the moving image resampled on the target's grid without registration.
+        after: the moving image warped on the target's grid.
+        labels: the atlas's label map on the target's grid, ``{"before": ..., "after": ...}``.
+
+    """
+    target = oriented(target)
+    volumes = {"before": oriented(before), "after": oriented(after)}
+    maps = {key: oriented(label_map) for key, label_map in labels.items()}
+    axial = full_view(maps["after"].array)
+    coronal = full_view(maps["after"].array, CORONAL)
+    figure, axes = _figure(2, 3)
+    for row, key in enumerate(("before", "after")):
+        for column, view in enumerate((axial, coronal)):
+            board = checkerboard(view.of(target.array), view.of(volumes[key].array))
+            _show(axes[row, column], board, target, view, cmap="gray", vmin=0, vmax=1)
+        axes[row, 0].set_title(f"{key} registration: checkerboard", fontsize=9)
+        axes[row, 1].set_title("coronal", fontsize=9)
+        show_image(axes[row, 2], target, axial)
+        show_contours(axes[row, 2], maps[key], axial)
+        axes[row, 2].set_title("atlas labels on the target", fontsize=9)
+    return figure
+
+
+def fusion_figure(target: Volume, votes: Sequence[Volume], fused: Volume, disagreement: Volume) -> "Figure":
+    """Draw a fusion close to each structure: every atlas's outline, the fused label, where the atlases disagree."""
+    target, fused, disagreement = oriented(target), oriented(fused), oriented(disagreement)
+    votes = [oriented(vote) for vote in votes]
+    views = close_views(fused) or {"middle": full_view(fused.array)}
+    figure, axes = _figure(len(views), 3)
+    maximum = max(float(disagreement.array.max()), 1e-6)
+    for row, (name, view) in enumerate(views.items()):
+        for column in range(3):
+            show_image(axes[row, column], target, view)
+        for vote in votes:
+            show_contours(axes[row, 0], vote, view)
+        show_contours(axes[row, 1], fused, view)
+        heat = show_heat(axes[row, 2], disagreement, view, maximum)
+        axes[row, 0].set_title(f"{name}: {len(votes)} atlases", fontsize=9)
+        axes[row, 1].set_title("STAPLE label", fontsize=9)
+        axes[row, 2].set_title("disagreement (entropy)", fontsize=9)
+    figure.colorbar(heat, ax=axes[:, 2].tolist(), shrink=0.7)
+    return figure
+
+
+def segmentation_figure(image: Volume, label_map: Volume, reference: Volume | None = None) -> "Figure":
+    """Draw a segmentation (solid) and, if there is one, its reference (dashed), whole and close to each structure."""
+    image, label_map = oriented(image), oriented(label_map)
+    reference = oriented(reference) if reference is not None else None
+    guide = reference if reference is not None else label_map
+    views = {"axial": full_view(guide.array), "coronal": full_view(guide.array, CORONAL), **close_views(guide)}
+    figure, axes = _figure(2, len(views), width=2.6, height=2.7)
+    for column, (name, view) in enumerate(views.items()):
+        for row in (0, 1):
+            show_image(axes[row, column], image, view)
+        show_contours(axes[1, column], label_map, view)
+        if reference is not None:
+            show_contours(axes[1, column], reference, view, style="dashed")
+        axes[0, column].set_title(name, fontsize=9)
+    return figure
