@@ -1,5 +1,6 @@
 """The one table of what is segmented: values, names, colours, terminology."""
 
+import re
 from typing import NamedTuple
 
 import numpy as np
@@ -18,22 +19,87 @@ class Structure(NamedTuple):
     """RGB, 0..255"""
     terminology: str
     """Slicer terminology entry: context~category~type~modifier~region context~region~region modifier"""
+    aliases: tuple[str, ...]
+    """regular expressions of the names that data sets and clinicians give it (whole name, any case, no separators)"""
 
 
 BACKGROUND = 0
 VS = 1
 COCHLEA = 2
 
+_CONTEXTS = ("Segmentation category and type - DICOM master list", "Anatomic codes - DICOM master list")
+
+
+def _terminology(category: str, kind: str, region: str = "") -> str:
+    """Return Slicer's serialised entry of SNOMED CT codes, each ``"code^meaning"``."""
+    codes = ["SCT^" + text if text else "^^" for text in (category, kind, "", region, "")]
+    return "~".join((_CONTEXTS[0], *codes[:3], _CONTEXTS[1], *codes[3:]))
+
+
+# SNOMED CT codes: Morphologically Altered Structure, "Neoplasm, Primary", Anatomical Structure and Internal Auditory
+# Canal are in the code lists of DICOM PS3.16 (as carried by pydicom) and in Slicer's terminologies. Cochlea is not in
+# those; its code is that of "Cochlear structure" in the SNOMED mapping of AAPM TG-263 (HL7 CodeX Radiation Therapy).
+# A vestibular schwannoma has no morphology of its own in DICOM: a primary neoplasm of the internal auditory canal.
 STRUCTURES = (
-    Structure(VS, "VS", "Vestibular schwannoma", (230, 80, 60), ""),
-    Structure(COCHLEA, "cochlea", "Cochlea", (70, 170, 230), ""),
+    Structure(
+        VS,
+        "VS",
+        "Vestibular schwannoma",
+        (230, 80, 60),
+        _terminology(
+            "49755003^Morphologically Altered Structure",
+            "86049000^Neoplasm, Primary",
+            "361078006^Internal Auditory Canal",
+        ),
+        (
+            r"vs|an|tv|ac",
+            r"(target|tumou?r)volume|tumou?r",
+            r"vestibularschwannoma|schwannoma",
+            r"acousticneuroma|neuroma",
+        ),
+    ),
+    Structure(
+        COCHLEA,
+        "cochlea",
+        "Cochlea",
+        (70, 170, 230),
+        _terminology("123037004^Anatomical Structure", "80169004^Cochlea"),
+        (r"cochlea[rs]?", r"cochleae"),
+    ),
 )
 
 #: The label values, in order, background first: the channels of every posterior and probability map.
 VALUES = (BACKGROUND, *(structure.value for structure in STRUCTURES))
+
+# Words beside the name that do not change which structure is meant.
+_SIDE = re.compile(r"\b(left|right|lt|rt|l|r)\b")
 
 
 def structures_in(label_map: np.ndarray) -> tuple[Structure, ...]:
     """Return the structures that have at least one voxel in ``label_map``."""
     present = set(np.unique(label_map).tolist())
     return tuple(structure for structure in STRUCTURES if structure.value in present)
+
+
+def structure_of_name(name: str) -> Structure | None:
+    """Return the structure that a segment or contour name means (``"Left cochlea"``, ``"AN"``), or None."""
+    words = re.sub(r"[\W_]+", " ", name.casefold()).strip()
+    plain = _SIDE.sub("", words).replace(" ", "")
+    for structure in STRUCTURES:
+        if plain == structure.name.casefold().replace(" ", "") or re.fullmatch("|".join(structure.aliases), plain):
+            return structure
+    return None
+
+
+def structure_of_terminology(entry: str) -> Structure | None:
+    """Return the structure whose category, type and region a Slicer terminology entry names by code, or None."""
+    codes = _codes(entry)
+    return next((one for one in STRUCTURES if codes and _codes(one.terminology) == codes), None)
+
+
+def _codes(entry: str) -> tuple[str, ...]:
+    """Return the codes of category, type and region of a terminology entry."""
+    fields = entry.split("~")
+    if len(fields) < 6:
+        return ()
+    return tuple([*fields[i].split("^"), ""][1] for i in (1, 2, 5))

@@ -1,99 +1,187 @@
-"""Volumes in physical space: grids, reading, writing, resampling."""
+"""Volumes in physical space: reading and writing files, resampling.
 
-import dataclasses
-import functools
+Read: NIfTI, NRRD (``.seg.nrrd`` too), MetaImage and DICOM series. Written: NIfTI, NRRD and ``.seg.nrrd``.
+The orientation in the file is kept as it is: nothing is flipped, reordered or rounded.
+"""
+
+import contextlib
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk
 
+from crossmoda import dicom, nifti
+from crossmoda.errors import InputError
+from crossmoda.geometry import Grid, Volume
+from crossmoda.output import atomic
+from crossmoda.resampling import resample
+from crossmoda.segmentation_file import label_map_of_segments, segments_of, write_segmentation
 
-@dataclasses.dataclass(frozen=True)
-class Grid:
-    """Where the voxels of a volume are: exactly ITK's geometry, in ITK's order (x, y, z), LPS, mm."""
+__all__ = ["Grid", "Volume", "read", "read_label_map", "resample", "write", "write_segmentation"]
 
-    size: tuple[int, int, int]
-    """voxels along x, y, z"""
-    spacing: tuple[float, float, float]
-    """mm along x, y, z"""
-    origin: tuple[float, float, float]
-    """LPS position of the centre of the first voxel, mm"""
-    direction: tuple[float, ...]
-    """3 x 3 direction cosines, row by row; column k is the direction of axis k"""
+#: The file name endings that :func:`write` knows.
+WRITABLE = (".nii.gz", ".nii", ".nrrd", ".mha")
 
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        """The shape of the array, (z, y, x)."""
-        return self.size[::-1]
-
-    @property
-    def spacing_zyx(self) -> tuple[float, float, float]:
-        """The spacing in the order of the array, mm."""
-        return self.spacing[::-1]
-
-    @property
-    def voxel_volume_mm3(self) -> float:
-        """The volume of one voxel."""
-        return float(np.prod(self.spacing))
-
-    @functools.cached_property
-    def index_to_physical(self) -> np.ndarray:
-        """The 4 x 4 matrix from index (x, y, z) to LPS mm."""
-        matrix = np.eye(4)
-        matrix[:3, :3] = np.reshape(self.direction, (3, 3)) * np.asarray(self.spacing)
-        matrix[:3, 3] = self.origin
-        return matrix
-
-    @functools.cached_property
-    def physical_to_index(self) -> np.ndarray:
-        """The 4 x 4 matrix from LPS mm to continuous index (x, y, z)."""
-        return np.linalg.inv(self.index_to_physical)
-
-    def same_as(self, other: "Grid", tolerance: float = 1e-3) -> bool:
-        """Whether both grids place every voxel at the same position (up to ``tolerance`` voxels)."""
-        if self.size != other.size:
-            return False
-        to_index = self.physical_to_index @ other.index_to_physical
-        corners = np.array([[x, y, z, 1.0] for x in (0, 1) for y in (0, 1) for z in (0, 1)])
-        corners[:, :3] *= np.asarray(self.size) - 1
-        return bool(np.abs(corners @ to_index.T - corners).max() <= tolerance)
-
-    @classmethod
-    def of(cls, image: sitk.Image) -> "Grid":
-        """Return the grid of a SimpleITK image."""
-        return cls(image.GetSize(), image.GetSpacing(), image.GetOrigin(), image.GetDirection())
-
-
-@dataclasses.dataclass(frozen=True)
-class Volume:
-    """An image or a label map: an array (z, y, x) and the grid it lies on."""
-
-    array: np.ndarray
-    grid: Grid
-
-    def to_sitk(self) -> sitk.Image:
-        """Return a SimpleITK image with the same voxels and grid."""
-        image = sitk.GetImageFromArray(self.array)
-        image.SetSpacing(self.grid.spacing)
-        image.SetOrigin(self.grid.origin)
-        image.SetDirection(self.grid.direction)
-        return image
-
-    @classmethod
-    def from_sitk(cls, image: sitk.Image) -> "Volume":
-        """Make a volume from a SimpleITK image."""
-        return cls(sitk.GetArrayFromImage(image), Grid.of(image))
-
-    def with_array(self, array: np.ndarray) -> "Volume":
-        """Return another array on the same grid."""
-        return Volume(array, self.grid)
+_FORMATS = "NIfTI (.nii, .nii.gz), NRRD (.nrrd), MetaImage (.mha, .mhd) or a folder with one DICOM series"
 
 
 def read(path: Path | str) -> Volume:
-    """Read an image (float32)."""
-    return Volume.from_sitk(sitk.ReadImage(str(path), sitk.sitkFloat32))
+    """Read a 3D image as float32.
+
+    Args:
+        path: a NIfTI, NRRD or MetaImage file, a folder with one DICOM series, or one file of a DICOM series
+            (which chooses that series when a folder has several).
+
+    Raises:
+        InputError: the file is missing, truncated or no image; the image is not 3D, has several components, holds
+            values that are not finite, or its spacing or directions are unusable.
+
+    """
+    path = Path(path)
+    image = _load(path)
+    array = sitk.GetArrayFromImage(image).astype(np.float32, copy=False)
+    if bad := int(array.size - np.count_nonzero(np.isfinite(array))):
+        raise InputError(
+            f"{path} holds {bad} voxel{'s' if bad > 1 else ''} that {'are' if bad > 1 else 'is'} not a finite number "
+            "(NaN or infinite); replace them, for example by 0."
+        )
+    return Volume(array, Grid.of(image))
 
 
 def read_label_map(path: Path | str) -> Volume:
-    """Read a label map (uint8)."""
-    return Volume.from_sitk(sitk.ReadImage(str(path), sitk.sitkUInt8))
+    """Read a label map as uint8.
+
+    The segments of a ``.seg.nrrd`` become the values of :data:`crossmoda.labels.STRUCTURES` by their terminology or
+    name; if no segment is known by either, they keep the label values they have in the file.
+
+    Raises:
+        InputError: as :func:`read`; also values that are no whole numbers from 0 to 255.
+
+    """
+    path = Path(path)
+    image = _load(path, components=True)
+    segments = segments_of(image)
+    if segments:
+        return label_map_of_segments(image, segments)
+    if image.GetNumberOfComponentsPerPixel() > 1:
+        raise InputError(
+            f"{path} has {image.GetNumberOfComponentsPerPixel()} components per voxel; give a label map with one."
+        )
+    array = sitk.GetArrayFromImage(image)
+    if array.dtype != np.uint8:
+        _check_label_values(array, path)
+        array = array.astype(np.uint8)
+    return Volume(array, Grid.of(image))
+
+
+def write(volume: Volume, path: Path | str) -> None:
+    """Write an image or a label map, compressed, in one step; the ending of ``path`` chooses the format.
+
+    Booleans and 64-bit numbers, which image formats handle unevenly, become uint8, int32 and float32.
+
+    Raises:
+        InputError: the ending is not one of :data:`WRITABLE`, or the file cannot be written.
+
+    """
+    path = Path(path)
+    if not path.name.lower().endswith(WRITABLE):
+        raise InputError(f"{path} does not end in {', '.join(WRITABLE)}; choose one of these formats.")
+    narrower = {"bool": np.uint8, "int64": np.int32, "uint64": np.uint32, "float64": np.float32, "float16": np.float32}
+    array = volume.array.astype(narrower.get(volume.array.dtype.name, volume.array.dtype), copy=False)
+    with atomic(path) as temporary:
+        try:
+            sitk.WriteImage(volume.with_array(array).to_sitk(), str(temporary), useCompression=True)
+        except RuntimeError as cause:
+            raise InputError(f"Cannot write {path}; is the disk full or the folder write-protected?") from cause
+
+
+# ITK's switch for warnings is one for the whole process: the lock keeps threads from leaving it off.
+_warnings_lock = threading.RLock()
+
+
+@contextlib.contextmanager
+def _quiet_itk() -> Iterator[None]:
+    """Keep ITK's warnings from the terminal: what matters of them becomes an :class:`InputError`."""
+    with _warnings_lock:
+        shown = sitk.ProcessObject.GetGlobalWarningDisplay()
+        sitk.ProcessObject.SetGlobalWarningDisplay(False)
+        try:
+            yield
+        finally:
+            sitk.ProcessObject.SetGlobalWarningDisplay(shown)
+
+
+def _load(path: Path, components: bool = False) -> sitk.Image:
+    """Read a 3D image of any voxel type whose geometry is sound; several components only with ``components``."""
+    if not path.exists():
+        raise InputError(f"{path} does not exist; check the path.")
+    with _quiet_itk():
+        is_series = path.is_dir() or dicom.is_dicom(path)
+        image = dicom.read_series(path) if is_series else _load_file(path)
+    if image.GetDimension() != 3 or min(image.GetSize()) < 2:
+        size = " x ".join(map(str, image.GetSize()))
+        raise InputError(f"{path} is not a 3D image (its size is {size}); give one 3D scan.")
+    if image.GetNumberOfComponentsPerPixel() > 1 and not components:
+        count = image.GetNumberOfComponentsPerPixel()
+        raise InputError(
+            f"{path} has {count} components per voxel (a colour or vector image); give a grey-value image."
+        )
+    _check_geometry(Grid.of(image), path)
+    return image
+
+
+def _load_file(path: Path) -> sitk.Image:
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(path))
+    try:
+        if path.stat().st_size == 0:
+            raise InputError(f"{path} is empty; copy or download the file again.")
+        if nifti.is_nifti(path):
+            nifti.check(path)
+        reader.ReadImageInformation()
+        if reader.GetDimension() != 3:
+            size = " x ".join(map(str, reader.GetSize()))
+            raise InputError(
+                f"{path} is not a 3D image but has {reader.GetDimension()} dimensions ({size}); give one 3D scan."
+            )
+        return reader.Execute()
+    except PermissionError as cause:
+        raise InputError(f"{path} cannot be read: permission denied; ask for the right to read it.") from cause
+    except RuntimeError as cause:
+        if "Unable to determine ImageIO reader" in str(cause):
+            raise InputError(f"{path} is not an image that can be read; give {_FORMATS}.") from cause
+        reason = str(cause).strip().splitlines()[-1].strip().rstrip(".")
+        raise InputError(
+            f"{path} cannot be read ({reason}); it may be truncated or damaged: copy or download it again."
+        ) from cause
+
+
+def _check_geometry(grid: Grid, path: Path) -> None:
+    numbers = (*grid.spacing, *grid.origin, *grid.direction)
+    if not np.all(np.isfinite(numbers)):
+        raise InputError(
+            f"{path} has a position, spacing or direction that is not a finite number; correct its header."
+        )
+    if min(grid.spacing) <= 0:
+        spacing = " x ".join(f"{value:g}" for value in grid.spacing)
+        raise InputError(
+            f"{path} has a voxel spacing of {spacing} mm; every spacing must be positive: correct its header."
+        )
+    if abs(np.linalg.det(np.reshape(grid.direction, (3, 3)))) < 0.5:
+        raise InputError(f"{path} has axis directions that do not span space; correct the directions in its header.")
+
+
+def _check_label_values(array: np.ndarray, path: Path) -> None:
+    with np.errstate(invalid="ignore"):
+        whole = np.isfinite(array) & (array == np.round(array))
+    if not whole.all():
+        example = array[~whole].flat[0]
+        raise InputError(
+            f"{path} is not a label map: {np.count_nonzero(~whole)} voxels are no whole number (such as {example:g}); "
+            "give a label map, or an image as an image."
+        )
+    low, high = array.min(), array.max()
+    if low < 0 or high > 255:
+        raise InputError(f"{path} is not a label map: its values go from {low:g} to {high:g}, not within 0 to 255.")
