@@ -1,0 +1,147 @@
+"""MIND-SSC: what an image looks like, whatever the contrast.
+
+The modality independent neighbourhood descriptor with self-similarity context describes a voxel by how similar the
+patches around it are *to each other*: the squared differences of the 12 pairs of its six neighbours that are not
+opposite, averaged over a patch, divided by their mean, and put through ``exp(-distance)``. Intensities themselves drop
+out: the descriptor is the same after any change ``a * intensity + b``, also with negative ``a`` (inverted contrast), and
+nearly so after a monotone change of contrast or under a coil's slowly varying bias.
+
+References:
+    M. P. Heinrich, M. Jenkinson, B. W. Papież, M. Brady, J. A. Schnabel: Towards Realtime Multimodal Fusion for
+    Image-Guided Interventions Using Self-Similarities. MICCAI 2013.
+    M. P. Heinrich, M. Jenkinson, M. Brady, J. A. Schnabel: MRF-Based Deformable Registration and Ventilation Estimation
+    of Lung CT. IEEE TMI 2013 (quantisation to 6 levels and the Hamming distance of unary codes).
+
+"""
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from crossmoda.errors import InputError
+
+if TYPE_CHECKING:
+    import torch
+
+#: The six neighbours of a voxel, (z, y, x).
+NEIGHBOURS = ((0, 0, -1), (0, 0, 1), (0, -1, 0), (0, 1, 0), (-1, 0, 0), (1, 0, 0))
+
+
+def _pairs() -> tuple[tuple[tuple[int, ...], ...], tuple[tuple[int, tuple[int, ...]], ...]]:
+    """Return the distinct directions between neighbours that are not opposite, and each pair as (direction, start)."""
+    directions: list[tuple[int, ...]] = []
+    pairs: list[tuple[int, tuple[int, ...]]] = []
+    for first, one in enumerate(NEIGHBOURS):
+        for other in NEIGHBOURS[first + 1 :]:
+            direction = tuple(b - a for a, b in zip(one, other, strict=True))
+            if sum(map(abs, direction)) != 2 or max(map(abs, direction)) == 2:
+                continue
+            start = one
+            opposite = tuple(-step for step in direction)
+            if opposite in directions:
+                direction, start = opposite, other
+            if direction not in directions:
+                directions.append(direction)
+            pairs.append((directions.index(direction), start))
+    return tuple(directions), tuple(pairs)
+
+
+#: The 6 directions (z, y, x) that join neighbours at a distance of sqrt(2), and the 12 pairs: which direction, and from
+#: which neighbour it starts. Two pairs share a direction, so 6 difference images serve all 12.
+DIRECTIONS, PAIRS = _pairs()
+
+#: Features above the k-th threshold have at least k + 1 bits set in their unary code: 6 levels in 5 bits.
+THRESHOLDS = tuple((level + 1.5) / 6 for level in range(5))
+
+#: Bits used of the 64: 12 channels of 5.
+BITS = 60
+
+
+def mind_ssc(array: Any, radius: int = 1, dilation: int = 1) -> Any:
+    """Return the MIND-SSC features of an image.
+
+    Args:
+        array: the image, (z, y, x); a NumPy array, or a torch tensor with any leading dimensions (batch, ...), which is
+            computed where it lies.
+        radius: the radius of the box patch over which squared differences are averaged, voxels.
+        dilation: the distance of the six neighbours from the voxel, voxels.
+
+    Returns:
+        Features in (0, 1], float32, of shape (..., 12, z, y, x); an array for an array, a tensor for a tensor.
+        Flat regions, where nothing differs from anything, are 1 in all channels.
+
+    Raises:
+        InputError: ``radius`` or ``dilation`` is not positive, or the image has fewer than three axes.
+
+    """
+    import torch
+
+    if radius < 1 or dilation < 1:
+        raise InputError(f"MIND radius and dilation must be at least 1 voxel; got {radius} and {dilation}.")
+    if array.ndim < 3:
+        raise InputError(f"MIND needs a 3D image; got {array.ndim} axes.")
+    if isinstance(array, torch.Tensor):
+        return _features(array.to(torch.float32), radius, dilation)
+    with torch.no_grad():
+        return _features(torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32)), radius, dilation).numpy()
+
+
+def _shifted(image: "torch.Tensor", offset: tuple[int, ...], margin: int) -> "torch.Tensor":
+    """Return the view of a padded image moved by ``offset`` (z, y, x) voxels; ``margin`` is its padding."""
+    for axis, step in zip((-3, -2, -1), offset, strict=True):
+        image = image.narrow(axis, margin + step, image.shape[axis] - 2 * margin)
+    return image
+
+
+def _features(image: "torch.Tensor", radius: int, dilation: int) -> "torch.Tensor":
+    import torch
+
+    lead, shape = image.shape[:-3], image.shape[-3:]
+    image = image.reshape(-1, 1, *shape)
+    pad = torch.nn.functional.pad
+    distances = torch.empty((image.shape[0], 12, *shape), dtype=torch.float32, device=image.device)
+    padded = pad(image, (dilation,) * 6, mode="replicate")
+    for index, direction in enumerate(DIRECTIONS):
+        squares = (_shifted(padded, tuple(dilation * step for step in direction), dilation) - image).square()
+        for axis in range(3):  # one axis after the other: three short sums instead of one over the cube
+            window, margin = [1, 1, 1], [0] * 6
+            window[axis], margin[5 - 2 * axis], margin[4 - 2 * axis] = 2 * radius + 1, radius, radius
+            squares = torch.nn.functional.avg_pool3d(pad(squares, margin, mode="replicate"), window, stride=1)
+        squares = pad(squares, (dilation,) * 6, mode="replicate")
+        for channel, (which, start) in enumerate(PAIRS):
+            if which == index:
+                distances[:, channel] = _shifted(squares, tuple(dilation * step for step in start), dilation)[:, 0]
+    distances -= distances.amin(dim=1, keepdim=True)
+    noise = distances.mean(dim=1, keepdim=True).clamp_min_(1e-6)
+    return distances.div_(noise).neg_().exp_().reshape(*lead, 12, *shape)
+
+
+def pack(features: np.ndarray) -> np.ndarray:
+    """Quantise features (12, z, y, x) to 6 levels and pack their unary codes: (z, y, x) uint64, 60 bits used.
+
+    The number of bits in which two codes differ is the sum over the channels of the differences of their levels.
+    """
+    packed = np.zeros(features.shape[1:], np.uint64)
+    for channel in range(12):
+        for level, threshold in enumerate(THRESHOLDS):
+            bit = np.uint64(5 * channel + level)
+            packed |= (features[channel] > np.float32(threshold)).astype(np.uint64) << bit
+    return packed
+
+
+def codes(array: np.ndarray, step: int = 1) -> np.ndarray:
+    """Return ``pack(mind_ssc(array, step, step))`` without the 12 float channels: (z, y, x) uint64, compiled code."""
+    from crossmoda.deeds import descriptor
+
+    return descriptor.codes(array, step)
+
+
+def hamming(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Return the number of bits in which two arrays of codes differ."""
+    return np.bitwise_count(first ^ second) if hasattr(np, "bitwise_count") else _bit_count(first ^ second)
+
+
+def _bit_count(words: np.ndarray) -> np.ndarray:
+    """Count bits where NumPy is older than 2.0."""
+    octets = np.ascontiguousarray(words).view(np.uint8).reshape(*words.shape, 8)
+    return np.unpackbits(octets, axis=-1).sum(axis=-1, dtype=np.uint8)
