@@ -189,6 +189,22 @@ def _coverage(
     return image.reshape(tuple(parts)).mean(axis=(1, 3, 5))
 
 
+def filled_up(volume: Volume, grid: Grid) -> Volume:
+    """Return a volume that lies on a part of ``grid`` on all of it, filled up with 0; any other unchanged."""
+    if volume.grid.same_as(grid):
+        return Volume(volume.array, grid)
+    first = grid.physical_to_index @ np.append(volume.grid.origin, 1.0)
+    start = np.round(first[:3]).astype(int)
+    stop = start + volume.grid.size
+    if start.min() < 0 or np.any(stop > grid.size):
+        return volume
+    if not sub_grid(grid, start.tolist(), volume.grid.size).same_as(volume.grid):
+        return volume
+    array = np.zeros(grid.shape, volume.array.dtype)
+    array[tuple(slice(start[axis], stop[axis]) for axis in (2, 1, 0))] = volume.array
+    return Volume(array, grid)
+
+
 def sub_grid(grid: Grid, first: list[int] | tuple[int, ...], size: list[int] | tuple[int, ...]) -> Grid:
     """Return the part of a grid with ``size`` voxels from index ``first`` on (x, y, z; it may lie outside)."""
     matrix = grid.index_to_physical

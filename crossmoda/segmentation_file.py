@@ -2,7 +2,8 @@
 
 The header fields are those of Slicer's vtkMRMLSegmentationStorageNode: for segment k ``Segmentk_ID``, ``_Name``,
 ``_Color`` (RGB, 0 to 1), ``_LabelValue``, ``_Layer``, ``_Extent`` (voxel box) and ``_Tags`` (``key:value|``), and for
-the whole file ``Segmentation_MasterRepresentation``, ``_ContainedRepresentationNames`` and ``_ReferenceImageExtentOffset``.
+the whole file ``Segmentation_MasterRepresentation``, ``_ContainedRepresentationNames``, ``_ConversionParameters`` and
+``_ReferenceImageExtentOffset``.
 """
 
 import dataclasses
@@ -66,7 +67,7 @@ def write_segmentation(label_map: Volume, path: Path | str, provenance: Mapping[
     fields = {
         "Segmentation_MasterRepresentation": _BINARY_LABELMAP,
         "Segmentation_ContainedRepresentationNames": _BINARY_LABELMAP + "|",
-        "Segmentation_ConversionParameters": "",
+        "Segmentation_ConversionParameters": _reference_geometry(label_map.grid),
         "Segmentation_ReferenceImageExtentOffset": "0 0 0",
     }
     for number, structure in enumerate(labels.STRUCTURES):
@@ -80,6 +81,17 @@ def write_segmentation(label_map: Volume, path: Path | str, provenance: Mapping[
             sitk.WriteImage(image, str(temporary), useCompression=True)
         except RuntimeError as cause:
             raise InputError(f"Cannot write {path}; is the disk full or the folder write-protected?") from cause
+
+
+def _reference_geometry(grid: Grid) -> str:
+    """Return the conversion parameter that keeps Slicer from cropping the label map to its segments when it saves.
+
+    The geometry is the 4 x 4 matrix from index to position (RAS, row by row) and the first and last index of each axis.
+    """
+    to_ras = np.diag([-1.0, -1.0, 1.0, 1.0]) @ grid.index_to_physical
+    extent = [index for count in grid.size for index in (0, count - 1)]
+    numbers = [f"{value:.17g}" for value in to_ras.ravel()] + [str(index) for index in extent]
+    return f"Reference image geometry|{';'.join(numbers)};|Grid of the segmented image.&"
 
 
 def _fields(structure: labels.Structure, label_map: Volume) -> dict[str, str]:

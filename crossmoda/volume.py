@@ -16,7 +16,7 @@ from crossmoda import dicom, nifti
 from crossmoda.errors import InputError
 from crossmoda.geometry import Grid, Volume
 from crossmoda.output import atomic
-from crossmoda.resampling import resample
+from crossmoda.resampling import filled_up, resample
 from crossmoda.segmentation_file import label_map_of_segments, segments_of, write_segmentation
 
 __all__ = ["Grid", "Volume", "read", "read_label_map", "resample", "write", "write_segmentation"]
@@ -50,11 +50,16 @@ def read(path: Path | str) -> Volume:
     return Volume(array, Grid.of(image))
 
 
-def read_label_map(path: Path | str) -> Volume:
+def read_label_map(path: Path | str, grid: Grid | None = None) -> Volume:
     """Read a label map as uint8.
 
     The segments of a ``.seg.nrrd`` become the values of :data:`crossmoda.labels.STRUCTURES` by their terminology or
     name; if no segment is known by either, they keep the label values they have in the file.
+
+    Args:
+        path: a NIfTI, NRRD, MetaImage or ``.seg.nrrd`` file.
+        grid: the grid of the image to which the label map belongs. A label map on a part of that grid (Slicer saves
+            segmentations cropped) is filled up with background; any other comes back on its own grid.
 
     Raises:
         InputError: as :func:`read`; also values that are no whole numbers from 0 to 255.
@@ -64,7 +69,8 @@ def read_label_map(path: Path | str) -> Volume:
     image = _load(path, components=True)
     segments = segments_of(image)
     if segments:
-        return label_map_of_segments(image, segments)
+        label_map = label_map_of_segments(image, segments)
+        return label_map if grid is None else filled_up(label_map, grid)
     if image.GetNumberOfComponentsPerPixel() > 1:
         raise InputError(
             f"{path} has {image.GetNumberOfComponentsPerPixel()} components per voxel; give a label map with one."
@@ -73,7 +79,8 @@ def read_label_map(path: Path | str) -> Volume:
     if array.dtype != np.uint8:
         _check_label_values(array, path)
         array = array.astype(np.uint8)
-    return Volume(array, Grid.of(image))
+    label_map = Volume(array, Grid.of(image))
+    return label_map if grid is None else filled_up(label_map, grid)
 
 
 def write(volume: Volume, path: Path | str) -> None:
