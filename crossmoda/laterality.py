@@ -1,0 +1,108 @@
+"""Left and right: the midplane of a head, the side of a tumour, mirroring.
+
+Sides are the patient's; in LPS the left side has the larger x.
+"""
+
+import dataclasses
+
+import numpy as np
+from scipy import ndimage
+
+from crossmoda import labels
+from crossmoda.volume import Grid, Volume
+
+SIDES = ("left", "right")
+
+#: A structure whose centre is nearer to the midplane than this is on neither side, mm. The internal auditory canals
+#: lie some 20-30 mm from it.
+CENTRAL_MM = 8.0
+
+
+def other(side: str) -> str:
+    """Return the opposite side."""
+    return SIDES[1 - SIDES.index(side)]
+
+
+def lateral_mm(grid: Grid) -> np.ndarray:
+    """Return the LPS x of every voxel centre, (z, y, x) or broadcastable to it, mm."""
+    x, y, z = (np.arange(size, dtype=np.float32) for size in grid.size)
+    matrix = grid.index_to_physical[0]
+    parts = [(matrix[2], z[:, None, None]), (matrix[1], y[None, :, None]), (matrix[0], x[None, None, :])]
+    return sum((float(step) * index for step, index in parts if abs(step) > 1e-6), np.float32(matrix[3])).astype(
+        np.float32
+    )
+
+
+def lateral_axis(grid: Grid) -> int:
+    """Return the array axis (of z, y, x) that runs most nearly from right to left."""
+    return 2 - int(np.abs(np.reshape(grid.direction, (3, 3))[0]).argmax())
+
+
+def mirrored(volume: Volume) -> Volume:
+    """Return the volume with left and right exchanged, on the same grid (reflected at the grid's own midplane)."""
+    return volume.with_array(np.ascontiguousarray(np.flip(volume.array, lateral_axis(volume.grid))))
+
+
+@dataclasses.dataclass(frozen=True)
+class Sides:
+    """On which side a label map has which structures."""
+
+    midplane_mm: float
+    """LPS x of the midplane"""
+    of: dict[int, frozenset[str]]
+    """label value -> the sides on which it was drawn; empty where the structure is absent or central"""
+
+    @property
+    def tumour(self) -> str | None:
+        """The side of the tumour; None where there is none, one on both sides, or one near the midplane."""
+        sides = self.of.get(labels.VS, frozenset())
+        return next(iter(sides)) if len(sides) == 1 else None
+
+
+def find_sides(label_map: Volume, midplane_mm: float | None = None) -> Sides:
+    """Find the midplane and the sides of each structure of a label map.
+
+    The midplane is, in this order: ``midplane_mm``; half-way between the cochleae, when both are drawn; the middle of
+    the grid.
+    """
+    centres = {structure.value: _centres(label_map, structure.value) for structure in labels.STRUCTURES}
+    if midplane_mm is None:
+        midplane_mm = between_cochleae(centres[labels.COCHLEA])
+    if midplane_mm is None:
+        middle = label_map.grid.index_to_physical @ [*((np.asarray(label_map.grid.size) - 1) / 2), 1.0]
+        midplane_mm = float(middle[0])
+    of = {}
+    for value, found in centres.items():
+        lateral = [(x - midplane_mm, size) for x, size in found if abs(x - midplane_mm) >= CENTRAL_MM]
+        drawn = {side: sum(size for x, size in lateral if (x > 0) == (side == "left")) for side in SIDES}
+        of[value] = frozenset(side for side in SIDES if drawn[side] > 0.1 * sum(size for _, size in found))
+    return Sides(midplane_mm, of)
+
+
+def between_cochleae(centres: list[tuple[float, int]]) -> float | None:
+    """Return the LPS x half-way between two groups of cochlea components at least 30 mm apart, or None."""
+    if len(centres) < 2:
+        return None
+    x = np.array([position for position, _ in centres])
+    size = np.array([count for _, count in centres], float)
+    left = x > (x.min() + x.max()) / 2
+    if x.max() - x.min() < 30.0 or min(size[left].sum(), size[~left].sum()) < 0.1 * size.sum():
+        return None
+    return float((np.average(x[left], weights=size[left]) + np.average(x[~left], weights=size[~left])) / 2)
+
+
+def _centres(label_map: Volume, value: int) -> list[tuple[float, int]]:
+    """Return the LPS x (mm) and the voxel count of each connected component of a structure."""
+    found = ndimage.find_objects((label_map.array == value).view(np.uint8))
+    if not found or found[0] is None:
+        return []
+    box = found[0]
+    components, count = ndimage.label(label_map.array[box] == value, np.ones((3, 3, 3)))
+    sizes = np.bincount(components.ravel())[1:]
+    corner = np.array([part.start for part in box])
+    matrix = label_map.grid.index_to_physical
+    middles = ndimage.center_of_mass(components > 0, components, range(1, count + 1))
+    return [
+        (float((matrix @ [*(np.asarray(middle) + corner)[::-1], 1.0])[0]), int(size))
+        for middle, size in zip(middles, sizes, strict=True)
+    ]
