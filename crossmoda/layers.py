@@ -1,0 +1,191 @@
+"""The torch modules of the network. This file imports torch: import it where a network is built, never earlier."""
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+Triple = tuple[int, int, int]
+
+
+def convolution(
+    inputs: int, outputs: int, kernel: int = 1, stride: Triple = (1, 1, 1), dilation: Triple = (1, 1, 1)
+) -> nn.Conv3d:
+    """Make a 3D convolution that keeps the size (divided by its stride); strides and dilations are (z, y, x)."""
+    half = kernel // 2
+    padding = (half * dilation[0], half * dilation[1], half * dilation[2])
+    return nn.Conv3d(inputs, outputs, kernel, stride, padding, dilation, bias=False)
+
+
+def normalised(layer: nn.Module, channels: int, activation: type[nn.Module] | None = nn.ReLU6) -> list[nn.Module]:
+    """Return the layer, its batch normalisation and its activation (none behind a linear bottleneck)."""
+    layers = [layer, nn.BatchNorm3d(channels)]
+    return layers if activation is None else [*layers, activation(inplace=True)]
+
+
+class FactorisedDepthwise(nn.Module):
+    """A depthwise 3 x 3 x 3 convolution as 1 x 3 x 3 followed by 3 x 1 x 1, both run by the 2D kernels.
+
+    Depthwise 3D convolutions have no fast CPU kernel. In the channels-last memory layout a volume is, without a copy,
+    a batch of (y, x) planes and a batch of (z, y x) planes, so that the fast 2D kernels serve.
+    """
+
+    def __init__(self, channels: int, stride: Triple, dilation: Triple):
+        """Make the two filters; strides and dilations are (z, y, x)."""
+        super().__init__()
+        (sz, sy, sx), (dz, dy, dx) = stride, dilation
+        self.plane = nn.Conv2d(channels, channels, 3, (sy, sx), (dy, dx), (dy, dx), groups=channels, bias=False)
+        self.axis = nn.Conv2d(channels, channels, (3, 1), (sz, 1), (dz, 0), (dz, 1), groups=channels, bias=False)
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """Filter (batch, channel, z, y, x)."""
+        batch, _, slices, _, _ = features.shape
+        features = features.contiguous(memory_format=torch.channels_last_3d)
+        planes = self.plane(features.transpose(1, 2).flatten(0, 1)).contiguous(memory_format=torch.channels_last)
+        height, width = planes.shape[2:]
+        columns = planes.unflatten(0, (batch, slices)).transpose(1, 2).flatten(3)
+        return self.axis(columns).unflatten(3, (height, width)).contiguous(memory_format=torch.channels_last_3d)
+
+
+def depthwise(channels: int, stride: Triple, dilation: Triple, factorised: bool) -> nn.Module:
+    """Make a depthwise 3 x 3 x 3 convolution, whole or factorised."""
+    if factorised:
+        return FactorisedDepthwise(channels, stride, dilation)
+    return nn.Conv3d(channels, channels, 3, stride, dilation, dilation, groups=channels, bias=False)
+
+
+class InvertedResidual(nn.Module):
+    """Expand, filter depthwise, project linearly; added to the input where shapes allow (Sandler et al., CVPR 2018)."""
+
+    def __init__(self, inputs: int, hidden: int, outputs: int, stride: Triple, dilation: Triple, factorised: bool):
+        """Make the block; ``hidden`` is the number of channels between the two 1 x 1 x 1 convolutions."""
+        super().__init__()
+        expand = [] if hidden == inputs else normalised(convolution(inputs, hidden), hidden)
+        filtered = normalised(depthwise(hidden, stride, dilation, factorised), hidden)
+        self.layers = nn.Sequential(*expand, *filtered, *normalised(convolution(hidden, outputs), outputs, None))
+        self.residual = inputs == outputs and stride == (1, 1, 1)
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """Transform (batch, channel, z, y, x)."""
+        return features + self.layers(features) if self.residual else self.layers(features)
+
+
+class AtrousPyramid(nn.Module):
+    """Atrous spatial pyramid pooling: parallel convolutions of growing dilation, joined (Chen et al., 2017)."""
+
+    def __init__(self, inputs: int, outputs: int, rates: tuple[Triple, ...], pooling: bool, factorised: bool):
+        """Make the pyramid; ``pooling`` adds the branch that averages the whole image."""
+        super().__init__()
+        branches: list[nn.Module] = [nn.Sequential(*normalised(convolution(inputs, outputs), outputs, nn.ReLU))]
+        for rate in rates:
+            if factorised:
+                filtered = normalised(depthwise(inputs, (1, 1, 1), rate, True), inputs, nn.ReLU)
+                branches.append(nn.Sequential(*filtered, *normalised(convolution(inputs, outputs), outputs, nn.ReLU)))
+            else:
+                branches.append(
+                    nn.Sequential(*normalised(convolution(inputs, outputs, 3, dilation=rate), outputs, nn.ReLU))
+                )
+        self.branches = nn.ModuleList(branches)
+        # No batch normalisation on one pooled value: it has no variance in a batch of one.
+        self.pooled = (
+            nn.Sequential(nn.AdaptiveAvgPool3d(1), nn.Conv3d(inputs, outputs, 1), nn.ReLU(inplace=True))
+            if pooling
+            else None
+        )
+        joined = outputs * (len(branches) + pooling)
+        self.join = nn.Sequential(*normalised(convolution(joined, outputs), outputs, nn.ReLU))
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """Transform (batch, channel, z, y, x)."""
+        parts = [branch(features) for branch in self.branches]
+        if self.pooled is not None:
+            parts.append(self.pooled(features).expand(-1, -1, *features.shape[2:]))
+        return self.join(torch.cat(parts, dim=1))
+
+
+class Fuse(nn.Module):
+    """One step of the decoder: deep features are enlarged to the low-level ones and both are mixed."""
+
+    def __init__(self, deep: int, low: int, outputs: int, factorised: bool):
+        """Make the step from ``deep`` and ``low`` channels to ``outputs``."""
+        super().__init__()
+        mixed = normalised(convolution(deep + low, outputs), outputs, nn.ReLU)
+        if factorised:
+            mixed += normalised(depthwise(outputs, (1, 1, 1), (1, 1, 1), True), outputs, nn.ReLU)
+            mixed += normalised(convolution(outputs, outputs), outputs, nn.ReLU)
+        else:
+            mixed += normalised(convolution(outputs, outputs, 3), outputs, nn.ReLU)
+        self.layers = nn.Sequential(*mixed)
+
+    def forward(self, deep: torch.Tensor, low: torch.Tensor) -> torch.Tensor:
+        """Join (batch, deep, ...) with the larger (batch, low, z, y, x)."""
+        return self.layers(torch.cat([enlarge(deep, low.shape[2:]), low], dim=1))
+
+
+def enlarge(features: torch.Tensor, size: torch.Size) -> torch.Tensor:
+    """Interpolate linearly to the size (z, y, x)."""
+    if features.shape[2:] == size:
+        return features
+    return functional.interpolate(features, size=tuple(size), mode="trilinear", align_corners=False)
+
+
+def unfold_pixels(logits: torch.Tensor, factor: Triple) -> torch.Tensor:
+    """Rearrange (batch, class x factor, z, y, x) to (batch, class, z fz, y fy, x fx).
+
+    Sub-pixel convolution (Shi et al., CVPR 2016): the classifier makes all voxels of one strided position at once.
+    """
+    fz, fy, fx = factor
+    batch, channels, z, y, x = logits.shape
+    parts = logits.reshape(batch, channels // (fz * fy * fx), fz, fy, fx, z, y, x).permute(0, 1, 5, 2, 6, 3, 7, 4)
+    return parts.reshape(batch, -1, z * fz, y * fy, x * fx)
+
+
+class DeepLab(nn.Module):
+    """Backbone, atrous pyramid, decoder and classifier, as an architecture (see :mod:`crossmoda.network`) says."""
+
+    def __init__(self, plan) -> None:
+        """Make the layers of a :class:`crossmoda.network.Architecture`."""
+        super().__init__()
+        self.stride = plan.stem_stride
+        self.subpixel = plan.subpixel
+        self.low_level = plan.low_level
+        self.stem = nn.Sequential(*normalised(convolution(plan.inputs, plan.stem, 3, plan.stem_stride), plan.stem))
+        stages, channels = [], plan.stem
+        for stage in plan.stages:
+            blocks = []
+            for index in range(stage.repeats):
+                stride = stage.stride if index == 0 else (1, 1, 1)
+                hidden = stage.hidden if index == 0 or stage.hidden_later is None else stage.hidden_later
+                blocks.append(
+                    InvertedResidual(channels, hidden, stage.channels, stride, stage.dilation, plan.factorised)
+                )
+                channels = stage.channels
+            stages.append(nn.Sequential(*blocks))
+        self.stages = nn.ModuleList(stages)
+        self.pyramid = AtrousPyramid(channels, plan.pyramid, plan.rates, plan.pooling, plan.factorised)
+        deep, steps = plan.pyramid, []
+        for index, outputs in zip(plan.low_level, plan.decoder, strict=True):
+            steps.append(Fuse(deep, plan.stages[index].channels, outputs, plan.factorised))
+            deep = outputs
+        self.decoder = nn.ModuleList(steps)
+        factor = plan.stem_stride[0] * plan.stem_stride[1] * plan.stem_stride[2] if plan.subpixel else 1
+        self.classifier = nn.Conv3d(deep, plan.classes * factor, 1)
+        if plan.prior is not None:  # begin with the structures as rare as they are
+            with torch.no_grad():
+                prior = torch.tensor(plan.prior).log()
+                self.classifier.bias.copy_((prior - prior.mean()).repeat_interleave(factor))  # type: ignore[union-attr]
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """Return logits (batch, class, z, y, x) of MIND features (batch, 12, z, y, x) of any size."""
+        size = features.shape[2:]
+        deep = self.stem(features.contiguous(memory_format=torch.channels_last_3d))
+        outputs = []
+        for stage in self.stages:
+            deep = stage(deep)
+            outputs.append(deep)
+        deep = self.pyramid(deep)
+        for index, step in zip(self.low_level, self.decoder, strict=True):
+            deep = step(deep, outputs[index])
+        logits = self.classifier(deep)
+        if self.subpixel:
+            return unfold_pixels(logits, self.stride)[:, :, : size[0], : size[1], : size[2]]
+        return enlarge(logits, size)
