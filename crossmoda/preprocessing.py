@@ -155,7 +155,8 @@ def prepare(
 
     The crop lies around the middle between both inner ears, which is found from the outline of the head
     (:func:`crossmoda.head.temporal_bones`); with a label map it is moved as little as is needed to hold every
-    annotation. Where the scan is smaller than the crop it is padded with its lowest value. With ``region="whole"`` nothing is
+    annotation. Where the scan is smaller than the crop it is padded with its lowest value. With ``region="whole"``
+    nothing is
     cropped or padded.
 
     Raises:

@@ -1,0 +1,218 @@
+"""How well a segmentation agrees with a reference: Dice, surface distances, volumes; per structure and over cases.
+
+Surface distances come from Google DeepMind's ``surface-distance`` (Nikolov et al., J. Med. Internet Res. 2021): the
+surfaces are made of small triangles whose area weights each distance, so that anisotropic voxels are handled right.
+
+Empty masks: where both are empty the structure is rightly absent: Dice 1, distances 0, volume error 0. Where one is
+empty, Dice is 0 and the distances do not exist: they are NaN, stay out of the mean, and their number is reported
+beside it (``undefined``), so that a method cannot gain by missing structures unseen. Challenges put a large constant in
+their place; :func:`summarise` does it on request.
+"""
+
+import csv
+import io
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy import ndimage
+
+from crossmoda import labels
+from crossmoda.errors import InputError
+from crossmoda.geometry import Volume
+from crossmoda.output import write_json, write_text
+
+#: What is measured, with the unit, in the order of the tables.
+MEASURES = {
+    "dice": "",
+    "hd95_mm": "mm",
+    "assd_mm": "mm",
+    "volume_mm3": "mm³",
+    "reference_volume_mm3": "mm³",
+    "volume_error_percent": "%",
+}
+#: The measures that are averaged over cases and shown, with their headings.
+_SHOWN = {
+    "dice": "Dice",
+    "hd95_mm": "HD95 [mm]",
+    "assd_mm": "ASSD [mm]",
+    "volume_error_percent": "volume error [%]",
+}
+#: The row that pools the structures.
+OVERALL = "overall"
+
+Scores = dict[str, dict[str, float]]
+
+
+def evaluate(prediction: Volume, reference: Volume) -> Scores:
+    """Compare a label map with its reference.
+
+    Args:
+        prediction: label map with the values of :data:`crossmoda.labels.VALUES`.
+        reference: label map on the same grid.
+
+    Returns:
+        For each structure's key (``"VS"``, ``"cochlea"``) the measures of :data:`MEASURES`: Dice (0 to 1), the 95th
+        percentile of the Hausdorff distance and the average symmetric surface distance in mm, both volumes in mm3 and
+        the volume error in percent of the reference (signed; NaN without a reference volume).
+
+    Raises:
+        InputError: the label maps lie on different grids.
+
+    """
+    if not prediction.grid.same_as(reference.grid):
+        raise InputError(
+            f"Prediction ({_words(prediction)}) and reference ({_words(reference)}) lie on different grids; "
+            "resample one of them on the other's grid first."
+        )
+    return {
+        structure.key: _compare(
+            prediction.array == structure.value, reference.array == structure.value, reference.grid.spacing_zyx
+        )
+        for structure in labels.STRUCTURES
+    }
+
+
+def _words(volume: Volume) -> str:
+    size, spacing = " x ".join(map(str, volume.grid.size)), " x ".join(f"{value:.4g}" for value in volume.grid.spacing)
+    return f"{size} voxels of {spacing} mm"
+
+
+def _compare(
+    prediction: np.ndarray, reference: np.ndarray, spacing_zyx: tuple[float, float, float]
+) -> dict[str, float]:
+    """Return the measures of two masks (z, y, x)."""
+    voxel_mm3 = math.prod(spacing_zyx)
+    predicted, expected = int(np.count_nonzero(prediction)), int(np.count_nonzero(reference))
+    common = int(np.count_nonzero(prediction & reference))
+    both = predicted + expected
+    hd95, assd = surface_distances(prediction, reference, spacing_zyx)
+    error = 0.0 if both == 0 else math.nan if expected == 0 else 100.0 * (predicted - expected) / expected
+    return {
+        "dice": 2.0 * common / both if both else 1.0,
+        "hd95_mm": hd95,
+        "assd_mm": assd,
+        "volume_mm3": predicted * voxel_mm3,
+        "reference_volume_mm3": expected * voxel_mm3,
+        "volume_error_percent": error,
+    }
+
+
+def surface_distances(
+    prediction: np.ndarray, reference: np.ndarray, spacing_zyx: tuple[float, float, float]
+) -> tuple[float, float]:
+    """Return the 95th percentile of the Hausdorff distance and the average symmetric surface distance, mm.
+
+    The 95th percentile is that of the worse direction; the average weights both directions by their surface area.
+    Both are 0 for two empty masks and NaN if one is empty.
+    """
+    empty = not prediction.any(), not reference.any()
+    if any(empty):
+        return (0.0, 0.0) if all(empty) else (math.nan, math.nan)
+    import surface_distance
+
+    # Only the box around both masks matters; the distance transform of a whole head would take most of the time.
+    (box,) = ndimage.find_objects((prediction | reference).astype(np.uint8))
+    found = surface_distance.compute_surface_distances(reference[box], prediction[box], spacing_zyx)
+    hd95 = surface_distance.compute_robust_hausdorff(found, 95.0)
+    areas = found["surfel_areas_gt"], found["surfel_areas_pred"]
+    distances = found["distances_gt_to_pred"], found["distances_pred_to_gt"]
+    weighted = sum(float(np.sum(distance * area)) for distance, area in zip(distances, areas, strict=True))
+    return float(hd95), weighted / sum(float(area.sum()) for area in areas)
+
+
+def summarise(cases: Mapping[str, Scores], undefined_mm: float | None = None) -> dict[str, dict[str, dict[str, float]]]:
+    """Return mean, standard deviation and median over cases, per structure and overall.
+
+    Args:
+        cases: the scores of each case.
+        undefined_mm: what stands for distances that do not exist because one mask is empty (a challenge's constant,
+            such as the largest distance in an image); None leaves them out.
+
+    Returns:
+        For each structure and ``"overall"`` (each case's mean over its structures), for each averaged measure:
+        ``mean``, ``sd`` (sample standard deviation; 0 for one case), ``median``, ``count`` and ``undefined``, the number
+        of cases in which it does not exist.
+
+    """
+    structures = list(dict.fromkeys(key for scores in cases.values() for key in scores))
+    table: dict[str, dict[str, list[float]]] = {key: {measure: [] for measure in _SHOWN} for key in structures}
+    table[OVERALL] = {measure: [] for measure in _SHOWN}
+    for scores in cases.values():
+        for measure in _SHOWN:
+            values = []
+            for key, found in scores.items():
+                value = found[measure]
+                if math.isnan(value) and undefined_mm is not None and measure.endswith("_mm"):
+                    value = undefined_mm
+                table[key][measure].append(value)
+                values.append(value)
+            present = [value for value in values if not math.isnan(value)]
+            table[OVERALL][measure].append(float(np.mean(present)) if present else math.nan)
+    return {key: {measure: _statistics(values) for measure, values in row.items()} for key, row in table.items()}
+
+
+def _statistics(values: Sequence[float]) -> dict[str, float]:
+    finite = np.array([value for value in values if not math.isnan(value)])
+    count = len(finite)
+    return {
+        "mean": float(finite.mean()) if count else math.nan,
+        "sd": float(finite.std(ddof=1)) if count > 1 else 0.0 if count else math.nan,
+        "median": float(np.median(finite)) if count else math.nan,
+        "count": count,
+        "undefined": len(values) - count,
+    }
+
+
+def write_csv(cases: Mapping[str, Scores], path: Path | str) -> None:
+    """Write one line per case and structure (:data:`MEASURES`); values that do not exist are empty."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["case", "structure", *MEASURES])
+    for case, scores in cases.items():
+        for key, found in scores.items():
+            writer.writerow(
+                [case, key, *("" if math.isnan(found[name]) else f"{found[name]:.6g}" for name in MEASURES)]
+            )
+    write_text(path, text.getvalue())
+
+
+def write_summary(cases: Mapping[str, Scores], path: Path | str, provenance: Mapping[str, Any] | None = None) -> None:
+    """Write the scores of all cases and their summary as JSON; values that do not exist are null."""
+    content = {"cases": cases, "summary": summarise(cases)}
+    write_json(path, _without_nan({**content, **({"provenance": dict(provenance)} if provenance else {})}))
+
+
+def _without_nan(content: Any) -> Any:
+    if isinstance(content, Mapping):
+        return {key: _without_nan(value) for key, value in content.items()}
+    if isinstance(content, list | tuple):
+        return [_without_nan(value) for value in content]
+    return None if isinstance(content, float) and not math.isfinite(content) else content
+
+
+def format_table(cases: Mapping[str, Scores]) -> str:
+    """Return the summary as text for the terminal: mean ± sd (median) of each measure."""
+    rows: list[list[str]] = [["", *_SHOWN.values()]]
+    for key, measures in summarise(cases).items():
+        rows.append([key, *(_cell(measures[name], digits=3 if name == "dice" else 2) for name in _SHOWN)])
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = ["  ".join(_aligned(row, widths)).rstrip() for row in rows]
+    number = len(cases)
+    note = f"{number} case{'' if number == 1 else 's'}; mean ± sd (median)"
+    return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:], note])
+
+
+def _aligned(row: list[str], widths: list[int]) -> Iterable[str]:
+    yield row[0].ljust(widths[0])
+    yield from (cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))
+
+
+def _cell(statistics: Mapping[str, float], digits: int) -> str:
+    if not statistics["count"]:
+        return "–"
+    missing = f" [{statistics['undefined']:.0f} undefined]" if statistics["undefined"] else ""
+    mean, deviation, median = (f"{statistics[name]:.{digits}f}" for name in ("mean", "sd", "median"))
+    return f"{mean} ± {deviation} ({median}){missing}"
