@@ -1,0 +1,129 @@
+"""The linear stage: block matches in both directions, and the affine or rigid transform that most of them agree on."""
+
+import numpy as np
+
+from crossmoda.deeds import cost, sampling
+from crossmoda.deeds.levels import Level, Pyramid
+from crossmoda.errors import InputError
+from crossmoda.geometry import Grid
+
+
+def fit_affine(source: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """Return the 4 x 4 affine matrix that maps ``source`` to ``target`` points (n, 3) with least squares."""
+    centre = source.mean(axis=0)
+    local = np.column_stack([source - centre, np.ones(len(source))])
+    solution = np.linalg.lstsq(local, target, rcond=None)[0].T
+    matrix = np.eye(4)
+    matrix[:3, :3] = solution[:, :3]
+    matrix[:3, 3] = solution[:, 3] - solution[:, :3] @ centre
+    return matrix
+
+
+def fit_rigid(source: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """Return the 4 x 4 rigid matrix that maps ``source`` to ``target`` points (n, 3) with least squares (Kabsch)."""
+    centre, goal = source.mean(axis=0), target.mean(axis=0)
+    left, _, right = np.linalg.svd((target - goal).T @ (source - centre))
+    rotation = left @ np.diag([1, 1, np.linalg.det(left @ right)]) @ right
+    matrix = np.eye(4)
+    matrix[:3, :3] = rotation
+    matrix[:3, 3] = goal - rotation @ centre
+    return matrix
+
+
+def _residuals(matrix: np.ndarray, source: np.ndarray, target: np.ndarray) -> np.ndarray:
+    return np.square(source @ matrix[:3, :3].T + matrix[:3, 3] - target).sum(axis=1)
+
+
+def least_trimmed_squares(
+    source: np.ndarray, target: np.ndarray, rigid: bool = False, keep: float = 0.5, starts: int = 40
+) -> np.ndarray:
+    """Return the transform that fits the best ``keep`` fraction of the point pairs, whatever the others do.
+
+    Fast LTS (P. J. Rousseeuw, K. Van Driessen, 2006): from the fit to all pairs and from fits to small random subsets,
+    alternate between choosing the pairs with the least residuals and fitting to them; the best fit wins. The random
+    subsets are the same on every call.
+
+    Args:
+        source: points (n, 3).
+        target: where they should lie (n, 3).
+        rigid: rotation and translation only.
+        keep: fraction of pairs that must agree; more than ``1 - keep`` outliers cannot be withstood.
+        starts: number of random subsets.
+
+    """
+    fit = fit_rigid if rigid else fit_affine
+    rng = np.random.default_rng(0)
+    some = np.arange(len(source)) if len(source) <= 600 else np.sort(rng.choice(len(source), 600, replace=False))
+    few, few_target = source[some], target[some]
+
+    def concentrate(matrix: np.ndarray, a: np.ndarray, b: np.ndarray, rounds: int) -> tuple[float, np.ndarray]:
+        count = max(int(keep * len(a)), 4)
+        previous = np.inf
+        for _ in range(rounds):
+            nearest = np.argpartition(_residuals(matrix, a, b), count - 1)[:count]
+            matrix = fit(a[nearest], b[nearest])
+            objective = float(np.sort(_residuals(matrix, a, b))[:count].sum())
+            if objective > previous * (1 - 1e-6):
+                break
+            previous = objective
+        return previous, matrix
+
+    candidates = [concentrate(fit(few, few_target), few, few_target, 3)]
+    for _ in range(starts):
+        subset = rng.choice(len(few), 6, replace=False) if len(few) > 6 else np.arange(len(few))
+        candidates.append(concentrate(fit(few[subset], few_target[subset]), few, few_target, 2))
+    candidates.sort(key=lambda candidate: candidate[0])
+    return min((concentrate(matrix, source, target, 30) for _, matrix in candidates[:3]), key=lambda final: final[0])[1]
+
+
+def _matches(
+    here: Pyramid, there: Pyramid, matrix: np.ndarray, level: Level
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return points of ``here``, where their blocks fit best in ``there`` (LPS mm), and the costs of the best fits."""
+    image, other = here.image(level), there.image(level)
+    grid: Grid = image.grid
+    to_other = other.grid.physical_to_index @ matrix @ grid.index_to_physical
+    warped = sampling.warp(other.array, to_other, grid.shape)
+    block, radius, quantisation = level.block(grid), level.radius(grid), level.quantisation(grid)
+    costs = cost.data_cost(
+        here.codes(level),
+        here.describe(warped, level),
+        block=block,
+        radius=radius,
+        quantisation=quantisation,
+        skip=level.skip(grid),
+        mask=here.mask(level),
+    )
+    best, lowest = cost.smoothed_minima(costs)
+    usable = here.filled_blocks(level, block)
+    index = np.argwhere(usable)
+    if len(index) == 0:
+        return np.empty((0, 3)), np.empty((0, 3)), np.empty(0)
+    shift = cost.displacements(radius, tuple(map(float, quantisation)))[best[usable]]
+    centre = index * np.array(block) + (np.array(block) - 1) / 2
+    points = centre[:, ::-1] @ grid.index_to_physical[:3, :3].T + grid.index_to_physical[:3, 3]
+    moved = (centre + shift)[:, ::-1] @ grid.index_to_physical[:3, :3].T + grid.index_to_physical[:3, 3]
+    return points, moved @ matrix[:3, :3].T + matrix[:3, 3], lowest[usable]
+
+
+def refine(fixed: Pyramid, moving: Pyramid, matrix: np.ndarray, level: Level, rigid: bool) -> np.ndarray:
+    """Return a better 4 x 4 matrix from fixed to moving points (LPS mm), from block matches in both directions.
+
+    The half of the matches with the least cost are taken from each direction, as in deedsBCV; of these, least trimmed
+    squares keeps the half that agrees best.
+    """
+    sources, targets = [], []
+    for here, there, current in ((fixed, moving, matrix), (moving, fixed, np.linalg.inv(matrix))):
+        points, moved, lowest = _matches(here, there, current, level)
+        if len(points) == 0:
+            continue
+        good = lowest <= np.median(lowest)
+        sources.append((points if here is fixed else moved)[good])
+        targets.append((moved if here is fixed else points)[good])
+    source = np.concatenate(sources) if sources else np.empty((0, 3))
+    if len(source) < 8:
+        raise InputError(
+            "The images are too small or too empty for the linear registration: fewer than 8 blocks of the fixed or the "
+            "moving image hold anything; choose a smaller grid spacing or linear 'none'."
+        )
+    return least_trimmed_squares(source, np.concatenate(targets), rigid=rigid)

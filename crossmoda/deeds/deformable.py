@@ -1,0 +1,144 @@
+"""The deformable stage: dense displacement search, spanning tree, and fields that are each other's inverse."""
+
+import dataclasses
+
+import numpy as np
+
+from crossmoda.deeds import cost, sampling, tree
+from crossmoda.deeds.levels import Level, Pyramid
+from crossmoda.geometry import Grid
+from crossmoda.progress import Progress, report
+
+
+@dataclasses.dataclass(frozen=True)
+class Field:
+    """Displacements at control points: trilinear in between, constant beyond."""
+
+    array: np.ndarray
+    """(3, z, y, x) float32: displacement along the axes z, y, x of the grid, mm"""
+    grid: Grid
+    """where the control points are"""
+
+    def at(self, grid: Grid) -> np.ndarray:
+        """Return the displacements (3, z, y, x) at the voxels of a grid with the same axes, mm."""
+        first = (self.grid.physical_to_index @ grid.index_to_physical)[:3, 3][::-1]
+        step = np.array(grid.spacing_zyx) / self.grid.spacing_zyx
+        return sampling.upsample(self.array, first, step, grid.shape)
+
+
+def zero_field(grid: Grid) -> Field:
+    """Return no displacement, on the axes of ``grid``."""
+    return Field(np.zeros((3, 1, 1, 1), np.float32), dataclasses.replace(grid, size=(1, 1, 1)))
+
+
+def control_grid(grid: Grid, block: tuple[int, int, int]) -> Grid:
+    """Return the grid of the centres of the blocks (voxels, z, y, x) that tile ``grid`` from its first voxel."""
+    steps = np.array(block[::-1])
+    size = -(-np.array(grid.size) // steps)
+    origin = grid.index_to_physical @ [*((steps - 1) / 2), 1]
+    spacing = steps * grid.spacing
+    return Grid(tuple(size.tolist()), tuple(spacing.tolist()), tuple(origin[:3].tolist()), grid.direction)
+
+
+def _scaled(field: np.ndarray, sizes: tuple[float, ...]) -> np.ndarray:
+    return field * np.array(sizes, np.float32)[:, None, None, None]
+
+
+def make_consistent(forward: Field, backward: Field, iterations: int = 10) -> tuple[Field, Field]:
+    """Return the two fields made each other's inverse, by averaging each with the inverse the other implies."""
+    spacing = forward.grid.spacing_zyx
+    inverse = tuple(1 / size for size in spacing)
+    one, other = _scaled(forward.array, inverse), _scaled(backward.array, inverse)
+    for _ in range(iterations):
+        one, other = (
+            0.5 * (one - sampling.compose(other, one)),
+            0.5 * (other - sampling.compose(one, other)),
+        )
+    return Field(_scaled(one, spacing), forward.grid), Field(_scaled(other, spacing), backward.grid)
+
+
+def _search(
+    codes: np.ndarray,
+    other_codes: np.ndarray,
+    image: np.ndarray,
+    mask: np.ndarray,
+    deviation: float,
+    field: Field,
+    controls: Grid,
+    level: Level,
+    grid: Grid,
+    alpha: float,
+) -> Field:
+    """Return ``field`` improved by the best displacements of the level's control points."""
+    block, radius, quantisation = level.block(grid), level.radius(grid), level.quantisation(grid)
+    costs = cost.data_cost(
+        codes,
+        other_codes,
+        block=block,
+        radius=radius,
+        quantisation=quantisation,
+        skip=level.skip(grid),
+        scale=0.5 * level.spacing / (alpha * level.step),
+        mask=mask,
+    )
+    steps_mm = tuple(count * size for count, size in zip(quantisation, grid.spacing_zyx, strict=True))
+    span = tree.spanning_tree(tree.block_differences(image, block), deviation)
+    before = field.at(controls)
+    flat = before.reshape(3, -1).T / np.array(steps_mm, np.float32)
+    offsets = flat[span.parents] - flat  # the root's, whose parent is -1, is never used
+    labels = tuple(2 * count + 1 for count in radius)
+    chosen = tree.best_displacements(costs.reshape(len(flat), -1), span, offsets, labels)  # type: ignore[arg-type]
+    shift = cost.displacements(radius, steps_mm)[chosen]  # type: ignore[arg-type]
+    return Field(before + shift.T.reshape(before.shape), controls)
+
+
+def register(
+    fixed: Pyramid,
+    moving: Pyramid,
+    matrix: np.ndarray,
+    levels: list[Level],
+    alpha: float,
+    progress: Progress | None = None,
+) -> tuple[Field, Field]:
+    """Return the forward and the backward field, both on the axes of the fixed image.
+
+    A fixed point x (LPS mm) corresponds to the moving point ``matrix @ (x + forward(x))``, and a moving point y to
+    ``z + backward(z)`` with ``z = inverse(matrix) @ y``.
+    """
+    forward = backward = zero_field(fixed.volume.grid)
+    for number, level in enumerate(levels):
+        report(progress, number / len(levels), f"deformable registration, level {number + 1} of {len(levels)}")
+        image, other = fixed.image(level), moving.image(level)
+        grid = image.grid
+        block = level.block(grid)
+        controls = control_grid(grid, block)
+        voxels = tuple(1 / size for size in grid.spacing_zyx)
+        to_moving = other.grid.physical_to_index @ matrix @ grid.index_to_physical
+        to_mask = moving.foreground.grid.physical_to_index @ matrix @ grid.index_to_physical
+        aligned = sampling.warp(other.array, to_moving, grid.shape)
+        aligned_mask = sampling.warp(moving.foreground.array, to_mask, grid.shape) > 0.5
+
+        warped = sampling.warp(other.array, to_moving, grid.shape, _scaled(forward.at(grid), voxels))
+        common = (controls, level, grid, alpha)
+        new_forward = _search(
+            fixed.codes(level),
+            fixed.describe(warped, level),
+            image.array,
+            fixed.mask(level),
+            fixed.deviation,
+            forward,
+            *common,
+        )
+        report(progress, (number + 0.5) / len(levels), f"deformable registration, level {number + 1} of {len(levels)}")
+        warped = sampling.warp(image.array, np.eye(4), grid.shape, _scaled(backward.at(grid), voxels))
+        new_backward = _search(
+            fixed.describe(aligned, level),
+            fixed.describe(warped, level),
+            aligned,
+            aligned_mask,
+            moving.deviation,
+            backward,
+            *common,
+        )
+        forward, backward = make_consistent(new_forward, new_backward)
+    return forward, backward

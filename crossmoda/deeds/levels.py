@@ -1,0 +1,140 @@
+"""What each level of the registration sees: images and descriptors at the level's own resolution."""
+
+import dataclasses
+
+import numpy as np
+import scipy.ndimage
+
+from crossmoda.deeds import descriptor, sampling
+from crossmoda.geometry import Grid, Volume
+
+#: Working voxels per displacement step where units are mm.
+SAMPLES_PER_STEP = 2.0
+#: Working voxels are never finer than this, mm.
+FINEST_MM = 0.5
+
+
+@dataclasses.dataclass(frozen=True)
+class Level:
+    """One level: how far apart control points are, how far and in which steps displacements are searched."""
+
+    spacing: float
+    """distance of control points, mm or voxels"""
+    steps: int
+    """displacements on each side of zero"""
+    step: float
+    """size of a displacement step, mm or voxels"""
+    units: str
+    """``"mm"`` or ``"voxel"``"""
+
+    def working_grid(self, grid: Grid) -> Grid:
+        """Return the grid on which images are compared: cubic voxels at the scale of the steps, or the image's own."""
+        if self.units == "voxel":
+            return grid
+        return sampling.isotropic_grid(grid, max(self.step / SAMPLES_PER_STEP, FINEST_MM))
+
+    def _voxels(self, length: float, grid: Grid) -> tuple[int, int, int]:
+        sizes = (1.0, 1.0, 1.0) if self.units == "voxel" else grid.spacing_zyx
+        z, y, x = (max(round(length / size), 1) for size in sizes)
+        return z, y, x
+
+    def block(self, grid: Grid) -> tuple[int, int, int]:
+        """Return the distance of control points in voxels (z, y, x) of the working grid."""
+        return self._voxels(self.spacing, grid)
+
+    def quantisation(self, grid: Grid) -> tuple[int, int, int]:
+        """Return the displacement step in voxels (z, y, x) of the working grid."""
+        return self._voxels(self.step, grid)
+
+    def radius(self, grid: Grid) -> tuple[int, int, int]:
+        """Return the number of steps on each side of zero (z, y, x)."""
+        return (self.steps,) * 3
+
+    def skip(self, grid: Grid) -> tuple[int, int, int]:
+        """Take every second voxel of large blocks along two axes."""
+        block = self.block(grid)
+        return (2, 2, 1) if min(block) > 4 else (1, 1, 1)
+
+    def patch(self) -> int:
+        """Return radius and dilation of the descriptor, voxels of the working grid."""
+        return int(self.step / 2 + 1) if self.units == "voxel" else 1
+
+
+class Pyramid:
+    """An image at the resolutions of the levels, with its descriptors and its foreground."""
+
+    def __init__(self, volume: Volume, mask: Volume | None = None):
+        """Prepare ``volume``; its foreground is ``mask`` or found by itself."""
+        self.volume = volume
+        self.deviation = float(volume.array.std())
+        self.foreground = foreground(volume) if mask is None else mask.with_array((mask.array > 0).astype(np.float32))
+        self._images: dict[Grid, Volume] = {}
+        self._codes: dict[tuple[Grid, int], np.ndarray] = {}
+        self._masks: dict[Grid, np.ndarray] = {}
+
+    def image(self, level: Level) -> Volume:
+        """Return the image at the resolution of ``level``."""
+        grid = level.working_grid(self.volume.grid)
+        if grid not in self._images:
+            self._images[grid] = sampling.resize(self.volume, grid)
+        return self._images[grid]
+
+    def describe(self, array: np.ndarray, level: Level) -> np.ndarray:
+        """Return the packed descriptors of an image warped to this one's working grid."""
+        return descriptor.codes(array, level.patch())
+
+    def codes(self, level: Level) -> np.ndarray:
+        """Return the packed descriptors of the image at the resolution of ``level``."""
+        image = self.image(level)
+        key = (image.grid, level.patch())
+        if key not in self._codes:
+            self._codes[key] = self.describe(image.array, level)
+        return self._codes[key]
+
+    def mask(self, level: Level) -> np.ndarray:
+        """Return the foreground at the resolution of ``level``, bool."""
+        grid = self.image(level).grid
+        if grid not in self._masks:
+            matrix = self.foreground.grid.physical_to_index @ grid.index_to_physical
+            self._masks[grid] = sampling.warp(self.foreground.array, matrix, grid.shape) > 0.5
+        return self._masks[grid]
+
+    def filled_blocks(self, level: Level, block: tuple[int, int, int]) -> np.ndarray:
+        """Return which blocks of ``level`` lie in the foreground for the most part, bool (blocks z, y, x)."""
+        mask = self.mask(level)
+        rest = [(0, -size % step) for size, step in zip(mask.shape, block, strict=True)]
+        padded = np.pad(mask, rest)
+        counts = [size // step for size, step in zip(padded.shape, block, strict=True)]
+        blocks = padded.reshape(counts[0], block[0], counts[1], block[1], counts[2], block[2])
+        return blocks.mean(axis=(1, 3, 5), dtype=np.float32) > 0.5
+
+    def forget(self, level: Level) -> None:
+        """Release what only finer levels than ``level`` do not need."""
+        grid = level.working_grid(self.volume.grid)
+        for cache in (self._images, self._masks):
+            for key in [key for key in cache if key != grid]:
+                del cache[key]  # type: ignore[attr-defined]
+        for pair in [pair for pair in self._codes if pair[0] != grid]:
+            del self._codes[pair]
+
+
+def foreground(volume: Volume) -> Volume:
+    """Return where the patient is (float32, 0 or 1), on a grid of 3 mm: all but the air around.
+
+    What is brighter than a tenth of the range between the darkest and the brightest hundredth is tissue; gaps of up to
+    12 mm are closed and holes filled, since bone and air inside the head are dark but belong to it.
+    """
+    coarse = sampling.resize(volume, sampling.isotropic_grid(volume.grid, 3.0))
+    low, high = np.percentile(coarse.array, [1, 99])
+    tissue = coarse.array > low + 0.1 * (high - low)
+    ball = scipy.ndimage.generate_binary_structure(3, 1)
+    border = 4
+    tissue = np.pad(tissue, border)
+    tissue = scipy.ndimage.binary_closing(tissue, ball, iterations=border)
+    tissue = scipy.ndimage.binary_fill_holes(tissue)
+    tissue = scipy.ndimage.binary_opening(tissue, ball)
+    tissue = scipy.ndimage.binary_dilation(tissue, ball)
+    tissue = tissue[border:-border, border:-border, border:-border]
+    if not tissue.any():
+        tissue = np.ones_like(coarse.array, dtype=bool)
+    return coarse.with_array(tissue.astype(np.float32))

@@ -1,0 +1,137 @@
+"""The registration from end to end."""
+
+import functools
+
+import numpy as np
+import SimpleITK as sitk
+
+from crossmoda import device, provenance
+from crossmoda.deeds import affine, deformable
+from crossmoda.deeds.levels import Level, Pyramid
+from crossmoda.deeds.settings import Settings
+from crossmoda.deeds.transform import Registration, affine_transform, field_transform, matrix_of
+from crossmoda.errors import InputError
+from crossmoda.geometry import Grid, Volume
+from crossmoda.progress import Progress, part, report
+
+#: Less of the fixed image's foreground than this inside the moving image is no overlap.
+_LEAST_OVERLAP = 0.02
+
+
+def register(
+    fixed: Volume,
+    moving: Volume,
+    settings: Settings,
+    fixed_mask: Volume | None = None,
+    moving_mask: Volume | None = None,
+    initial: sitk.Transform | None = None,
+    progress: Progress | None = None,
+) -> Registration:
+    """See :func:`crossmoda.deeds.register`."""
+    _check(fixed, fixed_mask, "fixed", settings)
+    _check(moving, moving_mask, "moving", settings)
+    matrix = np.eye(4) if initial is None else matrix_of(initial)
+    record = provenance.Record("register", settings, device=device.describe("cpu"))
+    warm_up(progress)
+    report(progress, 0.02, "preparing the images")
+    here, there = Pyramid(fixed, fixed_mask), Pyramid(moving, moving_mask)
+    if initial is None and settings.initialisation == "centre":
+        matrix[:3, 3] = _centre_of_mass(there) - _centre_of_mass(here)
+    _check_overlap(here, moving.grid, matrix)
+    if settings.linear != "none":
+        levels = [Level(*values, settings.units) for values in settings.linear_levels()]
+        for number, level in enumerate(levels):
+            message = f"linear registration, level {number + 1} of {len(levels)}"
+            report(progress, 0.05 + 0.25 * number / len(levels), message)
+            matrix = affine.refine(here, there, matrix, level, settings.linear == "rigid")
+        _check_overlap(here, moving.grid, matrix)
+    transforms: list[sitk.Transform] = [affine_transform(matrix)]
+    inverses: list[sitk.Transform] = [affine_transform(np.linalg.inv(matrix))]
+    if settings.deformable:
+        levels = [Level(*values, settings.units) for values in settings.deformable_levels()]
+        forward, backward = deformable.register(here, there, matrix, levels, settings.alpha, part(progress, 0.3, 0.98))
+        transforms.append(field_transform(forward.array, forward.grid))
+        inverses.insert(0, field_transform(backward.array, backward.grid))
+    report(progress, 1.0, "registered")
+    return Registration(
+        sitk.CompositeTransform(transforms),
+        sitk.CompositeTransform(inverses),
+        fixed.grid,
+        moving.grid,
+        record.finish(),
+    )
+
+
+def _check(volume: Volume, mask: Volume | None, role: str, settings: Settings) -> None:
+    array, grid = volume.array, volume.grid
+    if array.ndim != 3:
+        raise InputError(f"The {role} image has {array.ndim} dimensions; give a 3D image.")
+    if not np.isfinite(array).all():
+        raise InputError(f"The {role} image has values that are not finite (NaN or infinite); replace them first.")
+    if array.min() == array.max():
+        raise InputError(
+            f"The {role} image is constant (every voxel is {array.flat[0]:g}); choose an image with content."
+        )
+    coarsest = max(spacing for spacing, _, _ in settings.linear_levels() + settings.deformable_levels())
+    unit = (1.0, 1.0, 1.0) if settings.units == "voxel" else grid.spacing
+    extent = [count * size for count, size in zip(grid.size, unit, strict=True)]
+    if min(extent) < coarsest:
+        raise InputError(
+            f"The {role} image is too small: {' x '.join(f'{length:g}' for length in extent)} {settings.units}, less than "
+            f"the coarsest grid spacing of {coarsest:g} {settings.units}; choose a larger image."
+        )
+    if mask is None:
+        return
+    if not mask.grid.same_as(grid):
+        raise InputError(
+            f"The {role} mask lies on another grid than the {role} image; resample it onto the image's grid."
+        )
+    if not (mask.array > 0).any():
+        raise InputError(f"The {role} mask is empty; leave it out or mark what should count.")
+
+
+def _centre_of_mass(pyramid: Pyramid) -> np.ndarray:
+    """Return the centre of the foreground, LPS mm: contrast has no say in it."""
+    mask = pyramid.foreground
+    index = np.argwhere(mask.array > 0.5).mean(axis=0)[::-1]
+    return (mask.grid.index_to_physical @ [*index, 1])[:3]
+
+
+def _check_overlap(fixed: Pyramid, moving: Grid, matrix: np.ndarray) -> None:
+    index = np.argwhere(fixed.foreground.array > 0.5)[:, ::-1]
+    to_moving = moving.physical_to_index @ matrix @ fixed.foreground.grid.index_to_physical
+    landed = index @ to_moving[:3, :3].T + to_moving[:3, 3]
+    inside = ((landed > -0.5) & (landed < np.array(moving.size) - 0.5)).all(axis=1).mean()
+    if inside < _LEAST_OVERLAP:
+        raise InputError(
+            "The fixed and the moving image do not overlap in space; start with initialisation 'centre' or give an "
+            "initial transform."
+        )
+
+
+def warm_up(progress: Progress | None = None) -> None:
+    """Load the compiled parts of the program, or compile them if this is the first use on this machine."""
+    if not _warm():
+        report(progress, 0.0, "loading the compiled program (compiled once, at the first use)")
+        _exercise()
+
+
+@functools.cache
+def _state() -> dict[str, bool]:
+    return {"warm": False}
+
+
+def _warm() -> bool:
+    return _state()["warm"]
+
+
+def _exercise() -> None:
+    """Run every compiled function once on a tiny pair."""
+    rng = np.random.default_rng(0)
+    grid = Grid((20, 20, 20), (1.0, 1.0, 1.0), (0.0, 0.0, 0.0), (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0))
+    noise = Volume(rng.normal(size=grid.shape).astype(np.float32), grid)
+    here, there = Pyramid(noise), Pyramid(noise)
+    level = Level(4.0, 1, 2.0, "mm")
+    affine.refine(here, there, np.eye(4), level, rigid=True)
+    deformable.register(here, there, np.eye(4), [level], 1.0)
+    _state()["warm"] = True

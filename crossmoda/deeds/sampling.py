@@ -1,0 +1,198 @@
+"""Images and displacement fields sampled where they are needed, compiled."""
+
+import numba
+import numpy as np
+
+from crossmoda.deeds import threads
+from crossmoda.geometry import Grid, Volume
+
+_compiled = numba.njit(cache=True, nogil=True, fastmath={"contract", "nsz"}, boundscheck=False)
+
+
+def isotropic_grid(grid: Grid, spacing_mm: float) -> Grid:
+    """Return the grid with the same axes and centre, cubic voxels, that covers the extent of ``grid``."""
+    return spaced_grid(grid, (spacing_mm,) * 3)
+
+
+def spaced_grid(grid: Grid, spacing: tuple[float, float, float]) -> Grid:
+    """Return the grid with the same axes and centre and another spacing (x, y, z) that covers the extent of ``grid``."""
+    if np.allclose(spacing, grid.spacing, rtol=1e-6):
+        return grid
+    extent = np.array(grid.size) * grid.spacing
+    size = np.maximum(np.ceil(extent / spacing - 1e-3), 1).astype(int)
+    centre = (grid.index_to_physical @ [*((np.array(grid.size) - 1) / 2), 1])[:3]
+    first = centre - np.reshape(grid.direction, (3, 3)) @ ((size - 1) / 2 * spacing)
+    return Grid(tuple(size.tolist()), tuple(map(float, spacing)), tuple(first.tolist()), grid.direction)
+
+
+@_compiled
+def _weighted_last_axis(start, stop, image, first, weights, out):
+    for row in range(start, stop):
+        for x in range(out.shape[1]):
+            total = np.float32(0)
+            for tap in range(weights.shape[1]):
+                total += weights[x, tap] * image[row, first[x] + tap]
+            out[row, x] = total
+
+
+@_compiled
+def _weighted_middle_axis(start, stop, image, first, weights, out):
+    for item in range(start, stop):
+        plane, y = item // out.shape[1], item % out.shape[1]
+        target = out[plane, y]
+        target[:] = 0
+        for tap in range(weights.shape[1]):
+            weight = weights[y, tap]
+            if weight != 0:
+                source = image[plane, first[y] + tap]
+                for x in range(target.shape[0]):
+                    target[x] += weight * source[x]
+
+
+def _taps(size: int, spacing: float, new_size: int, new_spacing: float) -> tuple[np.ndarray, np.ndarray]:
+    """Return first voxel and weights of each new sample: a triangle as wide as the coarser of both spacings."""
+    reach = max(new_spacing / spacing, 1.0)
+    count = min(int(np.ceil(2 * reach)) + 1, size)
+    position = (np.arange(new_size) - (new_size - 1) / 2) * new_spacing / spacing + (size - 1) / 2
+    position = np.clip(position, 0, size - 1)
+    first = np.clip(np.ceil(position - reach).astype(np.int64), 0, size - count)
+    weights = np.maximum(1 - np.abs(first[:, None] + np.arange(count) - position[:, None]) / reach, 0)
+    return first, (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
+
+
+def resize(volume: Volume, grid: Grid) -> Volume:
+    """Return an image on a grid of :func:`spaced_grid`: linear interpolation, low-pass filtered where it is coarser."""
+    if grid is volume.grid:
+        return volume
+    array = np.ascontiguousarray(volume.array, np.float32)
+    old, new = volume.grid, grid
+    first, weights = _taps(old.size[0], old.spacing[0], new.size[0], new.spacing[0])
+    lines = np.empty((old.size[2] * old.size[1], new.size[0]), np.float32)
+    threads.run(_weighted_last_axis, len(lines), array.reshape(len(lines), -1), first, weights, lines)
+    first, weights = _taps(old.size[1], old.spacing[1], new.size[1], new.spacing[1])
+    planes = np.empty((old.size[2], new.size[1], new.size[0]), np.float32)
+    threads.run(
+        _weighted_middle_axis,
+        old.size[2] * new.size[1],
+        lines.reshape(old.size[2], old.size[1], -1),
+        first,
+        weights,
+        planes,
+    )
+    first, weights = _taps(old.size[2], old.spacing[2], new.size[2], new.spacing[2])
+    out = np.empty((1, new.size[2], new.size[1] * new.size[0]), np.float32)
+    threads.run(_weighted_middle_axis, new.size[2], planes.reshape(1, old.size[2], -1), first, weights, out)
+    return Volume(out.reshape(new.shape), new)
+
+
+@_compiled
+def _upsample(start, stop, field, origin, step, out):
+    """Trilinear values of a coarse field (3, z, y, x) at the voxels of a finer grid."""
+    depth, height, width = field.shape[1:]
+    for item in range(start, stop):
+        z, y = item // out.shape[2], item % out.shape[2]
+        pz = min(max(origin[0] + z * step[0], 0.0), depth - 1.0)
+        py = min(max(origin[1] + y * step[1], 0.0), height - 1.0)
+        z0, y0 = int(pz), int(py)
+        z1, y1 = min(z0 + 1, depth - 1), min(y0 + 1, height - 1)
+        fz, fy = np.float32(pz - z0), np.float32(py - y0)
+        for x in range(out.shape[3]):
+            px = min(max(origin[2] + x * step[2], 0.0), width - 1.0)
+            x0 = int(px)
+            x1 = min(x0 + 1, width - 1)
+            fx = np.float32(px - x0)
+            for c in range(3):
+                near = (field[c, z0, y0, x0] * (1 - fx) + field[c, z0, y0, x1] * fx) * (1 - fy) + (
+                    field[c, z0, y1, x0] * (1 - fx) + field[c, z0, y1, x1] * fx
+                ) * fy
+                far = (field[c, z1, y0, x0] * (1 - fx) + field[c, z1, y0, x1] * fx) * (1 - fy) + (
+                    field[c, z1, y1, x0] * (1 - fx) + field[c, z1, y1, x1] * fx
+                ) * fy
+                out[c, z, y, x] = near * (1 - fz) + far * fz
+
+
+def upsample(field: np.ndarray, origin: np.ndarray, step: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
+    """Return a field (3, z, y, x) at ``origin + step * index`` of its own index space, for indices within ``shape``."""
+    out = np.empty((3, *shape), np.float32)
+    threads.run(_upsample, shape[0] * shape[1], field, np.asarray(origin, float), np.asarray(step, float), out)
+    return out
+
+
+@_compiled
+def _warp(start, stop, image, field, matrix, out):
+    """Trilinear values of an image at matrix @ (index + field), the nearest voxel standing in beyond its border."""
+    depth, height, width = image.shape
+    moved = field.shape[1] > 1 or field.shape[2] > 1 or field.shape[3] > 1
+    for item in range(start, stop):
+        z, y = item // out.shape[1], item % out.shape[1]
+        for x in range(out.shape[2]):
+            qz, qy, qx = np.float32(z), np.float32(y), np.float32(x)
+            if moved:
+                qz += field[0, z, y, x]
+                qy += field[1, z, y, x]
+                qx += field[2, z, y, x]
+            pz = matrix[0, 0] * qz + matrix[0, 1] * qy + matrix[0, 2] * qx + matrix[0, 3]
+            py = matrix[1, 0] * qz + matrix[1, 1] * qy + matrix[1, 2] * qx + matrix[1, 3]
+            px = matrix[2, 0] * qz + matrix[2, 1] * qy + matrix[2, 2] * qx + matrix[2, 3]
+            pz = min(max(pz, np.float32(0)), np.float32(depth - 1))
+            py = min(max(py, np.float32(0)), np.float32(height - 1))
+            px = min(max(px, np.float32(0)), np.float32(width - 1))
+            z0, y0, x0 = int(pz), int(py), int(px)
+            z1, y1, x1 = min(z0 + 1, depth - 1), min(y0 + 1, height - 1), min(x0 + 1, width - 1)
+            fz, fy, fx = pz - np.float32(z0), py - np.float32(y0), px - np.float32(x0)
+            a = image[z0, y0, x0] + (image[z0, y0, x1] - image[z0, y0, x0]) * fx
+            b = image[z0, y1, x0] + (image[z0, y1, x1] - image[z0, y1, x0]) * fx
+            c = image[z1, y0, x0] + (image[z1, y0, x1] - image[z1, y0, x0]) * fx
+            d = image[z1, y1, x0] + (image[z1, y1, x1] - image[z1, y1, x0]) * fx
+            a += (b - a) * fy
+            c += (d - c) * fy
+            out[z, y, x] = a + (c - a) * fz
+
+
+def warp(
+    image: np.ndarray, matrix: np.ndarray, shape: tuple[int, int, int], field: np.ndarray | None = None
+) -> np.ndarray:
+    """Return ``image`` sampled at ``matrix @ (index + field)`` for each index (z, y, x) within ``shape``.
+
+    Args:
+        image: the image (z, y, x).
+        matrix: 4 x 4, from indices of the result to indices of the image, both (x, y, z) as ITK orders them.
+        shape: the shape of the result.
+        field: displacements (3, z, y, x) in voxels of the result, components (z, y, x); None for none.
+
+    """
+    flipped = matrix[:3][::-1][:, [2, 1, 0, 3]]
+    field = np.zeros((3, 1, 1, 1), np.float32) if field is None else field
+    out = np.empty(shape, np.float32)
+    threads.run(_warp, shape[0] * shape[1], image, field, np.ascontiguousarray(flipped, np.float32), out)
+    return out
+
+
+@_compiled
+def _compose(start, stop, outer, inner, out):
+    """out(x) = outer(x + inner(x)), in voxels."""
+    depth, height, width = outer.shape[1:]
+    for item in range(start, stop):
+        z, y = item // height, item % height
+        for x in range(width):
+            pz = min(max(z + inner[0, z, y, x], np.float32(0)), np.float32(depth - 1))
+            py = min(max(y + inner[1, z, y, x], np.float32(0)), np.float32(height - 1))
+            px = min(max(x + inner[2, z, y, x], np.float32(0)), np.float32(width - 1))
+            z0, y0, x0 = int(pz), int(py), int(px)
+            z1, y1, x1 = min(z0 + 1, depth - 1), min(y0 + 1, height - 1), min(x0 + 1, width - 1)
+            fz, fy, fx = np.float32(pz - z0), np.float32(py - y0), np.float32(px - x0)
+            for k in range(3):
+                near = (outer[k, z0, y0, x0] * (1 - fx) + outer[k, z0, y0, x1] * fx) * (1 - fy) + (
+                    outer[k, z0, y1, x0] * (1 - fx) + outer[k, z0, y1, x1] * fx
+                ) * fy
+                far = (outer[k, z1, y0, x0] * (1 - fx) + outer[k, z1, y0, x1] * fx) * (1 - fy) + (
+                    outer[k, z1, y1, x0] * (1 - fx) + outer[k, z1, y1, x1] * fx
+                ) * fy
+                out[k, z, y, x] = near * (1 - fz) + far * fz
+
+
+def compose(outer: np.ndarray, inner: np.ndarray) -> np.ndarray:
+    """Return ``outer`` at ``index + inner(index)``: fields (3, z, y, x) on one grid, in voxels of that grid."""
+    out = np.empty_like(outer)
+    threads.run(_compose, outer.shape[1] * outer.shape[2], outer, inner, out)
+    return out

@@ -1,0 +1,88 @@
+"""What can be set in a registration."""
+
+import dataclasses
+
+from crossmoda.device import CHOICES
+from crossmoda.errors import InputError
+from crossmoda.parameters import Settings as _Settings
+from crossmoda.parameters import parameter
+
+#: Grid spacing, search radius (steps) and quantisation of the linear and the deformable levels, by unit.
+#: ``voxel`` holds the defaults of linearBCV and deedsBCV.
+_LEVELS = {
+    ("linear", "voxel"): ("7,6,5,4", "5,4,3,2", "4,3,2,1"),
+    ("deformable", "voxel"): ("8,7,6,5,4", "8,7,6,5,4", "5,4,3,2,1"),
+    ("linear", "mm"): ("14,12,10,8", "5,4,3,2", "4,3,2,1"),
+    ("deformable", "mm"): ("12,9,7,5,4", "5,4,4,4,4", "4,3,2,1.5,1"),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings(_Settings):
+    """Parameters of the registration."""
+
+    linear: str = parameter(
+        "affine", "Linear registration before the deformable one", choices=("affine", "rigid", "none")
+    )
+    deformable: bool = parameter(True, "Deform the moving image after the linear registration")
+    initialisation: str = parameter(
+        "header",
+        "Where the linear registration starts: images as their headers place them, or with their centres of mass together",
+        choices=("header", "centre"),
+    )
+    alpha: float = parameter(1.6, "Smoothness of the deformation: larger is smoother", minimum=0.01, maximum=100)
+    levels: int = parameter(
+        5, "Number of deformable levels from coarse to fine; fewer are faster and coarser", minimum=1, maximum=5
+    )
+    device: str = parameter("auto", "Processor that does the work", choices=CHOICES)
+    units: str = parameter(
+        "mm",
+        "Unit of grid spacing and quantisation; voxel with empty lists repeats the defaults of deedsBCV",
+        choices=("mm", "voxel"),
+        advanced=True,
+    )
+    grid_spacing: str = parameter(
+        "", "Distance of the control points on each level, such as 8,7,6,5,4; empty for the default", advanced=True
+    )
+    search_radius: str = parameter(
+        "", "Displacements searched on each side, in steps, on each level; empty for the default", advanced=True
+    )
+    quantisation: str = parameter("", "Size of a displacement step on each level; empty for the default", advanced=True)
+
+    def __post_init__(self) -> None:
+        """Check the lists as well."""
+        super().__post_init__()
+        self.deformable_levels()
+
+    def linear_levels(self) -> list[tuple[float, int, float]]:
+        """Return (grid spacing, search radius, quantisation) of each linear level."""
+        return _combine(*(_numbers("", text) for text in _LEVELS["linear", self.units]))
+
+    def deformable_levels(self) -> list[tuple[float, int, float]]:
+        """Return (grid spacing, search radius, quantisation) of each deformable level."""
+        names = ("grid_spacing", "search_radius", "quantisation")
+        defaults = _LEVELS["deformable", self.units]
+        columns = [
+            _numbers(name, getattr(self, name) or default) for name, default in zip(names, defaults, strict=True)
+        ]
+        if len({len(column) for column in columns}) > 1:
+            lengths = ", ".join(f"{name} {len(column)}" for name, column in zip(names, columns, strict=True))
+            raise InputError(
+                f"grid_spacing, search_radius and quantisation need as many values as each other; got {lengths}."
+            )
+        return _combine(*columns)[: self.levels]
+
+
+def _combine(spacing: list[float], radius: list[float], step: list[float]) -> list[tuple[float, int, float]]:
+    return [(g, int(r), q) for g, r, q in zip(spacing, radius, step, strict=True)]
+
+
+def _numbers(name: str, text: str) -> list[float]:
+    try:
+        numbers = [float(item) for item in text.replace("x", ",").split(",")]
+    except ValueError:
+        raise InputError(f"{name} must be numbers separated by commas, such as 8,7,6,5,4; got {text!r}.") from None
+    if not all(number > 0 for number in numbers) or (name == "search_radius" and any(n % 1 for n in numbers)):
+        kind = "whole numbers above 0" if name == "search_radius" else "above 0"
+        raise InputError(f"{name} must be {kind}; got {text!r}.")
+    return numbers

@@ -1,0 +1,257 @@
+"""The result of a registration: transforms in physical space, and what can be done with them."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import SimpleITK as sitk
+
+from crossmoda import volume
+from crossmoda.errors import InputError
+from crossmoda.geometry import Grid, Volume
+from crossmoda.output import atomic, write_json
+
+#: The names of the files of a registration.
+TRANSFORM = "T.h5"
+INVERSE = "T_inverse.h5"
+WARPED = "warped.nii.gz"
+WARPED_LABEL = "warped_label.nii.gz"
+PROVENANCE = "provenance.json"
+
+
+def affine_transform(matrix: np.ndarray) -> sitk.AffineTransform:
+    """Return the SimpleITK transform of a 4 x 4 matrix (LPS mm)."""
+    transform = sitk.AffineTransform(3)
+    transform.SetMatrix(matrix[:3, :3].ravel().tolist())
+    transform.SetTranslation(matrix[:3, 3].tolist())
+    return transform
+
+
+def matrix_of(transform: sitk.Transform) -> np.ndarray:
+    """Return the 4 x 4 matrix (LPS mm) of a linear transform.
+
+    Raises:
+        InputError: the transform is not linear.
+
+    """
+    if not transform.IsLinear():
+        raise InputError(
+            "The initial transform is not linear; give a translation, a rigid or an affine transform, or none."
+        )
+    matrix = np.eye(4)
+    matrix[:3, 3] = transform.TransformPoint((0.0, 0.0, 0.0))
+    for axis in range(3):
+        matrix[:3, axis] = np.array(transform.TransformPoint(np.eye(3)[axis].tolist())) - matrix[:3, 3]
+    if abs(np.linalg.det(matrix[:3, :3])) < 1e-6:
+        raise InputError(
+            "The initial transform cannot be inverted; give a translation, a rigid or an affine transform."
+        )
+    return matrix
+
+
+def read_transform(path: Path | str) -> sitk.Transform:
+    """Read an ITK transform file (.h5, .tfm, .mat, .txt, ...).
+
+    Raises:
+        InputError: the file is missing or holds no 3D transform.
+
+    """
+    try:
+        transform = sitk.ReadTransform(str(path))
+    except RuntimeError as cause:
+        reason = "does not exist" if not Path(path).exists() else "cannot be read as a transform"
+        raise InputError(f"The transform {path} {reason}; give an ITK transform file such as .h5 or .tfm.") from cause
+    if transform.GetDimension() != 3:
+        raise InputError(f"The transform {path} is {transform.GetDimension()}D; give a 3D transform.")
+    return transform
+
+
+def write_transform(transform: sitk.Transform, path: Path | str) -> None:
+    """Write an ITK transform file in one step."""
+    with atomic(path) as temporary:
+        sitk.WriteTransform(transform, str(temporary))
+
+
+def field_transform(array: np.ndarray, grid: Grid) -> sitk.DisplacementFieldTransform:
+    """Return the SimpleITK transform of displacements (3, z, y, x) along the axes (z, y, x) of ``grid``, mm.
+
+    The field is kept at the control points, where ITK interpolates it linearly: exact and small. One more layer of
+    points around repeats the border, so that points a little outside the image move with it.
+    """
+    padded = np.pad(array[::-1].astype(np.float64), ((0, 0), (1, 1), (1, 1), (1, 1)), mode="edge")
+    lps = np.moveaxis(padded, 0, -1) @ np.reshape(grid.direction, (3, 3)).T
+    image = sitk.GetImageFromArray(np.ascontiguousarray(lps), isVector=True)
+    image.SetSpacing(grid.spacing)
+    image.SetOrigin((grid.index_to_physical @ [-1, -1, -1, 1])[:3].tolist())
+    image.SetDirection(grid.direction)
+    return sitk.DisplacementFieldTransform(image)
+
+
+def _parts(transform: sitk.Transform) -> list[sitk.Transform]:
+    """Return the transforms of a composite, in its order (the last is applied first)."""
+    if transform.GetTransformEnum() != sitk.sitkComposite:
+        return [transform]
+    composite = sitk.CompositeTransform(transform)
+    return [part for n in range(composite.GetNumberOfTransforms()) for part in _parts(composite.GetNthTransform(n))]
+
+
+def _reference(grid: Grid) -> dict[str, Any]:
+    return {
+        "size": grid.size,
+        "outputOrigin": grid.origin,
+        "outputSpacing": grid.spacing,
+        "outputDirection": grid.direction,
+    }
+
+
+@dataclasses.dataclass(frozen=True)
+class Registration:
+    """Where each point of the fixed image lies in the moving image, and back."""
+
+    transform: sitk.Transform
+    """maps fixed points to moving points (LPS mm): resamples the moving image on the fixed grid"""
+    inverse_transform: sitk.Transform
+    """maps moving points to fixed points"""
+    fixed_grid: Grid
+    """the grid of the fixed image"""
+    moving_grid: Grid
+    """the grid of the moving image"""
+    provenance: dict[str, Any] = dataclasses.field(default_factory=dict)
+    """version, parameters, inputs, device, seconds"""
+
+    def warp_image(self, image: Volume, grid: Grid | None = None, interpolation: str = "linear") -> Volume:
+        """Return an image of the moving side on the fixed grid, or on another grid in the fixed image's space.
+
+        Args:
+            image: an image in the moving image's space; it may have its own grid.
+            grid: where to sample; the fixed image's grid if not given. Voxels outside the image get its least value.
+            interpolation: ``"linear"`` or ``"bspline"`` (cubic).
+
+        """
+        return volume.resample(
+            image,
+            grid or self.fixed_grid,
+            self.transform,
+            interpolation=interpolation,
+            outside=float(image.array.min()),
+        )
+
+    def warp_label_map(self, label_map: Volume, grid: Grid | None = None) -> Volume:
+        """Return a label map of the moving side on the fixed grid (or ``grid``); small structures keep their volume."""
+        return volume.resample(label_map, grid or self.fixed_grid, self.transform, interpolation="label")
+
+    def displacement_field(self, grid: Grid | None = None) -> sitk.Image:
+        """Return the displacement of each voxel of the fixed grid (or ``grid``), LPS mm, as an ITK vector image."""
+        return sitk.TransformToDisplacementField(
+            self.transform, sitk.sitkVectorFloat32, **_reference(grid or self.fixed_grid)
+        )
+
+    def write_displacement_field(self, path: Path | str) -> None:
+        """Write :meth:`displacement_field` as NRRD or NIfTI, which Slicer, SimpleITK and ANTs read as a transform."""
+        with atomic(path) as temporary:
+            sitk.WriteImage(self.displacement_field(), str(temporary), useCompression=True)
+
+    def jacobian_determinant(self) -> np.ndarray:
+        """Return the local change of volume at each voxel of the fixed grid, (z, y, x) float32: moving over fixed."""
+        along = sitk.GetArrayViewFromImage(self.displacement_field())
+        gradients = [
+            np.gradient(along, size, axis=axis) if along.shape[axis] > 1 else np.zeros_like(along)
+            for axis, size in zip((2, 1, 0), self.fixed_grid.spacing, strict=True)
+        ]
+        local = np.stack(gradients, axis=-1).astype(np.float32)  # d u_lps / d axis
+        local = local @ np.linalg.inv(np.reshape(self.fixed_grid.direction, (3, 3))).astype(np.float32)
+        (a, b, c), (d, e, f), (g, h, i) = (
+            [local[..., row, column] + np.float32(row == column) for column in range(3)] for row in range(3)
+        )
+        return a * (e * i - f * h) - b * (d * i - f * g) + c * (d * h - e * g)
+
+    def jacobian_statistics(self) -> dict[str, float]:
+        """Return percent of folded voxels, and minimum, maximum, mean and standard deviation of the Jacobian determinant."""
+        determinant = self.jacobian_determinant()
+        return {
+            "folding_percent": 100 * float((determinant <= 0).mean()),
+            "minimum": float(determinant.min()),
+            "maximum": float(determinant.max()),
+            "mean": float(determinant.mean(dtype=np.float64)),
+            "standard_deviation": float(determinant.std(dtype=np.float64)),
+        }
+
+    def displacement_statistics(self) -> dict[str, float]:
+        """Return mean and 95th percentile of how far the transform moves the voxels of the fixed image, mm."""
+        length = np.linalg.norm(sitk.GetArrayViewFromImage(self.displacement_field()), axis=-1)
+        return {"mean_mm": float(length.mean()), "percentile_95_mm": float(np.percentile(length, 95))}
+
+    def inverse_consistency(self, every: int = 4) -> np.ndarray:
+        """Return how far every n-th voxel of the fixed image lands from itself after transform and inverse, mm."""
+        there_and_back = sitk.CompositeTransform([self.inverse_transform, self.transform])
+        grid = self.fixed_grid
+        coarse = Grid(
+            tuple(-(-size // every) for size in grid.size),  # type: ignore[arg-type]
+            tuple(size * every for size in grid.spacing),  # type: ignore[arg-type]
+            grid.origin,
+            grid.direction,
+        )
+        shift = sitk.TransformToDisplacementField(there_and_back, sitk.sitkVectorFloat32, **_reference(coarse))
+        return np.linalg.norm(sitk.GetArrayViewFromImage(shift), axis=-1)
+
+    def invert(self) -> "Registration":
+        """Return the registration with fixed and moving exchanged."""
+        return Registration(
+            self.inverse_transform,
+            self.transform,
+            self.moving_grid,
+            self.fixed_grid,
+            {**self.provenance, "inverted": True},
+        )
+
+    def compose(self, next: "Registration") -> "Registration":
+        """Return the registration from this one's fixed image to the moving image of ``next``.
+
+        ``next`` has this registration's moving image as its fixed image.
+        """
+        return Registration(
+            sitk.CompositeTransform([*_parts(next.transform), *_parts(self.transform)]),
+            sitk.CompositeTransform([*_parts(self.inverse_transform), *_parts(next.inverse_transform)]),
+            self.fixed_grid,
+            next.moving_grid,
+            {"step": "compose", "registrations": [self.provenance, next.provenance]},
+        )
+
+    def save(self, folder: Path | str, moving: Volume | None = None, moving_label: Volume | None = None) -> Path:
+        """Write transform, inverse and provenance into ``folder``, and the warped moving image and label map if given.
+
+        Each file appears when it is complete; ``provenance.json``, the last, says that all are there.
+        """
+        folder = Path(folder)
+        write_transform(self.transform, folder / TRANSFORM)
+        write_transform(self.inverse_transform, folder / INVERSE)
+        if moving is not None:
+            volume.write(self.warp_image(moving), folder / WARPED)
+        if moving_label is not None:
+            volume.write(self.warp_label_map(moving_label), folder / WARPED_LABEL)
+        grids = {"fixed": dataclasses.asdict(self.fixed_grid), "moving": dataclasses.asdict(self.moving_grid)}
+        write_json(folder / PROVENANCE, {**self.provenance, "grids": grids})
+        return folder
+
+
+def load(folder: Path | str) -> Registration:
+    """Read a registration written by :meth:`Registration.save`.
+
+    Raises:
+        InputError: the folder holds no complete registration.
+
+    """
+    folder = Path(folder)
+    try:
+        content = json.loads((folder / PROVENANCE).read_text(encoding="utf-8"))
+        grids = content.pop("grids")
+        fixed, moving = (
+            Grid(**{name: tuple(value) for name, value in grids[side].items()}) for side in ("fixed", "moving")
+        )
+    except (OSError, ValueError, KeyError, TypeError) as cause:
+        raise InputError(
+            f"{folder} holds no complete registration ({PROVENANCE}); run the registration again."
+        ) from cause
+    return Registration(read_transform(folder / TRANSFORM), read_transform(folder / INVERSE), fixed, moving, content)
