@@ -133,8 +133,8 @@ def summarise(cases: Mapping[str, Scores], undefined_mm: float | None = None) ->
 
     Returns:
         For each structure and ``"overall"`` (each case's mean over its structures), for each averaged measure:
-        ``mean``, ``sd`` (sample standard deviation; 0 for one case), ``median``, ``count`` and ``undefined``, the number
-        of cases in which it does not exist.
+        ``mean``, ``sd`` (sample standard deviation; 0 for one case), ``median``, ``count`` and ``undefined``, the
+        number of cases in which it does not exist.
 
     """
     structures = list(dict.fromkeys(key for scores in cases.values() for key in scores))

@@ -52,8 +52,8 @@ STRUCTURES = (
             "361078006^Internal Auditory Canal",
         ),
         (
-            r"vs|an|tv|ac",
-            r"(target|tumou?r)volume|tumou?r",
+            r"vs|an|tv(t[12])?",
+            r"(target|tumou?r)(volume)?",
             r"vestibularschwannoma|schwannoma",
             r"acousticneuroma|neuroma",
         ),

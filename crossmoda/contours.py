@@ -1,0 +1,199 @@
+"""Contours drawn slice by slice, as the public data sets carry them, turned into label maps.
+
+Two formats: the contour JSON of the Vestibular-Schwannoma-SEG collection (Shapey et al., Scientific Data 2021) and
+DICOM RTSTRUCT. Both hold closed planar polygons in patient coordinates (LPS, mm). A voxel belongs to a structure when
+its centre lies inside the polygons of its slice; polygons on one slice combine by the even-odd rule, so that one inside
+another is a hole.
+"""
+
+import json
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import numpy as np
+
+from crossmoda import labels
+from crossmoda.dicom import is_dicom
+from crossmoda.errors import InputError
+from crossmoda.geometry import Grid, Volume
+
+#: The contours of each structure as the file names it: name -> polygons, each (points, 3) in LPS mm.
+Contours = dict[str, list[np.ndarray]]
+
+#: Contours that are no farther apart than this fraction of the slice spacing lie in one plane.
+_SAME_PLANE = 0.1
+
+
+def read_contours(path: Path | str) -> Contours:
+    """Read a contour JSON file or a DICOM RTSTRUCT.
+
+    Raises:
+        InputError: the file is missing or is neither of both.
+
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"{path} does not exist; check the path.")
+    return _read_rtstruct(path) if is_dicom(path) else _read_json(path)
+
+
+def _read_json(path: Path) -> Contours:
+    try:
+        entries = json.loads(path.read_text(encoding="utf-8"))
+        contours: Contours = {}
+        for entry in entries:
+            polygons = [np.asarray(polygon, float).reshape(-1, 3) for polygon in entry["LPS_contour_points"]]
+            contours.setdefault(str(entry["structure_name"]), []).extend(polygons)
+        return contours
+    except (ValueError, KeyError, TypeError) as cause:
+        raise InputError(
+            f"{path} is not a contour file of the Vestibular-Schwannoma-SEG collection (a JSON list with "
+            "structure_name and LPS_contour_points) nor a DICOM RTSTRUCT; give one of these."
+        ) from cause
+
+
+def _read_rtstruct(path: Path) -> Contours:
+    import pydicom
+
+    dataset = pydicom.dcmread(path)
+    if dataset.get("Modality") != "RTSTRUCT":
+        raise InputError(f"{path} is DICOM of the modality {dataset.get('Modality')}; give an RTSTRUCT.")
+    names = {roi.ROINumber: str(roi.ROIName) for roi in dataset.get("StructureSetROISequence", [])}
+    contours: Contours = {}
+    for roi in dataset.get("ROIContourSequence", []):
+        name = names.get(roi.ReferencedROINumber, str(roi.ReferencedROINumber))
+        for contour in roi.get("ContourSequence", []):
+            if str(contour.ContourGeometricType).upper().startswith("CLOSED"):
+                points = np.asarray(contour.ContourData, float).reshape(-1, 3)
+                contours.setdefault(name, []).append(points)
+    return contours
+
+
+def read_rigid_transform(path: Path | str) -> np.ndarray:
+    """Read a transform of the collection (``inv_T1_LPS_to_T2_LPS.tfm``) as the 4 x 4 matrix that maps T1 points to T2.
+
+    The file holds the inverse, as ITK resampling wants it: p_T2 = inverse(file)(p_T1), LPS, mm.
+
+    Raises:
+        InputError: the file is not an ITK text transform with 12 parameters.
+
+    """
+    text = Path(path).read_text(encoding="utf-8") if Path(path).is_file() else ""
+    parameters = re.search(r"^Parameters:(.*)$", text, re.MULTILINE)
+    centre = re.search(r"^FixedParameters:(.*)$", text, re.MULTILINE)
+    values = [float(value) for value in parameters[1].split()] if parameters else []
+    if len(values) != 12:
+        raise InputError(f"{path} is not an ITK transform file with the 12 parameters of an affine transform.")
+    matrix = np.eye(4)
+    matrix[:3, :3] = np.reshape(values[:9], (3, 3))
+    fixed = np.array([float(value) for value in centre[1].split()] if centre else [0.0, 0.0, 0.0])
+    matrix[:3, 3] = np.asarray(values[9:]) + fixed - matrix[:3, :3] @ fixed
+    return np.linalg.inv(matrix)
+
+
+def rasterise(contours: Mapping[str, Iterable[np.ndarray]], grid: Grid, transform: np.ndarray | None = None) -> Volume:
+    """Return the label map (uint8) of contours on a grid.
+
+    The names are understood by :func:`crossmoda.labels.structure_of_name`; other structures (earlier volumes, organs at
+    risk) are left out. Where structures overlap the later of the table wins (the cochlea, which is the smaller).
+
+    Args:
+        contours: polygons (points, 3) by structure name, LPS mm.
+        grid: the grid of the image on which the contours were drawn, in any orientation.
+        transform: 4 x 4 matrix that maps the contours' points to points of the image, if they were drawn on another.
+
+    Raises:
+        InputError: no structure has a known name, or the contours lie outside the image or across its slices.
+
+    """
+    known: dict[int, list[np.ndarray]] = defaultdict(list)
+    for name, polygons in contours.items():
+        structure = labels.structure_of_name(name)
+        if structure is not None:
+            known[structure.value].extend(polygons)
+    if not any(known.values()):
+        raise InputError(
+            f"None of the contours ({', '.join(contours) or 'none'}) is named as a vestibular schwannoma or a cochlea; "
+            "rename them to VS and cochlea."
+        )
+    array = np.zeros(grid.shape, np.uint8)
+    for value in sorted(known):
+        array[_mask(known[value], grid, transform)] = value
+    return Volume(array, grid)
+
+
+def _mask(polygons: list[np.ndarray], grid: Grid, transform: np.ndarray | None) -> np.ndarray:
+    """Return the mask (z, y, x) of polygons that combine by the even-odd rule in each plane.
+
+    Each slice takes the contour plane nearest to it, if that is within half the distance of two planes (at least
+    half a slice): contours may be drawn on thinner or thicker slices than those of the grid.
+    """
+    to_index = grid.physical_to_index if transform is None else grid.physical_to_index @ transform
+    indices = [polygon @ to_index[:3, :3].T + to_index[:3, 3] for polygon in polygons if len(polygon) >= 3]
+    axis = _slice_axis(indices, grid)
+    in_plane = [other for other in range(3) if other != axis]
+    count = grid.size[axis]
+    planes = _planes(indices, axis)
+    levels = np.array(sorted(planes))
+    outside = np.count_nonzero((levels < -0.75) | (levels > count - 0.25))
+    if outside:
+        raise InputError(
+            f"{outside} of {len(levels)} contour planes lie outside the image; give the image on which they were drawn."
+        )
+    reach = max(0.5, float(np.median(np.diff(levels))) / 2 if len(levels) > 1 else 0.5) + 1e-3
+    # Array axes are (z, y, x): slices first, then the in-plane axes from the slower to the faster.
+    stack = np.zeros((count, grid.size[in_plane[1]], grid.size[in_plane[0]]), bool)
+    for number in range(count):
+        nearest = levels[np.argmin(np.abs(levels - number))]
+        if abs(nearest - number) <= reach:
+            for index in planes[nearest]:
+                _toggle(stack[number], index[:, in_plane])
+    return np.moveaxis(stack, 0, 2 - axis)
+
+
+def _planes(indices: list[np.ndarray], axis: int) -> dict[float, list[np.ndarray]]:
+    """Return the polygons by the slice position (continuous index) of their plane."""
+    planes: dict[float, list[np.ndarray]] = {}
+    for index in sorted(indices, key=lambda one: float(one[:, axis].mean())):
+        level = float(index[:, axis].mean())
+        same = next((known for known in reversed(planes) if level - known < _SAME_PLANE), level)
+        planes.setdefault(same, []).append(index)
+    return planes
+
+
+def _slice_axis(indices: list[np.ndarray], grid: Grid) -> int:
+    """Return the axis of the grid (0 x, 1 y, 2 z) across which the polygons are flat."""
+    if not indices:
+        return 2
+    # A plane that is slightly oblique to the slices (contours of a registered scan) still counts.
+    spread_mm = [max(float(np.ptp(index[:, axis])) for index in indices) * grid.spacing[axis] for axis in range(3)]
+    axis = int(np.argmin(spread_mm))
+    if spread_mm[axis] > max(1.5 * grid.spacing[axis], 1.0):
+        raise InputError(
+            f"The contours do not lie in the slices of the image (they span {spread_mm[axis]:.1f} mm across them); "
+            "give the image on which they were drawn."
+        )
+    return axis
+
+
+def _toggle(section: np.ndarray, polygon: np.ndarray) -> None:
+    """Invert the pixels (y, x) whose centre lies inside a polygon of continuous indices (x, y).
+
+    A scan line through the pixel centres of each row crosses the outline an even number of times; pixels between an odd
+    and the following even crossing are inside. An edge counts with its lower end only, so that shared corners
+    count once.
+    """
+    x, y = polygon[:, 0], polygon[:, 1]
+    next_x, next_y = np.roll(x, -1), np.roll(y, -1)
+    first = max(0, int(np.ceil(y.min())))
+    last = min(section.shape[0] - 1, int(np.floor(y.max())))
+    columns = np.arange(section.shape[1])
+    for row in range(first, last + 1):
+        crossed = (y <= row) != (next_y <= row)
+        if not crossed.any():
+            continue
+        share = (row - y[crossed]) / (next_y[crossed] - y[crossed])
+        crossings = np.sort(x[crossed] + share * (next_x[crossed] - x[crossed]))
+        section[row] ^= np.searchsorted(crossings, columns, side="right") % 2 == 1
