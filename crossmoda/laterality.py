@@ -27,10 +27,11 @@ def lateral_mm(grid: Grid) -> np.ndarray:
     """Return the LPS x of every voxel centre, (z, y, x) or broadcastable to it, mm."""
     x, y, z = (np.arange(size, dtype=np.float32) for size in grid.size)
     matrix = grid.index_to_physical[0]
-    parts = [(matrix[2], z[:, None, None]), (matrix[1], y[None, :, None]), (matrix[0], x[None, None, :])]
-    return sum((float(step) * index for step, index in parts if abs(step) > 1e-6), np.float32(matrix[3])).astype(
-        np.float32
-    )
+    position: np.ndarray = np.full((1, 1, 1), matrix[3], np.float32)
+    for step, index in ((matrix[2], z[:, None, None]), (matrix[1], y[None, :, None]), (matrix[0], x[None, None, :])):
+        if abs(step) > 1e-6:
+            position = np.asarray(position + np.float32(step) * index)
+    return position
 
 
 def lateral_axis(grid: Grid) -> int:
@@ -59,18 +60,24 @@ class Sides:
         return next(iter(sides)) if len(sides) == 1 else None
 
 
-def find_sides(label_map: Volume, midplane_mm: float | None = None) -> Sides:
+def midplane_of(label_map: Volume) -> float | None:
+    """Return the LPS x (mm) half-way between the two cochleae of a label map; None where not both are drawn."""
+    return _between(_centres(label_map, labels.COCHLEA))
+
+
+def middle_of(grid: Grid) -> float:
+    """Return the LPS x of the centre of a grid, mm."""
+    return float((grid.index_to_physical @ [*((np.asarray(grid.size) - 1) / 2), 1.0])[0])
+
+
+def find_sides(label_map: Volume) -> Sides:
     """Find the midplane and the sides of each structure of a label map.
 
-    The midplane is, in this order: ``midplane_mm``; half-way between the cochleae, when both are drawn; the middle of
-    the grid.
+    The midplane is half-way between the cochleae when both are drawn, else the middle of the grid.
     """
     centres = {structure.value: _centres(label_map, structure.value) for structure in labels.STRUCTURES}
-    if midplane_mm is None:
-        midplane_mm = between_cochleae(centres[labels.COCHLEA])
-    if midplane_mm is None:
-        middle = label_map.grid.index_to_physical @ [*((np.asarray(label_map.grid.size) - 1) / 2), 1.0]
-        midplane_mm = float(middle[0])
+    between = _between(centres[labels.COCHLEA])
+    midplane_mm = middle_of(label_map.grid) if between is None else between
     of = {}
     for value, found in centres.items():
         lateral = [(x - midplane_mm, size) for x, size in found if abs(x - midplane_mm) >= CENTRAL_MM]
@@ -79,8 +86,8 @@ def find_sides(label_map: Volume, midplane_mm: float | None = None) -> Sides:
     return Sides(midplane_mm, of)
 
 
-def between_cochleae(centres: list[tuple[float, int]]) -> float | None:
-    """Return the LPS x half-way between two groups of cochlea components at least 30 mm apart, or None."""
+def _between(centres: list[tuple[float, int]]) -> float | None:
+    """Return the position half-way between two groups of components (LPS x, voxels) at least 30 mm apart, or None."""
     if len(centres) < 2:
         return None
     x = np.array([position for position, _ in centres])

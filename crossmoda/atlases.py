@@ -1,0 +1,312 @@
+"""Atlases: what they hold, and their registration to a target, found again when done before."""
+
+import dataclasses
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import SimpleITK as sitk
+from scipy import ndimage
+
+from crossmoda import cache, labels, laterality, mind, volume
+from crossmoda.errors import InputError
+from crossmoda.progress import Progress, part, report
+from crossmoda.provenance import checksum
+from crossmoda.volume import Grid, Volume
+
+if TYPE_CHECKING:
+    from crossmoda.dataset import Case
+
+#: ``register(fixed, moving, settings, progress=...) -> Registration`` (see :mod:`crossmoda.deeds`)
+Register = Callable[..., Any]
+#: Returns the part of an image (with all labels of its label map) that is registered.
+Prepare = Callable[[Volume, Volume | None], Volume]
+
+WARPED = "warped_label.nii.gz"
+DISSIMILARITY = "dissimilarity.nii.gz"
+#: The value of a dissimilarity map outside the atlas's field of view; inside it is 0 to 60 (bits).
+OUTSIDE = 255
+#: How far around a structure images are compared, mm.
+NEIGHBOURHOOD_MM = 3.0
+#: Dissimilarity by chance is measured against copies moved this far, mm: farther than any structure's edge is thick.
+_CHANCE_SHIFT_MM = 8.0
+#: Raised when registration or comparison changes so that earlier results no longer hold.
+_REVISION = 1
+
+
+class CannotWrite(InputError):
+    """The disk is full or the folder cannot be written: no fault of an atlas."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Atlas:
+    """A labelled scan, examined."""
+
+    id: str
+    image: Path
+    label: Path
+    sides: laterality.Sides
+    side: str | None
+    """the tumour's side; None where there is none or it is central"""
+    volumes_mm3: dict[str, float]
+    """structure key -> volume"""
+
+    @property
+    def holds(self) -> str:
+        """The structures it has, for people."""
+        return ", ".join(key for key, size in self.volumes_mm3.items() if size > 0)
+
+
+def examine(case: "Case") -> Atlas:
+    """Read and check a case's label map.
+
+    Raises:
+        InputError: there is no label map, it is empty, or it holds values that are no structure's.
+
+    """
+    if case.label is None:
+        raise InputError(f"{case.id} has no label map; an atlas needs one.")
+    label_map = volume.read_label_map(case.label)
+    values = set(np.unique(label_map.array).tolist()) - {labels.BACKGROUND}
+    if not values:
+        raise InputError(f"{case.id}: {Path(case.label).name} has no labelled voxel.")
+    strange = sorted(values - set(labels.VALUES))
+    if strange:
+        known = ", ".join(f"{structure.value} ({structure.key})" for structure in labels.STRUCTURES)
+        raise InputError(f"{case.id}: {Path(case.label).name} has the label value {strange[0]}; expected {known}.")
+    sides = laterality.find_sides(label_map)
+    size = {
+        structure.key: float(np.count_nonzero(label_map.array == structure.value) * label_map.grid.voxel_volume_mm3)
+        for structure in labels.STRUCTURES
+    }
+    return Atlas(case.id, Path(case.image), Path(case.label), sides, case.side or sides.tumour, size)
+
+
+@dataclasses.dataclass(frozen=True)
+class Target:
+    """The scan to be labelled: what is registered, and where the labels go."""
+
+    id: str
+    key: str
+    """the checksum of its file"""
+    image: Volume
+    """the scan as it is"""
+    prepared: Volume
+    """what is registered: cropped, resampled, normalised"""
+    box: tuple[slice, ...]
+    """the part of the scan's array that receives labels"""
+    part: Volume
+    """that part of the scan"""
+    codes: np.ndarray
+    """MIND-SSC of that part, packed"""
+
+
+def load_target(identity: str, path: Path, prepare: Prepare) -> Target:
+    """Read the target and cut out the part of its own grid that the prepared image covers."""
+    image = volume.read(path)
+    if float(np.ptp(image.array)) == 0:
+        raise InputError(f"{path.name} has the same value everywhere; give a scan with contrast.")
+    prepared = prepare(image, None)
+    box = _covered_box(image.grid, prepared.grid)
+    cropped = Volume(np.ascontiguousarray(image.array[box]), _part_of(image.grid, box))
+    return Target(identity, checksum(path), image, prepared, box, cropped, mind.codes(cropped.array))
+
+
+def _covered_box(grid: Grid, inner: Grid) -> tuple[slice, ...]:
+    """Return the slices (z, y, x) of ``grid`` that hold the box of ``inner``."""
+    corners = np.array([[x, y, z, 1.0] for x in (0, 1) for y in (0, 1) for z in (0, 1)])
+    corners[:, :3] = corners[:, :3] * np.asarray(inner.size) - 0.5
+    index = (corners @ inner.index_to_physical.T @ grid.physical_to_index.T)[:, :3]
+    low = np.clip(np.ceil(index.min(axis=0) - 1e-3), 0, None).astype(int)
+    high = np.clip(np.floor(index.max(axis=0) + 1e-3) + 1, None, grid.size).astype(int)
+    return tuple(slice(int(a), int(b)) for a, b in zip(low[::-1], high[::-1], strict=True))
+
+
+def _part_of(grid: Grid, box: tuple[slice, ...]) -> Grid:
+    first = [part.start for part in reversed(box)]
+    size = tuple(part.stop - part.start for part in reversed(box))
+    origin = grid.index_to_physical @ [*first, 1.0]
+    return Grid(size, grid.spacing, tuple(float(value) for value in origin[:3]), grid.direction)  # type: ignore[arg-type]
+
+
+@dataclasses.dataclass(frozen=True)
+class Registered:
+    """An atlas on the target."""
+
+    atlas: Atlas
+    mirrored: bool
+    label_map: np.ndarray
+    """(z, y, x) uint8 on the target's part"""
+    dissimilarity: np.ndarray
+    """(z, y, x) uint8: differing bits of MIND-SSC (of 60); :data:`OUTSIDE` where the atlas has no voxel"""
+    quality: float
+    """1 - dissimilarity around the structures / dissimilarity by chance: 0 is chance, 1 the same image"""
+    seconds: float
+    reused: bool
+    """whether it was found finished"""
+    details: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        """The atlas's id, marked when it is mirrored."""
+        return folder_name(self.atlas.id, self.mirrored)
+
+    @property
+    def side(self) -> str | None:
+        """The tumour's side as registered."""
+        return laterality.other(self.atlas.side) if self.mirrored and self.atlas.side else self.atlas.side
+
+    def dissimilarity_at(self, mask: np.ndarray) -> float:
+        """Return the mean dissimilarity (0 to 1) over ``mask`` inside the field of view; NaN where that is empty."""
+        bits = self.dissimilarity[mask]
+        bits = bits[bits != OUTSIDE]
+        return float(bits.mean() / mind.BITS) if bits.size else float("nan")
+
+
+def folder_name(identity: str, mirrored: bool) -> str:
+    """Return the name of the folder of a registration."""
+    return f"{identity}_mirrored" if mirrored else identity
+
+
+def register_atlas(
+    target: Target,
+    atlas: Atlas,
+    folder: Path,
+    *,
+    register: Register,
+    registration_settings: Any,
+    prepare: Prepare,
+    depends_on: Mapping[str, Any],
+    mirrored: bool = False,
+    align_centres: bool = False,
+    progress: Progress | None = None,
+) -> Registered:
+    """Register an atlas to the target and bring its label map there, or find this done.
+
+    Args:
+        target: the target.
+        atlas: the atlas.
+        folder: receives (or holds) a folder with the warped label map, the dissimilarity map and the seal.
+        register: the registration program.
+        registration_settings: its settings.
+        prepare: crops and normalises the atlas.
+        depends_on: what else the result depends on (the settings of ``prepare``).
+        mirrored: whether left and right of the atlas are exchanged first.
+        align_centres: whether the registration starts with the middles of both prepared images together (they are the
+            same place of the body) instead of where their headers place them.
+        progress: is told what is done; may cancel.
+
+    Raises:
+        InputError: the atlas cannot be read, or cannot be registered to the target.
+        CannotWrite: the disk is full or the folder cannot be written.
+
+    """
+    step = cache.Step(
+        folder / folder_name(atlas.id, mirrored),
+        revision=_REVISION,
+        target=target.key,
+        image=checksum(atlas.image),
+        label=checksum(atlas.label),
+        mirrored=mirrored,
+        align_centres=align_centres,
+        registration=registration_settings,
+        **depends_on,
+    )
+    done = step.results()
+    if done is not None:
+        report(progress, 1.0, "found finished")
+        warped = volume.read_label_map(step.folder / WARPED).array
+        difference = volume.read_label_map(step.folder / DISSIMILARITY).array
+        return Registered(atlas, mirrored, warped, difference, done["quality"], done["seconds"], True, done)
+    step.begin()
+    start = time.perf_counter()
+    image, label_map = _load_atlas(atlas, mirrored)
+    moving = prepare(image, label_map)
+    initial = _between_middles(target.prepared.grid, moving.grid) if align_centres else None
+    registration = register(
+        target.prepared, moving, registration_settings, initial=initial, progress=part(progress, 0.02, 0.85)
+    )
+    report(progress, 0.85, "warping the labels")
+    grid = target.part.grid
+    warped = registration.warp_label_map(label_map, grid).array  # from its own grid, once
+    if not warped.any():
+        raise InputError(f"{atlas.id} does not overlap the target: none of its labels lies in the scan.")
+    difference, quality = _compare(target, image, registration, warped)
+    seconds = time.perf_counter() - start
+    results = {"quality": quality, "seconds": round(seconds, 3), **_measured(registration)}
+    try:
+        volume.write(Volume(warped, grid), step.folder / WARPED)
+        volume.write(Volume(difference, grid), step.folder / DISSIMILARITY)
+        step.finish([WARPED, DISSIMILARITY], results)
+    except (InputError, OSError) as cause:
+        raise CannotWrite(
+            f"Cannot keep the registration of {atlas.id}: {cause} Free some space and run again; "
+            "what is finished is kept."
+        ) from cause
+    report(progress, 1.0, "done")
+    return Registered(atlas, mirrored, warped, difference, quality, seconds, False, results)
+
+
+def _between_middles(fixed: Grid, moving: Grid) -> sitk.Transform:
+    """Return the translation that maps the middle of one grid to that of another."""
+    middles = [grid.index_to_physical @ [*((np.asarray(grid.size) - 1) / 2), 1.0] for grid in (fixed, moving)]
+    return sitk.TranslationTransform(3, (middles[1] - middles[0])[:3].tolist())
+
+
+def _load_atlas(atlas: Atlas, mirrored: bool) -> tuple[Volume, Volume]:
+    image, label_map = volume.read(atlas.image), volume.read_label_map(atlas.label)
+    if not image.grid.same_as(label_map.grid):
+        label_map = volume.resample(label_map, image.grid, interpolation="label")
+        if not label_map.array.any():
+            raise InputError(f"{atlas.id}: the label map lies outside the image; check that they belong together.")
+    label_map = Volume(label_map.array, image.grid)
+    return (laterality.mirrored(image), laterality.mirrored(label_map)) if mirrored else (image, label_map)
+
+
+def _measured(registration: Any) -> dict[str, Any]:
+    """Return what the registration says about itself, in JSON's types."""
+    statistics = getattr(registration, "jacobian_statistics", None)
+    found: Any = statistics() if callable(statistics) else {}
+    if dataclasses.is_dataclass(found) and not isinstance(found, type):
+        found = dataclasses.asdict(found)
+    return {key: float(value) for key, value in dict(found).items() if isinstance(value, (int, float, np.number))}
+
+
+def _compare(target: Target, image: Volume, registration: Any, label_map: np.ndarray) -> tuple[np.ndarray, float]:
+    """Compare the warped atlas with the target: the dissimilarity map, and the quality around the structures.
+
+    Dissimilarity is the number of differing bits of MIND-SSC; quality relates its mean to that of the warped atlas
+    moved by some mm along each axis, which is what images of the same texture have in common by chance.
+    """
+    grid = target.part.grid
+    codes = mind.codes(registration.warp_image(image, grid).array)
+    bits = mind.hamming(target.codes, codes).astype(np.uint8)
+    inside = image.with_array(np.ones(image.array.shape, np.uint8))
+    bits[volume.resample(inside, grid, registration.transform, "nearest").array == 0] = OUTSIDE
+    mask = neighbourhood(label_map > 0, grid) & (bits != OUTSIDE)
+    if not mask.any():
+        return bits, 0.0
+    chance = []
+    for axis, spacing in enumerate(grid.spacing_zyx):
+        shift = max(1, round(_CHANCE_SHIFT_MM / spacing))
+        if shift < mask.shape[axis]:
+            moved = [np.roll(codes, step, axis=axis)[mask] for step in (shift, -shift)]
+            chance += [float(mind.hamming(target.codes[mask], other).mean()) for other in moved]
+    return bits, 1.0 - float(bits[mask].mean()) / max(float(np.mean(chance)) if chance else mind.BITS / 3, 1e-6)
+
+
+def neighbourhood(mask: np.ndarray, grid: Grid, distance_mm: float = NEIGHBOURHOOD_MM) -> np.ndarray:
+    """Return the mask grown by a distance in mm."""
+    found = ndimage.find_objects(mask.view(np.uint8))
+    grown = np.zeros(mask.shape, bool)
+    if not found or found[0] is None:
+        return grown
+    reach = [int(np.ceil(distance_mm / spacing)) for spacing in grid.spacing_zyx]
+    box = tuple(
+        slice(max(side.start - more, 0), min(side.stop + more, size))
+        for side, more, size in zip(found[0], reach, mask.shape, strict=True)
+    )
+    grown[box] = ndimage.distance_transform_edt(~mask[box], grid.spacing_zyx) <= distance_mm
+    return grown

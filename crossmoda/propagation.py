@@ -1,0 +1,435 @@
+"""From many labelled atlases to the noisy label of one target: choose, register, warp, judge, fuse.
+
+What goes wrong when every atlas simply votes, and what is done about it:
+
+- half of the atlases have their tumour on the other side: the target's tumour side is found first, and atlases of the
+  other side are mirrored, so that all speak about the same tumour and none leaves a ghost on the healthy side;
+- a small tumour cannot become a large one by registration: the atlases whose tumour fits the target best speak about
+  the tumour, all of them about the cochleae;
+- a failed registration spoils the vote: each is judged by the images themselves, around the structures.
+"""
+
+import csv
+import dataclasses
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from crossmoda import atlases as atlas_steps
+from crossmoda import cache, fusion, labels, laterality, parameters, preprocessing, volume
+from crossmoda.atlases import Atlas, CannotWrite, Prepare, Register, Registered, Target
+from crossmoda.consensus import failures, fuse, tumour_fit
+from crossmoda.errors import InputError
+from crossmoda.output import write_json, write_text
+from crossmoda.parameters import parameter
+from crossmoda.progress import Progress, part, report
+from crossmoda.provenance import Record, checksum
+from crossmoda.volume import Grid, Volume
+
+if TYPE_CHECKING:
+    from crossmoda.dataset import Case
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings(parameters.Settings):
+    """Parameters of label propagation."""
+
+    left: int = parameter(15, "Largest number of atlases with the tumour on the left", minimum=0, maximum=1000)
+    right: int = parameter(15, "Largest number of atlases with the tumour on the right", minimum=0, maximum=1000)
+    tumour_side: str = parameter(
+        "auto", "Side of the target's tumour (the patient's)", choices=("auto", "left", "right", "unknown")
+    )
+    mirror: bool = parameter(True, "Mirror the atlases whose tumour is on the other side")
+    tumour_share: float = parameter(
+        0.5, "Share of the atlases, those whose tumour fits best, that speak about the tumour", minimum=0.05, maximum=1
+    )
+    region: str = parameter(
+        "auto", "Part of the scans that is registered: around the ears, or all", choices=("auto", "ears", "whole")
+    )
+    probes: int = parameter(
+        3, "Atlases tried on both sides to find the side of the tumour", minimum=1, maximum=100, advanced=True
+    )
+    least_quality: float = parameter(
+        0.05,
+        "Registrations below this quality (0 is chance, 1 the same image) are dropped",
+        minimum=-1,
+        maximum=1,
+        advanced=True,
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """What became of one atlas."""
+
+    atlas: str
+    tumour_side: str | None
+    mirrored: bool
+    quality: float | None
+    speaks_about_tumour: bool
+    seconds: float
+    reused: bool
+    dropped: str
+    """why it was dropped; empty if it was used"""
+
+
+@dataclasses.dataclass(frozen=True)
+class Propagation:
+    """The noisy label of one target."""
+
+    label_map: Volume
+    """on the target's grid"""
+    folder: Path
+    side: str | None
+    """the side of the tumour that was found or given"""
+    outcomes: tuple[Outcome, ...]
+    notes: tuple[str, ...]
+    """what a user should know"""
+    reused: bool
+    """whether everything was found finished"""
+
+
+#: The files of a propagation, in its folder.
+OUTPUTS = (
+    "noisy_label.nii.gz",
+    "noisy_label.seg.nrrd",
+    "confidence.nii.gz",
+    *(f"probability_{structure.key}.nii.gz" for structure in labels.STRUCTURES),
+    "disagreement.nii.gz",
+    "atlases.csv",
+    "provenance.json",
+)
+#: The extent of a head scan in axial planes, mm.
+_HEAD_MM = (140.0, 340.0)
+#: Raised when the steps after registration change so that earlier results no longer hold.
+_REVISION = 1
+
+
+def propagate(
+    target: "Case",
+    atlases: Sequence["Case"],
+    folder: Path | str,
+    settings: Settings = Settings(),
+    progress: Progress | None = None,
+    *,
+    registration: Any = None,
+    fusion_settings: fusion.Settings | None = None,
+    register: Register | None = None,
+) -> Propagation:
+    """Make the noisy label of a target from labelled atlases.
+
+    Args:
+        target: the scan to be labelled.
+        atlases: labelled scans.
+        folder: receives the outputs (:data:`OUTPUTS`, on the target's grid) and, under ``registrations``, each finished
+            registration. A second run with the same inputs and parameters takes what is finished from there.
+        settings: parameters of the propagation.
+        progress: is told what is done; may cancel. What is finished stays.
+        registration: settings of the registration; None: the default of deeds.
+        fusion_settings: settings of the fusion; None: the default of STAPLE.
+        register: the registration program, ``register(fixed, moving, settings, initial=, progress=)``; None: deeds.
+
+    Raises:
+        InputError: the target cannot be read, no atlas can be used (the message says why), or the outputs cannot be
+            written.
+
+    """
+    if registration is None:
+        from crossmoda import deeds
+
+        registration = deeds.Settings()
+    run = _Run(target, Path(folder), settings, registration, fusion_settings or fusion.Settings(), register or _deeds)
+    usable = run.examine(atlases, part(progress, 0.0, 0.03))
+    step = run.step(usable)
+    done = step.results()
+    if done is not None:
+        report(progress, 1.0, "found finished")
+        label_map = volume.read_label_map(run.folder / OUTPUTS[0])
+        outcomes = tuple(Outcome(**outcome) for outcome in done["outcomes"])
+        return Propagation(label_map, run.folder, done["side"], outcomes, tuple(done["notes"]), reused=True)
+    step.begin()
+    run.load_target(usable)
+    chosen = run.choose(usable, part(progress, 0.03, 0.1))
+    side = run.find_side(chosen, part(progress, 0.1, 0.25))
+    registered = run.register_all(chosen, side, part(progress, 0.25, 0.93))
+    label_map = run.fuse_and_write(registered, side, part(progress, 0.93, 1.0))
+    outcomes, notes = tuple(run.outcomes), tuple(run.notes)
+    step.finish(OUTPUTS, {"side": side, "outcomes": [dataclasses.asdict(item) for item in outcomes], "notes": notes})
+    report(progress, 1.0, "done")
+    return Propagation(label_map, run.folder, side, outcomes, notes, reused=False)
+
+
+def _deeds(fixed: Volume, moving: Volume, settings: Any, **options: Any) -> Any:
+    from crossmoda import deeds
+
+    return deeds.register(fixed, moving, settings, **options)
+
+
+class _Run:
+    """One propagation: what all steps share, and what became of each atlas."""
+
+    target: Target
+    prepare: Prepare
+
+    def __init__(
+        self,
+        case: "Case",
+        folder: Path,
+        settings: Settings,
+        registration: Any,
+        fusion_settings: fusion.Settings,
+        register: Register,
+    ):
+        self.case, self.folder, self.settings = case, folder, settings
+        self.registration, self.fusion_settings, self.register = registration, fusion_settings, register
+        self.outcomes: list[Outcome] = []
+        self.notes: list[str] = []
+        self.finished: dict[str, Registered] = {}
+        self.side_evidence: list[dict[str, Any]] = []
+        self.preparation = preprocessing.Settings()
+        self.record = Record(
+            "propagate", self._parameters(), {"target": case.image}, getattr(registration, "device", "cpu")
+        )
+
+    def _parameters(self) -> dict[str, Any]:
+        steps = {"propagation": self.settings, "registration": self.registration, "fusion": self.fusion_settings}
+        return {name: dataclasses.asdict(step) for name, step in steps.items()}
+
+    def examine(self, cases: Sequence["Case"], progress: Progress | None) -> list[Atlas]:
+        """Read and check the atlases' label maps; those that cannot be used are dropped and noted."""
+        if not cases:
+            raise InputError("There are no atlases; give at least one labelled scan.")
+        usable: list[Atlas] = []
+        for number, case in enumerate(cases):
+            report(progress, number / len(cases), f"examining atlas {case.id}")
+            try:
+                if any(case.id == atlas.id for atlas in usable):
+                    raise InputError(f"{case.id} is given twice; give each atlas its own name.")
+                usable.append(atlas_steps.examine(case))
+            except InputError as cause:
+                self._drop(case.id, case.side, False, str(cause))
+        if not usable:
+            raise InputError(f"No atlas can be used. {self.notes[0]}")
+        return usable
+
+    def _drop(self, name: str, side: str | None, mirrored: bool, why: str, quality: float | None = None) -> None:
+        self.notes.append(f"Atlas {name} was dropped: {why}")
+        self.outcomes.append(Outcome(name, side, mirrored, quality, False, 0.0, False, why))
+
+    def step(self, usable: list[Atlas]) -> cache.Step:
+        """Return the step that is finished when all outputs are."""
+        return cache.Step(
+            self.folder,
+            revision=_REVISION,
+            target=checksum(self.case.image),
+            atlases=[[atlas.id, checksum(atlas.image), checksum(atlas.label), atlas.side] for atlas in usable],
+            dropped=self.notes,
+            parameters=self._parameters(),
+        )
+
+    def load_target(self, usable: list[Atlas]) -> None:
+        """Read the target and decide which part of the scans is registered."""
+        region = self.settings.region
+        if region == "auto":
+            has_cochlea = any(atlas.volumes_mm3["cochlea"] > 0 for atlas in usable)
+            region = "ears" if has_cochlea and _is_head(volume.read(self.case.image).grid) else "whole"
+        whole = region == "whole"
+        self.preparation = preprocessing.Settings(region=region, in_plane_spacing=0.0 if whole else 0.5)
+
+        def prepare(image: Volume, label_map: Volume | None) -> Volume:
+            return preprocessing.prepare(image, label_map, self.preparation).image
+
+        self.prepare = prepare
+        self.target = atlas_steps.load_target(self.case.id, Path(self.case.image), prepare)
+
+    def choose(self, usable: list[Atlas], progress: Progress | None) -> list[Atlas]:
+        """Choose the atlases of each side that look most like the target after linear registration."""
+        most = {"left": self.settings.left, "right": self.settings.right, None: len(usable)}
+        chosen: list[Atlas] = []
+        for side, count in most.items():
+            candidates = [atlas for atlas in usable if atlas.side == side]
+            if len(candidates) > count:
+                candidates = self._most_similar(candidates, count, progress)
+            chosen += candidates
+        if not chosen:
+            raise InputError("No atlas is left to be used; allow more than 0 atlases on the left or on the right.")
+        return chosen
+
+    def _most_similar(self, candidates: list[Atlas], count: int, progress: Progress | None) -> list[Atlas]:
+        linear = dataclasses.replace(self.registration, deformable=False)
+        quality = {}
+        for number, atlas in enumerate(candidates):
+            report(progress, number / len(candidates), f"comparing atlas {atlas.id}")
+            done = self._register(atlas, False, self.folder / "registrations" / "linear", linear, None)
+            quality[atlas.id] = -np.inf if done is None else done.quality
+        ranked = sorted(candidates, key=lambda atlas: (-quality[atlas.id], atlas.id))
+        for atlas in ranked[count:]:
+            why = f"{count} atlases with the tumour on the {atlas.side} look more like the target."
+            self.outcomes.append(Outcome(atlas.id, atlas.side, False, None, False, 0.0, False, why))
+        return ranked[:count]
+
+    def find_side(self, chosen: list[Atlas], progress: Progress | None) -> str | None:
+        """Find the side of the target's tumour: on which side the atlases' tumours look like the target."""
+        lateral = [atlas for atlas in chosen if atlas.side is not None]
+        wanted = self.settings.tumour_side
+        if wanted != "auto" or not lateral:
+            return wanted if wanted in laterality.SIDES and lateral else None
+        probes = _alternate(lateral)[: self.settings.probes]
+        for number, atlas in enumerate(probes):
+            found = {}
+            for mirrored in (False, True):
+                start = (2 * number + mirrored) / (2 * len(probes))
+                step = part(progress, start, start + 0.5 / len(probes), "finding the side of the tumour: ")
+                item = self._register(atlas, mirrored, self.folder / "registrations", self.registration, step)
+                if item is not None:
+                    found[item.side] = tumour_fit(item, self.target.part.grid)
+            if len(found) == 2 and not any(map(np.isnan, found.values())):
+                self.side_evidence.append(
+                    {"atlas": atlas.id, **{str(key): round(fit, 4) for key, fit in found.items()}}
+                )
+        if not self.side_evidence:
+            self.notes.append("The side of the tumour could not be found: no probe could be registered on both sides.")
+            return None
+        advantage = [probe["right"] - probe["left"] for probe in self.side_evidence]
+        side = "left" if float(np.mean(advantage)) > 0 else "right"
+        agree = sum((value > 0) == (side == "left") for value in advantage)
+        if agree < len(advantage):
+            self.notes.append(
+                f"The tumour is probably on the {side}: {agree} of {len(advantage)} probes say so; check."
+            )
+        return side
+
+    def register_all(self, chosen: list[Atlas], side: str | None, progress: Progress | None) -> list[Registered]:
+        """Register the chosen atlases, mirrored where their tumour is on the other side; failures are dropped."""
+        registered = []
+        for number, atlas in enumerate(chosen):
+            mirrored = bool(self.settings.mirror and side and atlas.side and atlas.side != side)
+            step = part(
+                progress, number / len(chosen), (number + 1) / len(chosen), f"atlas {number + 1} of {len(chosen)}: "
+            )
+            item = self._register(atlas, mirrored, self.folder / "registrations", self.registration, step)
+            if item is not None:
+                registered.append(item)
+        for name, why in failures(registered, self.settings.least_quality).items() if registered else ():
+            item = next(item for item in registered if item.name == name)
+            registered.remove(item)
+            self._drop(item.atlas.id, item.side, item.mirrored, why, item.quality)
+        if not registered:
+            raise InputError(
+                f"No atlas could be registered to {self.case.id}; "
+                f"does it show the same part of the body? {self.notes[-1]}"
+            )
+        return registered
+
+    def _register(
+        self, atlas: Atlas, mirrored: bool, folder: Path, settings: Any, progress: Progress | None
+    ) -> Registered | None:
+        """Register one atlas; None where it cannot be (noted once)."""
+        try:
+            return atlas_steps.register_atlas(
+                self.target,
+                atlas,
+                folder,
+                register=self.register,
+                registration_settings=settings,
+                prepare=self.prepare,
+                depends_on={"preparation": self.preparation},
+                mirrored=mirrored,
+                align_centres=self.preparation.region == "ears",
+                progress=progress,
+            )
+        except CannotWrite:
+            raise
+        except InputError as cause:
+            if not any(outcome.atlas == atlas.id for outcome in self.outcomes):
+                self._drop(atlas.id, atlas.side, mirrored, str(cause))
+            return None
+
+    def fuse_and_write(self, registered: list[Registered], side: str | None, progress: Progress | None) -> Volume:
+        """Fuse what the registered atlases say and write all outputs on the target's grid."""
+        grid, share = self.target.part.grid, self.settings.tumour_share
+        consensus, speakers = fuse(registered, side, share, self.fusion_settings, grid, part(progress, 0.0, 0.3))
+        self.notes += consensus.fusion.notes
+        for item in registered:
+            speaks = item.name in speakers
+            self.outcomes.append(
+                Outcome(item.atlas.id, item.side, item.mirrored, item.quality, speaks, item.seconds, item.reused, "")
+            )
+        report(progress, 0.4, "writing the label maps")
+        label_map = Volume(self._restored(consensus.label_map), self.target.image.grid)
+        provenance = self.record.finish(
+            target=self.case.id,
+            region=self.preparation.region,
+            tumour_side=side,
+            side_evidence=self.side_evidence,
+            atlases=[dataclasses.asdict(outcome) for outcome in self.outcomes],
+            staple={"iterations": consensus.fusion.iterations, "converged": consensus.fusion.converged},
+            notes=self.notes,
+        )
+        volume.write(label_map, self.folder / "noisy_label.nii.gz")
+        volume.write_segmentation(label_map, self.folder / "noisy_label.seg.nrrd", provenance)
+        maps = {
+            "confidence": (consensus.posterior.max(axis=0), 1.0),
+            "disagreement": (consensus.fusion.disagreement, 0.0),
+        }
+        for index, structure in enumerate(labels.STRUCTURES, start=1):
+            maps[f"probability_{structure.key}"] = (consensus.posterior[index], 0.0)
+        for name, (array, outside) in maps.items():
+            full = Volume(self._restored(array, outside), self.target.image.grid)
+            volume.write(full, self.folder / f"{name}.nii.gz")
+        write_text(self.folder / "atlases.csv", self._table(registered, consensus.fusion))
+        write_json(self.folder / "provenance.json", provenance)
+        return label_map
+
+    def _restored(self, array: np.ndarray, outside: float = 0.0) -> np.ndarray:
+        """Put values of the target's part on its whole grid."""
+        full = np.full(self.target.image.grid.shape, outside, array.dtype)
+        full[self.target.box] = array
+        return full
+
+    def _table(self, registered: list[Registered], result: fusion.Fusion) -> str:
+        """Return atlases.csv: one row per atlas."""
+        keys = [(structure.value, structure.key) for structure in labels.STRUCTURES]
+        performance = {item.atlas.id: each for item, each in zip(registered, result.performance, strict=True)}
+        columns = [f"{measure}_{key}" for _, key in keys for measure in ("sensitivity", "specificity")]
+        stream = io.StringIO()
+        writer = csv.writer(stream, lineterminator="\n")
+        writer.writerow([field.name for field in dataclasses.fields(Outcome)] + columns)
+        for outcome in self.outcomes:
+            row = [_cell(value) for value in dataclasses.astuple(outcome)]
+            measured = performance.get(outcome.atlas) if not outcome.dropped else None
+            for value, _ in keys:
+                each = (measured.sensitivity[value], measured.specificity[value]) if measured else (None, None)
+                row += [_cell(number) for number in each]
+            writer.writerow(row)
+        return stream.getvalue()
+
+
+def _cell(value: Any) -> str:
+    if value is None or (isinstance(value, float) and np.isnan(value)):
+        return ""
+    return (
+        f"{value:.4f}"
+        if isinstance(value, float)
+        else "yes"
+        if value is True
+        else "no"
+        if value is False
+        else str(value)
+    )
+
+
+def _is_head(grid: Grid) -> bool:
+    """Whether a scan's axial extent is that of a head rather than a detail of it or a trunk."""
+    extent = np.abs(np.reshape(grid.direction, (3, 3))) @ (np.asarray(grid.size) * grid.spacing)
+    return bool(np.all((extent[:2] >= _HEAD_MM[0]) & (extent[:2] <= _HEAD_MM[1])))
+
+
+def _alternate(atlases: list[Atlas]) -> list[Atlas]:
+    """Return the atlases with those of left and right tumours in turn, in their order."""
+    left, right = ([atlas for atlas in atlases if atlas.side == side] for side in laterality.SIDES)
+    paired = [atlas for pair in zip(left, right, strict=False) for atlas in pair]
+    return paired + left[len(right) :] + right[len(left) :]
