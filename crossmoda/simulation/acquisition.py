@@ -1,0 +1,60 @@
+"""How the scanner takes the picture: grid, slice profile, coil sensitivity, noise."""
+
+import dataclasses
+
+import numpy as np
+from scipy.spatial.transform import Rotation
+
+from crossmoda.volume import Grid
+
+
+@dataclasses.dataclass(frozen=True)
+class Protocol:
+    """One sequence's geometry."""
+
+    in_plane_mm: float
+    slice_mm: float
+    slices: int
+    field_of_view_mm: float
+
+    def grid(self, centre: np.ndarray, rotation: np.ndarray) -> Grid:
+        """Return the grid centred at ``centre`` (scanner LPS mm) with axes ``rotation`` (3 x 3, column k is axis k)."""
+        pixels = max(int(round(self.field_of_view_mm / self.in_plane_mm)), 1)
+        size = (pixels, pixels, self.slices)
+        spacing = (self.in_plane_mm, self.in_plane_mm, self.slice_mm)
+        origin = centre - rotation @ ((np.array(size) - 1) / 2 * spacing)
+        return Grid(size, spacing, tuple(float(v) for v in origin), tuple(float(v) for v in rotation.ravel()))
+
+
+def draw_rotation(rng: np.random.Generator, oblique_share: float, angle_deg: float) -> np.ndarray:
+    """Draw the direction of a scan: axial, or in ``oblique_share`` of the scans tilted by about ``angle_deg`` on each axis."""
+    angles = angle_deg * np.clip(rng.standard_normal(3), -2, 2) * np.array([1.0, 0.6, 0.5])
+    return Rotation.from_euler("xyz", angles * (rng.random() < oblique_share), degrees=True).as_matrix()
+
+
+def slice_profile(samples: int) -> np.ndarray:
+    """Return the weights of ``samples`` across a slice: a box with soft shoulders, sum 1."""
+    position = np.abs((np.arange(samples) + 0.5) / samples - 0.5)
+    weights = 1 / (1 + np.exp((position - 0.45) / 0.06))
+    return weights / weights.sum()
+
+
+def bias_field(rng: np.random.Generator, grid: Grid, amplitude: float) -> np.ndarray:
+    """Draw a coil sensitivity (z, y, x) with mean 1: smooth over 15 cm and more, deviating by ``amplitude`` at most."""
+    axes = [np.arange(n) * step - (n - 1) * step / 2 for n, step in zip(grid.size, grid.spacing, strict=True)]
+    total = np.zeros(grid.shape, np.float32)
+    for _ in range(4):
+        wave, phase = 2 * np.pi / rng.uniform(170, 400, 3), rng.uniform(0, 2 * np.pi, 3)
+        x, y, z = (np.cos(k * axis + p).astype(np.float32) for axis, k, p in zip(axes, wave, phase, strict=True))
+        total += z[:, None, None] * y[None, :, None] * x[None, None, :]
+    total -= total.mean()
+    return 1 + amplitude * total / max(float(np.abs(total).max()), 1e-6)
+
+
+def add_rician_noise(rng: np.random.Generator, image: np.ndarray, deviation: float) -> np.ndarray:
+    """Return the magnitude of ``image`` plus complex Gaussian noise of that deviation in either channel (Gudbjartsson 1995)."""
+    if deviation <= 0:
+        return image
+    real = image + np.float32(deviation) * rng.standard_normal(image.shape, dtype=np.float32)
+    imaginary = np.float32(deviation) * rng.standard_normal(image.shape, dtype=np.float32)
+    return np.hypot(real, imaginary)

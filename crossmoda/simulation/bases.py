@@ -1,0 +1,56 @@
+"""What a subject's images are made of: the painted phantom, or a real average head with painted ears.
+
+Imported lazily (it needs numba). A base is built once per process and kept.
+"""
+
+import dataclasses
+import functools
+
+import numpy as np
+
+from crossmoda.simulation import ear, head
+from crossmoda.simulation.ear import Ear
+from crossmoda.simulation.painting import Noise, Painting
+from crossmoda.simulation.tissues import Tissue
+
+HEAD_STEP_MM, EAR_STEP_MM = 0.6, 0.3
+SIDES = {"left": 1, "right": -1}
+
+
+@dataclasses.dataclass(frozen=True)
+class Base:
+    """A head in the canonical frame, and both its ears in finer detail."""
+
+    head: Painting
+    ears: dict[str, Ear]
+    head_images: dict[str, np.ndarray] | None = None
+    """modality to the real image beneath the head's painting (on its grid), white matter = 1"""
+    ear_images: dict[str, dict[str, np.ndarray]] | None = None
+    """side, then modality, to the real image beneath the ear's painting"""
+
+
+@functools.lru_cache(maxsize=1)
+def phantom() -> Base:
+    """Return the phantom."""
+    whole = head.paint_head(Painting.blank(head.LOWEST, head.HIGHEST, HEAD_STEP_MM, Tissue.AIR))
+    ears = {}
+    for side, sign in SIDES.items():
+        fine = Painting.blank(ear.LOWEST, ear.HIGHEST, EAR_STEP_MM, Tissue.AIR)
+        ears[side] = ear.paint_ear(head.paint_head(fine, sign=sign))
+    return Base(whole, ears)
+
+
+def coloured(
+    base: Base,
+    ears: dict[str, Painting],
+    signal: np.ndarray,
+    texture: np.ndarray,
+    modality: str,
+    rng: np.random.Generator,
+) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """Return the head's image and each side's ear image in one modality, white matter = 1."""
+    head_image = base.head.coloured(signal, texture, Noise.draw(rng, base.head))
+    ear_images = {
+        side: painting.coloured(signal, texture, Noise.draw(rng, painting)) for side, painting in ears.items()
+    }
+    return head_image, ear_images

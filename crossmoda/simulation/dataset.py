@@ -1,0 +1,118 @@
+"""A whole data set of digital subjects on disk, named and laid out as crossMoDA 2021."""
+
+import dataclasses
+import shutil
+import uuid
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+
+from crossmoda.errors import InputError
+from crossmoda.output import PARTIAL, atomic, write_json
+from crossmoda.progress import Progress, part, report
+from crossmoda.provenance import Record
+from crossmoda.simulation.subject import Settings, Subject, simulate_subject
+from crossmoda.volume import Volume
+
+SOURCE, TARGET, TEST, TRUTH = "source_training", "target_training", "target_validation", "truth"
+
+
+def simulate_dataset(
+    folder: Path | str,
+    *,
+    sources: int = 6,
+    targets: int = 4,
+    tests: int = 2,
+    seed: int = 0,
+    base: str = "phantom",
+    settings: Settings = Settings(),
+    base_folder: Path | str | None = None,
+    shapes_folder: Path | str | None = None,
+    progress: Progress | None = None,
+) -> Path:
+    """Write a data set in crossMoDA 2021's layout and return its folder.
+
+    ``source_training`` holds labelled ceT1 scans, ``target_training`` and ``target_validation`` unlabelled hrT2 scans of
+    other subjects, ``truth`` the labels of those hrT2 scans, out of the way of training; ``dataset.json`` each subject's
+    seed and tumour side. A folder appears only when the whole data set is complete.
+
+    Args:
+        folder: where to write; must not hold a data set yet.
+        sources: number of labelled ceT1 subjects.
+        targets: number of unlabelled hrT2 subjects for training.
+        tests: number of unlabelled hrT2 subjects for testing.
+        seed: subject n has the seed 1000 x ``seed`` + n.
+        base: see :func:`crossmoda.simulation.simulate_subject`, as for the remaining arguments.
+        settings: how subjects differ and are scanned.
+        base_folder: where the ICBM152 images are.
+        shapes_folder: expert label maps whose shapes are used.
+        progress: told what is done; may cancel, which leaves nothing behind.
+
+    Raises:
+        InputError: a count is negative or all are zero, or the folder already holds files.
+
+    """
+    counts = {"sources": sources, "targets": targets, "tests": tests}
+    for name, count in counts.items():
+        if count < 0:
+            raise InputError(f"{name} must be 0 or more; got {count}.")
+    total = sources + targets + tests
+    if total == 0:
+        raise InputError("Nothing to simulate: sources, targets and tests are all 0.")
+    folder = Path(folder)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise InputError(f"{folder} is not empty; choose a new folder for the simulated data set.")
+    record = Record("simulate", {**dataclasses.asdict(settings), **counts, "seed": seed, "base": base})
+    temporary = folder.with_name(f"{PARTIAL}{folder.name}-{uuid.uuid4().hex[:8]}")
+    cases = []
+    try:
+        for n in range(total):
+            role = SOURCE if n < sources else TARGET if n < sources + targets else TEST
+            step = part(progress, n / total, (n + 0.95) / total, f"subject {n + 1} of {total}: ")
+            subject = simulate_subject(
+                1000 * seed + n,
+                base=base,
+                settings=settings,
+                base_folder=base_folder,
+                shapes_folder=shapes_folder,
+                progress=step,
+            )
+            _write_case(temporary, role, n + 1, subject)
+            cases.append(
+                {
+                    "id": f"crossmoda_{n + 1}",
+                    "role": role,
+                    "seed": subject.seed,
+                    "side": subject.side,
+                    "tumour_mm3": round(subject.tumour_mm3(), 1),
+                }
+            )
+            report(progress, (n + 1) / total, f"subject {n + 1} of {total} written")
+        write_json(temporary / "dataset.json", {**record.finish(), "cases": cases})
+        if folder.exists():
+            folder.rmdir()
+        temporary.rename(folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return folder
+
+
+def _write_case(folder: Path, role: str, number: int, subject: Subject) -> None:
+    name = f"crossmoda_{number}"
+    if role == SOURCE:
+        _write(_as_scanned(subject.cet1), folder / SOURCE / f"{name}_ceT1.nii.gz")
+        _write(subject.cet1_label, folder / SOURCE / f"{name}_Label.nii.gz")
+    else:
+        _write(_as_scanned(subject.hrt2), folder / role / f"{name}_hrT2.nii.gz")
+        _write(subject.hrt2_label, folder / TRUTH / f"{name}_Label.nii.gz")
+
+
+def _as_scanned(image: Volume) -> Volume:
+    """Return the image in whole numbers, as scanners store it."""
+    return image.with_array(np.clip(np.rint(image.array), 0, 32767).astype(np.int16))
+
+
+def _write(volume: Volume, path: Path) -> None:
+    with atomic(path) as temporary:
+        sitk.WriteImage(volume.to_sitk(), str(temporary), useCompression=True, compressionLevel=1)

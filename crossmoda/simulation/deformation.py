@@ -1,0 +1,162 @@
+"""How one subject's head differs from the canonical one: pose, size, smooth deformation, mass effect of the tumour.
+
+The mapping goes from the subject's scanner space to the canonical head frame (the MNI frame in LPS: x to the left, y
+backward, z upward, mm, origin at the anterior commissure): an affine part, then a displacement field on a 3 mm grid that is
+interpolated trilinearly. That interpolation *is* the mapping, in the images and in the truth, so truth has no
+discretisation error; its inverse is solved to a millionth of a mm.
+"""
+
+import dataclasses
+
+import numpy as np
+from scipy.ndimage import gaussian_filter
+from scipy.spatial.transform import Rotation
+
+#: Centre of the head's rotation and scaling, near the middle between both internal auditory canals.
+CENTRE = np.array([0.0, 18.0, -36.0])
+STEP_MM = 3.0
+LOWEST = np.array([-123.0, -126.0, -135.0])
+HIGHEST = np.array([123.0, 150.0, 69.0])
+_SIZE = tuple(int(n) for n in np.ceil((HIGHEST - LOWEST) / STEP_MM).astype(int) + 1)
+
+
+@dataclasses.dataclass(frozen=True)
+class MassEffect:
+    """How a tumour pushes the tissue around it away: radially from ``centre``, fading over ``radius``, not into the bone.
+
+    A point at distance r goes to r (1 + strength exp(-r^2 / 2 radius^2)), weighted by how far behind the petrous bone it lies.
+    """
+
+    centre: np.ndarray
+    radius_mm: float
+    strength: float
+
+    def push(self, points: np.ndarray) -> np.ndarray:
+        """Return where the canonical ``points`` (..., 3) lie once the tumour has grown."""
+        if self.strength <= 0:
+            return points
+        away = points - self.centre
+        fade = np.exp(-np.sum(away**2, axis=-1) / (2 * self.radius_mm**2))
+        # The posterior face of the petrous bone runs through (8, 12) and (40, 42) mm on either side (x lateral, y backward).
+        side = np.sign(self.centre[0])
+        behind = -0.684 * (side * points[..., 0] - 8) + 0.729 * (points[..., 1] - 12)
+        soft = 1 / (1 + np.exp(-(behind - 3.0) / 3.0))
+        return points + away * (self.strength * fade * soft)[..., None]
+
+    def pull(self, points: np.ndarray) -> np.ndarray:
+        """Return where the canonical ``points`` (..., 3) lay before: the inverse of :meth:`push`."""
+        before = points
+        for _ in range(60):  # a damped fixed-point iteration: the push never moves a point by more than its own stretch
+            before = before - 0.6 * (self.push(before) - points)
+        return before
+
+
+@dataclasses.dataclass(frozen=True)
+class Deformation:
+    """The mapping between a subject's scanner space and the canonical head frame."""
+
+    affine: np.ndarray
+    """4 x 4, scanner LPS mm to undeformed canonical mm"""
+    field: np.ndarray
+    """displacement to add in the undeformed canonical frame, (z, y, x, 3) float32 mm, component order x, y, z"""
+
+    def to_canonical(self, points: np.ndarray) -> np.ndarray:
+        """Map scanner points (N, 3) to the canonical frame."""
+        from crossmoda.simulation import kernels
+
+        undeformed = np.ascontiguousarray(points @ self.affine[:3, :3].T + self.affine[:3, 3], dtype=np.float64)
+        out = np.empty_like(undeformed)
+        kernels.in_slabs(
+            len(out), lambda a, b: kernels.displace_points(self.field, LOWEST, STEP_MM, undeformed, out, a, b)
+        )
+        return out
+
+    def from_canonical(self, points: np.ndarray) -> np.ndarray:
+        """Map canonical points (N, 3) to scanner space: the inverse of :meth:`to_canonical`."""
+        from crossmoda.simulation import kernels
+
+        points = np.ascontiguousarray(points, dtype=np.float64)
+        out = np.empty_like(points)
+        kernels.in_slabs(
+            len(out), lambda a, b: kernels.undisplace_points(self.field, LOWEST, STEP_MM, points, out, a, b)
+        )
+        inverse = np.linalg.inv(self.affine)
+        return out @ inverse[:3, :3].T + inverse[:3, 3]
+
+    def volume_ratio(self, point: np.ndarray) -> float:
+        """Return how much smaller (or larger) a small volume at the scanner ``point`` (3,) is in the canonical frame."""
+        steps = np.concatenate([np.eye(3), -np.eye(3)])
+        ends = self.to_canonical(point + steps)
+        return float(abs(np.linalg.det((ends[:3] - ends[3:]) / 2)))
+
+
+def jacobian_determinant(field: np.ndarray) -> np.ndarray:
+    """Return the Jacobian determinant of x + field at the cell centres of the 3 mm grid (forward differences, averaged)."""
+    slopes = []
+    for axis in (2, 1, 0):
+        difference = np.diff(field, axis=axis) / STEP_MM
+        for other in {0, 1, 2} - {axis}:
+            low = [slice(None)] * 4
+            high = [slice(None)] * 4
+            low[other], high[other] = slice(None, -1), slice(1, None)
+            difference = (difference[tuple(low)] + difference[tuple(high)]) / 2
+        slopes.append(difference)
+    (xx, yx, zx), (xy, yy, zy), (xz, yz, zz) = (np.moveaxis(slope, -1, 0) for slope in slopes)
+    xx, yy, zz = xx + 1, yy + 1, zz + 1
+    return xx * (yy * zz - yz * zy) - xy * (yx * zz - yz * zx) + xz * (yx * zy - yy * zx)
+
+
+def smooth_field(rng: np.random.Generator, size_mm: float, *, smallest_jacobian: float = 0.3) -> np.ndarray:
+    """Draw a smooth random displacement field whose root-mean-square length is ``size_mm`` over the head.
+
+    Nine tenths vary over about 50 mm (a Gaussian kernel of 20 mm), the rest over about 20 mm. A field whose Jacobian
+    determinant falls under ``smallest_jacobian`` anywhere is shrunk until it does not: it never folds.
+    """
+    shape = (*_SIZE[::-1], 3)
+    field = np.zeros(shape, np.float32)
+    for share, width_mm in ((0.97, 20.0), (0.24, 9.0)):
+        part = rng.standard_normal(shape, dtype=np.float32)
+        for component in range(3):
+            part[..., component] = gaussian_filter(part[..., component], width_mm / STEP_MM, mode="wrap", truncate=3)
+        field += share * size_mm * part / np.sqrt(np.mean(np.sum(part**2, axis=-1)))
+    while size_mm > 0 and jacobian_determinant(field).min() < smallest_jacobian:
+        field *= np.float32(0.93)
+    return field
+
+
+def draw_pose(rng: np.random.Generator, rotation_deg: float, translation_mm: float, size_spread: float) -> np.ndarray:
+    """Draw a pose: the 4 x 4 matrix from scanner LPS mm to the undeformed canonical frame.
+
+    Standard deviations: ``rotation_deg`` about each axis, ``translation_mm`` along each axis, ``size_spread`` (relative) of
+    the head's size, of which a third differs between the axes.
+    """
+    bounded = lambda scale, n: scale * np.clip(rng.standard_normal(n), -2, 2)  # noqa: E731
+    rotation = Rotation.from_euler("xyz", bounded(rotation_deg, 3), degrees=True).as_matrix()
+    scale = np.exp(-(bounded(size_spread, 1) + bounded(size_spread / 3, 3)))
+    matrix = np.eye(4)
+    matrix[:3, :3] = np.diag(scale) @ rotation
+    matrix[:3, 3] = CENTRE - matrix[:3, :3] @ bounded(translation_mm, 3)
+    return matrix
+
+
+def rigid_matrix(rng: np.random.Generator, rotation_deg: float, translation_mm: float) -> np.ndarray:
+    """Draw a rigid motion about the origin whose angle and length have these medians."""
+    axis, way = rng.standard_normal((2, 3))
+    # The median of a chi-distributed length of three standard normals is 1.538.
+    matrix = np.eye(4)
+    matrix[:3, :3] = Rotation.from_rotvec(axis * rotation_deg / 1.538, degrees=True).as_matrix()
+    matrix[:3, 3] = way * translation_mm / 1.538
+    return matrix
+
+
+def with_mass_effect(deformation: Deformation, mass: MassEffect) -> Deformation:
+    """Return the deformation of a head in which a tumour has pushed the tissue away (``mass`` in the canonical frame)."""
+    if mass.strength <= 0:
+        return deformation
+    axes = [LOWEST[axis] + STEP_MM * np.arange(_SIZE[axis]) for axis in range(3)]
+    z, y, x = np.meshgrid(axes[2], axes[1], axes[0], indexing="ij")
+    nodes = np.stack([x, y, z], axis=-1)
+    grown = nodes + deformation.field
+    near = np.sum((grown - mass.centre) ** 2, axis=-1) < (5 * mass.radius_mm) ** 2
+    grown[near] = mass.pull(grown[near])
+    return Deformation(deformation.affine, np.ascontiguousarray(grown - nodes, dtype=np.float32))

@@ -1,0 +1,174 @@
+"""Internal auditory canal, labyrinth and the nerves and vessels of the cerebellopontine angle, as curves and tubes.
+
+One side is described, in the canonical frame with x pointing laterally (x = 0 is the midline), y backward, z upward, in mm;
+the other side is its mirror image. Positions were read off the ICBM152 T2 average, sizes are those of temporal-bone
+morphometry (see docs/simulation.md). Imported lazily (it needs numba).
+"""
+
+import dataclasses
+
+import numpy as np
+
+from crossmoda.simulation.lesion import FUNDUS, PORUS
+from crossmoda.simulation.painting import Painting, smooth_curve
+from crossmoda.simulation.tissues import Tissue
+
+#: The box (x lateral, y, z; mm) in which the anatomy is held at fine resolution.
+LOWEST, HIGHEST = np.array([3.0, 0.0, -66.0]), np.array([58.0, 60.0, -18.0])
+
+
+MODIOLUS = np.array([36.9, 23.7, -43.7])
+MODIOLAR_AXIS = np.array([0.60, -0.74, -0.30]) / np.linalg.norm([0.60, -0.74, -0.30])
+VESTIBULE = np.array([41.3, 27.3, -42.4])
+
+CANAL = smooth_curve(
+    [(21.5, 29.0, -41.2, 5.0), (*PORUS, 3.3), (28.5, 26.3, -41.5, 2.6), (32.5, 25.6, -41.7, 2.4), (*FUNDUS, 1.7)], 24
+)
+
+
+def cochlear_spiral(count: int = 90) -> np.ndarray:
+    """Return the centre line of the cochlear duct: 2.5 turns, rows x, y, z, radius (mm)."""
+    turn = np.linspace(0, 1, count)
+    angle = 2 * np.pi * 2.55 * turn
+    radius = 3.45 * (1 - turn) ** 0.85 * 0.82 + 3.45 * 0.18
+    height = -0.2 + 3.9 * turn**0.9
+    thickness = 1.0 - 0.42 * turn
+    towards = VESTIBULE - MODIOLUS
+    first = towards - (towards @ MODIOLAR_AXIS) * MODIOLAR_AXIS
+    first /= np.linalg.norm(first)
+    second = np.cross(MODIOLAR_AXIS, first)
+    centres = (
+        MODIOLUS
+        + height[:, None] * MODIOLAR_AXIS
+        + (radius * np.cos(angle))[:, None] * first
+        + (radius * np.sin(angle))[:, None] * second
+    )
+    return np.column_stack([centres, thickness])
+
+
+def _arc(centre, first, second, radius: float, start_deg: float, stop_deg: float, thickness: float) -> np.ndarray:
+    angle = np.deg2rad(np.linspace(start_deg, stop_deg, 36))
+    first, second = np.asarray(first, float), np.asarray(second, float)
+    first, second = first / np.linalg.norm(first), second / np.linalg.norm(second)
+    points = np.asarray(centre) + radius * (np.cos(angle)[:, None] * first + np.sin(angle)[:, None] * second)
+    return np.column_stack([points, np.full(len(points), thickness)])
+
+
+#: Semicircular canals: radii of curvature 3.2, 3.1 and 2.4 mm, lumen 1.1-1.2 mm wide.
+SUPERIOR = _arc((43.4, 27.3, -39.2), (0.68, -0.73, 0), (0, 0, 1), 3.2, -35, 215, 0.58)
+POSTERIOR = _arc((44.4, 32.0, -41.6), (-0.73, -0.68, 0.0), (0, 0, 1), 3.1, 60, -215, 0.58)
+LATERAL = _arc((45.0, 28.6, -41.4), (-0.5, -0.87, 0.3), (0.87, -0.5, 0.0), 2.45, -20, 225, 0.60)
+COMMON_CRUS = np.array([(41.6, 28.6, -41.8, 0.8), (41.2, 29.7, -40.3, 0.75), (41.4, 29.6, -39.0, 0.62)])
+
+_ROOT = (13.0, 29.0, -44.5)
+#: Nerves in the cistern and the canal: x, y, z, radius.
+NERVES = {
+    "facial": [
+        (*_ROOT[:2], -43.6, 0.75),
+        (19, 27.6, -41.8, 0.7),
+        (25, 26.0, -40.2, 0.6),
+        (31, 25.1, -40.3, 0.5),
+        (36.3, 24.3, -40.7, 0.45),
+    ],
+    "cochlear": [
+        (14.0, 30.0, -44.6, 0.7),
+        (20, 28.9, -43.0, 0.7),
+        (26, 26.4, -42.6, 0.55),
+        (32, 25.2, -42.8, 0.5),
+        (36.6, 24.2, -43.0, 0.45),
+    ],
+    "superior vestibular": [
+        (14.0, 30.2, -44.4, 0.7),
+        (20, 29.2, -42.6, 0.7),
+        (26, 27.9, -41.0, 0.5),
+        (32, 27.0, -40.9, 0.45),
+        (36.4, 26.2, -41.2, 0.4),
+    ],
+    "inferior vestibular": [
+        (14.0, 30.2, -44.6, 0.6),
+        (20, 29.3, -43.0, 0.6),
+        (26, 28.0, -42.4, 0.5),
+        (32, 27.0, -42.6, 0.45),
+        (36.2, 26.2, -43.0, 0.4),
+    ],
+    "trigeminal": [(13.5, 21, -37.5, 2.2), (16.5, 14.5, -36, 1.9), (19, 9, -35.5, 1.7), (20.5, 4.5, -36, 1.9)],
+    "abducens": [(5.5, 20, -51, 0.4), (7.5, 13.5, -46, 0.4), (9.5, 8.5, -40, 0.4)],
+    "glossopharyngeal": [(11.5, 32, -53, 0.5), (17, 32.5, -52.5, 0.5), (24, 32, -52, 0.5)],
+    "vagus": [(11.5, 34, -55, 0.6), (17, 34.5, -54.5, 0.6), (24, 33.5, -53.5, 0.6)],
+}
+#: The anterior inferior cerebellar artery with its loop towards the canal.
+AICA = [
+    (1.5, 11, -49, 0.75),
+    (7, 13.2, -49, 0.7),
+    (13, 18.5, -47.5, 0.65),
+    (19, 25, -45.8, 0.6),
+    (23.6, 27.6, -44.0, 0.55),
+    (23.5, 30.4, -43.4, 0.55),
+    (20, 33.5, -45, 0.5),
+    (22, 38, -49, 0.5),
+]
+
+
+@dataclasses.dataclass(frozen=True)
+class Ear:
+    """One side's fine anatomy without a tumour."""
+
+    painting: Painting
+    cochlea: np.ndarray
+    """(z, y, x) float32: signed distance to what an annotator outlines as cochlea, mm, negative inside"""
+
+
+def paint_ear(painting: Painting) -> Ear:
+    """Paint canal, labyrinth, nerves and artery over ``painting`` (x lateral), and return it with the cochlea's outline."""
+    canal, at = painting.tube_distance(CANAL)
+    capsule = [
+        (cochlear_spiral(), 2.2),
+        (np.array([(*VESTIBULE, 3.0), (*VESTIBULE + 0.1, 3.0)]), 1.2),
+        (SUPERIOR, 1.3),
+        (POSTERIOR, 1.3),
+        (LATERAL, 1.3),
+    ]
+    for curve, wall in capsule:  # the otic capsule is the densest bone there is
+        thick = curve.copy()
+        thick[:, 3] += wall
+        _inside_bone(painting, thick)
+    painting.paint(Tissue.CSF, canal, at)
+    for curve in (SUPERIOR, POSTERIOR, LATERAL, COMMON_CRUS):
+        painting.tube(Tissue.LABYRINTH, curve)
+    painting.ellipsoid(Tissue.LABYRINTH, tuple(VESTIBULE), (1.9, 2.6, 2.5))
+    spiral = cochlear_spiral()
+    painting.tube(Tissue.LABYRINTH, spiral)
+    hook = np.array([(*spiral[0, :3], 1.0), (40.8, 26.2, -43.6, 0.95)])
+    painting.tube(Tissue.LABYRINTH, hook)
+    for nerve in NERVES.values():
+        painting.tube(Tissue.NERVE, smooth_curve(nerve))
+    painting.tube(Tissue.ARTERY, smooth_curve(AICA, 60))
+    return Ear(painting, cochlea_outline(painting))
+
+
+def _inside_bone(painting: Painting, tube: np.ndarray) -> None:
+    """Turn marrow and air cells within a tube into dense bone."""
+    distance, at = painting.tube_distance(tube)
+    inside = tuple(slice(at[axis], at[axis] + distance.shape[2 - axis]) for axis in (2, 1, 0))
+    for tissues in (painting.first[inside], painting.second[inside]):
+        soft = (tissues == Tissue.MARROW) | (tissues == Tissue.AIR_CELLS)
+        tissues[soft & (distance < 0)] = Tissue.CORTICAL_BONE
+
+
+def cochlea_outline(painting: Painting) -> np.ndarray:
+    """Return the signed distance (mm) to the cochlea as annotators outline it: its turns with the modiolus between them."""
+    spiral = cochlear_spiral()
+    outline = np.full(painting.shape, 5.0, np.float32)
+    turns, at = painting.tube_distance(spiral, margin=3.0)
+    core = np.array([(*(MODIOLUS + 0.2 * MODIOLAR_AXIS), 2.2), (*(MODIOLUS + 3.2 * MODIOLAR_AXIS), 0.7)])
+    start, stop = at, at + np.array(turns.shape)[::-1]
+    x, y, z = painting.coordinates(start, stop)
+    along = (
+        (x - core[0, 0]) * MODIOLAR_AXIS[0] + (y - core[0, 1]) * MODIOLAR_AXIS[1] + (z - core[0, 2]) * MODIOLAR_AXIS[2]
+    )
+    squared = (x - core[0, 0]) ** 2 + (y - core[0, 1]) ** 2 + (z - core[0, 2]) ** 2
+    share = np.clip(along / 3.0, 0, 1)
+    cone = np.sqrt(np.maximum(squared - along**2, 0) + (along - 3.0 * share) ** 2) - (2.2 - 1.5 * share)
+    inside = tuple(slice(start[axis], stop[axis]) for axis in (2, 1, 0))
+    outline[inside] = np.minimum(turns, cone)
+    return outline

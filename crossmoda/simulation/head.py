@@ -1,0 +1,429 @@
+"""The phantom's head without ears' fine detail: scalp, skull, brain, cisterns, vessels, eyes and sinuses as implicit shapes.
+
+Everything is given in the canonical frame (MNI space in LPS, mm). Large shapes are ellipsoids, planes and their smooth
+unions in one compiled pass; vessels, ventricles and sinuses are painted over it one by one. Imported lazily (it needs numba).
+"""
+
+import numpy as np
+from scipy.ndimage import gaussian_filter
+
+from crossmoda.simulation.kernels import in_slabs, jit, trilinear
+from crossmoda.simulation.painting import Painting, ellipsoid_distance, lay, smooth_curve
+from crossmoda.simulation.tissues import Tissue
+
+LOWEST, HIGHEST = np.array([-93.0, -114.0, -104.0]), np.array([93.0, 126.0, 34.0])
+NOISE_STEP_MM = 2.0
+
+# Numba sees enumeration members as plain constants only when they are module-level integers.
+AIR, BONE, MARROW, FAT, MUSCLE, SKIN = (int(t) for t in list(Tissue)[:6])
+CSF, GREY, WHITE = int(Tissue.CSF), int(Tissue.GREY), int(Tissue.WHITE)
+FOLIA, ARBOR, STEM, DURA = (
+    int(Tissue.CEREBELLAR_CORTEX),
+    int(Tissue.CEREBELLAR_WHITE),
+    int(Tissue.BRAINSTEM),
+    int(Tissue.DURA),
+)
+CELLS = int(Tissue.AIR_CELLS)
+
+
+def fold_noise(width_mm: float, seed: int) -> np.ndarray:
+    """Return band-limited noise over the head (z, y, x) on a 2 mm grid; its zero surfaces lie about pi x width apart."""
+    shape = tuple(int(n) for n in np.ceil((HIGHEST - LOWEST) / NOISE_STEP_MM).astype(int) + 2)[::-1]
+    noise = np.random.default_rng(seed).standard_normal(shape, dtype=np.float32)
+    noise = gaussian_filter(noise, width_mm / NOISE_STEP_MM) - 0.6 * gaussian_filter(
+        noise, 1.8 * width_mm / NOISE_STEP_MM
+    )
+    return np.ascontiguousarray(noise / noise.std(), dtype=np.float32)
+
+
+@jit
+def _ellipsoid(x, y, z, cx, cy, cz, rx, ry, rz):
+    u, v, w = x - cx, y - cy, z - cz
+    scaled = ((u / rx) ** 2 + (v / ry) ** 2 + (w / rz) ** 2) ** 0.5
+    slope = ((u / rx**2) ** 2 + (v / ry**2) ** 2 + (w / rz**2) ** 2) ** 0.5
+    return scaled * (scaled - 1) / max(slope, 1e-6)
+
+
+@jit
+def _capsule(x, y, z, ax, ay, az, bx, by, bz, ra, rb):
+    bx, by, bz, px, py, pz = bx - ax, by - ay, bz - az, x - ax, y - ay, z - az
+    t = min(max((px * bx + py * by + pz * bz) / (bx * bx + by * by + bz * bz), 0.0), 1.0)
+    return ((px - t * bx) ** 2 + (py - t * by) ** 2 + (pz - t * bz) ** 2) ** 0.5 - (ra + t * (rb - ra))
+
+
+@jit
+def _join(a, b, width):
+    """Smooth minimum: the union of two shapes with a fillet."""
+    h = max(width - abs(a - b), 0.0) / width
+    return min(a, b) - h * h * width * 0.25
+
+
+@jit
+def _cut(a, b, width):
+    """Smooth maximum: what two shapes share, with a rounded edge."""
+    return -_join(-a, -b, width)
+
+
+@jit
+def skin_distance(u, y, z):
+    """Return the signed distance to the skin; ``u`` = |x|."""
+    d = _ellipsoid(u, y, z, 0.0, 15.0, -2.0, 77.0, 99.0, 96.0)
+    d = _join(d, _ellipsoid(u, y, z, 0.0, -14.0, -62.0, 66.0, 66.0, 70.0), 18.0)
+    d = _join(d, _capsule(u, y, z, 0.0, 34.0, -62.0, 0.0, 44.0, -150.0, 68.0, 60.0), 22.0)
+    d = _join(d, _capsule(u, y, z, 0.0, -82.0, -32.0, 0.0, -92.0, -60.0, 5.0, 9.0), 14.0)
+    # eyebrow and cheekbone
+    d = _join(d, _ellipsoid(u, y, z, 48.0, -42.0, -54.0, 18.0, 22.0, 14.0), 14.0)
+    ear = _ellipsoid(u - 0.25 * (y - 28), y, z, 79.0, 31.0, -42.0, 3.0, 15.0, 27.0)
+    return _join(d, ear, 5.0)
+
+
+@jit
+def cavity_distance(u, y, z):
+    """Return the signed distances to the upper and to the posterior intracranial cavity."""
+    ahead = 1 / (1 + np.exp((y + 24) / 4))
+    floor = -32.5 + 7.5 * ahead
+    upper = _cut(_ellipsoid(u, y, z, 0.0, 14.0, 4.0, 67.0, 87.5, 78.0), floor - z, 6.0)
+    upper = _join(upper, _ellipsoid(u, y, z, 39.5, -4.0, -32.0, 22.0, 24.0, 22.0), 6.0)
+    behind = -0.684 * (u - 8) + 0.729 * (y - 12) - 0.10 * (z + 42)
+    clivus = 0.91 * (y - 9.0 + 0.46 * (z + 42))
+    lower = _ellipsoid(u, y, z, 0.0, 52.0, -40.0, 62.0, 45.0, 38.0)
+    lower = _join(lower, _capsule(u, y, z, 0.0, 38.0, -60.0, 0.0, 46.0, -130.0, 15.0, 12.0), 10.0)
+    lower = _cut(lower, -behind, 7.0)
+    lower = _cut(lower, -clivus, 5.0)
+    return upper, lower
+
+
+@jit
+def _bone(x, u, y, z, step, tissue, cavity, skin, rough):
+    """Lay skull and skull base; returns the voxel."""
+    a, b, f = tissue
+    petrous = _capsule(u, y, z, 14.0, 13.0, -46.0, 52.0, 38.0, -43.0, 9.5, 13.0)
+    petrous = max(petrous, z + 30.5 - 1.5 * np.exp(-((u - 42) ** 2 + (y - 27) ** 2) / 60))
+    mastoid = _ellipsoid(u, y, z, 54.0, 40.0, -52.0, 15.0, 17.0, 22.0)
+    central = _join(
+        _capsule(u, y, z, 0.0, -12.0, -40.0, 0.0, 16.0, -68.0, 11.0, 8.0),
+        _ellipsoid(u, y, z, 16.0, -20.0, -42.0, 14.0, 10.0, 6.0),
+        6.0,
+    )
+    base = min(min(petrous, mastoid), central)
+    thick = 6.2 + 1.2 * rough
+    solid = _join(cavity - thick if z > -66 + 0.35 * abs(y - 45) else 5.0, base, 4.0)
+    solid = max(solid, skin + 5.0)
+    if solid > step:
+        return a, b, f
+    a, b, f = lay(a, b, f, BONE, solid, step)
+    # Marrow: the diploe, the clivus and the petrous apex; dense bone round the labyrinth; cells in the mastoid.
+    inner = max(solid + 1.5, 1.6 - cavity)
+    labyrinth = _ellipsoid(u, y, z, 39.0, 26.0, -42.0, 14.0, 12.0, 13.0)
+    a, b, f = lay(a, b, f, MARROW, max(inner, -labyrinth), step)
+    cells = _join(
+        _ellipsoid(u, y, z, 56.0, 40.0, -50.0, 11.0, 14.0, 19.0),
+        _capsule(u, y, z, 47.0, 25.0, -34.0, 54.0, 40.0, -46.0, 4.0, 8.0),
+        4.0,
+    )
+    return lay(a, b, f, CELLS, max(max(cells, inner), -labyrinth), step)
+
+
+@jit
+def _cerebrum(u, y, z, x, step, tissue, hull, fold, fx, fy, fz, scale):
+    """Lay the folded cortex and the white matter within ``hull``."""
+    a, b, f = tissue
+    if hull > step:
+        return a, b, f
+    depth = -hull
+    slab = 9.0
+    if depth < 24:
+        h = 1.0
+        n = trilinear(fold, fx, fy, fz)
+        gx = trilinear(fold, fx + h * scale, fy, fz) - n
+        gy = trilinear(fold, fx, fy + h * scale, fz) - n
+        gz = trilinear(fold, fx, fy, fz + h * scale) - n
+        away = abs(n) / ((gx * gx + gy * gy + gz * gz) ** 0.5 + 0.03) * h
+        slab = max(away - 0.65, 0.7 * (depth - 17.0 - 3.0 * n))
+    pia = min(depth, slab)
+    a, b, f = lay(a, b, f, GREY, -pia, step)
+    return lay(a, b, f, WHITE, 2.6 - pia, step)
+
+
+@jit
+def _cerebellum(u, y, z, step, tissue, hull, rough):
+    """Lay the cerebellum: folia fanning out from the fourth ventricle, around a branching white core."""
+    a, b, f = tissue
+    if hull > step:
+        return a, b, f
+    depth = -hull
+    radius = ((y - 43) ** 2 + (z + 38) ** 2 + (0.55 * u) ** 2) ** 0.5
+    angle = np.arctan2(z + 38 + 0.10 * u, y - 43)
+    period = 3.4
+    phase = angle * 33.0 / period + 0.55 * rough
+    whole = np.floor(phase + 0.5)
+    away = abs(phase - whole) * period * min(max(radius / 33.0, 0.35), 1.3)
+    deep = 15.0 if whole % 4 == 0 else 5.5
+    fissure = max(away - (0.42 if whole % 4 == 0 else 0.22), 0.8 * (depth - deep))
+    pia = min(depth, fissure)
+    a, b, f = lay(a, b, f, FOLIA, -pia, step)
+    core = _ellipsoid(u, y, z, 19.0, 58.0, -42.0, 17.0, 15.0, 11.0)
+    return lay(a, b, f, ARBOR, min(1.05 - pia, max(core, 0.9 - pia)), step)
+
+
+@jit
+def _brainstem(u, y, z):
+    d = _ellipsoid(u, y, z, 0.0, 28.5, -37.5, 17.5, 14.5, 15.5)
+    d = _join(d, _capsule(u, y, z, 0.0, 34.0, -50.0, 0.0, 43.5, -82.0, 9.5, 7.0), 8.0)
+    d = _join(d, _capsule(u, y, z, 0.0, 43.5, -82.0, 0.0, 47.0, -130.0, 7.0, 6.0), 5.0)
+    d = _join(d, _ellipsoid(u, y, z, 8.0, 19.0, -15.0, 9.0, 9.0, 14.0), 6.0)
+    d = _join(d, _ellipsoid(u, y, z, 0.0, 27.0, -14.0, 13.0, 10.0, 10.0), 5.0)
+    return _join(d, _capsule(u, y, z, 13.0, 32.0, -40.0, 24.0, 52.0, -42.0, 9.5, 9.0), 7.0)
+
+
+@jit
+def _anatomy(origin, step, sign, fold, rough, noise_origin, noise_step, first, second, fraction, start, stop):
+    """Write the head's tissues of the rows ``start`` to ``stop``. ``sign`` is the side that positive x stands for."""
+    _, ny, nx = first.shape
+    scale = 1 / noise_step
+    for k in range(start, stop):
+        z = origin[2] + k * step
+        for j in range(ny):
+            y = origin[1] + j * step
+            for i in range(nx):
+                x = sign * (origin[0] + i * step)
+                u = abs(x)
+                skin = skin_distance(u, y, z)
+                if skin > step:
+                    continue
+                fx, fy, fz = (x - noise_origin[0]) * scale, (y - noise_origin[1]) * scale, (z - noise_origin[2]) * scale
+                grain = trilinear(rough, fx, fy, fz)
+                v = lay(AIR, AIR, 0, SKIN, skin, step)
+                v = lay(v[0], v[1], v[2], FAT, skin + 2.2, step)
+                upper, lower = cavity_distance(u, y, z)
+                cavity = _join(upper, lower, 2.0)
+                if cavity > 0:
+                    flesh = max(skin + 6.5 + 1.5 * grain, 0.7 - 1.3 * abs(grain))
+                    if z < -12 or cavity < 11:
+                        v = lay(v[0], v[1], v[2], MUSCLE, flesh if z < -5 else 3.0, step)
+                if cavity > -step:
+                    v = _bone(x, u, y, z, step, v, cavity, skin, grain)
+                if cavity > step:
+                    first[k, j, i], second[k, j, i], fraction[k, j, i] = v
+                    continue
+                v = lay(v[0], v[1], v[2], DURA, cavity, step)
+                v = lay(v[0], v[1], v[2], CSF, cavity + 0.7, step)
+                tent = -32.0 + 31.0 * max(0.0, 1 - u / 60.0) - z
+                over = min(tent, lower + 2.0)  # positive under the tentorium and behind the petrous bone
+                under = tent if lower < 3.0 else -lower
+                # cerebrum: 2 mm of fluid under the dura, the midline fissure, the Sylvian fissure, the basal cisterns
+                hull = max(upper + 2.0 + 0.5 * grain, 1.3 + (tent if lower < 4.0 else -9.0))
+                hull = _cut(hull, 1.1 - u, 1.5)
+                hull = _cut(hull, -_ellipsoid(u, y, z, 0.0, 8.0, -20.0, 15.0, 13.0, 13.0), 3.0)
+                hull = _cut(hull, -_ellipsoid(u, y, z, 0.0, 27.0, -12.0, 21.0, 18.0, 14.0), 3.0)
+                hull = _cut(hull, -_capsule(u, y, z, 24.0, -18.0, -22.0, 62.0, -8.0, -8.0, 1.6, 1.8), 2.0)
+                v = _cerebrum(u, y, z, x, step, v, hull, fold, fx, fy, fz, scale)
+                if lower < 4 and y > 15:
+                    v = lay(
+                        v[0],
+                        v[1],
+                        v[2],
+                        DURA,
+                        max(max(abs(tent) - 0.55, 13.0 - ((u / 1.15) ** 2 + (y - 30) ** 2) ** 0.5), lower - 3.0),
+                        step,
+                    )
+                if z > 0 or y > 70:
+                    v = lay(
+                        v[0],
+                        v[1],
+                        v[2],
+                        DURA,
+                        max(max(u - 0.5, -tent + 1.0 if tent > 0 else 0.0), -z - 60.0) if tent < 0 else 5.0,
+                        step,
+                    )
+                # cerebellum: hemispheres and vermis, a hand's breadth of fluid behind the petrous bone
+                if tent > -2 and lower < step:
+                    half = _ellipsoid(u, y, z, 27.0, 65.0, -44.0, 31.5, 29.5, 25.5)
+                    mid = _ellipsoid(u, y, z, 0.0, 68.0, -36.0, 12.0, 23.0, 27.0)
+                    cerebellum = _join(half, mid, 5.0)
+                    cerebellum = _join(cerebellum, _ellipsoid(u, y, z, 27.0, 37.5, -38.5, 5.0, 4.2, 3.2), 2.5)
+                    cerebellum = max(max(cerebellum, lower + 2.2 + 0.4 * grain), 1.6 - tent)
+                    cerebellum = _cut(cerebellum, -_ellipsoid(u, y, z, 0.0, 96.0, -50.0, 4.0, 16.0, 22.0), 4.0)
+                    cerebellum = _cut(cerebellum, -_ellipsoid(u, y, z, 0.0, 62.0, -70.0, 9.0, 12.0, 9.0), 4.0)
+                    v = _cerebellum(u, y, z, step, v, cerebellum, grain)
+                stem = max(_brainstem(u, y, z), lower + 1.6 if z < -30 else -9.0)
+                v = lay(v[0], v[1], v[2], STEM, stem, step)
+                first[k, j, i], second[k, j, i], fraction[k, j, i] = v
+
+
+def paint_head(painting: Painting, *, sign: int = 1) -> Painting:
+    """Paint the head over a blank painting (all air); ``sign`` = -1 when its x counts to the right (one side's fine box)."""
+    fold, rough = fold_noise(3.3, 11), fold_noise(4.5, 12)
+    in_slabs(
+        len(painting.first),
+        lambda a, b: _anatomy(
+            painting.origin,
+            painting.step,
+            sign,
+            fold,
+            rough,
+            LOWEST,
+            NOISE_STEP_MM,
+            painting.first,
+            painting.second,
+            painting.fraction,
+            a,
+            b,
+        ),
+    )
+    both = (1, -1) if painting.origin[0] < 0 else (1,)
+    for side in both:
+        _paint_side(painting, side)
+    _paint_middle(painting)
+    return painting
+
+
+def _mirror(points, side: int) -> np.ndarray:
+    rows = np.array(points, float)
+    rows[:, 0] *= side
+    return rows
+
+
+def _paint_side(p: Painting, side: int) -> None:
+    """Paint what comes in pairs."""
+
+    def ball(tissue, centre, radii):
+        p.ellipsoid(tissue, (side * centre[0], *centre[1:]), radii)
+
+    def tube(tissue, points, count=40):
+        p.tube(tissue, _mirror(smooth_curve(points, count), side))
+
+    T = Tissue
+    # orbit: fat cone, globe with lens, muscles, optic nerve
+    ball(T.FAT, (30, -46, -41), (18, 26, 16))
+    for start, end in (
+        ((41, -55, -41), (14, -18, -34)),
+        ((22, -56, -41), (13, -18, -34)),
+        ((31, -56, -30), (14, -18, -32)),
+        ((31, -56, -52), (14, -18, -36)),
+    ):
+        tube(T.MUSCLE, [(*start, 1.6), (*np.add(start, end) / 2 + (0, 0, 0), 2.4), (*end, 1.2)])
+    tube(T.NERVE, [(30, -45, -41, 1.8), (22, -30, -37, 1.8), (13, -14, -31, 2.0), (4, -5, -24, 2.2)])
+    ball(T.DURA, (32, -57, -41), (12.6, 12.6, 12.6))
+    ball(T.VITREOUS, (32, -57, -41), (11.7, 11.7, 11.7))
+    ball(T.MUSCLE, (32.4, -65.5, -41), (4.6, 2.1, 4.6))
+    # nose and sinuses with their lining, middle ear and its canal
+    ball(T.MUCOSA, (26, -48, -70), (14.5, 17, 17))
+    ball(T.AIR, (26, -48, -70), (13, 15.5, 15.5))
+    for n, (y, z) in enumerate([(-30, -37), (-42, -36), (-53, -36), (-64, -37), (-36, -46), (-49, -46), (-61, -46)]):
+        ball(T.MUCOSA, (8, y, z), (5.6, 6.6, 5.6))
+        ball(T.AIR, (8, y + (n % 2), z), (4.7, 5.6, 4.7))
+    tube(T.AIR, [(4, -82, -66, 3), (4, -55, -64, 4.5), (5, -25, -62, 5)])
+    for z, length in ((-56, 26), (-64, 32), (-73, 34)):
+        tube(T.MUCOSA, [(4.5, -35 - length / 2, z, 2.0), (7.5, -35, z - 1, 3.2), (4.5, -35 + length / 2, z, 2.0)])
+    tube(T.AIR, [(84, 24, -45, 4.0), (68, 22, -45, 3.4), (54, 21, -44, 3.2)])
+    ball(T.AIR, (48.5, 21.5, -42.5), (2.6, 5.0, 5.5))
+    tube(T.AIR, [(48, 19, -45, 2.0), (36, 6, -50, 1.2), (24, -8, -58, 1.2)])
+    # jaw: condyle and ramus
+    tube(T.CORTICAL_BONE, [(52, 10, -52, 6.5), (50, 6, -66, 5), (48, 0, -100, 6.5)])
+    tube(T.MARROW, [(52, 10, -53, 4.5), (50, 6, -66, 3), (48, 0, -100, 4.5)])
+    # carotid: neck, petrous canal, cavernous sinus, up to its division
+    tube(T.VENOUS_SINUS, [(10, -9, -33, 3.2), (11.5, -2, -35, 4.4), (13, 5, -37, 3.4)])
+    tube(
+        T.ARTERY,
+        [
+            (27, 16, -100, 2.6),
+            (28, 16, -62, 2.5),
+            (28.5, 16.5, -52, 2.4),
+            (22, 10, -48.5, 2.4),
+            (14.5, 5, -45, 2.4),
+            (12.5, 4, -38, 2.3),
+            (12, -8, -35, 2.3),
+            (11.5, -8, -28, 2.2),
+            (13, -2, -24, 2.0),
+        ],
+        60,
+    )
+    tube(T.ARTERY, [(13, -2, -24, 1.6), (24, -8, -21, 1.4), (40, -8, -14, 1.2), (50, 0, -4, 1.0)])
+    tube(T.ARTERY, [(13, -2, -24, 1.3), (6, -16, -20, 1.2), (2, -32, -10, 1.1), (2, -38, 10, 1.1)])
+    tube(T.ARTERY, [(1, 5.5, -21, 1.4), (10, 9, -18, 1.2), (19, 22, -14, 1.1), (17, 38, -8, 1.0)])
+    tube(T.ARTERY, [(1, 6.5, -24, 0.9), (11, 12, -22, 0.8), (20, 26, -22, 0.7), (14, 42, -16, 0.6)])
+    tube(
+        T.ARTERY,
+        [(30, 40, -110, 1.9), (21, 36, -82, 1.9), (13, 26, -74, 1.8), (5, 19, -62, 1.7), (0.8, 15.5, -54, 1.6)],
+    )
+    # transverse and sigmoid sinus, jugular bulb and vein
+    tube(T.DURA, [(0, 100, -16, 5.2), (30, 92, -19, 5.0), (54, 66, -26, 4.9), (60, 52, -33, 5.2)])
+    tube(
+        T.VENOUS_SINUS,
+        [
+            (0, 100, -16, 4.4),
+            (30, 92, -19, 4.2),
+            (54, 66, -26, 4.1),
+            (60, 51, -33, 4.6),
+            (56, 46, -45, 4.8),
+            (46, 43, -56, 4.7),
+            (36, 32, -60, 4.9),
+            (29, 25, -58, 4.4),
+            (29, 22, -72, 4.4),
+            (29, 24, -110, 4.8),
+        ],
+        70,
+    )
+    tube(T.VENOUS_SINUS, [(10, 4, -40, 1.4), (20, 14, -36, 1.2), (40, 31, -31.5, 1.2), (56, 50, -30, 1.4)])
+    # trigeminal cistern (Meckel), temporal horn, trigone, lateral ventricle, deep grey matter
+    ball(T.CSF, (20.5, 3.5, -36.5), (3.2, 6.0, 3.6))
+    tube(
+        T.CSF,
+        [
+            (28, -2, -24, 1.2),
+            (32, 12, -20, 1.8),
+            (30, 28, -12, 2.4),
+            (26, 42, 2, 5.5),
+            (20, 30, 18, 6),
+            (8, -5, 18, 5),
+            (8, -28, 8, 4),
+        ],
+        60,
+    )
+    tube(T.GREY, [(24, -4, -26, 5.5), (28, 10, -23, 4.2), (27, 24, -16, 3.4)])
+    ball(T.GREY, (10.5, 17, 6), (8, 13, 8))
+    ball(T.GREY, (23, -3, 2), (7, 18, 9))
+
+
+def _paint_middle(p: Painting) -> None:
+    """Paint what lies on the midline."""
+    T = Tissue
+    _rhomboid(p)
+    p.tube(T.CSF, smooth_curve([(0, 40, -28, 1.6), (0, 34, -18, 0.9), (0, 30, -10, 0.9), (0, 22, -4, 1.8)]))
+    p.ellipsoid(T.CSF, (0, 12, 0), (2.2, 14, 9))
+    p.tube(
+        T.ARTERY, smooth_curve([(0.8, 15.6, -54, 1.7), (-0.8, 12.4, -44, 1.7), (0.6, 10.2, -34, 1.7), (0, 6, -23, 1.6)])
+    )
+    p.tube(T.ARTERY, smooth_curve([(-8, -15, -20, 0.9), (0, -17, -19.5, 0.9), (8, -15, -20, 0.9)]))
+    p.tube(T.VENOUS_SINUS, smooth_curve([(0, 100, -16, 4.6), (0, 98, 10, 3.8), (0, 90, 45, 3.8)]))
+    p.tube(T.VENOUS_SINUS, smooth_curve([(0, 48, 2, 2.4), (0, 74, -6, 2.4), (0, 99, -15, 3.0)]))
+    p.ellipsoid(T.PITUITARY, (0, -3, -33), (6.5, 5, 4))
+    p.tube(T.PITUITARY, smooth_curve([(0, -3, -30, 1.0), (0, 1, -23, 1.0)]))
+    p.ellipsoid(T.MUCOSA, (0, -17, -43), (13, 13, 9.5))
+    p.ellipsoid(T.AIR, (0, -17, -43), (12, 12, 8.7))
+    p.tube(T.CORTICAL_BONE, np.array([(0, -30, -43, 0.6), (0, -5, -43, 0.6)]))
+    p.tube(T.MUCOSA, np.array([(0, -86, -60, 1.6), (0, -25, -62, 1.6)]))
+    p.ellipsoid(T.MUCOSA, (0, -4, -78), (14, 9, 16))
+    p.ellipsoid(T.AIR, (0, -8, -80), (11, 6, 15))
+
+
+def _rhomboid(p: Painting) -> None:
+    """Paint the fourth ventricle: a tent over the back of the pons, with its lateral recesses."""
+    centre, radii = np.array([0.0, 46.5, -41.0]), np.array([9.0, 5.0, 14.0])
+    body, at = p.shape_of(
+        lambda x, y, z: (
+            np.abs(ellipsoid_distance(np.abs(x) + 0 * y, y, z, centre, radii)) * 0
+            + ellipsoid_distance(x, y, z, centre, radii)
+        ),
+        centre - radii - 2,
+        centre + radii + 2,
+    )
+    if body.size:
+        p.paint(Tissue.CSF, body, at)
+    for side in (1, -1):
+        p.tube(
+            Tissue.CSF, smooth_curve([(side * 5, 46, -45, 2.0), (side * 12, 44, -47, 1.5), (side * 19, 38, -49, 1.4)])
+        )
+    p.tube(Tissue.CSF, smooth_curve([(0, 50, -54, 2.0), (0, 56, -62, 2.6), (0, 60, -70, 4.0)]))
+    p.ellipsoid(Tissue.CEREBELLAR_CORTEX, (0, 53.5, -44), (5.2, 4.0, 6.0))

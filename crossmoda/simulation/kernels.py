@@ -1,0 +1,283 @@
+"""Compiled inner loops: mapping points, shapes, painting, sampling. Imported lazily (it needs numba).
+
+Every kernel works on a range of rows and releases the interpreter lock: :func:`in_slabs` spreads them over threads.
+"""
+
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import numba
+import numpy as np
+
+jit = numba.njit(nogil=True, cache=True, fastmath=True, error_model="numpy")
+
+
+def threads() -> int:
+    """Return how many threads the work is spread over."""
+    return min(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1, 8)
+
+
+def in_slabs(count: int, work: Callable[[int, int], object]) -> None:
+    """Call ``work(start, stop)`` on parts of ``range(count)``, in threads."""
+    workers = threads()
+    edges = np.linspace(0, count, min(count, 4 * workers) + 1).astype(int)
+    with ThreadPoolExecutor(workers) as pool:
+        for done in [pool.submit(work, int(a), int(b)) for a, b in zip(edges[:-1], edges[1:], strict=True)]:
+            done.result()
+
+
+@jit
+def trilinear(volume, x, y, z):
+    """Return ``volume`` (z, y, x) at a continuous index, by trilinear interpolation, clamped at the border."""
+    nz, ny, nx = volume.shape
+    x = min(max(x, 0.0), nx - 1.001)
+    y = min(max(y, 0.0), ny - 1.001)
+    z = min(max(z, 0.0), nz - 1.001)
+    i, j, k = int(x), int(y), int(z)
+    a, b, c = x - i, y - j, z - k
+    low = (volume[k, j, i] * (1 - a) + volume[k, j, i + 1] * a) * (1 - b) + (
+        volume[k, j + 1, i] * (1 - a) + volume[k, j + 1, i + 1] * a
+    ) * b
+    high = (volume[k + 1, j, i] * (1 - a) + volume[k + 1, j, i + 1] * a) * (1 - b) + (
+        volume[k + 1, j + 1, i] * (1 - a) + volume[k + 1, j + 1, i + 1] * a
+    ) * b
+    return low * (1 - c) + high * c
+
+
+@jit
+def displaced(field, origin, step, x, y, z):
+    """Return the point plus the displacement field (z, y, x, 3; mm) there."""
+    nz, ny, nx = field.shape[:3]
+    u = min(max((x - origin[0]) / step, 0.0), nx - 1.001)
+    v = min(max((y - origin[1]) / step, 0.0), ny - 1.001)
+    w = min(max((z - origin[2]) / step, 0.0), nz - 1.001)
+    i, j, k = int(u), int(v), int(w)
+    a, b, c = u - i, v - j, w - k
+    dx = dy = dz = 0.0
+    for corner in range(8):
+        p, q, r = corner & 1, (corner >> 1) & 1, corner >> 2
+        weight = (a if p else 1 - a) * (b if q else 1 - b) * (c if r else 1 - c)
+        node = field[k + r, j + q, i + p]
+        dx += weight * node[0]
+        dy += weight * node[1]
+        dz += weight * node[2]
+    return x + dx, y + dy, z + dz
+
+
+@jit
+def displace_points(field, origin, step, points, out, start, stop):
+    """Write the displaced points (N, 3) of the rows ``start`` to ``stop``."""
+    for n in range(start, stop):
+        out[n, 0], out[n, 1], out[n, 2] = displaced(field, origin, step, points[n, 0], points[n, 1], points[n, 2])
+
+
+@jit
+def undisplace_points(field, origin, step, points, out, start, stop):
+    """Write the points that :func:`displaced` maps onto ``points``: Newton's method, to 1e-6 mm."""
+    h = 0.01
+    for n in range(start, stop):
+        tx, ty, tz = points[n, 0], points[n, 1], points[n, 2]
+        x, y, z = tx, ty, tz
+        fx, fy, fz = displaced(field, origin, step, x, y, z)
+        ex, ey, ez = fx - tx, fy - ty, fz - tz
+        error = ex * ex + ey * ey + ez * ez
+        for _ in range(60):
+            if error < 1e-12:
+                break
+            a = displaced(field, origin, step, x + h, y, z)
+            b = displaced(field, origin, step, x, y + h, z)
+            c = displaced(field, origin, step, x, y, z + h)
+            j00, j10, j20 = (a[0] - fx) / h, (a[1] - fy) / h, (a[2] - fz) / h
+            j01, j11, j21 = (b[0] - fx) / h, (b[1] - fy) / h, (b[2] - fz) / h
+            j02, j12, j22 = (c[0] - fx) / h, (c[1] - fy) / h, (c[2] - fz) / h
+            c00, c01, c02 = j11 * j22 - j12 * j21, j12 * j20 - j10 * j22, j10 * j21 - j11 * j20
+            det = j00 * c00 + j01 * c01 + j02 * c02
+            sx = (c00 * ex + (j02 * j21 - j01 * j22) * ey + (j01 * j12 - j02 * j11) * ez) / det
+            sy = (c01 * ex + (j00 * j22 - j02 * j20) * ey + (j02 * j10 - j00 * j12) * ez) / det
+            sz = (c02 * ex + (j01 * j20 - j00 * j21) * ey + (j00 * j11 - j01 * j10) * ez) / det
+            share = 1.0
+            for _ in range(12):
+                nx, ny, nz = x - share * sx, y - share * sy, z - share * sz
+                gx, gy, gz = displaced(field, origin, step, nx, ny, nz)
+                lower = (gx - tx) ** 2 + (gy - ty) ** 2 + (gz - tz) ** 2
+                if lower < error:
+                    break
+                share *= 0.5
+            x, y, z, fx, fy, fz, error = nx, ny, nz, gx, gy, gz, lower
+            ex, ey, ez = fx - tx, fy - ty, fz - tz
+        out[n, 0], out[n, 1], out[n, 2] = x, y, z
+
+
+@jit
+def colour(first, second, fraction, signal, texture, noise, fine, noise_step, out, start, stop):
+    """Write the signal of a painted volume: a mixture of two tissues with each tissue's own texture.
+
+    ``noise`` is a smooth random volume on a grid ``noise_step`` times coarser; ``fine`` another, tiled at full resolution.
+    """
+    _, ny, nx = out.shape
+    fz, fy, fx = fine.shape
+    for k in range(start, stop):
+        for j in range(ny):
+            for i in range(nx):
+                share = fraction[k, j, i] * np.float32(1 / 255)
+                a, b = first[k, j, i], second[k, j, i]
+                value = signal[a] * (1 - share) + signal[b] * share
+                grain = texture[a] * (1 - share) + texture[b] * share
+                if grain > 0:
+                    rough = (
+                        trilinear(noise, i * noise_step, j * noise_step, k * noise_step) + fine[k % fz, j % fy, i % fx]
+                    )
+                    value *= max(1 + grain * rough, 0.05)
+                out[k, j, i] = value
+
+
+@jit
+def sample(
+    to_canonical,
+    shape,
+    in_plane,
+    slices,
+    profile,
+    field,
+    origin,
+    step,
+    head,
+    head_origin,
+    head_step,
+    right,
+    left,
+    ear_origin,
+    ear_step,
+    out,
+    start,
+    stop,
+):
+    """Write the mean signal of each voxel of the rows ``start`` to ``stop`` of ``out`` (z, y, x).
+
+    ``to_canonical`` (3, 4) maps an index (x, y, z) to the undeformed canonical frame. ``slices`` samples across the slice,
+    weighted by ``profile``; ``in_plane`` x ``in_plane`` samples within it where the fine ear volumes (``right``, ``left``,
+    both stored with the lateral direction as x) hold the anatomy, one elsewhere (``head`` is no finer than a pixel).
+    """
+    ez, ey, ex = right.shape
+    for k in range(start, stop):
+        for j in range(shape[1]):
+            for i in range(shape[2]):
+                total = 0.0
+                for s in range(slices):
+                    dk = (s + 0.5) / slices - 0.5
+                    x = (
+                        to_canonical[0, 0] * i
+                        + to_canonical[0, 1] * j
+                        + to_canonical[0, 2] * (k + dk)
+                        + to_canonical[0, 3]
+                    )
+                    y = (
+                        to_canonical[1, 0] * i
+                        + to_canonical[1, 1] * j
+                        + to_canonical[1, 2] * (k + dk)
+                        + to_canonical[1, 3]
+                    )
+                    z = (
+                        to_canonical[2, 0] * i
+                        + to_canonical[2, 1] * j
+                        + to_canonical[2, 2] * (k + dk)
+                        + to_canonical[2, 3]
+                    )
+                    x, y, z = displaced(field, origin, step, x, y, z)
+                    u = (abs(x) - ear_origin[0]) / ear_step
+                    v = (y - ear_origin[1]) / ear_step
+                    w = (z - ear_origin[2]) / ear_step
+                    if u >= 1 and v >= 1 and w >= 1 and u < ex - 2 and v < ey - 2 and w < ez - 2:
+                        mean = 0.0
+                        for q in range(in_plane):
+                            dj = (q + 0.5) / in_plane - 0.5
+                            for p in range(in_plane):
+                                di = (p + 0.5) / in_plane - 0.5
+                                # Within a voxel the deformation is taken as constant: an error of a few hundredths of a mm.
+                                px = x + to_canonical[0, 0] * di + to_canonical[0, 1] * dj
+                                py = y + to_canonical[1, 0] * di + to_canonical[1, 1] * dj
+                                pz = z + to_canonical[2, 0] * di + to_canonical[2, 1] * dj
+                                side = left if px > 0 else right
+                                mean += trilinear(
+                                    side,
+                                    (abs(px) - ear_origin[0]) / ear_step,
+                                    (py - ear_origin[1]) / ear_step,
+                                    (pz - ear_origin[2]) / ear_step,
+                                )
+                        value = mean / (in_plane * in_plane)
+                    else:
+                        value = trilinear(
+                            head,
+                            (x - head_origin[0]) / head_step,
+                            (y - head_origin[1]) / head_step,
+                            (z - head_origin[2]) / head_step,
+                        )
+                    total += profile[s] * value
+                out[k, j, i] = total
+
+
+@jit
+def cover(
+    to_canonical,
+    shape,
+    in_plane,
+    slices,
+    field,
+    origin,
+    step,
+    cochlea,
+    lesion,
+    lesion_sign,
+    ear_origin,
+    ear_step,
+    out,
+    start,
+    stop,
+):
+    """Write the label of each voxel of the rows ``start`` to ``stop``: the structure that covers at least half of it.
+
+    ``cochlea`` and ``lesion`` are signed distances (mm, negative inside) on the fine ear grid.
+    """
+    ez, ey, ex = cochlea.shape
+    samples = slices * in_plane * in_plane
+    for k in range(start, stop):
+        for j in range(shape[1]):
+            for i in range(shape[2]):
+                x = to_canonical[0, 0] * i + to_canonical[0, 1] * j + to_canonical[0, 2] * k + to_canonical[0, 3]
+                y = to_canonical[1, 0] * i + to_canonical[1, 1] * j + to_canonical[1, 2] * k + to_canonical[1, 3]
+                z = to_canonical[2, 0] * i + to_canonical[2, 1] * j + to_canonical[2, 2] * k + to_canonical[2, 3]
+                x, y, z = displaced(field, origin, step, x, y, z)
+                u, v, w = (
+                    (abs(x) - ear_origin[0]) / ear_step,
+                    (y - ear_origin[1]) / ear_step,
+                    (z - ear_origin[2]) / ear_step,
+                )
+                if not (u >= 2 and v >= 2 and w >= 2 and u < ex - 3 and v < ey - 3 and w < ez - 3):
+                    continue
+                tumour = x * lesion_sign > 0
+                if trilinear(cochlea, u, v, w) > 1.6 and (not tumour or trilinear(lesion, u, v, w) > 1.6):
+                    continue
+                in_cochlea = in_lesion = 0
+                for s in range(slices):
+                    dk = (s + 0.5) / slices - 0.5
+                    for q in range(in_plane):
+                        dj = (q + 0.5) / in_plane - 0.5
+                        for p in range(in_plane):
+                            di = (p + 0.5) / in_plane - 0.5
+                            px = x + to_canonical[0, 0] * di + to_canonical[0, 1] * dj + to_canonical[0, 2] * dk
+                            py = y + to_canonical[1, 0] * di + to_canonical[1, 1] * dj + to_canonical[1, 2] * dk
+                            pz = z + to_canonical[2, 0] * di + to_canonical[2, 1] * dj + to_canonical[2, 2] * dk
+                            u, v, w = (
+                                (abs(px) - ear_origin[0]) / ear_step,
+                                (py - ear_origin[1]) / ear_step,
+                                (pz - ear_origin[2]) / ear_step,
+                            )
+                            if tumour and trilinear(lesion, u, v, w) < 0:
+                                in_lesion += 1
+                            elif trilinear(cochlea, u, v, w) < 0:
+                                in_cochlea += 1
+                if 2 * in_lesion >= samples:
+                    out[k, j, i] = 1
+                elif 2 * in_cochlea >= samples:
+                    out[k, j, i] = 2

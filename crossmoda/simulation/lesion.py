@@ -1,0 +1,122 @@
+"""The shape of a vestibular schwannoma: a stem in the internal auditory canal, a rounder part in the cistern.
+
+Shapes are signed distances (mm, negative inside) in the canonical frame of one side (x lateral), see ear.py.
+"""
+
+import dataclasses
+from collections.abc import Callable
+
+import numpy as np
+
+from crossmoda.simulation.deformation import MassEffect
+
+Distance = Callable[[np.ndarray], np.ndarray]
+
+#: Volumes of 119 real tumours: logarithms are normal, between 43 and 10784 mm3 (contours of the VS-SEG data set).
+MEDIAN_MM3, LOG_DEVIATION, SMALLEST_MM3, LARGEST_MM3 = 1400.0, 1.05, 43.0, 10784.0
+
+#: The canal's mouth and its blind end.
+PORUS = np.array([24.8, 27.0, -41.3])
+FUNDUS = np.array([36.0, 25.0, -41.9])
+#: Unit vector into the cistern, away from the posterior face of the petrous bone.
+BEHIND = np.array([-0.684, 0.729, 0.0])
+#: Unit vector along the petrous bone, towards its apex.
+APEX = np.array([-0.729, -0.684, 0.0])
+
+
+def draw_volume(rng: np.random.Generator) -> float:
+    """Draw a tumour volume (mm3) from the distribution of the real ones."""
+    while True:
+        volume = MEDIAN_MM3 * np.exp(LOG_DEVIATION * rng.standard_normal())
+        if SMALLEST_MM3 <= volume <= LARGEST_MM3:
+            return float(volume)
+
+
+@dataclasses.dataclass(frozen=True)
+class Lesion:
+    """One tumour on one side, in the canonical frame with x lateral."""
+
+    distance: Distance
+    """points (n, 3) mm to signed distance (n,) mm"""
+    centre: np.ndarray
+    radius_mm: float
+    mass: MassEffect
+    cysts: tuple[tuple[np.ndarray, float], ...]
+    """centres and radii of cysts"""
+
+    def reach(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return the box (mm) outside which there is no tumour."""
+        low = np.minimum(self.centre - 1.7 * self.radius_mm, np.minimum(PORUS, FUNDUS) - 5)
+        high = np.maximum(self.centre + 1.7 * self.radius_mm, np.maximum(PORUS, FUNDUS) + 5)
+        return low - 2, high + 2
+
+
+def draw_lesion(rng: np.random.Generator, volume_mm3: float) -> Lesion:
+    """Draw the shape of a tumour of the given volume (canonical mm3)."""
+    stem_share = rng.uniform(0.55, 0.95)
+    stem_volume = min(np.pi * 2.5**2 * 11.5 * stem_share, 0.8 * volume_mm3)
+    radius = (3 * (volume_mm3 - 0.75 * stem_volume) / (4 * np.pi)) ** (1 / 3)
+    stretch = np.exp(rng.normal(0, 0.10, 3))
+    stretch /= np.prod(stretch) ** (1 / 3)
+    slide, rise = rng.uniform(-0.15, 0.35), rng.uniform(-0.25, 0.25)
+    centre = PORUS + 0.72 * radius * BEHIND + slide * radius * APEX + np.array([0, 0, rise * radius])
+    lobes = rng.standard_normal((7, 3))
+    lobes /= np.linalg.norm(lobes, axis=1, keepdims=True)
+    heights = rng.normal(0, 0.055, 7)
+    start = PORUS - 1.0 * (FUNDUS - PORUS) / np.linalg.norm(FUNDUS - PORUS)
+    end = PORUS + stem_share * (FUNDUS - PORUS)
+
+    def raw(points: np.ndarray) -> np.ndarray:
+        away = (points - centre) / stretch
+        length = np.sqrt(np.sum(away**2, axis=-1))
+        bumps = sum(
+            height * np.cos(3.1 * (away @ lobe) / np.maximum(length, 1e-3) + 1.7 * n)
+            for n, (lobe, height) in enumerate(zip(lobes, heights, strict=True))
+        )
+        ball = length - radius * (1 + bumps)
+        # The tumour does not grow through the bone: its cistern part ends at the petrous bone's face.
+        face = -((points - PORUS) @ BEHIND) - 0.8
+        ball = smooth_maximum(ball, face, 2.0)
+        axis = end - start
+        share = np.clip((points - start) @ axis / (axis @ axis), 0, 1)
+        stem = np.sqrt(np.sum((points - start - share[..., None] * axis) ** 2, axis=-1)) - (2.9 - 0.8 * share)
+        return -smooth_maximum(-ball, -stem, 2.0)
+
+    shift = _level(raw, centre, radius, volume_mm3)
+    strength = float(np.clip((radius - 4.0) / 6.0, 0, 1)) * rng.uniform(0.7, 0.95)
+    mass = MassEffect(centre, max(1.05 * radius, 5.0), strength)
+    return Lesion(
+        lambda points: raw(points) - shift, centre, radius, mass, _draw_cysts(rng, centre, radius, volume_mm3)
+    )
+
+
+def smooth_maximum(a: np.ndarray, b: np.ndarray, width: float) -> np.ndarray:
+    """Return the larger of two signed distances, rounded where they meet within ``width`` mm."""
+    h = np.maximum(width - np.abs(a - b), 0) / width
+    return np.maximum(a, b) + h * h * width * 0.25
+
+
+def _level(raw: Distance, centre: np.ndarray, radius: float, volume_mm3: float, step: float = 0.5) -> float:
+    """Return the level at which ``raw`` encloses the volume."""
+    low = np.minimum(centre - 1.6 * radius, np.minimum(PORUS, FUNDUS) - 4) - 2
+    high = np.maximum(centre + 1.6 * radius, np.maximum(PORUS, FUNDUS) + 4) + 2
+    axes = [np.arange(a, b, step) for a, b in zip(low, high, strict=True)]
+    points = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, 3)
+    values = raw(points)
+    count = round(volume_mm3 / step**3)
+    return float(np.partition(values, count)[count])
+
+
+def _draw_cysts(
+    rng: np.random.Generator, centre: np.ndarray, radius: float, volume_mm3: float
+) -> tuple[tuple[np.ndarray, float], ...]:
+    """Draw cysts: in about every third tumour beyond 1 ml, none in small ones."""
+    if volume_mm3 < 1000 or rng.random() > 0.35:
+        return ()
+    cysts = []
+    for _ in range(rng.integers(1, 5)):
+        way = rng.standard_normal(3)
+        cysts.append(
+            (centre + way / np.linalg.norm(way) * radius * rng.uniform(0.15, 0.6), radius * rng.uniform(0.14, 0.32))
+        )
+    return tuple(cysts)
