@@ -45,14 +45,27 @@ def is_dicom(path: Path) -> bool:
         return stream.read(132)[128:] == b"DICM"
 
 
-def find_series(folder: Path, recursive: bool = False) -> list[Series]:
+def find_series(folder: Path) -> list[Series]:
     """Return the image series in a folder; files that hold no image (RTSTRUCT, DICOMDIR, notes) are passed over."""
+    return _series_of([file for file in sorted(folder.iterdir()) if is_dicom(file)])
+
+
+def glance(files: list[Path]) -> list[Series]:
+    """Return the image series of the DICOM files of one folder, reading as few headers as possible.
+
+    A folder whose first and last image belong to one series is taken for that series.
+    """
+    ends = _series_of([files[0], files[-1]])
+    if len(ends) == 1 and len(ends[0].files) == 2:
+        return [dataclasses.replace(ends[0], files=files)]
+    return _series_of(files)
+
+
+def _series_of(files: list[Path]) -> list[Series]:
     import pydicom
 
     series: dict[str, Series] = {}
-    for file in sorted(folder.rglob("*") if recursive else folder.iterdir()):
-        if not is_dicom(file):
-            continue
+    for file in files:
         try:
             header = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=list(_TAGS))
         except (pydicom.errors.InvalidDicomError, OSError, ValueError, EOFError):
@@ -66,6 +79,22 @@ def find_series(folder: Path, recursive: bool = False) -> list[Series]:
         series[uid].files.append(file)
         series[uid].headers.append(header)
     return list(series.values())
+
+
+def series_of_structures(path: Path) -> str | None:
+    """Return the UID of the image series on which an RTSTRUCT was drawn; None for any other DICOM file."""
+    import pydicom
+
+    try:
+        header = pydicom.dcmread(
+            path, stop_before_pixels=True, specific_tags=["Modality", "ReferencedFrameOfReferenceSequence"]
+        )
+        if header.get("Modality") != "RTSTRUCT":
+            return None
+        frame = header.ReferencedFrameOfReferenceSequence[0]
+        return str(frame.RTReferencedStudySequence[0].RTReferencedSeriesSequence[0].SeriesInstanceUID)
+    except (pydicom.errors.InvalidDicomError, AttributeError, IndexError, KeyError, OSError, ValueError):
+        return None
 
 
 def read_series(path: Path) -> sitk.Image:

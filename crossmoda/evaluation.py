@@ -64,7 +64,7 @@ def evaluate(prediction: Volume, reference: Volume) -> Scores:
     """
     if not prediction.grid.same_as(reference.grid):
         raise InputError(
-            f"Prediction ({_words(prediction)}) and reference ({_words(reference)}) lie on different grids; "
+            f"Prediction ({prediction.grid}) and reference ({reference.grid}) lie on different grids; "
             "resample one of them on the other's grid first."
         )
     return {
@@ -73,11 +73,6 @@ def evaluate(prediction: Volume, reference: Volume) -> Scores:
         )
         for structure in labels.STRUCTURES
     }
-
-
-def _words(volume: Volume) -> str:
-    size, spacing = " x ".join(map(str, volume.grid.size)), " x ".join(f"{value:.4g}" for value in volume.grid.spacing)
-    return f"{size} voxels of {spacing} mm"
 
 
 def _compare(

@@ -20,6 +20,11 @@ class Grid:
     direction: tuple[float, ...]
     """3 x 3 direction cosines, row by row; column k is the direction of axis k"""
 
+    def __str__(self) -> str:
+        """Return size and spacing in words, for messages."""
+        spacing = " x ".join(f"{value:.4g}" for value in self.spacing)
+        return f"{' x '.join(map(str, self.size))} voxels of {spacing} mm"
+
     @property
     def shape(self) -> tuple[int, int, int]:
         """The shape of the array, (z, y, x)."""

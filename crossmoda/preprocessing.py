@@ -166,7 +166,7 @@ def prepare(
     """
     if label is not None and not label.grid.same_as(image.grid):
         raise InputError(
-            f"The label map ({_words(label.grid)}) does not lie on the grid of its image ({_words(image.grid)}); "
+            f"The label map ({label.grid}) does not lie on the grid of its image ({image.grid}); "
             "resample it on the image first."
         )
     report(progress, 0.0, "finding the inner ears" if settings.region == "ears" else "resampling")
@@ -200,11 +200,6 @@ def prepare(
     normalised = ((cropped - mean) / deviation).astype(np.float32)
     report(progress, 1.0, "prepared")
     return Prepared(Volume(normalised, crop), prepared_label, image.grid, orientation, start, resampled)
-
-
-def _words(grid: Grid) -> str:
-    size, spacing = " x ".join(map(str, grid.size)), " x ".join(f"{value:g}" for value in grid.spacing)
-    return f"{size} voxels of {spacing} mm"
 
 
 def _resampled_grid(grid: Grid, settings: Settings) -> tuple[Grid, bool]:
