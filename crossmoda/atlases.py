@@ -44,9 +44,7 @@ class CannotWrite(InputError):
 class Atlas:
     """A labelled scan, examined."""
 
-    id: str
-    image: Path
-    label: Path
+    case: "Case"
     sides: laterality.Sides
     side: str | None
     """the tumour's side; None where there is none or it is central"""
@@ -54,34 +52,37 @@ class Atlas:
     """structure key -> volume"""
 
     @property
-    def holds(self) -> str:
-        """The structures it has, for people."""
-        return ", ".join(key for key, size in self.volumes_mm3.items() if size > 0)
+    def id(self) -> str:
+        """The name of its case."""
+        return self.case.id
+
+    def key(self) -> list[str | None]:
+        """Return what identifies its content."""
+        return [checksum(self.case.image), checksum(self.case.label) if self.case.label else None, self.side]
 
 
 def examine(case: "Case") -> Atlas:
     """Read and check a case's label map.
 
     Raises:
-        InputError: there is no label map, it is empty, or it holds values that are no structure's.
+        InputError: there is no label map, it cannot be read, is empty, or holds values that are no structure's.
 
     """
-    if case.label is None:
-        raise InputError(f"{case.id} has no label map; an atlas needs one.")
-    label_map = volume.read_label_map(case.label)
+    label_map = case.read_label()
     values = set(np.unique(label_map.array).tolist()) - {labels.BACKGROUND}
+    name = Path(case.label).name if case.label else ""
     if not values:
-        raise InputError(f"{case.id}: {Path(case.label).name} has no labelled voxel.")
+        raise InputError(f"{case.id}: {name} has no labelled voxel; label it or leave it out.")
     strange = sorted(values - set(labels.VALUES))
     if strange:
         known = ", ".join(f"{structure.value} ({structure.key})" for structure in labels.STRUCTURES)
-        raise InputError(f"{case.id}: {Path(case.label).name} has the label value {strange[0]}; expected {known}.")
+        raise InputError(f"{case.id}: {name} has the label value {strange[0]}; expected {known}.")
     sides = laterality.find_sides(label_map)
     size = {
         structure.key: float(np.count_nonzero(label_map.array == structure.value) * label_map.grid.voxel_volume_mm3)
         for structure in labels.STRUCTURES
     }
-    return Atlas(case.id, Path(case.image), Path(case.label), sides, case.side or sides.tumour, size)
+    return Atlas(case, sides, case.side or sides.tumour, size)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,15 +104,13 @@ class Target:
     """MIND-SSC of that part, packed"""
 
 
-def load_target(identity: str, path: Path, prepare: Prepare) -> Target:
+def load_target(case: "Case", prepare: Prepare) -> Target:
     """Read the target and cut out the part of its own grid that the prepared image covers."""
-    image = volume.read(path)
-    if float(np.ptp(image.array)) == 0:
-        raise InputError(f"{path.name} has the same value everywhere; give a scan with contrast.")
+    image = case.read_image()
     prepared = prepare(image, None)
     box = _covered_box(image.grid, prepared.grid)
     cropped = Volume(np.ascontiguousarray(image.array[box]), _part_of(image.grid, box))
-    return Target(identity, checksum(path), image, prepared, box, cropped, mind.codes(cropped.array))
+    return Target(case.id, checksum(case.image), image, prepared, box, cropped, mind.codes(cropped.array))
 
 
 def _covered_box(grid: Grid, inner: Grid) -> tuple[slice, ...]:
@@ -207,8 +206,7 @@ def register_atlas(
         folder / folder_name(atlas.id, mirrored),
         revision=_REVISION,
         target=target.key,
-        image=checksum(atlas.image),
-        label=checksum(atlas.label),
+        atlas=atlas.key(),
         mirrored=mirrored,
         align_centres=align_centres,
         registration=registration_settings,
@@ -256,7 +254,8 @@ def _between_middles(fixed: Grid, moving: Grid) -> sitk.Transform:
 
 
 def _load_atlas(atlas: Atlas, mirrored: bool) -> tuple[Volume, Volume]:
-    image, label_map = volume.read(atlas.image), volume.read_label_map(atlas.label)
+    image = atlas.case.read_image()
+    label_map = atlas.case.read_label(image)
     if not image.grid.same_as(label_map.grid):
         label_map = volume.resample(label_map, image.grid, interpolation="label")
         if not label_map.array.any():

@@ -16,6 +16,8 @@ SIDES = ("left", "right")
 #: A structure whose centre is nearer to the midplane than this is on neither side, mm. The internal auditory canals
 #: lie some 20-30 mm from it.
 CENTRAL_MM = 8.0
+#: How far a cochlea lies from the midplane, mm.
+_COCHLEA_TO_MIDPLANE_MM = 25.0
 
 
 def other(side: str) -> str:
@@ -73,17 +75,25 @@ def middle_of(grid: Grid) -> float:
 def find_sides(label_map: Volume) -> Sides:
     """Find the midplane and the sides of each structure of a label map.
 
-    The midplane is half-way between the cochleae when both are drawn, else the middle of the grid.
+    The midplane is half-way between the cochleae when both are drawn. When there is one cochlea and a tumour, the
+    tumour lies on its medial side. Else it is the middle of the grid.
     """
     centres = {structure.value: _centres(label_map, structure.value) for structure in labels.STRUCTURES}
     between = _between(centres[labels.COCHLEA])
-    midplane_mm = middle_of(label_map.grid) if between is None else between
+    if between is None and centres[labels.COCHLEA] and centres[labels.VS]:
+        cochlea, tumour = (_middle(centres[value]) for value in (labels.COCHLEA, labels.VS))
+        between = cochlea - np.sign(cochlea - tumour) * _COCHLEA_TO_MIDPLANE_MM
+    midplane_mm = middle_of(label_map.grid) if between is None else float(between)
     of = {}
     for value, found in centres.items():
         lateral = [(x - midplane_mm, size) for x, size in found if abs(x - midplane_mm) >= CENTRAL_MM]
         drawn = {side: sum(size for x, size in lateral if (x > 0) == (side == "left")) for side in SIDES}
         of[value] = frozenset(side for side in SIDES if drawn[side] > 0.1 * sum(size for _, size in found))
     return Sides(midplane_mm, of)
+
+
+def _middle(centres: list[tuple[float, int]]) -> float:
+    return float(np.average([x for x, _ in centres], weights=[size for _, size in centres]))
 
 
 def _between(centres: list[tuple[float, int]]) -> float | None:

@@ -225,7 +225,7 @@ class _Run:
             self.folder,
             revision=_REVISION,
             target=checksum(self.case.image),
-            atlases=[[atlas.id, checksum(atlas.image), checksum(atlas.label), atlas.side] for atlas in usable],
+            atlases=[[atlas.id, *atlas.key()] for atlas in usable],
             dropped=self.notes,
             parameters=self._parameters(),
         )
@@ -235,7 +235,7 @@ class _Run:
         region = self.settings.region
         if region == "auto":
             has_cochlea = any(atlas.volumes_mm3["cochlea"] > 0 for atlas in usable)
-            region = "ears" if has_cochlea and _is_head(volume.read(self.case.image).grid) else "whole"
+            region = "ears" if has_cochlea and _is_head(self.case.read_image().grid) else "whole"
         whole = region == "whole"
         self.preparation = preprocessing.Settings(region=region, in_plane_spacing=0.0 if whole else 0.5)
 
@@ -243,7 +243,7 @@ class _Run:
             return preprocessing.prepare(image, label_map, self.preparation).image
 
         self.prepare = prepare
-        self.target = atlas_steps.load_target(self.case.id, Path(self.case.image), prepare)
+        self.target = atlas_steps.load_target(self.case, prepare)
 
     def choose(self, usable: list[Atlas], progress: Progress | None) -> list[Atlas]:
         """Choose the atlases of each side that look most like the target after linear registration."""

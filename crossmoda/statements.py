@@ -1,0 +1,210 @@
+"""What raters say where they disagree, grouped so that EM over many raters is a few matrix products.
+
+A rater's statement at a voxel is the set of labels it allows, as bits: one bit for the label it draws; several where
+its background does not exclude a structure; all where it says nothing. Voxels with the same statements of all raters
+share a *pattern* (pattern, rater).
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from scipy import ndimage
+
+#: The smallest probability that enters a logarithm.
+FLOOR = 1e-6
+
+
+class Statements:
+    """The raters' statements in the region of disagreement, and the posterior there."""
+
+    def __init__(
+        self,
+        maps: Sequence[np.ndarray],
+        missing: Sequence[np.ndarray | int],
+        trust: np.ndarray,
+        values: Sequence[int],
+        margin: int,
+    ):
+        """Collect the statements of label maps (z, y, x), uint8.
+
+        Args:
+            maps: one per rater; only ``values`` occur.
+            missing: per rater, bits as :func:`crossmoda.fusion.staple` takes them.
+            trust: weight of each rater, 0 to 1.
+            values: label values, background first.
+            margin: how many voxels around the disagreement belong to the region.
+
+        """
+        self.values, self.trust, self.shape = values, trust, maps[0].shape
+        self.label_count, self.rater_count = len(values), len(maps)
+        self.box, self.region = _region(maps, margin)
+        index_of = np.zeros(256, np.uint8)
+        index_of[list(values)] = np.arange(len(values))
+        self._consensus = index_of[maps[0][self.box]]
+        voxels = np.flatnonzero(self.region)
+        self.count = len(voxels)
+        #: voxels of each label outside the region, where all agree
+        self.agreed = np.array([np.count_nonzero(maps[0] == value) for value in values]) - np.bincount(
+            self._consensus[self.region], minlength=len(values)
+        )
+        said = np.empty((len(maps), self.count), np.uint8)
+        for rater, (label_map, gaps) in enumerate(zip(maps, missing, strict=True)):
+            said[rater] = 1 << index_of[label_map[self.box].ravel()[voxels]]
+            if np.any(gaps):
+                here = np.broadcast_to(np.asarray(gaps, np.uint8), self.shape)[self.box].ravel()[voxels]
+                said[rater] |= np.where(said[rater] == 1, here, 0).astype(np.uint8)
+                said[rater][(here & 1) != 0] = (1 << len(values)) - 1
+        patterns, self.pattern_of = _group(said)
+        self.sizes = np.bincount(self.pattern_of, minlength=len(patterns)).astype(np.float32)
+        sets, codes = np.unique(patterns, return_inverse=True)
+        #: (set, label): which labels each statement that occurs allows
+        self.allows = ((sets[:, None] >> np.arange(len(values))) & 1).astype(np.float32)
+        #: which statements name one label
+        self.single = self.allows.sum(axis=1) == 1
+        columns = np.arange(len(maps)) * len(sets) + codes.reshape(patterns.shape)
+        self._one_hot = np.zeros((len(patterns), len(maps) * len(sets)), np.float32)
+        np.put_along_axis(self._one_hot, columns, 1.0, axis=1)
+        #: (pattern, label): how often each label is named, among the raters that have a say about it
+        self.frequency = self._frequencies()
+        self.volume_bias = np.zeros(len(values), np.float32)
+
+    def _frequencies(self) -> np.ndarray:
+        named = self.single[:, None] * self.allows
+        votes = self._sum_over_raters(np.repeat(named[None], self.rater_count, axis=0))
+        says = 1.0 - self.allows + named  # who has a say about each label
+        votes[:, 1:] /= np.maximum(self._sum_over_raters(np.repeat(says[None], self.rater_count, axis=0))[:, 1:], FLOOR)
+        votes[:, 0] = np.maximum(1.0 - votes[:, 1:].sum(axis=1), 0.0)
+        return votes / np.maximum(votes.sum(axis=1, keepdims=True), FLOOR)
+
+    def _sum_over_raters(self, per_rater: np.ndarray) -> np.ndarray:
+        """Sum a quantity (rater, set, label) over the statements of each pattern, weighted with trust."""
+        weighted = self.trust[:, None, None] * per_rater
+        return self._one_hot @ weighted.reshape(-1, self.label_count).astype(np.float32)
+
+    def use_prior(self, prior: str, sigma: float, smoothness: float) -> None:
+        """Set the prior (``"local"`` or ``"global"``) and start the posterior from the raters' frequencies.
+
+        Where priors or neighbours differ from voxel to voxel the posterior has one row per voxel, else one per pattern.
+        """
+        self.smoothness = smoothness
+        self.by_voxel = prior == "local" or smoothness > 0
+        self.posterior = self.frequency[self.pattern_of] if self.by_voxel else self.frequency
+        if prior == "local":
+            probability = self._smoothed(self.frequency[self.pattern_of], sigma)
+        else:
+            probability = np.average(self.frequency, axis=0, weights=self.sizes)[None]
+        self._log_prior = np.log(np.maximum(probability, FLOOR)).astype(np.float32)
+
+    def _in_box(self, rows: np.ndarray) -> np.ndarray:
+        """Put values (voxel of the region, label) on the box (label, z, y, x); the consensus fills the rest."""
+        full = np.stack([(self._consensus == label).astype(np.float32) for label in range(self.label_count)])
+        full[:, self.region] = rows.T
+        return full
+
+    def _smoothed(self, rows: np.ndarray, sigma: float) -> np.ndarray:
+        if sigma == 0:
+            return rows
+        smooth = [ndimage.gaussian_filter(part, sigma, mode="nearest", truncate=2.5) for part in self._in_box(rows)]
+        return np.stack([part[self.region] for part in smooth], axis=1)
+
+    def _neighbours(self) -> np.ndarray:
+        """Sum the posterior over the six neighbours (mean field of the Potts model): (voxel, label)."""
+        cross = ndimage.generate_binary_structure(3, 1).astype(np.float32)
+        cross[1, 1, 1] = 0
+        sums = [ndimage.convolve(part, cross, mode="nearest") for part in self._in_box(self.posterior)]
+        return np.stack([part[self.region] for part in sums], axis=1)
+
+    def likelihood(self, confusion: np.ndarray) -> np.ndarray:
+        """Return the probability (rater, set, true) of each statement, given confusion matrices (rater, said, true)."""
+        return np.einsum("sj,rjt->rst", self.allows, confusion)
+
+    def update_posterior(self, confusion: np.ndarray) -> None:
+        """E step: the probability of each label, given the confusion matrices (rater, said, true)."""
+        log_likelihood = self._sum_over_raters(np.log(np.maximum(self.likelihood(confusion), FLOOR)))
+        logits = (log_likelihood[self.pattern_of] if self.by_voxel else log_likelihood) + (
+            self._log_prior + self.volume_bias
+        )
+        if self.smoothness > 0:
+            logits = logits + self.smoothness * self._neighbours()
+        logits -= logits.max(axis=1, keepdims=True)
+        np.exp(logits, out=logits)
+        self.posterior = logits / logits.sum(axis=1, keepdims=True)
+
+    def mass(self) -> np.ndarray:
+        """Sum the posterior over the voxels of each pattern: (pattern, label)."""
+        if not self.by_voxel:
+            return self.posterior * self.sizes[:, None]
+        columns = [np.bincount(self.pattern_of, column, len(self.sizes)) for column in self.posterior.T]
+        return np.stack(columns, axis=1).astype(np.float32)
+
+    def counts(self) -> np.ndarray:
+        """Return how often each rater makes each statement where each label is true: (rater, set, true)."""
+        return (self._one_hot.T @ self.mass()).reshape(self.rater_count, -1, self.label_count)
+
+    def estimate_confusion(self, confusion: np.ndarray, belief: np.ndarray) -> np.ndarray:
+        """M step: confusion matrices (rater, said, true) from the posterior.
+
+        Statements that allow several labels are shared out among them by ``confusion``, the estimate so far;
+        ``belief`` (said, true) is added to the counts of each rater.
+        """
+        per_set = self.counts() / np.maximum(self.likelihood(confusion), FLOOR)
+        expected = confusion * np.einsum("sj,rst->rjt", self.allows, per_set) + belief
+        return expected / np.maximum(expected.sum(axis=1, keepdims=True), FLOOR)
+
+    def balance_volumes(self) -> float:
+        """Shift the prior of structures whose fused volume leaves the middle half of the raters' volumes.
+
+        Misplaced copies of a small structure look to EM like insensitive, perfectly specific raters of a large one; the
+        copies' volumes tell otherwise. Each rater is compared where it has a say. Returns how far (log ratio) the worst
+        structure was outside.
+        """
+        outside = np.zeros(self.label_count)
+        sizes = 1.0 if self.by_voxel else self.sizes[:, None]
+        slopes = (sizes * self.posterior * (1 - self.posterior)).sum(axis=0)  # d volume / d bias
+        counts = self.counts()
+        for label in range(1, self.label_count):
+            says = self.single & (self.allows[:, label] == 1)
+            drawn = counts[:, says].sum(axis=(1, 2)) + self.agreed[label]
+            fused = counts[:, self.single, label].sum(axis=1) + self.agreed[label]
+            speaks = (fused > 0.5) & (drawn > 0) & (self.trust > 0)
+            if speaks.any():
+                low, high = np.quantile(drawn[speaks] / fused[speaks], (0.25, 0.75))
+                outside[label] = np.log(low if low > 1 else high if high < 1 else 1.0)
+                step = outside[label] * fused.max() / max(slopes[label], 1.0)  # Newton's
+                self.volume_bias[label] += np.clip(step, -2.0, 2.0)
+        return float(np.abs(outside).max())
+
+
+def _region(maps: Sequence[np.ndarray], margin: int) -> tuple[tuple[slice, ...], np.ndarray]:
+    """Return the box around what is estimated and, inside it, where raters disagree or come within the margin."""
+    differs = np.zeros(maps[0].shape, bool)
+    for other in maps[1:]:
+        differs |= other != maps[0]
+    found = ndimage.find_objects(differs.view(np.uint8))
+    if not found:
+        return tuple(slice(0, 1) for _ in differs.shape), np.zeros(tuple(1 for _ in differs.shape), bool)
+    reach = margin + 4  # so that the smoothing of the prior and the neighbours see the consensus around
+    box = tuple(
+        slice(max(side.start - reach, 0), min(side.stop + reach, size))
+        for side, size in zip(found[0], differs.shape, strict=True)
+    )
+    region = differs[box].view(np.uint8)
+    for axis, length in enumerate(region.shape):
+        region = ndimage.maximum_filter1d(region, 2 * min(margin, length) + 1, axis=axis, mode="constant")
+    return box, region.astype(bool)
+
+
+def _group(said: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the different columns of ``said`` (rater, voxel) as rows, and which of them each voxel has.
+
+    Columns are compared by a code (Zobrist hashing), which is checked.
+    """
+    table = np.random.default_rng(0).integers(0, 2**63, (len(said), 256), np.uint64)
+    code = np.zeros(said.shape[1], np.uint64)
+    for rater, statements in enumerate(said):
+        code ^= table[rater][statements]
+    _, first, pattern_of = np.unique(code, return_index=True, return_inverse=True)
+    patterns = np.ascontiguousarray(said[:, first].T)
+    if not np.array_equal(patterns.T[:, pattern_of], said):  # two columns with one code: practically never
+        patterns, pattern_of = np.unique(said.T, axis=0, return_inverse=True)
+    return patterns, pattern_of.reshape(-1)
