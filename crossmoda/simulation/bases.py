@@ -10,10 +10,13 @@ import numpy as np
 
 from crossmoda.simulation import ear, head
 from crossmoda.simulation.ear import Ear
-from crossmoda.simulation.painting import Noise, Painting
+from crossmoda.simulation.painting import TRANSPARENT, Noise, Painting
 from crossmoda.simulation.tissues import Tissue
 
 HEAD_STEP_MM, EAR_STEP_MM = 0.6, 0.3
+SHOWN_THROUGH = np.eye(len(Tissue) + 1, dtype=np.float32)[TRANSPARENT]
+NO_TEXTURE = np.zeros(len(Tissue) + 1, np.float32)
+STILL = Noise(np.zeros((2, 2, 2), np.float32), np.zeros((1, 1, 1), np.float32), 1e6)
 SIDES = {"left": 1, "right": -1}
 
 
@@ -49,8 +52,12 @@ def coloured(
     rng: np.random.Generator,
 ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """Return the head's image and each side's ear image in one modality, white matter = 1."""
-    head_image = base.head.coloured(signal, texture, Noise.draw(rng, base.head))
-    ear_images = {
-        side: painting.coloured(signal, texture, Noise.draw(rng, painting)) for side, painting in ears.items()
-    }
-    return head_image, ear_images
+    images = [base.head.coloured(signal, texture, Noise.draw(rng, base.head))]
+    beneath = [base.head_images[modality] if base.head_images else None]
+    for side, painting in ears.items():
+        images.append(painting.coloured(signal, texture, Noise.draw(rng, painting)))
+        beneath.append(base.ear_images[side][modality] if base.ear_images else None)
+    for image, real, painting in zip(images, beneath, [base.head, *ears.values()], strict=True):
+        if real is not None:
+            image += real * painting.coloured(SHOWN_THROUGH, NO_TEXTURE, STILL)
+    return images[0], dict(zip(ears, images[1:], strict=True))

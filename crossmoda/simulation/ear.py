@@ -118,8 +118,13 @@ class Ear:
     """(z, y, x) float32: signed distance to what an annotator outlines as cochlea, mm, negative inside"""
 
 
-def paint_ear(painting: Painting) -> Ear:
-    """Paint canal, labyrinth, nerves and artery over ``painting`` (x lateral), and return it with the cochlea's outline."""
+def paint_ear(painting: Painting, *, walls: bool = False) -> Ear:
+    """Paint canal, labyrinth, nerves and artery over ``painting`` (x lateral), and return it with the cochlea's outline.
+
+    ``walls`` paints the bone around them as well, for a painting over a real image in which they are blurred.
+    """
+    if walls:
+        _paint_walls(painting)
     canal, at = painting.tube_distance(CANAL)
     capsule = [
         (cochlear_spiral(), 2.2),
@@ -144,6 +149,19 @@ def paint_ear(painting: Painting) -> Ear:
         painting.tube(Tissue.NERVE, smooth_curve(nerve))
     painting.tube(Tissue.ARTERY, smooth_curve(AICA, 60))
     return Ear(painting, cochlea_outline(painting))
+
+
+def _paint_walls(painting: Painting) -> None:
+    """Paint bone where a blurred average glows around the labyrinth and the canal."""
+    spiral, canal = cochlear_spiral()[::3].copy(), CANAL[CANAL[:, 0] > 27.5].copy()
+    spiral[:, 3], canal[:, 3] = spiral[:, 3] + 1.6, canal[:, 3] + 1.5
+    painting.tube(Tissue.CORTICAL_BONE, spiral)
+    painting.tube(Tissue.CORTICAL_BONE, canal)
+    for curve in (SUPERIOR, POSTERIOR, LATERAL, COMMON_CRUS):
+        wall = curve.copy()
+        wall[:, 3] += 1.2
+        painting.tube(Tissue.CORTICAL_BONE, wall)
+    painting.ellipsoid(Tissue.CORTICAL_BONE, tuple(VESTIBULE), (3.5, 4.2, 4.1))
 
 
 def _inside_bone(painting: Painting, tube: np.ndarray) -> None:

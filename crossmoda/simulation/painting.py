@@ -5,7 +5,7 @@ contrast can be given to the finished painting.
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from scipy.ndimage import gaussian_filter
@@ -163,7 +163,7 @@ class Painting:
 
     def coloured(self, signal: np.ndarray, texture: np.ndarray, noise: "Noise") -> np.ndarray:
         """Return the painting as an image (float32); ``signal`` and ``texture`` are indexed by tissue, 0 where transparent."""
-        signal = np.append(signal, np.zeros(TRANSPARENT + 1 - len(signal))).astype(np.float32)
+        signal = np.append(signal, np.zeros(TRANSPARENT + 1 - len(signal), np.float32)).astype(np.float32)
         texture = np.append(texture, np.zeros(TRANSPARENT + 1 - len(texture))).astype(np.float32)
         out = np.empty(self.shape, np.float32)
         coarse, fine, ratio = noise.coarse, noise.fine, self.step / noise.step
@@ -206,7 +206,7 @@ def ellipsoid_distance(
     return scaled * (scaled - 1) / np.maximum(slope, 1e-6)
 
 
-def smooth_curve(points: list[tuple[float, ...]], count: int = 40) -> np.ndarray:
+def smooth_curve(points: Sequence[Sequence[float]], count: int = 40) -> np.ndarray:
     """Return a Catmull-Rom curve through ``points`` (rows x, y, z, radius), resampled to ``count`` points."""
     from scipy.interpolate import PchipInterpolator
 
