@@ -1,21 +1,26 @@
-"""What ITK does not say about a NIfTI file: whether it is complete and its spacing usable.
+"""What ITK leaves to be done about NIfTI files.
 
-ITK reads a truncated NIfTI file without complaint (the missing voxels become 0) and replaces a spacing of 0 by 1 mm;
-it refuses axes that are not perpendicular without naming a remedy.
+Reading: ITK reads a truncated file without complaint (the missing voxels become 0), turns values that are not finite
+into 0, replaces a spacing of 0 by 1 mm, and refuses axes that are not perpendicular without naming a remedy.
+Writing: it rounds oblique directions to single precision, so that a result lies 1e-8 beside the image it was made from.
 """
 
 import gzip
 import math
+import shutil
 import struct
 import zlib
 from pathlib import Path
 
 import numpy as np
+import SimpleITK as sitk
 
 from crossmoda.errors import InputError
+from crossmoda.geometry import Grid
 
 #: The largest sine of the angle between two axes that still counts as rounding (ITK's own limit lies near it).
 SHEAR_TOLERANCE = 1e-3
+_CHUNK = 1 << 22
 
 
 def is_nifti(path: Path) -> bool:
@@ -24,33 +29,55 @@ def is_nifti(path: Path) -> bool:
 
 
 def check(path: Path) -> None:
-    """Raise :class:`InputError` for a NIfTI file that is truncated or whose header cannot be used."""
-    opener = gzip.open if path.open("rb").read(2) == b"\x1f\x8b" else open
+    """Raise :class:`InputError` for a NIfTI file that is truncated, has values that are not finite or a bad header."""
+    with path.open("rb") as stream:
+        opener = gzip.open if stream.read(2) == b"\x1f\x8b" else open
     try:
         with opener(path, "rb") as stream:
-            expected = _check_header(stream.read(540), path)
-            available = 540
-            while available < expected and (chunk := stream.read(1 << 22)):
+            header = stream.read(540)
+            offset, size, kind = _check_header(header, path)
+            available = max(0, min(len(header) - offset, size))
+            tail = header[offset : offset + available]
+            if offset > len(header):
+                stream.read(offset - len(header))
+            not_finite = 0
+            while available < size and (chunk := stream.read(min(_CHUNK, size - available))):
                 available += len(chunk)
+                if kind is not None:
+                    chunk = tail + chunk
+                    whole = len(chunk) - len(chunk) % kind.itemsize
+                    values = np.frombuffer(chunk[:whole], kind)
+                    not_finite += values.size - int(np.count_nonzero(np.isfinite(values)))
+                    tail = chunk[whole:]
     except (EOFError, zlib.error, gzip.BadGzipFile) as cause:
         raise InputError(f"{path} is truncated or damaged; copy or download it again.") from cause
-    if available < expected:
-        raise InputError(f"{path} is truncated: {available} of {expected} bytes are there; copy or download it again.")
+    if available < size:
+        raise InputError(f"{path} is truncated: {available} of {size} bytes are there; copy or download it again.")
+    refuse_not_finite(not_finite, path)
 
 
-def _check_header(header: bytes, path: Path) -> int:
-    """Check a NIfTI-1 or -2 header and return how many bytes the file has to have."""
+def refuse_not_finite(count: int, path: Path) -> None:
+    """Raise :class:`InputError` if an image has voxels that are not finite."""
+    if count:
+        voxels = "1 voxel that is" if count == 1 else f"{count} voxels that are"
+        raise InputError(
+            f"{path} holds {voxels} not a finite number (NaN or infinite); replace them, for example by 0."
+        )
+
+
+def _check_header(header: bytes, path: Path) -> tuple[int, int, np.dtype | None]:
+    """Check a NIfTI-1 or -2 header; return where the voxels begin, how many bytes they take, and their type if real."""
     for order in "<>":
         if header[:4] == struct.pack(order + "i", 348) and len(header) >= 348:
             dimensions = struct.unpack_from(order + "8h", header, 40)
-            (bits,) = struct.unpack_from(order + "h", header, 72)
+            datatype, bits = struct.unpack_from(order + "2h", header, 70)
             spacing = struct.unpack_from(order + "8f", header, 76)
             (offset,) = struct.unpack_from(order + "f", header, 108)
             (sform_code,) = struct.unpack_from(order + "h", header, 254)
             sform = struct.unpack_from(order + "12f", header, 280)
             break
         if header[:4] == struct.pack(order + "i", 540) and len(header) >= 540:
-            (bits,) = struct.unpack_from(order + "h", header, 14)
+            datatype, bits = struct.unpack_from(order + "2h", header, 12)
             dimensions = struct.unpack_from(order + "8q", header, 16)
             spacing = struct.unpack_from(order + "8d", header, 104)
             (offset,) = struct.unpack_from(order + "q", header, 168)
@@ -61,9 +88,7 @@ def _check_header(header: bytes, path: Path) -> int:
         raise InputError(f"{path} is not a NIfTI image, whatever its name says; export it again.")
     rank = dimensions[0]
     if not 1 <= rank <= 7 or min(dimensions[1 : rank + 1]) < 1:
-        raise InputError(
-            f"{path} has a NIfTI header with impossible dimensions {dimensions[: max(rank, 0) + 1]}; export it again."
-        )
+        raise InputError(f"{path} has a NIfTI header with impossible dimensions; export it again.")
     used = spacing[1 : min(rank, 3) + 1]
     if not all(math.isfinite(value) and value > 0 for value in used):
         raise InputError(
@@ -72,7 +97,8 @@ def _check_header(header: bytes, path: Path) -> int:
         )
     if sform_code > 0 and rank >= 3:
         _check_axes(np.reshape(sform, (3, 4))[:, :3], path)
-    return int(offset) + math.prod(dimensions[1 : rank + 1]) * bits // 8
+    real = {16: np.dtype(order + "f4"), 64: np.dtype(order + "f8")}.get(datatype)
+    return int(offset), math.prod(dimensions[1 : rank + 1]) * bits // 8, real
 
 
 def _check_axes(sform: np.ndarray, path: Path) -> None:
@@ -86,3 +112,81 @@ def _check_axes(sform: np.ndarray, path: Path) -> None:
             f"{path} has axes that are not perpendicular (by {math.degrees(math.asin(min(shear, 1.0))):.2f} degrees); "
             "resample it on a rectangular grid, for example with Slicer's Resample Scalar/Vector/DWI Volume."
         )
+
+
+def write(image: sitk.Image, path: Path) -> None:
+    """Write an image whose grid ITK reads back to the bit, if the grid came from a NIfTI file; gzip by the file's name.
+
+    The grid of an image that was read from NIfTI is what ITK computes from single-precision numbers of the header,
+    either the rows of the sform or the quaternion of the qform. These numbers are found again and put into the new
+    header.
+
+    Raises:
+        RuntimeError: ITK or the system cannot write the file.
+
+    """
+    plain = path if path.suffix == ".nii" else path.with_name(path.name.removesuffix(".gz"))
+    try:
+        sitk.WriteImage(image, str(plain))
+        _restore_grid(plain, Grid.of(image))
+        if plain != path:
+            # No time and name in the file: the same voxels make the same bytes.
+            with (
+                plain.open("rb") as source,
+                path.open("wb") as target,
+                gzip.GzipFile("", "wb", compresslevel=5, fileobj=target, mtime=0) as compressed,
+            ):
+                shutil.copyfileobj(source, compressed, 1 << 20)
+    except OSError as cause:
+        raise RuntimeError(str(cause)) from cause
+    finally:
+        if plain != path:
+            plain.unlink(missing_ok=True)
+
+
+def _restore_grid(path: Path, grid: Grid) -> None:
+    """Change the header that ITK wrote until ITK reads ``grid`` from it; leave it as it was if that cannot be."""
+    if _grid_of(path) == grid:
+        return
+    with path.open("r+b") as stream:
+        written = stream.read(348)
+        for header in (_with_sform(written, grid), _without_sform(written), written):
+            stream.seek(0)
+            stream.write(header)
+            stream.flush()
+            if _grid_of(path) == grid:
+                return
+
+
+def _grid_of(path: Path) -> Grid:
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(path))
+    reader.ReadImageInformation()
+    return Grid(reader.GetSize(), reader.GetSpacing(), reader.GetOrigin(), reader.GetDirection())
+
+
+def _with_sform(header: bytes, grid: Grid) -> bytes:
+    """Return the header with single-precision sform rows whose normalised columns are the directions of the grid."""
+    direction = np.diag([-1.0, -1.0, 1.0]) @ np.reshape(grid.direction, (3, 3))
+    rows = np.array(struct.unpack_from("<12f", header, 280)).reshape(3, 4)
+    for axis, spacing in enumerate(grid.spacing):
+        unit = direction[:, axis]
+        largest = int(np.argmax(np.abs(unit)))
+        # The length of the column is the spacing but for rounding: try the neighbours of its largest component.
+        guess = np.float32(unit[largest] * spacing)
+        ulp = float(np.spacing(guess))
+        columns = [
+            (unit * ((float(guess) + step * ulp) / unit[largest])).astype(np.float32).astype(float)
+            for step in sorted(range(-16, 17), key=abs)
+        ]
+        rows[:, axis] = min(columns, key=lambda column: float(np.abs(column / np.linalg.norm(column) - unit).max()))
+    edited = bytearray(header)
+    struct.pack_into("<12f", edited, 280, *rows.ravel())
+    return bytes(edited)
+
+
+def _without_sform(header: bytes) -> bytes:
+    """Return the header with the sform switched off: the directions are those of the quaternion that ITK wrote."""
+    edited = bytearray(header)
+    struct.pack_into("<h", edited, 254, 0)
+    return bytes(edited)

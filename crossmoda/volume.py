@@ -42,11 +42,7 @@ def read(path: Path | str) -> Volume:
     path = Path(path)
     image = _load(path)
     array = sitk.GetArrayFromImage(image).astype(np.float32, copy=False)
-    if bad := int(array.size - np.count_nonzero(np.isfinite(array))):
-        raise InputError(
-            f"{path} holds {bad} voxel{'s' if bad > 1 else ''} that {'are' if bad > 1 else 'is'} not a finite number "
-            "(NaN or infinite); replace them, for example by 0."
-        )
+    nifti.refuse_not_finite(array.size - int(np.count_nonzero(np.isfinite(array))), path)
     return Volume(array, Grid.of(image))
 
 
@@ -99,7 +95,10 @@ def write(volume: Volume, path: Path | str) -> None:
     array = volume.array.astype(narrower.get(volume.array.dtype.name, volume.array.dtype), copy=False)
     with atomic(path) as temporary:
         try:
-            sitk.WriteImage(volume.with_array(array).to_sitk(), str(temporary), useCompression=True)
+            if nifti.is_nifti(path):
+                nifti.write(volume.with_array(array).to_sitk(), temporary)
+            else:
+                sitk.WriteImage(volume.with_array(array).to_sitk(), str(temporary), useCompression=True)
         except RuntimeError as cause:
             raise InputError(f"Cannot write {path}; is the disk full or the folder write-protected?") from cause
 
