@@ -11,7 +11,7 @@ from crossmoda.geometry import Grid, Volume
 #: Working voxels per displacement step where units are mm.
 SAMPLES_PER_STEP = 2.0
 #: Working voxels are never finer than this, mm.
-FINEST_MM = 0.5
+FINEST_MM = 1.0
 
 
 @dataclasses.dataclass(frozen=True)

@@ -155,7 +155,7 @@ class Registration:
 
     def jacobian_determinant(self) -> np.ndarray:
         """Return the local change of volume at each voxel of the fixed grid, (z, y, x) float32: moving over fixed."""
-        along = sitk.GetArrayViewFromImage(self.displacement_field())
+        along = sitk.GetArrayFromImage(self.displacement_field())
         gradients = [
             np.gradient(along, size, axis=axis) if along.shape[axis] > 1 else np.zeros_like(along)
             for axis, size in zip((2, 1, 0), self.fixed_grid.spacing, strict=True)
@@ -180,7 +180,7 @@ class Registration:
 
     def displacement_statistics(self) -> dict[str, float]:
         """Return mean and 95th percentile of how far the transform moves the voxels of the fixed image, mm."""
-        length = np.linalg.norm(sitk.GetArrayViewFromImage(self.displacement_field()), axis=-1)
+        length = np.linalg.norm(sitk.GetArrayFromImage(self.displacement_field()), axis=-1)
         return {"mean_mm": float(length.mean()), "percentile_95_mm": float(np.percentile(length, 95))}
 
     def inverse_consistency(self, every: int = 4) -> np.ndarray:
@@ -194,7 +194,7 @@ class Registration:
             grid.direction,
         )
         shift = sitk.TransformToDisplacementField(there_and_back, sitk.sitkVectorFloat32, **_reference(coarse))
-        return np.linalg.norm(sitk.GetArrayViewFromImage(shift), axis=-1)
+        return np.linalg.norm(sitk.GetArrayFromImage(shift), axis=-1)
 
     def invert(self) -> "Registration":
         """Return the registration with fixed and moving exchanged."""
