@@ -47,7 +47,7 @@ def register(
         _check_overlap(here, moving.grid, matrix)
     transforms: list[sitk.Transform] = [affine_transform(matrix)]
     inverses: list[sitk.Transform] = [affine_transform(np.linalg.inv(matrix))]
-    if settings.deformable:
+    if settings.levels:
         levels = [Level(*values, settings.units) for values in settings.deformable_levels()]
         forward, backward = deformable.register(here, there, matrix, levels, settings.alpha, part(progress, 0.3, 0.98))
         transforms.append(field_transform(forward.array, forward.grid))

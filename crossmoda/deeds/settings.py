@@ -24,15 +24,17 @@ class Settings(_Settings):
     linear: str = parameter(
         "affine", "Linear registration before the deformable one", choices=("affine", "rigid", "none")
     )
-    deformable: bool = parameter(True, "Deform the moving image after the linear registration")
     initialisation: str = parameter(
         "header",
-        "Where the linear registration starts: images as their headers place them, or with their centres of mass together",
+        "Where the registration starts: as the headers place the images, or with the centres of the patients together",
         choices=("header", "centre"),
     )
     alpha: float = parameter(1.6, "Smoothness of the deformation: larger is smoother", minimum=0.01, maximum=100)
     levels: int = parameter(
-        5, "Number of deformable levels from coarse to fine; fewer are faster and coarser", minimum=1, maximum=5
+        5,
+        "Number of levels of the deformable registration, from coarse to fine; 0 registers linearly only",
+        minimum=0,
+        maximum=5,
     )
     device: str = parameter("auto", "Processor that does the work", choices=CHOICES)
     units: str = parameter(

@@ -231,9 +231,13 @@ class Registration:
             volume.write(self.warp_image(moving), folder / WARPED)
         if moving_label is not None:
             volume.write(self.warp_label_map(moving_label), folder / WARPED_LABEL)
-        grids = {"fixed": dataclasses.asdict(self.fixed_grid), "moving": dataclasses.asdict(self.moving_grid)}
-        write_json(folder / PROVENANCE, {**self.provenance, "grids": grids})
+        write_json(folder / PROVENANCE, self.content())
         return folder
+
+    def content(self) -> dict[str, Any]:
+        """Return what ``provenance.json`` holds: the provenance and both grids."""
+        grids = {"fixed": dataclasses.asdict(self.fixed_grid), "moving": dataclasses.asdict(self.moving_grid)}
+        return {**self.provenance, "grids": grids}
 
 
 def load(folder: Path | str) -> Registration:

@@ -1,0 +1,145 @@
+"""Registration of image files: what the ``crossmoda register`` command and the CLI module do."""
+
+import contextlib
+import dataclasses
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import SimpleITK as sitk
+
+from crossmoda import provenance, volume
+from crossmoda.deeds import register
+from crossmoda.deeds.settings import Settings
+from crossmoda.deeds.transform import INVERSE, PROVENANCE, TRANSFORM, WARPED, WARPED_LABEL, Registration, read_transform
+from crossmoda.errors import InputError
+from crossmoda.output import atomic
+from crossmoda.progress import Progress, part, report
+
+
+@dataclasses.dataclass(frozen=True)
+class Outputs:
+    """Where the results go; what has no path is not written."""
+
+    transform: Path | str | None = None
+    """fixed points to moving points, ITK composite (.h5)"""
+    inverse: Path | str | None = None
+    """moving points to fixed points (.h5)"""
+    warped: Path | str | None = None
+    """the moving image on the fixed grid"""
+    warped_label: Path | str | None = None
+    """the moving label map on the fixed grid"""
+    displacement_field: Path | str | None = None
+    """the transform as a displacement field on the fixed grid (.nrrd, .nii.gz)"""
+    provenance: Path | str | None = None
+    """version, parameters, inputs, seconds, statistics (.json)"""
+
+    @classmethod
+    def in_folder(cls, folder: Path | str, label: bool) -> "Outputs":
+        """Return the usual names in ``folder``, which :func:`crossmoda.deeds.load` reads again."""
+        folder = Path(folder)
+        return cls(
+            transform=folder / TRANSFORM,
+            inverse=folder / INVERSE,
+            warped=folder / WARPED,
+            warped_label=folder / WARPED_LABEL if label else None,
+            provenance=folder / PROVENANCE,
+        )
+
+
+def statistics(registration: Registration) -> dict[str, float]:
+    """Return what the doors show of a registration: displacement in mm, folded voxels in percent."""
+    displacement = registration.displacement_statistics()
+    return {
+        "mean_displacement_mm": round(displacement["mean_mm"], 3),
+        "percentile_95_displacement_mm": round(displacement["percentile_95_mm"], 3),
+        "folding_percent": round(registration.jacobian_statistics()["folding_percent"], 4),
+    }
+
+
+def register_files(
+    fixed: Path | str,
+    moving: Path | str,
+    outputs: Outputs | Path | str,
+    *,
+    moving_label: Path | str | None = None,
+    fixed_mask: Path | str | None = None,
+    moving_mask: Path | str | None = None,
+    initial: Path | str | None = None,
+    settings: Settings | None = None,
+    progress: Progress | None = None,
+) -> Registration:
+    """Register the image file ``moving`` to the image file ``fixed`` and write the results.
+
+    Either all outputs appear, complete, or none.
+
+    Args:
+        fixed: the target image.
+        moving: the atlas image.
+        outputs: where the results go; a folder for all of them under their usual names.
+        moving_label: a label map on the moving image's grid.
+        fixed_mask: what counts in the fixed image, on its grid.
+        moving_mask: what counts in the moving image, on its grid.
+        initial: a linear transform from fixed to moving points, an ITK transform file.
+        settings: the parameters; the defaults if not given.
+        progress: told what is done; may raise :class:`crossmoda.errors.Cancelled`.
+
+    Returns:
+        The registration; its provenance holds the statistics.
+
+    Raises:
+        InputError: a file cannot be used, or an output cannot be written.
+
+    """
+    settings = settings or Settings()
+    if not isinstance(outputs, Outputs):
+        outputs = Outputs.in_folder(outputs, label=moving_label is not None)
+    if outputs.warped_label is not None and moving_label is None:
+        raise InputError("A warped label map is asked for, but no moving label map is given; give one or leave it out.")
+    report(progress, 0.0, "reading the images")
+    fixed_volume, moving_volume = volume.read(fixed), volume.read(moving)
+    label = None if moving_label is None else volume.read_label_map(moving_label)
+    if label is not None and not label.grid.same_as(moving_volume.grid):
+        raise InputError(
+            f"The moving label map {moving_label} lies on another grid than the moving image {moving}; "
+            "resample it onto the image's grid."
+        )
+    masks = [None if path is None else volume.read_label_map(path) for path in (fixed_mask, moving_mask)]
+    start = None if initial is None else read_transform(initial)
+    inputs = {"fixed": fixed, "moving": moving, "moving_label": moving_label, "fixed_mask": fixed_mask}
+    inputs |= {"moving_mask": moving_mask, "initial": initial}
+    given = {role: path for role, path in inputs.items() if path is not None}
+    record = provenance.Record("register", settings, given)
+    result = register(fixed_volume, moving_volume, settings, *masks, start, part(progress, 0.05, 0.85))
+    record.content["device"] = result.provenance["device"]
+    report(progress, 0.86, "writing the results")
+    finished = dataclasses.replace(result, provenance=record.finish(**statistics(result)))
+    _write(finished, outputs, moving_volume, label)
+    report(progress, 1.0, "done")
+    return finished
+
+
+def _write(registration: Registration, outputs: Outputs, moving: volume.Volume, label: volume.Volume | None) -> None:
+    """Write all outputs under temporary names, then give each its own."""
+    writers: list[tuple[Path | str | None, Callable[[Path], Any]]] = [
+        (outputs.provenance, lambda path: path.write_text(_json(registration), encoding="utf-8")),
+        (outputs.transform, lambda path: sitk.WriteTransform(registration.transform, str(path))),
+        (outputs.inverse, lambda path: sitk.WriteTransform(registration.inverse_transform, str(path))),
+        (outputs.warped, lambda path: volume.write(registration.warp_image(moving), path)),
+        (outputs.displacement_field, registration.write_displacement_field),
+    ]
+    if label is not None:
+        writers.append((outputs.warped_label, lambda path: volume.write(registration.warp_label_map(label), path)))
+    with contextlib.ExitStack() as stack:  # the stack unwinds backwards: the provenance comes last
+        for path, write in writers:
+            if path is not None:
+                temporary = stack.enter_context(atomic(path))
+                try:
+                    write(temporary)
+                except RuntimeError as cause:
+                    raise InputError(f"Cannot write {path}: choose another folder or file type.") from cause
+
+
+def _json(registration: Registration) -> str:
+    return json.dumps(registration.content(), indent=2, ensure_ascii=False) + "\n"

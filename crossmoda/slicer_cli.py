@@ -1,0 +1,64 @@
+"""What the Slicer CLI modules share: progress as Slicer reads it, errors as Slicer shows them.
+
+Slicer starts a CLI module as a process, reads progress tags from its standard output, takes anything on its standard
+error as an error, and kills it without notice when the user cancels. Nothing here imports Slicer: the modules run from
+a shell as well.
+"""
+
+import sys
+import time
+import traceback
+import warnings
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NoReturn
+from xml.sax.saxutils import escape
+
+from crossmoda.errors import Cancelled, InputError
+from crossmoda.output import write_text
+from crossmoda.progress import Progress
+
+#: Exit codes: a bug, bad input, interrupted by the user.
+BUG, BAD_INPUT, INTERRUPTED = 1, 2, 130
+
+
+def _say(text: str) -> None:
+    print(text, flush=True)  # a pipe is buffered by the block: unflushed tags arrive at the end
+
+
+def progress_tags(fraction: float, message: str) -> None:
+    """Report progress to Slicer; a :data:`crossmoda.progress.Progress`."""
+    _say(f"<filter-progress>{fraction:.4f}</filter-progress><filter-comment>{escape(message)}</filter-comment>")
+
+
+def write_return_parameters(path: Path | str | None, values: Mapping[str, Any]) -> None:
+    """Write simple output parameters where Slicer asked for them (``--returnparameterfile``), if it did."""
+    if path:
+        write_text(path, "".join(f"{name} = {value}\n" for name, value in values.items()))
+
+
+def run(name: str, work: Callable[[Progress], None]) -> NoReturn:
+    """Do the work of a CLI module and exit: 0, or after one sentence on standard error with a code above 0.
+
+    Warnings go to standard output; so does the traceback of a bug, which Slicer keeps in the module's log.
+    """
+    warnings.showwarning = lambda message, category, *_: _say(f"{category.__name__}: {message}")
+    start = time.perf_counter()
+    _say(f"<filter-start><filter-name>{name}</filter-name><filter-comment>{name}</filter-comment></filter-start>")
+    try:
+        work(progress_tags)
+    except InputError as error:
+        _fail(str(error), BAD_INPUT)
+    except (Cancelled, KeyboardInterrupt):
+        _fail("Cancelled; nothing was written.", INTERRUPTED)
+    except Exception as error:
+        _say(traceback.format_exc())
+        _fail(f"Unexpected error: {error} ({type(error).__name__}); the traceback is in the output.", BUG)
+    seconds = time.perf_counter() - start
+    _say(f"<filter-end><filter-name>{name}</filter-name><filter-time>{seconds:.2f}</filter-time></filter-end>")
+    sys.exit(0)
+
+
+def _fail(sentence: str, code: int) -> NoReturn:
+    print(sentence, file=sys.stderr, flush=True)
+    sys.exit(code)
