@@ -170,7 +170,7 @@ def staple(
         statements.use_prior(settings.prior, settings.prior_smoothing, settings.smoothness)
         confusion, changes = _iterate(statements, confusion, settings, progress)
     report(progress, 1.0, "STAPLE done")
-    return _assemble(statements, maps, confusion, changes, settings)
+    return _assemble(statements, confusion, changes, settings)
 
 
 def _iterate(
@@ -244,12 +244,10 @@ def _good_rater(label_count: int) -> np.ndarray:
     )
 
 
-def _assemble(
-    statements: Statements, maps: list[np.ndarray], confusion: np.ndarray, changes: list[float], settings: Settings
-) -> Fusion:
+def _assemble(statements: Statements, confusion: np.ndarray, changes: list[float], settings: Settings) -> Fusion:
     """Put the estimates of the region and the consensus around it together."""
     values, shape = statements.values, statements.shape
-    label_map = maps[0].copy()
+    label_map = statements.consensus.copy()
     posterior = np.zeros((len(values), *shape), np.float32)
     for index, value in enumerate(values):
         posterior[index][label_map == value] = 1.0
@@ -269,7 +267,7 @@ def _assemble(
     converged = not statements.count or changes[-1] <= settings.tolerance
     if not converged:
         notes.append(f"STAPLE had not converged after {len(changes)} iterations (last change {changes[-1]:.2g}).")
-    if len(maps) == 1:
+    if statements.rater_count == 1:
         notes.append("Only one label map: the fusion is that label map.")
     performance = _performance(statements, confusion)
     return Fusion(
@@ -289,7 +287,7 @@ def _performance(statements: Statements, confusion: np.ndarray) -> tuple[Perform
     """Derive sensitivity and specificity from the confusion matrices and the fused label frequencies."""
     values = statements.values
     if not statements.count:
-        present = [1.0 if count else float("nan") for count in statements.agreed]
+        present = [1.0 if (statements.consensus == value).any() else float("nan") for value in values]
         perfect = dict(zip(values, present, strict=True))
         return tuple(
             Performance(perfect, dict.fromkeys(values, 1.0), np.eye(len(values))) for _ in range(len(confusion))

@@ -12,6 +12,8 @@ from scipy import ndimage
 
 #: The smallest probability that enters a logarithm.
 FLOOR = 1e-6
+#: Parts of the region with fewer voxels are no site of a structure.
+_SPECKLE = 30
 
 
 class Statements:
@@ -37,16 +39,20 @@ class Statements:
         """
         self.values, self.trust, self.shape = values, trust, maps[0].shape
         self.label_count, self.rater_count = len(values), len(maps)
-        self.box, self.region = _region(maps, margin)
+        trusted = [rater for rater, weight in enumerate(trust) if weight > 0]
+        #: (z, y, x) uint8: what all say who name one label there; background where nobody does
+        self.consensus, differs = _compare([maps[rater] for rater in trusted], [missing[rater] for rater in trusted])
+        self.box, self.region = _region(differs, margin)
         index_of = np.zeros(256, np.uint8)
         index_of[list(values)] = np.arange(len(values))
-        self._consensus = index_of[maps[0][self.box]]
+        self._agreed_index = index_of[self.consensus[self.box]]
         voxels = np.flatnonzero(self.region)
         self.count = len(voxels)
-        #: voxels of each label outside the region, where all agree
-        self.agreed = np.array([np.count_nonzero(maps[0] == value) for value in values]) - np.bincount(
-            self._consensus[self.region], minlength=len(values)
-        )
+        sites, self.site_count = _sites(self.region, self._agreed_index)
+        outside = ~self.region
+        #: (site, label): voxels at each site outside the region, where all agree
+        self.agreed = np.zeros((self.site_count, len(values)))
+        np.add.at(self.agreed, (sites[outside], self._agreed_index[outside]), 1)
         said = np.empty((len(maps), self.count), np.uint8)
         for rater, (label_map, gaps) in enumerate(zip(maps, missing, strict=True)):
             said[rater] = 1 << index_of[label_map[self.box].ravel()[voxels]]
@@ -54,25 +60,29 @@ class Statements:
                 here = np.broadcast_to(np.asarray(gaps, np.uint8), self.shape)[self.box].ravel()[voxels]
                 said[rater] |= np.where(said[rater] == 1, here, 0).astype(np.uint8)
                 said[rater][(here & 1) != 0] = (1 << len(values)) - 1
-        patterns, self.pattern_of = _group(said)
+        patterns, self.pattern_of = _group(np.concatenate([sites[self.region][None], said]))
+        #: which site (connected part of the region) each pattern is at
+        self.site_of, patterns = patterns[:, 0].astype(int), patterns[:, 1:]
         self.sizes = np.bincount(self.pattern_of, minlength=len(patterns)).astype(np.float32)
         sets, codes = np.unique(patterns, return_inverse=True)
         #: (set, label): which labels each statement that occurs allows
         self.allows = ((sets[:, None] >> np.arange(len(values))) & 1).astype(np.float32)
         #: which statements name one label
         self.single = self.allows.sum(axis=1) == 1
+        #: (set, label): whether a statement decides about a label: names it or excludes it
+        self.decides = 1.0 - self.allows * ~self.single[:, None]
         columns = np.arange(len(maps)) * len(sets) + codes.reshape(patterns.shape)
         self._one_hot = np.zeros((len(patterns), len(maps) * len(sets)), np.float32)
         np.put_along_axis(self._one_hot, columns, 1.0, axis=1)
         #: (pattern, label): how often each label is named, among the raters that have a say about it
         self.frequency = self._frequencies()
-        self.volume_bias = np.zeros(len(values), np.float32)
+        self.volume_bias = np.zeros((self.site_count, len(values)), np.float32)
 
     def _frequencies(self) -> np.ndarray:
         named = self.single[:, None] * self.allows
         votes = self._sum_over_raters(np.repeat(named[None], self.rater_count, axis=0))
-        says = 1.0 - self.allows + named  # who has a say about each label
-        votes[:, 1:] /= np.maximum(self._sum_over_raters(np.repeat(says[None], self.rater_count, axis=0))[:, 1:], FLOOR)
+        voters = self._sum_over_raters(np.repeat(self.decides[None], self.rater_count, axis=0))
+        votes[:, 1:] /= np.maximum(voters[:, 1:], FLOOR)
         votes[:, 0] = np.maximum(1.0 - votes[:, 1:].sum(axis=1), 0.0)
         return votes / np.maximum(votes.sum(axis=1, keepdims=True), FLOOR)
 
@@ -97,7 +107,7 @@ class Statements:
 
     def _in_box(self, rows: np.ndarray) -> np.ndarray:
         """Put values (voxel of the region, label) on the box (label, z, y, x); the consensus fills the rest."""
-        full = np.stack([(self._consensus == label).astype(np.float32) for label in range(self.label_count)])
+        full = np.stack([(self._agreed_index == label).astype(np.float32) for label in range(self.label_count)])
         full[:, self.region] = rows.T
         return full
 
@@ -121,25 +131,29 @@ class Statements:
     def update_posterior(self, confusion: np.ndarray) -> None:
         """E step: the probability of each label, given the confusion matrices (rater, said, true)."""
         log_likelihood = self._sum_over_raters(np.log(np.maximum(self.likelihood(confusion), FLOOR)))
-        logits = (log_likelihood[self.pattern_of] if self.by_voxel else log_likelihood) + (
-            self._log_prior + self.volume_bias
-        )
+        log_likelihood += self.volume_bias[self.site_of]
+        logits = (log_likelihood[self.pattern_of] if self.by_voxel else log_likelihood) + self._log_prior
         if self.smoothness > 0:
             logits = logits + self.smoothness * self._neighbours()
         logits -= logits.max(axis=1, keepdims=True)
         np.exp(logits, out=logits)
         self.posterior = logits / logits.sum(axis=1, keepdims=True)
 
-    def mass(self) -> np.ndarray:
-        """Sum the posterior over the voxels of each pattern: (pattern, label)."""
+    def _over_voxels(self, rows: np.ndarray) -> np.ndarray:
+        """Sum what :attr:`posterior` has rows of over the voxels of each pattern: (pattern, label)."""
         if not self.by_voxel:
-            return self.posterior * self.sizes[:, None]
-        columns = [np.bincount(self.pattern_of, column, len(self.sizes)) for column in self.posterior.T]
+            return rows * self.sizes[:, None]
+        columns = [np.bincount(self.pattern_of, column, len(self.sizes)) for column in rows.T]
         return np.stack(columns, axis=1).astype(np.float32)
 
-    def counts(self) -> np.ndarray:
+    def mass(self) -> np.ndarray:
+        """Return how many voxels of each label each pattern has: (pattern, label)."""
+        return self._over_voxels(self.posterior)
+
+    def counts(self, mass: np.ndarray | None = None, patterns: np.ndarray | slice = slice(None)) -> np.ndarray:
         """Return how often each rater makes each statement where each label is true: (rater, set, true)."""
-        return (self._one_hot.T @ self.mass()).reshape(self.rater_count, -1, self.label_count)
+        mass = self.mass() if mass is None else mass
+        return (self._one_hot[patterns].T @ mass[patterns]).reshape(self.rater_count, -1, self.label_count)
 
     def estimate_confusion(self, confusion: np.ndarray, belief: np.ndarray) -> np.ndarray:
         """M step: confusion matrices (rater, said, true) from the posterior.
@@ -155,31 +169,53 @@ class Statements:
         """Shift the prior of structures whose fused volume leaves the middle half of the raters' volumes.
 
         Misplaced copies of a small structure look to EM like insensitive, perfectly specific raters of a large one; the
-        copies' volumes tell otherwise. Each rater is compared where it has a say. Returns how far (log ratio) the worst
-        structure was outside.
+        copies' volumes tell otherwise. Each site (the left and the right cochlea) is balanced on its own, and with the
+        raters that have a say there. Returns how far (log ratio) the worst structure was outside.
         """
-        outside = np.zeros(self.label_count)
-        sizes = 1.0 if self.by_voxel else self.sizes[:, None]
-        slopes = (sizes * self.posterior * (1 - self.posterior)).sum(axis=0)  # d volume / d bias
-        counts = self.counts()
-        for label in range(1, self.label_count):
-            says = self.single & (self.allows[:, label] == 1)
-            drawn = counts[:, says].sum(axis=(1, 2)) + self.agreed[label]
-            fused = counts[:, self.single, label].sum(axis=1) + self.agreed[label]
-            speaks = (fused > 0.5) & (drawn > 0) & (self.trust > 0)
-            if speaks.any():
-                low, high = np.quantile(drawn[speaks] / fused[speaks], (0.25, 0.75))
-                outside[label] = np.log(low if low > 1 else high if high < 1 else 1.0)
-                step = outside[label] * fused.max() / max(slopes[label], 1.0)  # Newton's
-                self.volume_bias[label] += np.clip(step, -2.0, 2.0)
-        return float(np.abs(outside).max())
+        mass = self.mass()
+        slopes = self._over_voxels(self.posterior * (1 - self.posterior))  # d volume / d bias
+        worst = 0.0
+        for site in range(self.site_count):
+            here = np.flatnonzero(self.site_of == site)
+            counts = self.counts(mass, here)
+            for label in range(1, self.label_count):
+                names = self.single & (self.allows[:, label] == 1)
+                drawn = counts[:, names].sum(axis=(1, 2)) + self.agreed[site, label]
+                fused = counts[:, :, label] @ self.decides[:, label] + self.agreed[site, label]
+                say = counts.sum(axis=2) @ self.decides[:, label] / max(self.sizes[here].sum(), 1)
+                speaks = (say > 0.5) & (self.trust > 0)
+                if not speaks.any() or fused.max() < 0.5:
+                    continue
+                ratio = (drawn[speaks] + 0.5) / (fused[speaks] + 0.5)
+                low, high = np.quantile(ratio, (0.25, 0.75))
+                outside = np.log(low if low > 1 else high if high < 1 else 1.0)
+                step = outside * fused.max() / max(slopes[here, label].sum(), 1.0)  # Newton's
+                self.volume_bias[site, label] += np.clip(step, -2.0, 2.0)
+                worst = max(worst, abs(outside))
+        return worst
 
 
-def _region(maps: Sequence[np.ndarray], margin: int) -> tuple[tuple[slice, ...], np.ndarray]:
+def _compare(maps: Sequence[np.ndarray], missing: Sequence[np.ndarray | int]) -> tuple[np.ndarray, np.ndarray]:
+    """Return the lowest label that is named at each voxel, and where raters name different labels.
+
+    A rater names a label where its statement allows no other.
+    """
+    low, high = np.full(maps[0].shape, 255, np.uint8), np.zeros(maps[0].shape, np.uint8)
+    for label_map, gaps in zip(maps, missing, strict=True):
+        if np.any(gaps):
+            bits = np.asarray(gaps, np.uint8)
+            unsaid = ((bits & 1) != 0) | ((label_map == 0) & (bits != 0))
+            np.minimum(low, np.where(unsaid, 255, label_map).astype(np.uint8), out=low)
+            np.maximum(high, np.where(unsaid, 0, label_map).astype(np.uint8), out=high)
+        else:
+            np.minimum(low, label_map, out=low)
+            np.maximum(high, label_map, out=high)
+    differs = low < high
+    return np.where(low == 255, 0, low).astype(np.uint8), differs
+
+
+def _region(differs: np.ndarray, margin: int) -> tuple[tuple[slice, ...], np.ndarray]:
     """Return the box around what is estimated and, inside it, where raters disagree or come within the margin."""
-    differs = np.zeros(maps[0].shape, bool)
-    for other in maps[1:]:
-        differs |= other != maps[0]
     found = ndimage.find_objects(differs.view(np.uint8))
     if not found:
         return tuple(slice(0, 1) for _ in differs.shape), np.zeros(tuple(1 for _ in differs.shape), bool)
@@ -192,6 +228,21 @@ def _region(maps: Sequence[np.ndarray], margin: int) -> tuple[tuple[slice, ...],
     for axis, length in enumerate(region.shape):
         region = ndimage.maximum_filter1d(region, 2 * min(margin, length) + 1, axis=axis, mode="constant")
     return box, region.astype(bool)
+
+
+def _sites(region: np.ndarray, agreed: np.ndarray) -> tuple[np.ndarray, int]:
+    """Return the connected parts of what is labelled by anyone, numbered from 0, as uint8, and their number.
+
+    Small parts (speckle) and what is beyond 255 parts are together part 0.
+    """
+    parts, count = ndimage.label(region | (agreed > 0))
+    sizes = np.bincount(parts.ravel(), minlength=count + 1)
+    sizes[0] = 0
+    large = np.argsort(-sizes, kind="stable")[:254]
+    large = np.sort(large[sizes[large] > _SPECKLE])
+    number = np.zeros(count + 1, np.uint8)
+    number[large] = np.arange(1, len(large) + 1)
+    return number[parts], len(large) + 1
 
 
 def _group(said: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
