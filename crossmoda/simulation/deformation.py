@@ -40,7 +40,7 @@ class MassEffect:
         # The posterior face of the petrous bone runs through (8, 12) and (40, 42) mm on either side (x lateral, y backward).
         side = np.sign(self.centre[0])
         behind = -0.684 * (side * points[..., 0] - 8) + 0.729 * (points[..., 1] - 12)
-        soft = 1 / (1 + np.exp(-(behind - 3.0) / 3.0))
+        soft = 1 / (1 + np.exp(-(behind - 3.0) / 4.0))
         return points + away * (self.strength * fade * soft)[..., None]
 
     def pull(self, points: np.ndarray) -> np.ndarray:
@@ -149,14 +149,22 @@ def rigid_matrix(rng: np.random.Generator, rotation_deg: float, translation_mm: 
     return matrix
 
 
-def with_mass_effect(deformation: Deformation, mass: MassEffect) -> Deformation:
-    """Return the deformation of a head in which a tumour has pushed the tissue away (``mass`` in the canonical frame)."""
-    if mass.strength <= 0:
-        return deformation
+def with_mass_effect(
+    deformation: Deformation, mass: MassEffect, *, smallest_jacobian: float = 0.12
+) -> tuple[Deformation, MassEffect]:
+    """Return the deformation of a head in which a tumour has pushed the tissue away, and the push it took.
+
+    The push (``mass``, in the canonical frame) is weakened until the Jacobian determinant stays above its bound.
+    """
     axes = [LOWEST[axis] + STEP_MM * np.arange(_SIZE[axis]) for axis in range(3)]
     z, y, x = np.meshgrid(axes[2], axes[1], axes[0], indexing="ij")
-    nodes = np.stack([x, y, z], axis=-1)
-    grown = nodes + deformation.field
-    near = np.sum((grown - mass.centre) ** 2, axis=-1) < (5 * mass.radius_mm) ** 2
-    grown[near] = mass.pull(grown[near])
-    return Deformation(deformation.affine, np.ascontiguousarray(grown - nodes, dtype=np.float32))
+    nodes = np.stack([x, y, z], axis=-1).astype(np.float32)
+    while mass.strength > 0.05:
+        grown = nodes + deformation.field
+        near = np.sum((grown - mass.centre) ** 2, axis=-1) < (5 * mass.radius_mm) ** 2
+        grown[near] = mass.pull(grown[near])
+        field = np.ascontiguousarray(grown - nodes, dtype=np.float32)
+        if jacobian_determinant(field).min() >= smallest_jacobian:
+            return Deformation(deformation.affine, field), mass
+        mass = dataclasses.replace(mass, strength=0.8 * mass.strength)
+    return deformation, dataclasses.replace(mass, strength=0.0)

@@ -79,23 +79,37 @@ def skin_distance(u, y, z):
 
 
 @jit
+def petrous_plane(u, y, z):
+    """Return how far behind the posterior face of the petrous bone a point lies."""
+    return -0.684 * (u - 8) + 0.729 * (y - 12) - 0.10 * (z + 42)
+
+
+@jit
+def tentorium(u, y, z):
+    """Return the height of the tentorium above a point: it hangs from the petrous ridge up to the notch."""
+    slope = 0.75 * petrous_plane(u, y, -32.0)
+    dome = 30.0 * (1 - min(u / 62.0, 1.0) ** 1.6) - 14.0 * min(max(y - 52.0, 0.0) / 46.0, 1.0)
+    return -31.5 + _join(slope, dome, 10.0) - z
+
+
+@jit
 def cavity_distance(u, y, z):
     """Return the signed distances to the upper and to the posterior intracranial cavity."""
     ahead = 1 / (1 + np.exp((y + 24) / 4))
     floor = -32.5 + 7.5 * ahead
     upper = _cut(_ellipsoid(u, y, z, 0.0, 14.0, 4.0, 67.0, 87.5, 78.0), floor - z, 6.0)
-    upper = _join(upper, _ellipsoid(u, y, z, 39.5, -4.0, -32.0, 22.0, 24.0, 22.0), 6.0)
-    behind = -0.684 * (u - 8) + 0.729 * (y - 12) - 0.10 * (z + 42)
+    upper = _join(upper, _capsule(u, y, z, 35.0, -11.0, -33.0, 44.0, 3.0, -33.0, 17.0, 17.0), 6.0)
+    behind = petrous_plane(u, y, z) + 1.2 * max(z + 34.0, 0.0)
     clivus = 0.91 * (y - 9.0 + 0.46 * (z + 42))
     lower = _ellipsoid(u, y, z, 0.0, 52.0, -40.0, 62.0, 45.0, 38.0)
     lower = _join(lower, _capsule(u, y, z, 0.0, 38.0, -60.0, 0.0, 46.0, -130.0, 15.0, 12.0), 10.0)
-    lower = _cut(lower, -behind, 7.0)
+    lower = _cut(lower, -behind, 11.0)
     lower = _cut(lower, -clivus, 5.0)
     return upper, lower
 
 
 @jit
-def _bone(x, u, y, z, step, tissue, cavity, skin, rough):
+def _bone(u, y, z, step, tissue, cavity, skin, rough):
     """Lay skull and skull base; returns the voxel."""
     a, b, f = tissue
     petrous = _capsule(u, y, z, 14.0, 13.0, -46.0, 52.0, 38.0, -43.0, 9.5, 13.0)
@@ -116,7 +130,9 @@ def _bone(x, u, y, z, step, tissue, cavity, skin, rough):
     # Marrow: the diploe, the clivus and the petrous apex; dense bone round the labyrinth; cells in the mastoid.
     inner = max(solid + 1.5, 1.6 - cavity)
     labyrinth = _ellipsoid(u, y, z, 39.0, 26.0, -42.0, 14.0, 12.0, 13.0)
-    a, b, f = lay(a, b, f, MARROW, max(inner, -labyrinth), step)
+    # Laterally the pyramid is dense: only its apex holds marrow.
+    dense = 26.0 + 2.5 * rough - u if base < 2.0 and z > -62 else 9.0
+    a, b, f = lay(a, b, f, MARROW, max(max(inner, -labyrinth), -dense), step)
     cells = _join(
         _ellipsoid(u, y, z, 56.0, 40.0, -50.0, 11.0, 14.0, 19.0),
         _capsule(u, y, z, 47.0, 25.0, -34.0, 54.0, 40.0, -46.0, 4.0, 8.0),
@@ -126,7 +142,7 @@ def _bone(x, u, y, z, step, tissue, cavity, skin, rough):
 
 
 @jit
-def _cerebrum(u, y, z, x, step, tissue, hull, fold, fx, fy, fz, scale):
+def _cerebrum(step, tissue, hull, rough, fold, fx, fy, fz, scale):
     """Lay the folded cortex and the white matter within ``hull``."""
     a, b, f = tissue
     if hull > step:
@@ -140,7 +156,7 @@ def _cerebrum(u, y, z, x, step, tissue, hull, fold, fx, fy, fz, scale):
         gy = trilinear(fold, fx, fy + h * scale, fz) - n
         gz = trilinear(fold, fx, fy, fz + h * scale) - n
         away = abs(n) / ((gx * gx + gy * gy + gz * gz) ** 0.5 + 0.03) * h
-        slab = max(away - 0.65, 0.7 * (depth - 17.0 - 3.0 * n))
+        slab = max(away - 0.55 - 0.25 * rough, 0.7 * (depth - 16.0 - 4.0 * rough))
     pia = min(depth, slab)
     a, b, f = lay(a, b, f, GREY, -pia, step)
     return lay(a, b, f, WHITE, 2.6 - pia, step)
@@ -156,11 +172,13 @@ def _cerebellum(u, y, z, step, tissue, hull, rough):
     radius = ((y - 43) ** 2 + (z + 38) ** 2 + (0.55 * u) ** 2) ** 0.5
     angle = np.arctan2(z + 38 + 0.10 * u, y - 43)
     period = 3.4
-    phase = angle * 33.0 / period + 0.55 * rough
+    turn = np.arctan2(y - 46, u + 6)  # the fissures fan out to the side as well
+    phase = (33.0 * angle + 22.0 * turn) / period + 0.55 * rough
     whole = np.floor(phase + 0.5)
     away = abs(phase - whole) * period * min(max(radius / 33.0, 0.35), 1.3)
-    deep = 15.0 if whole % 4 == 0 else 5.5
-    fissure = max(away - (0.42 if whole % 4 == 0 else 0.22), 0.8 * (depth - deep))
+    deep = 18.0 if whole % 4 == 0 else 9.0
+    fissure = max(away - (0.40 if whole % 4 == 0 else 0.20) * (1 + 0.5 * rough), 0.8 * (depth - deep))
+    fissure = max(fissure, 0.6 * (21.0 - radius))  # the folia end before they run together
     pia = min(depth, fissure)
     a, b, f = lay(a, b, f, FOLIA, -pia, step)
     core = _ellipsoid(u, y, z, 19.0, 58.0, -42.0, 17.0, 15.0, 11.0)
@@ -169,12 +187,12 @@ def _cerebellum(u, y, z, step, tissue, hull, rough):
 
 @jit
 def _brainstem(u, y, z):
-    d = _ellipsoid(u, y, z, 0.0, 28.5, -37.5, 17.5, 14.5, 15.5)
+    d = _ellipsoid(u, y, z, 0.0, 29.5, -37.0, 16.0, 13.8, 14.0)
     d = _join(d, _capsule(u, y, z, 0.0, 34.0, -50.0, 0.0, 43.5, -82.0, 9.5, 7.0), 8.0)
     d = _join(d, _capsule(u, y, z, 0.0, 43.5, -82.0, 0.0, 47.0, -130.0, 7.0, 6.0), 5.0)
     d = _join(d, _ellipsoid(u, y, z, 8.0, 19.0, -15.0, 9.0, 9.0, 14.0), 6.0)
     d = _join(d, _ellipsoid(u, y, z, 0.0, 27.0, -14.0, 13.0, 10.0, 10.0), 5.0)
-    return _join(d, _capsule(u, y, z, 13.0, 32.0, -40.0, 24.0, 52.0, -42.0, 9.5, 9.0), 7.0)
+    return _join(d, _capsule(u, y, z, 9.0, 34.0, -40.0, 22.0, 55.0, -42.0, 9.0, 9.0), 5.0)
 
 
 @jit
@@ -203,22 +221,20 @@ def _anatomy(origin, step, sign, fold, rough, noise_origin, noise_step, first, s
                     if z < -12 or cavity < 11:
                         v = lay(v[0], v[1], v[2], MUSCLE, flesh if z < -5 else 3.0, step)
                 if cavity > -step:
-                    v = _bone(x, u, y, z, step, v, cavity, skin, grain)
+                    v = _bone(u, y, z, step, v, cavity, skin, grain)
                 if cavity > step:
                     first[k, j, i], second[k, j, i], fraction[k, j, i] = v
                     continue
                 v = lay(v[0], v[1], v[2], DURA, cavity, step)
                 v = lay(v[0], v[1], v[2], CSF, cavity + 0.7, step)
-                tent = -32.0 + 31.0 * max(0.0, 1 - u / 60.0) - z
-                over = min(tent, lower + 2.0)  # positive under the tentorium and behind the petrous bone
-                under = tent if lower < 3.0 else -lower
+                tent = tentorium(u, y, z)
                 # cerebrum: 2 mm of fluid under the dura, the midline fissure, the Sylvian fissure, the basal cisterns
                 hull = max(upper + 2.0 + 0.5 * grain, 1.3 + (tent if lower < 4.0 else -9.0))
                 hull = _cut(hull, 1.1 - u, 1.5)
                 hull = _cut(hull, -_ellipsoid(u, y, z, 0.0, 8.0, -20.0, 15.0, 13.0, 13.0), 3.0)
                 hull = _cut(hull, -_ellipsoid(u, y, z, 0.0, 27.0, -12.0, 21.0, 18.0, 14.0), 3.0)
                 hull = _cut(hull, -_capsule(u, y, z, 24.0, -18.0, -22.0, 62.0, -8.0, -8.0, 1.6, 1.8), 2.0)
-                v = _cerebrum(u, y, z, x, step, v, hull, fold, fx, fy, fz, scale)
+                v = _cerebrum(step, v, hull, grain, fold, fx, fy, fz, scale)
                 if lower < 4 and y > 15:
                     v = lay(
                         v[0],
@@ -237,15 +253,16 @@ def _anatomy(origin, step, sign, fold, rough, noise_origin, noise_step, first, s
                         max(max(u - 0.5, -tent + 1.0 if tent > 0 else 0.0), -z - 60.0) if tent < 0 else 5.0,
                         step,
                     )
-                # cerebellum: hemispheres and vermis, a hand's breadth of fluid behind the petrous bone
+                # cerebellum: what lies under the tentorium behind the cistern
                 if tent > -2 and lower < step:
-                    half = _ellipsoid(u, y, z, 27.0, 65.0, -44.0, 31.5, 29.5, 25.5)
-                    mid = _ellipsoid(u, y, z, 0.0, 68.0, -36.0, 12.0, 23.0, 27.0)
-                    cerebellum = _join(half, mid, 5.0)
-                    cerebellum = _join(cerebellum, _ellipsoid(u, y, z, 27.0, 37.5, -38.5, 5.0, 4.2, 3.2), 2.5)
-                    cerebellum = max(max(cerebellum, lower + 2.2 + 0.4 * grain), 1.6 - tent)
-                    cerebellum = _cut(cerebellum, -_ellipsoid(u, y, z, 0.0, 96.0, -50.0, 4.0, 16.0, 22.0), 4.0)
-                    cerebellum = _cut(cerebellum, -_ellipsoid(u, y, z, 0.0, 62.0, -70.0, 9.0, 12.0, 9.0), 4.0)
+                    front = 37.5 + 0.45 * max(0.0, -47.0 - z) + 0.10 * max(u - 30.0, 0.0) - y
+                    cerebellum = _cut(lower + 2.4 + 0.5 * grain, front, 9.0)
+                    cerebellum = _join(cerebellum, _ellipsoid(u, y, z, 31.0, 36.5, -40.5, 4.5, 4.0, 3.0), 2.0)
+                    cerebellum = max(max(cerebellum, lower + 1.8), 1.7 - tent)
+                    cerebellum = _cut(cerebellum, _ellipsoid(u, y, z, 22.0, 63.0, -37.0, 43.0, 42.0, 32.0), 4.0)
+                    cerebellum = _cut(cerebellum, -_ellipsoid(u, y, z, 0.0, 97.0, -52.0, 4.0, 15.0, 22.0), 4.0)
+                    cerebellum = _cut(cerebellum, -_ellipsoid(u, y, z, 0.0, 60.0, -70.0, 8.0, 12.0, 8.0), 4.0)
+                    cerebellum = _cut(cerebellum, -_ellipsoid(u, y, z, 0.0, 40.0, -62.0, 15.0, 10.0, 16.0), 5.0)
                     v = _cerebellum(u, y, z, step, v, cerebellum, grain)
                 stem = max(_brainstem(u, y, z), lower + 1.6 if z < -30 else -9.0)
                 v = lay(v[0], v[1], v[2], STEM, stem, step)

@@ -83,8 +83,8 @@ def draw_lesion(rng: np.random.Generator, volume_mm3: float) -> Lesion:
         return -smooth_maximum(-ball, -stem, 2.0)
 
     shift = _level(raw, centre, radius, volume_mm3)
-    strength = float(np.clip((radius - 4.0) / 6.0, 0, 1)) * rng.uniform(0.7, 0.95)
-    mass = MassEffect(centre, max(1.05 * radius, 5.0), strength)
+    strength = float(np.clip((radius - 3.0) / 4.0, 0, 1)) * rng.uniform(1.1, 1.4)
+    mass = MassEffect(centre, max(0.8 * radius, 4.0), strength)
     return Lesion(
         lambda points: raw(points) - shift, centre, radius, mass, _draw_cysts(rng, centre, radius, volume_mm3)
     )

@@ -29,7 +29,10 @@ PAIRED_VESSELS = [
     (T.ARTERY, [(1, 6.5, -24, 0.9), (11, 12, -22, 0.8), (20, 26, -22, 0.7), (14, 42, -16, 0.6)]),  # superior cerebellar
     (T.ARTERY, VERTEBRAL),
     (T.VENOUS_SINUS, LATERAL_SINUS),
-    (T.VENOUS_SINUS, [(10, 4, -40, 1.4), (20, 14, -36, 1.2), (40, 31, -31.5, 1.2), (56, 50, -30, 1.4)]),  # superior petrosal
+    (
+        T.VENOUS_SINUS,
+        [(10, 4, -40, 1.4), (20, 14, -36, 1.2), (40, 31, -31.5, 1.2), (56, 50, -30, 1.4)],
+    ),  # superior petrosal
     (T.VENOUS_SINUS, [(12, 6, -42, 1.2), (16, 16, -52, 1.3), (26, 24, -58, 1.6)]),  # inferior petrosal
 ]
 #: Blood vessels on the midline.
@@ -120,7 +123,14 @@ def _paint_ventricles(brush: _Brush) -> None:
     """Paint Meckel's cave, the lateral ventricle with its temporal horn, hippocampus and deep grey matter."""
     brush.ball(T.CSF, (20.5, 3.5, -36.5), (3.2, 6.0, 3.6))
     brush.tube(T.GREY, [(24, -4, -26, 5.5), (28, 10, -23, 4.2), (27, 24, -16, 3.4)])
-    horn = [(28, -2, -24, 1.0), (32, 12, -20, 1.4), (30, 28, -12, 2.0), (26, 42, 2, 5.0), (20, 30, 18, 5), (8, -5, 18, 4.5)]
+    horn = [
+        (28, -2, -24, 1.0),
+        (32, 12, -20, 1.4),
+        (30, 28, -12, 2.0),
+        (26, 42, 2, 5.0),
+        (20, 30, 18, 5),
+        (8, -5, 18, 4.5),
+    ]
     brush.tube(T.CSF, [*horn, (8, -28, 8, 3.5)], 60)
     brush.ball(T.GREY, (10.5, 17, 6), (8, 13, 8))
     brush.ball(T.GREY, (23, -3, 2), (7, 18, 9))

@@ -12,7 +12,7 @@ from crossmoda.parameters import parameter
 from crossmoda.progress import Progress, report
 from crossmoda.simulation import acquisition, deformation
 from crossmoda.simulation.deformation import LOWEST, STEP_MM, Deformation
-from crossmoda.simulation.lesion import Lesion, draw_lesion, draw_volume
+from crossmoda.simulation.lesion import BEHIND, PORUS, Lesion, draw_lesion, draw_volume
 from crossmoda.simulation.tissues import Contrast, Tissue, draw_contrast
 from crossmoda.volume import Grid, Volume
 
@@ -49,7 +49,7 @@ class Settings(_Settings):
         maximum=8,
     )
     rotation: float = parameter(
-        5.0, "Standard deviation of the head's rotation about each axis", unit="degrees", minimum=0, maximum=30
+        4.0, "Standard deviation of the head's rotation about each axis", unit="degrees", minimum=0, maximum=30
     )
     translation: float = parameter(
         5.0, "Standard deviation of the head's position along each axis", unit="mm", minimum=0, maximum=40
@@ -146,7 +146,8 @@ def simulate_subject(
     porus_in_scanner = smooth.from_canonical(np.array([[25.0, 29.0, -41.0]]) * mirror)[0]
     lesion = draw_lesion(anatomy, volume * smooth.volume_ratio(porus_in_scanner))
     mass = dataclasses.replace(lesion.mass, centre=lesion.mass.centre * mirror)
-    whole = deformation.with_mass_effect(smooth, mass)
+    whole, mass = deformation.with_mass_effect(smooth, mass)
+    lesion = dataclasses.replace(lesion, mass=dataclasses.replace(mass, centre=mass.centre * mirror))
     movement = deformation.rigid_matrix(body, 0.2 * settings.misalignment, 0.24 * settings.misalignment)
 
     contrast = draw_contrast(contrasts, spread=settings.contrast)
@@ -234,18 +235,36 @@ class Scene:
         painting = Painting(clean.first.copy(), clean.second.copy(), clean.fraction.copy(), clean.origin, clean.step)
         start, stop = painting.box(*lesion.reach())
         x, y, z = painting.coordinates(start, stop)
-        points = np.stack(np.broadcast_arrays(x, y, z), axis=-1).astype(np.float64)
-        # The ear's grid holds the anatomy before the tumour grew; its shape is known as it is grown.
+        # The ear's grid holds the anatomy before the tumour grew; its shape is known as it is grown. Every second voxel
+        # is evaluated: the surface is smooth.
+        coarse = [np.append(axis.ravel()[::2], axis.ravel()[-1] + painting.step) for axis in (z, y, x)]
+        points = np.stack(np.meshgrid(*coarse, indexing="ij")[::-1], axis=-1)
         grown = lesion.mass.push(points)
-        near = lesion.distance(grown).astype(np.float32)
+        shape = tuple((stop - start)[::-1])
+        near = _finer(lesion.distance(grown), shape)
         distance = np.full(painting.shape, 9.0, np.float32)
         distance[start[2] : stop[2], start[1] : stop[1], start[0] : stop[0]] = near
+        # A cleft of fluid lies between the tumour's cistern part and the brain that it pushes.
+        free = _finer((grown - PORUS) @ BEHIND, shape)
+        painting.paint(Tissue.CSF, np.maximum(near - 0.9, 1.0 - free), start)
         painting.paint(Tissue.TUMOUR, near, start)
         for centre, radius in lesion.cysts:
-            cyst = np.maximum(np.linalg.norm(grown - centre, axis=-1) - radius, near + 1.2)
-            painting.paint(Tissue.TUMOUR_CYST, cyst, start)
+            cyst = _finer(np.linalg.norm(grown - centre, axis=-1) - radius, shape)
+            painting.paint(Tissue.TUMOUR_CYST, np.maximum(cyst, near + 1.2), start)
         ears[side] = painting
         return cls(material, side, ears, material.ears[side].cochlea, distance)
+
+
+def _finer(half: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Return an array sampled at every second voxel (and once beyond the end), linearly interpolated to ``shape``."""
+    half = np.asarray(half, np.float32)
+    for axis, count in enumerate(shape):
+        half = np.moveaxis(half, axis, 0)
+        full = np.empty((count, *half.shape[1:]), np.float32)
+        full[0::2] = half[: len(full[0::2])]
+        full[1::2] = (half[: len(full[1::2])] + half[1 : len(full[1::2]) + 1]) / 2
+        half = np.moveaxis(full, 0, axis)
+    return np.ascontiguousarray(half)
 
 
 def _scan(

@@ -1,7 +1,8 @@
 """What tissue is made of, and the signal it gives: spoiled gradient echo after gadolinium (ceT1), balanced SSFP (hrT2).
 
-Relaxation times are those of 1.5 T, rounded from Bojorquez et al. 2017 (Magn. Reson. Imaging 35:69), Stanisz et al. 2005
-(Magn. Reson. Med. 54:507) and, for schwannoma, Gomez-Brouchet et al. and routine relaxometry; see docs/simulation.md.
+Relaxation times are rounded values at 1.5 T within the ranges that Bojorquez et al. 2017 (Magn. Reson. Imaging 35:69) and
+Stanisz et al. 2005 (Magn. Reson. Med. 54:507) report; those of the tumour are chosen to give its known appearance (see
+docs/simulation.md).
 """
 
 import dataclasses
@@ -48,10 +49,10 @@ class Properties:
     t2_ms: float
     gadolinium_mm: float = 0.0
     """concentration of contrast agent some minutes after injection, mmol/l"""
-    flow_t1: float = 1.0
-    """signal left by flow in the spoiled gradient echo"""
-    flow_t2: float = 1.0
-    """signal left by flow in the balanced sequence"""
+    left_t1: float = 1.0
+    """share of the spoiled gradient echo's signal that flow leaves"""
+    left_t2: float = 1.0
+    """share of the balanced sequence's signal that flow and magnetisation transfer leave (Bieri and Scheffler 2006)"""
     texture: float = 0.03
     """relative standard deviation of the signal inside the tissue, from place to place"""
 
@@ -61,28 +62,29 @@ PROPERTIES: dict[Tissue, Properties] = {
     Tissue.CORTICAL_BONE: Properties(0.10, 300, 4, texture=0.25),
     Tissue.MARROW: Properties(0.55, 380, 42, 0.06, texture=0.22),
     Tissue.FAT: Properties(0.80, 290, 58, texture=0.10),
-    Tissue.MUSCLE: Properties(0.78, 950, 42, 0.07, texture=0.10),
+    Tissue.MUSCLE: Properties(0.78, 950, 42, 0.07, left_t2=0.75, texture=0.10),
     Tissue.SKIN: Properties(0.70, 700, 35, 0.15, texture=0.10),
     Tissue.MUCOSA: Properties(0.88, 1200, 110, 0.45, texture=0.15),
     Tissue.CSF: Properties(1.0, 4000, 2000, texture=0.02),
-    Tissue.GREY: Properties(0.84, 1080, 98, 0.03, texture=0.04),
-    Tissue.WHITE: Properties(0.72, 640, 76, 0.015, texture=0.03),
-    Tissue.CEREBELLAR_CORTEX: Properties(0.84, 1020, 98, 0.04, texture=0.04),
-    Tissue.CEREBELLAR_WHITE: Properties(0.73, 660, 76, 0.015, texture=0.03),
-    Tissue.BRAINSTEM: Properties(0.75, 720, 80, 0.015, texture=0.04),
-    Tissue.NERVE: Properties(0.76, 800, 84, 0.03, texture=0.03),
+    Tissue.GREY: Properties(0.84, 1080, 98, 0.03, left_t2=0.95, texture=0.04),
+    Tissue.WHITE: Properties(0.72, 640, 76, 0.015, left_t2=0.7, texture=0.03),
+    Tissue.CEREBELLAR_CORTEX: Properties(0.84, 1020, 98, 0.04, left_t2=0.95, texture=0.04),
+    Tissue.CEREBELLAR_WHITE: Properties(0.73, 660, 76, 0.015, left_t2=0.7, texture=0.03),
+    Tissue.BRAINSTEM: Properties(0.75, 720, 80, 0.015, left_t2=0.74, texture=0.04),
+    Tissue.NERVE: Properties(0.76, 800, 84, 0.03, left_t2=0.7, texture=0.03),
     Tissue.DURA: Properties(0.50, 900, 35, 0.45, texture=0.15),
-    Tissue.ARTERY: Properties(0.90, 1400, 200, 1.3, flow_t1=0.85, flow_t2=0.22, texture=0.06),
-    Tissue.VENOUS_SINUS: Properties(0.90, 1400, 180, 1.3, flow_t2=0.65, texture=0.08),
+    Tissue.ARTERY: Properties(0.90, 1400, 200, 1.3, left_t1=0.85, left_t2=0.22, texture=0.06),
+    Tissue.VENOUS_SINUS: Properties(0.90, 1400, 180, 1.3, left_t2=0.65, texture=0.08),
     Tissue.LABYRINTH: Properties(1.0, 3000, 1300, 0.01, texture=0.02),
     Tissue.VITREOUS: Properties(1.0, 3700, 1500, texture=0.02),
     Tissue.PITUITARY: Properties(0.85, 1050, 90, 0.7, texture=0.06),
-    Tissue.TUMOUR: Properties(0.90, 1250, 105, 0.75, texture=0.10),
+    Tissue.TUMOUR: Properties(0.90, 1250, 105, 0.75, left_t2=0.95, texture=0.10),
     Tissue.TUMOUR_CYST: Properties(0.97, 2500, 500, 0.04, texture=0.06),
     Tissue.AIR_CELLS: Properties(0.07, 800, 20, texture=0.6),
 }
 
-#: Relaxivities of a gadolinium chelate in plasma at 1.5 T and 37 degrees, 1/(s mmol/l) (Rohrer et al. 2005, Invest. Radiol. 40:715).
+#: Relaxivities of a gadolinium chelate in plasma at 1.5 T and 37 degrees, 1/(s mmol/l): Rohrer et al. 2005,
+#: Invest. Radiol. 40:715 (gadopentetate).
 R1_RELAXIVITY, R2_RELAXIVITY = 4.1, 4.6
 
 
@@ -109,7 +111,7 @@ def balanced_ssfp(
     te_ms: float = 4.5,
     flip_deg: float = 65.0,
 ) -> np.ndarray:
-    """Return the steady-state signal of a balanced SSFP sequence on resonance (CISS, FIESTA), (Freeman and Hill 1971)."""
+    """Return the steady-state signal of balanced SSFP on resonance (CISS, FIESTA; Freeman and Hill 1971)."""
     flip, e1, e2 = np.deg2rad(flip_deg), np.exp(-tr_ms / t1_ms), np.exp(-tr_ms / t2_ms)
     steady = np.sin(flip) * (1 - e1) / (1 - (e1 - e2) * np.cos(flip) - e1 * e2)
     return density * steady * np.exp(-te_ms / t2_ms)
@@ -134,20 +136,20 @@ class Contrast:
 
 
 def draw_contrast(rng: np.random.Generator, *, spread: float = 0.07) -> Contrast:
-    """Draw one subject's tissue parameters (relative standard deviation ``spread``) and scanner settings; return its signals.
+    """Draw one subject's tissue parameters (relative standard deviation ``spread``) and flip angles; return its signals.
 
     The tumour varies most: its relaxation and its enhancement differ between patients by a third.
     """
     count = len(Tissue)
     table = np.array([dataclasses.astuple(PROPERTIES[tissue]) for tissue in Tissue]).T
-    density, t1, t2, gadolinium, flow_t1, flow_t2, texture = table
+    density, t1, t2, gadolinium, left_t1, left_t2, texture = table
     vary = lambda scale: np.exp(scale * np.clip(rng.standard_normal(count), -2, 2))  # noqa: E731
     density, t1, t2 = density * vary(0.3 * spread), t1 * vary(spread), t2 * vary(spread)
     gadolinium = gadolinium * vary(0.2) * rng.uniform(0.85, 1.2)
     t2[Tissue.TUMOUR] *= np.exp(rng.uniform(-0.15, 0.35))
     gadolinium[Tissue.TUMOUR] *= np.exp(rng.uniform(-0.25, 0.3))
     short_t1, short_t2 = enhanced(t1, t2, gadolinium)
-    cet1 = flow_t1 * spoiled_gradient_echo(density, short_t1, short_t2, flip_deg=rng.uniform(20, 30))
+    cet1 = left_t1 * spoiled_gradient_echo(density, short_t1, short_t2, flip_deg=rng.uniform(20, 30))
     # The balanced scan is taken before the injection.
-    hrt2 = flow_t2 * balanced_ssfp(density, t1, t2, flip_deg=rng.uniform(55, 70))
+    hrt2 = left_t2 * balanced_ssfp(density, t1, t2, flip_deg=rng.uniform(55, 70))
     return Contrast(cet1 / cet1[Tissue.WHITE], hrt2 / hrt2[Tissue.WHITE], texture)
