@@ -15,8 +15,9 @@ import click
 import crossmoda
 from crossmoda.errors import Cancelled, InputError
 from crossmoda.parameters import Settings, from_arguments, parameters
-from crossmoda.progress import Progress
+from crossmoda.progress import Progress, report
 
+_PATH = click.Path(path_type=Path)
 Builder = Callable[[], click.Command]
 _BUILDERS: dict[str, tuple[str, Builder]] = {}
 
@@ -96,6 +97,188 @@ def progress_bar() -> Iterator[Progress | None]:
         yield lambda fraction, message: bars.update(task, completed=fraction, description=message)
 
 
+@_subcommand("demo", "Run the whole chain on digital subjects; nothing to download.")
+def _demo() -> click.Command:
+    from crossmoda import demo
+
+    @click.command()
+    @click.option("--output", "folder", type=_PATH, default="demo", help="Folder of the results. [default: demo]")
+    @options(demo.Settings)
+    def command(folder: Path, **values: Any) -> None:
+        with progress_bar() as progress:
+            result = demo.run(folder, from_arguments(demo.Settings, values), progress)
+        click.echo(demo.table(result.scores))
+        click.echo()
+        width = max(map(len, result.files))
+        for name, path in result.files.items():
+            click.echo(f"{name:<{width}}  {path}")
+
+    return command
+
+
+@_subcommand("simulate", "Make a data set of digital subjects.")
+def _simulate() -> click.Command:
+    from crossmoda import simulation
+
+    @click.command()
+    @click.argument("folder", type=_PATH)
+    @click.option("--sources", type=int, default=6, help="Labelled ceT1 subjects. [default: 6]")
+    @click.option("--targets", type=int, default=4, help="Unlabelled hrT2 subjects to learn from. [default: 4]")
+    @click.option("--tests", type=int, default=2, help="Unlabelled hrT2 subjects to test on. [default: 2]")
+    @click.option("--seed", type=int, default=0, help="Seed of everything random. [default: 0]")
+    @click.option("--base", default="phantom", help="Anatomy: phantom, or icbm (real average head). [default: phantom]")
+    @click.option("--base-folder", type=_PATH, help="Folder of the ICBM152 images, for base icbm.")
+    @click.option("--shapes-folder", type=_PATH, help="Folder of expert label maps whose shapes are used.")
+    @options(simulation.Settings)
+    def command(folder: Path, **values: Any) -> None:
+        """FOLDER must be new; it receives the layout of crossMoDA 2021."""
+        settings = from_arguments(simulation.Settings, values)
+        own = ("sources", "targets", "tests", "seed", "base", "base_folder", "shapes_folder")
+        with progress_bar() as progress:
+            simulation.simulate_dataset(
+                folder, settings=settings, progress=progress, **{name: values[name] for name in own}
+            )
+        click.echo(folder)
+
+    return command
+
+
+@_subcommand("validate", "List every problem of a data set, with its remedy.")
+def _validate() -> click.Command:
+    from crossmoda import dataset
+
+    @click.command()
+    @click.argument("folder", type=_PATH)
+    def command(folder: Path) -> None:
+        """FOLDER holds crossMoDA 2021 to 2023, Vestibular-Schwannoma-SEG as downloaded, or plainly named files."""
+        found = dataset.open_dataset(folder)
+        with progress_bar() as progress:
+            problems = dataset.validate(found, progress)
+        for problem in problems:
+            click.echo(f"{problem.file}: {problem.problem} {problem.remedy}")
+        click.echo(f"{len(found.sources)} labelled ceT1, {len(found.targets)} hrT2, {len(problems)} problems.")
+        if problems:
+            raise click.exceptions.Exit(BAD_INPUT)
+
+    return command
+
+
+@_subcommand("register", "Register a moving image to a fixed image with deeds.")
+def _register() -> click.Command:
+    from crossmoda import deeds
+    from crossmoda.deeds.files import register_files, statistics
+
+    @click.command()
+    @click.argument("fixed", type=_PATH)
+    @click.argument("moving", type=_PATH)
+    @click.option("--output", type=_PATH, required=True, help="Folder of transform, inverse and warped images.")
+    @click.option("--moving-label", type=_PATH, help="Label map on the moving image's grid, warped as well.")
+    @click.option("--fixed-mask", type=_PATH, help="What counts in the fixed image.")
+    @click.option("--moving-mask", type=_PATH, help="What counts in the moving image.")
+    @click.option("--initial", type=_PATH, help="Linear ITK transform from fixed to moving points to start from.")
+    @options(deeds.Settings)
+    def command(fixed: Path, moving: Path, output: Path, **values: Any) -> None:
+        """FIXED is the target, MOVING the atlas."""
+        files = {name: values[name] for name in ("moving_label", "fixed_mask", "moving_mask", "initial")}
+        settings = from_arguments(deeds.Settings, values)
+        with progress_bar() as progress:
+            result = register_files(fixed, moving, output, settings=settings, progress=progress, **files)
+        for name, value in statistics(result).items():
+            click.echo(f"{name}: {value:g}")
+        click.echo(output)
+
+    return command
+
+
+@_subcommand("predict", "Segment a scan with a trained network.")
+def _predict() -> click.Command:
+    from crossmoda import inference
+
+    @click.command()
+    @click.argument("image", type=_PATH)
+    @click.option("--output", type=_PATH, required=True, help="The segmentation: .seg.nrrd, .nrrd or .nii.gz.")
+    @click.option("--weights", type=_PATH, help="Trained weights (.safetensors); default: those that come along.")
+    @click.option("--probabilities", type=_PATH, help="Prefix of the probability maps, one per structure.")
+    @click.option("--uncertainty", type=_PATH, help="The uncertainty map.")
+    @options(inference.Settings)
+    def command(image: Path, output: Path, weights: Path | None, **values: Any) -> None:
+        """IMAGE is a file or a folder with a DICOM series."""
+        files = {name: values[name] for name in ("probabilities", "uncertainty")}
+        with progress_bar() as progress:
+            settings = from_arguments(inference.Settings, values)
+            result = inference.predict_files(image, output, weights, settings, progress, **files)
+        for name, value in result.provenance["volumes_mm3"].items():
+            click.echo(f"{name}: {value:.0f} mm3")
+        for fallback in result.provenance["fallbacks"]:
+            click.echo(f"Note: {fallback}")
+        click.echo(output)
+
+    return command
+
+
+@_subcommand("train", "Train a network on labelled sources and noisy labels of targets.")
+def _train() -> click.Command:
+    from crossmoda import dataset, training
+
+    @click.command()
+    @click.option("--data", type=_PATH, required=True, help="Data set with the labelled ceT1 scans (and the hrT2).")
+    @click.option("--noisy", type=_PATH, help="Folder with one propagation per hrT2 scan (crossmoda propagate).")
+    @click.option("--validation", type=_PATH, help="Data set with labelled scans that are never learned from.")
+    @click.option("--initial", type=_PATH, help="Weights to begin with.")
+    @click.option("--output", type=_PATH, required=True, help="Folder of the weights, the metrics and the checkpoint.")
+    @options(training.Settings)
+    def command(data: Path, noisy: Path | None, validation: Path | None, output: Path, **values: Any) -> None:
+        found = dataset.open_dataset(data)
+        cases = [training.TrainingCase.of(case) for case in found.sources]
+        cases += training.noisy_cases(found.targets, noisy) if noisy else []
+        held_out = [case for case in dataset.open_dataset(validation).cases if case.label] if validation else None
+        settings = from_arguments(training.Settings, values)
+        with progress_bar() as progress:
+            weights = training.train(cases, output, settings, held_out, progress, initial=values["initial"])
+        click.echo(weights)
+
+    return command
+
+
+@_subcommand("evaluate", "Score segmentations against references: Dice, HD95, ASSD, volumes.")
+def _evaluate() -> click.Command:
+    from crossmoda import evaluation, volume
+
+    @click.command()
+    @click.option("--csv", "table", type=_PATH, help="One row per case and structure.")
+    @click.option("--json", "summary", type=_PATH, help="All scores and their summary.")
+    @click.argument("predictions", type=_PATH)
+    @click.argument("references", type=_PATH)
+    def command(predictions: Path, references: Path, table: Path | None, summary: Path | None) -> None:
+        """PREDICTIONS and REFERENCES are two files, or two folders with files of the same name."""
+        pairs = _pairs(predictions, references)
+        scores = {}
+        with progress_bar() as progress:
+            for number, (name, files) in enumerate(pairs.items()):
+                report(progress, number / len(pairs), name)
+                scores[name] = evaluation.evaluate(*map(volume.read_label_map, files))
+        if table:
+            evaluation.write_csv(scores, table)
+        if summary:
+            evaluation.write_summary(scores, summary)
+        click.echo(evaluation.format_table(scores))
+
+    return command
+
+
+def _pairs(predictions: Path, references: Path) -> dict[str, tuple[Path, Path]]:
+    """Return the files to compare by name."""
+    if not (predictions.is_dir() and references.is_dir()):
+        return {predictions.name: (predictions, references)}
+    names = {path.name for path in predictions.iterdir()} & {path.name for path in references.iterdir()}
+    pairs = {name: (predictions / name, references / name) for name in sorted(names) if (references / name).is_file()}
+    if not pairs:
+        raise InputError(
+            f"{predictions} and {references} have no file name in common; name both files of a case alike."
+        )
+    return pairs
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Run the command; an error becomes one sentence on the error stream and an exit code."""
     arguments = sys.argv[1:] if arguments is None else arguments
@@ -122,7 +305,3 @@ def main(arguments: list[str] | None = None) -> None:
         click.echo(f"Unexpected error: {error} ({type(error).__name__}); --debug shows where.", err=True)
         code = BUG
     sys.exit(code if isinstance(code, int) else 0)
-
-
-_INPUT = click.Path(path_type=Path)
-_OUTPUT = click.Path(path_type=Path)

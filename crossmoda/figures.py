@@ -168,7 +168,8 @@ def registration_figure(target: Volume, before: Volume, after: Volume, labels: M
         axes[row, 1].set_title("coronal", fontsize=9)
         show_image(axes[row, 2], target, axial)
         show_contours(axes[row, 2], maps[key], axial)
-        axes[row, 2].set_title("atlas labels on the target", fontsize=9)
+        shown = (axial.of(maps[key].array) > 0).any()
+        axes[row, 2].set_title("atlas labels on the target" + ("" if shown else ": none in this slice"), fontsize=9)
     return figure
 
 

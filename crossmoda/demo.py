@@ -1,0 +1,321 @@
+"""The whole chain on digital subjects: a first walk through everything, with nothing to download.
+
+Simulated ceT1 atlases with labels and hrT2 targets without; deeds brings the atlases to every target, STAPLE fuses
+their labels, the network learns from the atlases and the noisy labels, and then segments targets it has never seen.
+The reference labels of the targets are only read for the scores.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from crossmoda import (
+    cache,
+    dataset,
+    deeds,
+    evaluation,
+    figures,
+    fusion,
+    inference,
+    labels,
+    parameters,
+    propagation,
+    simulation,
+    training,
+    volume,
+)
+from crossmoda.atlases import WARPED, folder_name
+from crossmoda.deeds.files import register_files
+from crossmoda.errors import InputError
+from crossmoda.parameters import parameter
+from crossmoda.progress import Progress, part, report
+from crossmoda.report import Report
+from crossmoda.simulation.dataset import TEST, TRUTH
+from crossmoda.simulation.subject import BASES
+from crossmoda.volume import Volume
+
+if TYPE_CHECKING:
+    from crossmoda.dataset import Case
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings(parameters.Settings):
+    """How large the demo is."""
+
+    atlases: int = parameter(6, "Labelled ceT1 scans that are simulated.", minimum=2, maximum=100)
+    targets: int = parameter(2, "Unlabelled hrT2 scans that are trained on with noisy labels.", minimum=0, maximum=100)
+    tests: int = parameter(2, "Unlabelled hrT2 scans that are only segmented.", minimum=1, maximum=100)
+    base: str = parameter("phantom", "Anatomy of the digital subjects.", choices=BASES)
+    seed: int = parameter(1, "Seed of everything random.", minimum=0, maximum=100000)
+    training_seconds: float = parameter(75.0, "Time for training the network.", unit="s", minimum=1, maximum=100000)
+    device: str = parameter("auto", "Where to compute.", choices=("auto", "cpu", "cuda"))
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """What the demo made."""
+
+    scores: dict[str, dict[str, evaluation.Scores]]
+    """step -> case -> scores; only of the test cases"""
+    files: dict[str, Path]
+    """what each output file is -> its path"""
+
+
+#: The steps that are scored, in the order of the chain.
+BY_HEADER, ONE_ATLAS, MAJORITY, STAPLE, NETWORK = (
+    "one atlas, by header",
+    "one atlas, deeds",
+    "majority vote",
+    "STAPLE (noisy label)",
+    "network",
+)
+
+
+def run(folder: Path | str, settings: Settings = Settings(), progress: Progress | None = None) -> Result:
+    """Run the chain in ``folder``; a second run with the same settings takes what is finished from there.
+
+    Args:
+        folder: receives all results; new, empty, or of an earlier demo.
+        settings: how large the demo is.
+        progress: told what is done; may cancel. What is finished stays.
+
+    Raises:
+        InputError: the folder cannot be written, or holds something else than a demo with these settings.
+
+    """
+    folder = Path(folder)
+    data = _simulate(folder, settings, part(progress, 0.0, 0.2))
+    tests = [case for case in data.targets if case.image.parent.name == TEST]
+    propagated = _propagate(data, folder / "propagated", settings, part(progress, 0.2, 0.55))
+    weights = _train(data, tests, folder / "propagated", folder / "model", settings, part(progress, 0.55, 0.88))
+    predicted = {}
+    for number, case in enumerate(tests):
+        name = "segmentation" if number == 0 else f"segmentation_{case.id}"
+        step = part(
+            progress, 0.88 + 0.04 * number / len(tests), 0.88 + 0.04 * (number + 1) / len(tests), f"{case.id}: "
+        )
+        predicted[case.id] = inference.predict_files(
+            case.image, folder / f"{name}.seg.nrrd", weights, inference.Settings(device=settings.device), step
+        )
+    subject = _Shown(tests[0], propagated[tests[0].id], predicted[tests[0].id])
+    registered = subject.register(data, folder / "registration", settings, part(progress, 0.92, 0.94))
+    report(progress, 0.94, "scoring")
+    scores = _score(data, tests, propagated, predicted)
+    evaluation.write_csv(
+        {f"{case}, {step}": row for step, cases in scores.items() for case, row in cases.items()}, folder / "scores.csv"
+    )
+    report(progress, 0.97, "writing the report")
+    subject.report(registered, scores, settings).write(folder / "report.html")
+    files = {
+        "segmentation": folder / "segmentation.seg.nrrd",
+        "T2 scan it belongs to": subject.case.image,
+        "noisy label (STAPLE)": subject.propagation.folder / "noisy_label.seg.nrrd",
+        "transform, atlas to T2": folder / "registration" / "T.h5",
+        "its inverse": folder / "registration" / "T_inverse.h5",
+        "network weights": weights,
+        "scores": folder / "scores.csv",
+        "report": folder / "report.html",
+    }
+    report(progress, 1.0, "done")
+    return Result(scores, files)
+
+
+def _simulate(folder: Path, settings: Settings, progress: Progress | None) -> dataset.Dataset:
+    step = cache.Step(folder, demo=settings)
+    data = folder / "dataset"
+    if step.results() is None:
+        if data.exists():
+            raise InputError(f"{folder} holds a demo with other settings; choose another folder or delete it.")
+        simulation.simulate_dataset(
+            data,
+            sources=settings.atlases,
+            targets=settings.targets,
+            tests=settings.tests,
+            seed=settings.seed,
+            base=settings.base,
+            progress=part(progress, 0.0, 0.98, "simulating: "),
+        )
+        step.begin()
+        step.finish([str(Path(data.name) / "dataset.json")], {})
+    return dataset.open_dataset(data).with_sides()
+
+
+def _propagate(
+    data: dataset.Dataset, folder: Path, settings: Settings, progress: Progress | None
+) -> dict[str, propagation.Propagation]:
+    registration = deeds.Settings(device=settings.device)
+    done = {}
+    for number, case in enumerate(data.targets):
+        step = part(progress, number / len(data.targets), (number + 1) / len(data.targets), f"{case.id}: ")
+        done[case.id] = propagation.propagate(
+            case, data.sources, folder / case.id, progress=step, registration=registration
+        )
+    return done
+
+
+def _train(
+    data: dataset.Dataset,
+    tests: "Sequence[Case]",
+    propagated: Path,
+    folder: Path,
+    settings: Settings,
+    progress: Progress | None,
+) -> Path:
+    cases = [training.TrainingCase.of(case) for case in data.sources]
+    if learned := [case for case in data.targets if case not in tests]:
+        cases += training.noisy_cases(learned, propagated)
+    how = training.Settings(seconds=settings.training_seconds, seed=settings.seed, device=settings.device)
+    return training.train(cases, folder, how, progress=progress)
+
+
+def _truth(case: "Case") -> Volume:
+    name = case.image.name.replace("hrT2", "Label")
+    return volume.read_label_map(case.image.parents[1] / TRUTH / name)
+
+
+def _votes(done: propagation.Propagation) -> dict[str, Volume]:
+    """Return the label map of every atlas that was used, on the target's grid."""
+    votes = {}
+    for outcome in done.outcomes:
+        if not outcome.dropped:
+            folder = done.folder / "registrations" / folder_name(outcome.atlas, outcome.mirrored)
+            warped = volume.read_label_map(folder / WARPED)
+            votes[outcome.atlas] = volume.resample(warped, done.label_map.grid, interpolation="nearest")
+    return votes
+
+
+def _score(
+    data: dataset.Dataset,
+    tests: "Sequence[Case]",
+    propagated: Mapping[str, propagation.Propagation],
+    predicted: Mapping[str, inference.Prediction],
+) -> dict[str, dict[str, evaluation.Scores]]:
+    """Score every step of the chain on the test cases."""
+    scores: dict[str, dict[str, evaluation.Scores]] = {
+        step: {} for step in (BY_HEADER, ONE_ATLAS, MAJORITY, STAPLE, NETWORK)
+    }
+    for case in tests:
+        truth = _truth(case)
+        done = propagated[case.id]
+        for atlas in data.sources:
+            by_header = volume.resample(atlas.read_label(), truth.grid, interpolation="label")
+            scores[BY_HEADER][f"{case.id} from {atlas.id}"] = evaluation.evaluate(by_header, truth)
+        votes = _votes(done)
+        for atlas_id, vote in votes.items():
+            scores[ONE_ATLAS][f"{case.id} from {atlas_id}"] = evaluation.evaluate(vote, truth)
+        majority = fusion.majority_vote([vote.array for vote in votes.values()])
+        scores[MAJORITY][case.id] = evaluation.evaluate(truth.with_array(majority), truth)
+        scores[STAPLE][case.id] = evaluation.evaluate(done.label_map, truth)
+        scores[NETWORK][case.id] = evaluation.evaluate(predicted[case.id].label_map, truth)
+    return scores
+
+
+@dataclasses.dataclass(frozen=True)
+class _Shown:
+    """The test case whose pictures are in the report."""
+
+    case: "Case"
+    propagation: propagation.Propagation
+    prediction: inference.Prediction
+
+    def register(
+        self, data: dataset.Dataset, folder: Path, settings: Settings, progress: Progress | None
+    ) -> tuple["Case", deeds.Registration]:
+        """Register the atlas with the best registration, for its transform and the pictures."""
+        used = [outcome for outcome in self.propagation.outcomes if not outcome.dropped]
+        best = max(used, key=lambda outcome: (not outcome.mirrored, outcome.quality or 0.0))
+        atlas = next(case for case in data.sources if case.id == best.atlas)
+        done = register_files(
+            self.case.image,
+            atlas.image,
+            folder,
+            moving_label=atlas.label,
+            settings=deeds.Settings(device=settings.device),
+            progress=progress,
+        )
+        return atlas, done
+
+    def report(
+        self,
+        registered: tuple["Case", deeds.Registration],
+        scores: Mapping[str, Mapping[str, evaluation.Scores]],
+        settings: Settings,
+    ) -> Report:
+        """Return the report: pictures of this case, scores of all test cases."""
+        atlas, registration = registered
+        image, truth = self.case.read_image(), _truth(self.case)
+        moving, moving_label = atlas.read_image(), atlas.read_label()
+        page = Report(
+            "CrossModa demo",
+            f"Digital subjects only: {settings.atlases} labelled ceT1 atlases, {settings.targets} unlabelled hrT2 "
+            f"scans to learn from, {settings.tests} hrT2 scans to segment. The network trained for "
+            f"{settings.training_seconds:.0f} seconds. No number here says anything about real patients.",
+        )
+        page.section(
+            "Scores on the test scans", "Mean ± standard deviation over scans (and atlases, where one is used)."
+        )
+        page.table(
+            ["step", *_COLUMNS], score_rows(scores), "Dice: 1 is perfect. HD95, ASSD: distances of the surfaces."
+        )
+        page.section("Registration", f"Atlas {atlas.id} (ceT1) brought to {self.case.id} (hrT2) with deeds.")
+        page.figure(
+            figures.registration_figure(
+                image,
+                volume.resample(moving, image.grid),
+                registration.warp_image(moving),
+                {
+                    "before": volume.resample(moving_label, image.grid, interpolation="label"),
+                    "after": registration.warp_label_map(moving_label),
+                },
+            ),
+            "Checkerboards of target and atlas, and the atlas's labels on the target, before and after registration.",
+        )
+        page.section("Fusion", " ".join(self.propagation.notes))
+        page.figure(
+            figures.fusion_figure(
+                image,
+                list(_votes(self.propagation).values()),
+                self.propagation.label_map,
+                volume.read(self.propagation.folder / "disagreement.nii.gz"),
+            ),
+            "Every atlas's label, the label that STAPLE fused from them, and where the atlases disagree.",
+        )
+        page.section("Segmentation", "What the network found (solid) and the simulated truth (dashed).")
+        page.figure(figures.segmentation_figure(image, self.prediction.label_map, truth), "Outlines on the T2 scan.")
+        page.table(["structure", "volume [mm³]", "true volume [mm³]", "error [%]"], self._volumes(truth))
+        return page
+
+    def _volumes(self, truth: Volume) -> list[list[str]]:
+        found = evaluation.evaluate(self.prediction.label_map, truth)
+        rows = []
+        for structure in labels.STRUCTURES:
+            row = found[structure.key]
+            numbers = (row["volume_mm3"], row["reference_volume_mm3"], row["volume_error_percent"])
+            rows.append([structure.name, *(f"{number:.0f}" for number in numbers)])
+        return rows
+
+
+_COLUMNS = ("Dice VS", "Dice cochlea", "HD95 VS [mm]", "HD95 cochlea [mm]", "ASSD VS [mm]", "ASSD cochlea [mm]")
+
+
+def score_rows(scores: Mapping[str, Mapping[str, evaluation.Scores]]) -> list[list[str]]:
+    """Return the rows of the table of scores: step, then mean ± standard deviation of :data:`_COLUMNS`."""
+    rows = []
+    for step, cases in scores.items():
+        summary = evaluation.summarise(cases)
+        cells = []
+        for measure, digits in (("dice", 3), ("hd95_mm", 1), ("assd_mm", 2)):
+            for structure in labels.STRUCTURES:
+                found = summary[structure.key][measure]
+                cells.append(f"{found['mean']:.{digits}f} ± {found['sd']:.{digits}f}" if found["count"] else "–")
+        rows.append([step, *cells])
+    return rows
+
+
+def table(scores: Mapping[str, Mapping[str, evaluation.Scores]]) -> str:
+    """Return the table of scores as text for the terminal."""
+    rows = [["", *_COLUMNS], *score_rows(scores)]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])
