@@ -59,5 +59,5 @@ def main(options: argparse.Namespace, progress: Progress) -> None:
 
 
 if __name__ == "__main__":
-    chosen = arguments().parse_args()
+    chosen = arguments().parse_args(slicer_cli.command_line())
     slicer_cli.run("CrossModaRegister", lambda progress: main(chosen, progress))

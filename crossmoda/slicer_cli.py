@@ -5,11 +5,12 @@ error as an error, and kills it without notice when the user cancels. Nothing he
 a shell as well.
 """
 
+import re
 import sys
 import time
 import traceback
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 from xml.sax.saxutils import escape
@@ -20,6 +21,16 @@ from crossmoda.progress import Progress
 
 #: Exit codes: a bug, bad input, interrupted by the user.
 BUG, BAD_INPUT, INTERRUPTED = 1, 2, 130
+
+
+def command_line(arguments: Sequence[str] | None = None) -> list[str]:
+    """Return the command line with dashes in the flags, as argparse knows them: ``--moving_label`` -> ``--moving-label``.
+
+    Slicer's parser refuses a ``<longflag>`` with dashes inside, so the XML and Slicer say underscores; a shell may say
+    either.
+    """
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    return [re.sub(r"^--\w+", lambda flag: flag[0].replace("_", "-"), word) for word in words]
 
 
 def _say(text: str) -> None:
