@@ -24,7 +24,7 @@ BUG, BAD_INPUT, INTERRUPTED = 1, 2, 130
 
 
 def command_line(arguments: Sequence[str] | None = None) -> list[str]:
-    """Return the command line with dashes in the flags, as argparse knows them: ``--moving_label`` -> ``--moving-label``.
+    """Return the command line with dashes in the flags, as argparse has them: ``--moving_label`` is ``--moving-label``.
 
     Slicer's parser refuses a ``<longflag>`` with dashes inside, so the XML and Slicer say underscores; a shell may say
     either.
