@@ -1,0 +1,85 @@
+"""CrossModa's panel in 3D Slicer; the sections are in CrossModaSegLib."""
+
+import slicer
+from CrossModaSegLib.engine import ensure_engine
+from slicer.i18n import tr as _
+from slicer.i18n import translate
+from slicer.ScriptedLoadableModule import (
+    ScriptedLoadableModule,
+    ScriptedLoadableModuleTest,
+    ScriptedLoadableModuleWidget,
+)
+
+ensure_engine()
+
+from CrossModaSegLib import sample_data  # noqa: E402
+from CrossModaSegLib.logic import CrossModaSegLogic  # noqa: E402
+
+__all__ = ["CrossModaSeg", "CrossModaSegLogic", "CrossModaSegTest", "CrossModaSegWidget"]
+
+
+class CrossModaSeg(ScriptedLoadableModule):
+    """What Slicer shows of the module before it is opened."""
+
+    def __init__(self, parent):
+        """Describe the module; register the sample data when the application is up."""
+        super().__init__(parent)
+        parent.title = _("CrossModa")
+        parent.categories = [translate("qSlicerAbstractCoreModule", "Segmentation")]
+        parent.dependencies = []
+        parent.contributors = ["The CrossModa developers"]
+        parent.helpText = _(
+            "Segments the vestibular schwannoma and the cochlea on T2 MR when only contrast-enhanced T1 scans "
+            "carry labels. "
+            "Work from top to bottom; “Load sample data” gives a first case. Research software, not a medical device."
+        )
+        parent.acknowledgementText = _(
+            "The methods are those of the papers named in the documentation; please cite them."
+        )
+        slicer.app.connect("startupCompleted()", sample_data.register)
+
+
+class CrossModaSegWidget(ScriptedLoadableModuleWidget):
+    """The panel."""
+
+    def setup(self):
+        """Build the sections."""
+        super().setup()
+        from CrossModaSegLib.panel import Panel
+
+        self.logic = CrossModaSegLogic()
+        self.panel = Panel(self.layout, self.logic)
+        self.panel.open()
+
+    def enter(self):
+        """Show the scene's state; look for a graphics card at the first time."""
+        if self.panel.parameters is None:
+            self.panel.open()
+        self.panel.setup.probe_device()
+
+    def exit(self):
+        """Nothing stops: work goes on while another module is open."""
+
+    def cleanup(self):
+        """Stop all work when the module is closed."""
+        self.panel.stop()
+        self.panel.close()
+        self.panel.removeObservers()
+
+
+class CrossModaSegTest(ScriptedLoadableModuleTest):
+    """Self-test in the real application: the checks are those of the test bed."""
+
+    def setUp(self):
+        """Start with an empty scene."""
+        slicer.mrmlScene.Clear()
+
+    def runTest(self):
+        """Run the checks."""
+        from CrossModaSegLib import selftest
+
+        for check in selftest.CHECKS:
+            self.setUp()
+            self.delayDisplay(check.__doc__)
+            check(self)
+        self.delayDisplay(_("All checks passed"))

@@ -1,0 +1,126 @@
+"""The cases of the panel's table: volumes of the scene and files of the opened folder."""
+
+import dataclasses
+from pathlib import Path
+
+import slicer
+from slicer.i18n import tr as _
+
+from CrossModaSegLib import nodes
+
+ATLAS, TARGET = "ceT1", "hrT2"
+
+
+@dataclasses.dataclass
+class Row:
+    """One line of the table."""
+
+    id: str
+    modality: str
+    side: str
+    volume: object = None
+    """the volume node; None while the case is only in the folder"""
+    label: object = None
+    """the label map or segmentation node"""
+    image_path: str = ""
+    label_path: str = ""
+    file_problem: str = ""
+
+    @property
+    def is_atlas(self) -> bool:
+        """Whether its label can be propagated: a ceT1 with a label."""
+        return self.modality == ATLAS
+
+    def problem(self) -> str:
+        """Say what hinders the use of the case; an empty string if nothing does."""
+        if self.volume is None:
+            return self.file_problem
+        problem = nodes.volume_problem(self.volume)
+        if not problem and self.is_atlas:
+            if self.label is None:
+                return _("The atlas has no label; load its label or use it as a target.")
+            problem = nodes.label_problem(self.label, self.volume)
+        return problem
+
+    def state(self, target) -> str:
+        """Say what has been done with the case."""
+        if self.volume is None:
+            return _("in the folder")
+        if self.is_atlas:
+            return _("registered") if target and nodes.products("warped label", target, self.volume) else _("loaded")
+        results = nodes.products("prediction", self.volume)
+        fused = nodes.products("noisy label", self.volume)
+        if any(node.GetAttribute(nodes.CORRECTED) for node in results + fused):
+            return _("corrected")
+        if results:
+            return _("segmented")
+        if fused:
+            return _("fused")
+        count = len({node.GetNodeReferenceID(nodes.ATLAS) for node in nodes.products("warped label", self.volume)})
+        return _("{count} atlases registered").format(count=count) if count else _("loaded")
+
+
+def add_case(volume, label=None, modality=TARGET, case_id="", side=""):
+    """Make a volume of the scene a case; return it.
+
+    What it is, is written into the node's attributes, so that the saved scene knows it. ``side`` is the tumour's side
+    (``"left"``, ``"right"`` or unknown).
+    """
+    volume.SetAttribute(nodes.CASE, case_id or volume.GetName())
+    volume.SetAttribute(nodes.MODALITY, modality)
+    volume.SetAttribute(nodes.SIDE, side)
+    volume.SetNodeReferenceID(nodes.LABEL, label.GetID() if label else None)
+    return volume
+
+
+def load(row: Row) -> None:
+    """Load the files of a row into the scene.
+
+    Raises:
+        InputError: a file cannot be loaded.
+
+    """
+    from crossmoda.errors import InputError
+
+    try:
+        volume = slicer.util.loadVolume(row.image_path, {"name": row.id, "singleFile": True})
+        label = slicer.util.loadLabelVolume(row.label_path, {"name": row.id + " label"}) if row.label_path else None
+    except RuntimeError as cause:
+        raise InputError(
+            _("{name} could not be loaded; check the file.").format(name=Path(row.image_path).name)
+        ) from cause
+    row.volume, row.label = add_case(volume, label, row.modality, row.id, row.side), label
+
+
+def scene_rows() -> list[Row]:
+    """Return the cases of the scene, atlases first."""
+    rows = []
+    for volume in slicer.util.getNodesByClass("vtkMRMLVolumeNode"):
+        case_id = volume.GetAttribute(nodes.CASE)
+        if case_id:
+            rows.append(
+                Row(
+                    id=case_id,
+                    modality=volume.GetAttribute(nodes.MODALITY) or TARGET,
+                    side=volume.GetAttribute(nodes.SIDE) or "",
+                    volume=volume,
+                    label=volume.GetNodeReference(nodes.LABEL),
+                )
+            )
+    return sorted(rows, key=lambda row: not row.is_atlas)
+
+
+def folder_rows(found: list[dict]) -> list[Row]:
+    """Return the cases that the engine found in a folder."""
+    return [
+        Row(case["id"], case["modality"], case["side"], image_path=case["image"], label_path=case["label"])
+        for case in found
+    ]
+
+
+def merged(in_folder: list[Row]) -> list[Row]:
+    """Return the cases of the scene and those of the folder that are not loaded yet."""
+    rows = scene_rows()
+    loaded = {(row.id, row.modality) for row in rows}
+    more = [row for row in in_folder if (row.id, row.modality) not in loaded]
+    return sorted(rows + more, key=lambda row: not row.is_atlas)

@@ -1,0 +1,97 @@
+"""How results are shown in the slice views: layers for the visual check, contours, the disagreement overlay."""
+
+import slicer
+import vtk
+
+from CrossModaSegLib import nodes
+
+CHECKER = "CrossModa checkerboard"
+
+
+def show_target(target) -> None:
+    """Show the target alone."""
+    slicer.util.setSliceViewerLayers(background=target, foreground=None, label=None, fit=True)
+
+
+def show_disagreement(target, disagreement) -> None:
+    """Lay the disagreement of the atlases over the target; where they agree, nothing covers it."""
+    display = disagreement.GetDisplayNode()
+    display.SetAndObserveColorNodeID("vtkMRMLColorTableNodeWarm1")
+    display.SetAutoWindowLevel(False)
+    display.SetWindowLevelMinMax(0.0, max(disagreement.GetImageData().GetScalarRange()[1], 1e-6))
+    display.SetApplyThreshold(True)
+    display.SetThreshold(0.05 * max(disagreement.GetImageData().GetScalarRange()[1], 1e-6), 1e6)
+    slicer.util.setSliceViewerLayers(background=target, foreground=disagreement, foregroundOpacity=0.6)
+
+
+def show_check(target, warped, mode: str, fade: float, segmentation=None) -> None:
+    """Show how well a warped atlas lies on the target.
+
+    ``fade``: the warped atlas over the target with an opacity of ``fade`` percent. ``checkerboard``: fields of both
+    alternate. ``contour``: the target with the outlines of the segmentation.
+    """
+    remove_checkerboard()
+    if segmentation is not None:
+        outline_only(segmentation, mode == "contour")
+    if mode == "contour":
+        slicer.util.setSliceViewerLayers(background=target, foreground=None)
+    elif mode == "checkerboard":
+        slicer.util.setSliceViewerLayers(background=target, foreground=_checkerboard(warped), foregroundOpacity=1.0)
+    else:
+        slicer.util.setSliceViewerLayers(background=target, foreground=warped, foregroundOpacity=fade / 100)
+
+
+def outline_only(segmentation, only: bool) -> None:
+    """Show a segmentation as outlines, or with its translucent fill."""
+    display = segmentation.GetDisplayNode()
+    if display is not None:
+        display.SetVisibility2DFill(not only)
+        display.SetVisibility2DOutline(True)
+
+
+def remove_checkerboard() -> None:
+    """Remove the volume that shows the checkerboard."""
+    for node in slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode"):
+        if node.GetAttribute(nodes.ROLE) == CHECKER:
+            slicer.mrmlScene.RemoveNode(node)
+
+
+def _checkerboard(warped, fields: int = 8):
+    """Return a copy of the warped atlas whose every other field is transparent (below the display's threshold).
+
+    It has the voxels of the original; the fields are cut out by VTK's checkerboard filter.
+    """
+    image = warped.GetImageData()
+    low, high = image.GetScalarRange()
+    hidden = vtk.vtkImageData()
+    hidden.CopyStructure(image)
+    hidden.AllocateScalars(image.GetScalarType(), 1)
+    hidden.GetPointData().GetScalars().Fill(low - 1)
+    size = image.GetDimensions()
+    spacing = warped.GetSpacing()
+    field_mm = max(size[axis] * spacing[axis] for axis in range(3)) / fields
+    board = vtk.vtkImageCheckerboard()
+    board.SetInputData(0, image)
+    board.SetInputData(1, hidden)
+    board.SetNumberOfDivisions(*[max(round(size[axis] * spacing[axis] / field_mm), 1) for axis in range(3)])
+    board.Update()
+    node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", warped.GetName() + " checkerboard")
+    node.SetHideFromEditors(True)
+    node.SetSaveWithScene(False)
+    node.SetAttribute(nodes.ROLE, CHECKER)
+    node.CopyOrientation(warped)
+    node.SetAndObserveImageData(board.GetOutput())
+    node.CreateDefaultDisplayNodes()
+    display = node.GetDisplayNode()
+    display.SetAutoWindowLevel(False)
+    display.SetWindowLevelMinMax(low, high)
+    display.SetApplyThreshold(True)
+    display.SetThreshold(low, high)
+    return node
+
+
+def fade(warped, percent: float) -> None:
+    """Set the opacity of a warped atlas where it is shown."""
+    for composite in slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode"):
+        if composite.GetForegroundVolumeID() == warped.GetID():
+            composite.SetForegroundOpacity(percent / 100)

@@ -1,0 +1,392 @@
+"""What the panel can do, usable from scripts: ``slicer.util.getModuleLogic("CrossModaSeg")``."""
+
+import shutil
+import tempfile
+import time
+from pathlib import Path
+
+import slicer
+from slicer.i18n import tr as _
+from slicer.ScriptedLoadableModule import ScriptedLoadableModuleLogic
+
+from CrossModaSegLib import cases, exporting, nodes
+from CrossModaSegLib.parameters import CrossModaSegParameterNode
+from CrossModaSegLib.tasks import CliTask, PythonTask, TaskQueue
+
+#: The sample data: three labelled ceT1 atlases and one hrT2 target, about half a minute to make.
+SAMPLE = {"sources": 3, "targets": 1, "seed": 4, "settings": {"field_of_view": 150.0, "slices": 48}}
+
+
+class CrossModaSegLogic(ScriptedLoadableModuleLogic):
+    """Register, fuse, segment, measure, export.
+
+    Functions that take long start a :class:`~CrossModaSegLib.tasks.TaskQueue` and return it; with ``wait=True`` they
+    process events until it is done and return the result.
+    """
+
+    def __init__(self):
+        """Name the logic's module: the parameter node's singleton tag."""
+        super().__init__()
+        self.moduleName = "CrossModaSeg"
+        self.queue: TaskQueue | None = None
+
+    def getParameterNode(self):
+        """Return the panel's state."""
+        return CrossModaSegParameterNode(super().getParameterNode())
+
+    @property
+    def busy(self) -> bool:
+        """Whether long work is running."""
+        return self.queue is not None and not self.queue.over
+
+    def run(self, tasks: list, wait: bool = False) -> TaskQueue:
+        """Run tasks one after another.
+
+        Raises:
+            InputError: other work is running.
+
+        """
+        from crossmoda.errors import InputError
+
+        if self.busy:
+            raise InputError(_("CrossModa is still at work; wait for it or cancel it."))
+        self.queue = TaskQueue(tasks)
+        return self.queue
+
+    # ---------------------------------------------------------------- cases
+
+    def addCase(self, volume, label=None, modality="hrT2", side=""):
+        """Make a volume of the scene an atlas (``modality="ceT1"`` with its label) or a target (``"hrT2"``)."""
+        return cases.add_case(volume, label, modality, side=side)
+
+    def folderTasks(self, folder: str, found) -> list:
+        """Return the tasks that list a data set's folder and then check its files; ``found(rows)`` is called twice."""
+        rows: list[cases.Row] = []
+
+        def listed(answer):
+            rows[:] = cases.folder_rows(answer["cases"])
+            found(rows)
+
+        def checked(answer):
+            for row in rows:
+                row.file_problem = (
+                    answer["problems"].get(row.image_path) or answer["problems"].get(row.label_path) or ""
+                )
+            found(rows)
+
+        return [
+            PythonTask("cases", {"folder": folder}, _("List the folder"), listed),
+            PythonTask("check", {"folder": folder}, _("Check the files"), checked),
+        ]
+
+    def loadTask(self, rows: list, loaded=None) -> PythonTask:
+        """Return the task that loads rows of the folder into the scene."""
+        folder = self.temporaryFolder()
+
+        def take(answer):
+            for row, ready in zip(rows, answer["rows"], strict=True):
+                row.file_problem = ready["problem"]
+                if not ready["problem"]:
+                    row.image_path, row.label_path, row.side = ready["image"], ready["label"], ready["side"]
+                    cases.load(row)
+            shutil.rmtree(folder, ignore_errors=True)
+            if loaded:
+                loaded(rows)
+
+        described = [
+            {"id": row.id, "modality": row.modality, "side": row.side, "image": row.image_path, "label": row.label_path}
+            for row in rows
+        ]
+        return PythonTask("prepare", {"rows": described, "folder": str(folder)}, _("Load cases"), take)
+
+    def sampleTask(self, found=None, sample: dict | None = None) -> PythonTask:
+        """Return the task that simulates the sample data; ``found(rows)`` gets its cases."""
+        folder = self.temporaryFolder() / "sample"
+        return PythonTask(
+            "simulate",
+            {"folder": str(folder), **(sample or SAMPLE)},
+            _("Simulate the sample data"),
+            lambda answer: found(cases.folder_rows(answer["cases"])) if found else answer,
+        )
+
+    @staticmethod
+    def temporaryFolder() -> Path:
+        """Return a new folder for temporary files.
+
+        Raises:
+            InputError: the application's temporary folder cannot be written.
+
+        """
+        from crossmoda.errors import InputError
+
+        parent = Path(slicer.app.temporaryPath)
+        try:
+            parent.mkdir(parents=True, exist_ok=True)
+            return Path(tempfile.mkdtemp(prefix="CrossModa-", dir=parent))
+        except OSError as cause:
+            raise InputError(
+                _(
+                    "The folder for temporary files, {folder}, cannot be written; choose another one in the settings."
+                ).format(folder=parent)
+            ) from cause
+
+    # ---------------------------------------------------------------- register and fuse
+
+    def register(self, target, atlases: list, keepTransforms=False, device="auto", wait=False):
+        """Register atlases (ceT1 volumes made cases with their labels) to the target, one CLI run each."""
+        queue = self.run([self.registerTask(target, atlas, keepTransforms, device) for atlas in atlases])
+        queue.start()
+        return queue.wait() if wait else queue
+
+    def registerTask(self, target, atlas, keepTransforms=False, device="auto") -> CliTask:
+        """Return the task that registers one atlas to the target."""
+        row = next((row for row in cases.scene_rows() if row.volume is atlas), None)
+        outputs: dict = {}
+        temporary = []
+
+        def prepare():
+            _require(target, nodes.volume_problem)
+            _require(
+                atlas, lambda volume: row.problem() if row else _("{name} is no case.").format(name=volume.GetName())
+            )
+            label, is_temporary = nodes.label_map_of(row.label, atlas)
+            temporary.extend([label] if is_temporary else [])
+            outputs.update(_outputs(target, atlas, row.id, keepTransforms))
+            return {
+                "fixed": target,
+                "moving": atlas,
+                "moving_label": label,
+                **outputs,
+                "device": device,
+            }
+
+        def finish(_node):
+            _remove(temporary)
+            _require_present(outputs.values())
+            record = _record("register", {"device": device}, target=target, atlas=atlas, seconds=task.seconds)
+            for node in outputs.values():
+                node.SetHideFromEditors(False)
+                nodes.set_provenance(node, record)
+                if not node.IsA("vtkMRMLTransformNode"):
+                    nodes.place_beside(node, target)
+            return outputs["warped_label"]
+
+        def abandon():
+            _remove([*temporary, *outputs.values()])
+
+        task = CliTask("CrossModaRegister", _("Register {name}").format(name=atlas.GetName()), prepare, finish, abandon)
+        return task
+
+    def fuseTask(self, target) -> CliTask:
+        """Return the task that fuses the propagated labels of a target (STAPLE); its result is the segmentation."""
+        outputs: dict = {}
+        folder: list[Path] = []
+
+        def prepare():
+            labels = _newest_of_each_atlas(nodes.products("warped label", target))
+            if not labels:
+                from crossmoda.errors import InputError
+
+                raise InputError(
+                    _("No atlas is registered to {name}; register one first.").format(name=target.GetName())
+                )
+            folder.append(self.temporaryFolder())
+            for label in labels:
+                exporting.write_volume(
+                    label, folder[0] / f"{_file_name(label.GetNodeReference(nodes.ATLAS).GetName())}.nrrd"
+                )
+            outputs["fusedLabel"] = _add_hidden("vtkMRMLLabelMapVolumeNode", target.GetName() + " fused")
+            outputs["disagreement"] = _add_hidden(
+                "vtkMRMLScalarVolumeNode", slicer.mrmlScene.GenerateUniqueName(target.GetName() + " disagreement")
+            )
+            return {"labelFolder": str(folder[0]), **outputs}
+
+        def finish(_node):
+            _require_present([target, *outputs.values()])
+            segmentation = nodes.make_segmentation(
+                outputs["fusedLabel"], target, _("{name} noisy label").format(name=target.GetName()), "noisy label"
+            )
+            disagreement = outputs["disagreement"]
+            disagreement.SetHideFromEditors(False)
+            disagreement.SetAttribute(nodes.ROLE, "disagreement")
+            disagreement.SetNodeReferenceID(nodes.TARGET, target.GetID())
+            disagreement.CreateDefaultDisplayNodes()
+            nodes.place_beside(disagreement, target)
+            record = _record("fuse", {}, target=target, seconds=task.seconds)
+            for node in (segmentation, disagreement):
+                nodes.set_provenance(node, record)
+            _remove([outputs["fusedLabel"]])
+            shutil.rmtree(folder[0], ignore_errors=True)
+            self.watchCorrections(segmentation)
+            return segmentation, disagreement
+
+        def abandon():
+            _remove(outputs.values())
+            for path in folder:
+                shutil.rmtree(path, ignore_errors=True)
+
+        task = CliTask("CrossModaFuse", _("Fuse the labels (STAPLE)"), prepare, finish, abandon)
+        return task
+
+    def propagate(self, target, atlases: list, device="auto"):
+        """Register the atlases to the target, fuse their labels, wait; return the noisy label (a segmentation).
+
+        Raises:
+            InputError: nothing could be fused.
+
+        """
+        from crossmoda.errors import InputError
+
+        tasks = [self.registerTask(target, atlas, device=device) for atlas in atlases] + [self.fuseTask(target)]
+        self.run(tasks).start().wait()
+        if tasks[-1].result is None:
+            raise InputError(next((task.error for task in tasks if task.error), _("The work was cancelled.")))
+        return tasks[-1].result[0]
+
+    # ---------------------------------------------------------------- segment
+
+    def segmentTask(self, volume, weights="", device="auto") -> CliTask:
+        """Return the task that segments a volume with the network; its result is the segmentation."""
+        outputs: dict = {}
+
+        def prepare():
+            _require(volume, nodes.volume_problem)
+            outputs["outputLabel"] = _add_hidden("vtkMRMLLabelMapVolumeNode", volume.GetName() + " predicted")
+            return {"inputVolume": volume, **outputs, "device": device, **({"weights": weights} if weights else {})}
+
+        def finish(_node):
+            _require_present([volume, *outputs.values()])
+            segmentation = nodes.make_segmentation(
+                outputs["outputLabel"], volume, _("{name} segmentation").format(name=volume.GetName()), "prediction"
+            )
+            settings = {"device": device, "weights": Path(weights).name if weights else "shipped"}
+            record = _record("predict", settings, image=volume, seconds=task.seconds)
+            nodes.set_provenance(segmentation, record)
+            _remove(outputs.values())
+            self.watchCorrections(segmentation)
+            return segmentation
+
+        task = CliTask("CrossModaPredict", _("Segment"), prepare, finish, lambda: _remove(outputs.values()))
+        return task
+
+    def segment(self, volume, weights="", device="auto"):
+        """Segment a volume with the network, wait, return the segmentation.
+
+        Raises:
+            InputError: the volume or the weights cannot be used.
+
+        """
+        from crossmoda.errors import InputError
+
+        task = self.segmentTask(volume, weights, device)
+        self.run([task]).start().wait()
+        if task.result is None:
+            raise InputError(task.error or _("The work was cancelled."))
+        return task.result
+
+    # ---------------------------------------------------------------- result
+
+    @staticmethod
+    def watchCorrections(segmentation) -> None:
+        """Mark the segmentation as corrected when somebody edits it."""
+
+        def corrected(_caller, _event):
+            segmentation.SetAttribute(nodes.CORRECTED, time.strftime("%Y-%m-%dT%H:%M:%S"))
+
+        source = segmentation.GetSegmentation()
+        source.AddObserver(slicer.vtkSegmentation.SourceRepresentationModified, corrected)
+
+    def measure(self, segmentation, volume=None):
+        """Return a table node with volume, largest diameter and distance to the cochlea of each structure.
+
+        Raises:
+            InputError: the segmented volume is missing or cannot be used.
+
+        """
+        from crossmoda.geometry import Volume
+        from crossmoda.measurement import measure
+
+        volume = volume or segmentation.GetNodeReference(nodes.TARGET)
+        _require(volume, nodes.volume_problem)
+        label_map, temporary = nodes.label_map_of(segmentation, volume)
+        label = Volume(slicer.util.arrayFromVolume(label_map), nodes.grid_of(volume))
+        table = exporting.table_of(segmentation, measure(label))
+        _remove([label_map] if temporary else [])
+        return table
+
+    def export(self, segmentation, folder, segmentationFile=True, labelMap=True, surfaces=False) -> list[Path]:
+        """Write the segmentation as .seg.nrrd, NIfTI label map and STL surfaces; return the files.
+
+        Existing files are not overwritten: the name gets a number.
+
+        Raises:
+            InputError: the folder cannot be written, or nothing was chosen.
+
+        """
+        return exporting.export(segmentation, Path(folder), segmentationFile, labelMap, surfaces)
+
+
+def _require(node, problem) -> None:
+    from crossmoda.errors import InputError
+
+    if node is None or not slicer.mrmlScene.IsNodePresent(node):
+        raise InputError(_("A volume was removed from the scene; choose another one."))
+    found = problem(node)
+    if found:
+        raise InputError(found)
+
+
+def _require_present(used) -> None:
+    from crossmoda.errors import InputError
+
+    if not all(slicer.mrmlScene.IsNodePresent(node) for node in used):
+        raise InputError(_("A node was removed from the scene while the work was running; run it again."))
+
+
+def _remove(some) -> None:
+    for node in list(some):
+        if slicer.mrmlScene.IsNodePresent(node):
+            slicer.mrmlScene.RemoveNode(node)
+
+
+def _add_hidden(kind: str, name: str):
+    node = slicer.mrmlScene.AddNewNodeByClass(kind, name)
+    node.SetHideFromEditors(True)
+    return node
+
+
+def _outputs(target, atlas, atlas_id: str, transforms: bool) -> dict:
+    """Make the output nodes of a registration: hidden until it has succeeded."""
+    name = f"{atlas_id} on {target.GetName()}"
+    outputs = {
+        "warped": _add_hidden("vtkMRMLScalarVolumeNode", name),
+        "warped_label": _add_hidden("vtkMRMLLabelMapVolumeNode", name + " label"),
+    }
+    if transforms:
+        outputs["transform"] = _add_hidden("vtkMRMLTransformNode", name + " transform")
+        outputs["inverse_transform"] = _add_hidden("vtkMRMLTransformNode", name + " inverse transform")
+    roles = {"warped": "warped atlas", "warped_label": "warped label"}
+    for key, node in outputs.items():
+        node.SetAttribute(nodes.ROLE, roles.get(key, "transform"))
+        node.SetNodeReferenceID(nodes.TARGET, target.GetID())
+        node.SetNodeReferenceID(nodes.ATLAS, atlas.GetID())
+    return outputs
+
+
+def _newest_of_each_atlas(labels: list) -> list:
+    return list({label.GetNodeReferenceID(nodes.ATLAS): label for label in labels}.values())
+
+
+def _file_name(name: str) -> str:
+    return "".join(letter if letter.isalnum() or letter in "-_" else "_" for letter in name)
+
+
+def _record(step: str, settings: dict, seconds: float, **inputs) -> dict:
+    from crossmoda.provenance import Record
+
+    record = Record(step, settings).content
+    return {
+        **record,
+        "inputs": {role: {"name": node.GetName()} for role, node in inputs.items()},
+        "seconds": round(seconds, 3),
+    }

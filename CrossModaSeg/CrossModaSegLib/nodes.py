@@ -1,0 +1,207 @@
+"""Bridges between MRML nodes and what the engine needs to know of them."""
+
+import json
+
+import numpy as np
+import slicer
+import vtk
+from slicer.i18n import tr as _
+
+#: Attributes and reference roles that CrossModa puts on nodes; a saved scene carries them.
+CASE, MODALITY, SIDE, ROLE = "CrossModa.Case", "CrossModa.Modality", "CrossModa.Side", "CrossModa.Role"
+PROVENANCE, CORRECTED = "CrossModa.Provenance", "CrossModa.Corrected"
+LABEL, TARGET, ATLAS = "CrossModa.label", "CrossModa.target", "CrossModa.atlas"
+
+
+def volume_problem(volume) -> str:
+    """Say why a volume cannot be used and what to do about it; an empty string if it can."""
+    name = volume.GetName()
+    image = volume.GetImageData()
+    if not volume.IsA("vtkMRMLScalarVolumeNode") or (image and image.GetNumberOfScalarComponents() > 1):
+        return _("{name} has several components per voxel; choose a volume with one grey value per voxel.").format(
+            name=name
+        )
+    if image is None or image.GetPointData().GetScalars() is None or min(image.GetDimensions()) == 0:
+        return _("{name} has no voxels; load it again.").format(name=name)
+    if min(image.GetDimensions()) < 4:
+        return _("{name} is a single slice; choose a 3D volume.").format(name=name)
+    if sequence_of(volume) is not None:
+        return _("{name} is one frame of a sequence; export the frame as a volume of its own first.").format(name=name)
+    if volume.GetParentTransformNode() is not None:
+        return _("{name} is under the transform {transform}; harden the transform first.").format(
+            name=name, transform=volume.GetParentTransformNode().GetName()
+        )
+    if not has_geometry(volume):
+        return _(
+            "{name} has no geometry (voxels of 1 mm at the origin); load the original DICOM or NIfTI file."
+        ).format(name=name)
+    return ""
+
+
+def has_geometry(volume) -> bool:
+    """Whether the volume knows where it lies: not the 1 mm, zero-origin grid that files without a header get."""
+    return any(value != 1.0 for value in volume.GetSpacing()) or any(value != 0.0 for value in volume.GetOrigin())
+
+
+def sequence_of(volume):
+    """Return the sequence browser that drives a volume, or None."""
+    for browser in slicer.util.getNodesByClass("vtkMRMLSequenceBrowserNode"):
+        if browser.IsProxyNode(volume):
+            return browser
+    return None
+
+
+def label_problem(label, volume) -> str:
+    """Say why a label map or segmentation does not fit a volume; an empty string if it does."""
+    from crossmoda import labels
+
+    name = label.GetName()
+    if label.GetParentTransformNode() is not None:
+        return _("The label {name} is under a transform; harden it first.").format(name=name)
+    if label.IsA("vtkMRMLSegmentationNode"):
+        known = [structure for structure, _segment in known_segments(label)]
+        if not known:
+            wanted = " / ".join(structure.name for structure in labels.STRUCTURES)
+            return _("The segmentation {name} has no segment named {wanted}; rename its segments.").format(
+                name=name, wanted=wanted
+            )
+        return ""
+    if not label.GetImageData():
+        return _("The label {name} has no voxels; load it again.").format(name=name)
+    if not same_grid(label, volume):
+        return _("The label {name} lies on another grid than {volume}; choose the label that belongs to it.").format(
+            name=name, volume=volume.GetName()
+        )
+    values = sorted(set(np.unique(slicer.util.arrayFromVolume(label)).tolist()) - {labels.BACKGROUND})
+    unknown = [value for value in values if value not in labels.VALUES]
+    if unknown:
+        return _("The label {name} has the value {value}; 1 is the schwannoma and 2 the cochlea.").format(
+            name=name, value=unknown[0]
+        )
+    if not values:
+        return _("The label {name} is empty; choose another one.").format(name=name)
+    return ""
+
+
+def same_grid(first, second, tolerance_mm: float = 1e-3) -> bool:
+    """Whether two volumes have the same voxels at the same places."""
+    if first.GetImageData().GetDimensions() != second.GetImageData().GetDimensions():
+        return False
+    matrices = [vtk.vtkMatrix4x4(), vtk.vtkMatrix4x4()]
+    for node, matrix in zip((first, second), matrices, strict=True):
+        node.GetIJKToRASMatrix(matrix)
+    difference = max(
+        abs(matrices[0].GetElement(i, j) - matrices[1].GetElement(i, j)) for i in range(4) for j in range(4)
+    )
+    return difference <= tolerance_mm
+
+
+def grid_of(volume):
+    """Return the engine's grid of a volume node (LPS)."""
+    from crossmoda.geometry import Grid
+
+    matrix = vtk.vtkMatrix4x4()
+    volume.GetIJKToRASDirectionMatrix(matrix)
+    signs = (-1.0, -1.0, 1.0)
+    direction = tuple(signs[row] * matrix.GetElement(row, column) for row in range(3) for column in range(3))
+    origin = tuple(sign * value for sign, value in zip(signs, volume.GetOrigin(), strict=True))
+    return Grid(tuple(volume.GetImageData().GetDimensions()), tuple(volume.GetSpacing()), origin, direction)
+
+
+def known_segments(segmentation):
+    """Return (structure, segment ID) of the segments that CrossModa knows, in the order of its table."""
+    from crossmoda import labels
+
+    found = []
+    for index in range(segmentation.GetSegmentation().GetNumberOfSegments()):
+        segment_id = segmentation.GetSegmentation().GetNthSegmentID(index)
+        segment = segmentation.GetSegmentation().GetSegment(segment_id)
+        entry = vtk.mutable("")
+        segment.GetTag(slicer.vtkSegment.GetTerminologyEntryTagName(), entry)
+        structure = labels.structure_of_terminology(str(entry)) or labels.structure_of_name(segment.GetName())
+        if structure is not None:
+            found.append((structure, segment_id))
+    return sorted(found, key=lambda pair: pair[0].value)
+
+
+def label_map_of(label, volume):
+    """Return a label map node on the volume's grid with CrossModa's values, and whether it is temporary.
+
+    A label map is returned as it is; a segmentation is exported segment by segment.
+    """
+    if label.IsA("vtkMRMLLabelMapVolumeNode"):
+        return label, False
+    label_map = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLabelMapVolumeNode", label.GetName() + " values")
+    label_map.SetHideFromEditors(True)
+    label_map.CopyOrientation(volume)
+    label_map.SetSpacing(volume.GetSpacing())
+    label_map.SetOrigin(volume.GetOrigin())
+    array = np.zeros(slicer.util.arrayFromVolume(volume).shape, np.uint8)
+    for structure, segment_id in known_segments(label):
+        array[slicer.util.arrayFromSegmentBinaryLabelmap(label, segment_id, volume) > 0] = structure.value
+    slicer.util.updateVolumeFromArray(label_map, array)
+    return label_map, True
+
+
+def make_segmentation(label_map, volume, name, role):
+    """Make an editable segmentation from a label map on the volume's grid.
+
+    Segments get the names, colours and terminology of CrossModa's table (also a structure without voxels, so that it
+    can be painted); the reference geometry and the place in the subject hierarchy are the volume's, so that it can be
+    saved as DICOM SEG. The name is made unique: an earlier result is never overwritten.
+    """
+    from crossmoda import labels
+
+    scene = slicer.mrmlScene
+    segmentation = scene.AddNewNodeByClass("vtkMRMLSegmentationNode", scene.GenerateUniqueName(name))
+    segmentation.CreateDefaultDisplayNodes()
+    segmentation.SetReferenceImageGeometryParameterFromVolumeNode(volume)
+    array = slicer.util.arrayFromVolume(label_map)
+    for structure in labels.STRUCTURES:
+        color = [channel / 255 for channel in structure.color]
+        segment_id = segmentation.GetSegmentation().AddEmptySegment(structure.key, structure.name, color)
+        segment = segmentation.GetSegmentation().GetSegment(segment_id)
+        segment.SetNameAutoGenerated(False)
+        segment.SetColorAutoGenerated(False)
+        if structure.terminology:
+            segment.SetTag(slicer.vtkSegment.GetTerminologyEntryTagName(), structure.terminology)
+        mask = (array == structure.value).astype(np.uint8)
+        if mask.any():
+            slicer.util.updateSegmentBinaryLabelmapFromArray(mask, segmentation, segment_id, volume)
+    segmentation.SetAttribute(ROLE, role)
+    segmentation.SetNodeReferenceID(TARGET, volume.GetID())
+    place_beside(segmentation, volume)
+    return segmentation
+
+
+def place_beside(node, volume) -> None:
+    """Put a node where the volume is in the subject hierarchy (the same DICOM study)."""
+    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(slicer.mrmlScene)
+    item = hierarchy.GetItemByDataNode(volume)
+    if item:
+        hierarchy.SetItemParent(hierarchy.GetItemByDataNode(node), hierarchy.GetItemParent(item))
+
+
+def set_provenance(node, record: dict) -> None:
+    """Write how a node was made into its attributes."""
+    node.SetAttribute(PROVENANCE, json.dumps(record))
+
+
+def provenance(node) -> dict:
+    """Return how a node was made; empty if CrossModa did not make it."""
+    return json.loads(node.GetAttribute(PROVENANCE) or "{}")
+
+
+def products(role: str, target=None, atlas=None) -> list:
+    """Return the nodes of a role that belong to a target (and an atlas), the newest last."""
+    found = []
+    for kind in ("vtkMRMLSegmentationNode", "vtkMRMLScalarVolumeNode", "vtkMRMLTransformNode"):
+        for node in slicer.util.getNodesByClass(kind):
+            if (
+                node.GetAttribute(ROLE) == role
+                and not node.GetHideFromEditors()
+                and (target is None or node.GetNodeReferenceID(TARGET) == target.GetID())
+                and (atlas is None or node.GetNodeReferenceID(ATLAS) == atlas.GetID())
+            ):
+                found.append(node)
+    return found

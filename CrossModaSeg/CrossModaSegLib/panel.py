@@ -1,0 +1,91 @@
+"""The panel: its sections from top to bottom, and the scene they look at."""
+
+import types
+
+import qt
+import slicer
+import vtk
+from slicer.util import VTKObservationMixin
+
+from CrossModaSegLib import nodes
+from CrossModaSegLib.cases_section import CasesSection
+from CrossModaSegLib.register_section import RegisterSection
+from CrossModaSegLib.result_section import ResultSection
+from CrossModaSegLib.segment_section import SegmentSection
+from CrossModaSegLib.setup_section import SetupSection
+
+
+class Panel(VTKObservationMixin):
+    """Holds the sections together: parameter node, scene events, updates."""
+
+    def __init__(self, layout, logic):
+        """Build the sections into a layout."""
+        super().__init__()
+        self.logic, self.parameters, self._gui_tag = logic, None, None
+        self.sample = None
+        self.setup = SetupSection(self)
+        self.cases = CasesSection(self)
+        self.register = RegisterSection(self)
+        self.segment = SegmentSection(self)
+        self.result = ResultSection(self)
+        self.sections = (self.setup, self.cases, self.register, self.segment, self.result)
+        for section in self.sections:
+            layout.addWidget(section.widget)
+            section.widget.setMRMLScene(slicer.mrmlScene)
+        layout.addStretch(1)
+        for selector in (self.cases.ui.volumeSelector, self.cases.ui.labelSelector):
+            selector.connect("currentNodeChanged(vtkMRMLNode*)", self.update_soon)
+        self._timer = qt.QTimer()
+        self._timer.setSingleShot(True)
+        self._timer.setInterval(30)
+        self._timer.connect("timeout()", self.update)
+        scene = slicer.mrmlScene
+        self.addObserver(scene, scene.StartCloseEvent, self._on_scene_closing)
+        self.addObserver(scene, scene.EndCloseEvent, self.open)
+        self.addObserver(scene, scene.EndImportEvent, self._on_scene_loaded)
+        self.addObserver(scene, scene.NodeAddedEvent, self.update_soon)
+        self.addObserver(scene, scene.NodeRemovedEvent, self.update_soon)
+
+    def open(self, _caller=None, _event=None) -> None:
+        """Take the scene's parameter node and show it."""
+        self.close()
+        self.parameters = self.logic.getParameterNode()
+        gui = {f"{section.name}_{name}": item for section in self.sections for name, item in vars(section.ui).items()}
+        self._gui_tag = self.parameters.connectGui(types.SimpleNamespace(**gui))
+        self.addObserver(self.parameters.parameterNode, vtk.vtkCommand.ModifiedEvent, self.update_soon)
+        self.update()
+
+    def close(self) -> None:
+        """Let go of the parameter node."""
+        if self.parameters is not None:
+            self.parameters.disconnectGui(self._gui_tag)
+            self.removeObserver(self.parameters.parameterNode, vtk.vtkCommand.ModifiedEvent, self.update_soon)
+            self.parameters = None
+
+    def stop(self) -> None:
+        """Stop all work."""
+        if self.logic.busy:
+            self.logic.queue.cancel()
+        self.setup.stop()
+
+    def update(self) -> None:
+        """Show the state of scene and work in every section."""
+        if self.parameters is not None:
+            for section in self.sections:
+                section.update()
+
+    def update_soon(self, *_arguments) -> None:
+        """Update once after the events of this moment."""
+        if not self._timer.isActive():
+            self._timer.start()
+
+    def _on_scene_closing(self, _caller, _event) -> None:
+        if self.logic.busy:
+            self.logic.queue.cancel()
+        self.close()
+
+    def _on_scene_loaded(self, _caller, _event) -> None:
+        for role in ("noisy label", "prediction"):
+            for segmentation in nodes.products(role):
+                self.logic.watchCorrections(segmentation)
+        self.open()

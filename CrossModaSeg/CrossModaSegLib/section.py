@@ -1,0 +1,100 @@
+"""What the sections of the panel share."""
+
+import functools
+import logging
+from pathlib import Path
+
+import qt
+import slicer
+from slicer.i18n import tr as _
+
+UI_FOLDER = Path(__file__).resolve().parents[1] / "Resources" / "UI"
+ERROR, NOTE = "#b3261e", "#4a4a4a"
+
+
+def reported(method):
+    """Show what goes wrong in a slot next to the controls of its section."""
+
+    @functools.wraps(method)
+    def slot(self):
+        from crossmoda.errors import InputError
+
+        try:
+            self.say("")
+            return method(self)
+        except InputError as error:
+            self.say(str(error), ERROR)
+        except Exception as error:
+            logging.exception("CrossModa")
+            self.say(_("Unexpected: {error}. The application log has the details.").format(error=error), ERROR)
+
+    return slot
+
+
+class Section:
+    """One collapsible part of the panel: a .ui file and what its controls do."""
+
+    #: The .ui file's name; set by subclasses.
+    name = ""
+
+    def __init__(self, panel):
+        """Load the section's controls; ``panel`` gives the logic and the parameter node."""
+        self.panel, self.logic = panel, panel.logic
+        self.widget = slicer.util.loadUI(str(UI_FOLDER / f"{self.name}.ui"))
+        self.ui = slicer.util.childWidgetVariables(self.widget)
+        self.say("")
+
+    @property
+    def parameters(self):
+        """The state of the panel; None while the scene is being closed."""
+        return self.panel.parameters
+
+    def update(self) -> None:
+        """Show the state of scene and work."""
+
+    def say(self, text: str, color: str = NOTE) -> None:
+        """Show a message under the controls."""
+        self.ui.messageLabel.text = text
+        self.ui.messageLabel.setStyleSheet(f"color: {color}")
+        self.ui.messageLabel.setVisible(bool(text))
+
+    @staticmethod
+    def allow(button, reason: str, tip: str) -> None:
+        """Enable a button, or disable it with a tool tip that says why."""
+        button.enabled = not reason
+        button.toolTip = reason or tip
+
+    def busy_reason(self) -> str:
+        """Say why no work can be started now; an empty string if it can."""
+        return _("CrossModa is at work; wait for it or cancel it.") if self.logic.busy else ""
+
+    def bind_path(self, edit, parameter: str, kinds: str = "Dirs") -> None:
+        """Keep a path and a string parameter the same."""
+        import ctk
+
+        edit.filters = getattr(ctk.ctkPathLineEdit, kinds)
+
+        def changed(path):
+            if self.parameters and getattr(self.parameters, parameter) != path:
+                setattr(self.parameters, parameter, path)
+
+        edit.connect("currentPathChanged(QString)", changed)
+
+    def show_path(self, edit, path: str) -> None:
+        """Show a path that the parameter node has."""
+        if edit.currentPath != path:
+            edit.currentPath = path
+
+
+def set_columns(table, titles: list[str], stretched: int) -> None:
+    """Give a table its columns; one of them takes the space left."""
+    table.setColumnCount(len(titles))
+    table.setHorizontalHeaderLabels(titles)
+    table.verticalHeader().setVisible(False)
+    table.setSelectionBehavior(qt.QAbstractItemView.SelectRows)
+    table.setEditTriggers(qt.QAbstractItemView.NoEditTriggers)
+    header = table.horizontalHeader()
+    for column in range(len(titles)):
+        header.setSectionResizeMode(
+            column, qt.QHeaderView.Stretch if column == stretched else qt.QHeaderView.ResizeToContents
+        )

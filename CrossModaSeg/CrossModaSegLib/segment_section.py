@@ -1,0 +1,73 @@
+"""Segment: the network on the target."""
+
+from pathlib import Path
+
+from slicer.i18n import tr as _
+
+from CrossModaSegLib import dependencies, display, nodes
+from CrossModaSegLib.section import ERROR, Section, reported
+from CrossModaSegLib.tasks import DONE
+
+
+class SegmentSection(Section):
+    """Prediction by the network."""
+
+    name = "Segment"
+
+    def __init__(self, panel):
+        """Connect the controls."""
+        super().__init__(panel)
+        self._work = None
+        self.bind_path(self.ui.weightsEdit, "weights", "Files")
+        self.ui.segmentButton.connect("clicked(bool)", self.on_segment)
+        self.ui.cancelButton.connect("clicked(bool)", self.on_cancel)
+
+    def update(self) -> None:
+        """Show what can be done, and the progress."""
+        self.show_path(self.ui.weightsEdit, self.parameters.weights)
+        running = self._work is not None and not self._work.over
+        self.ui.progressBar.enabled = running
+        if running:
+            self.ui.progressBar.value = round(100 * self._work.progress)
+        self.allow(self.ui.segmentButton, self._hindrance(), _("Segment the target with the network"))
+        self.allow(self.ui.cancelButton, "" if running else _("Nothing is running."), _("Stop at once"))
+
+    def _hindrance(self) -> str:
+        parameters = self.parameters
+        if self.logic.busy:
+            return self.busy_reason()
+        if parameters.target is None:
+            return _("Choose a target in “Register and fuse”.")
+        if parameters.weights and not Path(parameters.weights).is_file():
+            return _("There is no file {path}; choose the weights again.").format(path=parameters.weights)
+        if not dependencies.versions()["torch"]:
+            return _("PyTorch is missing; install it in “Set-up”.")
+        return nodes.volume_problem(parameters.target)
+
+    @reported
+    def on_segment(self) -> None:
+        """Segment the target."""
+        parameters = self.parameters
+        task = self.logic.segmentTask(parameters.target, parameters.weights, parameters.device)
+        self._work = self.logic.run([task])
+        self._work.observe(lambda: self._on_work(task))
+        self._work.start()
+        self.panel.update()
+
+    def _on_work(self, task) -> None:
+        if self.parameters is None:
+            return
+        if task.state == DONE:
+            self.parameters.result = task.result
+            display.show_target(self.parameters.target)
+            self.say(_("Done in {seconds:.0f} s. Check and correct the result.").format(seconds=task.seconds))
+        elif task.over:
+            self.say(task.error or _("Cancelled."), ERROR if task.error else "")
+        else:
+            self.say(task.message)
+        self.panel.update_soon()
+
+    @reported
+    def on_cancel(self) -> None:
+        """Stop at once."""
+        self._work.cancel()

@@ -1,0 +1,272 @@
+"""Long work: one process at a time, with progress and cancel, while the panel stays alive.
+
+A task is a CLI module's run (:class:`CliTask`) or a call of the engine in a Python process (:class:`PythonTask`). A
+:class:`TaskQueue` runs tasks one after another; a failed one is listed and the next one starts.
+"""
+
+import json
+import logging
+import re
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import qt
+import slicer
+import vtk
+from slicer.i18n import tr as _
+
+WAITING, RUNNING, DONE, FAILED, CANCELLED = "waiting", "running", "done", "failed", "cancelled"
+_PROGRESS = re.compile(r"<filter-progress>\s*([0-9.eE+-]+)\s*</filter-progress>")
+_COMMENT = re.compile(r"<filter-comment>(.*?)</filter-comment>", re.DOTALL)
+
+
+class Task:
+    """One piece of work; subclasses start a process in ``_start`` and stop it in ``_stop``."""
+
+    def __init__(self, title: str, finish: Callable | None = None, abandon: Callable | None = None):
+        """Name the task; ``finish(result)`` takes over its result, ``abandon()`` removes what a failed one left."""
+        self.title, self.state, self.error, self.progress, self.message = title, WAITING, "", 0.0, ""
+        self.seconds, self.result = 0.0, None
+        self._finish, self._abandon = finish, abandon
+        self._begun, self._changed = 0.0, lambda: None
+
+    @property
+    def over(self) -> bool:
+        """Whether the task has ended, in whatever way."""
+        return self.state in (DONE, FAILED, CANCELLED)
+
+    def start(self, changed: Callable[[], None]) -> None:
+        """Start; ``changed`` is called at every change of progress and state."""
+        from crossmoda.errors import InputError
+
+        self._changed, self._begun, self.state = changed, time.monotonic(), RUNNING
+        try:
+            self._start()
+        except InputError as error:
+            self._end(FAILED, str(error))
+        except Exception as error:
+            logging.exception("%s could not be started", self.title)
+            self._end(FAILED, _("It could not be started: {error}").format(error=error))
+
+    def cancel(self) -> None:
+        """Stop at once."""
+        if self.state == RUNNING:
+            self._stop()
+            self._end(CANCELLED, "")
+        elif self.state == WAITING:
+            self.state = CANCELLED
+
+    def _report(self, progress: float, message: str) -> None:
+        if (progress, message) != (self.progress, self.message) and not self.over:
+            self.progress, self.message = progress, message or self.message
+            self._changed()
+
+    def _succeed(self, result) -> None:
+        if self.over:
+            return
+        from crossmoda.errors import InputError
+
+        self.seconds = time.monotonic() - self._begun
+        try:
+            self.result = self._finish(result) if self._finish else result
+            self.progress = 1.0
+            self._end(DONE, "")
+        except InputError as error:
+            self._end(FAILED, str(error))
+        except Exception as error:
+            logging.exception("%s: the result could not be taken over", self.title)
+            self._end(FAILED, _("The result could not be read: {error}").format(error=error))
+
+    def _end(self, state: str, error: str) -> None:
+        if self.over:
+            return
+        self.state, self.error = state, error
+        self.seconds = self.seconds or time.monotonic() - self._begun
+        if state != DONE and self._abandon:
+            self._abandon()
+        self._release()
+        self._changed()
+
+    def _start(self) -> None:
+        raise NotImplementedError
+
+    def _stop(self) -> None:
+        raise NotImplementedError
+
+    def _release(self) -> None:
+        """Let go of the process."""
+
+
+class CliTask(Task):
+    """A run of a CLI module."""
+
+    def __init__(self, module: str, title: str, prepare: Callable[[], dict], finish=None, abandon=None):
+        """``prepare()`` returns the parameters when the task's turn has come; ``finish(node)`` gets the CLI node."""
+        super().__init__(title, finish, abandon)
+        self._module, self._prepare = module, prepare
+        self._node, self._observer, self._was_busy = None, None, False
+
+    def _start(self) -> None:
+        module = getattr(slicer.modules, self._module.lower(), None)
+        if module is None:
+            raise RuntimeError(
+                _("the module {name} is not loaded; install the extension again").format(name=self._module)
+            )
+        parameters = self._prepare()
+        self._node = slicer.cli.run(module, None, parameters, wait_for_completion=False, update_display=False)
+        self._observer = self._node.AddObserver(vtk.vtkCommand.ModifiedEvent, self._on_modified)
+        self._on_modified()
+
+    def _on_modified(self, _caller=None, _event=None) -> None:
+        node = self._node
+        if node is None or self.over:
+            return
+        status = node.GetStatus()
+        if node.IsBusy():
+            self._was_busy = True
+            self._report(min(node.GetProgress() / 100, 0.99), self._comment())
+        elif status == node.Completed:
+            self._succeed(node)
+        elif status == node.Cancelled:
+            self._end(CANCELLED, "")
+        elif status & node.ErrorsMask or (self._was_busy and status == node.Idle) or node.GetErrorText():
+            # A required argument without a value sends the node back to Idle with an error text.
+            self._end(FAILED, _cause(node.GetErrorText(), node.GetOutputText()))
+
+    def _comment(self) -> str:
+        lines = [line.strip() for line in (self._node.GetOutputText() or "").splitlines() if line.strip()]
+        return lines[-1][:120] if lines else ""
+
+    def _stop(self) -> None:
+        self._node.Cancel()
+
+    def _release(self) -> None:
+        node, self._node = self._node, None
+        if node is not None:
+            node.RemoveObserver(self._observer)
+            qt.QTimer.singleShot(0, lambda: _remove(node))
+
+
+def _remove(node) -> None:
+    if slicer.mrmlScene.IsNodePresent(node):
+        slicer.mrmlScene.RemoveNode(node)
+
+
+def _cause(error_text: str, output: str) -> str:
+    """Return the sentence of a process that says what went wrong: its last line on stderr."""
+    lines = [line.strip() for line in (error_text or "").splitlines() if line.strip()]
+    lines = [line for line in lines if "standard error:" not in line and "completed with errors" not in line]
+    if lines:
+        return lines[-1].removeprefix("error: ").removeprefix("Error: ")
+    tail = [line.strip() for line in (output or "").splitlines() if line.strip()]
+    return tail[-1] if tail else _("The process ended without saying why; the application log may tell more.")
+
+
+class PythonTask(Task):
+    """A call of the engine in a Python process of its own: ``worker.py VERB ARGUMENTS``."""
+
+    def __init__(self, verb: str, arguments: dict, title: str, finish=None):
+        """Name the worker's verb and its arguments (JSON); ``finish(result)`` gets what the worker returned."""
+        super().__init__(title, finish)
+        self._verb, self._arguments = verb, arguments
+        self._process, self._answer, self._stderr = None, None, ""
+
+    def _start(self) -> None:
+        self._answer = Path(tempfile.mkdtemp(prefix="CrossModa-", dir=slicer.app.temporaryPath)) / "answer.json"
+        worker = Path(__file__).with_name("worker.py")
+        self._process = qt.QProcess()
+        self._process.connect("readyReadStandardOutput()", self._on_output)
+        self._process.connect("finished(int,QProcess::ExitStatus)", self._on_finished)
+        python = shutil.which("PythonSlicer") or sys.executable
+        self._process.start(python, [str(worker), self._verb, json.dumps(self._arguments), str(self._answer)])
+
+    def _on_output(self) -> None:
+        text = bytes(self._process.readAllStandardOutput().data()).decode(errors="replace")
+        fractions, comments = _PROGRESS.findall(text), _COMMENT.findall(text)
+        self._report(float(fractions[-1]) if fractions else self.progress, comments[-1] if comments else "")
+
+    def _on_finished(self, code: int) -> None:
+        if self.over:
+            return
+        if code == 0 and self._answer.is_file():
+            self._succeed(json.loads(self._answer.read_text(encoding="utf-8")))
+        else:
+            self._end(FAILED, _cause(bytes(self._process.readAllStandardError().data()).decode(errors="replace"), ""))
+
+    def _stop(self) -> None:
+        self._process.kill()
+        self._process.waitForFinished(500)
+
+    def _release(self) -> None:
+        if self._answer is not None:
+            shutil.rmtree(self._answer.parent, ignore_errors=True)
+
+
+class TaskQueue:
+    """Tasks that run one after another."""
+
+    def __init__(self, tasks: list[Task], changed: Callable[[], None] | None = None):
+        """Take the tasks; ``changed`` is called at every change."""
+        self.tasks, self.cancelled = tasks, False
+        self._observers = [changed] if changed else []
+
+    def observe(self, changed: Callable[[], None]) -> None:
+        """Call ``changed`` at every change, too."""
+        self._observers.append(changed)
+
+    @property
+    def over(self) -> bool:
+        """Whether every task has ended."""
+        return all(task.over for task in self.tasks)
+
+    @property
+    def current(self) -> Task | None:
+        """The task that is running."""
+        return next((task for task in self.tasks if task.state == RUNNING), None)
+
+    @property
+    def progress(self) -> float:
+        """The fraction done of the whole."""
+        return sum(1.0 if task.over else task.progress for task in self.tasks) / max(len(self.tasks), 1)
+
+    @property
+    def failures(self) -> list[Task]:
+        """The tasks that failed."""
+        return [task for task in self.tasks if task.state == FAILED]
+
+    def start(self) -> "TaskQueue":
+        """Start the first task."""
+        self._next()
+        return self
+
+    def cancel(self) -> None:
+        """Stop the running task at once and drop the waiting ones."""
+        self.cancelled = True
+        for task in reversed(self.tasks):
+            task.cancel()
+        self._tell()
+
+    def wait(self, pause_s: float = 0.01) -> "TaskQueue":
+        """Process the application's events until all is done (for scripts)."""
+        while not self.over:
+            slicer.app.processEvents()
+            time.sleep(pause_s)
+        return self
+
+    def _next(self) -> None:
+        waiting = next((task for task in self.tasks if task.state == WAITING), None)
+        if waiting is not None and not self.cancelled:
+            waiting.start(self._on_change)
+
+    def _on_change(self) -> None:
+        self._tell()
+        if self.current is None and not self.over:
+            self._next()
+
+    def _tell(self) -> None:
+        for changed in list(self._observers):
+            changed()

@@ -1,0 +1,132 @@
+"""Calls of the engine that take too long for the panel's own process.
+
+``PythonSlicer worker.py VERB ARGUMENTS ANSWER``: ARGUMENTS is JSON, the answer is written as JSON to the file ANSWER,
+progress goes to stdout as the tags of CLI modules, and the last line on stderr is the cause of a failure.
+"""
+
+import json
+import os
+import sys
+from pathlib import Path
+
+if sys.path[0] == str(Path(__file__).resolve().parent):
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+from CrossModaSegLib.engine import ensure_engine
+
+
+def device() -> dict:
+    """Return what the automatic choice of device would use, with its memory in GiB."""
+    from crossmoda import device as devices
+
+    chosen = devices.choose("auto")
+    if chosen == "cuda":
+        import torch
+
+        memory = torch.cuda.get_device_properties(0).total_memory
+    elif hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
+        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    else:
+        memory = 0
+    return {"device": chosen, "description": devices.describe(chosen), "memory_gib": round(memory / 2**30, 1)}
+
+
+def cases(folder: str, progress) -> dict:
+    """Return the cases of a data set's folder; no image is read."""
+    from crossmoda.dataset import open_dataset
+
+    return {"cases": [_as_json(case) for case in open_dataset(Path(folder)).cases]}
+
+
+def check(folder: str, progress) -> dict:
+    """Return the problems of a data set's folder by file; every file is read."""
+    from crossmoda.dataset import open_dataset, validate
+
+    found: dict[str, str] = {}
+    for problem in validate(open_dataset(Path(folder)), progress):
+        found.setdefault(str(problem.file), f"{problem.problem}; {problem.remedy}.")
+    return {"problems": found}
+
+
+def prepare(rows: list[dict], folder: str, progress) -> dict:
+    """Return files that the scene can load: label maps of contours, volumes of DICOM folders, and the tumour's side.
+
+    Files that can be loaded as they are stay as they are; the others are written into ``folder``.
+    """
+    from crossmoda.dataset import Case, tumour_side
+    from crossmoda.errors import InputError
+    from crossmoda.volume import write
+
+    ready = []
+    for number, row in enumerate(rows):
+        progress(number / len(rows), row["id"])
+        case = Case(row["id"], row["modality"], Path(row["image"]), Path(row["label"]) if row["label"] else None)
+        name = f"{case.id}_{case.modality}".replace("/", "_")
+        answer = {**row, "problem": ""}
+        try:
+            image = case.read_image()
+            if case.image.is_dir() or not case.image.name.lower().endswith(
+                (".nii.gz", ".nii", ".nrrd", ".mha", ".mhd")
+            ):
+                answer["image"] = str(Path(folder) / f"{name}.nrrd")
+                write(image, answer["image"])
+            if case.label is not None:
+                label = case.read_label(image)
+                answer["label"] = str(Path(folder) / f"{name}_label.nrrd")
+                answer["side"] = row["side"] or tumour_side(label) or ""
+                write(label, answer["label"])
+        except InputError as error:
+            answer["problem"] = str(error)
+        ready.append(answer)
+    return {"rows": ready}
+
+
+def simulate(folder: str, sources: int, targets: int, seed: int, settings: dict, progress) -> dict:
+    """Write a small simulated data set into a new folder."""
+    from crossmoda.simulation import simulate_dataset
+    from crossmoda.simulation.subject import Settings
+
+    simulate_dataset(
+        Path(folder),
+        sources=sources,
+        targets=targets,
+        tests=0,
+        seed=seed,
+        settings=Settings(**settings),
+        progress=progress,
+    )
+    return cases(folder, progress)
+
+
+def _as_json(case) -> dict:
+    return {
+        "id": case.id,
+        "modality": case.modality,
+        "side": case.side or "",
+        "image": str(case.image),
+        "label": str(case.label) if case.label else "",
+    }
+
+
+def _tag(fraction: float, message: str) -> None:
+    print(f"<filter-progress>{fraction:.4f}</filter-progress><filter-comment>{message}</filter-comment>", flush=True)
+
+
+def main() -> int:
+    """Run one verb; return the exit code."""
+    verb, arguments, answer = sys.argv[1], json.loads(sys.argv[2]), Path(sys.argv[3])
+    ensure_engine()
+    from crossmoda.errors import InputError
+    from crossmoda.output import write_json
+
+    verbs = {"device": device, "cases": cases, "check": check, "prepare": prepare, "simulate": simulate}
+    try:
+        write_json(answer, verbs[verb](**arguments, **({} if verb == "device" else {"progress": _tag})))
+    except InputError as error:
+        print(error, file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,73 @@
+"""The test bed as fixtures; without slicer-core and PySide6 every test here is skipped."""
+
+import importlib.util
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+HERE = Path(__file__).resolve().parent
+PROJECT = HERE.parents[1]
+MISSING = [name for name in ("slicer", "PySide6") if importlib.util.find_spec(name) is None]
+sys.path.insert(0, str(HERE))
+
+
+@pytest.fixture(scope="session")
+def application():
+    """Slicer's application, with the panel's module and the CLI modules loaded."""
+    if MISSING:
+        pytest.skip("needs slicer-core and PySide6: pip install crossmoda[slicer-test]")
+    from testbed import application as bed
+
+    app = bed.start()
+    app.load_scripted_module(PROJECT / "CrossModaSeg/CrossModaSeg.py")
+    folders = (PROJECT / "CrossModaSeg", PROJECT / "CrossModaRegister", HERE / "cli_modules")
+    for script in sorted(path.with_suffix(".py") for folder in folders for path in folder.glob("*.xml")):
+        app.load_cli_module(script)
+    app.startup_completed()
+    yield app
+    app.close()
+
+
+@pytest.fixture
+def scene(application):
+    """An empty scene; afterwards nothing may be running and Qt may not have complained."""
+    from testbed import pythonqt
+
+    application.scene.Clear(False)
+    pythonqt.warnings.clear()
+    yield application.scene
+    assert pythonqt.warnings == []
+
+
+@pytest.fixture
+def panel(application, scene):
+    """The panel, opened on an empty scene."""
+    import slicer
+
+    slicer.util.selectModule("CrossModaSeg")
+    panel = slicer.util.getModuleWidget("CrossModaSeg").panel
+    panel.update()
+    yield panel
+    panel.stop()
+    application.wait_until(lambda: not panel.logic.busy)
+
+
+@pytest.fixture
+def add_volume(scene):
+    """Add a volume with a bright box to the scene: ``add_volume("T2", spacing=..., kind=...)``."""
+    import slicer
+
+    def add(name, array=None, spacing=(0.5, 0.5, 1.5), origin=(10.0, -20.0, 30.0), kind="vtkMRMLScalarVolumeNode"):
+        if array is None:
+            array = np.zeros((12, 20, 24), np.float32)
+            array[4:8, 6:12, 8:14] = 100.0
+        volume = scene.AddNewNodeByClass(kind, name)
+        slicer.util.updateVolumeFromArray(volume, array)
+        volume.SetSpacing(spacing)
+        volume.SetOrigin(origin)
+        volume.CreateDefaultDisplayNodes()
+        return volume
+
+    return add

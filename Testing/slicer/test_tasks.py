@@ -1,0 +1,102 @@
+"""The queue of tasks over the real CLI engine."""
+
+import os
+import time
+
+import pytest
+
+
+@pytest.fixture
+def patience(application, scene, add_volume):
+    """Make tasks that run the CLI module Patience."""
+    from CrossModaSegLib.tasks import CliTask
+
+    volume = add_volume("input")
+
+    def make(finish=None, abandon=None, **parameters):
+        return CliTask("Patience", "Patience", lambda: {"input": volume, **parameters}, finish, abandon)
+
+    return make
+
+
+def alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def test_a_task_reports_progress_and_hands_over_its_output(application, scene, patience):
+    import slicer
+    from CrossModaSegLib.tasks import DONE, TaskQueue
+
+    output = scene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "output")
+    seen = []
+    task = patience(finish=lambda node: slicer.util.arrayFromVolume(output).max(), output=output, seconds=0.6)
+    queue = TaskQueue([task], lambda: seen.append(task.progress)).start().wait()
+    assert task.state == DONE
+    assert task.result == 100.0
+    assert any(0.1 < progress < 1 for progress in seen)
+    assert queue.progress == 1.0
+
+
+def test_a_failed_task_is_listed_with_its_cause_and_the_next_one_runs(application, scene, patience):
+    from CrossModaSegLib.tasks import DONE, FAILED, TaskQueue
+
+    abandoned = []
+    bad = patience(abandon=lambda: abandoned.append(True), complaint="The atlas has no label; add one.", seconds=0.1)
+    good = patience(seconds=0.1)
+    queue = TaskQueue([bad, good]).start().wait()
+    assert (bad.state, good.state) == (FAILED, DONE)
+    assert bad.error == "The atlas has no label; add one."
+    assert queue.failures == [bad]
+    assert abandoned == [True]
+
+
+def test_cancel_takes_less_than_a_second_and_leaves_no_process(application, scene, patience, tmp_path):
+    from CrossModaSegLib.tasks import CANCELLED, TaskQueue
+
+    tasks = [patience(seconds=60.0, trace=str(tmp_path)), patience(seconds=60.0, trace=str(tmp_path))]
+    queue = TaskQueue(tasks).start()
+    application.wait_until(lambda: list(tmp_path.iterdir()))
+    pid = int(next(tmp_path.iterdir()).name)
+    begun = time.monotonic()
+    queue.cancel()
+    application.wait_until(lambda: not alive(pid), seconds=1.0)
+    assert time.monotonic() - begun < 1.0
+    assert [task.state for task in tasks] == [CANCELLED, CANCELLED]
+    assert len(list(tmp_path.iterdir())) == 1, "the second task was not started"
+    assert scene.GetNumberOfNodesByClass("vtkMRMLCommandLineModuleNode") <= 1
+    application.wait_until(lambda: scene.GetNumberOfNodesByClass("vtkMRMLCommandLineModuleNode") == 0)
+
+
+def test_a_task_that_cannot_be_prepared_says_why(application, scene):
+    from CrossModaSegLib.tasks import FAILED, CliTask, TaskQueue
+
+    from crossmoda.errors import InputError
+
+    def prepare():
+        raise InputError("The volume is gone; choose another one.")
+
+    task = CliTask("Patience", "Patience", prepare)
+    TaskQueue([task]).start()
+    assert (task.state, task.error) == (FAILED, "The volume is gone; choose another one.")
+
+
+def test_a_module_that_is_not_loaded_is_named(application, scene):
+    from CrossModaSegLib.tasks import CliTask, TaskQueue
+
+    task = CliTask("Nowhere", "Nowhere", dict)
+    TaskQueue([task]).start()
+    assert "Nowhere" in task.error
+
+
+def test_a_worker_says_its_cause_in_one_sentence(application, scene, tmp_path):
+    from CrossModaSegLib.tasks import FAILED, PythonTask, TaskQueue
+
+    task = PythonTask("cases", {"folder": str(tmp_path / "nowhere")}, "List")
+    TaskQueue([task]).start().wait()
+    assert task.state == FAILED
+    assert task.error.startswith(str(tmp_path / "nowhere"))
+    assert "Traceback" not in task.error
