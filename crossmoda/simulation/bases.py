@@ -15,8 +15,8 @@ from crossmoda.simulation.tissues import Tissue
 
 HEAD_STEP_MM, EAR_STEP_MM = 0.6, 0.3
 SHOWN_THROUGH = np.eye(len(Tissue) + 1, dtype=np.float32)[TRANSPARENT]
-NO_TEXTURE = np.zeros(len(Tissue) + 1, np.float32)
-STILL = Noise(np.zeros((2, 2, 2), np.float32), np.zeros((1, 1, 1), np.float32), 1e6)
+#: Relative standard deviation from place to place that is given to a real image.
+REAL_TEXTURE = np.float32(0.045)
 SIDES = {"left": 1, "right": -1}
 
 
@@ -57,7 +57,11 @@ def coloured(
     for side, painting in ears.items():
         images.append(painting.coloured(signal, texture, Noise.draw(rng, painting)))
         beneath.append(base.ear_images[side][modality] if base.ear_images else None)
+    # A real base has its own tissues: their mid-tones differ between subjects, white matter and fluid stay.
+    mid = rng.uniform(-0.07, 0.07)
+    top = 3.8 if modality == "hrT2" else 2.0
     for image, real, painting in zip(images, beneath, [base.head, *ears.values()], strict=True):
         if real is not None:
-            image += real * painting.coloured(SHOWN_THROUGH, NO_TEXTURE, STILL)
+            shown = painting.coloured(SHOWN_THROUGH, SHOWN_THROUGH * REAL_TEXTURE, Noise.draw(rng, painting))
+            image += shown * real * (1 + mid * (real - 1) * (top - real))
     return images[0], dict(zip(ears, images[1:], strict=True))

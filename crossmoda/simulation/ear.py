@@ -23,7 +23,7 @@ MODIOLAR_AXIS = np.array([0.60, -0.74, -0.30]) / np.linalg.norm([0.60, -0.74, -0
 VESTIBULE = np.array([41.3, 27.3, -42.4])
 CLOSING_MM = 0.7
 #: The bony axis of the cochlea, which annotators include.
-MODIOLUS_CORE = np.array([(*(MODIOLUS + 0.2 * MODIOLAR_AXIS), 1.6), (*(MODIOLUS + 3.0 * MODIOLAR_AXIS), 0.5)])
+MODIOLUS_CORE = np.array([(*(MODIOLUS + 0.7 * MODIOLAR_AXIS), 2.0), (*(MODIOLUS + 3.0 * MODIOLAR_AXIS), 0.8)])
 
 CANAL = smooth_curve(
     [(21.5, 29.0, -41.2, 5.0), (*PORUS, 3.3), (28.5, 26.3, -41.5, 2.6), (32.5, 25.6, -41.7, 2.4), (*FUNDUS, 1.7)], 24
@@ -34,9 +34,9 @@ def cochlear_spiral(count: int = 90) -> np.ndarray:
     """Return the centre line of the cochlear duct: 2.5 turns, rows x, y, z, radius (mm)."""
     turn = np.linspace(0, 1, count)
     angle = 2 * np.pi * 2.55 * turn
-    radius = 3.35 * np.exp(-1.55 * turn)
-    height = -0.3 + 4.0 * turn**0.85
-    thickness = 1.0 - 0.34 * turn
+    radius = 3.15 * np.exp(-1.5 * turn)
+    height = -0.3 + 3.7 * turn**0.85
+    thickness = 0.92 - 0.3 * turn
     towards = VESTIBULE - MODIOLUS
     first = towards - (towards @ MODIOLAR_AXIS) * MODIOLAR_AXIS
     first /= np.linalg.norm(first)

@@ -28,6 +28,8 @@ MASK = "icbm152_09c_brainmask.nii.gz"
 STEP_MM = 0.7
 LOWEST, HIGHEST = np.array([-96.0, -96.0, -78.0]), np.array([96.0, 131.0, 40.0])
 
+#: Unsharp masking (Gaussian of 1.4 mm) against the blur of an average over 152 heads.
+SHARPENING = {"ceT1": 0.5, "hrT2": 0.9}
 #: Tone curves, white matter = 1: the average's value to the scan's. T2: fluid is stretched, grey and white flattened.
 CURVES = {
     "hrT2": (
@@ -87,7 +89,7 @@ def _toned(image: Volume, mask: Volume, modality: str) -> Volume:
         white = np.percentile(brain, 90)
     else:  # white matter is the darkest of the brain in T2
         white = np.percentile(brain, 15)
-    sharp = array + 0.9 * (array - gaussian_filter(array, 1.4))
+    sharp = array + SHARPENING[modality] * (array - gaussian_filter(array, 1.4))
     source, target = CURVES[modality]
     return image.with_array(np.interp(sharp / white, source, target).astype(np.float32))
 
