@@ -1,0 +1,300 @@
+"""Training: what it learns, what it keeps, what it refuses."""
+
+import csv
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from crossmoda import preprocessing, training, volume, weights  # noqa: E402
+from crossmoda.errors import Cancelled, InputError  # noqa: E402
+from crossmoda.training import Settings, TrainingCase, train  # noqa: E402
+
+WHOLE = preprocessing.Settings(in_plane_spacing=0, region="whole")
+TINY = Settings(width=0.25, epochs=2, device="cpu", seed=3)
+SHAPE = (16, 32, 32)
+
+
+def small_subject(seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return an image with a textured ball (1) and two small bright ones (2), and its labels."""
+    rng = np.random.default_rng(seed)
+    z, y, x = np.indices(SHAPE)
+    label = np.zeros(SHAPE, np.uint8)
+    cy, cx = 16 + rng.integers(-2, 3), 12 + rng.integers(-2, 3)
+    label[(z - 8) ** 2 * 4 + (y - cy) ** 2 + (x - cx) ** 2 < 30] = 1
+    for side in (5, 27):
+        label[(z - 8) ** 2 * 4 + (y - 26) ** 2 + (x - side) ** 2 < 8] = 2
+    image = np.array([20.0, 90.0, 60.0])[label] + 3 * np.sin(y / 3) + rng.normal(0, 2, SHAPE)
+    return image.astype(np.float32), label
+
+
+@pytest.fixture
+def cases(tmp_path):
+    return [write_case(tmp_path, number) for number in range(3)]
+
+
+def write_case(folder, number, **changes) -> TrainingCase:
+    image, label = small_subject(number)
+    grid = volume.Grid((32, 32, 16), (1.0, 1.0, 1.5), (0.0, 0.0, 0.0), (1, 0, 0, 0, 1, 0, 0, 0, 1))
+    paths = folder / f"case_{number}.nii.gz", folder / f"case_{number}_label.nii.gz"
+    volume.write(volume.Volume(changes.pop("image", image), grid), paths[0])
+    volume.write(volume.Volume(changes.pop("label", label), grid), paths[1])
+    return TrainingCase(*paths, **changes)
+
+
+@pytest.fixture(autouse=True)
+def small_routine(monkeypatch):
+    """Crops and epochs small enough for a test."""
+    smaller = dataclasses.replace(training.ROUTINES["default"], crop=(16, 32, 32), visits=2)
+    monkeypatch.setitem(training.ROUTINES, "default", smaller)
+
+
+def tensors_of(path):
+    return weights.read_tensors(path)[0]
+
+
+def test_it_learns_to_segment_what_it_has_seen(cases, tmp_path):
+    settings = dataclasses.replace(TINY, epochs=40)
+    path = train(cases[:2], tmp_path / "run", settings, cases[2:], preparation=WHOLE)
+    card = json.loads(path.with_suffix(".json").read_text())
+    assert card["metrics"]["dice_VS"] > 0.7
+
+
+def test_the_same_seed_gives_the_same_bits_and_another_seed_does_not(cases, tmp_path):
+    one, two = (tensors_of(train(cases, tmp_path / name, TINY, preparation=WHOLE)) for name in "ab")
+    other = tensors_of(train(cases, tmp_path / "c", dataclasses.replace(TINY, seed=4), preparation=WHOLE))
+    assert all(torch.equal(one[name], two[name]) for name in one)
+    assert not all(torch.equal(one[name], other[name]) for name in one)
+
+
+def stop_after(steps):
+    def progress(fraction, message):
+        if message.startswith("training"):
+            progress.calls += 1
+            if progress.calls > steps:
+                raise Cancelled
+
+    progress.calls = 0
+    return progress
+
+
+def test_a_cancelled_training_resumes_to_the_same_bits(cases, tmp_path):
+    through = tensors_of(train(cases, tmp_path / "through", TINY, cases_for_validation(cases), preparation=WHOLE))
+    for stop in (1, 3):  # in the first and in the second epoch
+        with pytest.raises(Cancelled):
+            train(cases, tmp_path / "cut", TINY, cases_for_validation(cases), stop_after(stop), preparation=WHOLE)
+        assert not (tmp_path / "cut" / training.WEIGHTS).exists()
+    path = train(cases, tmp_path / "cut", TINY, cases_for_validation(cases), preparation=WHOLE)
+    resumed = tensors_of(path)
+    assert all(torch.equal(through[name], resumed[name]) for name in through)
+    assert not (tmp_path / "cut" / training.CHECKPOINT).exists()
+
+
+def cases_for_validation(cases):
+    return [write_case(cases[0].image.parent, 7)]
+
+
+def test_a_finished_training_is_not_done_again(cases, tmp_path):
+    first = train(cases, tmp_path / "run", TINY, preparation=WHOLE)
+    before = first.stat().st_mtime_ns
+    assert train(cases, tmp_path / "run", TINY, preparation=WHOLE) == first
+    assert first.stat().st_mtime_ns == before
+
+
+def test_a_checkpoint_of_another_training_is_not_resumed(cases, tmp_path):
+    with pytest.raises(Cancelled):
+        train(cases, tmp_path / "run", TINY, None, stop_after(1), preparation=WHOLE)
+    with pytest.raises(InputError, match="another folder"):
+        train(cases[:2], tmp_path / "run", TINY, preparation=WHOLE)
+    train(cases[:2], tmp_path / "run", dataclasses.replace(TINY, resume=False), preparation=WHOLE)
+
+
+def test_a_pickled_checkpoint_is_refused(cases, tmp_path):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    torch.save({"step": torch.ones(1)}, folder / training.CHECKPOINT)
+    with pytest.raises(InputError, match="pickled"):
+        train(cases, folder, TINY, preparation=WHOLE)
+
+
+def test_metrics_have_one_row_per_epoch(cases, tmp_path):
+    train(cases, tmp_path / "run", TINY, cases_for_validation(cases), preparation=WHOLE)
+    with (tmp_path / "run" / training.METRICS).open() as stream:
+        rows = list(csv.DictReader(stream))
+    assert [row["epoch"] for row in rows] == ["1", "2"]
+    assert all(float(row["loss"]) > 0 and 0 <= float(row["dice"]) <= 1 for row in rows)
+
+
+def test_a_time_limit_ends_the_schedule_and_not_only_the_training(cases, tmp_path):
+    settings = dataclasses.replace(TINY, epochs=100_000, seconds=1.5)
+    path = train(cases, tmp_path / "run", settings, preparation=WHOLE)
+    card = json.loads(path.with_suffix(".json").read_text())
+    peak = training.routine(settings).learning_rate
+    assert card["training"]["optimisation_seconds"] >= 1.5
+    assert card["metrics"]["learning_rate"] < 0.05 * peak
+
+
+def test_training_begins_with_the_given_weights(cases, tmp_path):
+    start = train(cases, tmp_path / "start", TINY, preparation=WHOLE)
+    still = dataclasses.replace(TINY, learning_rate=1e-12, epochs=1)
+    after = tensors_of(train(cases, tmp_path / "more", still, preparation=WHOLE, initial=start))
+    before = tensors_of(start)
+    name = "stem.0.weight"
+    torch.testing.assert_close(after[name], before[name], rtol=0, atol=1e-6)
+    with pytest.raises(InputError, match=r"width 0.25; the training is of preset default, width 0.5"):
+        train(cases, tmp_path / "wide", dataclasses.replace(TINY, width=0.5), preparation=WHOLE, initial=start)
+
+
+def test_memory_that_runs_out_leads_to_smaller_crops_and_the_card_says_so(cases, tmp_path, monkeypatch):
+    from crossmoda import learner, sampling
+
+    monkeypatch.setattr(learner, "_SMALLEST", (8, 16, 16))
+    sizes, draw = [], sampling.draw
+
+    def short_of_memory(examples, size, *rest):
+        sizes.append(size)
+        if size[1] > 16:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory.")
+        return draw(examples, size, *rest)
+
+    monkeypatch.setattr(sampling, "draw", short_of_memory)
+    path = train(cases, tmp_path / "run", TINY, preparation=WHOLE)
+    assert sizes[:3] == [(16, 32, 32), (8, 24, 24), (8, 16, 16)]
+    assert json.loads(path.with_suffix(".json").read_text())["training"]["fallbacks"] == [
+        "memory ran out: crops of 24 x 24 x 8 voxels",
+        "memory ran out: crops of 16 x 16 x 8 voxels",
+    ]
+
+
+def test_a_gpu_without_memory_is_left_for_the_cpu(cases, tmp_path, monkeypatch):
+    """The GPU is played by the CPU under its name: what matters is who is asked to compute after it failed."""
+    from crossmoda import learner, sampling
+
+    examples = sampling.load(cases, WHOLE, tmp_path / "prepared")
+    student = learner.Learner(examples, training.routine(TINY), TINY, None)
+    student.device, student.crop = "cuda", learner._SMALLEST
+    learn = student._learn
+
+    def short_of_memory():
+        if student.device == "cuda":
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory.")
+        return learn()
+
+    monkeypatch.setattr(student, "_learn", short_of_memory)
+    student.take_step()
+    assert student.device == "cpu" and student.step == 1
+    assert student.fallbacks == ["GPU memory ran out: on the CPU"]
+    assert "on the CPU" in student.describe()
+
+
+def test_noisy_voxels_count_as_much_as_they_are_trusted():
+    from crossmoda import losses
+
+    logits, label = torch.randn(1, 3, 4, 4, 4), torch.randint(0, 3, (1, 4, 4, 4))
+    half = torch.ones(1, 4, 4, 4)
+    half[..., :2] = 0
+    wrong = label.clone()
+    wrong[..., :2] = (label[..., :2] + 1) % 3
+    for loss in (losses.cross_entropy, losses.dice_loss):
+        assert torch.equal(loss(logits, label, half), loss(logits, wrong, half))
+    torch.testing.assert_close(
+        losses.cross_entropy(logits, label, torch.ones_like(half)), torch.nn.functional.cross_entropy(logits, label)
+    )
+
+
+def test_class_weights_are_normalised_inverse_square_roots():
+    from crossmoda import losses
+
+    found = losses.class_weights(torch.tensor([10_000, 400, 100]))
+    expected = np.array([1 / 100, 1 / 20, 1 / 10])
+    np.testing.assert_allclose(found.numpy(), expected / expected.mean(), rtol=1e-6)
+
+
+def test_a_perfect_prediction_has_no_dice_loss():
+    from crossmoda import losses
+
+    label = torch.randint(0, 3, (1, 4, 4, 4))
+    logits = 50 * torch.nn.functional.one_hot(label, 3).movedim(-1, 1).float()
+    assert losses.dice_loss(logits, label, torch.ones(1, 4, 4, 4)).item() < 1e-6
+
+
+def test_the_paper_preset_is_the_published_routine(cases, tmp_path):
+    plan = training.routine(Settings(preset="paper"))
+    assert (plan.epochs, plan.batch, plan.learning_rate, plan.one_cycle, plan.dice) == (2000, 1, 1e-3, False, False)
+    assert plan.weight_decay == 0  # Adam
+    settings = Settings(preset="paper", width=0.125, epochs=1, device="cpu")
+    card = weights.read_tensors(train(cases[:1], tmp_path / "run", settings, preparation=WHOLE))[1]
+    assert card["network"] == {"preset": "paper", "width": 0.125} and card["training"]["steps"] == 1
+
+
+def test_a_validation_case_that_is_also_a_training_case_is_refused(cases, tmp_path):
+    copy = tmp_path / "copy.nii.gz"
+    copy.write_bytes(cases[1].image.read_bytes())
+    with pytest.raises(InputError, match=r"copy.nii.gz is also the training case case_1.nii.gz"):
+        train(cases, tmp_path / "run", TINY, [TrainingCase(copy, cases[1].label)], preparation=WHOLE)
+    assert not (tmp_path / "run").exists()
+
+
+def test_bad_cases_are_named(cases, tmp_path):
+    with pytest.raises(InputError, match="no labelled cases"):
+        train([], tmp_path / "run", TINY)
+    with pytest.raises(InputError, match=r"there is no file .*missing.nii"):
+        train([TrainingCase(tmp_path / "missing.nii", cases[0].label)], tmp_path / "run", TINY)
+    image, label = small_subject(9)
+    strange = write_case(tmp_path, 9, label=label * 4)
+    with pytest.raises(InputError, match=r"case_9_label.nii.gz has the label value 4; expected 0, 1 \(VS\), 2"):
+        train([strange], tmp_path / "run", TINY, preparation=WHOLE)
+    volume.write(volume.Volume(image + 2, volume.read(cases[0].image).grid), tmp_path / "sure.nii.gz")
+    unsure = dataclasses.replace(cases[0], confidence=tmp_path / "sure.nii.gz")
+    with pytest.raises(InputError, match="outside 0 to 1"):
+        train([unsure], tmp_path / "run", TINY, preparation=WHOLE)
+
+
+def test_features_of_a_crop_are_those_of_the_whole_scan(cases, tmp_path):
+    from crossmoda import augmentation, mind, sampling
+
+    (example,) = sampling.load(cases[:1], WHOLE, tmp_path / "prepared")
+    rng = np.random.default_rng(5)
+    batch = sampling.draw([example], (8, 12, 12), augmentation.NONE, [rng], 0.0, "cpu")
+    whole = mind.mind_ssc(example.image)[0]
+    centre = sampling._centre(example, (8, 12, 12), np.random.default_rng(5), 0.0)
+    part = tuple(
+        slice(middle - size // 2, middle + size // 2) for middle, size in zip(centre, (8, 12, 12), strict=True)
+    )
+    inside = (slice(None), *(slice(max(0, 2 - cut.start), None) for cut in part))
+    torch.testing.assert_close(
+        batch.features[0][inside][..., :-2, :-2, :-2], whole[(slice(None), *part)][inside][..., :-2, :-2, :-2]
+    )
+    assert torch.equal(batch.label[0], example.targets[0][part].long())
+
+
+def test_an_affine_crop_moves_image_and_label_alike_and_keeps_millimetres():
+    from crossmoda import augmentation
+
+    rng = np.random.default_rng(0)
+    only_turned = augmentation.Strength(rotation_deg=30, scale=0, shear=0)
+    spacing = np.array([1.5, 0.5, 0.5])
+    matrix = augmentation.random_affine(rng, only_turned, tuple(spacing))
+    in_mm = matrix * spacing[:, None] / spacing
+    np.testing.assert_allclose(in_mm @ in_mm.T, np.eye(3), atol=1e-12)
+    ramp = torch.as_tensor(np.indices((20, 30, 40)), dtype=torch.float32)
+    crop = augmentation.cut(ramp, np.array([10, 15, 20]), (5, 7, 9), matrix, "bilinear")
+    offset = np.array([1, -2, 3])
+    np.testing.assert_allclose(
+        crop[:, 2 + 1, 3 - 2, 4 + 3].numpy(), np.array([10, 15, 20]) + matrix @ offset, atol=1e-4
+    )
+
+
+def test_confidence_and_weight_reach_the_loss(cases, tmp_path):
+    from crossmoda import augmentation, sampling
+
+    grid = volume.read(cases[0].image).grid
+    given = np.linspace(0, 1, 32, dtype=np.float32)[None, None] * np.ones(SHAPE, np.float32)
+    volume.write(volume.Volume(given, grid), tmp_path / "confidence.nii.gz")
+    case = dataclasses.replace(cases[0], confidence=tmp_path / "confidence.nii.gz", weight=0.5)
+    examples = sampling.load([case], WHOLE, tmp_path / "prepared")
+    batch = sampling.draw(examples, SHAPE, augmentation.NONE, [np.random.default_rng(0)], 0.0, "cpu")
+    np.testing.assert_allclose(batch.confidence[0].numpy(), given / 2, atol=2e-3)

@@ -1,0 +1,257 @@
+"""From a scan and trained weights to a label map, probabilities and uncertainty on the scan's own grid."""
+
+import dataclasses
+import functools
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from crossmoda import components, labels, output, parameters, preprocessing, provenance, volume, weights
+from crossmoda import device as devices
+from crossmoda.errors import InputError
+from crossmoda.parameters import parameter
+from crossmoda.progress import Progress, report
+from crossmoda.volume import Volume
+
+if TYPE_CHECKING:
+    import torch
+
+#: Tiles (z, y, x) and the margin on each side that neighbouring tiles share, when memory runs out.
+TILE = (32, 96, 96)
+MARGIN = (8, 24, 24)
+#: The deepest features of the network have this stride: tiles begin at its multiples.
+_STRIDE = 8
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings(parameters.Settings):
+    """How to predict."""
+
+    flips: bool = parameter(
+        False, "Predict the mirrored scan as well and average: twice the time, for a slightly smoother result"
+    )
+    one_lesion: bool = parameter(
+        True, "Keep what is anatomically plausible: at most one schwannoma and two cochleae, one on each side"
+    )
+    tiles: bool = parameter(
+        False, "Work in tiles from the start, for little memory; otherwise only when memory runs out", advanced=True
+    )
+    device: str = parameter("auto", "Where to compute", choices=devices.CHOICES)
+
+
+@dataclasses.dataclass(frozen=True)
+class Prediction:
+    """A segmentation of a scan; everything lies on the scan's own grid."""
+
+    label_map: Volume
+    """uint8"""
+    probabilities: np.ndarray
+    """(label, z, y, x), float32, background first; their sum is 1"""
+    uncertainty: Volume
+    """entropy of the probabilities, float32, 0 (sure) to 1 (all labels alike)"""
+    provenance: dict[str, Any]
+
+    def probability(self, structure: labels.Structure) -> Volume:
+        """Return the probability map of one structure."""
+        return self.label_map.with_array(self.probabilities[structure.value])
+
+
+def predict(
+    image: Volume,
+    model: "weights.Model | Path | str | None" = None,
+    settings: Settings = Settings(),
+    progress: Progress | None = None,
+    *,
+    inputs: dict[str, Path] | None = None,
+) -> Prediction:
+    """Segment a scan.
+
+    Args:
+        image: the scan, in any orientation.
+        model: trained weights: a path or what :func:`crossmoda.weights.load` returned; None: those that come with
+            CrossModa.
+        settings: how to predict.
+        progress: told of the steps; cancels by raising ``Cancelled``.
+        inputs: the files the scan came from, for the provenance.
+
+    Raises:
+        InputError: the weights cannot be used, or the scan has no contrast.
+
+    """
+    report(progress, 0.0, "loading the network")
+    path = None if isinstance(model, weights.Model) else Path(model or weights.shipped())
+    trained = model if isinstance(model, weights.Model) else weights.load(path)  # type: ignore[arg-type]
+    files = {**(inputs or {}), **({"weights": path} if path else {})}
+    device = devices.choose(settings.device)
+    record = provenance.Record("predict", settings, files, devices.describe(device))
+    report(progress, 0.1, "preparing the scan")
+    prepared = preprocessing.prepare(image, None, trained.preparation)
+    report(progress, 0.3, "segmenting")
+    found, fallbacks = _probabilities(trained.network, prepared.image.array, settings, device, progress)
+    report(progress, 0.8, "restoring the scan's grid")
+    full = _restored(prepared, found)
+    label_map = full.argmax(axis=0).astype(np.uint8)
+    if settings.one_lesion:
+        label_map = components.plausible(label_map, full, image.grid)
+    report(progress, 1.0, "segmented")
+    return Prediction(
+        image.with_array(label_map),
+        full,
+        image.with_array(entropy(full)),
+        record.finish(fallbacks=fallbacks, network=trained.card["network"], volumes_mm3=_volumes(label_map, image)),
+    )
+
+
+def predict_files(
+    image: Path | str,
+    segmentation: Path | str,
+    model: Path | str | None = None,
+    settings: Settings = Settings(),
+    progress: Progress | None = None,
+    *,
+    probabilities: Path | str | None = None,
+    uncertainty: Path | str | None = None,
+) -> Prediction:
+    """Segment a file and write the results; what the command and the Slicer module do.
+
+    Args:
+        image: the scan: NIfTI, NRRD, MetaImage, or a DICOM folder.
+        segmentation: the label map is written here: ``.seg.nrrd`` (named and coloured segments), NRRD or NIfTI. The
+            provenance lies beside it, as ``NAME.provenance.json``.
+        model: the weights; None: those that come with CrossModa.
+        settings: how to predict.
+        progress: told of the steps; cancels by raising ``Cancelled``.
+        probabilities: prefix of the probability maps, one per structure (``PREFIX_VS.nii.gz``); None: none.
+        uncertainty: where the uncertainty map goes; None: nowhere.
+
+    """
+    scan, target = Path(image), Path(segmentation)
+    result = predict(volume.read(scan), model, settings, progress, inputs={"image": scan})
+    if target.name.lower().endswith(".seg.nrrd"):
+        volume.write_segmentation(result.label_map, target, result.provenance)
+    else:
+        volume.write(result.label_map, target)
+    output.write_json(target.with_name(_stem(target) + ".provenance.json"), result.provenance)
+    if probabilities is not None:
+        for structure in labels.STRUCTURES:
+            prefix = Path(probabilities)
+            volume.write(result.probability(structure), prefix.with_name(f"{prefix.name}_{structure.key}.nii.gz"))
+    if uncertainty is not None:
+        volume.write(result.uncertainty, uncertainty)
+    return result
+
+
+def entropy(probabilities: np.ndarray) -> np.ndarray:
+    """Return the entropy over the first axis, divided by its largest value: 0 to 1, float32."""
+    terms = -probabilities * np.log(np.clip(probabilities, 1e-12, 1))
+    return (terms.sum(axis=0) / np.log(len(probabilities))).astype(np.float32).clip(0, 1)
+
+
+def logits_of(network: "torch.nn.Module", features: "torch.Tensor") -> "torch.Tensor":
+    """Return logits (1, class, z, y, x) of MIND features (12, z, y, x), padded for the network as far as it needs.
+
+    Very small volumes are continued at their border, so that the deepest features keep several voxels along each axis.
+    """
+    import torch
+
+    size = features.shape[1:]
+    missing = [max(0, 2 * _STRIDE - extent) for extent in size]
+    padding = [value for extent in reversed(missing) for value in (0, extent)]
+    wide = torch.nn.functional.pad(features[None], padding, mode="replicate") if any(missing) else features[None]
+    return network(wide)[:, :, : size[0], : size[1], : size[2]]
+
+
+def _probabilities(
+    network: "torch.nn.Module", image: np.ndarray, settings: Settings, device: str, progress: Progress | None
+) -> tuple[np.ndarray, list[str]]:
+    """Return probabilities (label, z, y, x) of a prepared image, and what had to be done to make them."""
+    import torch
+
+    from crossmoda import mind
+
+    attempts = [(device, settings.tiles)]
+    if not settings.tiles:
+        attempts.append((device, True))
+    if device == "cuda":
+        attempts.append(("cpu", True))
+    fallbacks: list[str] = []
+    for where, tiled in attempts:
+        if (where, tiled) != attempts[0]:
+            note = f"memory ran out: in tiles on the {'GPU' if where == 'cuda' else 'CPU'}"
+            fallbacks.append(note)
+            report(progress, 0.3, note)
+        try:
+            with torch.inference_mode():
+                total = functools.reduce(
+                    torch.add,
+                    (
+                        _softmax(network.to(where), mind.mind_ssc(view), tiled).flip(axes)
+                        for axes, view in _views(torch.from_numpy(image).to(where), settings.flips)
+                    ),
+                )
+            return (total / (2 if settings.flips else 1)).cpu().numpy(), fallbacks
+        except (torch.cuda.OutOfMemoryError, RuntimeError) as error:
+            if not (isinstance(error, torch.cuda.OutOfMemoryError) or "not enough memory" in str(error)):
+                raise
+        if where == "cuda":
+            torch.cuda.empty_cache()
+    raise InputError("There is too little memory to segment this scan; close other programs.")
+
+
+def _views(image: "torch.Tensor", flips: bool) -> "list[tuple[tuple[int, ...], torch.Tensor]]":
+    """Return the image and, with ``flips``, its mirror image, each with the axes that undo the mirroring."""
+    views: list[tuple[tuple[int, ...], torch.Tensor]] = [((), image)]
+    if flips:
+        views.append(((-1,), image.flip(-1)))
+    return views
+
+
+def _softmax(network: "torch.nn.Module", features: "torch.Tensor", tiled: bool) -> "torch.Tensor":
+    """Return probabilities (label, z, y, x) of MIND features (12, z, y, x)."""
+    import torch
+
+    fast = features.is_cuda and torch.cuda.is_bf16_supported()
+    with torch.autocast("cuda", torch.bfloat16, enabled=fast):
+        if not tiled:
+            return logits_of(network, features)[0].float().softmax(0)
+        size = features.shape[1:]
+        result = torch.empty((len(labels.VALUES), *size), device=features.device)
+        starts = [range(0, extent, tile) for extent, tile in zip(size, TILE, strict=True)]
+        for z in starts[0]:
+            for y in starts[1]:
+                for x in starts[2]:
+                    _predict_tile(network, features, (z, y, x), result)
+        return result
+
+
+def _predict_tile(
+    network: "torch.nn.Module", features: "torch.Tensor", start: tuple[int, int, int], result: "torch.Tensor"
+) -> None:
+    """Predict one tile with its margin and keep its inside."""
+    outer, inner, kept = [], [], []
+    for first, tile, margin, extent in zip(start, TILE, MARGIN, features.shape[1:], strict=True):
+        low, last = max(0, first - margin), min(first + tile, extent)
+        outer.append(slice(low, min(last + margin, extent)))
+        inner.append(slice(first - low, last - low))
+        kept.append(slice(first, last))
+    logits = logits_of(network, features[(slice(None), *outer)])[0].float()
+    result[(slice(None), *kept)] = logits.softmax(0)[(slice(None), *inner)]
+
+
+def _restored(prepared: preprocessing.Prepared, probabilities: np.ndarray) -> np.ndarray:
+    """Return probabilities on the scan's own grid; interpolation keeps their sum at 1."""
+    full = prepared.restore(probabilities)
+    return full / np.maximum(full.sum(axis=0, keepdims=True), 1e-6)
+
+
+def _volumes(label_map: np.ndarray, image: Volume) -> dict[str, float]:
+    voxel = image.grid.voxel_volume_mm3
+    return {item.key: round(float((label_map == item.value).sum()) * voxel, 2) for item in labels.STRUCTURES}
+
+
+def _stem(path: Path) -> str:
+    for ending in (".seg.nrrd", ".nii.gz"):
+        if path.name.lower().endswith(ending):
+            return path.name[: -len(ending)]
+    return path.stem

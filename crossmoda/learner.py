@@ -1,0 +1,284 @@
+"""The state of a training and one step of it. Imports torch: import it where a network is trained."""
+
+import contextlib
+import math
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from crossmoda import augmentation, device, labels, losses, sampling, weights
+from crossmoda import network as networks
+from crossmoda.errors import InputError
+from crossmoda.sampling import Example
+
+if TYPE_CHECKING:
+    from crossmoda.training import Routine, Settings
+
+#: Crops are not made smaller than this when memory runs out.
+_SMALLEST = (16, 32, 32)
+#: Volumes of up to this size in total lie on the GPU during training.
+_RESIDENT_BYTES = 8 * 2**30
+#: One cycle: the part of the training in which the learning rate rises, and where it starts and ends.
+_RISE, _START, _END = 0.1, 0.1, 0.01
+_CLIP = 1.0
+_STRENGTHS = {"default": augmentation.Strength(), "paper": augmentation.PAPER}
+
+
+class Learner:
+    """A network, its optimiser, and where in its training it is."""
+
+    def __init__(
+        self, examples: Sequence[Example], routine: "Routine", settings: "Settings", initial: Path | str | None
+    ):
+        """Begin a training, from random weights or from ``initial`` ones."""
+        self.routine = routine
+        self.settings = settings
+        self.network_settings = networks.Settings(preset=settings.preset, width=settings.width)
+        self.device = device.choose(settings.device)
+        self.fallbacks: list[str] = []
+        self.network = self._begin(initial).to(self.device)
+        self.optimiser = torch.optim.AdamW(
+            self.network.parameters(), lr=routine.learning_rate, weight_decay=routine.weight_decay
+        )
+        self.examples = self._place(examples)
+        self.crop = routine.crop or self._common_size(examples)
+        counts = sum(torch.bincount(example.targets[0].flatten().long(), minlength=3) for example in examples)
+        self.class_weights = None if routine.dice else losses.class_weights(counts).to(self.device)  # type: ignore[arg-type]
+        self.steps_per_epoch = math.ceil(len(examples) * routine.visits / routine.batch)
+        self.step = 0
+        self.seconds = 0.0
+        self.history: list[dict[str, Any]] = []
+        self.best_dice = -1.0
+        self.best_state: dict[str, torch.Tensor] | None = None
+        self.best_metrics: dict[str, Any] | None = None
+        self.validations = 0
+        self.validations_without_gain = 0
+        self._losses: list[float] = []
+
+    def _begin(self, initial: Path | str | None) -> torch.nn.Module:
+        if initial is None:
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(self.settings.seed)
+                return networks.build(self.network_settings)
+        model = weights.load(initial)
+        if model.settings != self.network_settings:
+            wanted, given = self.network_settings, model.settings
+            raise InputError(
+                f"The initial weights {Path(initial).name} are of preset {given.preset}, width {given.width:g}; "
+                f"the training is of preset {wanted.preset}, width {wanted.width:g}. Choose the same."
+            )
+        return model.network
+
+    def _place(self, examples: Sequence[Example]) -> list[Example]:
+        size = sum(example.image.nbytes + example.targets.nbytes for example in examples)
+        resident = self.device == "cuda" and size <= _RESIDENT_BYTES
+        return [example.to(self.device) if resident else example for example in examples]
+
+    @staticmethod
+    def _common_size(examples: Sequence[Example]) -> tuple[int, int, int]:
+        return tuple(max(example.image.shape[axis] for example in examples) for axis in (1, 2, 3))  # type: ignore[return-value]
+
+    @property
+    def fraction(self) -> float:
+        """How much of the training is done, 0 to 1: by steps or, if it has a time limit, by seconds."""
+        done = self.step / (self.routine.epochs * self.steps_per_epoch)
+        return min(1.0, max(done, self.seconds / self.settings.seconds if self.settings.seconds else 0.0))
+
+    @property
+    def step_in_epoch(self) -> int:
+        """The steps taken since the last epoch ended."""
+        return self.step % self.steps_per_epoch
+
+    @property
+    def epoch_ended(self) -> bool:
+        """Whether the last step was the last of its epoch."""
+        return self.step_in_epoch == 0
+
+    @property
+    def learning_rate(self) -> float:
+        """The learning rate now: constant, or one cycle (Smith & Topin, 2019) of a rise and half a cosine."""
+        peak, done = self.routine.learning_rate, self.fraction
+        if not self.routine.one_cycle:
+            return peak
+        if done < _RISE:
+            return peak * (_START + (1 - _START) * done / _RISE)
+        return peak * (_END + (1 - _END) * (1 + math.cos(math.pi * (done - _RISE) / (1 - _RISE))) / 2)
+
+    def describe(self) -> str:
+        """Return what a progress bar says."""
+        recent = f", loss {np.mean(self._losses[-20:]):.3f}" if self._losses else ""
+        dice = f", validation Dice {self.best_dice:.3f}" if self.best_dice >= 0 else ""
+        note = f" ({self.fallbacks[-1]})" if self.fallbacks else ""
+        return f"training, epoch {self.step // self.steps_per_epoch + 1}{recent}{dice}{note}"
+
+    def take_step(self) -> None:
+        """Learn from one batch; with too little memory, from smaller crops or on the CPU."""
+        start = time.perf_counter()
+        while True:
+            try:
+                loss = self._learn()
+                break
+            except (torch.cuda.OutOfMemoryError, RuntimeError) as error:
+                if not _out_of_memory(error):
+                    raise
+                self.optimiser.zero_grad(set_to_none=True)
+            self._shrink()
+        if not math.isfinite(loss):
+            raise InputError(
+                f"The training diverged at step {self.step + 1}; choose a smaller learning rate than "
+                f"{self.routine.learning_rate:g}."
+            )
+        self._losses.append(loss)
+        self.step += 1
+        self.seconds += time.perf_counter() - start
+
+    def _learn(self) -> float:
+        for group in self.optimiser.param_groups:
+            group["lr"] = self.learning_rate
+        self.network.train()
+        batch = self._draw()
+        self.optimiser.zero_grad(set_to_none=True)
+        with self.precision():
+            logits = self.network(batch.features)
+        logits = logits.float()
+        loss = losses.cross_entropy(logits, batch.label, batch.confidence, self.class_weights)
+        if self.routine.dice:
+            loss = loss + losses.dice_loss(logits, batch.label, batch.confidence)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.network.parameters(), _CLIP)
+        value = loss.item()
+        if math.isfinite(value):
+            self.optimiser.step()
+        return value
+
+    def precision(self) -> contextlib.AbstractContextManager[Any]:
+        """Return the context of mixed precision: bfloat16 on GPUs that have it."""
+        if self.device == "cuda" and torch.cuda.is_bf16_supported():
+            return torch.autocast("cuda", torch.bfloat16)
+        return contextlib.nullcontext()
+
+    def _draw(self) -> sampling.Batch:
+        """Draw the batch of this step: it depends on the seed and the step only."""
+        seed, routine = self.settings.seed, self.routine
+        places = [self.step % self.steps_per_epoch * routine.batch + item for item in range(routine.batch)]
+        epoch = self.step // self.steps_per_epoch
+        order = np.random.default_rng([seed, 1, epoch]).permutation(len(self.examples) * routine.visits)
+        chosen = [self.examples[order[place % len(order)] % len(self.examples)] for place in places]
+        rngs = [np.random.default_rng([seed, 2, self.step, item]) for item in range(routine.batch)]
+        strength = _STRENGTHS[routine.augmentation]
+        return sampling.draw(chosen, self.crop, strength, rngs, routine.around, self.device)
+
+    def _shrink(self) -> None:
+        """Make do with less memory: smaller crops first, then the CPU."""
+        smaller = tuple(
+            max(least, extent * 3 // 4 // 8 * 8) for extent, least in zip(self.crop, _SMALLEST, strict=True)
+        )
+        if smaller != self.crop and all(new <= old for new, old in zip(smaller, self.crop, strict=True)):
+            self.crop = smaller  # type: ignore[assignment]
+            note = f"memory ran out: crops of {smaller[2]} x {smaller[1]} x {smaller[0]} voxels"
+        elif self.device == "cuda":
+            self._move_to_cpu()
+            note = "GPU memory ran out: on the CPU"
+        else:
+            raise InputError("There is too little memory to train even on small crops; close other programs.")
+        self.fallbacks.append(note)
+        if self.device == "cuda":
+            torch.cuda.empty_cache()
+
+    def _move_to_cpu(self) -> None:
+        self.device = "cpu"
+        self.network.cpu()
+        self.examples = [example.to("cpu") for example in self.examples]
+        if self.class_weights is not None:
+            self.class_weights = self.class_weights.cpu()
+        for moments in self.optimiser.state.values():
+            moments.update({name: item.cpu() for name, item in moments.items() if isinstance(item, torch.Tensor)})
+
+    def end_epoch(self, held_out: Sequence[Example], validations: int) -> None:
+        """Note the epoch's metrics; predict the held-out cases when it is time (``validations`` times in all)."""
+        row: dict[str, Any] = {
+            "epoch": len(self.history) + 1,
+            "step": self.step,
+            "seconds": round(self.seconds, 3),
+            "loss": float(np.mean(self._losses)) if self._losses else math.nan,
+            "learning_rate": self.learning_rate,
+        }
+        self._losses = []
+        due = int(self.fraction * validations)
+        if held_out and due > self.validations:
+            self.validations = due
+            row.update(self._validate(held_out))
+            if row["dice"] > self.best_dice:
+                self.best_dice, self.validations_without_gain = row["dice"], 0
+                self.best_metrics = dict(row)
+                self.best_state = {
+                    name: item.detach().cpu().clone() for name, item in self.network.state_dict().items()
+                }
+            else:
+                self.validations_without_gain += 1
+        self.history.append(row)
+
+    @torch.inference_mode()
+    def _validate(self, held_out: Sequence[Example]) -> dict[str, float]:
+        """Return the mean Dice over the held-out cases, per structure and of both."""
+        from crossmoda import mind
+        from crossmoda.inference import logits_of
+
+        self.network.eval()
+        scores: dict[str, list[float]] = {structure.key: [] for structure in labels.STRUCTURES}
+        for example in held_out:
+            features = mind.mind_ssc(example.image[0].to(self.device))
+            found = logits_of(self.network, features).argmax(1)[0].cpu()
+            truth = example.targets[0].cpu()
+            for structure in labels.STRUCTURES:
+                one, other = found == structure.value, truth == structure.value
+                total = int(one.sum() + other.sum())
+                if other.any():
+                    scores[structure.key].append(2 * int((one & other).sum()) / total)
+        means = {f"dice_{key}": float(np.mean(values)) for key, values in scores.items() if values}
+        return {**means, "dice": float(np.mean(list(means.values()))) if means else 0.0}
+
+    def snapshot(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+        """Return all that :meth:`restore` needs: tensors and JSON types."""
+        tensors = {f"network.{name}": item for name, item in self.network.state_dict().items()}
+        for index, moments in self.optimiser.state_dict()["state"].items():
+            tensors.update({f"optimiser.{index}.{name}": item for name, item in moments.items()})
+        if self.best_state is not None:
+            tensors.update({f"best.{name}": item for name, item in self.best_state.items()})
+        kept = ("step", "seconds", "history", "best_dice", "best_metrics", "validations", "validations_without_gain")
+        state = {name: getattr(self, name) for name in (*kept, "crop", "fallbacks", "_losses")}
+        return tensors, state
+
+    def restore(self, tensors: dict[str, torch.Tensor], state: dict[str, Any]) -> None:
+        """Go on where :meth:`snapshot` was taken.
+
+        Raises:
+            InputError: the checkpoint is of another architecture.
+
+        """
+        groups: dict[str, dict[str, torch.Tensor]] = {"network": {}, "best": {}, "optimiser": {}}
+        for name, item in tensors.items():
+            group, _, rest = name.partition(".")
+            groups.setdefault(group, {})[rest] = item
+        moments: dict[int, dict[str, torch.Tensor]] = {}
+        for name, item in groups["optimiser"].items():
+            index, _, kind = name.partition(".")
+            moments.setdefault(int(index), {})[kind] = item
+        try:
+            self.network.load_state_dict(groups["network"])
+            self.optimiser.load_state_dict({**self.optimiser.state_dict(), "state": moments})
+            for name, value in state.items():
+                if name in vars(self):
+                    setattr(self, name, tuple(value) if name == "crop" else value)
+        except (RuntimeError, ValueError) as cause:
+            raise InputError("The checkpoint is of another network; choose another output folder.") from cause
+        self.best_state = groups["best"] or None
+
+
+def _out_of_memory(error: Exception) -> bool:
+    """Whether an error means that memory ran out, on the GPU or the CPU."""
+    return isinstance(error, torch.cuda.OutOfMemoryError) or "not enough memory" in str(error)

@@ -1,0 +1,178 @@
+"""From training cases on disk to batches of MIND features. Imports torch: import it where a network is trained."""
+
+import dataclasses
+import hashlib
+import json
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from crossmoda import augmentation, labels, mind, output, preprocessing, volume
+from crossmoda.errors import InputError
+from crossmoda.progress import Progress, report
+from crossmoda.provenance import checksum
+
+if TYPE_CHECKING:
+    from crossmoda.training import TrainingCase
+
+#: Raised when preparation changes so that cached volumes no longer hold.
+_REVISION = 1
+#: How near to a crop's border the voxel may lie around which it is cut.
+_BORDER = 6
+
+
+@dataclasses.dataclass(frozen=True)
+class Example:
+    """A prepared training case."""
+
+    id: str
+    image: torch.Tensor
+    """(1, z, y, x), float32"""
+    targets: torch.Tensor
+    """(2, z, y, x), float32: label values and their confidence"""
+    weight: float
+    spacing_zyx: tuple[float, float, float]
+    voxels: tuple[np.ndarray, ...]
+    """per structure that is present: its voxels, (n, 3), (z, y, x)"""
+
+    def to(self, device: str) -> "Example":
+        """Return the example with its volumes on a device."""
+        return dataclasses.replace(self, image=self.image.to(device), targets=self.targets.to(device))
+
+
+@dataclasses.dataclass(frozen=True)
+class Batch:
+    """What one step learns from."""
+
+    features: torch.Tensor
+    """MIND-SSC, (batch, 12, z, y, x)"""
+    label: torch.Tensor
+    """(batch, z, y, x), int64"""
+    confidence: torch.Tensor
+    """(batch, z, y, x), with the case's weight"""
+
+
+def load(
+    cases: "Sequence[TrainingCase]",
+    preparation: preprocessing.Settings,
+    cache: Path,
+    progress: Progress | None = None,
+) -> list[Example]:
+    """Read, check and prepare the cases; prepared volumes are kept in the folder ``cache`` for the next run.
+
+    Raises:
+        InputError: a file cannot be read, a label lies on another grid or holds other values than 0, 1 and 2, or a
+            confidence is outside 0..1.
+
+    """
+    examples = []
+    for number, case in enumerate(cases):
+        report(progress, number / len(cases), f"preparing {case.name}")
+        examples.append(_load(case, preparation, cache))
+    return examples
+
+
+def _load(case: "TrainingCase", preparation: preprocessing.Settings, cache: Path) -> Example:
+    files = [case.image, case.label, *([case.confidence] if case.confidence else [])]
+    for file in files:
+        if not Path(file).exists():
+            raise InputError(f"{case.name}: there is no file {file}; check the path.")
+    content = [checksum(file) for file in files], dataclasses.asdict(preparation), _REVISION
+    key = hashlib.sha256(json.dumps(content).encode()).hexdigest()[:24]
+    kept = cache / f"{key}.npz"
+    try:
+        with np.load(kept, allow_pickle=False) as stored:
+            image, label, confidence, spacing = (stored[name] for name in ("image", "label", "confidence", "spacing"))
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile):
+        image, label, confidence, spacing = _prepare(case, preparation)
+        with output.atomic(kept) as temporary:
+            np.savez(temporary, image=image, label=label, confidence=confidence, spacing=spacing)
+    targets = np.stack([label.astype(np.float32), confidence.astype(np.float32)])
+    voxels = tuple(np.argwhere(label == structure.value) for structure in labels.structures_in(label))
+    return Example(
+        case.name,
+        torch.from_numpy(image)[None],
+        torch.from_numpy(targets),
+        case.weight,
+        tuple(float(value) for value in spacing),  # type: ignore[arg-type]
+        voxels,
+    )
+
+
+def _prepare(case: "TrainingCase", preparation: preprocessing.Settings) -> tuple[np.ndarray, ...]:
+    image, label = volume.read(case.image), volume.read_label_map(case.label)
+    strange = sorted(set(np.unique(label.array).tolist()) - set(labels.VALUES))
+    if strange:
+        known = ", ".join(f"{structure.value} ({structure.key})" for structure in labels.STRUCTURES)
+        raise InputError(f"{Path(case.label).name} has the label value {strange[0]}; expected 0, {known}.")
+    prepared = preprocessing.prepare(image, label, preparation)
+    assert prepared.label is not None
+    grid = prepared.image.grid
+    confidence = np.ones(grid.shape, np.float16)
+    if case.confidence is not None:
+        given = volume.read(case.confidence)
+        if not given.grid.same_as(image.grid):
+            raise InputError(f"{Path(case.confidence).name} does not lie on the grid of {Path(case.image).name}.")
+        if given.array.min() < -1e-3 or given.array.max() > 1 + 1e-3:
+            raise InputError(f"{Path(case.confidence).name} has confidences outside 0 to 1; rescale it.")
+        confidence = volume.resample(given, grid, outside=1.0).array.clip(0, 1).astype(np.float16)
+    return prepared.image.array, prepared.label.array, confidence, np.asarray(grid.spacing_zyx)
+
+
+def draw(
+    examples: Sequence[Example],
+    size: tuple[int, int, int],
+    strength: augmentation.Strength,
+    rngs: Sequence[np.random.Generator],
+    around: float,
+    device: str,
+) -> Batch:
+    """Cut one random crop out of each example and compute its features.
+
+    Args:
+        examples: one per item of the batch.
+        size: the crop, (z, y, x); the whole volume where it is smaller.
+        strength: of the augmentation.
+        rngs: one per item; they alone decide what is drawn.
+        around: the probability that a crop holds a voxel of a structure (each structure alike) rather than lying
+            anywhere.
+        device: where the features are computed and returned.
+
+    """
+    images, targets = [], []
+    for example, rng in zip(examples, rngs, strict=True):
+        centre = _centre(example, size, rng, around)
+        matrix = None
+        if strength.pose > 0 and rng.random() < strength.pose:
+            matrix = augmentation.random_affine(rng, strength, example.spacing_zyx)
+        wide = tuple(extent + 2 * augmentation.MARGIN for extent in size)
+        image = augmentation.cut(example.image, centre, wide, matrix, "bilinear")[0]  # type: ignore[arg-type]
+        target = augmentation.cut(example.targets, centre, size, matrix, "nearest")
+        if strength.mirror > 0 and rng.random() < strength.mirror:
+            image, target = image.flip(-1), target.flip(-1)
+        images.append(augmentation.change_intensities(image.to(device), rng, strength))
+        targets.append(target.to(device))
+    with torch.no_grad():
+        inner = slice(augmentation.MARGIN, -augmentation.MARGIN)
+        features = mind.mind_ssc(torch.stack(images))[..., inner, inner, inner]
+    joined = torch.stack(targets)
+    weight = torch.tensor([example.weight for example in examples], device=device)
+    return Batch(features, joined[:, 0].long(), joined[:, 1] * weight[:, None, None, None])
+
+
+def _centre(example: Example, size: tuple[int, ...], rng: np.random.Generator, around: float) -> np.ndarray:
+    """Return the voxel in the middle of a random crop."""
+    extent = np.asarray(example.image.shape[1:])
+    half = np.asarray(size) // 2
+    low, high = np.minimum(half, extent // 2), np.maximum(extent - (np.asarray(size) - half), extent // 2)
+    if rng.random() < around and example.voxels:
+        voxels = example.voxels[rng.integers(len(example.voxels))]
+        reach = np.maximum(half - _BORDER, 0)
+        middle = voxels[rng.integers(len(voxels))] + rng.integers(-reach, reach + 1)
+    else:
+        middle = rng.integers(low, high + 1)
+    return np.clip(middle, low, high)

@@ -1,0 +1,356 @@
+"""Training the network on labelled sources and on targets with noisy labels.
+
+Two routines: ``paper`` is the published one, ``default`` the one that measures best. Everything random is drawn from
+the seed and the number of the step alone, so that a training that was stopped and resumed ends with the same bits as
+one that was not.
+"""
+
+import contextlib
+import csv
+import dataclasses
+import hashlib
+import io
+import json
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from crossmoda import device as devices
+from crossmoda import output, parameters, preprocessing, provenance, weights
+from crossmoda.errors import Cancelled, InputError
+from crossmoda.parameters import parameter
+from crossmoda.progress import Progress, part, report
+
+if TYPE_CHECKING:
+    from crossmoda.dataset import Case
+    from crossmoda.learner import Learner
+    from crossmoda.sampling import Example
+
+WEIGHTS = "weights.safetensors"
+CHECKPOINT = "checkpoint.safetensors"
+METRICS = "metrics.csv"
+#: Seconds between two checkpoints.
+_CHECKPOINT_EVERY = 60.0
+#: How often in one training the validation cases are predicted.
+_VALIDATIONS = 20
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingCase:
+    """A scan to learn from."""
+
+    image: Path
+    label: Path
+    confidence: Path | None = None
+    """how sure each voxel's label is, 0..1, on the image's grid; None: sure everywhere"""
+    weight: float = 1.0
+    """how much the case counts"""
+    id: str = ""
+
+    @property
+    def name(self) -> str:
+        """What messages call it."""
+        return self.id or Path(self.image).name
+
+    @classmethod
+    def of(cls, case: Any) -> "TrainingCase":
+        """Make one of a :class:`crossmoda.dataset.Case`.
+
+        Raises:
+            InputError: the case has no label.
+
+        """
+        if isinstance(case, cls):
+            return case
+        if case.label is None:
+            raise InputError(f"{case.id} has no label map; training needs one for every case.")
+        return cls(Path(case.image), Path(case.label), id=str(case.id))
+
+
+def noisy_cases(targets: "Sequence[Case]", folder: Path | str) -> list[TrainingCase]:
+    """Return the targets whose noisy label and confidence lie in ``folder/<id>`` (see :mod:`crossmoda.propagation`).
+
+    Raises:
+        InputError: there is none.
+
+    """
+    files = {case: Path(folder) / case.id for case in targets}
+    found = [
+        TrainingCase(case.image, noisy / "noisy_label.nii.gz", noisy / "confidence.nii.gz", id=case.id)
+        for case, noisy in files.items()
+        if (noisy / "noisy_label.nii.gz").is_file()
+    ]
+    if not found:
+        raise InputError(f"{folder} holds no noisy label of the {len(files)} targets; run crossmoda propagate first.")
+    return found
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings(parameters.Settings):
+    """How to train."""
+
+    preset: str = parameter(
+        "default",
+        "Network and routine: 'default' learns best; 'paper' is the published recipe, for comparison",
+        choices=("default", "paper"),
+    )
+    epochs: int = parameter(0, "Passes over all cases; 0 takes the preset's", minimum=0, maximum=1_000_000)
+    seconds: float = parameter(
+        0.0,
+        "End the training, with its whole schedule, after this time at the latest; 0 sets no limit",
+        unit="s",
+        minimum=0,
+    )
+    learning_rate: float = parameter(
+        0.0, "Largest learning rate; 0 takes the preset's", minimum=0, maximum=1, advanced=True
+    )
+    batch: int = parameter(0, "Crops per step; 0 takes the preset's", minimum=0, maximum=64, advanced=True)
+    width: float = parameter(
+        1.0, "Multiplies the number of channels of the network", minimum=0.125, maximum=4, advanced=True
+    )
+    patience: int = parameter(
+        0,
+        "End early after so many validations without a better Dice; 0 never does",
+        minimum=0,
+        maximum=1000,
+        advanced=True,
+    )
+    seed: int = parameter(0, "Seed of everything random", minimum=0, maximum=2**31 - 1, advanced=True)
+    device: str = parameter("auto", "Where to compute", choices=devices.CHOICES)
+    resume: bool = parameter(True, "Go on from the checkpoint in the output folder, if there is one")
+
+
+@dataclasses.dataclass(frozen=True)
+class Routine:
+    """What a preset means."""
+
+    epochs: int
+    visits: int
+    """crops of each case in one epoch"""
+    batch: int
+    learning_rate: float
+    one_cycle: bool
+    """whether the learning rate rises and falls once (else it is constant)"""
+    weight_decay: float
+    crop: tuple[int, int, int] | None
+    """(z, y, x); None: the whole prepared volume"""
+    around: float
+    """probability that a crop holds a structure"""
+    dice: bool
+    """Dice and cross entropy (else cross entropy with class weights)"""
+    augmentation: str
+
+
+ROUTINES = {
+    "default": Routine(300, 4, 2, 6e-3, True, 1e-4, (32, 64, 64), 0.8, True, "default"),
+    "paper": Routine(2000, 1, 1, 1e-3, False, 0.0, None, 0.0, False, "paper"),
+}
+
+
+def routine(settings: Settings) -> Routine:
+    """Return the preset's routine with what the settings change."""
+    plan = ROUTINES[settings.preset]
+    return dataclasses.replace(
+        plan,
+        epochs=settings.epochs or plan.epochs,
+        batch=settings.batch or plan.batch,
+        learning_rate=settings.learning_rate or plan.learning_rate,
+    )
+
+
+def train(
+    cases: Sequence[Any],
+    folder: Path | str,
+    settings: Settings = Settings(),
+    validation: Sequence[Any] | None = None,
+    progress: Progress | None = None,
+    *,
+    preparation: preprocessing.Settings | None = None,
+    initial: Path | str | None = None,
+    about: dict[str, Any] | None = None,
+) -> Path:
+    """Train a network and write its weights.
+
+    Args:
+        cases: :class:`TrainingCase` or labelled :class:`crossmoda.dataset.Case`.
+        folder: receives ``weights.safetensors`` with its model card ``weights.json``, ``metrics.csv``, and, while
+            training, ``checkpoint.safetensors`` and prepared volumes.
+        settings: how to train.
+        validation: cases that are predicted now and then and never learned from; the weights with the best Dice on
+            them are kept.
+        progress: cancels the training by raising ``Cancelled``; the checkpoint is then written.
+        preparation: how scans are prepared (None: the published way); it becomes part of the weights.
+        initial: weights to begin with instead of random ones.
+        about: what the model card also says (data, licence, notes).
+
+    Returns:
+        The path of the weights.
+
+    Raises:
+        InputError: no cases, a case that cannot be used, a validation case that is also a training case, a checkpoint
+            of another training, or initial weights of another architecture.
+
+    """
+    folder = Path(folder)
+    preparation = preparation or preprocessing.Settings()
+    learning = [TrainingCase.of(case) for case in cases]
+    checking = [TrainingCase.of(case) for case in validation or ()]
+    _check_cases(learning, checking)
+    identity = _identity(learning, checking, settings, preparation, initial)
+    if settings.resume and (done := _finished(folder, identity)):
+        report(progress, 1.0, "already trained")
+        return done
+
+    from crossmoda import learner, sampling
+
+    record = provenance.Record("train", settings, device=devices.describe(devices.choose(settings.device)))
+    cache = folder / "prepared"
+    examples = sampling.load(learning, preparation, cache, part(progress, 0.0, 0.03))
+    held_out = sampling.load(checking, preparation, cache, part(progress, 0.03, 0.04))
+    student = learner.Learner(examples, routine(settings), settings, initial)
+    if settings.resume:
+        _resume(student, folder, identity)
+    _run(student, held_out, folder, identity, settings, part(progress, 0.04, 1.0))
+    card = weights.new_card(
+        student.network_settings,
+        preparation,
+        training={
+            **record.finish(steps=student.step, fallbacks=student.fallbacks),
+            "cases": len(learning),
+            "validation_cases": len(checking),
+            "optimisation_seconds": round(student.seconds, 1),
+            "identity": identity,
+        },
+        metrics=student.best_metrics or (student.history[-1] if student.history else {}),
+        **(about or {}),
+    )
+    path = weights.save(folder / WEIGHTS, student.best_state or student.network.state_dict(), card)
+    (folder / CHECKPOINT).unlink(missing_ok=True)
+    return path
+
+
+def _check_cases(learning: Sequence[TrainingCase], checking: Sequence[TrainingCase]) -> None:
+    if not learning:
+        raise InputError("There are no labelled cases to train on; give a folder with labelled scans.")
+    for case in (*learning, *checking):
+        for file in (case.image, case.label):
+            if not Path(file).exists():
+                raise InputError(f"{case.name}: there is no file {file}; check the path.")
+        if not case.weight > 0:
+            raise InputError(f"{case.name}: the weight of a case must be positive; got {case.weight:g}.")
+    seen = {provenance.checksum(case.image): case.name for case in learning}
+    for case in checking:
+        if (twin := seen.get(provenance.checksum(case.image))) is not None:
+            raise InputError(
+                f"The validation case {case.name} is also the training case {twin}; take it out of one list."
+            )
+
+
+def _identity(
+    learning: Sequence[TrainingCase],
+    checking: Sequence[TrainingCase],
+    settings: Settings,
+    preparation: preprocessing.Settings,
+    initial: Path | str | None,
+) -> str:
+    """Return a digest of all that decides the result."""
+
+    def digest(case: TrainingCase) -> list[Any]:
+        confidence = provenance.checksum(case.confidence) if case.confidence else None
+        return [provenance.checksum(case.image), provenance.checksum(case.label), confidence, case.weight]
+
+    chosen = {key: value for key, value in dataclasses.asdict(settings).items() if key not in ("device", "resume")}
+    start = provenance.checksum(initial) if initial else None
+    content = [[digest(case) for case in group] for group in (learning, checking)]
+    return hashlib.sha256(json.dumps([content, chosen, dataclasses.asdict(preparation), start]).encode()).hexdigest()
+
+
+def _finished(folder: Path, identity: str) -> Path | None:
+    """Return the weights if this very training has already ended in the folder."""
+    path = folder / WEIGHTS
+    if not path.is_file() or (folder / CHECKPOINT).exists():
+        return None
+    with contextlib.suppress(InputError):
+        _, card = weights.read_tensors(path)
+        if card.get("training", {}).get("identity") == identity:
+            return path
+    return None
+
+
+def _resume(student: "Learner", folder: Path, identity: str) -> None:
+    path = folder / CHECKPOINT
+    if not path.exists():
+        return
+    tensors, state = weights.read_tensors(path)
+    if state.get("identity") != identity:
+        raise InputError(
+            f"{path} belongs to a training with other cases or settings; choose another folder, or do not resume."
+        )
+    student.restore(tensors, state)
+
+
+def _run(
+    student: "Learner",
+    held_out: "Sequence[Example]",
+    folder: Path,
+    identity: str,
+    settings: Settings,
+    progress: Progress | None,
+) -> None:
+    """Take the steps that are left, with metrics, validations and checkpoints on the way."""
+    saved = time.monotonic()
+
+    def save() -> None:
+        tensors, state = student.snapshot()
+        weights.write_tensors(folder / CHECKPOINT, tensors, {**state, "identity": identity})
+
+    board = _board(folder)
+    try:
+        while student.fraction < 1 and not _impatient(student, settings):
+            report(progress, student.fraction, student.describe())
+            student.take_step()
+            if student.epoch_ended:
+                student.end_epoch(held_out, validations=_VALIDATIONS)
+                _write_metrics(folder / METRICS, student.history)
+                board(student.history[-1])
+                if time.monotonic() - saved > _CHECKPOINT_EVERY:
+                    save()
+                    saved = time.monotonic()
+    except (Cancelled, KeyboardInterrupt):
+        save()
+        raise
+    if student.step_in_epoch or not student.history:
+        student.end_epoch(held_out, validations=_VALIDATIONS)
+        _write_metrics(folder / METRICS, student.history)
+        board(student.history[-1])
+
+
+def _impatient(student: "Learner", settings: Settings) -> bool:
+    return bool(settings.patience) and student.validations_without_gain >= settings.patience
+
+
+def _write_metrics(path: Path, history: Sequence[dict[str, Any]]) -> None:
+    names = list(dict.fromkeys(name for row in history for name in row))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, names, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(history)
+    output.write_text(path, text.getvalue())
+
+
+def _board(folder: Path) -> Any:
+    """Return a function that logs a row of metrics to TensorBoard, where that is installed."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        return lambda row: None
+    writer = SummaryWriter(str(folder / "tensorboard"))
+
+    def log(row: dict[str, Any]) -> None:
+        for name, value in row.items():
+            if isinstance(value, float):
+                writer.add_scalar(name, value, row["epoch"])
+        writer.flush()
+
+    return log
