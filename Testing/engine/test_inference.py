@@ -1,0 +1,232 @@
+"""Inference: from weights and a scan to segmentation, probabilities and uncertainty on the scan's own grid."""
+
+import json
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from crossmoda import components, inference, labels, network, preprocessing, volume, weights  # noqa: E402
+from crossmoda.errors import Cancelled, InputError  # noqa: E402
+from crossmoda.inference import Settings, predict, predict_files  # noqa: E402
+
+CPU = Settings(device="cpu")
+NETWORK = network.Settings(width=0.125)
+CROP = preprocessing.Settings(crop_x=40, crop_y=36, crop_z=12)
+GRID = volume.Grid((50, 44, 14), (0.8, 0.8, 2.0), (5.0, -7.0, 3.0), (0, -1, 0, 1, 0, 0, 0, 0, 1))
+
+
+@pytest.fixture(scope="module")
+def weight_file(tmp_path_factory):
+    torch.manual_seed(1)
+    path = tmp_path_factory.mktemp("weights") / "net.safetensors"
+    model = network.build(NETWORK)
+    with torch.no_grad():  # decisive enough that labels occur
+        model.classifier.weight.mul_(8)
+        model.classifier.bias.zero_()
+    return weights.save(path, model.state_dict(), weights.new_card(NETWORK, CROP, licence="none"))
+
+
+@pytest.fixture(scope="module")
+def scan():
+    rng = np.random.default_rng(0)
+    _, y, x = np.indices(GRID.shape)
+    head = (y - 22) ** 2 / 400 + (x - 25) ** 2 / 500 < 1
+    return volume.Volume((head * 100 + rng.normal(0, 15, GRID.shape)).astype(np.float32), GRID)
+
+
+def test_everything_lies_on_the_grid_of_the_scan(weight_file, scan):
+    found = predict(scan, weight_file, CPU)
+    for result in (found.label_map, found.uncertainty, found.probability(labels.STRUCTURES[0])):
+        assert result.grid == scan.grid and result.array.shape == GRID.shape
+    assert found.label_map.array.dtype == np.uint8
+    np.testing.assert_allclose(found.probabilities.sum(axis=0), 1, atol=1e-5)
+    assert found.provenance["network"] == {"preset": "default", "width": 0.125}
+    assert set(found.provenance["volumes_mm3"]) == {"VS", "cochlea"}
+
+
+def test_without_tidying_the_label_is_the_most_probable_one(weight_file, scan):
+    found = predict(scan, weight_file, Settings(device="cpu", one_lesion=False))
+    assert np.array_equal(found.label_map.array, found.probabilities.argmax(axis=0))
+    assert len(np.unique(found.label_map.array)) > 1
+
+
+def test_uncertainty_is_the_normalised_entropy():
+    probabilities = np.array([[1.0, 1 / 3, 0.5], [0.0, 1 / 3, 0.5], [0.0, 1 / 3, 0.0]])
+    np.testing.assert_allclose(inference.entropy(probabilities), [0, 1, np.log(2) / np.log(3)], atol=1e-6)
+
+
+def test_flips_make_the_prediction_indifferent_to_mirroring(weight_file, scan):
+    """The crop of a scan that is a whole number of voxels is mirrored exactly with it."""
+    model = weights.load(weight_file)
+    rng = np.random.default_rng(2)
+    image = rng.normal(size=(12, 24, 32)).astype(np.float32)
+    flips = Settings(device="cpu", flips=True)
+    one, _ = inference._probabilities(model.network, image, flips, "cpu", None)
+    other, _ = inference._probabilities(model.network, image[..., ::-1].copy(), flips, "cpu", None)
+    np.testing.assert_allclose(other[..., ::-1], one, atol=1e-5)
+    plain, _ = inference._probabilities(model.network, image, CPU, "cpu", None)
+    assert np.abs(plain - one).max() > 1e-3
+
+
+def test_tiles_with_margins_as_wide_as_the_field_equal_the_whole(weight_file, monkeypatch):
+    model = weights.load(weight_file)
+    image = np.random.default_rng(3).normal(size=(16, 32, 48)).astype(np.float32)
+    monkeypatch.setattr(inference, "TILE", (8, 16, 24))
+    monkeypatch.setattr(inference, "MARGIN", (56, 216, 216))
+    whole, _ = inference._probabilities(model.network, image, CPU, "cpu", None)
+    tiled, _ = inference._probabilities(model.network, image, Settings(device="cpu", tiles=True), "cpu", None)
+    np.testing.assert_allclose(tiled, whole, atol=1e-5)
+
+
+def test_memory_that_runs_out_leads_to_tiles_and_the_record_says_so(weight_file, scan, monkeypatch):
+    expected = predict(scan, weight_file, Settings(device="cpu", tiles=True))
+    run = inference._softmax
+
+    def short_of_memory(model, features, tiled):
+        if not tiled:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory.")
+        return run(model, features, tiled)
+
+    monkeypatch.setattr(inference, "_softmax", short_of_memory)
+    messages = []
+    found = predict(scan, weight_file, CPU, lambda fraction, message: messages.append(message))
+    assert found.provenance["fallbacks"] == ["memory ran out: in tiles on the CPU"]
+    assert "memory ran out: in tiles on the CPU" in messages
+    assert np.array_equal(found.label_map.array, expected.label_map.array)
+
+
+def test_a_gpu_without_memory_for_tiles_is_left_for_the_cpu(weight_file, monkeypatch):
+    """The GPU is played by the CPU under its name."""
+    model = weights.load(weight_file)
+    image = torch.zeros(12, 24, 32)
+    image[:, 8:16, 8:20] = 1
+    asked, run, move = [], inference._softmax, torch.Tensor.to
+
+    def short_of_memory(network_, features, tiled):
+        asked.append(tiled)
+        if len(asked) < 3:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory.")
+        return run(network_, features, tiled)
+
+    monkeypatch.setattr(inference, "_softmax", short_of_memory)
+    monkeypatch.setattr(torch.Tensor, "to", lambda self, *to: self if to == ("cuda",) else move(self, *to))
+    monkeypatch.setattr(torch.nn.Module, "to", lambda self, *to: self)
+    _, notes = inference._probabilities(model.network, image.numpy(), CPU, "cuda", None)
+    assert asked == [False, True, True]
+    assert notes == ["memory ran out: in tiles on the GPU", "memory ran out: in tiles on the CPU"]
+
+
+def ball(label_map, grid, value, centre_mm, radius_mm):
+    z, y, x = np.indices(label_map.shape)
+    sx, sy, sz = grid.spacing
+    inside = (x * sx - centre_mm[0]) ** 2 + (y * sy - centre_mm[1]) ** 2 + (z * sz - centre_mm[2]) ** 2
+    label_map[inside <= radius_mm**2] = value
+
+
+def test_of_several_tumours_the_most_probable_stays_and_of_cochleae_one_on_each_side():
+    grid = volume.Grid((100, 60, 20), (1.0, 1.0, 1.5), (0, 0, 0), (1, 0, 0, 0, 1, 0, 0, 0, 1))
+    wanted = np.zeros(grid.shape, np.uint8)
+    ball(wanted, grid, 1, (30, 30, 15), 6)
+    ball(wanted, grid, 2, (18, 30, 15), 3)
+    ball(wanted, grid, 2, (82, 33, 17), 2.5)
+    found = wanted.copy()
+    ball(found, grid, 1, (70, 30, 15), 4)  # a ghost on the healthy side
+    ball(found, grid, 2, (40, 50, 15), 2.6)  # too near the first cochlea
+    ball(found, grid, 2, (55, 5, 15), 2)
+    found[2, 2, 2] = 2
+    probabilities = np.stack([found == value for value in labels.VALUES]).astype(np.float32)
+    assert np.array_equal(components.plausible(found, probabilities, grid), wanted)
+
+
+def test_nothing_found_stays_nothing():
+    empty = np.zeros((4, 5, 6), np.uint8)
+    grid = volume.Grid((6, 5, 4), (1.0, 1.0, 1.0), (0, 0, 0), (1, 0, 0, 0, 1, 0, 0, 0, 1))
+    assert not components.plausible(empty, np.zeros((3, 4, 5, 6), np.float32), grid).any()
+
+
+def test_files_are_written_with_their_provenance(weight_file, scan, tmp_path):
+    volume.write(scan, tmp_path / "scan é.nii.gz")
+    predict_files(
+        tmp_path / "scan é.nii.gz",
+        tmp_path / "out" / "result.nii.gz",
+        weight_file,
+        CPU,
+        probabilities=tmp_path / "out" / "p",
+        uncertainty=tmp_path / "out" / "u.nii.gz",
+    )
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "p_VS.nii.gz",
+        "p_cochlea.nii.gz",
+        "result.nii.gz",
+        "result.provenance.json",
+        "u.nii.gz",
+    ]
+    assert volume.read_label_map(tmp_path / "out" / "result.nii.gz").grid.same_as(scan.grid)
+    record = json.loads((tmp_path / "out" / "result.provenance.json").read_text())
+    assert record["inputs"]["image"]["name"] == "scan é.nii.gz" and len(record["inputs"]["weights"]["sha256"]) == 64
+
+
+def test_cancelling_leaves_nothing_behind(weight_file, scan, tmp_path):
+    volume.write(scan, tmp_path / "scan.nii.gz")
+
+    def cancel(fraction, message):
+        if fraction >= 0.3:
+            raise Cancelled
+
+    with pytest.raises(Cancelled):
+        predict_files(tmp_path / "scan.nii.gz", tmp_path / "out.nii.gz", weight_file, CPU, cancel)
+    assert [path.name for path in tmp_path.iterdir()] == ["scan.nii.gz"]
+
+
+def test_weights_survive_the_disk_and_half_precision(weight_file, tmp_path):
+    model = weights.load(weight_file)
+    again = weights.save(tmp_path / "half.safetensors", model.network.state_dict(), model.card, half=True)
+    assert again.stat().st_size < 0.7 * weight_file.stat().st_size
+    for name, item in weights.load(again).network.state_dict().items():
+        torch.testing.assert_close(item, model.network.state_dict()[name], rtol=1e-3, atol=1e-4)
+    assert json.loads(again.with_suffix(".json").read_text()) == model.card
+
+
+def test_unusable_weights_are_refused_in_one_sentence(weight_file, tmp_path):
+    with pytest.raises(InputError, match="no weights at"):
+        weights.load(tmp_path / "none.safetensors")
+    pickled = tmp_path / "old.safetensors"
+    torch.save({"stem.0.weight": torch.zeros(2)}, pickled)
+    with pytest.raises(InputError, match="pickled checkpoint"):
+        weights.load(pickled)
+    legacy = tmp_path / "older.pth"
+    torch.save({"stem.0.weight": torch.zeros(2)}, legacy, _use_new_zipfile_serialization=False)
+    with pytest.raises(InputError, match="pickled checkpoint"):
+        weights.load(legacy)
+    cut = tmp_path / "cut.safetensors"
+    cut.write_bytes(weight_file.read_bytes()[:-100])
+    with pytest.raises(InputError, match="damaged"):
+        weights.load(cut)
+    tensors, card = weights.read_tensors(weight_file)
+    weights.write_tensors(
+        tmp_path / "other.safetensors", tensors, {**card, "network": {"preset": "paper", "width": 1.0}}
+    )
+    with pytest.raises(InputError, match="another architecture than its card says"):
+        weights.load(tmp_path / "other.safetensors")
+    weights.write_tensors(tmp_path / "later.safetensors", tensors, {**card, "format": "CrossModa weights 9"})
+    with pytest.raises(InputError, match="not in the format"):
+        weights.load(tmp_path / "later.safetensors")
+    tensors["classifier.bias"][0] = float("nan")
+    weights.write_tensors(tmp_path / "nan.safetensors", tensors, card)
+    with pytest.raises(InputError, match="not finite"):
+        weights.load(tmp_path / "nan.safetensors")
+
+
+def test_a_scan_without_contrast_is_refused(weight_file, scan):
+    with pytest.raises(InputError):
+        predict(scan.with_array(np.ones_like(scan.array)), weight_file, CPU)
+
+
+def test_importing_the_settings_does_not_import_torch():
+    import subprocess
+    import sys
+
+    code = "import sys, crossmoda.inference, crossmoda.training; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
