@@ -137,11 +137,13 @@ def show_contours(axes: "Axes", label_map: Volume, view: View, style: str = "sol
             axes.contour(mask, levels=[0.5], colors=[color], linewidths=1.4, linestyles=style)
 
 
-def _figure(rows: int, columns: int, width: float = 3.2, height: float = 3.2) -> tuple["Figure", np.ndarray]:
+def _figure(rows: int, columns: int, width: float = 3.2, heights: Sequence[float] = ()) -> tuple["Figure", np.ndarray]:
+    """Make axes ``width`` inches wide, each row as high as ``heights`` says in widths (default: square)."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(columns * width, rows * height), layout="constrained", dpi=110)
-    return figure, figure.subplots(rows, columns, squeeze=False)
+    heights = heights or [1.0] * rows
+    figure = Figure(figsize=(columns * width, sum(heights) * width + 0.3 * rows), layout="constrained", dpi=110)
+    return figure, figure.subplots(rows, columns, squeeze=False, height_ratios=heights)
 
 
 def registration_figure(target: Volume, before: Volume, after: Volume, labels: Mapping[str, Volume]) -> "Figure":
@@ -157,19 +159,18 @@ def registration_figure(target: Volume, before: Volume, after: Volume, labels: M
     target = oriented(target)
     volumes = {"before": oriented(before), "after": oriented(after)}
     maps = {key: oriented(label_map) for key, label_map in labels.items()}
-    axial = full_view(maps["after"].array)
-    coronal = full_view(maps["after"].array, CORONAL)
-    figure, axes = _figure(2, 3)
-    for row, key in enumerate(("before", "after")):
-        for column, view in enumerate((axial, coronal)):
+    views = [full_view(maps["after"].array, axis) for axis in (AXIAL, CORONAL)]
+    depth, height, width = np.asarray(target.array.shape) * target.grid.spacing_zyx
+    figure, axes = _figure(2, 4, heights=(height / width, depth / width))
+    for row, (name, view) in enumerate(zip(("axial", "coronal"), views, strict=True)):
+        for column, key in enumerate(("before", "after")):
             board = checkerboard(view.of(target.array), view.of(volumes[key].array))
             _show(axes[row, column], board, target, view, cmap="gray", vmin=0, vmax=1)
-        axes[row, 0].set_title(f"{key} registration: checkerboard", fontsize=9)
-        axes[row, 1].set_title("coronal", fontsize=9)
-        show_image(axes[row, 2], target, axial)
-        show_contours(axes[row, 2], maps[key], axial)
-        shown = (axial.of(maps[key].array) > 0).any()
-        axes[row, 2].set_title("atlas labels on the target" + ("" if shown else ": none in this slice"), fontsize=9)
+            axes[row, column].set_title(f"{key}, {name}", fontsize=9)
+            show_image(axes[row, column + 2], target, view)
+            show_contours(axes[row, column + 2], maps[key], view)
+            there = "" if (view.of(maps[key].array) > 0).any() else ": none in this slice"
+            axes[row, column + 2].set_title(f"atlas labels {key}{there}", fontsize=9)
     return figure
 
 
@@ -199,8 +200,8 @@ def segmentation_figure(image: Volume, label_map: Volume, reference: Volume | No
     image, label_map = oriented(image), oriented(label_map)
     reference = oriented(reference) if reference is not None else None
     guide = reference if reference is not None else label_map
-    views = {"axial": full_view(guide.array), "coronal": full_view(guide.array, CORONAL), **close_views(guide)}
-    figure, axes = _figure(2, len(views), width=2.6, height=2.7)
+    views = {"axial": full_view(guide.array), **close_views(guide)}
+    figure, axes = _figure(2, len(views))
     for column, (name, view) in enumerate(views.items()):
         for row in (0, 1):
             show_image(axes[row, column], image, view)
