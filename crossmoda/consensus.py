@@ -82,36 +82,53 @@ def speakers_about_tumour(registered: Sequence[Registered], side: str | None, sh
     return set(sorted(fits, key=lambda name: (fits[name], name))[:count])
 
 
-def missing_statements(
-    registered: Sequence[Registered], speakers: set[str], midplane_mm: float, grid: Grid
-) -> list[np.ndarray]:
-    """Return where each atlas says nothing about which structure: bits as :func:`crossmoda.fusion.staple` reads them.
+@dataclasses.dataclass(frozen=True)
+class Rater:
+    """A label map on the target and what it does not speak about."""
 
-    Outside its field of view an atlas says nothing. An atlas that does not speak about the tumour says nothing about
-    it anywhere, and nothing at all where its own tumour lies. An atlas whose cochlea is drawn on one side only says
-    nothing about the other cochlea.
-    """
-    on_left = laterality.lateral_mm(grid) > midplane_mm
-    statements = []
-    for item in registered:
-        bits = np.where(item.dissimilarity == OUTSIDE, _SILENT, 0).astype(np.uint8)
-        if item.name not in speakers:
-            bits |= _BIT[labels.VS]
-            bits[item.label_map == labels.VS] = _SILENT
-        drawn = item.atlas.sides.of[labels.COCHLEA]
-        if item.atlas.volumes_mm3["cochlea"] == 0:
-            bits |= _BIT[labels.COCHLEA]
-        elif len(drawn) == 1:
-            (own,) = drawn
-            side = laterality.other(own) if item.mirrored else own
-            bits |= np.where(on_left == (side == "left"), 0, _BIT[labels.COCHLEA]).astype(np.uint8)
-        statements.append(bits)
-    return statements
+    label_map: np.ndarray
+    """(z, y, x) uint8"""
+    about_tumour: bool = True
+    """whether it speaks about the tumour"""
+    cochleae: frozenset[str] = frozenset(laterality.SIDES)
+    """the sides on whose cochlea it speaks"""
+    outside: np.ndarray | None = None
+    """(z, y, x) bool: beyond its field of view; None: it covers the target"""
+
+    def spoken(self) -> np.ndarray:
+        """Return its label map without a tumour of which it does not speak."""
+        if self.about_tumour:
+            return self.label_map
+        return np.where(self.label_map == labels.VS, labels.BACKGROUND, self.label_map).astype(np.uint8)
+
+    def missing(self, on_left: np.ndarray) -> np.ndarray:
+        """Return the bits of what it says nothing about where, as :func:`crossmoda.fusion.staple` reads them.
+
+        Beyond its field of view it says nothing. If it does not speak about the tumour it says nothing about it
+        anywhere, and nothing at all where its own tumour lies.
+        """
+        bits = np.zeros((1, 1, 1), np.uint8)
+        for side in laterality.SIDES:
+            if side not in self.cochleae:
+                bits = bits | np.where(on_left == (side == "left"), _BIT[labels.COCHLEA], 0).astype(np.uint8)
+        if not self.about_tumour:
+            bits = np.where(self.label_map == labels.VS, _SILENT, bits | _BIT[labels.VS]).astype(np.uint8)
+        return bits if self.outside is None else np.where(self.outside, _SILENT, bits).astype(np.uint8)
 
 
-def midplane(registered: Sequence[Registered], grid: Grid) -> float:
-    """Return the LPS x of the target's midplane, mm: between the warped cochleae (median), else the grid's middle."""
-    found = [laterality.midplane_of(Volume(item.label_map, grid)) for item in registered]
+def _rater(item: Registered, about_tumour: bool) -> Rater:
+    drawn = item.atlas.sides.of[labels.COCHLEA]
+    if len(drawn) == 0 and item.atlas.volumes_mm3["cochlea"] > 0:
+        drawn = frozenset(laterality.SIDES)  # one in the middle: sides mean nothing
+    if item.mirrored:
+        drawn = frozenset(laterality.other(side) for side in drawn)
+    outside = item.dissimilarity == OUTSIDE
+    return Rater(item.label_map, about_tumour, drawn, outside if outside.any() else None)
+
+
+def midplane(label_maps: Sequence[np.ndarray], grid: Grid) -> float:
+    """Return the LPS x of the midplane, mm: between the cochleae of the label maps (median), else the grid's middle."""
+    found = [laterality.midplane_of(Volume(label_map, grid)) for label_map in label_maps]
     known = [position for position in found if position is not None]
     return float(np.median(known)) if known else laterality.middle_of(grid)
 
@@ -124,42 +141,58 @@ def fuse(
     grid: Grid,
     progress: Progress | None = None,
 ) -> tuple[Consensus, set[str]]:
-    """Fuse the label maps of registered atlases; also return who spoke about the tumour."""
+    """Fuse the label maps of registered atlases; also return the names of those that spoke about the tumour."""
     speakers = speakers_about_tumour(registered, side, share, grid)
-    middle_mm = midplane(registered, grid)
-    missing = missing_statements(registered, speakers, middle_mm, grid)
-    maps = [
-        np.where((item.label_map == labels.VS) & (item.name not in speakers), 0, item.label_map).astype(np.uint8)
-        for item in registered
-    ]
-    result = fusion.staple(maps, settings, missing=missing, progress=progress)
-    stray = stray_pieces(Volume(result.label_map, grid), None if side is None else middle_mm)
-    label_map, posterior = result.label_map.copy(), result.posterior
-    if stray.any():
-        posterior = posterior.copy()
-        posterior[0][stray], posterior[1:, stray] = 1.0, 0.0
-        label_map[stray] = labels.BACKGROUND
-    return Consensus(label_map, posterior, result), speakers
+    raters = [_rater(item, item.name in speakers) for item in registered]
+    middle_mm = midplane([rater.label_map for rater in raters], grid)
+    return fuse_raters(raters, middle_mm, grid, settings, clean=side is not None, progress=progress), speakers
 
 
-def stray_pieces(label_map: Volume, midplane_mm: float | None) -> np.ndarray:
-    """Return the mask of all but the largest piece of the tumour, and of each cochlea (one on each side).
+def fuse_raters(
+    raters: Sequence[Rater],
+    midplane_mm: float,
+    grid: Grid,
+    settings: fusion.Settings,
+    *,
+    clean: bool,
+    progress: Progress | None = None,
+) -> Consensus:
+    """Fuse label maps, each speaking about what it knows.
 
     Args:
-        label_map: the fused label map.
-        midplane_mm: LPS x of the midplane; None where left and right mean nothing: then nothing is stray.
+        raters: the label maps on ``grid``.
+        midplane_mm: LPS x of the midplane.
+        grid: where they lie.
+        settings: parameters of STAPLE.
+        clean: whether to remove all but the largest piece of the tumour and of each cochlea.
+        progress: is told the iteration; may cancel.
 
     """
-    stray = np.zeros(label_map.array.shape, bool)
-    if midplane_mm is None:
-        return stray
-    left = np.broadcast_to(laterality.lateral_mm(label_map.grid) > midplane_mm, stray.shape)
-    for value, regions in ((labels.VS, (None,)), (labels.COCHLEA, (left, ~left))):
-        for region in regions:
-            mask = label_map.array == value
-            if region is not None:
-                mask &= region
-            pieces, count = ndimage.label(mask, np.ones((3, 3, 3)))
-            if count > 1:
-                stray |= mask & (pieces != 1 + int(np.bincount(pieces.ravel())[1:].argmax()))
+    on_left = laterality.lateral_mm(grid) > midplane_mm
+    missing = [rater.missing(on_left) for rater in raters]
+    result = fusion.staple([rater.spoken() for rater in raters], settings, missing=missing, progress=progress)
+    stray = stray_pieces(result.label_map, on_left) if clean else np.zeros(grid.shape, bool)
+    label_map, posterior = result.label_map, result.posterior
+    if stray.any():
+        label_map, posterior = label_map.copy(), posterior.copy()
+        posterior[0][stray], posterior[1:, stray] = 1.0, 0.0
+        label_map[stray] = labels.BACKGROUND
+    return Consensus(label_map, posterior, result)
+
+
+def stray_pieces(label_map: np.ndarray, on_left: np.ndarray) -> np.ndarray:
+    """Return the mask of all but the largest piece of the tumour, and of the cochlea on each side.
+
+    Args:
+        label_map: (z, y, x).
+        on_left: (z, y, x) or broadcastable to it: what is on the left of the midplane.
+
+    """
+    stray = np.zeros(label_map.shape, bool)
+    left = np.broadcast_to(on_left, stray.shape)
+    cochlea = label_map == labels.COCHLEA
+    for mask in (label_map == labels.VS, cochlea & left, cochlea & ~left):
+        pieces, count = ndimage.label(mask, np.ones((3, 3, 3)))
+        if count > 1:
+            stray |= mask & (pieces != 1 + int(np.bincount(pieces.ravel())[1:].argmax()))
     return stray

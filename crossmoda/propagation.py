@@ -259,7 +259,7 @@ class _Run:
         return chosen
 
     def _most_similar(self, candidates: list[Atlas], count: int, progress: Progress | None) -> list[Atlas]:
-        linear = dataclasses.replace(self.registration, deformable=False)
+        linear = dataclasses.replace(self.registration, levels=0)
         quality = {}
         for number, atlas in enumerate(candidates):
             report(progress, number / len(candidates), f"comparing atlas {atlas.id}")
