@@ -19,15 +19,18 @@ class Protocol:
 
     def grid(self, centre: np.ndarray, rotation: np.ndarray) -> Grid:
         """Return the grid centred at ``centre`` (scanner LPS mm) with axes ``rotation`` (3 x 3, column k is axis k)."""
-        pixels = max(int(round(self.field_of_view_mm / self.in_plane_mm)), 1)
+        pixels = max(round(self.field_of_view_mm / self.in_plane_mm), 1)
         size = (pixels, pixels, self.slices)
         spacing = (self.in_plane_mm, self.in_plane_mm, self.slice_mm)
         origin = centre - rotation @ ((np.array(size) - 1) / 2 * spacing)
-        return Grid(size, spacing, tuple(float(v) for v in origin), tuple(float(v) for v in rotation.ravel()))
+        x, y, z = (float(v) for v in origin)
+        return Grid(size, spacing, (x, y, z), tuple(float(v) for v in rotation.ravel()))
 
 
 def draw_rotation(rng: np.random.Generator, oblique_share: float, angle_deg: float) -> np.ndarray:
-    """Draw the direction of a scan: axial, or in ``oblique_share`` of the scans tilted by about ``angle_deg`` on each axis."""
+    """Draw the direction of a scan: axial, or in ``oblique_share`` of the scans tilted by about ``angle_deg`` on each
+    axis.
+    """
     angles = angle_deg * np.clip(rng.standard_normal(3), -2, 2) * np.array([1.0, 0.6, 0.5])
     return Rotation.from_euler("xyz", angles * (rng.random() < oblique_share), degrees=True).as_matrix()
 
@@ -52,7 +55,9 @@ def bias_field(rng: np.random.Generator, grid: Grid, amplitude: float) -> np.nda
 
 
 def add_rician_noise(rng: np.random.Generator, image: np.ndarray, deviation: float) -> np.ndarray:
-    """Return the magnitude of ``image`` plus complex Gaussian noise of that deviation in either channel (Gudbjartsson 1995)."""
+    """Return the magnitude of ``image`` plus complex Gaussian noise of that deviation in either channel (Gudbjartsson
+    1995).
+    """
     if deviation <= 0:
         return image
     real = image + np.float32(deviation) * rng.standard_normal(image.shape, dtype=np.float32)

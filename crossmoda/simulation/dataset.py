@@ -26,16 +26,16 @@ def simulate_dataset(
     tests: int = 2,
     seed: int = 0,
     base: str = "phantom",
-    settings: Settings = Settings(),
+    settings: Settings | None = None,
     base_folder: Path | str | None = None,
     shapes_folder: Path | str | None = None,
     progress: Progress | None = None,
 ) -> Path:
     """Write a data set in crossMoDA 2021's layout and return its folder.
 
-    ``source_training`` holds labelled ceT1 scans, ``target_training`` and ``target_validation`` unlabelled hrT2 scans of
-    other subjects, ``truth`` the labels of those hrT2 scans, out of the way of training; ``dataset.json`` each subject's
-    seed and tumour side. A folder appears only when the whole data set is complete.
+    ``source_training`` holds labelled ceT1 scans, ``target_training`` and ``target_validation`` unlabelled hrT2 scans
+    of other subjects, ``truth`` the labels of those hrT2 scans, out of the way of training; ``dataset.json`` each
+    subject's seed and tumour side. A folder appears only when the whole data set is complete.
 
     Args:
         folder: where to write; must not hold a data set yet.
@@ -60,7 +60,7 @@ def simulate_dataset(
     total = sources + targets + tests
     if total == 0:
         raise InputError("Nothing to simulate: sources, targets and tests are all 0.")
-    folder = Path(folder)
+    folder, settings = Path(folder), settings or Settings()
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"{folder} is not empty; choose a new folder for the simulated data set.")
     record = Record("simulate", {**dataclasses.asdict(settings), **counts, "seed": seed, "base": base})

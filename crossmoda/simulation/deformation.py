@@ -1,8 +1,8 @@
 """How one subject's head differs from the canonical one: pose, size, smooth deformation, mass effect of the tumour.
 
 The mapping goes from the subject's scanner space to the canonical head frame (the MNI frame in LPS: x to the left, y
-backward, z upward, mm, origin at the anterior commissure): an affine part, then a displacement field on a 3 mm grid that is
-interpolated trilinearly. That interpolation *is* the mapping, in the images and in the truth, so truth has no
+backward, z upward, mm, origin at the anterior commissure): an affine part, then a displacement field on a 3 mm grid
+that is interpolated trilinearly. That interpolation *is* the mapping, in the images and in the truth, so truth has no
 discretisation error; its inverse is solved to a millionth of a mm.
 """
 
@@ -22,9 +22,11 @@ _SIZE = tuple(int(n) for n in np.ceil((HIGHEST - LOWEST) / STEP_MM).astype(int) 
 
 @dataclasses.dataclass(frozen=True)
 class MassEffect:
-    """How a tumour pushes the tissue around it away: radially from ``centre``, fading over ``radius``, not into the bone.
+    """How a tumour pushes the tissue around it away: radially from ``centre``, fading over ``radius``, not into the
+    bone.
 
-    A point at distance r goes to r (1 + strength exp(-r^2 / 2 radius^2)), weighted by how far behind the petrous bone it lies.
+    A point at distance r goes to r (1 + strength exp(-r^2 / 2 radius^2)), weighted by how far behind the petrous bone
+    it lies.
     """
 
     centre: np.ndarray
@@ -37,7 +39,8 @@ class MassEffect:
             return points
         away = points - self.centre
         fade = np.exp(-np.sum(away**2, axis=-1) / (2 * self.radius_mm**2))
-        # The posterior face of the petrous bone runs through (8, 12) and (40, 42) mm on either side (x lateral, y backward).
+        # The posterior face of the petrous bone runs through (8, 12) and (40, 42) mm on either side (x lateral, y
+        # backward).
         side = np.sign(self.centre[0])
         behind = -0.684 * (side * points[..., 0] - 8) + 0.729 * (points[..., 1] - 12)
         soft = 1 / (1 + np.exp(-(behind - 3.0) / 4.0))
@@ -84,14 +87,18 @@ class Deformation:
         return out @ inverse[:3, :3].T + inverse[:3, 3]
 
     def volume_ratio(self, point: np.ndarray) -> float:
-        """Return how much smaller (or larger) a small volume at the scanner ``point`` (3,) is in the canonical frame."""
+        """Return how much smaller (or larger) a small volume at the scanner ``point`` (3,) is in the canonical
+        frame.
+        """
         steps = np.concatenate([np.eye(3), -np.eye(3)])
         ends = self.to_canonical(point + steps)
         return float(abs(np.linalg.det((ends[:3] - ends[3:]) / 2)))
 
 
 def jacobian_determinant(field: np.ndarray) -> np.ndarray:
-    """Return the Jacobian determinant of x + field at the cell centres of the 3 mm grid (forward differences, averaged)."""
+    """Return the Jacobian determinant of x + field at the cell centres of the 3 mm grid (forward differences,
+    averaged).
+    """
     slopes = []
     for axis in (2, 1, 0):
         difference = np.diff(field, axis=axis) / STEP_MM
@@ -127,8 +134,8 @@ def smooth_field(rng: np.random.Generator, size_mm: float, *, smallest_jacobian:
 def draw_pose(rng: np.random.Generator, rotation_deg: float, translation_mm: float, size_spread: float) -> np.ndarray:
     """Draw a pose: the 4 x 4 matrix from scanner LPS mm to the undeformed canonical frame.
 
-    Standard deviations: ``rotation_deg`` about each axis, ``translation_mm`` along each axis, ``size_spread`` (relative) of
-    the head's size, of which a third differs between the axes.
+    Standard deviations: ``rotation_deg`` about each axis, ``translation_mm`` along each axis, ``size_spread``
+    (relative) of the head's size, of which a third differs between the axes.
     """
     bounded = lambda scale, n: scale * np.clip(rng.standard_normal(n), -2, 2)  # noqa: E731
     rotation = Rotation.from_euler("xyz", bounded(rotation_deg, 3), degrees=True).as_matrix()

@@ -1,11 +1,12 @@
 """Internal auditory canal, labyrinth and the nerves and vessels of the cerebellopontine angle, as curves and tubes.
 
-One side is described, in the canonical frame with x pointing laterally (x = 0 is the midline), y backward, z upward, in mm;
-the other side is its mirror image. Positions were read off the ICBM152 T2 average, sizes are those of temporal-bone
-morphometry (see docs/simulation.md). Imported lazily (it needs numba).
+One side is described, in the canonical frame with x pointing laterally (x = 0 is the midline), y backward, z upward,
+in mm; the other side is its mirror image. Positions were read off the ICBM152 T2 average, sizes are those of
+temporal-bone morphometry (see docs/simulation.md). Imported lazily (it needs numba).
 """
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 from scipy.ndimage import distance_transform_edt, gaussian_filter
@@ -66,7 +67,7 @@ COMMON_CRUS = np.array([(41.6, 28.6, -41.8, 0.8), (41.2, 29.7, -40.3, 0.75), (41
 
 _ROOT = (13.0, 29.0, -44.5)
 #: Nerves in the cistern and the canal: x, y, z, radius.
-NERVES = {
+NERVES: dict[str, Sequence[Sequence[float]]] = {
     "facial": [
         (*_ROOT[:2], -43.6, 0.75),
         (19, 27.6, -41.8, 0.7),
@@ -123,7 +124,8 @@ class Ear:
 
 
 def paint_ear(painting: Painting, *, walls: bool = False) -> Ear:
-    """Paint canal, labyrinth, nerves and artery over ``painting`` (x lateral), and return it with the cochlea's outline.
+    """Paint canal, labyrinth, nerves and artery over ``painting`` (x lateral), and return it with the cochlea's
+    outline.
 
     ``walls`` paints the bone around them as well, for a painting over a real image in which they are blurred.
     """
@@ -178,7 +180,9 @@ def _inside_bone(painting: Painting, tube: np.ndarray) -> None:
 
 
 def cochlea_outline(painting: Painting) -> np.ndarray:
-    """Return the signed distance (mm) to the cochlea as annotators outline it: its turns with the modiolus between them."""
+    """Return the signed distance (mm) to the cochlea as annotators outline it: its turns with the modiolus between
+    them.
+    """
     outline = np.full(painting.shape, 5.0, np.float32)
     turns, start = painting.tube_distance(cochlear_spiral(), margin=3.0)
     inside = tuple(slice(start[axis], start[axis] + turns.shape[2 - axis]) for axis in (2, 1, 0))

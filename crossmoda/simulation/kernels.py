@@ -3,6 +3,7 @@
 Every kernel works on a range of rows and releases the interpreter lock: :func:`in_slabs` spreads them over threads.
 """
 
+import itertools
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -23,7 +24,7 @@ def in_slabs(count: int, work: Callable[[int, int], object]) -> None:
     workers = threads()
     edges = np.linspace(0, count, min(count, 4 * workers) + 1).astype(int)
     with ThreadPoolExecutor(workers) as pool:
-        for done in [pool.submit(work, int(a), int(b)) for a, b in zip(edges[:-1], edges[1:], strict=True)]:
+        for done in [pool.submit(work, int(a), int(b)) for a, b in itertools.pairwise(edges)]:
             done.result()
 
 
@@ -113,7 +114,8 @@ def undisplace_points(field, origin, step, points, out, start, stop):
 def colour(first, second, fraction, signal, texture, noise, fine, noise_step, out, start, stop):
     """Write the signal of a painted volume: a mixture of two tissues with each tissue's own texture.
 
-    ``noise`` is a smooth random volume on a grid ``noise_step`` times coarser; ``fine`` another, tiled at full resolution.
+    ``noise`` is a smooth random volume on a grid ``noise_step`` times coarser; ``fine`` another, tiled at full
+    resolution.
     """
     _, ny, nx = out.shape
     fz, fy, fx = fine.shape
@@ -155,9 +157,10 @@ def sample(
 ):
     """Write the mean signal of each voxel of the rows ``start`` to ``stop`` of ``out`` (z, y, x).
 
-    ``to_canonical`` (3, 4) maps an index (x, y, z) to the undeformed canonical frame. ``slices`` samples across the slice,
-    weighted by ``profile``; ``in_plane`` x ``in_plane`` samples within it where the fine ear volumes (``right``, ``left``,
-    both stored with the lateral direction as x) hold the anatomy, one elsewhere (``head`` is no finer than a pixel).
+    ``to_canonical`` (3, 4) maps an index (x, y, z) to the undeformed canonical frame. ``slices`` samples across the
+    slice, weighted by ``profile``; ``in_plane`` x ``in_plane`` samples within it where the fine ear volumes
+    (``right``, ``left``, both stored with the lateral direction as x) hold the anatomy, one elsewhere (``head`` is no
+    finer than a pixel).
     """
     ez, ey, ex = right.shape
     for k in range(start, stop):
@@ -194,7 +197,8 @@ def sample(
                             dj = (q + 0.5) / in_plane - 0.5
                             for p in range(in_plane):
                                 di = (p + 0.5) / in_plane - 0.5
-                                # Within a voxel the deformation is taken as constant: an error of a few hundredths of a mm.
+                                # Within a voxel the deformation is taken as constant: an error of a few hundredths of
+                                # a mm.
                                 px = x + to_canonical[0, 0] * di + to_canonical[0, 1] * dj
                                 py = y + to_canonical[1, 0] * di + to_canonical[1, 1] * dj
                                 pz = z + to_canonical[2, 0] * di + to_canonical[2, 1] * dj

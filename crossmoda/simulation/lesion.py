@@ -18,6 +18,8 @@ MEDIAN_MM3, LOG_DEVIATION, SMALLEST_MM3, LARGEST_MM3 = 1400.0, 1.05, 43.0, 10784
 #: The canal's mouth and its blind end.
 PORUS = np.array([24.8, 27.0, -41.3])
 FUNDUS = np.array([36.0, 25.0, -41.9])
+#: The middle of the cochlea.
+COCHLEA_CENTRE = np.array([37.6, 23.0, -43.6])
 #: Unit vector into the cistern, away from the posterior face of the petrous bone.
 BEHIND = np.array([-0.684, 0.729, 0.0])
 #: Unit vector along the petrous bone, towards its apex.
@@ -44,11 +46,8 @@ class Lesion:
     cysts: tuple[tuple[np.ndarray, float], ...]
     """centres and radii of cysts"""
 
-    def reach(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return the box (mm) outside which there is no tumour."""
-        low = np.minimum(self.centre - 1.7 * self.radius_mm, np.minimum(PORUS, FUNDUS) - 5)
-        high = np.maximum(self.centre + 1.7 * self.radius_mm, np.maximum(PORUS, FUNDUS) + 5)
-        return low - 2, high + 2
+    reach: tuple[np.ndarray, np.ndarray]
+    """lowest and highest corner (mm) of a box that holds it"""
 
 
 def draw_lesion(rng: np.random.Generator, volume_mm3: float) -> Lesion:
@@ -83,11 +82,18 @@ def draw_lesion(rng: np.random.Generator, volume_mm3: float) -> Lesion:
         return -smooth_maximum(-ball, -stem, 2.0)
 
     shift = _level(raw, centre, radius, volume_mm3)
-    strength = float(np.clip((radius - 3.0) / 4.0, 0, 1)) * rng.uniform(1.1, 1.4)
-    mass = MassEffect(centre, max(0.8 * radius, 4.0), strength)
+    low = np.minimum(centre - 1.7 * radius, np.minimum(PORUS, FUNDUS) - 5) - 2
+    high = np.maximum(centre + 1.7 * radius, np.maximum(PORUS, FUNDUS) + 5) + 2
+    cysts = draw_cysts(rng, centre, radius, volume_mm3)
     return Lesion(
-        lambda points: raw(points) - shift, centre, radius, mass, _draw_cysts(rng, centre, radius, volume_mm3)
+        lambda points: raw(points) - shift, centre, radius, mass_effect(rng, centre, radius), cysts, (low, high)
     )
+
+
+def mass_effect(rng: np.random.Generator, centre: np.ndarray, radius: float) -> MassEffect:
+    """Draw how a tumour pushes: not at all below 3 mm of radius, fully from 7 mm on."""
+    strength = float(np.clip((radius - 3.0) / 4.0, 0, 1)) * rng.uniform(1.1, 1.4)
+    return MassEffect(centre, max(0.8 * radius, 4.0), strength)
 
 
 def smooth_maximum(a: np.ndarray, b: np.ndarray, width: float) -> np.ndarray:
@@ -107,7 +113,7 @@ def _level(raw: Distance, centre: np.ndarray, radius: float, volume_mm3: float, 
     return float(np.partition(values, count)[count])
 
 
-def _draw_cysts(
+def draw_cysts(
     rng: np.random.Generator, centre: np.ndarray, radius: float, volume_mm3: float
 ) -> tuple[tuple[np.ndarray, float], ...]:
     """Draw cysts: in about every third tumour beyond 1 ml, none in small ones."""

@@ -1,8 +1,11 @@
-"""What is painted over the phantom's large shapes: vessels, ventricles, eyes, sinuses, the middle ear, deep grey matter.
+"""What is painted over the phantom's large shapes: vessels, ventricles, eyes, sinuses, the middle ear, deep grey
+matter.
 
-Positions are canonical mm (MNI space in LPS), for the left side (x > 0) where a thing comes in pairs. Curves are rows of
-x, y, z, radius. Imported lazily (it needs numba).
+Positions are canonical mm (MNI space in LPS), for the left side (x > 0) where a thing comes in pairs. Curves are rows
+of x, y, z, radius. Imported lazily (it needs numba).
 """
+
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -19,8 +22,10 @@ LATERAL_SINUS = [
 ]
 VERTEBRAL = [(30, 40, -110, 1.9), (21, 36, -82, 1.9), (13, 26, -74, 1.8), (5, 19, -62, 1.7), (0.8, 15.5, -54, 1.6)]
 
+Curve = Sequence[Sequence[float]]
+
 #: Blood vessels on both sides.
-PAIRED_VESSELS = [
+PAIRED_VESSELS: list[tuple[int, Curve]] = [
     (T.VENOUS_SINUS, [(10, -9, -33, 3.2), (11.5, -2, -35, 4.4), (13, 5, -37, 3.4)]),  # cavernous sinus
     (T.ARTERY, CAROTID),
     (T.ARTERY, [(13, -2, -24, 1.6), (24, -8, -21, 1.4), (40, -8, -14, 1.2), (50, 0, -4, 1.0)]),  # middle cerebral
@@ -36,7 +41,7 @@ PAIRED_VESSELS = [
     (T.VENOUS_SINUS, [(12, 6, -42, 1.2), (16, 16, -52, 1.3), (26, 24, -58, 1.6)]),  # inferior petrosal
 ]
 #: Blood vessels on the midline.
-MIDLINE_VESSELS = [
+MIDLINE_VESSELS: list[tuple[int, Curve]] = [
     (T.ARTERY, [(0.8, 15.6, -54, 1.7), (-0.8, 12.4, -44, 1.7), (0.6, 10.2, -34, 1.7), (0, 6, -23, 1.6)]),  # basilar
     (T.ARTERY, [(-8, -15, -20, 0.9), (0, -17, -19.5, 0.9), (8, -15, -20, 0.9)]),
     (T.VENOUS_SINUS, [(0, 99, -16, 4.4), (0, 99, 10, 3.8), (0, 91, 45, 3.8)]),  # superior sagittal
@@ -86,7 +91,7 @@ class _Brush:
     def ball(self, tissue: int, centre: tuple[float, float, float], radii: tuple[float, float, float]) -> None:
         self.painting.ellipsoid(tissue, (self.side * centre[0], *centre[1:]), radii)
 
-    def tube(self, tissue: int, points: list[tuple[float, ...]], count: int = 40) -> None:
+    def tube(self, tissue: int, points: Curve, count: int = 40) -> None:
         self.painting.tube(tissue, mirrored(smooth_curve(points, count), self.side))
 
 

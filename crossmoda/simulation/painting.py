@@ -1,7 +1,7 @@
 """A volume of tissues, painted shape by shape from signed distances. Imported lazily (it needs numba).
 
-Each voxel holds two tissues and the share of the second, so that a boundary inside a voxel keeps its partial volume and any
-contrast can be given to the finished painting.
+Each voxel holds two tissues and the share of the second, so that a boundary inside a voxel keeps its partial volume
+and any contrast can be given to the finished painting.
 """
 
 import dataclasses
@@ -19,7 +19,9 @@ TRANSPARENT = len(Tissue)
 
 @jit
 def lay(first, second, fraction, tissue, distance, step):
-    """Return a voxel's (first, second, fraction 0..255) after ``tissue`` is laid over it; ``distance`` in mm, negative inside."""
+    """Return a voxel's (first, second, fraction 0..255) after ``tissue`` is laid over it; ``distance`` in mm, negative
+    inside.
+    """
     share = 0.5 - distance / step
     if share <= 0.0:
         return first, second, fraction
@@ -102,10 +104,12 @@ class Painting:
     @property
     def shape(self) -> tuple[int, int, int]:
         """The shape of the arrays, (z, y, x)."""
-        return self.first.shape  # type: ignore[return-value]
+        return self.first.shape
 
     def box(self, low: np.ndarray, high: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return the indices (x, y, z), inclusive and exclusive, of the part of the grid within a box (mm); maybe empty."""
+        """Return the indices (x, y, z), inclusive and exclusive, of the part of the grid within a box (mm); maybe
+        empty.
+        """
         size = np.array(self.shape[::-1])
         start = np.clip(np.floor((low - self.origin) / self.step).astype(int), 0, size)
         stop = np.clip(np.ceil((high - self.origin) / self.step).astype(int) + 1, 0, size)
@@ -116,7 +120,7 @@ class Painting:
         x, y, z = ((self.origin[a] + self.step * np.arange(start[a], stop[a])).astype(np.float32) for a in range(3))
         return x[None, None, :], y[None, :, None], z[:, None, None]
 
-    def paint(self, tissue: int, distance: np.ndarray, start: np.ndarray = np.zeros(3, int)) -> None:
+    def paint(self, tissue: int, distance: np.ndarray, start: Sequence[int] | np.ndarray = (0, 0, 0)) -> None:
         """Lay ``tissue`` where ``distance`` (z, y, x; mm, negative inside) says, from index ``start`` (x, y, z) on."""
         i, j, k = (int(n) for n in start)
         distance = np.ascontiguousarray(distance, dtype=np.float32)
@@ -137,7 +141,9 @@ class Painting:
         return function(*self.coordinates(start, stop)), start
 
     def tube_distance(self, points: np.ndarray, margin: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
-        """Return the distance to a tube along ``points`` (n, 4: x, y, z, radius; mm) and the index where its box starts."""
+        """Return the distance to a tube along ``points`` (n, 4: x, y, z, radius; mm) and the index where its box
+        starts.
+        """
         points = np.asarray(points, float)
         low = (points[:, :3] - points[:, 3:]).min(0) - margin
         high = (points[:, :3] + points[:, 3:]).max(0) + margin
@@ -162,7 +168,9 @@ class Painting:
             self.paint(tissue, distance, start)
 
     def coloured(self, signal: np.ndarray, texture: np.ndarray, noise: "Noise") -> np.ndarray:
-        """Return the painting as an image (float32); ``signal`` and ``texture`` are indexed by tissue, 0 where transparent."""
+        """Return the painting as an image (float32); ``signal`` and ``texture`` are indexed by tissue, 0 where
+        transparent.
+        """
         signal = np.append(signal, np.zeros(TRANSPARENT + 1 - len(signal), np.float32)).astype(np.float32)
         texture = np.append(texture, np.zeros(TRANSPARENT + 1 - len(texture))).astype(np.float32)
         out = np.empty(self.shape, np.float32)

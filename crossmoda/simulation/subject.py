@@ -2,6 +2,7 @@
 
 import dataclasses
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -13,8 +14,12 @@ from crossmoda.progress import Progress, report
 from crossmoda.simulation import acquisition, deformation
 from crossmoda.simulation.deformation import LOWEST, STEP_MM, Deformation
 from crossmoda.simulation.lesion import BEHIND, PORUS, Lesion, draw_lesion, draw_volume
+from crossmoda.simulation.shapes import real_lesion
 from crossmoda.simulation.tissues import Contrast, Tissue, draw_contrast
 from crossmoda.volume import Grid, Volume
+
+if TYPE_CHECKING:
+    from crossmoda.simulation.bases import Base
 
 BASES = ("phantom", "icbm")
 SIDES = ("left", "right")
@@ -103,7 +108,7 @@ def simulate_subject(
     *,
     base: str = "phantom",
     side: str | None = None,
-    settings: Settings = Settings(),
+    settings: Settings | None = None,
     base_folder: Path | str | None = None,
     shapes_folder: Path | str | None = None,
     progress: Progress | None = None,
@@ -116,7 +121,7 @@ def simulate_subject(
         side: the tumour's side; drawn by ``seed`` when None.
         settings: see :class:`Settings`.
         base_folder: where the ICBM152 images are; looked for when None.
-        shapes_folder: expert label maps (1 = VS, 2 = cochlea) whose shapes are used instead of drawn ones.
+        shapes_folder: expert label maps (1 = VS, 2 = cochlea) whose tumours are used, with their own volumes.
         progress: told what is done; may cancel.
 
     Raises:
@@ -129,6 +134,7 @@ def simulate_subject(
         raise InputError(f"side must be left or right; got {side!r}.")
     if int(seed) != seed or seed < 0:
         raise InputError(f"seed must be a whole number from 0 on; got {seed!r}.")
+    settings = settings or Settings()
     # One stream for each concern: changing the noise does not change the anatomy.
     anatomy, body, contrasts, scan = (np.random.default_rng([int(seed), n]) for n in range(4))
     drawn = SIDES[int(anatomy.random() < 0.5)]
@@ -144,7 +150,8 @@ def simulate_subject(
     sign = 1 if side == "left" else -1
     mirror = np.array([sign, 1, 1])
     porus_in_scanner = smooth.from_canonical(np.array([[25.0, 29.0, -41.0]]) * mirror)[0]
-    lesion = draw_lesion(anatomy, volume * smooth.volume_ratio(porus_in_scanner))
+    ratio = smooth.volume_ratio(porus_in_scanner)
+    lesion = real_lesion(anatomy, shapes_folder, ratio) if shapes_folder else draw_lesion(anatomy, volume * ratio)
     mass = dataclasses.replace(lesion.mass, centre=lesion.mass.centre * mirror)
     whole, mass = deformation.with_mass_effect(smooth, mass)
     lesion = dataclasses.replace(lesion, mass=dataclasses.replace(mass, centre=mass.centre * mirror))
@@ -192,7 +199,7 @@ def true_displacement(fixed: Subject, moving: Subject, grid: Grid) -> np.ndarray
     return (true_points(fixed, moving, points) - points).T.reshape(3, *grid.shape).astype(np.float32)
 
 
-def _material(base: str, base_folder: Path | str | None):
+def _material(base: str, base_folder: Path | str | None) -> "Base":
     from crossmoda.simulation import bases
 
     if base == "phantom":
@@ -217,7 +224,7 @@ def _draw_grid(rng: np.random.Generator, settings: Settings, modality: str, cent
 class Scene:
     """The base with one subject's tumour painted into it."""
 
-    material: object
+    material: "Base"
     side: str
     ears: dict
     """side to painting, with the tumour"""
@@ -226,14 +233,14 @@ class Scene:
     """(z, y, x) signed distances on the ear's grid, mm"""
 
     @classmethod
-    def of(cls, material, lesion: Lesion, side: str) -> "Scene":
+    def of(cls, material: "Base", lesion: Lesion, side: str) -> "Scene":
         """Paint the tumour into a copy of its side's ear."""
         from crossmoda.simulation.painting import Painting
 
         ears = {name: ear.painting for name, ear in material.ears.items()}
         clean = ears[side]
         painting = Painting(clean.first.copy(), clean.second.copy(), clean.fraction.copy(), clean.origin, clean.step)
-        start, stop = painting.box(*lesion.reach())
+        start, stop = painting.box(*lesion.reach)
         x, y, z = painting.coordinates(start, stop)
         # The ear's grid holds the anatomy before the tumour grew; its shape is known as it is grown. Every second voxel
         # is evaluated: the surface is smooth.
@@ -246,7 +253,8 @@ class Scene:
         distance[start[2] : stop[2], start[1] : stop[1], start[0] : stop[0]] = near
         # A cleft of fluid lies between the tumour's cistern part and the brain that it pushes.
         free = _finer((grown - PORUS) @ BEHIND, shape)
-        painting.paint(Tissue.CSF, np.maximum(near - 0.9, 1.0 - free), start)
+        uneven = _finer(0.6 + 0.4 * np.sin(0.5 * grown.sum(-1)) * np.cos(0.45 * (grown[..., 1] - grown[..., 2])), shape)
+        painting.paint(Tissue.CSF, np.maximum(near - uneven, 1.0 - free), start)
         painting.paint(Tissue.TUMOUR, near, start)
         for centre, radius in lesion.cysts:
             cyst = _finer(np.linalg.norm(grown - centre, axis=-1) - radius, shape)
@@ -286,7 +294,7 @@ def _scan(
     image = np.zeros(grid.shape, np.float32)
     label = np.zeros(grid.shape, np.uint8)
     matrix = np.ascontiguousarray(to_undeformed[:3])
-    samples = max(2, int(round(grid.spacing[2] / 0.4)))
+    samples = max(2, round(grid.spacing[2] / 0.4))
     profile = acquisition.slice_profile(samples)
     whole_head = scene.material.head
     sign = 1 if scene.side == "left" else -1

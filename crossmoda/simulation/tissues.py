@@ -1,8 +1,8 @@
 """What tissue is made of, and the signal it gives: spoiled gradient echo after gadolinium (ceT1), balanced SSFP (hrT2).
 
-Relaxation times are rounded values at 1.5 T within the ranges that Bojorquez et al. 2017 (Magn. Reson. Imaging 35:69) and
-Stanisz et al. 2005 (Magn. Reson. Med. 54:507) report; those of the tumour are chosen to give its known appearance (see
-docs/simulation.md).
+Relaxation times are rounded values at 1.5 T within the ranges that Bojorquez et al. 2017 (Magn. Reson. Imaging 35:69)
+and Stanisz et al. 2005 (Magn. Reson. Med. 54:507) report; those of the tumour are chosen to give its known appearance
+(see docs/simulation.md).
 """
 
 import dataclasses
@@ -136,7 +136,8 @@ class Contrast:
 
 
 def draw_contrast(rng: np.random.Generator, *, spread: float = 0.07) -> Contrast:
-    """Draw one subject's tissue parameters (relative standard deviation ``spread``) and flip angles; return its signals.
+    """Draw one subject's tissue parameters (relative standard deviation ``spread``) and flip angles; return its
+    signals.
 
     The tumour varies most: its relaxation and its enhancement differ between patients by a third.
     """

@@ -1,0 +1,102 @@
+"""Real tumour shapes from expert label maps, placed into the canonical frame."""
+
+import functools
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+from scipy.ndimage import distance_transform_edt, gaussian_filter, map_coordinates, zoom
+
+from crossmoda.errors import InputError
+from crossmoda.labels import COCHLEA, VS
+from crossmoda.simulation.lesion import COCHLEA_CENTRE, FUNDUS, PORUS, Lesion, draw_cysts, mass_effect
+from crossmoda.volume import Grid
+
+#: Spacing at which a label map is turned into a smooth surface, mm.
+STEP_MM = 0.5
+
+
+@functools.lru_cache(maxsize=4)
+def shape_files(folder: Path) -> tuple[Path, ...]:
+    """Return the label maps of a folder in which both a tumour and a cochlea are drawn.
+
+    Raises:
+        InputError: there are none.
+
+    """
+    files = []
+    for path in sorted([*folder.glob("*.nii.gz"), *folder.glob("*.nii"), *folder.glob("*.nrrd")]):
+        # One label map a patient: VS-SEG has one drawn over T1 and the same over T2.
+        if "T2wspace" not in path.name and {VS, COCHLEA} <= set(np.unique(_read(path)[0]).tolist()):
+            files.append(path)
+    if not files:
+        raise InputError(
+            f"{folder} holds no label map with a tumour (1) and a cochlea (2); name a folder with such label maps."
+        )
+    return tuple(files)
+
+
+def _read(path: Path) -> tuple[np.ndarray, Grid]:
+    image = sitk.ReadImage(str(path), sitk.sitkUInt8)
+    return sitk.GetArrayFromImage(image), Grid.of(image)
+
+
+def real_lesion(rng: np.random.Generator, folder: Path | str, volume_ratio: float) -> Lesion:
+    """Draw a patient from ``folder`` and return the tumour in the canonical frame of one side (x lateral).
+
+    The patient's cochlea is laid over the canonical one, and the tumour's lateral end over the axis of the canal.
+    ``volume_ratio`` is how much smaller (or larger) things are in the canonical frame than in the subject.
+    """
+    files = shape_files(Path(folder).resolve())
+    array, grid = _read(files[int(rng.integers(len(files)))])
+    positions = {value: _points(array == value, grid) for value in (VS, COCHLEA)}
+    cochlea = positions[COCHLEA].mean(0)
+    scale = volume_ratio ** (1 / 3)
+    # The cochlea lies lateral to the tumour: that tells the side.
+    flip = np.array([np.sign(cochlea[0] - positions[VS][:, 0].mean()) or 1.0, 1.0, 1.0])
+    placed = (positions[VS] - cochlea) * flip * scale + COCHLEA_CENTRE
+    lateral = placed[placed[:, 0] >= np.quantile(placed[:, 0], 0.9)].mean(0)
+    along = np.clip((lateral[0] - PORUS[0]) / (FUNDUS[0] - PORUS[0]), 0, 1)
+    shift = np.clip(PORUS + along * (FUNDUS - PORUS) - lateral, -4, 4) * np.array([0, 1, 1])
+
+    surface, corner, spacing = _surface(array == VS, grid)
+    inverse = np.linalg.inv(np.reshape(grid.direction, (3, 3)))
+
+    def distance(points: np.ndarray) -> np.ndarray:
+        patient = ((points - shift - COCHLEA_CENTRE) / scale) * flip + cochlea
+        index = ((patient - grid.origin) @ inverse.T - corner) / spacing
+        where = [index[..., axis] for axis in (2, 1, 0)]
+        return scale * map_coordinates(surface, where, order=1, mode="nearest")
+
+    placed = placed + shift
+    free = placed[placed[:, 0] < PORUS[0]]
+    volume = len(placed) * grid.voxel_volume_mm3 * scale**3
+    part = len(free) / len(placed)
+    centre = free.mean(0) if part > 0.1 else placed.mean(0)
+    radius = (3 * max(part, 0.05) * volume / (4 * np.pi)) ** (1 / 3)
+    reach = placed.min(0) - 3, placed.max(0) + 3
+    return Lesion(
+        distance, centre, radius, mass_effect(rng, centre, radius), draw_cysts(rng, centre, radius, volume), reach
+    )
+
+
+def _points(mask: np.ndarray, grid: Grid) -> np.ndarray:
+    index = np.argwhere(mask)[:, ::-1]
+    return index @ grid.index_to_physical[:3, :3].T + grid.index_to_physical[:3, 3]
+
+
+def _surface(mask: np.ndarray, grid: Grid) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return a smooth signed distance (mm) that encloses the mask's volume, its corner (mm along the axes) and
+    spacing.
+    """
+    padded = np.pad(mask, 6)
+    sampling = grid.spacing_zyx
+    signed = distance_transform_edt(~padded, sampling) - distance_transform_edt(padded, sampling)
+    factors = np.array(sampling) / STEP_MM
+    fine = zoom(signed, factors, order=1, grid_mode=True, mode="nearest")
+    spacing = (np.array(padded.shape) * sampling / np.array(fine.shape))[::-1]
+    fine = gaussian_filter(fine, 0.6 / STEP_MM)
+    count = round(mask.sum() * grid.voxel_volume_mm3 / np.prod(spacing))
+    fine = fine - np.partition(fine.ravel(), count)[count]
+    corner = -6 * np.array(grid.spacing) - np.array(grid.spacing) / 2 + spacing / 2
+    return fine.astype(np.float32), corner, spacing
