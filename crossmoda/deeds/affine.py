@@ -99,7 +99,7 @@ def _matches(
     index = np.argwhere(usable)
     if len(index) == 0:
         return np.empty((0, 3)), np.empty((0, 3)), np.empty(0)
-    shift = cost.displacements(radius, tuple(map(float, quantisation)))[best[usable]]
+    shift = cost.displacements(radius, quantisation)[best[usable]]
     centre = index * np.array(block) + (np.array(block) - 1) / 2
     points = centre[:, ::-1] @ grid.index_to_physical[:3, :3].T + grid.index_to_physical[:3, 3]
     moved = (centre + shift)[:, ::-1] @ grid.index_to_physical[:3, :3].T + grid.index_to_physical[:3, 3]
@@ -123,7 +123,7 @@ def refine(fixed: Pyramid, moving: Pyramid, matrix: np.ndarray, level: Level, ri
     source = np.concatenate(sources) if sources else np.empty((0, 3))
     if len(source) < 8:
         raise InputError(
-            "The images are too small or too empty for the linear registration: fewer than 8 blocks of the fixed or the "
-            "moving image hold anything; choose a smaller grid spacing or linear 'none'."
+            "The images hold too little for the linear registration: fewer than 8 blocks of either image "
+            "lie in the foreground; check the masks or choose linear 'none'."
         )
     return least_trimmed_squares(source, np.concatenate(targets), rigid=rigid)

@@ -1,6 +1,7 @@
 """The data cost: how well each block of one image fits the other image under each displacement of a dense set."""
 
-import llvmlite.ir
+from collections.abc import Sequence
+
 import numba
 import numpy as np
 from numba.extending import intrinsic
@@ -18,9 +19,6 @@ def _popcount(context, word):
         return builder.ctpop(arguments[0])
 
     return numba.uint64(numba.uint64), generate
-
-
-_ = llvmlite.ir  # numba's intrinsics are built on it
 
 
 @_compiled
@@ -46,7 +44,7 @@ def _block_rows(start, stop, fixed, mask, moving, block, radius, quantisation, s
                     keep = mask[z, y]
                     there = moving[z + shift_z, y + shift_y, shift_x : shift_x + width]
                     for x in range(width):
-                        sums[x] += _popcount((here[x] ^ there[x]) & keep[x])
+                        sums[x] += _popcount((here[x] ^ there[x]) & keep[x])  # type: ignore[call-arg]
             for column in range(columns):
                 total = np.uint64(0)
                 for x in range(column * block[2], (column + 1) * block[2]):
@@ -159,7 +157,7 @@ def smoothed_minima(costs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return best, lowest
 
 
-def displacements(radius: tuple[int, int, int], quantisation: tuple[float, float, float]) -> np.ndarray:
+def displacements(radius: Sequence[int], quantisation: Sequence[float]) -> np.ndarray:
     """Return the dense set of displacements (number, 3), (z, y, x), in the order of the costs."""
     steps = [np.arange(-count, count + 1) * size for count, size in zip(radius, quantisation, strict=True)]
     return np.stack(np.meshgrid(*steps, indexing="ij"), axis=-1).reshape(-1, 3).astype(np.float32)

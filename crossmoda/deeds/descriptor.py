@@ -113,7 +113,7 @@ def _pack_rows(start, stop, patches, floor, step, pair_direction, pair_shift, li
 
 
 def codes(image: np.ndarray, step: int) -> np.ndarray:
-    """Return the packed MIND-SSC codes (z, y, x) uint64 of an image; ``step`` is patch radius and dilation in voxels."""
+    """Return the packed MIND-SSC codes (z, y, x) uint64; ``step`` is patch radius and dilation in voxels."""
     image = np.ascontiguousarray(image, dtype=np.float32)
     depth, height, width = image.shape
     padded = np.pad(image, step, mode="edge")

@@ -105,13 +105,13 @@ def register_files(
             f"The moving label map {moving_label} lies on another grid than the moving image {moving}; "
             "resample it onto the image's grid."
         )
-    masks = [None if path is None else volume.read_label_map(path) for path in (fixed_mask, moving_mask)]
+    here, there = (None if path is None else volume.read_label_map(path) for path in (fixed_mask, moving_mask))
     start = None if initial is None else read_transform(initial)
     inputs = {"fixed": fixed, "moving": moving, "moving_label": moving_label, "fixed_mask": fixed_mask}
     inputs |= {"moving_mask": moving_mask, "initial": initial}
     given = {role: path for role, path in inputs.items() if path is not None}
     record = provenance.Record("register", settings, given)
-    result = register(fixed_volume, moving_volume, settings, *masks, start, part(progress, 0.05, 0.85))
+    result = register(fixed_volume, moving_volume, settings, here, there, start, part(progress, 0.05, 0.85))
     record.content["device"] = result.provenance["device"]
     report(progress, 0.86, "writing the results")
     finished = dataclasses.replace(result, provenance=record.finish(**statistics(result)))

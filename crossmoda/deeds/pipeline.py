@@ -77,7 +77,7 @@ def _check(volume: Volume, mask: Volume | None, role: str, settings: Settings) -
     extent = [count * size for count, size in zip(grid.size, unit, strict=True)]
     if min(extent) < coarsest:
         raise InputError(
-            f"The {role} image is too small: {' x '.join(f'{length:g}' for length in extent)} {settings.units}, less than "
+            f"The {role} image is too small, {' x '.join(f'{length:g}' for length in extent)} {settings.units}: less than "
             f"the coarsest grid spacing of {coarsest:g} {settings.units}; choose a larger image."
         )
     if mask is None:

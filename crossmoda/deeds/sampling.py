@@ -15,14 +15,14 @@ def isotropic_grid(grid: Grid, spacing_mm: float) -> Grid:
 
 
 def spaced_grid(grid: Grid, spacing: tuple[float, float, float]) -> Grid:
-    """Return the grid with the same axes and centre and another spacing (x, y, z) that covers the extent of ``grid``."""
+    """Return the grid with the same axes and centre and another spacing (x, y, z) that covers ``grid``."""
     if np.allclose(spacing, grid.spacing, rtol=1e-6):
         return grid
     extent = np.array(grid.size) * grid.spacing
     size = np.maximum(np.ceil(extent / spacing - 1e-3), 1).astype(int)
     centre = (grid.index_to_physical @ [*((np.array(grid.size) - 1) / 2), 1])[:3]
     first = centre - np.reshape(grid.direction, (3, 3)) @ ((size - 1) / 2 * spacing)
-    return Grid(tuple(size.tolist()), tuple(map(float, spacing)), tuple(first.tolist()), grid.direction)
+    return Grid(tuple(size.tolist()), spacing, tuple(first.tolist()), grid.direction)
 
 
 @_compiled

@@ -1,6 +1,7 @@
 """Compiled loops on all processor cores."""
 
 import functools
+import itertools
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -36,7 +37,7 @@ def run(kernel: Callable[..., Any], count: int, *arguments: Any) -> None:
         return
     parts = min(count, 4 * workers)
     bounds = [count * part // parts for part in range(parts + 1)]
-    tasks = [_pool().submit(kernel, low, high, *arguments) for low, high in zip(bounds, bounds[1:], strict=False)]
+    tasks = [_pool().submit(kernel, low, high, *arguments) for low, high in itertools.pairwise(bounds)]
     for task in tasks:
         task.result()
 

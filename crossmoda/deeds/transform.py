@@ -168,7 +168,7 @@ class Registration:
         return a * (e * i - f * h) - b * (d * i - f * g) + c * (d * h - e * g)
 
     def jacobian_statistics(self) -> dict[str, float]:
-        """Return percent of folded voxels, and minimum, maximum, mean and standard deviation of the Jacobian determinant."""
+        """Return percent of folded voxels, and minimum, maximum, mean, standard deviation of the determinant."""
         determinant = self.jacobian_determinant()
         return {
             "folding_percent": 100 * float((determinant <= 0).mean()),
