@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,8 +32,10 @@ class Settings(parameters.Settings):
     flips: bool = parameter(
         False, "Predict the mirrored scan as well and average: twice the time, for a slightly smoother result"
     )
-    one_lesion: bool = parameter(
-        True, "Keep what is anatomically plausible: at most one schwannoma and two cochleae, one on each side"
+    keep_all: bool = parameter(
+        False,
+        "Keep everything that was found; otherwise at most one schwannoma and two cochleae, one on each side, remain",
+        advanced=True,
     )
     tiles: bool = parameter(
         False, "Work in tiles from the start, for little memory; otherwise only when memory runs out", advanced=True
@@ -92,7 +95,7 @@ def predict(
     report(progress, 0.8, "restoring the scan's grid")
     full = _restored(prepared, found)
     label_map = full.argmax(axis=0).astype(np.uint8)
-    if settings.one_lesion:
+    if not settings.keep_all:
         label_map = components.plausible(label_map, full, image.grid)
     report(progress, 1.0, "segmented")
     return Prediction(
@@ -110,20 +113,22 @@ def predict_files(
     settings: Settings = Settings(),
     progress: Progress | None = None,
     *,
-    probabilities: Path | str | None = None,
+    probabilities: Path | str | Mapping[str, Path | str] | None = None,
     uncertainty: Path | str | None = None,
+    keep_record: bool = True,
 ) -> Prediction:
     """Segment a file and write the results; what the command and the Slicer module do.
 
     Args:
         image: the scan: NIfTI, NRRD, MetaImage, or a DICOM folder.
-        segmentation: the label map is written here: ``.seg.nrrd`` (named and coloured segments), NRRD or NIfTI. The
-            provenance lies beside it, as ``NAME.provenance.json``.
+        segmentation: the label map is written here: ``.seg.nrrd`` (named and coloured segments), NRRD or NIfTI.
         model: the weights; None: those that come with CrossModa.
         settings: how to predict.
         progress: told of the steps; cancels by raising ``Cancelled``.
-        probabilities: prefix of the probability maps, one per structure (``PREFIX_VS.nii.gz``); None: none.
+        probabilities: prefix of the probability maps, one per structure (``PREFIX_VS.nii.gz``), or a path for each
+            structure's key; None: none.
         uncertainty: where the uncertainty map goes; None: nowhere.
+        keep_record: whether the provenance is written beside the segmentation, as ``NAME.provenance.json``.
 
     """
     scan, target = Path(image), Path(segmentation)
@@ -132,14 +137,22 @@ def predict_files(
         volume.write_segmentation(result.label_map, target, result.provenance)
     else:
         volume.write(result.label_map, target)
-    output.write_json(target.with_name(_stem(target) + ".provenance.json"), result.provenance)
-    if probabilities is not None:
-        for structure in labels.STRUCTURES:
-            prefix = Path(probabilities)
-            volume.write(result.probability(structure), prefix.with_name(f"{prefix.name}_{structure.key}.nii.gz"))
+    if keep_record:
+        output.write_json(target.with_name(_stem(target) + ".provenance.json"), result.provenance)
+    for structure in labels.STRUCTURES:
+        if (path := _probability_path(probabilities, structure)) is not None:
+            volume.write(result.probability(structure), path)
     if uncertainty is not None:
         volume.write(result.uncertainty, uncertainty)
     return result
+
+
+def _probability_path(
+    given: Path | str | Mapping[str, Path | str] | None, structure: labels.Structure
+) -> Path | str | None:
+    if given is None or isinstance(given, Mapping):
+        return given.get(structure.key) if given else None
+    return Path(given).with_name(f"{Path(given).name}_{structure.key}.nii.gz")
 
 
 def entropy(probabilities: np.ndarray) -> np.ndarray:

@@ -112,7 +112,7 @@ DEFAULT = Architecture(
     stem_stride=IN_PLANE,
     stages=(
         Stage(16, 16),
-        Stage(48, 24, 2, stride=IN_PLANE, hidden_later=72),
+        Stage(32, 24, 2, stride=IN_PLANE, hidden_later=72),
         Stage(96, 48, 3, stride=ALL, hidden_later=144),
         Stage(192, 64, 2, dilation=ALL),
     ),

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from crossmoda import augmentation, labels, mind, output, preprocessing, volume
+from crossmoda import augmentation, dataset, labels, mind, output, preprocessing, volume
 from crossmoda.errors import InputError
 from crossmoda.progress import Progress, report
 from crossmoda.provenance import checksum
@@ -104,7 +104,8 @@ def _load(case: "TrainingCase", preparation: preprocessing.Settings, cache: Path
 
 
 def _prepare(case: "TrainingCase", preparation: preprocessing.Settings) -> tuple[np.ndarray, ...]:
-    image, label = volume.read(case.image), volume.read_label_map(case.label)
+    image = volume.read(case.image)
+    label = dataset.Case(case.id, "", Path(case.image), Path(case.label)).read_label(image)
     strange = sorted(set(np.unique(label.array).tolist()) - set(labels.VALUES))
     if strange:
         known = ", ".join(f"{structure.value} ({structure.key})" for structure in labels.STRUCTURES)

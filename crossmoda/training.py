@@ -118,7 +118,7 @@ class Settings(parameters.Settings):
     )
     seed: int = parameter(0, "Seed of everything random", minimum=0, maximum=2**31 - 1, advanced=True)
     device: str = parameter("auto", "Where to compute", choices=devices.CHOICES)
-    resume: bool = parameter(True, "Go on from the checkpoint in the output folder, if there is one")
+    restart: bool = parameter(False, "Begin anew even if the output folder holds a training that can be resumed")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -198,7 +198,7 @@ def train(
     checking = [TrainingCase.of(case) for case in validation or ()]
     _check_cases(learning, checking)
     identity = _identity(learning, checking, settings, preparation, initial)
-    if settings.resume and (done := _finished(folder, identity)):
+    if not settings.restart and (done := _finished(folder, identity)):
         report(progress, 1.0, "already trained")
         return done
 
@@ -209,7 +209,7 @@ def train(
     examples = sampling.load(learning, preparation, cache, part(progress, 0.0, 0.03))
     held_out = sampling.load(checking, preparation, cache, part(progress, 0.03, 0.04))
     student = learner.Learner(examples, routine(settings), settings, initial)
-    if settings.resume:
+    if not settings.restart:
         _resume(student, folder, identity)
     _run(student, held_out, folder, identity, settings, part(progress, 0.04, 1.0))
     card = weights.new_card(
@@ -228,6 +228,37 @@ def train(
     path = weights.save(folder / WEIGHTS, student.best_state or student.network.state_dict(), card)
     (folder / CHECKPOINT).unlink(missing_ok=True)
     return path
+
+
+def train_folder(
+    data: Path | str,
+    folder: Path | str,
+    settings: Settings = Settings(),
+    progress: Progress | None = None,
+    *,
+    noisy: Path | str | None = None,
+    validation: Path | str | None = None,
+    initial: Path | str | None = None,
+) -> Path:
+    """Train on a data set on disk (see :func:`train`).
+
+    Args:
+        data: the data set; its labelled ceT1 scans are learned from.
+        folder: see :func:`train`.
+        settings: how to train.
+        progress: see :func:`train`.
+        noisy: folder with the propagations to its hrT2 scans, which are then learned from as well.
+        validation: another data set, whose labelled scans are never learned from.
+        initial: see :func:`train`.
+
+    """
+    from crossmoda.dataset import open_dataset
+
+    found = open_dataset(data)
+    cases = [TrainingCase.of(case) for case in found.sources]
+    cases += noisy_cases(found.targets, noisy) if noisy else []
+    held_out = [TrainingCase.of(case) for case in open_dataset(validation).cases if case.label] if validation else []
+    return train(cases, folder, settings, held_out, progress, initial=initial)
 
 
 def _check_cases(learning: Sequence[TrainingCase], checking: Sequence[TrainingCase]) -> None:
@@ -260,7 +291,7 @@ def _identity(
         confidence = provenance.checksum(case.confidence) if case.confidence else None
         return [provenance.checksum(case.image), provenance.checksum(case.label), confidence, case.weight]
 
-    chosen = {key: value for key, value in dataclasses.asdict(settings).items() if key not in ("device", "resume")}
+    chosen = {key: value for key, value in dataclasses.asdict(settings).items() if key not in ("device", "restart")}
     start = provenance.checksum(initial) if initial else None
     content = [[digest(case) for case in group] for group in (learning, checking)]
     return hashlib.sha256(json.dumps([content, chosen, dataclasses.asdict(preparation), start]).encode()).hexdigest()
@@ -285,7 +316,7 @@ def _resume(student: "Learner", folder: Path, identity: str) -> None:
     tensors, state = weights.read_tensors(path)
     if state.get("identity") != identity:
         raise InputError(
-            f"{path} belongs to a training with other cases or settings; choose another folder, or do not resume."
+            f"{path} belongs to a training with other cases or settings; choose another folder, or restart."
         )
     student.restore(tensors, state)
 

@@ -47,7 +47,7 @@ def test_everything_lies_on_the_grid_of_the_scan(weight_file, scan):
 
 
 def test_without_tidying_the_label_is_the_most_probable_one(weight_file, scan):
-    found = predict(scan, weight_file, Settings(device="cpu", one_lesion=False))
+    found = predict(scan, weight_file, Settings(device="cpu", keep_all=True))
     assert np.array_equal(found.label_map.array, found.probabilities.argmax(axis=0))
     assert len(np.unique(found.label_map.array)) > 1
 

@@ -109,7 +109,7 @@ def test_a_checkpoint_of_another_training_is_not_resumed(cases, tmp_path):
         train(cases, tmp_path / "run", TINY, None, stop_after(1), preparation=WHOLE)
     with pytest.raises(InputError, match="another folder"):
         train(cases[:2], tmp_path / "run", TINY, preparation=WHOLE)
-    train(cases[:2], tmp_path / "run", dataclasses.replace(TINY, resume=False), preparation=WHOLE)
+    train(cases[:2], tmp_path / "run", dataclasses.replace(TINY, restart=True), preparation=WHOLE)
 
 
 def test_a_pickled_checkpoint_is_refused(cases, tmp_path):

@@ -1,0 +1,102 @@
+"""The Slicer CLI module CrossModaPredict, run as Slicer runs it, and its XML."""
+
+import os
+import subprocess
+import sys
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from crossmoda import inference, network, parameters, preprocessing, volume, weights  # noqa: E402
+
+MODULE = Path(__file__).resolve().parents[2] / "CrossModaSeg" / "CrossModaPredict.py"
+
+
+def run_module(module, *arguments):
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": ""}
+    command = [sys.executable, str(module), *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+
+
+def check_settings(module, settings):
+    """Compare name, flag, default, range and choices of each parameter in the XML with the engine's."""
+    root = ElementTree.parse(module.with_suffix(".xml"))
+    described = {item.findtext("name"): item for group in root.iter("parameters") for item in group}
+    tags = {bool: "boolean", int: "integer", float: "double", str: "string"}
+    for item in parameters.parameters(settings):
+        entry = described[item.name]
+        assert entry.tag == ("string-enumeration" if item.choices else tags[item.type]), item.name
+        assert entry.findtext("longflag") == f"--{item.name}"
+        default = entry.findtext("default")
+        assert (default == "true") is item.default if item.type is bool else item.type(default) == item.default
+        assert tuple(choice.text for choice in entry.findall("element")) == (item.choices or ())
+        for bound in ("minimum", "maximum"):
+            text, value = entry.findtext(f"constraints/{bound}"), getattr(item, bound)
+            assert (text is None) == (value is None or bool(item.choices)), (item.name, bound)
+            assert text is None or float(text) == value, (item.name, bound)
+        assert item.help.rstrip(".") in entry.findtext("description")
+        assert not (item.type is bool and item.default), "Slicer can only switch a flag on"
+    return described
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("predict")
+    settings = network.Settings(width=0.125)
+    card = weights.new_card(settings, preprocessing.Settings(crop_x=32, crop_y=32, crop_z=8, in_plane_spacing=0))
+    weights.save(folder / "net.safetensors", network.build(settings).state_dict(), card)
+    grid = volume.Grid((40, 36, 10), (0.5, 0.5, 1.5), (1, 2, 3), (1, 0, 0, 0, 1, 0, 0, 0, 1))
+    image = np.random.default_rng(0).normal(100, 20, grid.shape).astype(np.float32)
+    volume.write(volume.Volume(image, grid), folder / "scan.nrrd")
+    return folder
+
+
+def test_the_xml_describes_the_parameters_of_the_engine():
+    described = check_settings(MODULE, inference.Settings)
+    assert described["image"].findtext("index") == "0"
+
+
+def test_every_name_in_the_xml_is_an_argument_and_a_script_starts_as_slicer_wants_it():
+    described = check_settings(MODULE, inference.Settings)
+    text = run_module(MODULE, "--help").stdout
+    for entry in described.values():
+        if flag := entry.findtext("longflag"):
+            assert flag.replace("_", "-").replace("--", "", 1) in text
+    assert MODULE.read_text().startswith("#!/usr/bin/env python-real\n")
+    assert os.access(MODULE, os.X_OK)
+
+
+def test_it_segments_reports_progress_and_returns_measurements(files):
+    found = run_module(
+        MODULE,
+        "--returnparameterfile", files / "return.txt",
+        "--weights", files / "net.safetensors",
+        "--label_map", files / "out.nrrd",
+        "--vs_probability", files / "vs.nrrd",
+        "--uncertainty", files / "unsure.nrrd",
+        "--device", "cpu",
+        files / "scan.nrrd",
+    )  # fmt: skip
+    assert found.returncode == 0 and found.stderr == ""
+    assert "<filter-progress>1.0000</filter-progress>" in found.stdout and "</filter-end>" in found.stdout
+    scan = volume.read(files / "scan.nrrd")
+    for name in ("out.nrrd", "vs.nrrd", "unsure.nrrd"):
+        assert volume.read(files / name).grid.same_as(scan.grid)
+    values = dict(line.split(" = ") for line in (files / "return.txt").read_text().splitlines())
+    count = (volume.read_label_map(files / "out.nrrd").array == 1).sum()
+    assert float(values["vs_mm3"]) == pytest.approx(count * 0.375, abs=0.01)
+    assert set(values) == {"vs_mm3", "cochlea_mm3", "notes"}
+
+
+def test_bad_input_is_one_sentence_on_standard_error_and_nothing_is_written(files, tmp_path):
+    (tmp_path / "broken.safetensors").write_bytes(b"nothing")
+    found = run_module(
+        MODULE, "--weights", tmp_path / "broken.safetensors", "--label_map", tmp_path / "out.nrrd", files / "scan.nrrd"
+    )
+    assert found.returncode == 2
+    assert found.stderr.strip().splitlines() == ["broken.safetensors is damaged or no safetensors file; copy it again."]
+    assert [path.name for path in tmp_path.iterdir()] == ["broken.safetensors"]
