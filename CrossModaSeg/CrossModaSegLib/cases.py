@@ -83,8 +83,12 @@ def load(row: Row) -> None:
     from crossmoda.errors import InputError
 
     try:
-        volume = slicer.util.loadVolume(row.image_path, {"name": row.id, "singleFile": True})
-        label = slicer.util.loadLabelVolume(row.label_path, {"name": row.id + " label"}) if row.label_path else None
+        volume = slicer.util.loadVolume(row.image_path, {"name": row.id, "singleFile": True, "show": False})
+        label = (
+            slicer.util.loadLabelVolume(row.label_path, {"name": row.id + " label", "show": False})
+            if row.label_path
+            else None
+        )
     except RuntimeError as cause:
         raise InputError(
             _("{name} could not be loaded; check the file.").format(name=Path(row.image_path).name)

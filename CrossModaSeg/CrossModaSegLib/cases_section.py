@@ -126,7 +126,7 @@ class CasesSection(Section):
     def on_load(self) -> None:
         """Load the ticked cases."""
         rows = [row for row in self.ticked() if row.volume is None and not row.file_problem]
-        self._run([self.logic.loadTask(rows, self._loaded)])
+        self._run(self.logic.loadTasks(rows, self._loaded))
 
     def _loaded(self, rows) -> None:
         targets = [row.volume for row in rows if row.volume is not None and not row.is_atlas]
@@ -134,6 +134,8 @@ class CasesSection(Section):
             if self.parameters.target is None:
                 self.parameters.target = targets[0]
             display.show_target(targets[0])
+        loaded = [row for row in rows if row.volume is not None]
+        self.say(_("{count} cases loaded.").format(count=len(loaded)))
 
     @reported
     def on_sample(self) -> None:
@@ -141,7 +143,7 @@ class CasesSection(Section):
 
         def found(rows):
             self._found(rows)
-            self._work.tasks.append(self.logic.loadTask(rows, self._loaded))
+            self._work.tasks += self.logic.loadTasks(rows, self._loaded)
 
         self._run([self.logic.sampleTask(found, self.panel.sample)])
 

@@ -13,15 +13,16 @@ def show_target(target) -> None:
     slicer.util.setSliceViewerLayers(background=target, foreground=None, label=None, fit=True)
 
 
-def show_disagreement(target, disagreement) -> None:
-    """Lay the disagreement of the atlases over the target; where they agree, nothing covers it."""
-    display = disagreement.GetDisplayNode()
+def show_doubt(target, doubt) -> None:
+    """Lay a volume of disagreement or uncertainty over the target; where there is no doubt, nothing covers it."""
+    display = doubt.GetDisplayNode()
+    greatest = max(doubt.GetImageData().GetScalarRange()[1], 1e-6)
     display.SetAndObserveColorNodeID("vtkMRMLColorTableNodeWarm1")
     display.SetAutoWindowLevel(False)
-    display.SetWindowLevelMinMax(0.0, max(disagreement.GetImageData().GetScalarRange()[1], 1e-6))
+    display.SetWindowLevelMinMax(0.0, greatest)
     display.SetApplyThreshold(True)
-    display.SetThreshold(0.05 * max(disagreement.GetImageData().GetScalarRange()[1], 1e-6), 1e6)
-    slicer.util.setSliceViewerLayers(background=target, foreground=disagreement, foregroundOpacity=0.6)
+    display.SetThreshold(0.05 * greatest, 1e6)
+    slicer.util.setSliceViewerLayers(background=target, foreground=doubt, foregroundOpacity=0.6)
 
 
 def show_check(target, warped, mode: str, fade: float, segmentation=None) -> None:

@@ -1,5 +1,6 @@
 """What the panel can do, usable from scripts: ``slicer.util.getModuleLogic("CrossModaSeg")``."""
 
+import functools
 import shutil
 import tempfile
 import time
@@ -11,10 +12,12 @@ from slicer.ScriptedLoadableModule import ScriptedLoadableModuleLogic
 
 from CrossModaSegLib import cases, exporting, nodes
 from CrossModaSegLib.parameters import CrossModaSegParameterNode
-from CrossModaSegLib.tasks import CliTask, PythonTask, TaskQueue
+from CrossModaSegLib.tasks import CliTask, PythonTask, StepsTask, TaskQueue
 
 #: The sample data: three labelled ceT1 atlases and one hrT2 target, about half a minute to make.
 SAMPLE = {"sources": 3, "targets": 1, "seed": 4, "settings": {"field_of_view": 150.0, "slices": 48}}
+
+_SIMPLE = ("double", "float", "integer", "string", "boolean")
 
 
 class CrossModaSegLogic(ScriptedLoadableModuleLogic):
@@ -79,16 +82,16 @@ class CrossModaSegLogic(ScriptedLoadableModuleLogic):
             PythonTask("check", {"folder": folder}, _("Check the files"), checked),
         ]
 
-    def loadTask(self, rows: list, loaded=None) -> PythonTask:
-        """Return the task that loads rows of the folder into the scene."""
+    def loadTasks(self, rows: list, loaded=None) -> list:
+        """Return the tasks that load rows of the folder into the scene; ``loaded(rows)`` is called at the end."""
         folder = self.temporaryFolder()
 
         def take(answer):
             for row, ready in zip(rows, answer["rows"], strict=True):
                 row.file_problem = ready["problem"]
-                if not ready["problem"]:
-                    row.image_path, row.label_path, row.side = ready["image"], ready["label"], ready["side"]
-                    cases.load(row)
+                row.image_path, row.label_path, row.side = ready["image"], ready["label"], ready["side"]
+
+        def finish(_result):
             shutil.rmtree(folder, ignore_errors=True)
             if loaded:
                 loaded(rows)
@@ -97,7 +100,14 @@ class CrossModaSegLogic(ScriptedLoadableModuleLogic):
             {"id": row.id, "modality": row.modality, "side": row.side, "image": row.image_path, "label": row.label_path}
             for row in rows
         ]
-        return PythonTask("prepare", {"rows": described, "folder": str(folder)}, _("Load cases"), take)
+        return [
+            PythonTask("prepare", {"rows": described, "folder": str(folder)}, _("Read the files"), take),
+            StepsTask(
+                _("Load the cases"),
+                lambda: [functools.partial(cases.load, row) for row in rows if not row.file_problem],
+                finish,
+            ),
+        ]
 
     def sampleTask(self, found=None, sample: dict | None = None) -> PythonTask:
         """Return the task that simulates the sample data; ``found(rows)`` gets its cases."""
@@ -160,15 +170,16 @@ class CrossModaSegLogic(ScriptedLoadableModuleLogic):
                 "device": device,
             }
 
-        def finish(_node):
+        def finish(node):
             _remove(temporary)
             _require_present(outputs.values())
             record = _record("register", {"device": device}, target=target, atlas=atlas, seconds=task.seconds)
-            for node in outputs.values():
-                node.SetHideFromEditors(False)
-                nodes.set_provenance(node, record)
-                if not node.IsA("vtkMRMLTransformNode"):
-                    nodes.place_beside(node, target)
+            record["measurements"] = _measurements(node)
+            for made in outputs.values():
+                made.SetHideFromEditors(False)
+                nodes.set_provenance(made, record)
+                if not made.IsA("vtkMRMLTransformNode"):
+                    nodes.place_beside(made, target)
             return outputs["warped_label"]
 
         def abandon():
@@ -177,8 +188,12 @@ class CrossModaSegLogic(ScriptedLoadableModuleLogic):
         task = CliTask("CrossModaRegister", _("Register {name}").format(name=atlas.GetName()), prepare, finish, abandon)
         return task
 
-    def fuseTask(self, target) -> CliTask:
-        """Return the task that fuses the propagated labels of a target (STAPLE); its result is the segmentation."""
+    def fuseTask(self, target, tumourSide="auto") -> CliTask:
+        """Return the task that fuses the propagated labels of a target (STAPLE).
+
+        Its result is (noisy label, disagreement): a segmentation and a volume. ``tumourSide`` is the patient's
+        (``"left"``, ``"right"``, ``"both"``); ``"auto"`` takes the side on which most atlases have the tumour.
+        """
         outputs: dict = {}
         folder: list[Path] = []
 
@@ -195,27 +210,25 @@ class CrossModaSegLogic(ScriptedLoadableModuleLogic):
                 exporting.write_volume(
                     label, folder[0] / f"{_file_name(label.GetNodeReference(nodes.ATLAS).GetName())}.nrrd"
                 )
-            outputs["fusedLabel"] = _add_hidden("vtkMRMLLabelMapVolumeNode", target.GetName() + " fused")
+            outputs["label"] = _add_hidden("vtkMRMLLabelMapVolumeNode", target.GetName() + " fused")
             outputs["disagreement"] = _add_hidden(
                 "vtkMRMLScalarVolumeNode", slicer.mrmlScene.GenerateUniqueName(target.GetName() + " disagreement")
             )
-            return {"labelFolder": str(folder[0]), **outputs}
+            return {"folder": str(folder[0]), "reference": target, "tumour_side": tumourSide, **outputs}
 
-        def finish(_node):
+        def finish(node):
             _require_present([target, *outputs.values()])
             segmentation = nodes.make_segmentation(
-                outputs["fusedLabel"], target, _("{name} noisy label").format(name=target.GetName()), "noisy label"
+                outputs["label"], target, _("{name} noisy label").format(name=target.GetName()), "noisy label"
             )
             disagreement = outputs["disagreement"]
-            disagreement.SetHideFromEditors(False)
-            disagreement.SetAttribute(nodes.ROLE, "disagreement")
-            disagreement.SetNodeReferenceID(nodes.TARGET, target.GetID())
-            disagreement.CreateDefaultDisplayNodes()
-            nodes.place_beside(disagreement, target)
-            record = _record("fuse", {}, target=target, seconds=task.seconds)
-            for node in (segmentation, disagreement):
-                nodes.set_provenance(node, record)
-            _remove([outputs["fusedLabel"]])
+            _reveal(disagreement, "disagreement", target)
+            settings = {"tumour_side": tumourSide}
+            record = _record("fuse", settings, target=target, seconds=task.seconds)
+            record["measurements"] = _measurements(node)
+            for made in (segmentation, disagreement):
+                nodes.set_provenance(made, record)
+            _remove([outputs["label"]])
             shutil.rmtree(folder[0], ignore_errors=True)
             self.watchCorrections(segmentation)
             return segmentation, disagreement
@@ -228,7 +241,7 @@ class CrossModaSegLogic(ScriptedLoadableModuleLogic):
         task = CliTask("CrossModaFuse", _("Fuse the labels (STAPLE)"), prepare, finish, abandon)
         return task
 
-    def propagate(self, target, atlases: list, device="auto"):
+    def propagate(self, target, atlases: list, device="auto", tumourSide="auto"):
         """Register the atlases to the target, fuse their labels, wait; return the noisy label (a segmentation).
 
         Raises:
@@ -237,7 +250,9 @@ class CrossModaSegLogic(ScriptedLoadableModuleLogic):
         """
         from crossmoda.errors import InputError
 
-        tasks = [self.registerTask(target, atlas, device=device) for atlas in atlases] + [self.fuseTask(target)]
+        tasks = [self.registerTask(target, atlas, device=device) for atlas in atlases] + [
+            self.fuseTask(target, tumourSide)
+        ]
         self.run(tasks).start().wait()
         if tasks[-1].result is None:
             raise InputError(next((task.error for task in tasks if task.error), _("The work was cancelled.")))
@@ -245,31 +260,39 @@ class CrossModaSegLogic(ScriptedLoadableModuleLogic):
 
     # ---------------------------------------------------------------- segment
 
-    def segmentTask(self, volume, weights="", device="auto") -> CliTask:
-        """Return the task that segments a volume with the network; its result is the segmentation."""
+    def segmentTask(self, volume, weights="", device="auto", flips=False) -> CliTask:
+        """Return the task that segments a volume with the network; its result is (segmentation, uncertainty volume)."""
         outputs: dict = {}
 
         def prepare():
             _require(volume, nodes.volume_problem)
-            outputs["outputLabel"] = _add_hidden("vtkMRMLLabelMapVolumeNode", volume.GetName() + " predicted")
-            return {"inputVolume": volume, **outputs, "device": device, **({"weights": weights} if weights else {})}
+            outputs["label_map"] = _add_hidden("vtkMRMLLabelMapVolumeNode", volume.GetName() + " predicted")
+            name = slicer.mrmlScene.GenerateUniqueName(volume.GetName() + " uncertainty")
+            outputs["uncertainty"] = _add_hidden("vtkMRMLScalarVolumeNode", name)
+            chosen = {"weights": weights} if weights else {}
+            return {"image": volume, **outputs, "device": device, "flips": flips, **chosen}
 
-        def finish(_node):
+        def finish(node):
             _require_present([volume, *outputs.values()])
             segmentation = nodes.make_segmentation(
-                outputs["outputLabel"], volume, _("{name} segmentation").format(name=volume.GetName()), "prediction"
+                outputs["label_map"], volume, _("{name} segmentation").format(name=volume.GetName()), "prediction"
             )
-            settings = {"device": device, "weights": Path(weights).name if weights else "shipped"}
+            settings = {"device": device, "flips": flips, "weights": Path(weights).name if weights else "shipped"}
             record = _record("predict", settings, image=volume, seconds=task.seconds)
-            nodes.set_provenance(segmentation, record)
+            record["measurements"] = _measurements(node)
+            task.notes = node.GetParameterAsString("notes") or ""
+            uncertainty = outputs.pop("uncertainty")
+            _reveal(uncertainty, "uncertainty", volume)
+            for made in (segmentation, uncertainty):
+                nodes.set_provenance(made, record)
             _remove(outputs.values())
             self.watchCorrections(segmentation)
-            return segmentation
+            return segmentation, uncertainty
 
         task = CliTask("CrossModaPredict", _("Segment"), prepare, finish, lambda: _remove(outputs.values()))
         return task
 
-    def segment(self, volume, weights="", device="auto"):
+    def segment(self, volume, weights="", device="auto", flips=False):
         """Segment a volume with the network, wait, return the segmentation.
 
         Raises:
@@ -278,11 +301,11 @@ class CrossModaSegLogic(ScriptedLoadableModuleLogic):
         """
         from crossmoda.errors import InputError
 
-        task = self.segmentTask(volume, weights, device)
+        task = self.segmentTask(volume, weights, device, flips)
         self.run([task]).start().wait()
         if task.result is None:
             raise InputError(task.error or _("The work was cancelled."))
-        return task.result
+        return task.result[0]
 
     # ---------------------------------------------------------------- result
 
@@ -353,6 +376,25 @@ def _add_hidden(kind: str, name: str):
     node = slicer.mrmlScene.AddNewNodeByClass(kind, name)
     node.SetHideFromEditors(True)
     return node
+
+
+def _measurements(node) -> dict:
+    """Return the simple output parameters of a CLI node."""
+    found = {}
+    for group in range(node.GetNumberOfParameterGroups()):
+        for index in range(node.GetNumberOfParametersInGroup(group)):
+            if node.GetParameterChannel(group, index) == "output" and node.GetParameterTag(group, index) in _SIMPLE:
+                found[node.GetParameterName(group, index)] = node.GetParameterValue(group, index)
+    return found
+
+
+def _reveal(volume, role: str, target) -> None:
+    """Show a result in the selectors, beside its target."""
+    volume.SetHideFromEditors(False)
+    volume.SetAttribute(nodes.ROLE, role)
+    volume.SetNodeReferenceID(nodes.TARGET, target.GetID())
+    volume.CreateDefaultDisplayNodes()
+    nodes.place_beside(volume, target)
 
 
 def _outputs(target, atlas, atlas_id: str, transforms: bool) -> dict:

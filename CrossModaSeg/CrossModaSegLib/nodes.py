@@ -72,13 +72,13 @@ def label_problem(label, volume) -> str:
         return _("The label {name} lies on another grid than {volume}; choose the label that belongs to it.").format(
             name=name, volume=volume.GetName()
         )
-    values = sorted(set(np.unique(slicer.util.arrayFromVolume(label)).tolist()) - {labels.BACKGROUND})
-    unknown = [value for value in values if value not in labels.VALUES]
-    if unknown:
-        return _("The label {name} has the value {value}; 1 is the schwannoma and 2 the cochlea.").format(
-            name=name, value=unknown[0]
+    least, greatest = label.GetImageData().GetScalarRange()  # VTK remembers it until the voxels change
+    if least < min(labels.VALUES) or greatest > max(labels.VALUES):
+        unknown = greatest if greatest > max(labels.VALUES) else least
+        return _("The label {name} has the value {value:g}; 1 is the schwannoma and 2 the cochlea.").format(
+            name=name, value=unknown
         )
-    if not values:
+    if greatest == labels.BACKGROUND:
         return _("The label {name} is empty; choose another one.").format(name=name)
     return ""
 

@@ -18,6 +18,7 @@ class CrossModaSegParameterNode:
     datasetFolder: str = ""
     unticked: str = ""
     target: vtkMRMLScalarVolumeNode
+    tumourSide: Annotated[str, Choice(["auto", "left", "right", "both"])] = "auto"
     keepTransforms: bool = False
     noisyLabel: vtkMRMLSegmentationNode
     disagreement: vtkMRMLScalarVolumeNode
@@ -25,6 +26,8 @@ class CrossModaSegParameterNode:
     check: Annotated[str, Choice(["fade", "checkerboard", "contour"])] = "fade"
     fade: Annotated[float, WithinRange(0, 100)] = 50.0
     weights: str = ""
+    flips: bool = False
+    uncertainty: vtkMRMLScalarVolumeNode
     result: vtkMRMLSegmentationNode
     exportFolder: str = ""
     exportSegmentation: bool = True

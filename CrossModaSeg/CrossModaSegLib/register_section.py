@@ -79,7 +79,7 @@ class RegisterSection(Section):
         tasks = [
             self.logic.registerTask(target, atlas, parameters.keepTransforms, parameters.device) for atlas in atlases
         ]
-        tasks.append(self.logic.fuseTask(target))
+        tasks.append(self.logic.fuseTask(target, parameters.tumourSide))
         self._work = self.logic.run(tasks)
         self._work.observe(self._on_work)
         self._work.start()
@@ -125,7 +125,7 @@ class RegisterSection(Section):
     def on_disagreement(self) -> None:
         """Lay the disagreement over the target."""
         parameters = self.parameters
-        display.show_disagreement(parameters.disagreement.GetNodeReference(nodes.TARGET), parameters.disagreement)
+        display.show_doubt(parameters.disagreement.GetNodeReference(nodes.TARGET), parameters.disagreement)
 
     @reported
     def on_check(self) -> None:

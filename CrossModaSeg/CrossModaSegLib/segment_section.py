@@ -4,8 +4,8 @@ from pathlib import Path
 
 from slicer.i18n import tr as _
 
-from CrossModaSegLib import dependencies, display, nodes
-from CrossModaSegLib.section import ERROR, Section, reported
+from CrossModaSegLib import display, nodes
+from CrossModaSegLib.section import ERROR, NOTE, Section, reported
 from CrossModaSegLib.tasks import DONE
 
 
@@ -19,7 +19,9 @@ class SegmentSection(Section):
         super().__init__(panel)
         self._work = None
         self.bind_path(self.ui.weightsEdit, "weights", "Files")
+        self.ui.uncertaintySelector.addAttribute("vtkMRMLScalarVolumeNode", nodes.ROLE, "uncertainty")
         self.ui.segmentButton.connect("clicked(bool)", self.on_segment)
+        self.ui.uncertaintyButton.connect("clicked(bool)", self.on_uncertainty)
         self.ui.cancelButton.connect("clicked(bool)", self.on_cancel)
 
     def update(self) -> None:
@@ -30,17 +32,23 @@ class SegmentSection(Section):
         if running:
             self.ui.progressBar.value = round(100 * self._work.progress)
         self.allow(self.ui.segmentButton, self._hindrance(), _("Segment the target with the network"))
+        nothing = "" if self.parameters.uncertainty else _("Segment first.")
+        self.allow(self.ui.uncertaintyButton, nothing, _("Lay the network's uncertainty over the scan"))
         self.allow(self.ui.cancelButton, "" if running else _("Nothing is running."), _("Stop at once"))
 
     def _hindrance(self) -> str:
+        from crossmoda import weights
+
         parameters = self.parameters
         if self.logic.busy:
             return self.busy_reason()
         if parameters.target is None:
             return _("Choose a target in “Register and fuse”.")
+        if not parameters.weights and not weights.shipped().is_file():
+            return _("No weights come with this version; choose a file with trained weights.")
         if parameters.weights and not Path(parameters.weights).is_file():
             return _("There is no file {path}; choose the weights again.").format(path=parameters.weights)
-        if not dependencies.versions()["torch"]:
+        if not self.panel.setup.versions["torch"]:
             return _("PyTorch is missing; install it in “Set-up”.")
         return nodes.volume_problem(parameters.target)
 
@@ -48,7 +56,7 @@ class SegmentSection(Section):
     def on_segment(self) -> None:
         """Segment the target."""
         parameters = self.parameters
-        task = self.logic.segmentTask(parameters.target, parameters.weights, parameters.device)
+        task = self.logic.segmentTask(parameters.target, parameters.weights, parameters.device, parameters.flips)
         self._work = self.logic.run([task])
         self._work.observe(lambda: self._on_work(task))
         self._work.start()
@@ -58,14 +66,21 @@ class SegmentSection(Section):
         if self.parameters is None:
             return
         if task.state == DONE:
-            self.parameters.result = task.result
+            self.parameters.result, self.parameters.uncertainty = task.result
             display.show_target(self.parameters.target)
-            self.say(_("Done in {seconds:.0f} s. Check and correct the result.").format(seconds=task.seconds))
+            done = _("Done in {seconds:.0f} s. Check and correct the result.").format(seconds=task.seconds)
+            self.say(f"{done} {task.notes}".strip())
         elif task.over:
-            self.say(task.error or _("Cancelled."), ERROR if task.error else "")
+            self.say(task.error or _("Cancelled."), ERROR if task.error else NOTE)
         else:
             self.say(task.message)
         self.panel.update_soon()
+
+    @reported
+    def on_uncertainty(self) -> None:
+        """Lay the uncertainty over the scan."""
+        uncertainty = self.parameters.uncertainty
+        display.show_doubt(uncertainty.GetNodeReference(nodes.TARGET), uncertainty)
 
     @reported
     def on_cancel(self) -> None:

@@ -32,7 +32,7 @@ class SetupSection(Section):
 
     def show_dependencies(self) -> None:
         """Read again which packages are there."""
-        found = dependencies.versions()
+        self.versions = found = dependencies.versions()
         self._lacking = dependencies.missing()
         self.ui.dependenciesLabel.text = "<br>".join(
             f"✓ {name} {version}" if version else f"✗ <b>{name}</b> " + _("is missing")

@@ -30,7 +30,7 @@ class Task:
     def __init__(self, title: str, finish: Callable | None = None, abandon: Callable | None = None):
         """Name the task; ``finish(result)`` takes over its result, ``abandon()`` removes what a failed one left."""
         self.title, self.state, self.error, self.progress, self.message = title, WAITING, "", 0.0, ""
-        self.seconds, self.result = 0.0, None
+        self.seconds, self.result, self.notes = 0.0, None, ""
         self._finish, self._abandon = finish, abandon
         self._begun, self._changed = 0.0, lambda: None
 
@@ -204,6 +204,39 @@ class PythonTask(Task):
     def _release(self) -> None:
         if self._answer is not None:
             shutil.rmtree(self._answer.parent, ignore_errors=True)
+
+
+class StepsTask(Task):
+    """Short steps in the application's own process, one at a time between its other events (such as loading files)."""
+
+    def __init__(self, title: str, prepare: Callable[[], list[Callable[[], None]]], finish=None):
+        """``prepare()`` returns the steps when the task's turn has come; ``finish(None)`` is called after the last."""
+        super().__init__(title, finish)
+        self._prepare, self._steps, self._count = prepare, [], 0
+
+    def _start(self) -> None:
+        self._steps = list(self._prepare())
+        self._count = len(self._steps)
+        qt.QTimer.singleShot(0, self._step)
+
+    def _step(self) -> None:
+        from crossmoda.errors import InputError
+
+        if self.over:
+            return
+        if not self._steps:
+            self._succeed(None)
+            return
+        try:
+            self._steps.pop(0)()
+        except InputError as error:
+            self._end(FAILED, str(error))
+            return
+        self._report(1 - len(self._steps) / self._count, "")
+        qt.QTimer.singleShot(0, self._step)
+
+    def _stop(self) -> None:
+        self._steps = []
 
 
 class TaskQueue:

@@ -21,6 +21,7 @@ from testbed.files import Files
 from testbed.pythonqt import qt
 
 LOGICS = (
+    ("Colors", "vtkMRMLColorLogic"),
     ("Volumes", "vtkSlicerVolumesLogic"),
     ("Transforms", "vtkSlicerTransformLogic"),
     ("Segmentations", "vtkSlicerSegmentationsModuleLogic"),
@@ -111,6 +112,12 @@ class Application:
         self._pump.start(20)
 
     def _make_scene(self):
+        self.vtk_log = Path(self.temporaryPath) / "vtk.log"
+        window = vtk.vtkFileOutputWindow()
+        window.SetFileName(str(self.vtk_log))
+        window.SetFlush(True)
+        vtk.vtkOutputWindow.SetInstance(window)
+        vtk.vtkLogger.SetStderrVerbosity(vtk.vtkLogger.VERBOSITY_OFF)
         vtk.vtkObject.GlobalWarningDisplayOff()  # no terminology files are in the wheel: two harmless errors at start
         self.scene = scene = slicer.vtkMRMLScene()
         self._logic = logic = slicer.vtkSlicerApplicationLogic()
@@ -247,6 +254,11 @@ class Application:
                 raise TimeoutError("the condition did not come true")
             self.qt.processEvents()
             time.sleep(0.002)
+
+    def vtk_errors(self):
+        """Return the errors that VTK and MRML reported so far."""
+        text = self.vtk_log.read_text(errors="replace") if self.vtk_log.exists() else ""
+        return [block for block in text.split("\n\n") if "ERROR: In" in block]
 
     def close(self):
         """Stop the processing thread."""

@@ -14,6 +14,8 @@ from PySide6 import QtCore, QtGui, QtUiTools, QtWidgets
 
 #: Qt's own warnings since the last look; tests fail on them.
 warnings: list[str] = []
+#: Read as methods: PySide6 itself calls them, the size hints as virtual methods.
+_PLAIN = ("property", "setProperty", "metaObject", "sizeHint", "minimumSizeHint")
 _properties: dict[str, tuple[int, dict[str, QtCore.QMetaProperty]]] = {}
 
 
@@ -51,7 +53,7 @@ class PythonQtObject:
         # Shiboken resolves connect and disconnect before the class's own methods, so they are caught here.
         if name in ("connect", "disconnect"):
             return types.MethodType(getattr(PythonQtObject, "_" + name), self)
-        if name[0] != "_" and name not in ("property", "setProperty", "metaObject"):
+        if name[0] != "_" and name not in _PLAIN:
             if name == "name":
                 return QtCore.QObject.objectName(self)
             if name in properties_of(self):

@@ -39,6 +39,7 @@ class ctkCollapsibleButton(PythonQtObject, QtWidgets.QWidget):
 
     def _set_collapsed(self, collapsed):
         changed = self.__dict__["_bed_collapsed"] != bool(collapsed)
+        QtWidgets.QWidget.setMaximumHeight(self, HEADER if collapsed else 16777215)
         self.__dict__["_bed_collapsed"] = bool(collapsed)
         for child in QtCore.QObject.children(self):
             if isinstance(child, QtWidgets.QWidget):
