@@ -86,13 +86,12 @@ class Deformation:
         inverse = np.linalg.inv(self.affine)
         return out @ inverse[:3, :3].T + inverse[:3, 3]
 
-    def volume_ratio(self, point: np.ndarray) -> float:
-        """Return how much smaller (or larger) a small volume at the scanner ``point`` (3,) is in the canonical
-        frame.
-        """
+    def volume_ratio(self, canonical: np.ndarray) -> float:
+        """Return by how much volumes shrink (or grow) on the way to the canonical frame, around points (N, 3) there."""
+        points = self.from_canonical(canonical)
         steps = np.concatenate([np.eye(3), -np.eye(3)])
-        ends = self.to_canonical(point + steps)
-        return float(abs(np.linalg.det((ends[:3] - ends[3:]) / 2)))
+        ends = self.to_canonical((points[:, None] + steps).reshape(-1, 3)).reshape(-1, 6, 3)
+        return float(1 / np.mean(1 / np.abs(np.linalg.det((ends[:, :3] - ends[:, 3:]) / 2))))
 
 
 def jacobian_determinant(field: np.ndarray) -> np.ndarray:

@@ -27,7 +27,7 @@ CLOSING_MM = 0.7
 MODIOLUS_CORE = np.array([(*(MODIOLUS + 0.7 * MODIOLAR_AXIS), 2.0), (*(MODIOLUS + 3.0 * MODIOLAR_AXIS), 0.8)])
 
 CANAL = smooth_curve(
-    [(21.5, 29.0, -41.2, 5.0), (*PORUS, 3.3), (28.5, 26.3, -41.5, 2.6), (32.5, 25.6, -41.7, 2.4), (*FUNDUS, 1.7)], 24
+    [(22.8, 27.9, -41.3, 3.4), (*PORUS, 3.0), (28.5, 26.3, -41.5, 2.6), (32.5, 25.6, -41.7, 2.4), (*FUNDUS, 1.7)], 24
 )
 
 

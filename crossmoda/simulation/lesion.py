@@ -34,6 +34,13 @@ def draw_volume(rng: np.random.Generator) -> float:
             return float(volume)
 
 
+def tumour_region(volume_mm3: float) -> np.ndarray:
+    """Return points (27, 3) spread over where a tumour of that volume is likely to lie (x lateral)."""
+    radius = (3 * volume_mm3 / (4 * np.pi)) ** (1 / 3)
+    offsets = np.stack(np.meshgrid(*3 * [[-1, 0, 1]]), axis=-1).reshape(-1, 3)
+    return PORUS + 0.6 * radius * BEHIND + 0.6 * radius * offsets
+
+
 @dataclasses.dataclass(frozen=True)
 class Lesion:
     """One tumour on one side, in the canonical frame with x lateral."""
@@ -81,7 +88,7 @@ def draw_lesion(rng: np.random.Generator, volume_mm3: float) -> Lesion:
         stem = np.sqrt(np.sum((points - start - share[..., None] * axis) ** 2, axis=-1)) - (2.9 - 0.8 * share)
         return -smooth_maximum(-ball, -stem, 2.0)
 
-    shift = _level(raw, centre, radius, volume_mm3)
+    shift = _level(raw, centre, radius, volume_mm3, step=max(0.5, radius / 14))
     low = np.minimum(centre - 1.7 * radius, np.minimum(PORUS, FUNDUS) - 5) - 2
     high = np.maximum(centre + 1.7 * radius, np.maximum(PORUS, FUNDUS) + 5) + 2
     cysts = draw_cysts(rng, centre, radius, volume_mm3)
@@ -102,7 +109,7 @@ def smooth_maximum(a: np.ndarray, b: np.ndarray, width: float) -> np.ndarray:
     return np.maximum(a, b) + h * h * width * 0.25
 
 
-def _level(raw: Distance, centre: np.ndarray, radius: float, volume_mm3: float, step: float = 0.5) -> float:
+def _level(raw: Distance, centre: np.ndarray, radius: float, volume_mm3: float, step: float) -> float:
     """Return the level at which ``raw`` encloses the volume."""
     low = np.minimum(centre - 1.6 * radius, np.minimum(PORUS, FUNDUS) - 4) - 2
     high = np.maximum(centre + 1.6 * radius, np.maximum(PORUS, FUNDUS) + 4) + 2

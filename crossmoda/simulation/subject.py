@@ -13,7 +13,7 @@ from crossmoda.parameters import parameter
 from crossmoda.progress import Progress, report
 from crossmoda.simulation import acquisition, deformation
 from crossmoda.simulation.deformation import LOWEST, STEP_MM, Deformation
-from crossmoda.simulation.lesion import BEHIND, PORUS, Lesion, draw_lesion, draw_volume
+from crossmoda.simulation.lesion import BEHIND, PORUS, Lesion, draw_lesion, draw_volume, tumour_region
 from crossmoda.simulation.shapes import real_lesion
 from crossmoda.simulation.tissues import Contrast, Tissue, draw_contrast
 from crossmoda.volume import Grid, Volume
@@ -149,8 +149,7 @@ def simulate_subject(
     )
     sign = 1 if side == "left" else -1
     mirror = np.array([sign, 1, 1])
-    porus_in_scanner = smooth.from_canonical(np.array([[25.0, 29.0, -41.0]]) * mirror)[0]
-    ratio = smooth.volume_ratio(porus_in_scanner)
+    ratio = smooth.volume_ratio(tumour_region(volume) * mirror)
     lesion = real_lesion(anatomy, shapes_folder, ratio) if shapes_folder else draw_lesion(anatomy, volume * ratio)
     mass = dataclasses.replace(lesion.mass, centre=lesion.mass.centre * mirror)
     whole, mass = deformation.with_mass_effect(smooth, mass)
