@@ -36,10 +36,10 @@ def _terminology(category: str, kind: str, region: str = "") -> str:
     return "~".join((_CONTEXTS[0], *codes[:3], _CONTEXTS[1], *codes[3:]))
 
 
-# SNOMED CT codes: Morphologically Altered Structure, "Neoplasm, Primary", Anatomical Structure and Internal Auditory
-# Canal are in the code lists of DICOM PS3.16 (as carried by pydicom) and in Slicer's terminologies. Cochlea is not in
-# those; its code is that of "Cochlear structure" in the SNOMED mapping of AAPM TG-263 (HL7 CodeX Radiation Therapy).
-# A vestibular schwannoma has no morphology of its own in DICOM: a primary neoplasm of the internal auditory canal.
+# SNOMED CT codes. Morphologically Altered Structure, Mass and Internal Auditory Canal are in the code lists of DICOM
+# PS3.16 (CID 7159, CID 4030; as carried by pydicom) and, with Anatomical Structure, in Slicer's terminologies. Neither
+# has a vestibular schwannoma, and their primary neoplasm (86049000) means a malignant one in SNOMED CT. Cochlea is
+# the "Cochlear structure" of the SNOMED mapping of AAPM TG-263 (HL7 CodeX Radiation Therapy).
 STRUCTURES = (
     Structure(
         VS,
@@ -48,7 +48,7 @@ STRUCTURES = (
         (230, 80, 60),
         _terminology(
             "49755003^Morphologically Altered Structure",
-            "86049000^Neoplasm, Primary",
+            "4147007^Mass",
             "361078006^Internal Auditory Canal",
         ),
         (
