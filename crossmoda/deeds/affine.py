@@ -2,10 +2,9 @@
 
 import numpy as np
 
-from crossmoda.deeds import cost, sampling
+from crossmoda.deeds import cost
 from crossmoda.deeds.levels import Level, Pyramid
 from crossmoda.errors import InputError
-from crossmoda.geometry import Grid
 
 
 def fit_affine(source: np.ndarray, target: np.ndarray) -> np.ndarray:
@@ -80,21 +79,20 @@ def _matches(
     here: Pyramid, there: Pyramid, matrix: np.ndarray, level: Level
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return points of ``here``, where their blocks fit best in ``there`` (LPS mm), and the costs of the best fits."""
-    image, other = here.image(level), there.image(level)
-    grid: Grid = image.grid
-    to_other = other.grid.physical_to_index @ matrix @ grid.index_to_physical
-    warped = sampling.warp(other.array, to_other, grid.shape)
+    kernels, grid = here.kernels, here.grid(level)
+    to_other = there.grid(level).physical_to_index @ matrix @ grid.index_to_physical
+    warped = kernels.warp(there.image(level), to_other, grid.shape)
     block, radius, quantisation = level.block(grid), level.radius(grid), level.quantisation(grid)
-    costs = cost.data_cost(
+    costs = kernels.data_cost(
         here.codes(level),
-        here.describe(warped, level),
+        kernels.codes(warped, level.patch()),
         block=block,
         radius=radius,
         quantisation=quantisation,
         skip=level.skip(grid),
         mask=here.mask(level),
     )
-    best, lowest = cost.smoothed_minima(costs)
+    best, lowest = kernels.smoothed_minima(costs)
     usable = here.filled_blocks(level, block)
     index = np.argwhere(usable)
     if len(index) == 0:

@@ -98,7 +98,7 @@ def data_cost(
     inside = keep[: fixed.shape[0], : fixed.shape[1], : fixed.shape[2]]
     inside[...] = np.uint64(0xFFFFFFFFFFFFFFFF)
     if mask is not None:
-        inside *= mask.astype(np.uint64)
+        inside *= mask
     if any(rest):
         fixed = _pad(fixed, [0, 0, 0], rest, "constant")
     surrounded = _pad(moving, reach, [far + more for far, more in zip(reach, rest, strict=True)], "edge")

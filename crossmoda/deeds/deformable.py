@@ -1,10 +1,13 @@
 """The deformable stage: dense displacement search, spanning tree, and fields that are each other's inverse."""
 
 import dataclasses
+import functools
+from typing import Any
 
 import numpy as np
 
 from crossmoda.deeds import cost, sampling, tree
+from crossmoda.deeds.kernels import Kernels
 from crossmoda.deeds.levels import Level, Pyramid
 from crossmoda.geometry import Grid
 from crossmoda.progress import Progress, report
@@ -19,11 +22,19 @@ class Field:
     grid: Grid
     """where the control points are"""
 
-    def at(self, grid: Grid) -> np.ndarray:
-        """Return the displacements (3, z, y, x) at the voxels of a grid with the same axes, mm."""
+    def _place(self, grid: Grid) -> tuple[np.ndarray, np.ndarray]:
+        """Return the index of the first voxel of ``grid`` in the field, and the step from voxel to voxel."""
         first = (self.grid.physical_to_index @ grid.index_to_physical)[:3, 3][::-1]
-        step = np.array(grid.spacing_zyx) / self.grid.spacing_zyx
-        return sampling.upsample(self.array, first, step, grid.shape)
+        return first, np.array(grid.spacing_zyx) / self.grid.spacing_zyx
+
+    def at(self, grid: Grid) -> np.ndarray:
+        """Return the displacements (3, z, y, x) at the points of a grid with the same axes, mm."""
+        return sampling.upsample(self.array, *self._place(grid), grid.shape)
+
+    def voxels(self, grid: Grid, kernels: Kernels) -> Any:
+        """Return the displacements (3, z, y, x) at the voxels of a grid with the same axes, in its voxels."""
+        scaled = _scaled(self.array, tuple(1 / size for size in grid.spacing_zyx))
+        return kernels.upsample(scaled, *self._place(grid), grid.shape)
 
 
 def zero_field(grid: Grid) -> Field:
@@ -58,20 +69,21 @@ def make_consistent(forward: Field, backward: Field, iterations: int = 10) -> tu
 
 
 def _search(
-    codes: np.ndarray,
-    other_codes: np.ndarray,
-    image: np.ndarray,
+    kernels: Kernels,
+    codes: Any,
+    other_codes: Any,
+    image: Any,
     mask: np.ndarray,
     deviation: float,
     field: Field,
-    controls: Grid,
+    *,
     level: Level,
     grid: Grid,
     alpha: float,
 ) -> Field:
     """Return ``field`` improved by the best displacements of the level's control points."""
     block, radius, quantisation = level.block(grid), level.radius(grid), level.quantisation(grid)
-    costs = cost.data_cost(
+    costs = kernels.data_cost(
         codes,
         other_codes,
         block=block,
@@ -81,14 +93,15 @@ def _search(
         scale=0.5 * level.spacing / (alpha * level.step),
         mask=mask,
     )
-    steps_mm = tuple(count * size for count, size in zip(quantisation, grid.spacing_zyx, strict=True))
-    span = tree.spanning_tree(tree.block_differences(image, block), deviation)
+    steps_mm = [count * size for count, size in zip(quantisation, grid.spacing_zyx, strict=True)]
+    span = tree.spanning_tree(kernels.block_differences(image, block), deviation)
+    controls = control_grid(grid, block)
     before = field.at(controls)
     flat = before.reshape(3, -1).T / np.array(steps_mm, np.float32)
     offsets = flat[span.parents] - flat  # the root's, whose parent is -1, is never used
-    labels = tuple(2 * count + 1 for count in radius)
-    chosen = tree.best_displacements(costs.reshape(len(flat), -1), span, offsets, labels)  # type: ignore[arg-type]
-    shift = cost.displacements(radius, steps_mm)[chosen]  # type: ignore[arg-type]
+    z, y, x = (2 * count + 1 for count in radius)
+    chosen = tree.best_displacements(kernels.receive(costs).reshape(len(flat), -1), span, offsets, (z, y, x))
+    shift = cost.displacements(radius, steps_mm)[chosen]
     return Field(before + shift.T.reshape(before.shape), controls)
 
 
@@ -105,40 +118,26 @@ def register(
     A fixed point x (LPS mm) corresponds to the moving point ``matrix @ (x + forward(x))``, and a moving point y to
     ``z + backward(z)`` with ``z = inverse(matrix) @ y``.
     """
+    kernels = fixed.kernels
     forward = backward = zero_field(fixed.volume.grid)
     for number, level in enumerate(levels):
-        report(progress, number / len(levels), f"deformable registration, level {number + 1} of {len(levels)}")
+        message = f"deformable registration, level {number + 1} of {len(levels)}"
+        report(progress, number / len(levels), message)
+        grid, patch = fixed.grid(level), level.patch()
         image, other = fixed.image(level), moving.image(level)
-        grid = image.grid
-        block = level.block(grid)
-        controls = control_grid(grid, block)
-        voxels = tuple(1 / size for size in grid.spacing_zyx)
-        to_moving = other.grid.physical_to_index @ matrix @ grid.index_to_physical
-        to_mask = moving.foreground.grid.physical_to_index @ matrix @ grid.index_to_physical
-        aligned = sampling.warp(other.array, to_moving, grid.shape)
-        aligned_mask = sampling.warp(moving.foreground.array, to_mask, grid.shape) > 0.5
+        to_moving = moving.grid(level).physical_to_index @ matrix @ grid.index_to_physical
 
-        warped = sampling.warp(other.array, to_moving, grid.shape, _scaled(forward.at(grid), voxels))
-        common = (controls, level, grid, alpha)
-        new_forward = _search(
-            fixed.codes(level),
-            fixed.describe(warped, level),
-            image.array,
-            fixed.mask(level),
-            fixed.deviation,
-            forward,
-            *common,
-        )
-        report(progress, (number + 0.5) / len(levels), f"deformable registration, level {number + 1} of {len(levels)}")
-        warped = sampling.warp(image.array, np.eye(4), grid.shape, _scaled(backward.at(grid), voxels))
-        new_backward = _search(
-            fixed.describe(aligned, level),
-            fixed.describe(warped, level),
-            aligned,
-            aligned_mask,
-            moving.deviation,
-            backward,
-            *common,
-        )
-        forward, backward = make_consistent(new_forward, new_backward)
+        warped = kernels.warp(other, to_moving, grid.shape, forward.voxels(grid, kernels))
+        descriptors = fixed.codes(level), kernels.codes(warped, patch)
+        search = functools.partial(_search, kernels, level=level, grid=grid, alpha=alpha)
+        mask = fixed.mask(level)
+        better = search(*descriptors, image, mask, fixed.deviation, forward)
+        report(progress, (number + 0.5) / len(levels), message)
+
+        aligned = kernels.warp(other, to_moving, grid.shape)
+        warped = kernels.warp(image, np.eye(4), grid.shape, backward.voxels(grid, kernels))
+        descriptors = kernels.codes(aligned, patch), kernels.codes(warped, patch)
+        mask = moving.mask_on(grid, matrix)
+        back = search(*descriptors, aligned, mask, moving.deviation, backward)
+        forward, backward = make_consistent(better, back)
     return forward, backward

@@ -1,11 +1,13 @@
 """What each level of the registration sees: images and descriptors at the level's own resolution."""
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 import scipy.ndimage
 
-from crossmoda.deeds import descriptor, sampling
+from crossmoda.deeds import sampling
+from crossmoda.deeds.kernels import Kernels
 from crossmoda.geometry import Grid, Volume
 
 #: Working voxels per displacement step where units are mm.
@@ -51,9 +53,9 @@ class Level:
         return (self.steps,) * 3
 
     def skip(self, grid: Grid) -> tuple[int, int, int]:
-        """Return which voxels of a block are compared: every n-th along (z, y, x); deedsBCV thins blocks above 4 only."""
-        thinned = min(self.block(grid)) > (4 if self.units == "voxel" else 3)
-        return (2, 2, 1) if thinned else (1, 1, 1)
+        """Return which voxels of a block are compared: every n-th along (z, y, x); deedsBCV thins blocks above 4."""
+        thin = min(self.block(grid)) > (4 if self.units == "voxel" else 3)
+        return (2, 2, 1) if thin else (1, 1, 1)
 
     def patch(self) -> int:
         """Return radius and dilation of the descriptor, voxels of the working grid."""
@@ -63,41 +65,46 @@ class Level:
 class Pyramid:
     """An image at the resolutions of the levels, with its descriptors and its foreground."""
 
-    def __init__(self, volume: Volume, mask: Volume | None = None):
+    def __init__(self, volume: Volume, kernels: Kernels, mask: Volume | None = None):
         """Prepare ``volume``; its foreground is ``mask`` or found by itself."""
         self.volume = volume
-        self.deviation = float(volume.array.std())
+        self.kernels = kernels
+        self.deviation = float(volume.array.std(dtype=np.float64))
         self.foreground = foreground(volume) if mask is None else mask.with_array((mask.array > 0).astype(np.float32))
-        self._images: dict[Grid, Volume] = {}
-        self._codes: dict[tuple[Grid, int], np.ndarray] = {}
+        self._full = kernels.send(volume.array)
+        self._images: dict[Grid, Any] = {}
+        self._codes: dict[tuple[Grid, int], Any] = {}
         self._masks: dict[Grid, np.ndarray] = {}
 
-    def image(self, level: Level) -> Volume:
-        """Return the image at the resolution of ``level``."""
-        grid = level.working_grid(self.volume.grid)
+    def grid(self, level: Level) -> Grid:
+        """Return the grid on which ``level`` compares images."""
+        return level.working_grid(self.volume.grid)
+
+    def image(self, level: Level) -> Any:
+        """Return the image on the grid of ``level``."""
+        grid = self.grid(level)
         if grid not in self._images:
-            self._images[grid] = sampling.resize(self.volume, grid)
+            self._images[grid] = self.kernels.resize(self._full, self.volume.grid, grid)
         return self._images[grid]
 
-    def describe(self, array: np.ndarray, level: Level) -> np.ndarray:
-        """Return the packed descriptors of an image warped to this one's working grid."""
-        return descriptor.codes(array, level.patch())
-
-    def codes(self, level: Level) -> np.ndarray:
-        """Return the packed descriptors of the image at the resolution of ``level``."""
-        image = self.image(level)
-        key = (image.grid, level.patch())
+    def codes(self, level: Level) -> Any:
+        """Return the packed descriptors of the image on the grid of ``level``."""
+        key = (self.grid(level), level.patch())
         if key not in self._codes:
-            self._codes[key] = self.describe(image.array, level)
+            self._codes[key] = self.kernels.codes(self.image(level), level.patch())
         return self._codes[key]
 
     def mask(self, level: Level) -> np.ndarray:
-        """Return the foreground at the resolution of ``level``, bool."""
-        grid = self.image(level).grid
+        """Return the foreground on the grid of ``level``, bool."""
+        grid = self.grid(level)
         if grid not in self._masks:
-            matrix = self.foreground.grid.physical_to_index @ grid.index_to_physical
-            self._masks[grid] = sampling.warp(self.foreground.array, matrix, grid.shape) > 0.5
+            self._masks[grid] = self.mask_on(grid, np.eye(4))
         return self._masks[grid]
+
+    def mask_on(self, grid: Grid, matrix: np.ndarray) -> np.ndarray:
+        """Return the foreground on another grid, whose points ``matrix`` (4 x 4, LPS mm) maps into this image."""
+        to_index = self.foreground.grid.physical_to_index @ matrix @ grid.index_to_physical
+        return sampling.warp(self.foreground.array, to_index, grid.shape) > 0.5
 
     def filled_blocks(self, level: Level, block: tuple[int, int, int]) -> np.ndarray:
         """Return which blocks of ``level`` lie in the foreground for the most part, bool (blocks z, y, x)."""
@@ -108,15 +115,6 @@ class Pyramid:
         blocks = padded.reshape(counts[0], block[0], counts[1], block[1], counts[2], block[2])
         return blocks.mean(axis=(1, 3, 5), dtype=np.float32) > 0.5
 
-    def forget(self, level: Level) -> None:
-        """Release what only finer levels than ``level`` do not need."""
-        grid = level.working_grid(self.volume.grid)
-        for cache in (self._images, self._masks):
-            for key in [key for key in cache if key != grid]:
-                del cache[key]
-        for pair in [pair for pair in self._codes if pair[0] != grid]:
-            del self._codes[pair]
-
 
 def foreground(volume: Volume) -> Volume:
     """Return where the patient is (float32, 0 or 1), on a grid of 3 mm: all but the air around.
@@ -124,9 +122,10 @@ def foreground(volume: Volume) -> Volume:
     What is brighter than a tenth of the range between the darkest and the brightest hundredth is tissue; gaps of up to
     12 mm are closed and holes filled, since bone and air inside the head are dark but belong to it.
     """
-    coarse = sampling.resize(volume, sampling.isotropic_grid(volume.grid, 3.0))
-    low, high = np.percentile(coarse.array, [1, 99])
-    tissue = coarse.array > low + 0.1 * (high - low)
+    grid = sampling.isotropic_grid(volume.grid, 3.0)
+    coarse = sampling.resize(np.ascontiguousarray(volume.array, np.float32), volume.grid, grid)
+    low, high = np.percentile(coarse, [1, 99])
+    tissue = coarse > low + 0.1 * (high - low)
     ball = scipy.ndimage.generate_binary_structure(3, 1)
     border = 4
     tissue = np.pad(tissue, border)
@@ -136,5 +135,5 @@ def foreground(volume: Volume) -> Volume:
     tissue = scipy.ndimage.binary_dilation(tissue, ball)
     tissue = tissue[border:-border, border:-border, border:-border]
     if not tissue.any():
-        tissue = np.ones_like(coarse.array, dtype=bool)
-    return coarse.with_array(tissue.astype(np.float32))
+        tissue = np.ones_like(coarse, dtype=bool)
+    return Volume(tissue.astype(np.float32), grid)

@@ -6,7 +6,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from crossmoda import device, provenance
-from crossmoda.deeds import affine, deformable
+from crossmoda.deeds import affine, deformable, kernels
 from crossmoda.deeds.levels import Level, Pyramid
 from crossmoda.deeds.settings import Settings
 from crossmoda.deeds.transform import Registration, affine_transform, field_transform, matrix_of
@@ -31,10 +31,11 @@ def register(
     _check(fixed, fixed_mask, "fixed", settings)
     _check(moving, moving_mask, "moving", settings)
     matrix = np.eye(4) if initial is None else matrix_of(initial)
-    record = provenance.Record("register", settings, device=device.describe("cpu"))
+    processor, operations = kernels.choose(settings.device)
+    record = provenance.Record("register", settings, device=device.describe(processor))
     warm_up(progress)
     report(progress, 0.02, "preparing the images")
-    here, there = Pyramid(fixed, fixed_mask), Pyramid(moving, moving_mask)
+    here, there = Pyramid(fixed, operations, fixed_mask), Pyramid(moving, operations, moving_mask)
     if initial is None and settings.initialisation == "centre":
         matrix[:3, 3] = _centre_of_mass(there) - _centre_of_mass(here)
     _check_overlap(here, moving.grid, matrix)
@@ -77,8 +78,8 @@ def _check(volume: Volume, mask: Volume | None, role: str, settings: Settings) -
     extent = [count * size for count, size in zip(grid.size, unit, strict=True)]
     if min(extent) < coarsest:
         raise InputError(
-            f"The {role} image is too small, {' x '.join(f'{length:g}' for length in extent)} {settings.units}: less than "
-            f"the coarsest grid spacing of {coarsest:g} {settings.units}; choose a larger image."
+            f"The {role} image is too small, {' x '.join(f'{length:g}' for length in extent)} {settings.units}: less "
+            f"than the coarsest grid spacing of {coarsest:g} {settings.units}; choose a larger image."
         )
     if mask is None:
         return
@@ -129,8 +130,9 @@ def _exercise() -> None:
     """Run every compiled function once on a tiny pair."""
     rng = np.random.default_rng(0)
     grid = Grid((20, 20, 20), (1.0, 1.0, 1.0), (0.0, 0.0, 0.0), (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0))
+    operations = kernels.choose("cpu")[1]
     noise = Volume(rng.normal(size=grid.shape).astype(np.float32), grid)
-    here, there = Pyramid(noise), Pyramid(noise)
+    here, there = Pyramid(noise, operations), Pyramid(noise, operations)
     level = Level(4.0, 1, 2.0, "mm")
     affine.refine(here, there, np.eye(4), level, rigid=True)
     deformable.register(here, there, np.eye(4), [level], 1.0)

@@ -4,7 +4,7 @@ import numba
 import numpy as np
 
 from crossmoda.deeds import threads
-from crossmoda.geometry import Grid, Volume
+from crossmoda.geometry import Grid
 
 _compiled = numba.njit(cache=True, nogil=True, fastmath={"contract", "nsz"}, boundscheck=False)
 
@@ -49,7 +49,7 @@ def _weighted_middle_axis(start, stop, image, first, weights, out):
                     target[x] += weight * source[x]
 
 
-def _taps(size: int, spacing: float, new_size: int, new_spacing: float) -> tuple[np.ndarray, np.ndarray]:
+def taps(size: int, spacing: float, new_size: int, new_spacing: float) -> tuple[np.ndarray, np.ndarray]:
     """Return first voxel and weights of each new sample: a triangle as wide as the coarser of both spacings."""
     reach = max(new_spacing / spacing, 1.0)
     count = min(int(np.ceil(2 * reach)) + 1, size)
@@ -60,29 +60,30 @@ def _taps(size: int, spacing: float, new_size: int, new_spacing: float) -> tuple
     return first, (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
 
 
-def resize(volume: Volume, grid: Grid) -> Volume:
-    """Return an image on a grid of :func:`spaced_grid`: linear interpolation, low-pass filtered where it is coarser."""
-    if grid is volume.grid:
-        return volume
-    array = np.ascontiguousarray(volume.array, np.float32)
-    old, new = volume.grid, grid
-    first, weights = _taps(old.size[0], old.spacing[0], new.size[0], new.spacing[0])
-    lines = np.empty((old.size[2] * old.size[1], new.size[0]), np.float32)
-    threads.run(_weighted_last_axis, len(lines), array.reshape(len(lines), -1), first, weights, lines)
-    first, weights = _taps(old.size[1], old.spacing[1], new.size[1], new.spacing[1])
-    planes = np.empty((old.size[2], new.size[1], new.size[0]), np.float32)
+def resize(image: np.ndarray, grid: Grid, new: Grid) -> np.ndarray:
+    """Return an image of ``grid`` on ``new`` (see :func:`spaced_grid`).
+
+    Linear interpolation; where ``new`` is coarser, a triangle as wide as its spacing filters what it cannot show.
+    """
+    if new is grid:
+        return image
+    first, weights = taps(grid.size[0], grid.spacing[0], new.size[0], new.spacing[0])
+    lines = np.empty((grid.size[2] * grid.size[1], new.size[0]), np.float32)
+    threads.run(_weighted_last_axis, len(lines), image.reshape(len(lines), -1), first, weights, lines)
+    first, weights = taps(grid.size[1], grid.spacing[1], new.size[1], new.spacing[1])
+    planes = np.empty((grid.size[2], new.size[1], new.size[0]), np.float32)
     threads.run(
         _weighted_middle_axis,
-        old.size[2] * new.size[1],
-        lines.reshape(old.size[2], old.size[1], -1),
+        grid.size[2] * new.size[1],
+        lines.reshape(grid.size[2], grid.size[1], -1),
         first,
         weights,
         planes,
     )
-    first, weights = _taps(old.size[2], old.spacing[2], new.size[2], new.spacing[2])
+    first, weights = taps(grid.size[2], grid.spacing[2], new.size[2], new.spacing[2])
     out = np.empty((1, new.size[2], new.size[1] * new.size[0]), np.float32)
-    threads.run(_weighted_middle_axis, new.size[2], planes.reshape(1, old.size[2], -1), first, weights, out)
-    return Volume(out.reshape(new.shape), new)
+    threads.run(_weighted_middle_axis, new.size[2], planes.reshape(1, grid.size[2], -1), first, weights, out)
+    return out.reshape(new.shape)
 
 
 @_compiled
