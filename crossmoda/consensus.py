@@ -1,23 +1,21 @@
 """From registered atlases to one label map: which are judged failed, who speaks about what, what is fused."""
 
 import dataclasses
-import math
 from collections.abc import Sequence
 
 import numpy as np
 from scipy import ndimage
 
 from crossmoda import fusion, labels, laterality
-from crossmoda.atlases import OUTSIDE, Registered, neighbourhood
+from crossmoda.atlases import OUTSIDE, Registered
 from crossmoda.progress import Progress
+from crossmoda.tumour import speakers_about_tumour
 from crossmoda.volume import Grid, Volume
 
 #: A registration this many standard deviations (from the median absolute deviation) below the others has failed ...
 _OUTLIER = 4.0
 #: ... if its quality is also this much lower than their median.
 _LEAST_DIFFERENCE = 0.05
-#: How far around the tumour its fit is judged, mm: the boundary is what tells.
-_RIM_MM = 2.0
 #: The statement of an atlas that says nothing at all: every label is possible.
 _SILENT = (1 << len(labels.VALUES)) - 1
 #: Bits of the structures in statements.
@@ -55,31 +53,6 @@ def failures(registered: Sequence[Registered], least_quality: float) -> dict[str
                 f"its registration is far worse than the others' (quality {item.quality:.2f}, median {middle:.2f})."
             )
     return found
-
-
-def tumour_fit(item: Registered, grid: Grid) -> float:
-    """Return how dissimilar target and atlas are in and around the atlas's tumour: 0 is the same, NaN without one."""
-    return item.dissimilarity_at(neighbourhood(item.label_map == labels.VS, grid, _RIM_MM))
-
-
-def speakers_about_tumour(registered: Sequence[Registered], side: str | None, share: float, grid: Grid) -> set[str]:
-    """Return the names of the atlases that speak about the tumour: those on its side that fit best.
-
-    Args:
-        registered: the atlases on the target.
-        side: the tumour's side; None: atlases of both sides may speak.
-        share: the share of them that speaks, at least three (or all there are).
-        grid: the grid of their label maps.
-
-    """
-    fits = {}
-    for item in registered:
-        if side is None or item.side in (side, None):
-            fit = tumour_fit(item, grid)
-            if not math.isnan(fit):
-                fits[item.name] = fit
-    count = max(math.ceil(share * len(fits)), min(3, len(fits)))
-    return set(sorted(fits, key=lambda name: (fits[name], name))[:count])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,17 +108,18 @@ def midplane(label_maps: Sequence[np.ndarray], grid: Grid) -> float:
 
 def fuse(
     registered: Sequence[Registered],
+    target: Volume,
     side: str | None,
     share: float,
     settings: fusion.Settings,
-    grid: Grid,
     progress: Progress | None = None,
 ) -> tuple[Consensus, set[str]]:
     """Fuse the label maps of registered atlases; also return the names of those that spoke about the tumour."""
-    speakers = speakers_about_tumour(registered, side, share, grid)
+    speakers = speakers_about_tumour(registered, target, side, share)
     raters = [_rater(item, item.name in speakers) for item in registered]
-    middle_mm = midplane([rater.label_map for rater in raters], grid)
-    return fuse_raters(raters, middle_mm, grid, settings, clean=side is not None, progress=progress), speakers
+    middle_mm = midplane([rater.label_map for rater in raters], target.grid)
+    fused = fuse_raters(raters, middle_mm, target.grid, settings, clean=side is not None, progress=progress)
+    return fused, speakers
 
 
 def fuse_raters(

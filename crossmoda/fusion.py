@@ -67,8 +67,8 @@ class Settings(parameters.Settings):
         advanced=True,
     )
     max_iterations: int = parameter(100, "Largest number of iterations", minimum=1, maximum=10000, advanced=True)
-    keep_volume: bool = parameter(
-        True, "Keep the volume of each structure within the middle half of the raters' volumes"
+    free_volumes: bool = parameter(
+        False, "Do not keep the volume of each structure within the middle half of the raters' volumes"
     )
     tolerance: float = parameter(
         1e-4, "Change of the confusion matrices at which the iteration ends", minimum=0, maximum=0.1, advanced=True
@@ -183,7 +183,7 @@ def _iterate(
     for iteration in range(settings.max_iterations):
         report(progress, iteration / settings.max_iterations, f"STAPLE, iteration {iteration + 1}")
         statements.update_posterior(confusion)
-        outside = statements.balance_volumes() if settings.keep_volume else 0.0
+        outside = 0.0 if settings.free_volumes else statements.balance_volumes()
         updated = statements.estimate_confusion(confusion, belief)
         changes.append(max(float(np.abs(updated - confusion).max()), _VOLUME_TOLERANCE * outside))
         confusion = updated

@@ -72,10 +72,10 @@ def middle_of(grid: Grid) -> float:
     return float((grid.index_to_physical @ [*((np.asarray(grid.size) - 1) / 2), 1.0])[0])
 
 
-def find_sides(label_map: Volume) -> Sides:
+def find_sides(label_map: Volume, midplane_mm: float | None = None) -> Sides:
     """Find the midplane and the sides of each structure of a label map.
 
-    The midplane is half-way between the cochleae when both are drawn. When there is one cochlea and a tumour, the
+    The midplane, if it is not given, is half-way between the cochleae when both are drawn. When there is one cochlea and a tumour, the
     tumour lies on its medial side. Else it is the middle of the grid.
     """
     centres = {structure.value: _centres(label_map, structure.value) for structure in labels.STRUCTURES}
@@ -83,7 +83,8 @@ def find_sides(label_map: Volume) -> Sides:
     if between is None and centres[labels.COCHLEA] and centres[labels.VS]:
         cochlea, tumour = (_middle(centres[value]) for value in (labels.COCHLEA, labels.VS))
         between = cochlea - np.sign(cochlea - tumour) * _COCHLEA_TO_MIDPLANE_MM
-    midplane_mm = middle_of(label_map.grid) if between is None else float(between)
+    if midplane_mm is None:
+        midplane_mm = middle_of(label_map.grid) if between is None else float(between)
     of = {}
     for value, found in centres.items():
         lateral = [(x - midplane_mm, size) for x, size in found if abs(x - midplane_mm) >= CENTRAL_MM]

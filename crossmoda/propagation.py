@@ -21,12 +21,13 @@ import numpy as np
 from crossmoda import atlases as atlas_steps
 from crossmoda import cache, fusion, labels, laterality, parameters, preprocessing, volume
 from crossmoda.atlases import Atlas, CannotWrite, Prepare, Register, Registered, Target
-from crossmoda.consensus import failures, fuse, tumour_fit
+from crossmoda.consensus import failures, fuse
 from crossmoda.errors import InputError
 from crossmoda.output import write_json, write_text
 from crossmoda.parameters import parameter
 from crossmoda.progress import Progress, part, report
 from crossmoda.provenance import Record, checksum
+from crossmoda.tumour import side_evidence
 from crossmoda.volume import Grid, Volume
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ class Settings(parameters.Settings):
     )
     mirror: bool = parameter(True, "Mirror the atlases whose tumour is on the other side")
     tumour_share: float = parameter(
-        0.5, "Share of the atlases, those whose tumour fits best, that speak about the tumour", minimum=0.05, maximum=1
+        0.33, "Share of the atlases, those whose tumour fits best, that speak about the tumour", minimum=0.05, maximum=1
     )
     region: str = parameter(
         "auto", "Part of the scans that is registered: around the ears, or all", choices=("auto", "ears", "whole")
@@ -277,7 +278,7 @@ class _Run:
         wanted = self.settings.tumour_side
         if wanted != "auto" or not lateral:
             return wanted if wanted in laterality.SIDES and lateral else None
-        probes = _alternate(lateral)[: self.settings.probes]
+        probes = _different_sizes(lateral, self.settings.probes)
         for number, atlas in enumerate(probes):
             found = {}
             for mirrored in (False, True):
@@ -285,21 +286,19 @@ class _Run:
                 step = part(progress, start, start + 0.5 / len(probes), "finding the side of the tumour: ")
                 item = self._register(atlas, mirrored, self.folder / "registrations", self.registration, step)
                 if item is not None:
-                    found[item.side] = tumour_fit(item, self.target.part.grid)
-            if len(found) == 2 and not any(map(np.isnan, found.values())):
-                self.side_evidence.append(
-                    {"atlas": atlas.id, **{str(key): round(fit, 4) for key, fit in found.items()}}
-                )
+                    found[item.side] = item
+            if len(found) == 2:
+                for_left = side_evidence(found["left"], found["right"], self.target.part.grid)
+                if for_left is not None:
+                    self.side_evidence.append({"atlas": atlas.id, "for_left": round(for_left, 3)})
         if not self.side_evidence:
             self.notes.append("The side of the tumour could not be found: no probe could be registered on both sides.")
             return None
-        advantage = [probe["right"] - probe["left"] for probe in self.side_evidence]
-        side = "left" if float(np.mean(advantage)) > 0 else "right"
-        agree = sum((value > 0) == (side == "left") for value in advantage)
-        if agree < len(advantage):
-            self.notes.append(
-                f"The tumour is probably on the {side}: {agree} of {len(advantage)} probes say so; check."
-            )
+        evidence = [probe["for_left"] for probe in self.side_evidence]
+        side = "left" if sum(evidence) > 0 else "right"
+        agree = sum((value > 0) == (side == "left") for value in evidence)
+        if agree < len(evidence):
+            self.notes.append(f"The tumour is probably on the {side}: {agree} of {len(evidence)} probes say so; check.")
         return side
 
     def register_all(self, chosen: list[Atlas], side: str | None, progress: Progress | None) -> list[Registered]:
@@ -350,8 +349,10 @@ class _Run:
 
     def fuse_and_write(self, registered: list[Registered], side: str | None, progress: Progress | None) -> Volume:
         """Fuse what the registered atlases say and write all outputs on the target's grid."""
-        grid, share = self.target.part.grid, self.settings.tumour_share
-        consensus, speakers = fuse(registered, side, share, self.fusion_settings, grid, part(progress, 0.0, 0.3))
+        share = self.settings.tumour_share
+        consensus, speakers = fuse(
+            registered, self.target.part, side, share, self.fusion_settings, part(progress, 0.0, 0.3)
+        )
         self.notes += consensus.fusion.notes
         for item in registered:
             speaks = item.name in speakers
@@ -428,8 +429,8 @@ def _is_head(grid: Grid) -> bool:
     return bool(np.all((extent[:2] >= _HEAD_MM[0]) & (extent[:2] <= _HEAD_MM[1])))
 
 
-def _alternate(atlases: list[Atlas]) -> list[Atlas]:
-    """Return the atlases with those of left and right tumours in turn, in their order."""
-    left, right = ([atlas for atlas in atlases if atlas.side == side] for side in laterality.SIDES)
-    paired = [atlas for pair in zip(left, right, strict=False) for atlas in pair]
-    return paired + left[len(right) :] + right[len(left) :]
+def _different_sizes(atlases: list[Atlas], count: int) -> list[Atlas]:
+    """Return ``count`` atlases whose tumours' volumes are spread evenly over those of all."""
+    by_size = sorted(atlases, key=lambda atlas: (atlas.volumes_mm3["VS"], atlas.id))
+    count = min(count, len(by_size))
+    return [by_size[int((number + 0.5) * len(by_size) / count)] for number in range(count)]

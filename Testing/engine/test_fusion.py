@@ -10,7 +10,7 @@ from crossmoda.fusion import Settings, majority_vote, staple
 
 #: STAPLE as it was published: nothing but EM with a global prior.
 PLAIN = Settings(
-    prior="global", margin=10000, regularization=0, keep_volume=False, smoothness=0, tolerance=1e-8, max_iterations=1000
+    prior="global", margin=10000, regularization=0, free_volumes=True, smoothness=0, tolerance=1e-8, max_iterations=1000
 )
 #: bit of "says nothing about" for the labels of a label map: VS, cochlea; and for saying nothing at all
 VS_MISSING, COCHLEA_MISSING, SILENT = 0b010, 0b100, 0b111
@@ -37,14 +37,19 @@ def ears(tumour: str | None = "left", shape: tuple[int, int, int] = (24, 72, 128
 
 
 def misplaced(truth: np.ndarray, count: int, pixels: float, seed: int) -> list[np.ndarray]:
-    """Copies of the truth as registrations leave them: each structure moved on its own."""
+    """Copies of the truth as registrations leave them: each structure moved on its own and of another size."""
     rng = np.random.default_rng(seed)
     copies = []
     for _ in range(count):
         copy = np.zeros_like(truth)
-        for value in (1, 2):
-            shift = rng.normal(0, pixels, 3) * (0.3, 1, 1)
-            copy[ndimage.shift((truth == value).astype(np.uint8), shift, order=0) > 0] = value
+        for value in np.unique(truth[truth > 0]):
+            pieces, number = ndimage.label(truth == value)
+            for piece in range(1, number + 1):
+                mask = (pieces == piece).astype(np.float32)
+                middle = np.array(ndimage.center_of_mass(mask))
+                scale = 1 + rng.normal(0, 0.08)
+                offset = middle * (1 - scale) - rng.normal(0, pixels, 3) * (0.3, 1, 1)
+                copy[ndimage.affine_transform(mask, np.eye(3) * scale, offset, order=1) > 0.5] = value
         copies.append(copy)
     return copies
 
@@ -74,18 +79,17 @@ class TestAgainstIndependentPrograms:
         np.testing.assert_allclose(sensitivity, program.GetSensitivity(), atol=1e-5)
         np.testing.assert_allclose(specificity, program.GetSpecificity(), atol=1e-5)
 
-    def test_a_600_voxel_structure_is_kept_where_simpleitk_multilabel_staple_loses_most_of_it(self):
+    def test_a_structure_is_kept_where_simpleitk_multilabel_staple_loses_most_of_it(self):
         truth = np.zeros((24, 72, 72), np.uint8)
-        truth[ball(truth.shape, (12, 20, 20), 12)] = 1
-        truth[ball(truth.shape, (12, 45, 45), 7.5)] = 2
-        maps = misplaced(truth, 30, 3.5, seed=0)
+        truth[ball(truth.shape, (12, 24, 24), 14)] = 1
+        truth[ball(truth.shape, (12, 48, 48), 6.5)] = 2
+        maps = misplaced(truth, 30, 4, seed=0)
         itk = sitk.GetArrayFromImage(sitk.MultiLabelSTAPLE([sitk.GetImageFromArray(item) for item in maps], 255))
         size = np.count_nonzero(truth == 2)
-        assert 500 < size < 700
         fused = staple(maps).label_map
-        assert np.count_nonzero(itk == 2) < 0.6 * size
+        assert np.count_nonzero(itk == 2) < 0.5 * size
         assert abs(np.count_nonzero(fused == 2) - size) < 0.25 * size
-        assert dice(fused == 2, truth == 2) > dice(itk == 2, truth == 2) + 0.2
+        assert dice(fused == 2, truth == 2) > dice(itk == 2, truth == 2) + 0.1
 
     def test_majority_vote_equals_simpleitk_label_voting(self):
         rng = np.random.default_rng(3)
@@ -119,7 +123,7 @@ class TestKnownPerformance:
         truth = np.zeros((8, 60, 60), np.uint8)
         truth[:, 15:45, 15:45] = 1
         careful = np.array([[0.99, 0.02], [0.01, 0.98]])
-        careless = np.array([[0.62, 0.40], [0.38, 0.60]])
+        careless = np.array([[0.75, 0.28], [0.25, 0.72]])
         maps = [noisy(truth, matrix, rng) for matrix in (careful, careless, careless, careless)]
         fused = staple(maps, PLAIN, values=(0, 1)).label_map
         assert dice(fused == 1, truth == 1) > 0.95 > dice(majority_vote(maps) == 1, truth == 1)
@@ -193,7 +197,7 @@ class TestSmallStructures:
     def test_plain_em_grows_what_the_volume_balance_keeps(self):
         truth = ears()
         maps = misplaced(truth, 30, 3, seed=8)
-        free = staple(maps, Settings(keep_volume=False)).label_map
+        free = staple(maps, Settings(free_volumes=True)).label_map
         assert np.count_nonzero(free == 2) > 1.5 * np.count_nonzero(truth == 2)
 
 
@@ -250,7 +254,10 @@ class TestMaps:
         truth[:, 10:30, 10:30] = 1
         matrix = np.array([[0.75, 0.25], [0.25, 0.75]])
         maps = [noisy(truth, matrix, rng) for _ in range(3)]
-        plain, smooth = (staple(maps, Settings(smoothness=weight), values=(0, 1)).label_map for weight in (0.0, 1.0))
+        plain, smooth = (
+            staple(maps, dataclasses.replace(PLAIN, smoothness=weight), values=(0, 1)).label_map
+            for weight in (0.0, 1.0)
+        )
         assert np.count_nonzero(smooth != truth) < 0.5 * np.count_nonzero(plain != truth)
 
     def test_trust_0_removes_a_rater(self):
@@ -258,7 +265,7 @@ class TestMaps:
         maps = misplaced(truth, 5, 2, seed=13)
         wrong = np.roll(truth, 20, axis=1)
         fused = staple([*maps, wrong], weights=[1, 1, 1, 1, 1, 0])
-        np.testing.assert_allclose(fused.posterior, staple(maps, missing=[0] * 5).posterior, atol=0.02)
+        np.testing.assert_allclose(fused.posterior, staple(maps, missing=[0] * 5).posterior, atol=1e-4)
 
     def test_other_label_values_can_be_fused(self):
         maps = [np.where(item > 0, item + 3, 0).astype(np.int16) for item in misplaced(ears(), 5, 1, seed=14)]

@@ -1,0 +1,245 @@
+"""Fusion of label map files that already lie on one target."""
+
+import csv
+import dataclasses
+import io
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from crossmoda import fusion, labels, laterality, volume
+from crossmoda.consensus import Consensus, Rater, fuse_raters, midplane
+from crossmoda.errors import InputError
+from crossmoda.output import write_text
+from crossmoda.parameters import parameter
+from crossmoda.progress import Progress, part, report
+from crossmoda.provenance import Record
+from crossmoda.volume import Grid, Volume
+
+_ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha", ".mhd")
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings(fusion.Settings):
+    """Parameters of the fusion of label map files."""
+
+    tumour_side: str = parameter(
+        "auto",
+        "Side of the tumour (the patient's); auto takes the side on which most atlases have it",
+        choices=("auto", "left", "right", "both"),
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Outputs:
+    """The files to be written; None leaves one out."""
+
+    label: Path | str | None = None
+    """fused label map; .seg.nrrd too"""
+    confidence: Path | str | None = None
+    """probability of the fused label"""
+    probability_vs: Path | str | None = None
+    probability_cochlea: Path | str | None = None
+    agreement: Path | str | None = None
+    """share of the label maps that say the fused label"""
+    disagreement: Path | str | None = None
+    """entropy of what the label maps say, 0 to 1"""
+    performance: Path | str | None = None
+    """CSV: sensitivity and specificity of each label map"""
+
+
+@dataclasses.dataclass(frozen=True)
+class FileFusion:
+    """The fusion of some files."""
+
+    label_map: Volume
+    consensus: Consensus
+    names: tuple[str, ...]
+    """the label maps that were fused"""
+    side: str | None
+    """the side of the tumour; None where both or neither"""
+    dropped: tuple[str, ...]
+    """a sentence for each label map that could not be used"""
+    notes: tuple[str, ...]
+    """what a user should know"""
+    provenance: dict[str, Any]
+
+    def measurements(self) -> dict[str, float]:
+        """Return what the CLI module reports as simple output parameters."""
+        voxel_mm3 = self.label_map.grid.voxel_volume_mm3
+        size = {item.value: np.count_nonzero(self.label_map.array == item.value) for item in labels.STRUCTURES}
+        return {
+            "fused": len(self.names),
+            "dropped": len(self.dropped),
+            "vs_volume_mm3": round(size[labels.VS] * voxel_mm3, 2),
+            "cochlea_volume_mm3": round(size[labels.COCHLEA] * voxel_mm3, 2),
+            "iterations": self.consensus.fusion.iterations,
+        }
+
+
+def find_label_maps(folder: Path | str, pattern: str = "*") -> list[Path]:
+    """Return the label map files of a folder whose names match ``pattern``, sorted.
+
+    Raises:
+        InputError: the folder is missing, or holds none.
+
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise InputError(f"{folder} is not a folder; give the folder of the label maps.")
+    found = sorted(
+        path for path in folder.glob(pattern) if path.name.lower().endswith(_ENDINGS) and not path.name.startswith(".")
+    )
+    if not found:
+        raise InputError(
+            f"{folder} holds no label map named {pattern} ({', '.join(_ENDINGS)}); check folder and pattern."
+        )
+    return found
+
+
+def fuse_files(
+    files: Sequence[Path | str],
+    outputs: Outputs = Outputs(),
+    settings: Settings = Settings(),
+    *,
+    reference: Path | str | None = None,
+    progress: Progress | None = None,
+) -> FileFusion:
+    """Fuse label map files with STAPLE.
+
+    A label map without a cochlea on one side says nothing about it there; a tumour on another side than the fused one
+    says nothing (see :mod:`crossmoda.fusion`). Label maps on another grid are resampled.
+
+    Args:
+        files: one label map per atlas, all of the same target.
+        outputs: what to write.
+        settings: parameters.
+        reference: an image or label map whose grid the result has; None: the first label map's.
+        progress: is told what is done; may cancel, and then nothing is written.
+
+    Raises:
+        InputError: no label map can be used, or an output cannot be written.
+
+    """
+    paths = [Path(file) for file in files]
+    if not paths:
+        raise InputError("There are no label maps to fuse; give at least one.")
+    maps, kept, dropped, grid = _read(paths, reference, part(progress, 0.0, 0.4))
+    names = [path.name for path in kept]
+    record = Record("fuse", settings, {str(number): path for number, path in enumerate(kept, 1)})
+    notes = list(dropped)
+    raters, middle_mm, side = _raters(maps, grid, settings.tumour_side, notes)
+    consensus = fuse_raters(
+        raters, middle_mm, grid, settings, clean=side is not None, progress=part(progress, 0.4, 0.8)
+    )
+    notes += consensus.fusion.notes
+    label_map = Volume(consensus.label_map, grid)
+    content = record.finish(tumour_side=side, notes=notes, iterations=consensus.fusion.iterations)
+    result = FileFusion(label_map, consensus, tuple(names), side, tuple(dropped), tuple(notes), content)
+    report(progress, 0.85, "writing")
+    _write(result, outputs)
+    report(progress, 1.0, "fused")
+    return result
+
+
+def _read(
+    files: Sequence[Path], reference: Path | str | None, progress: Progress | None
+) -> tuple[list[np.ndarray], list[Path], list[str], Grid]:
+    """Read the label maps on one grid; those that cannot be used are dropped with a sentence."""
+    grid = volume.read(reference).grid if reference is not None else None
+    maps, kept, dropped = [], [], []
+    for number, file in enumerate(files):
+        report(progress, number / len(files), f"reading {file.name}")
+        try:
+            label_map = volume.read_label_map(file, grid)
+            strange = sorted(set(np.unique(label_map.array).tolist()) - set(labels.VALUES))
+            if strange:
+                known = ", ".join(map(str, labels.VALUES))
+                raise InputError(f"{file.name} has the label value {strange[0]}; expected {known}.")
+            if not label_map.array.any():
+                raise InputError(f"{file.name} has no labelled voxel.")
+            grid = grid or label_map.grid
+            if not label_map.grid.same_as(grid):
+                label_map = volume.resample(label_map, grid, interpolation="label")
+                if not label_map.array.any():
+                    raise InputError(f"{file.name} does not overlap the others.")
+            maps.append(label_map.array)
+            kept.append(file)
+        except InputError as cause:
+            dropped.append(f"{cause} It was left out.")
+    if grid is None or not maps:
+        raise InputError(f"No label map can be used. {dropped[0]}")
+    return maps, kept, dropped, grid
+
+
+def _raters(maps: list[np.ndarray], grid: Grid, wanted: str, notes: list[str]) -> tuple[list[Rater], float, str | None]:
+    """Find out what each label map speaks about; the midplane; and the side of the tumour."""
+    middle_mm = midplane(maps, grid)
+    sides = [laterality.find_sides(Volume(label_map, grid), middle_mm).of for label_map in maps]
+    side = _tumour_side([own[labels.VS] for own in sides], maps, notes) if wanted == "auto" else wanted
+    side = side if side in laterality.SIDES else None
+    both = frozenset(laterality.SIDES)
+    anyone = frozenset().union(*(own[labels.COCHLEA] for own in sides))
+    raters = []
+    for label_map, own in zip(maps, sides, strict=True):
+        has_tumour = bool((label_map == labels.VS).any())
+        about_tumour = has_tumour and (side is None or not own[labels.VS] or side in own[labels.VS])
+        cochleae = own[labels.COCHLEA] | (both - anyone)
+        raters.append(Rater(label_map, about_tumour, cochleae))
+    return raters, middle_mm, side
+
+
+def _tumour_side(sides: list[frozenset[str]], maps: list[np.ndarray], notes: list[str]) -> str | None:
+    """Return the side that most label maps have the tumour on; at a tie that where they agree more."""
+    count = Counter(next(iter(own)) for own in sides if len(own) == 1)
+    if not count:
+        return None
+    if len(count) == 1:
+        return next(iter(count))
+    agreement = {}
+    for side in laterality.SIDES:
+        members = [label_map == labels.VS for label_map, own in zip(maps, sides, strict=True) if own == {side}]
+        votes = np.sum(members, axis=0, dtype=np.int32)
+        agreement[side] = float((votes**2).sum() / max(votes.sum(), 1) / len(members))
+    side = max(laterality.SIDES, key=lambda name: (count[name], agreement[name]))
+    notes.append(
+        f"The label maps have the tumour on both sides ({count['left']} left, {count['right']} right); "
+        f"the result has it on the {side}. Choose tumour_side if that is wrong."
+    )
+    return side
+
+
+def _write(result: FileFusion, outputs: Outputs) -> None:
+    fused, posterior, grid = result.consensus.fusion, result.consensus.posterior, result.label_map.grid
+    if outputs.label is not None:
+        if str(outputs.label).lower().endswith(".seg.nrrd"):
+            volume.write_segmentation(result.label_map, outputs.label, result.provenance)
+        else:
+            volume.write(result.label_map, outputs.label)
+    maps = {
+        outputs.confidence: posterior.max(axis=0),
+        outputs.probability_vs: posterior[labels.VALUES.index(labels.VS)],
+        outputs.probability_cochlea: posterior[labels.VALUES.index(labels.COCHLEA)],
+        outputs.agreement: fused.agreement,
+        outputs.disagreement: fused.disagreement,
+    }
+    for path, array in maps.items():
+        if path is not None:
+            volume.write(Volume(np.ascontiguousarray(array), grid), path)
+    if outputs.performance is not None:
+        write_text(outputs.performance, performance_table(result.names, fused.performance))
+
+
+def performance_table(names: Sequence[str], performance: Sequence[fusion.Performance]) -> str:
+    """Return sensitivity and specificity of each rater for each structure as CSV."""
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    measures = [(kind, item) for item in labels.STRUCTURES for kind in ("sensitivity", "specificity")]
+    writer.writerow(["name", *(f"{kind}_{structure.key}" for kind, structure in measures)])
+    for name, each in zip(names, performance, strict=True):
+        numbers = [getattr(each, kind)[structure.value] for kind, structure in measures]
+        writer.writerow([name, *("" if np.isnan(number) else f"{number:.4f}" for number in numbers)])
+    return stream.getvalue()
