@@ -1,6 +1,7 @@
 """Contours become the label maps that their drawer saw."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -157,40 +158,9 @@ def test_contour_json_is_read_with_all_polygons_of_a_name(tmp_path: Path) -> Non
     assert np.allclose(found["AN"][1], circle(4.0, level(5)))
 
 
-def write_rtstruct(path: Path, contours: dict[str, list[np.ndarray]], series_uid: str = "1.2.3.4") -> None:
-    """Write what is needed of an RTSTRUCT."""
-    import pydicom
-    from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
-    from pydicom.uid import ExplicitVRLittleEndian, RTStructureSetStorage
-
-    meta = FileMetaDataset()
-    meta.MediaStorageSOPClassUID, meta.TransferSyntaxUID = RTStructureSetStorage, ExplicitVRLittleEndian
-    meta.MediaStorageSOPInstanceUID = "1.2.3.99"
-    dataset = FileDataset(None, {}, file_meta=meta, preamble=b"\0" * 128)
-    dataset.SOPClassUID, dataset.SOPInstanceUID, dataset.Modality = RTStructureSetStorage, "1.2.3.99", "RTSTRUCT"
-    series, study, frame = Dataset(), Dataset(), Dataset()
-    series.SeriesInstanceUID = series_uid
-    study.RTReferencedSeriesSequence = [series]
-    frame.RTReferencedStudySequence = [study]
-    dataset.ReferencedFrameOfReferenceSequence = [frame]
-    dataset.StructureSetROISequence, dataset.ROIContourSequence = [], []
-    for number, (name, polygons) in enumerate(contours.items(), start=1):
-        roi, roi_contour = Dataset(), Dataset()
-        roi.ROINumber, roi.ROIName = number, name
-        roi_contour.ReferencedROINumber = number
-        roi_contour.ContourSequence = []
-        for polygon in polygons:
-            contour = Dataset()
-            contour.ContourGeometricType, contour.NumberOfContourPoints = "CLOSED_PLANAR", len(polygon)
-            contour.ContourData = [f"{value:.6f}" for value in polygon.ravel()]
-            roi_contour.ContourSequence.append(contour)
-        dataset.StructureSetROISequence.append(roi)
-        dataset.ROIContourSequence.append(roi_contour)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    pydicom.dcmwrite(path, dataset, enforce_file_format=True)
-
-
-def test_an_rtstruct_gives_the_same_label_map_as_its_contours(tmp_path: Path) -> None:
+def test_an_rtstruct_gives_the_same_label_map_as_its_contours(
+    tmp_path: Path, write_rtstruct: Callable[..., None]
+) -> None:
     contours = {"TV": [circle(5.0, level(4)), circle(4.0, level(5))], "Cochlea": [circle(1.5, level(5), (7.0, 2.0))]}
     write_rtstruct(tmp_path / "rt.dcm", contours)
     found = rasterise(read_contours(tmp_path / "rt.dcm"), GRID)
