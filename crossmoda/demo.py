@@ -144,13 +144,11 @@ def _simulate(folder: Path, settings: Settings, progress: Progress | None) -> da
 def _propagate(
     data: dataset.Dataset, folder: Path, settings: Settings, progress: Progress | None
 ) -> dict[str, propagation.Propagation]:
-    registration = deeds.Settings(device=settings.device)
-    done = {}
-    for number, case in enumerate(data.targets):
-        step = part(progress, number / len(data.targets), (number + 1) / len(data.targets), f"{case.id}: ")
-        done[case.id] = propagation.propagate(
-            case, data.sources, folder / case.id, progress=step, registration=registration
-        )
+    done, failed = propagation.propagate_all(
+        data.targets, data.sources, folder, progress=progress, device=settings.device
+    )
+    for why in failed.values():
+        raise InputError(why)
     return done
 
 

@@ -11,3 +11,7 @@ class InputError(Exception):
 
 class Cancelled(Exception):
     """The user asked to stop. Raised by a progress callback (see :mod:`crossmoda.progress`)."""
+
+
+#: What a command or CLI module exits with: a bug, bad input, interrupted by the user.
+BUG, BAD_INPUT, INTERRUPTED = 1, 2, 130

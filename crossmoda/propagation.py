@@ -163,6 +163,46 @@ def propagate(
     return Propagation(label_map, run.folder, side, outcomes, notes, reused=False)
 
 
+def propagate_all(
+    targets: Sequence["Case"],
+    atlases: Sequence["Case"],
+    folder: Path | str,
+    settings: Settings = Settings(),
+    progress: Progress | None = None,
+    *,
+    device: str = "auto",
+) -> tuple[dict[str, Propagation], dict[str, str]]:
+    """Make the noisy labels of several targets, each in its own folder under ``folder``.
+
+    Args:
+        targets: the scans to be labelled.
+        atlases: labelled scans.
+        folder: receives a folder per target, named by its id.
+        settings: parameters of the propagation.
+        progress: is told what is done; may cancel. What is finished stays.
+        device: where to register, see :data:`crossmoda.device.CHOICES`.
+
+    Returns:
+        The results by target, and for each target that failed why; a failure does not stop the others.
+
+    """
+    from crossmoda import deeds
+
+    registration = deeds.Settings(device=device)
+    done, failed = {}, {}
+    for number, target in enumerate(targets):
+        step = part(progress, number / len(targets), (number + 1) / len(targets), f"{target.id}: ")
+        try:
+            done[target.id] = propagate(
+                target, atlases, Path(folder) / target.id, settings, step, registration=registration
+            )
+        except CannotWrite:
+            raise
+        except InputError as cause:
+            failed[target.id] = str(cause)
+    return done, failed
+
+
 def _deeds(fixed: Volume, moving: Volume, settings: Any, **options: Any) -> Any:
     from crossmoda import deeds
 

@@ -15,12 +15,9 @@ from pathlib import Path
 from typing import Any, NoReturn
 from xml.sax.saxutils import escape
 
-from crossmoda.errors import Cancelled, InputError
+from crossmoda.errors import BAD_INPUT, BUG, INTERRUPTED, Cancelled, InputError
 from crossmoda.output import write_text
 from crossmoda.progress import Progress
-
-#: Exit codes: a bug, bad input, interrupted by the user.
-BUG, BAD_INPUT, INTERRUPTED = 1, 2, 130
 
 
 def command_line(arguments: Sequence[str] | None = None) -> list[str]:
