@@ -56,8 +56,14 @@ def taps(size: int, spacing: float, new_size: int, new_spacing: float) -> tuple[
     position = (np.arange(new_size) - (new_size - 1) / 2) * new_spacing / spacing + (size - 1) / 2
     position = np.clip(position, 0, size - 1)
     first = np.clip(np.ceil(position - reach).astype(np.int64), 0, size - count)
-    weights = np.maximum(1 - np.abs(first[:, None] + np.arange(count) - position[:, None]) / reach, 0)
-    return first, (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
+    place = first[:, None] + np.arange(count) - position[:, None]
+    weights = np.maximum(1 - np.abs(place) / reach, 0)
+    weights /= weights.sum(axis=1, keepdims=True)
+    # tilt the weights so that their centre is the sample's place: a linear image stays what it is
+    centre = (weights * place).sum(axis=1, keepdims=True)
+    spread = (weights * np.square(place - centre)).sum(axis=1, keepdims=True)
+    weights *= 1 - centre * (place - centre) / np.maximum(spread, 1e-6)
+    return first, weights.astype(np.float32)
 
 
 def resize(image: np.ndarray, grid: Grid, new: Grid) -> np.ndarray:

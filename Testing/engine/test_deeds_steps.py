@@ -1,0 +1,283 @@
+"""The steps of deeds against direct sums, brute force, SciPy and known transforms."""
+
+import itertools
+
+import numpy as np
+import pytest
+from scipy import ndimage
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import minimum_spanning_tree
+
+from crossmoda import mind
+from crossmoda.deeds import affine, cost, sampling, tree
+from crossmoda.deeds.compiled import CompiledKernels
+from crossmoda.deeds.deformable import Field, control_grid, make_consistent
+from crossmoda.geometry import Grid
+
+AXES = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
+
+
+def textured(shape: tuple[int, int, int], seed: int = 0, sigma: float = 1.0) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    return (ndimage.gaussian_filter(rng.normal(size=shape), sigma) * 100).astype(np.float32)
+
+
+# Data cost
+
+
+@pytest.mark.parametrize(
+    ("block", "radius", "quantisation", "skip"),
+    [((4, 4, 4), (1, 1, 1), (1, 1, 1), (1, 1, 1)), ((5, 3, 4), (1, 2, 1), (2, 1, 3), (2, 2, 1))],
+)
+def test_data_cost_is_the_direct_sum_of_hamming_distances(block, radius, quantisation, skip):
+    fixed, moving = mind.codes(textured((9, 10, 13))), mind.codes(textured((9, 10, 13), seed=1))
+    mask = textured((9, 10, 13), seed=2) > 0
+    costs = cost.data_cost(
+        fixed, moving, block=block, radius=radius, quantisation=quantisation, skip=skip, scale=0.7, mask=mask
+    )
+    shifts = cost.displacements(radius, quantisation).astype(int)
+    last = np.array(fixed.shape) - 1
+    samples = -(-block[0] // skip[0]) * -(-block[1] // skip[1]) * block[2]
+    for node in np.ndindex(*costs.shape[:3]):
+        for label, shift in enumerate(shifts):
+            total = 0
+            steps = (range(0, block[0], skip[0]), range(0, block[1], skip[1]), range(block[2]))
+            for offset in itertools.product(*steps):
+                here = np.array(node) * block + offset
+                if (here <= last).all() and mask[tuple(here)]:
+                    there = np.clip(here + shift, 0, last)
+                    total += bin(int(fixed[tuple(here)]) ^ int(moving[tuple(there)])).count("1")
+            assert costs[(*node, label)] == pytest.approx(0.7 * total / samples, abs=1e-4)
+
+
+def test_data_cost_is_least_at_the_true_shift():
+    image = textured((24, 24, 24))
+    moved = np.roll(image, (1, -2, 3), axis=(0, 1, 2))
+    costs = cost.data_cost(
+        mind.codes(image), mind.codes(moved), block=(6, 6, 6), radius=(3, 3, 3), quantisation=(1, 1, 1)
+    )
+    inner = costs[1:-1, 1:-1, 1:-1].reshape(-1, 343)
+    found = cost.displacements((3, 3, 3), (1, 1, 1))[inner.argmin(axis=1)]
+    assert (found == (1, -2, 3)).all()
+
+
+def test_smoothed_minima_are_those_of_the_costs_filtered_along_the_control_grid():
+    costs = np.random.default_rng(0).random((4, 5, 6, 27)).astype(np.float32)
+    smooth = costs
+    for axis in range(3):
+        smooth = ndimage.convolve1d(smooth, [0.25, 0.5, 0.25], axis=axis, mode="nearest")
+    best, lowest = cost.smoothed_minima(costs)
+    np.testing.assert_allclose(lowest, smooth.min(axis=-1), rtol=1e-5)
+    assert np.array_equal(best, smooth.argmin(axis=-1))
+
+
+# Tree
+
+
+def edge_graph(differences: np.ndarray) -> coo_array:
+    shape = differences.shape[1:]
+    index = np.arange(np.prod(shape)).reshape(shape)
+    rows, columns, weights = [], [], []
+    for axis in range(3):
+        low = [slice(None)] * 3
+        high = [slice(None)] * 3
+        low[axis], high[axis] = slice(None, -1), slice(1, None)
+        rows.append(index[tuple(low)].ravel())
+        columns.append(index[tuple(high)].ravel())
+        weights.append(differences[axis][tuple(low)].ravel())
+    size = index.size
+    return coo_array((np.concatenate(weights), (np.concatenate(rows), np.concatenate(columns))), shape=(size, size))
+
+
+def test_the_spanning_tree_weighs_as_little_as_scipys():
+    differences = np.random.default_rng(3).random((3, 5, 6, 7)).astype(np.float32) + 0.1
+    grown = tree.spanning_tree(differences, deviation=1.0)
+    assert sorted(grown.order) == list(range(5 * 6 * 7))
+    weight = -2 * np.log(grown.weights[grown.parents >= 0]).sum()
+    assert weight == pytest.approx(minimum_spanning_tree(edge_graph(differences)).sum(), rel=1e-4)
+
+
+def test_every_point_comes_after_its_parent_which_is_a_neighbour():
+    grown = tree.spanning_tree(np.random.default_rng(4).random((3, 4, 5, 3)).astype(np.float32), deviation=1.0)
+    place = np.empty(len(grown.order), int)
+    place[grown.order] = np.arange(len(place))
+    positions = np.stack(np.unravel_index(np.arange(60), (4, 5, 3)), axis=1)
+    for node, parent in enumerate(grown.parents):
+        if parent >= 0:
+            assert place[parent] < place[node]
+            assert np.abs(positions[node] - positions[parent]).sum() == 1
+    assert (grown.parents < 0).sum() == 1
+
+
+def test_block_differences_are_mean_absolute_differences():
+    image = textured((8, 6, 10))
+    differences = tree.block_differences(image, (4, 3, 5))
+    blocks = image.reshape(2, 4, 2, 3, 2, 5)
+    np.testing.assert_allclose(differences[0, 0], np.abs(blocks[0] - blocks[1]).mean(axis=(0, 2, 4)), rtol=1e-4)
+    sideways = np.abs(blocks[..., 0, :] - blocks[..., 1, :]).mean(axis=(1, 3, 4))
+    np.testing.assert_allclose(differences[2, :, :, 0], sideways, rtol=1e-4)
+
+
+def energy(labels, costs, grown, offsets, shape) -> float:
+    """Energy of the tree from the leaves to the root, as the docstring of ``best_displacements`` states it."""
+    steps = np.stack(np.unravel_index(np.asarray(labels), shape), axis=1)
+    total = costs[np.arange(len(labels)), labels].astype(float)
+    for node in grown.order[:0:-1]:
+        parent = grown.parents[node]
+        bend = np.square(steps[parent] - steps[node] + offsets[node]).sum()
+        total[parent] += grown.weights[node] * total[node] + bend
+    return float(total[grown.order[0]])
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_message_passing_finds_the_best_of_all_labelings_of_a_tiny_tree(seed):
+    rng = np.random.default_rng(seed)
+    shape = (2, 1, 3)
+    grown = tree.spanning_tree(rng.random((3, 1, 2, 3)).astype(np.float32), deviation=0.7)
+    costs = (4 * rng.random((6, 6))).astype(np.float32)
+    offsets = rng.normal(size=(6, 3)).astype(np.float32) * 0.4
+    chosen = tree.best_displacements(costs.copy(), grown, offsets, shape)
+    best = min(energy(labels, costs, grown, offsets, shape) for labels in itertools.product(range(6), repeat=6))
+    assert energy(chosen, costs, grown, offsets, shape) == pytest.approx(best, rel=1e-5)
+
+
+def test_min_convolution_is_the_least_over_all_displacements():
+    rng = np.random.default_rng(5)
+    shape = (3, 4, 5)
+    costs, offset = rng.random(60).astype(np.float32) * 5, np.array([0.3, -1.2, 0.8], np.float32)
+    message, scratch = np.empty(60, np.float32), np.empty(60, np.float32)
+    tree._message(costs, np.float32(0.6), offset, np.array(shape), message, scratch)
+    steps = np.stack(np.unravel_index(np.arange(60), shape), axis=1)
+    bends = np.square(steps[:, None] - steps[None] + offset).sum(axis=-1)
+    expected = (0.6 * costs[None] + bends).min(axis=1)
+    np.testing.assert_allclose(message, expected - expected.min(), atol=1e-4)
+
+
+def test_large_trees_are_the_same_whatever_the_number_of_threads(monkeypatch):
+    rng = np.random.default_rng(6)
+    grown = tree.spanning_tree(rng.random((3, 6, 8, 9)).astype(np.float32), deviation=0.3)
+    costs = rng.random((6 * 8 * 9, 27)).astype(np.float32) * 5
+    offsets = np.zeros((len(costs), 3), np.float32)
+    results = []
+    for count in (1, 2, 5):
+        monkeypatch.setattr(tree.threads, "thread_count", lambda count=count: count)
+        results.append(tree.best_displacements(costs.copy(), grown, offsets, (3, 3, 3)))
+    assert np.array_equal(results[0], results[1])
+    assert np.array_equal(results[0], results[2])
+
+
+# Linear fit
+
+
+def rotation_and_scale() -> np.ndarray:
+    angle = np.deg2rad(12)
+    matrix = np.eye(4)
+    matrix[:2, :2] = [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
+    matrix[:3, 3] = (5.0, -3.0, 8.0)
+    return matrix
+
+
+@pytest.mark.parametrize("rigid", [False, True])
+def test_least_trimmed_squares_withstands_40_percent_outliers(rigid):
+    rng = np.random.default_rng(7)
+    truth = rotation_and_scale()
+    if not rigid:
+        truth[:3, :3] = truth[:3, :3] @ np.diag([1.1, 0.95, 1.05])
+    source = rng.uniform(-50, 50, (1500, 3))
+    target = source @ truth[:3, :3].T + truth[:3, 3] + rng.normal(0, 0.2, source.shape)
+    wrong = rng.choice(1500, 600, replace=False)
+    target[wrong] = source[wrong] + np.array([20.0, 20.0, -15.0]) + rng.normal(0, 2, (600, 3))  # they agree: the hard case
+    found = affine.least_trimmed_squares(source, target, rigid=rigid)
+    corners = np.array(list(itertools.product((-50, 50), repeat=3)), float)
+    error = corners @ (found - truth)[:3, :3].T + (found - truth)[:3, 3]
+    assert np.linalg.norm(error, axis=1).max() < 0.15
+    if rigid:
+        np.testing.assert_allclose(found[:3, :3] @ found[:3, :3].T, np.eye(3), atol=1e-9)
+        assert np.linalg.det(found[:3, :3]) == pytest.approx(1)
+
+
+# Sampling and fields
+
+
+def test_resizing_keeps_a_linear_image_linear_and_its_place():
+    grid = Grid((20, 18, 16), (0.5, 0.8, 1.5), (3.0, -2.0, 7.0), AXES)
+    z, y, x = np.meshgrid(*(np.arange(n) for n in grid.shape), indexing="ij")
+    ramp = (2 * x * 0.5 - y * 0.8 + 3 * z * 1.5).astype(np.float32)  # in mm from the first voxel
+    new = sampling.isotropic_grid(grid, 2.0)
+    coarse = sampling.resize(ramp, grid, new)
+    first = np.array(new.origin) - grid.origin
+    z, y, x = np.meshgrid(*(np.arange(n) * 2.0 for n in new.shape), indexing="ij")
+    expected = 2 * (x + first[0]) - (y + first[1]) + 3 * (z + first[2])
+    inner = (slice(2, -2),) * 3
+    np.testing.assert_allclose(coarse[inner], expected[inner], atol=1e-3)
+
+
+def test_warping_is_scipys_linear_interpolation():
+    image = textured((10, 11, 12))
+    matrix = np.eye(4)
+    matrix[:3] += np.random.default_rng(8).normal(size=(3, 4)) * 0.1
+    field = np.random.default_rng(9).normal(size=(3, 9, 9, 9)).astype(np.float32)
+    warped = sampling.warp(image, matrix, (9, 9, 9), field)
+    index = np.stack(np.meshgrid(*(np.arange(9),) * 3, indexing="ij")) + field
+    xyz = np.tensordot(matrix[:3, :3], index[::-1], axes=1) + matrix[:3, 3, None, None, None]
+    expected = ndimage.map_coordinates(image, xyz[::-1], order=1, mode="nearest")
+    np.testing.assert_allclose(warped, expected, atol=2e-3)
+
+
+def test_consistent_fields_undo_each_other():
+    grid = Grid((12, 12, 12), (4.0, 4.0, 4.0), (0.0, 0.0, 0.0), AXES)
+    rng = np.random.default_rng(10)
+    smooth = [ndimage.gaussian_filter(rng.normal(size=(3, 12, 12, 12)), (0, 2, 2, 2)) for _ in range(2)]
+    one, other = (Field((field / field.std() * 2).astype(np.float32), grid) for field in smooth)
+    forward, backward = make_consistent(one, other)
+    there_and_back = forward.array + sampling.compose(backward.array / 4, forward.array / 4) * 4
+    before = one.array + sampling.compose(other.array / 4, one.array / 4) * 4
+    inner = (slice(None), slice(2, -2), slice(2, -2), slice(2, -2))
+    assert np.abs(there_and_back[inner]).mean() < 0.05 * np.abs(before[inner]).mean()
+
+
+def test_control_points_are_the_centres_of_the_blocks():
+    grid = Grid((10, 9, 8), (1.0, 1.0, 2.0), (5.0, 6.0, 7.0), AXES)
+    controls = control_grid(grid, (4, 3, 5))
+    assert controls.size == (2, 3, 2)
+    assert controls.origin == pytest.approx((5 + 2.0, 6 + 1.0, 7 + 3.0))
+    assert controls.spacing == pytest.approx((5.0, 3.0, 8.0))
+
+
+# The tensor operations (CUDA) on the CPU, against the compiled ones
+
+
+def test_tensor_operations_agree_with_the_compiled_ones():
+    torch = pytest.importorskip("torch")
+    from crossmoda.deeds.tensors import TensorKernels
+
+    compiled, tensors = CompiledKernels(), TensorKernels("cpu")
+    image, other = textured((11, 12, 14)), textured((11, 12, 14), seed=1)
+    codes, other_codes = compiled.codes(image, 1), compiled.codes(other, 1)
+    packed = tensors.receive(tensors.codes(tensors.send(image), 1)).view(np.uint64)
+    assert mind.hamming(codes, packed).mean() < 1e-3
+    options = {"block": (4, 5, 6), "radius": (1, 2, 1), "quantisation": (1, 2, 2), "skip": (2, 2, 1), "scale": 0.7}
+    options["mask"] = image > -20
+    costs = compiled.data_cost(codes, other_codes, **options)
+    as_tensors = (torch.from_numpy(array.view(np.int64)) for array in (codes, other_codes))
+    np.testing.assert_allclose(tensors.receive(tensors.data_cost(*as_tensors, **options)), costs, rtol=1e-6)
+    best, lowest = tensors.smoothed_minima(torch.from_numpy(costs))
+    np.testing.assert_allclose(lowest, compiled.smoothed_minima(costs)[1], rtol=1e-5)
+    differences = tensors.block_differences(tensors.send(image), (4, 5, 6))
+    np.testing.assert_allclose(
+        differences[:, :-1, :-1, :-1], tree.block_differences(image, (4, 5, 6))[:, :-1, :-1, :-1], rtol=1e-4
+    )
+    field = np.random.default_rng(0).normal(size=(3, 4, 5, 6)).astype(np.float32)
+    place = (np.array([-0.5, 0.2, -1.0]), np.array([0.3, 0.4, 0.5]), image.shape)
+    np.testing.assert_allclose(tensors.receive(tensors.upsample(field, *place)), compiled.upsample(field, *place), atol=1e-5)
+    matrix = np.eye(4) + np.random.default_rng(1).normal(size=(4, 4)) * 0.05
+    dense = compiled.upsample(field, *place)
+    np.testing.assert_allclose(
+        tensors.receive(tensors.warp(tensors.send(image), matrix, image.shape, torch.from_numpy(dense))),
+        compiled.warp(image, matrix, image.shape, dense),
+        atol=2e-3,
+    )
+    grid = Grid(image.shape[::-1], (0.5, 0.5, 1.5), (1.0, 2.0, 3.0), AXES)
+    new = sampling.isotropic_grid(grid, 1.2)
+    resized = tensors.receive(tensors.resize(tensors.send(image), grid, new))
+    np.testing.assert_allclose(resized, compiled.resize(image, grid, new), atol=1e-3)
