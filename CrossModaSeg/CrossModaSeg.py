@@ -80,6 +80,6 @@ class CrossModaSegTest(ScriptedLoadableModuleTest):
 
         for check in selftest.CHECKS:
             self.setUp()
-            self.delayDisplay(check.__doc__)
+            self.delayDisplay(check.__doc__.strip())
             check(self)
         self.delayDisplay(_("All checks passed"))

@@ -71,3 +71,29 @@ def add_volume(scene):
         return volume
 
     return add
+
+
+@pytest.fixture(scope="session")
+def weights(tmp_path_factory):
+    """Weights of an untrained network: what it finds is meaningless, but everything around it is real."""
+    torch = pytest.importorskip("torch")
+    from crossmoda import network, preprocessing
+    from crossmoda import weights as files
+
+    torch.manual_seed(0)
+    settings, crop = network.Settings(width=0.25), preprocessing.Settings()
+    path = tmp_path_factory.mktemp("weights") / "untrained.safetensors"
+    files.save(path, network.build(settings).state_dict(), files.new_card(settings, crop, licence="none"))
+    return path
+
+
+@pytest.fixture(scope="session")
+def sample_folder(tmp_path_factory):
+    """A data set of three atlases and a target, coarse and small."""
+    from crossmoda.simulation import simulate_dataset
+    from crossmoda.simulation.subject import Settings
+
+    settings = Settings(field_of_view=90.0, slices=24, in_plane_spacing=1.0, slice_thickness=2.0)
+    return simulate_dataset(
+        tmp_path_factory.mktemp("data") / "sample", sources=3, targets=1, tests=0, seed=4, settings=settings
+    )

@@ -194,11 +194,11 @@ class qMRMLNodeComboBox(PythonQtObject, QtWidgets.QComboBox):
         self._bed_scene = scene
 
         @vtk.calldata_type(vtk.VTK_OBJECT)
-        def changed(_caller, event, node):
-            self._fill(None if event == "NodeAddedEvent" else node)
+        def removing(_caller, _event, node):
+            self._fill(node)
 
-        for event in (scene.NodeAddedEvent, scene.NodeAboutToBeRemovedEvent):
-            self._bed_tags.append(scene.AddObserver(event, changed))
+        self._bed_tags.append(scene.AddObserver(scene.NodeAddedEvent, lambda *_: self._fill()))
+        self._bed_tags.append(scene.AddObserver(scene.NodeAboutToBeRemovedEvent, removing))
         self._bed_tags.append(scene.AddObserver(scene.EndBatchProcessEvent, lambda *_: self._fill()))
         self._fill()
 
