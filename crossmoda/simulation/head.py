@@ -173,7 +173,7 @@ def _cerebellum(u, y, z, step, tissue, hull, rough):
     if hull > step:
         return a, b, f
     depth = -hull
-    radius = ((y - 43) ** 2 + (z + 38) ** 2 + (0.55 * u) ** 2) ** 0.5
+    radius = ((y - 43) ** 2 + (z + 38) ** 2) ** 0.5
     angle = np.arctan2(z + 38 + 0.10 * u, y - 43)
     period = 4.4
     turn = np.arctan2(y - 46, u + 6)  # the fissures fan out to the side as well
@@ -182,7 +182,7 @@ def _cerebellum(u, y, z, step, tissue, hull, rough):
     away = abs(phase - whole) * period * min(max(radius / 33.0, 0.35), 1.3)
     deep = 18.0 if whole % 4 == 0 else 9.0
     fissure = max(away - (0.40 if whole % 4 == 0 else 0.20) * (1 + 0.5 * rough), 0.8 * (depth - deep))
-    fissure = max(fissure, 0.6 * (21.0 - radius))  # the folia end before they run together
+    fissure = max(fissure, 0.6 * (17.0 - radius))  # the folia end before they run together
     pia = min(depth, fissure)
     a, b, f = lay(a, b, f, FOLIA, -pia, step)
     core = _ellipsoid(u, y, z, 19.0, 58.0, -42.0, 17.0, 15.0, 11.0)

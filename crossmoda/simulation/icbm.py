@@ -11,10 +11,11 @@ Reference: Fonov et al. 2011, NeuroImage 54:313 (symmetric, 1 mm).
 import functools
 import importlib.util
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
-from scipy.ndimage import gaussian_filter, map_coordinates, spline_filter
+from scipy.ndimage import affine_transform, gaussian_filter, spline_filter
 
 from crossmoda.errors import InputError
 from crossmoda.simulation import ear, organs
@@ -69,20 +70,25 @@ def base(folder: Path) -> Base:
     whole = Painting.blank(LOWEST, HIGHEST, STEP_MM, TRANSPARENT)
     organs.paint_vessels(whole)
     ears: dict[str, ear.Ear] = {}
-    ear_images: dict[str, dict[str, np.ndarray]] = {}
     for side in SIDES:
         fine = Painting.blank(ear.LOWEST, ear.HIGHEST, EAR_STEP_MM, TRANSPARENT)
         organs.paint_vessels(fine)
         ears[side] = ear.paint_ear(fine, walls=True)
-        ear_images[side] = {}
-    head_images = {}
     mask = read(folder / MASK)
-    for modality, name in NAMES.items():
-        toned = _toned(read(folder / name), mask, modality)
-        head_images[modality] = _resampled(toned, whole, 1)
-        for side, sign in SIDES.items():
-            ear_images[side][modality] = _resampled(toned, ears[side].painting, sign)
-    return Base(whole, ears, head_images, ear_images)
+
+    def images(modality: str) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        toned = _toned(read(folder / NAMES[modality]), mask, modality)
+        smooth = spline_filter(toned.array, 3, output=np.float32)
+        head_image = _resampled(smooth, toned.grid.physical_to_index, whole, 1, order=3)
+        to_head = np.diag([1 / STEP_MM] * 3 + [1.0])
+        to_head[:3, 3] = -LOWEST / STEP_MM
+        fine = {side: _resampled(head_image, to_head, ears[side].painting, SIDES[side], order=1) for side in SIDES}
+        return head_image, fine
+
+    with ThreadPoolExecutor(2) as pool:
+        made = dict(zip(NAMES, pool.map(images, NAMES), strict=True))
+    ear_images = {side: {modality: fine[side] for modality, (_, fine) in made.items()} for side in SIDES}
+    return Base(whole, ears, {modality: head_image for modality, (head_image, _) in made.items()}, ear_images)
 
 
 def _toned(image: Volume, mask: Volume, modality: str) -> Volume:
@@ -96,18 +102,23 @@ def _toned(image: Volume, mask: Volume, modality: str) -> Volume:
     return image.with_array(np.interp(sharp / white, source, target).astype(np.float32))
 
 
-def _resampled(image: Volume, painting: Painting, sign: int) -> np.ndarray:
-    """Return the image on the painting's grid (cubic); ``sign`` = -1 when its x counts to the right."""
-    size = np.array(painting.shape[::-1])
-    x, y, z = (painting.origin[a] + painting.step * np.arange(size[a]) for a in range(3))
-    matrix = image.grid.physical_to_index
-    # The average's axes run along the frame's: each index depends on one coordinate.
-    i, j, k = (matrix[a, a] * axis + matrix[a, 3] for a, axis in enumerate((sign * x, y, z)))
+def _resampled(array: np.ndarray, to_index: np.ndarray, painting: Painting, sign: int, *, order: int) -> np.ndarray:
+    """Return an image on the painting's grid; ``sign`` = -1 when its x counts to the right.
+
+    ``to_index`` (4 x 4) maps canonical mm to indices x, y, z of ``array``: a scaling and a shift. Cubic (``order`` 3)
+    interpolation expects spline coefficients.
+    """
+    scale = np.array([sign * to_index[0, 0], to_index[1, 1], to_index[2, 2]])
+    shift = scale * painting.origin + to_index[:3, 3]
     # Below its lowest slice the neck goes on as it is: a scan has no black band there.
-    k, j, i = np.meshgrid(k, j, i, indexing="ij", sparse=True)
-    out = np.empty(painting.shape, np.float32)
-    smooth = spline_filter(image.array, 3, output=np.float32)
-    for row in range(len(out)):
-        where = np.broadcast_arrays(k[row], j[0], i[0])
-        out[row] = map_coordinates(smooth, where, order=3, mode="nearest", prefilter=False)
-    return np.maximum(out, 0)
+    out = affine_transform(
+        array,
+        (scale * painting.step)[::-1],
+        shift[::-1],
+        painting.shape,
+        output=np.float32,
+        order=order,
+        mode="nearest",
+        prefilter=False,
+    )
+    return np.maximum(out, 0, out=out)

@@ -156,9 +156,11 @@ class Painting:
 
     def tube(self, tissue: int, points: np.ndarray) -> None:
         """Paint a tube along ``points`` (n, 4: x, y, z, radius; mm)."""
-        distance, start = self.tube_distance(points)
-        if distance.size:
-            self.paint(tissue, distance, start)
+        # Piece by piece: the box around a long curve is mostly empty.
+        for piece in range(0, len(points) - 1, 5):
+            distance, start = self.tube_distance(points[piece : piece + 6])
+            if distance.size:
+                self.paint(tissue, distance, start)
 
     def ellipsoid(self, tissue: int, centre: tuple[float, float, float], radii: tuple[float, float, float]) -> None:
         """Paint an ellipsoid with its axes along the frame's."""
