@@ -1,4 +1,4 @@
-"""Where the temporal bones lie in a scan of the head, from nothing but the head's outline.
+"""Where the temporal bones lie in a scan of the head, from nothing but the head's outline and symmetry.
 
 The labyrinths lie on both sides of the middle, a little behind the middle between nose and occiput, and about five
 sixths of the head's breadth below the vertex (in the ICBM152 average head: 25 mm lateral, 10 mm behind the middle,
@@ -76,10 +76,12 @@ def temporal_bones(volume: Volume) -> tuple[float, float, float]:
     z_mm = _height(section_mm2, mask, step_mm, volume.array.shape[0] * spacing[0])
     level = np.arange(mask.shape[0]) * step_mm[0] + first[0] * spacing[0]
     near = np.abs(level - z_mm) <= 30.0
-    y_low, y_high = _extent(mask[near] if near.any() else mask, 1)
-    x_low, x_high = _extent(mask[near] if near.any() else mask, 2)
+    slab = mask[near] if mask[near].any() else mask
+    y_low, y_high = _extent(slab, 1)
     y = (y_low + y_high) / 2 + _BEHIND_MIDDLE * (y_high - y_low)
-    x = (x_low + x_high) / 2
+    x_low, x_high = _extent(slab, 2)
+    even = np.sqrt(np.clip(coarse - coarse.min(), 0, np.percentile(coarse, 99) - coarse.min()))
+    x = _middle(even[near] if near.any() else even, y, (x_low + x_high) / 2)
     return (float(x * stride[2] + first[2]), float(y * stride[1] + first[1]), float(z_mm / spacing[0] - 0.5))
 
 
@@ -88,6 +90,36 @@ def _extent(mask: np.ndarray, axis: int) -> tuple[float, float]:
     profile = mask.sum(axis=tuple(other for other in range(3) if other != axis)).astype(float)
     share = np.cumsum(profile) / max(profile.sum(), 1.0)
     return float(np.searchsorted(share, 0.01)), float(np.searchsorted(share, 0.99))
+
+
+def _middle(image: np.ndarray, y: float, x: float) -> float:
+    """Return where the plane of symmetry of the head crosses row y; x is where it is expected.
+
+    The outline alone misleads where an auricle is cut off or the head is turned: the plane about which the image is
+    most like its mirror image is looked for over turns and places near the middle of the outline.
+
+    Args:
+        image: slab (z, y, x) sampled every :data:`_STEP_MM`, intensities made even.
+        y: row, index.
+        x: the middle of the outline, index.
+
+    """
+    rows, columns = image.shape[1:]
+    best, place = -np.inf, x
+    for turn_deg in range(-15, 16, 3):
+        turned = ndimage.rotate(image, turn_deg, axes=(1, 2), reshape=False, order=1)
+        slope = np.tan(np.radians(turn_deg))
+        for double in range(int(2 * x) - 10, int(2 * x) + 11):
+            low, high = max(0, double - columns + 1), min(columns - 1, double)
+            if high - low < columns // 2:
+                continue
+            part = turned[:, :, low : high + 1] - turned[:, :, low : high + 1].mean()
+            # The correlation with the mirror image, which has the same mean and variance.
+            alike = float(np.sum(part * part[:, :, ::-1]) / max(np.sum(part**2), 1e-12)) - 2e-4 * turn_deg**2
+            if alike > best:
+                shift = (double / 2 - (columns - 1) / 2) / np.cos(np.radians(turn_deg))
+                best, place = alike, (columns - 1) / 2 + shift - slope * (y - (rows - 1) / 2)
+    return place
 
 
 def _height(section_mm2: np.ndarray, mask: np.ndarray, step_mm: np.ndarray, stack_mm: float) -> float:

@@ -48,6 +48,8 @@ class Settings:
         for field in dataclasses.fields(self):  # type: ignore[arg-type]
             value, about = getattr(self, field.name), field.metadata
             choices, low, high = about.get("choices"), about.get("minimum"), about.get("maximum")
+            if value is None and field.default is None:
+                continue
             if choices is not None and value not in choices:
                 raise InputError(f"{field.name} must be one of {', '.join(choices)}; got {value!r}.")
             if (low is not None and not value >= low) or (high is not None and not value <= high):
