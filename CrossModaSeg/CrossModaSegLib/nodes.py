@@ -179,7 +179,11 @@ def place_beside(node, volume) -> None:
     hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(slicer.mrmlScene)
     item = hierarchy.GetItemByDataNode(volume)
     if item:
-        hierarchy.SetItemParent(hierarchy.GetItemByDataNode(node), hierarchy.GetItemParent(item))
+        parent, own = hierarchy.GetItemParent(item), hierarchy.GetItemByDataNode(node)
+        if own:
+            hierarchy.SetItemParent(own, parent)
+        else:  # a node that was hidden until now
+            hierarchy.CreateItem(parent, node)
 
 
 def set_provenance(node, record: dict) -> None:

@@ -82,6 +82,7 @@ class Panel(VTKObservationMixin):
     def _on_scene_closing(self, _caller, _event) -> None:
         if self.logic.busy:
             self.logic.queue.cancel()
+        self.cases.in_folder = []
         self.close()
 
     def _on_scene_loaded(self, _caller, _event) -> None:

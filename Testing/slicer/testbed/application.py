@@ -30,6 +30,7 @@ LOGICS = (
     ("Models", "vtkSlicerModelsLogic"),
     ("Tables", "vtkSlicerTablesLogic"),
     ("Units", "vtkSlicerUnitsLogic"),
+    ("Sequences", "vtkSlicerSequencesLogic"),
 )
 
 
@@ -150,8 +151,19 @@ class Application:
         self._io.SetAndObserveDataIOManager(self._remote.GetDataIOManager())
         self._remote.AddDataIOToScene()
         slicer.vtkMRMLSliceNode.AddDefaultSliceOrientationPresets(scene, True)
+        scene.AddObserver(scene.NodeAddedEvent, self._add_to_subject_hierarchy)
         logic.CreateProcessingThread()
         vtk.vtkObject.GlobalWarningDisplayOn()
+
+    @vtk.calldata_type(vtk.VTK_OBJECT)
+    def _add_to_subject_hierarchy(self, _caller, _event, node):
+        """Do what Slicer's subject hierarchy plugins do: every shown data node gets an item."""
+        if self.scene.IsClosing() or self.scene.IsImporting() or node.GetHideFromEditors():
+            return
+        if isinstance(node, (slicer.vtkMRMLDisplayableNode, slicer.vtkMRMLTableNode)):
+            hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(self.scene)
+            if not hierarchy.GetItemByDataNode(node):
+                hierarchy.CreateItem(hierarchy.GetSceneItemID(), node)
 
     def _install_python(self):
         ctk = types.ModuleType("ctk")

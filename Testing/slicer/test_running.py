@@ -1,0 +1,151 @@
+"""While work is running: the panel stays alive, cancels at once, and survives what happens to the scene."""
+
+import time
+from pathlib import Path
+
+import pytest
+
+
+def child_processes() -> set[int]:
+    """Return the processes that this one has started and that are still there."""
+    found = set()
+    for children in Path("/proc/self/task").glob("*/children"):
+        found |= {int(pid) for pid in children.read_text().split()}
+    alive = {pid for pid in found if Path(f"/proc/{pid}/stat").exists()}
+    return {pid for pid in alive if Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"}
+
+
+@pytest.fixture
+def loaded(panel, sample_folder):
+    """The panel with the sample's three atlases and its target in the scene."""
+    from CrossModaSegLib import cases
+
+    from crossmoda.dataset import open_dataset
+
+    for case in open_dataset(sample_folder).cases:
+        row = cases.Row(case.id, case.modality, "", image_path=str(case.image), label_path=str(case.label or ""))
+        cases.load(row)
+        if not row.is_atlas:
+            panel.parameters.target = row.volume
+    panel.update()
+    return panel
+
+
+class Heartbeat:
+    """Measures how much processor time the panel's thread spends without looking at events."""
+
+    def __init__(self):
+        from PySide6 import QtCore
+
+        self.longest_s, self._last = 0.0, time.thread_time()
+        self._timer = QtCore.QTimer()
+        self._timer.timeout.connect(self._beat)
+        self._timer.start(5)
+
+    def _beat(self):
+        now = time.thread_time()
+        self.longest_s, self._last = max(self.longest_s, now - self._last), now
+
+
+def test_a_folder_is_listed_checked_and_loaded(application, panel, sample_folder):
+    panel.parameters.datasetFolder = str(sample_folder)
+    panel.update()
+    panel.cases.ui.openButton.click()
+    assert not panel.cases.ui.sampleButton.enabled
+    assert "at work" in panel.cases.ui.sampleButton.toolTip
+    application.wait_until(lambda: not panel.logic.busy)
+    panel.update()
+    assert [row.state(None) for row in panel.cases.rows] == ["in the folder"] * 4
+    panel.cases.ui.casesTable.item(0, 0).setCheckState(panel.cases.ui.casesTable.item(0, 0).checkState().Unchecked)
+    panel.update()
+    panel.cases.ui.loadButton.click()
+    application.wait_until(lambda: not panel.logic.busy)
+    panel.update()
+    assert [row.volume is not None for row in panel.cases.rows].count(True) == 3
+    assert all(row.side in ("left", "right") for row in panel.cases.rows if row.volume and row.is_atlas)
+    assert panel.parameters.target.GetName() == "crossmoda_4"
+
+
+def test_cancel_half_way_keeps_what_is_finished_and_goes_on_from_there(application, loaded):
+    from CrossModaSegLib import nodes
+    from CrossModaSegLib.tasks import CANCELLED, DONE, RUNNING
+
+    heartbeat, register = Heartbeat(), loaded.register
+    register.ui.registerButton.click()
+    tasks = loaded.logic.queue.tasks
+    application.wait_until(lambda: tasks[0].state == DONE and tasks[1].state == RUNNING and tasks[1].progress > 0)
+    application.wait_until(lambda: "Step 2 of 4" in register.ui.messageLabel.text)
+    assert 25 <= register.ui.progressBar.value < 100
+    assert not register.ui.registerButton.enabled
+    begun = time.monotonic()
+    register.ui.cancelButton.click()
+    application.wait_until(lambda: not child_processes(), seconds=1.0)
+    assert time.monotonic() - begun < 1.0
+    assert [task.state for task in tasks] == [DONE, CANCELLED, CANCELLED, CANCELLED]
+    assert len(nodes.products("warped label", loaded.parameters.target)) == 1
+    assert len(nodes.products("warped atlas", loaded.parameters.target)) == 1
+    assert heartbeat.longest_s < 0.1
+    loaded.update()
+    assert "goes on from there" in register.ui.messageLabel.text
+    assert loaded.cases.rows[-1].state(None) == "1 atlases registered"
+    register.ui.registerButton.click()
+    assert len(loaded.logic.queue.tasks) == 3
+    loaded.logic.queue.cancel()
+
+
+def test_closing_the_scene_stops_the_work_and_the_panel_stays_usable(application, loaded):
+    register = loaded.register
+    register.ui.registerButton.click()
+    application.wait_until(lambda: child_processes())
+    application.scene.Clear(False)
+    application.wait_until(lambda: not child_processes(), seconds=2.0)
+    loaded.update()
+    assert not loaded.logic.busy
+    assert loaded.cases.rows == []
+    assert register.ui.registerButton.toolTip == "Choose a target."
+
+
+def test_removing_the_target_while_it_is_registered_fails_with_a_reason(application, loaded):
+    loaded.cases.ui.casesTable.item(1, 0).setCheckState(loaded.cases.ui.casesTable.item(1, 0).checkState().Unchecked)
+    loaded.cases.ui.casesTable.item(2, 0).setCheckState(loaded.cases.ui.casesTable.item(2, 0).checkState().Unchecked)
+    loaded.update()
+    loaded.register.ui.registerButton.click()
+    application.wait_until(lambda: child_processes())
+    application.scene.RemoveNode(loaded.parameters.target)
+    application.wait_until(lambda: not loaded.logic.busy)
+    loaded.update()
+    assert "removed from the scene" in loaded.register.ui.messageLabel.text
+    assert [row.modality for row in loaded.cases.rows] == ["ceT1"] * 3
+
+
+def test_a_temporary_folder_that_cannot_be_written_is_said_at_the_button(application, loaded, tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(application, "temporaryPath", str(tmp_path / "file"))
+    loaded.cases.ui.sampleButton.click()
+    assert "folder for temporary files" in loaded.cases.ui.messageLabel.text
+    assert not loaded.logic.busy
+
+
+def test_wrong_weights_are_named_in_one_sentence(application, loaded, tmp_path):
+    bad = tmp_path / "bad.safetensors"
+    bad.write_bytes(b"not weights at all")
+    loaded.parameters.weights = str(tmp_path / "nowhere.safetensors")
+    loaded.update()
+    assert "There is no file" in loaded.segment.ui.segmentButton.toolTip
+    loaded.parameters.weights = str(bad)
+    loaded.update()
+    loaded.segment.ui.segmentButton.click()
+    application.wait_until(lambda: not loaded.logic.busy)
+    assert loaded.segment.ui.messageLabel.text == "bad.safetensors is damaged or no safetensors file; copy it again."
+    assert loaded.parameters.result is None
+
+
+def test_the_logic_segments_from_a_script(application, loaded, weights):
+    import slicer
+
+    logic = slicer.util.getModuleLogic("CrossModaSeg")
+    segmentation = logic.segment(loaded.parameters.target, weights=str(weights))
+    assert segmentation.GetSegmentation().GetSegment("VS").GetName() == "Vestibular schwannoma"
+    table = logic.measure(segmentation)
+    assert table.GetTable().GetColumnName(1) == "Volume (mm3)"
+    assert child_processes() == set()
