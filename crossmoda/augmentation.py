@@ -28,11 +28,11 @@ class Strength:
     shear: float = 0.05
     mirror: float = 0.5
     """probability that left and right are exchanged"""
-    contrast: float = 0.5
+    contrast: float = 0.25
     """probability of another, not monotone, tissue contrast"""
-    blur: float = 0.25
+    blur: float = 0.2
     """probability of a less sharp image"""
-    noise: float = 0.15
+    noise: float = 0.1
     """largest standard deviation of the noise, in standard deviations of the image"""
 
 

@@ -47,7 +47,7 @@ class Learner:
         self.examples = self._place(examples)
         self.crop = routine.crop or self._common_size(examples)
         counts = sum(torch.bincount(example.targets[0].flatten().long(), minlength=3) for example in examples)
-        self.class_weights = None if routine.dice else losses.class_weights(counts).to(self.device)  # type: ignore[arg-type]
+        self.class_weights = losses.class_weights(counts, routine.rarity).to(self.device)  # type: ignore[arg-type]
         self.steps_per_epoch = math.ceil(len(examples) * routine.visits / routine.batch)
         self.step = 0
         self.seconds = 0.0
@@ -193,8 +193,7 @@ class Learner:
         self.device = "cpu"
         self.network.cpu()
         self.examples = [example.to("cpu") for example in self.examples]
-        if self.class_weights is not None:
-            self.class_weights = self.class_weights.cpu()
+        self.class_weights = self.class_weights.cpu()
         for moments in self.optimiser.state.values():
             moments.update({name: item.cpu() for name, item in moments.items() if isinstance(item, torch.Tensor)})
 

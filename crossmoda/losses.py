@@ -7,12 +7,12 @@ from torch.nn import functional
 _SMOOTH = 1.0
 
 
-def class_weights(counts: torch.Tensor) -> torch.Tensor:
-    """Return the inverse square roots of the labels' voxel counts, normalised to a mean of 1.
+def class_weights(counts: torch.Tensor, power: float = 0.5) -> torch.Tensor:
+    """Return the inverse square roots (or another power) of the labels' voxel counts, normalised to a mean of 1.
 
     A label that never occurs gets the weight of one that occurs in a single voxel.
     """
-    weights = counts.clamp_min(1).to(torch.float32).rsqrt()
+    weights = counts.clamp_min(1).to(torch.float32).pow(-power)
     return weights / weights.mean()
 
 

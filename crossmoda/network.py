@@ -106,14 +106,15 @@ PAPER = Architecture(
     subpixel=False,
 )
 
-#: For 0.5 x 0.5 x 1.5 mm voxels: the strides bring them to 1 x 1 x 1.5, 2 x 2 x 1.5 and 4 x 4 x 3 mm.
+#: For 0.5 x 0.5 x 1.5 mm voxels: the strides bring them to 1 x 1 x 1.5, 2 x 2 x 1.5 and 4 x 4 x 3 mm. Few channels
+#: where voxels are many, many where they are few: the first two resolutions would take two thirds of the time otherwise.
 DEFAULT = Architecture(
-    stem=16,
+    stem=8,
     stem_stride=IN_PLANE,
     stages=(
-        Stage(16, 16),
-        Stage(32, 24, 2, stride=IN_PLANE, hidden_later=72),
-        Stage(96, 48, 3, stride=ALL, hidden_later=144),
+        Stage(8, 8),
+        Stage(24, 16, 2, stride=IN_PLANE, hidden_later=48),
+        Stage(64, 48, 3, stride=ALL, hidden_later=144),
         Stage(192, 64, 2, dilation=ALL),
     ),
     pyramid=64,

@@ -137,14 +137,16 @@ class Routine:
     """(z, y, x); None: the whole prepared volume"""
     around: float
     """probability that a crop holds a structure"""
+    rarity: float
+    """the power of a label's rarity with which it counts in the cross entropy: 0.5 is the inverse square root"""
     dice: bool
-    """Dice and cross entropy (else cross entropy with class weights)"""
+    """whether Dice is added to the cross entropy"""
     augmentation: str
 
 
 ROUTINES = {
-    "default": Routine(300, 4, 2, 6e-3, True, 1e-4, (32, 64, 64), 0.8, True, "default"),
-    "paper": Routine(2000, 1, 1, 1e-3, False, 0.0, None, 0.0, False, "paper"),
+    "default": Routine(300, 8, 2, 6e-3, True, 1e-4, (24, 64, 64), 0.7, 0.25, True, "default"),
+    "paper": Routine(2000, 1, 1, 1e-3, False, 0.0, None, 0.0, 0.5, False, "paper"),
 }
 
 

@@ -48,7 +48,7 @@ def write_case(folder, number, **changes) -> TrainingCase:
 @pytest.fixture(autouse=True)
 def small_routine(monkeypatch):
     """Crops and epochs small enough for a test."""
-    smaller = dataclasses.replace(training.ROUTINES["default"], crop=(16, 32, 32), visits=2)
+    smaller = dataclasses.replace(training.ROUTINES["default"], crop=(16, 32, 32), visits=2, batch=2)
     monkeypatch.setitem(training.ROUTINES, "default", smaller)
 
 
