@@ -186,7 +186,9 @@ def test_least_trimmed_squares_withstands_40_percent_outliers(rigid):
     source = rng.uniform(-50, 50, (1500, 3))
     target = source @ truth[:3, :3].T + truth[:3, 3] + rng.normal(0, 0.2, source.shape)
     wrong = rng.choice(1500, 600, replace=False)
-    target[wrong] = source[wrong] + np.array([20.0, 20.0, -15.0]) + rng.normal(0, 2, (600, 3))  # they agree: the hard case
+    target[wrong] = (
+        source[wrong] + np.array([20.0, 20.0, -15.0]) + rng.normal(0, 2, (600, 3))
+    )  # they agree: the hard case
     found = affine.least_trimmed_squares(source, target, rigid=rigid)
     corners = np.array(list(itertools.product((-50, 50), repeat=3)), float)
     error = corners @ (found - truth)[:3, :3].T + (found - truth)[:3, 3]
@@ -261,7 +263,7 @@ def test_tensor_operations_agree_with_the_compiled_ones():
     costs = compiled.data_cost(codes, other_codes, **options)
     as_tensors = (torch.from_numpy(array.view(np.int64)) for array in (codes, other_codes))
     np.testing.assert_allclose(tensors.receive(tensors.data_cost(*as_tensors, **options)), costs, rtol=1e-6)
-    best, lowest = tensors.smoothed_minima(torch.from_numpy(costs))
+    _, lowest = tensors.smoothed_minima(torch.from_numpy(costs))
     np.testing.assert_allclose(lowest, compiled.smoothed_minima(costs)[1], rtol=1e-5)
     differences = tensors.block_differences(tensors.send(image), (4, 5, 6))
     np.testing.assert_allclose(
@@ -269,7 +271,9 @@ def test_tensor_operations_agree_with_the_compiled_ones():
     )
     field = np.random.default_rng(0).normal(size=(3, 4, 5, 6)).astype(np.float32)
     place = (np.array([-0.5, 0.2, -1.0]), np.array([0.3, 0.4, 0.5]), image.shape)
-    np.testing.assert_allclose(tensors.receive(tensors.upsample(field, *place)), compiled.upsample(field, *place), atol=1e-5)
+    np.testing.assert_allclose(
+        tensors.receive(tensors.upsample(field, *place)), compiled.upsample(field, *place), atol=1e-5
+    )
     matrix = np.eye(4) + np.random.default_rng(1).normal(size=(4, 4)) * 0.05
     dense = compiled.upsample(field, *place)
     np.testing.assert_allclose(
