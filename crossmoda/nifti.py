@@ -96,16 +96,17 @@ def _check_header(header: bytes, path: Path) -> tuple[int, int, np.dtype | None]
             "every spacing must be positive: correct its header."
         )
     if sform_code > 0 and rank >= 3:
-        _check_axes(np.reshape(sform, (3, 4))[:, :3], path)
+        refuse_sheared(np.reshape(sform, (3, 4))[:, :3], path)
     real = {16: np.dtype(order + "f4"), 64: np.dtype(order + "f8")}.get(datatype)
     return int(offset), math.prod(dimensions[1 : rank + 1]) * bits // 8, real
 
 
-def _check_axes(sform: np.ndarray, path: Path) -> None:
-    lengths = np.linalg.norm(sform, axis=0)
+def refuse_sheared(columns: np.ndarray, path: Path) -> None:
+    """Raise :class:`InputError` if the axes of an image, the columns of a 3 x 3 matrix, are not perpendicular."""
+    lengths = np.linalg.norm(columns, axis=0)
     if not np.all(np.isfinite(lengths)) or min(lengths) == 0:
-        raise InputError(f"{path} has axis directions that do not span space; correct the sform in its header.")
-    axes = sform / lengths
+        raise InputError(f"{path} has axis directions that do not span space; correct the directions in its header.")
+    axes = columns / lengths
     shear = float(np.abs(axes.T @ axes - np.eye(3)).max())
     if shear > SHEAR_TOLERANCE:
         raise InputError(

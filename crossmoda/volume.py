@@ -158,6 +158,14 @@ def _load_file(path: Path) -> sitk.Image:
     except RuntimeError as cause:
         if "Unable to determine ImageIO reader" in str(cause):
             raise InputError(f"{path} is not an image that can be read; give {_FORMATS}.") from cause
+        if "spacing from" in str(cause) or "spacing is not" in str(cause):
+            raise InputError(
+                f"{path} has a voxel spacing of 0; every spacing must be positive: correct its header."
+            ) from cause
+        if "determinant is 0" in str(cause):
+            raise InputError(
+                f"{path} has axis directions that do not span space; correct the directions in its header."
+            ) from cause
         reason = str(cause).strip().splitlines()[-1].strip().rstrip(".")
         raise InputError(
             f"{path} cannot be read ({reason}); it may be truncated or damaged: copy or download it again."
@@ -175,8 +183,7 @@ def _check_geometry(grid: Grid, path: Path) -> None:
         raise InputError(
             f"{path} has a voxel spacing of {spacing} mm; every spacing must be positive: correct its header."
         )
-    if abs(np.linalg.det(np.reshape(grid.direction, (3, 3)))) < 0.5:
-        raise InputError(f"{path} has axis directions that do not span space; correct the directions in its header.")
+    nifti.refuse_sheared(np.reshape(grid.direction, (3, 3)), path)
 
 
 def _check_label_values(array: np.ndarray, path: Path) -> None:

@@ -192,6 +192,28 @@ def test_axes_that_are_not_perpendicular_are_refused_with_their_angle(tmp_path: 
         read(path)
 
 
+@pytest.mark.parametrize(
+    ("ending", "old", "new", "words"),
+    [
+        ("mha", b"ElementSpacing = 0.5 0.5", b"ElementSpacing = 0.5 0", "every spacing must be positive"),
+        ("nrrd", b"(0,0.5,0)", b"(0,0,0)", "every spacing must be positive"),
+        ("mha", b"TransformMatrix = 1 0 0 0 1 0", b"TransformMatrix = 1 0 0 1 0 0", "do not span space"),
+        ("nrrd", b"(0,0.5,0)", b"(0.5,0,0)", "do not span space"),
+        ("nrrd", b"(0,0.5,0)", b"(0.2,0.5,0)", "not perpendicular"),
+    ],
+)
+def test_bad_geometry_in_other_formats_is_refused(
+    tmp_path: Path, ending: str, old: bytes, new: bytes, words: str
+) -> None:
+    path = tmp_path / f"scan.{ending}"
+    write(Volume(np.zeros((4, 5, 6), np.float32), Grid((6, 5, 4), (0.5, 0.5, 1.5), (0.0, 0.0, 0.0), IDENTITY)), path)
+    content = path.read_bytes()
+    assert old in content
+    path.write_bytes(content.replace(old, new))
+    with pytest.raises(InputError, match=words):
+        read(path)
+
+
 def test_a_label_map_with_fractions_or_large_values_is_refused(tmp_path: Path) -> None:
     volume = a_volume()
     write(volume, tmp_path / "image.nii.gz")
