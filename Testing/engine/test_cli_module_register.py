@@ -85,11 +85,10 @@ def test_every_file_in_the_xml_is_an_argument_of_the_module():
     root = ElementTree.parse(DESCRIPTION).getroot()
     shown = run("--help").stdout
     for element in [*root.iter("image"), *root.iter("transform")]:
-        assert (element.findtext("longflag") or element.findtext("name")) in shown
-    assert [element.findtext("name") for element in root.iter() if element.find("index") is not None] == [
-        "fixed",
-        "moving",
-    ]
+        flag = element.findtext("longflag")
+        assert (flag.replace("_", "-") if flag else element.findtext("name")) in shown
+    required = [element.findtext("name") for element in root.iter() if element.find("index") is not None]
+    assert required == ["fixed", "moving"]
 
 
 def test_a_pair_is_registered_with_progress_and_measurements(pair, tmp_path):
