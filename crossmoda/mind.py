@@ -3,8 +3,8 @@
 The modality independent neighbourhood descriptor with self-similarity context describes a voxel by how similar the
 patches around it are *to each other*: the squared differences of the 12 pairs of its six neighbours that are not
 opposite, averaged over a patch, divided by their mean, and put through ``exp(-distance)``. Intensities themselves drop
-out: the descriptor is the same after any change ``a * intensity + b``, also with negative ``a`` (inverted contrast), and
-nearly so after a monotone change of contrast or under a coil's slowly varying bias.
+out: the descriptor is the same after any change ``a * intensity + b``, also with negative ``a`` (inverted contrast),
+and nearly so after a monotone change of contrast or under a coil's slowly varying bias.
 
 References:
     M. P. Heinrich, M. Jenkinson, B. W. Papież, M. Brady, J. A. Schnabel: Towards Realtime Multimodal Fusion for
