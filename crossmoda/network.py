@@ -107,7 +107,7 @@ PAPER = Architecture(
 )
 
 #: For 0.5 x 0.5 x 1.5 mm voxels: the strides bring them to 1 x 1 x 1.5, 2 x 2 x 1.5 and 4 x 4 x 3 mm. Few channels
-#: where voxels are many, many where they are few: the first two resolutions would take two thirds of the time otherwise.
+#: where voxels are many, many where they are few: else the first two resolutions would take two thirds of the time.
 DEFAULT = Architecture(
     stem=8,
     stem_stride=IN_PLANE,
