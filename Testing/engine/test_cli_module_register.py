@@ -124,22 +124,10 @@ def test_the_installed_layout_finds_the_engine_in_qt_scripted_modules(pair, tmp_
     shutil.copy(MODULE, installed / "cli-modules")
     (installed / "qt-scripted-modules").mkdir()
     (installed / "qt-scripted-modules" / "crossmoda").symlink_to(PROJECT / "crossmoda")
-    command = [
-        sys.executable,
-        "-S",
-        "-c",
-        "import sys, runpy; sys.argv = ['m', '--help']; runpy.run_path(%r, run_name='__main__')",
-    ]
-    command[-1] %= str(installed / "cli-modules" / MODULE.name)
-    site = Path(np.__file__).parents[1]  # third-party packages, without the editable installation of the engine
-    result = subprocess.run(
-        command,
-        capture_output=True,
-        text=True,
-        cwd="/",
-        env={"PYTHONPATH": str(site), "PATH": os.environ["PATH"]},
-        check=False,
-    )
+    # -S: third-party packages are given by PYTHONPATH, without the editable installation of the engine
+    command = [sys.executable, "-S", str(installed / "cli-modules" / MODULE.name), "--help"]
+    environment = {"PYTHONPATH": str(Path(np.__file__).parents[1]), "PATH": os.environ["PATH"]}
+    result = subprocess.run(command, capture_output=True, text=True, cwd="/", env=environment, check=False)
     assert result.returncode == 0, result.stderr
     assert "--moving-label" in result.stdout
 
