@@ -6,14 +6,13 @@ import uuid
 from pathlib import Path
 
 import numpy as np
-import SimpleITK as sitk
 
 from crossmoda.errors import InputError
-from crossmoda.output import PARTIAL, atomic, write_json
+from crossmoda.output import PARTIAL, write_json
 from crossmoda.progress import Progress, part, report
 from crossmoda.provenance import Record
 from crossmoda.simulation.subject import Settings, Subject, simulate_subject
-from crossmoda.volume import Volume
+from crossmoda.volume import Volume, write
 
 SOURCE, TARGET, TEST, TRUTH = "source_training", "target_training", "target_validation", "truth"
 
@@ -101,18 +100,13 @@ def simulate_dataset(
 def _write_case(folder: Path, role: str, number: int, subject: Subject) -> None:
     name = f"crossmoda_{number}"
     if role == SOURCE:
-        _write(_as_scanned(subject.cet1), folder / SOURCE / f"{name}_ceT1.nii.gz")
-        _write(subject.cet1_label, folder / SOURCE / f"{name}_Label.nii.gz")
+        write(_as_scanned(subject.cet1), folder / SOURCE / f"{name}_ceT1.nii.gz")
+        write(subject.cet1_label, folder / SOURCE / f"{name}_Label.nii.gz")
     else:
-        _write(_as_scanned(subject.hrt2), folder / role / f"{name}_hrT2.nii.gz")
-        _write(subject.hrt2_label, folder / TRUTH / f"{name}_Label.nii.gz")
+        write(_as_scanned(subject.hrt2), folder / role / f"{name}_hrT2.nii.gz")
+        write(subject.hrt2_label, folder / TRUTH / f"{name}_Label.nii.gz")
 
 
 def _as_scanned(image: Volume) -> Volume:
     """Return the image in whole numbers, as scanners store it."""
     return image.with_array(np.clip(np.rint(image.array), 0, 32767).astype(np.int16))
-
-
-def _write(volume: Volume, path: Path) -> None:
-    with atomic(path) as temporary:
-        sitk.WriteImage(volume.to_sitk(), str(temporary), useCompression=True, compressionLevel=1)

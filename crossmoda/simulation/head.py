@@ -176,10 +176,10 @@ def _cerebellum(u, y, z, step, tissue, hull, rough):
     radius = ((y - 43) ** 2 + (z + 38) ** 2) ** 0.5
     angle = np.arctan2(z + 38 + 0.10 * u, y - 43)
     period = 4.4
-    turn = np.arctan2(y - 46, u + 6)  # the fissures fan out to the side as well
-    phase = (33.0 * angle + 16.0 * turn) / period + 0.55 * rough
+    # In the horizontal plane the fissures run obliquely, about parallel to the petrous bone.
+    phase = (33.0 * angle + 0.62 * (y - 60) - 0.42 * u) / period + 0.5 * rough
     whole = np.floor(phase + 0.5)
-    away = abs(phase - whole) * period * min(max(radius / 33.0, 0.35), 1.3)
+    away = abs(phase - whole) * period / ((33.0 / max(radius, 12.0)) ** 2 + 0.56) ** 0.5
     deep = 18.0 if whole % 4 == 0 else 9.0
     fissure = max(away - (0.40 if whole % 4 == 0 else 0.20) * (1 + 0.5 * rough), 0.8 * (depth - deep))
     fissure = max(fissure, 0.6 * (17.0 - radius))  # the folia end before they run together

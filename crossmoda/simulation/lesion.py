@@ -57,6 +57,65 @@ class Lesion:
     """lowest and highest corner (mm) of a box that holds it"""
 
 
+@dataclasses.dataclass(frozen=True)
+class IceCreamCone:
+    """A ball in the cistern, bumpy and flattened at the bone, on a stem in the canal."""
+
+    centre: np.ndarray
+    radius: float
+    stretch: np.ndarray
+    """relative lengths of the ball's axes"""
+    lobes: np.ndarray
+    """(n, 3) directions of the bumps"""
+    heights: np.ndarray
+    """(n,) relative heights of the bumps"""
+    stem_share: float
+    """how far the stem reaches from the porus (0) to the fundus (1)"""
+
+    def parts(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return the signed distances to the ball, to the space behind the bone and to the stem."""
+        away = (points - self.centre) / self.stretch
+        length = np.sqrt(np.sum(away**2, axis=-1))
+        bumps = np.zeros_like(length)
+        for n, (lobe, height) in enumerate(zip(self.lobes, self.heights, strict=True)):
+            bumps += height * np.cos(3.1 * (away @ lobe) / np.maximum(length, 1e-3) + 1.7 * n)
+        ball = length - self.radius * (1 + bumps)
+        face = -((points - PORUS) @ BEHIND) - 0.8
+        start = PORUS + 0.3 * (self.centre - PORUS)
+        axis = PORUS + self.stem_share * (FUNDUS - PORUS) - start
+        share = np.clip((points - start) @ axis / (axis @ axis), 0, 1)
+        stem = np.sqrt(np.sum((points - start - share[..., None] * axis) ** 2, axis=-1)) - (2.9 - 0.8 * share)
+        return ball, face, stem
+
+    def joined(self, parts: tuple[np.ndarray, np.ndarray, np.ndarray], growth: float) -> np.ndarray:
+        """Unite the parts, the ball ``growth`` mm larger. Once the ball is gone, further shrinking thins the stem."""
+        ball, face, stem = parts
+        grown = smooth_maximum(ball - growth, face, 2.0)
+        thinned = stem - min(growth + self.radius, 0.0)
+        return -smooth_maximum(-grown, -thinned, 2.0)
+
+    def growth_for(self, volume_mm3: float) -> float:
+        """Return the growth (mm) with which the whole has the volume."""
+        step = max(0.5, self.radius / 14)
+        low, high = self.box()
+        axes = [np.arange(a, b, step) for a, b in zip(low, high, strict=True)]
+        parts = self.parts(np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, 3))
+        smallest, largest = -self.radius - 2.5, 0.6 * self.radius + 2.0
+        for _ in range(18):
+            growth = (smallest + largest) / 2
+            if np.count_nonzero(self.joined(parts, growth) < 0) * step**3 < volume_mm3:
+                smallest = growth
+            else:
+                largest = growth
+        return growth
+
+    def box(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return the corners (mm) of a box that holds it."""
+        low = np.minimum(self.centre - 1.7 * self.radius, np.minimum(PORUS, FUNDUS) - 5) - 2
+        high = np.maximum(self.centre + 1.7 * self.radius, np.maximum(PORUS, FUNDUS) + 5) + 2
+        return low, high
+
+
 def draw_lesion(rng: np.random.Generator, volume_mm3: float) -> Lesion:
     """Draw the shape of a tumour of the given volume (canonical mm3)."""
     stem_share = rng.uniform(0.55, 0.95)
@@ -68,33 +127,14 @@ def draw_lesion(rng: np.random.Generator, volume_mm3: float) -> Lesion:
     centre = PORUS + 0.72 * radius * BEHIND + slide * radius * APEX + np.array([0, 0, rise * radius])
     lobes = rng.standard_normal((7, 3))
     lobes /= np.linalg.norm(lobes, axis=1, keepdims=True)
-    heights = rng.normal(0, 0.055, 7)
-    start = PORUS - 1.0 * (FUNDUS - PORUS) / np.linalg.norm(FUNDUS - PORUS)
-    end = PORUS + stem_share * (FUNDUS - PORUS)
+    cone = IceCreamCone(centre, radius, stretch, lobes, rng.normal(0, 0.055, 7), stem_share)
+    growth = cone.growth_for(volume_mm3)
 
-    def raw(points: np.ndarray) -> np.ndarray:
-        away = (points - centre) / stretch
-        length = np.sqrt(np.sum(away**2, axis=-1))
-        bumps = sum(
-            height * np.cos(3.1 * (away @ lobe) / np.maximum(length, 1e-3) + 1.7 * n)
-            for n, (lobe, height) in enumerate(zip(lobes, heights, strict=True))
-        )
-        ball = length - radius * (1 + bumps)
-        # The tumour does not grow through the bone: its cistern part ends at the petrous bone's face.
-        face = -((points - PORUS) @ BEHIND) - 0.8
-        ball = smooth_maximum(ball, face, 2.0)
-        axis = end - start
-        share = np.clip((points - start) @ axis / (axis @ axis), 0, 1)
-        stem = np.sqrt(np.sum((points - start - share[..., None] * axis) ** 2, axis=-1)) - (2.9 - 0.8 * share)
-        return -smooth_maximum(-ball, -stem, 2.0)
+    def distance(points: np.ndarray) -> np.ndarray:
+        return cone.joined(cone.parts(points), growth)
 
-    shift = _level(raw, centre, radius, volume_mm3, step=max(0.5, radius / 14))
-    low = np.minimum(centre - 1.7 * radius, np.minimum(PORUS, FUNDUS) - 5) - 2
-    high = np.maximum(centre + 1.7 * radius, np.maximum(PORUS, FUNDUS) + 5) + 2
     cysts = draw_cysts(rng, centre, radius, volume_mm3)
-    return Lesion(
-        lambda points: raw(points) - shift, centre, radius, mass_effect(rng, centre, radius), cysts, (low, high)
-    )
+    return Lesion(distance, centre, radius, mass_effect(rng, centre, radius), cysts, cone.box())
 
 
 def mass_effect(rng: np.random.Generator, centre: np.ndarray, radius: float) -> MassEffect:
@@ -107,17 +147,6 @@ def smooth_maximum(a: np.ndarray, b: np.ndarray, width: float) -> np.ndarray:
     """Return the larger of two signed distances, rounded where they meet within ``width`` mm."""
     h = np.maximum(width - np.abs(a - b), 0) / width
     return np.maximum(a, b) + h * h * width * 0.25
-
-
-def _level(raw: Distance, centre: np.ndarray, radius: float, volume_mm3: float, step: float) -> float:
-    """Return the level at which ``raw`` encloses the volume."""
-    low = np.minimum(centre - 1.6 * radius, np.minimum(PORUS, FUNDUS) - 4) - 2
-    high = np.maximum(centre + 1.6 * radius, np.maximum(PORUS, FUNDUS) + 4) + 2
-    axes = [np.arange(a, b, step) for a, b in zip(low, high, strict=True)]
-    points = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, 3)
-    values = raw(points)
-    count = round(volume_mm3 / step**3)
-    return float(np.partition(values, count)[count])
 
 
 def draw_cysts(

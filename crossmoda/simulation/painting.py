@@ -149,9 +149,9 @@ class Painting:
         high = (points[:, :3] + points[:, 3:]).max(0) + margin
         start, stop = self.box(low, high)
         out = np.empty(tuple((stop - start)[::-1]), np.float32)
-        corner = self.origin + self.step * start
+        x, y, z = (float(v) for v in self.origin + self.step * start)
         if out.size:
-            in_slabs(len(out), lambda a, b: _tube(points, *corner, self.step, out, a, b))
+            in_slabs(len(out), lambda a, b: _tube(points, x, y, z, self.step, out, a, b))
         return out, start
 
     def tube(self, tissue: int, points: np.ndarray) -> None:

@@ -1,8 +1,7 @@
 """What tissue is made of, and the signal it gives: spoiled gradient echo after gadolinium (ceT1), balanced SSFP (hrT2).
 
-Relaxation times are rounded values at 1.5 T within the ranges that Bojorquez et al. 2017 (Magn. Reson. Imaging 35:69)
-and Stanisz et al. 2005 (Magn. Reson. Med. 54:507) report; those of the tumour are chosen to give its known appearance
-(see docs/simulation.md).
+Relaxation times are rounded values typical of 1.5 T (compare Stanisz et al. 2005, Magn. Reson. Med. 54:507); those of
+the tumour and all concentrations are chosen to give the usual appearance, see docs/simulation.md.
 """
 
 import dataclasses
