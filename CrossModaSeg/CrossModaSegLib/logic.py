@@ -172,7 +172,7 @@ class CrossModaSegLogic(ScriptedLoadableModuleLogic):
 
         def finish(node):
             _remove(temporary)
-            _require_present(outputs.values())
+            _require_present([target, *outputs.values()])
             record = _record("register", {"device": device}, target=target, atlas=atlas, seconds=task.seconds)
             record["measurements"] = _measurements(node)
             for made in outputs.values():
@@ -198,6 +198,7 @@ class CrossModaSegLogic(ScriptedLoadableModuleLogic):
         folder: list[Path] = []
 
         def prepare():
+            _require(target, nodes.volume_problem)
             labels = _newest_of_each_atlas(nodes.products("warped label", target))
             if not labels:
                 from crossmoda.errors import InputError

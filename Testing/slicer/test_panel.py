@@ -78,7 +78,9 @@ def test_a_target_that_cannot_be_used_is_explained_at_the_button_and_in_its_row(
     import slicer
 
     if spoil == "transform":
-        target.SetAndObserveTransformNodeID(slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLinearTransformNode", "T").GetID())
+        target.SetAndObserveTransformNodeID(
+            slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLinearTransformNode", "T").GetID()
+        )
     elif spoil == "sequence":
         sequence = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSequenceNode")
         browser = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSequenceBrowserNode")
@@ -189,7 +191,9 @@ def test_a_saved_scene_opens_with_the_state_of_the_panel(application, panel, atl
 
     label = slicer.mrmlScene.GetFirstNodeByName("atlas label")
     segmentation = nodes.make_segmentation(label, target, "result", "prediction")
-    nodes.set_provenance(segmentation, {"step": "predict", "crossmoda": "x", "created": "y", "inputs": {}, "seconds": 1})
+    nodes.set_provenance(
+        segmentation, {"step": "predict", "crossmoda": "x", "created": "y", "inputs": {}, "seconds": 1}
+    )
     panel.parameters.result = segmentation
     panel.parameters.check = "contour"
     panel.parameters.tumourSide = "left"

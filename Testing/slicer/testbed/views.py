@@ -1,5 +1,7 @@
 """Slice views drawn by Slicer's own displayable managers, without a screen; and the whole window as a picture."""
 
+import typing
+
 import numpy as np
 import slicer
 import vtk
@@ -82,34 +84,41 @@ def to_image(picture: np.ndarray) -> QtGui.QImage:
 
 
 class Window:
-    """The panel on the left and three slice views on the right, as Slicer lays them out."""
+    """The panel on the left, a large axial and two small slice views on the right."""
 
-    PANEL, SIDE = 470, 400
+    PANEL, LARGE, SMALL, GAP = 470, 660, 327, 6
+    COLORS: typing.ClassVar = {"Red": "#f34a33", "Green": "#6eb04b", "Yellow": "#edd54c"}
 
     def __init__(self, application):
         self._application = application
-        self.views = [SliceView(application, name, self.SIDE, self.SIDE) for name in ORIENTATIONS]
+        sizes = {"Red": self.LARGE, "Green": self.SMALL, "Yellow": self.SMALL}
+        self.views = {name: SliceView(application, name, size, size) for name, size in sizes.items()}
 
-    def picture(self, panel: QtWidgets.QWidget, captions=True) -> QtGui.QImage:
+    def show(self, field_of_view_mm=None, centre_ras=None):
+        """Aim all views."""
+        for view in self.views.values():
+            view.show(field_of_view_mm, centre_ras)
+
+    def picture(self, panel: QtWidgets.QWidget) -> QtGui.QImage:
         """Draw panel and views side by side."""
-        panel.resize(self.PANEL, max(panel.sizeHint().height(), panel.minimumSizeHint().height()))
+        panel.resize(self.PANEL, 100)
         panel.show()
         for _ in range(3):
             self._application.processEvents()
+            panel.resize(self.PANEL, max(panel.sizeHint().height(), panel.minimumSizeHint().height()))
         shot = panel.grab().toImage()
-        side = self.SIDE
-        height = max(shot.height(), 2 * side + 6)
-        canvas = QtGui.QImage(self.PANEL + 2 * side + 18, height, QtGui.QImage.Format_RGB32)
+        left, below = self.PANEL + self.GAP, self.LARGE + self.GAP
+        height = max(shot.height(), below + self.SMALL)
+        canvas = QtGui.QImage(left + self.LARGE, height, QtGui.QImage.Format_RGB32)
         canvas.fill(QtGui.QColor("#efefef"))
         painter = QtGui.QPainter(canvas)
         painter.drawImage(0, 0, shot)
-        corners = [(self.PANEL + 6, 0), (self.PANEL + 12 + side, 0), (self.PANEL + 6, side + 6)]
-        colors = {"Red": "#f34a33", "Green": "#6eb04b", "Yellow": "#edd54c"}
-        for view, (x, y) in zip(self.views, corners, strict=True):
-            painter.drawImage(x, y, to_image(view.picture()))
-            painter.fillRect(x, y, side, 4, QtGui.QColor(colors[view._name]))
-            if captions:
-                painter.setPen(QtGui.QColor("white"))
-                painter.drawText(QtCore.QRect(x + 8, y + 8, side, 20), QtCore.Qt.AlignLeft, ORIENTATIONS[view._name])
+        corners = {"Red": (left, 0), "Green": (left, below), "Yellow": (left + self.SMALL + self.GAP, below)}
+        for name, (x, y) in corners.items():
+            image = to_image(self.views[name].picture())
+            painter.drawImage(x, y, image)
+            painter.fillRect(x, y, image.width(), 4, QtGui.QColor(self.COLORS[name]))
+            painter.setPen(QtGui.QColor("white"))
+            painter.drawText(QtCore.QRect(x + 8, y + 8, 200, 20), QtCore.Qt.AlignLeft, ORIENTATIONS[name])
         painter.end()
         return canvas

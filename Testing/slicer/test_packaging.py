@@ -1,0 +1,162 @@
+"""The extension's files: CMake lists and tree agree, the archive is complete, and what it holds runs by itself."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+
+import pytest
+
+PROJECT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(PROJECT / "tools"))
+import package_extension as packing  # noqa: E402
+
+CLI_MODULES = ("CrossModaRegister", "CrossModaFuse", "CrossModaPredict", "CrossModaTrain")
+
+
+def tracked(*folders: str) -> set[str]:
+    """Return the files in folders that belong to the project."""
+    found = {path for folder in folders for path in (PROJECT / folder).rglob("*") if path.is_file()}
+    return {
+        path.relative_to(PROJECT).as_posix()
+        for path in found
+        if "__pycache__" not in path.parts and path.name != "CMakeLists.txt" and path.suffix != ".pyc"
+    }
+
+
+def test_the_cmake_lists_name_every_file_of_the_tree_and_no_other():
+    packed = {
+        path.relative_to(PROJECT).as_posix() for path in packing.contents("5.12").values() if isinstance(path, Path)
+    }
+    assert packed == tracked("CrossModaSeg", "CrossModaRegister", "crossmoda")
+
+
+def test_the_metadata_is_what_slicer_and_its_index_ask_for():
+    cmake = (PROJECT / "CMakeLists.txt").read_text()
+    index = json.loads((PROJECT / "CrossModa.json").read_text())
+    assert re.search(r"project\((\w+)\)", cmake)[1] == "CrossModa"
+    assert packing.metadata("EXTENSION_DEPENDS") == "PyTorch" == " ".join(index["build_dependencies"])
+    assert {"$schema", "category", "scm_url"} <= set(index)
+    assert set(index) <= {
+        *("$schema", "category", "scm_url", "scm_revision", "scm_type", "build_dependencies"),
+        *("build_subdirectory", "enabled", "tier", "dicom_support_rule"),
+    }
+    assert Path(index["scm_url"]).name.startswith("Slicer")
+    for name in ("EXTENSION_HOMEPAGE", "EXTENSION_CONTRIBUTORS", "EXTENSION_DESCRIPTION"):
+        assert packing.metadata(name)
+    for url in (packing.metadata("EXTENSION_ICONURL"), packing.metadata("EXTENSION_SCREENSHOTURLS")):
+        assert (PROJECT / url.split("/main/", 1)[1]).is_file()
+
+
+def test_icons_have_the_sizes_that_slicer_shows():
+    def size(name):
+        data = (PROJECT / name).read_bytes()
+        assert data.startswith(b"\x89PNG")
+        return int.from_bytes(data[16:20], "big"), int.from_bytes(data[20:24], "big")
+
+    assert size("Resources/Icons/CrossModa.png") == (128, 128)
+    assert size("CrossModaSeg/Resources/Icons/CrossModaSeg.png") == (128, 128)
+    assert size("Resources/Icons/CrossModa-16.png") == (16, 16)
+
+
+def test_the_panel_requires_what_the_engine_requires_beyond_slicer_and_torch():
+    project = (PROJECT / "pyproject.toml").read_text()
+    needed = re.findall(r'"([^"]+)"', re.search(r"^dependencies = \[(.*?)^\]", project, re.DOTALL | re.MULTILINE)[1])
+    bundled = ("numpy", "scipy", "SimpleITK", "pydicom", "torch")
+    lines = (PROJECT / "CrossModaSeg/Resources/requirements.txt").read_text().splitlines()
+    wanted = [line for line in lines if line and not line.startswith("#")]
+    assert wanted == [item for item in needed if not item.startswith(bundled)]
+
+
+@pytest.fixture(scope="session")
+def installed(tmp_path_factory):
+    """The extension's archive, unpacked as Slicer does; its lib/Slicer-5.12."""
+    folder = tmp_path_factory.mktemp("extension")
+    archive = packing.pack(folder, "5.12")
+    with tarfile.open(archive) as packed:
+        names = packed.getnames()
+        packed.extractall(folder / "unpacked", filter="data")
+    assert len({name.split("/")[0] for name in names}) == 1, "one folder at the top"
+    assert sum(name.endswith("CrossModa.s4ext") for name in names) == 1
+    return next((folder / "unpacked").iterdir()) / "lib/Slicer-5.12"
+
+
+def run_alone(code: str, *arguments: str) -> subprocess.CompletedProcess:
+    """Run code in a Python that has the packages but not this checkout (no .pth files are read)."""
+    import numpy
+
+    packages = str(Path(numpy.__file__).parents[1])
+    start = f"import sys; sys.path.append({packages!r})\n"
+    return subprocess.run(
+        [sys.executable, "-S", "-c", start + code, *arguments], capture_output=True, text=True, cwd="/"
+    )
+
+
+@pytest.mark.parametrize("name", CLI_MODULES)
+def test_an_installed_cli_module_finds_its_engine(installed, name):
+    script = installed / "cli-modules" / f"{name}.py"
+    assert script.read_text().startswith("#!"), "the line by which Slicer knows a Python CLI module"
+    code = f"import runpy; sys.argv = [{str(script)!r}, '--help']; runpy.run_path({str(script)!r}, run_name='__main__')"
+    done = run_alone(code)
+    assert done.returncode == 0, done.stderr
+    assert name in done.stdout
+    where = run_alone(
+        f"import runpy; runpy.run_path({str(script)!r}); import crossmoda; print(crossmoda.__file__)"
+    ).stdout.strip()
+    assert where == str(installed / "qt-scripted-modules/crossmoda/__init__.py")
+
+
+@pytest.mark.parametrize("place", ["installed", "checkout"])
+def test_the_panel_finds_its_engine_installed_and_in_a_checkout(installed, place):
+    folder = installed / "qt-scripted-modules" if place == "installed" else PROJECT / "CrossModaSeg"
+    engine = folder / "crossmoda" if place == "installed" else PROJECT / "crossmoda"
+    code = (
+        f"sys.path.append({str(folder)!r})\n"
+        "from CrossModaSegLib.engine import ensure_engine; ensure_engine(); import crossmoda; print(crossmoda.__file__)"
+    )
+    done = run_alone(code)
+    assert done.stdout.strip() == str(engine / "__init__.py"), done.stderr
+
+
+SLICER_STUB = """
+set(Slicer_USE_FILE ${CMAKE_CURRENT_LIST_DIR}/use.cmake)
+set(Slicer_EXTENSION_GENERATE_CONFIG ${CMAKE_CURRENT_LIST_DIR}/nothing.cmake)
+set(Slicer_EXTENSION_CPACK ${CMAKE_CURRENT_LIST_DIR}/nothing.cmake)
+"""
+USE_STUB = """
+include(CMakeParseArguments)
+macro(slicerMacroBuildScriptedModule)
+  cmake_parse_arguments(MY "WITH_GENERIC_TESTS;WITH_SUBDIR;VERBOSE" "NAME" "SCRIPTS;RESOURCES" ${ARGN})
+  foreach(file ${MY_SCRIPTS} ${MY_RESOURCES})
+    get_filename_component(folder ${file} DIRECTORY)
+    install(FILES ${file} DESTINATION qt-scripted-modules/${folder})
+  endforeach()
+endmacro()
+macro(SlicerMacroBuildScriptedCLI)
+  cmake_parse_arguments(MY "NO_INSTALL;VERBOSE" "NAME;FOLDER" "" ${ARGN})
+  install(FILES ${MY_NAME}.py ${MY_NAME}.xml DESTINATION cli-modules)
+endmacro()
+"""
+
+
+@pytest.mark.skipif(not (shutil.which("cmake") and shutil.which("c++")), reason="needs cmake and a C++ compiler")
+def test_cmake_installs_the_files_of_the_archive(installed, tmp_path):
+    """The real CMake reads the lists; Slicer's macros are replaced by ones that install what they are given."""
+    (tmp_path / "SlicerConfig.cmake").write_text(SLICER_STUB)
+    (tmp_path / "use.cmake").write_text(USE_STUB)
+    (tmp_path / "nothing.cmake").write_text("")
+    build, target = tmp_path / "build", tmp_path / "installed"
+    for command in (
+        ["cmake", "-S", str(PROJECT), "-B", str(build), f"-DSlicer_DIR={tmp_path}", f"-DCMAKE_INSTALL_PREFIX={target}"],
+        ["cmake", "--install", str(build)],
+    ):
+        done = subprocess.run(command, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+    def files(folder):
+        return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+
+    assert files(target) == {name for name in files(installed) if "__pycache__" not in name}
