@@ -98,12 +98,13 @@ def predict(
     if not settings.keep_all:
         label_map = components.plausible(label_map, full, image.grid)
     report(progress, 1.0, "segmented")
-    return Prediction(
-        image.with_array(label_map),
-        full,
-        image.with_array(entropy(full)),
-        record.finish(fallbacks=fallbacks, network=trained.card["network"], volumes_mm3=_volumes(label_map, image)),
+    about = record.finish(
+        fallbacks=fallbacks,
+        notes=[*fallbacks, *_doubts(label_map)],
+        network=trained.card["network"],
+        volumes_mm3=_volumes(label_map, image),
     )
+    return Prediction(image.with_array(label_map), full, image.with_array(entropy(full)), about)
 
 
 def predict_files(
@@ -261,6 +262,13 @@ def _restored(prepared: preprocessing.Prepared, probabilities: np.ndarray) -> np
 def _volumes(label_map: np.ndarray, image: Volume) -> dict[str, float]:
     voxel = image.grid.voxel_volume_mm3
     return {item.key: round(float((label_map == item.value).sum()) * voxel, 2) for item in labels.STRUCTURES}
+
+
+def _doubts(label_map: np.ndarray) -> list[str]:
+    """Return what a user should know about an empty result."""
+    if label_map.any():
+        return []
+    return ["neither a schwannoma nor a cochlea was found: check that the scan shows the inner ears"]
 
 
 def _stem(path: Path) -> str:

@@ -2,7 +2,7 @@
 
 Two routines: ``paper`` is the published one, ``default`` the one that measures best. Everything random is drawn from
 the seed and the number of the step alone, so that a training that was stopped and resumed ends with the same bits as
-one that was not.
+one that was not (with a time limit, and on GPUs, whose sums have no fixed order, up to what that changes).
 """
 
 import contextlib
@@ -11,6 +11,7 @@ import dataclasses
 import hashlib
 import io
 import json
+import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 WEIGHTS = "weights.safetensors"
 CHECKPOINT = "checkpoint.safetensors"
 METRICS = "metrics.csv"
+#: Prepared volumes, kept for a training that is resumed.
+PREPARED = "prepared"
 #: Seconds between two checkpoints.
 _CHECKPOINT_EVERY = 60.0
 #: How often in one training the validation cases are predicted.
@@ -207,7 +210,7 @@ def train(
     from crossmoda import learner, sampling
 
     record = provenance.Record("train", settings, device=devices.describe(devices.choose(settings.device)))
-    cache = folder / "prepared"
+    cache = folder / PREPARED
     examples = sampling.load(learning, preparation, cache, part(progress, 0.0, 0.03))
     held_out = sampling.load(checking, preparation, cache, part(progress, 0.03, 0.04))
     student = learner.Learner(examples, routine(settings), settings, initial)
@@ -229,6 +232,7 @@ def train(
     )
     path = weights.save(folder / WEIGHTS, student.best_state or student.network.state_dict(), card)
     (folder / CHECKPOINT).unlink(missing_ok=True)
+    shutil.rmtree(cache, ignore_errors=True)
     return path
 
 

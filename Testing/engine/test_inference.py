@@ -146,6 +146,18 @@ def test_nothing_found_stays_nothing():
     assert not components.plausible(empty, np.zeros((3, 4, 5, 6), np.float32), grid).any()
 
 
+def test_an_empty_result_says_what_to_check(weight_file, scan):
+    model = weights.load(weight_file)
+    with torch.no_grad():
+        model.network.classifier.bias[: len(model.network.classifier.bias) // 3] = 100.0
+    found = predict(scan, model, CPU)
+    assert not found.label_map.array.any()
+    assert found.provenance["notes"] == [
+        "neither a schwannoma nor a cochlea was found: check that the scan shows the inner ears"
+    ]
+    np.testing.assert_allclose(found.uncertainty.array, 0, atol=1e-4)
+
+
 def test_files_are_written_with_their_provenance(weight_file, scan, tmp_path):
     volume.write(scan, tmp_path / "scan é.nii.gz")
     predict_files(

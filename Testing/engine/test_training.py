@@ -56,11 +56,11 @@ def tensors_of(path):
     return weights.read_tensors(path)[0]
 
 
-def test_it_learns_to_segment_what_it_has_seen(cases, tmp_path):
-    settings = dataclasses.replace(TINY, epochs=40)
+def test_it_learns_to_segment_a_case_it_has_not_seen(cases, tmp_path):
+    settings = dataclasses.replace(TINY, epochs=24)
     path = train(cases[:2], tmp_path / "run", settings, cases[2:], preparation=WHOLE)
     card = json.loads(path.with_suffix(".json").read_text())
-    assert card["metrics"]["dice_VS"] > 0.7
+    assert card["metrics"]["dice_VS"] > 0.5
 
 
 def test_the_same_seed_gives_the_same_bits_and_another_seed_does_not(cases, tmp_path):
@@ -90,7 +90,11 @@ def test_a_cancelled_training_resumes_to_the_same_bits(cases, tmp_path):
     path = train(cases, tmp_path / "cut", TINY, cases_for_validation(cases), preparation=WHOLE)
     resumed = tensors_of(path)
     assert all(torch.equal(through[name], resumed[name]) for name in through)
-    assert not (tmp_path / "cut" / training.CHECKPOINT).exists()
+    assert sorted(item.name for item in path.parent.iterdir()) == [
+        "metrics.csv",
+        "weights.json",
+        "weights.safetensors",
+    ]
 
 
 def cases_for_validation(cases):
