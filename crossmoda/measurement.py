@@ -16,7 +16,7 @@ class Measurement:
     structure: labels.Structure
     volume_mm3: float
     largest_diameter_mm: float | None
-    """the greatest distance between two points of its surface"""
+    """the greatest distance between two points of one connected piece (there are two cochleae)"""
     distance_to_cochlea_mm: float | None
     """the gap to the nearest cochlea; None for the cochlea itself"""
 
@@ -33,7 +33,7 @@ def measure(label_map: Volume) -> list[Measurement]:
         Measurement(
             structure=structure,
             volume_mm3=float(np.count_nonzero(array == structure.value)) * grid.voxel_volume_mm3,
-            largest_diameter_mm=_diameter(faces[structure.value]),
+            largest_diameter_mm=_diameter(array == structure.value, grid),
             distance_to_cochlea_mm=(
                 None if structure.value == labels.COCHLEA else _gap(faces[structure.value], faces[labels.COCHLEA])
             ),
@@ -60,12 +60,15 @@ def _face_centres(mask: np.ndarray, grid: Grid) -> np.ndarray:
     return np.concatenate(points)
 
 
-def _diameter(points: np.ndarray) -> float | None:
-    """Return the greatest distance between two points: it is taken between corners of the convex hull."""
-    if len(points) == 0:
-        return None
-    corners = points[spatial.ConvexHull(points).vertices]
-    return float(spatial.distance.pdist(corners).max())
+def _diameter(mask: np.ndarray, grid: Grid) -> float | None:
+    """Return the greatest distance between two points of a piece: it is taken between corners of the convex hull."""
+    pieces, count = ndimage.label(mask, np.ones((3, 3, 3)))
+    greatest = None
+    for piece in range(1, count + 1):
+        points = _face_centres(pieces == piece, grid)
+        corners = points[spatial.ConvexHull(points).vertices]
+        greatest = max(greatest or 0.0, float(spatial.distance.pdist(corners).max()))
+    return greatest
 
 
 def _gap(points: np.ndarray, others: np.ndarray) -> float | None:

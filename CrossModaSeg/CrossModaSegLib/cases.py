@@ -57,7 +57,7 @@ class Row:
         if fused:
             return _("fused")
         count = len({node.GetNodeReferenceID(nodes.ATLAS) for node in nodes.products("warped label", self.volume)})
-        return _("{count} atlases registered").format(count=count) if count else _("loaded")
+        return _("atlases registered: {count}").format(count=count) if count else _("loaded")
 
 
 def add_case(volume, label=None, modality=TARGET, case_id="", side=""):

@@ -64,6 +64,7 @@ def _checkerboard(warped, fields: int = 8):
     """
     image = warped.GetImageData()
     low, high = image.GetScalarRange()
+    shown = warped.GetDisplayNode()
     hidden = vtk.vtkImageData()
     hidden.CopyStructure(image)
     hidden.AllocateScalars(image.GetScalarType(), 1)
@@ -85,7 +86,8 @@ def _checkerboard(warped, fields: int = 8):
     node.CreateDefaultDisplayNodes()
     display = node.GetDisplayNode()
     display.SetAutoWindowLevel(False)
-    display.SetWindowLevelMinMax(low, high)
+    display.SetWindowLevel(shown.GetWindow(), shown.GetLevel())
+    display.SetInterpolate(False)  # interpolation would draw dark seams around the fields
     display.SetApplyThreshold(True)
     display.SetThreshold(low, high)
     return node

@@ -22,9 +22,9 @@ def table_of(segmentation, measurements):
         nodes.place_beside(table, segmentation)
     columns = {
         _("Structure"): [item.structure.name for item in measurements],
-        _("Volume (mm3)"): [item.volume_mm3 for item in measurements],
-        _("Largest diameter (mm)"): [item.largest_diameter_mm for item in measurements],
-        _("Distance to cochlea (mm)"): [item.distance_to_cochlea_mm for item in measurements],
+        _("Volume (mm³)"): [item.volume_mm3 for item in measurements],
+        _("Diameter (mm)"): [item.largest_diameter_mm for item in measurements],
+        _("To cochlea (mm)"): [item.distance_to_cochlea_mm for item in measurements],
     }
     table.RemoveAllColumns()
     for title, values in columns.items():

@@ -37,6 +37,8 @@ class RegisterSection(Section):
             task = self._work.current
             self.ui.taskProgressBar.value = round(100 * task.progress) if task else 0
             self.ui.progressBar.value = round(100 * self._work.progress)
+        elif self._work is not None and not self._work.cancelled:
+            self.ui.taskProgressBar.value = self.ui.progressBar.value = 100
         self.ui.taskProgressBar.enabled = self.ui.progressBar.enabled = running
         self.allow(
             self.ui.registerButton,

@@ -128,7 +128,8 @@ class CliTask(Task):
         status = node.GetStatus()
         if node.IsBusy():
             self._was_busy = True
-            self._report(min(node.GetProgress() / 100, 0.99), self._comment())
+            if status == node.Running:  # before, the node still has the progress of an earlier run
+                self._report(min(node.GetProgress() / 100, 0.99), self._comment())
         elif status == node.Completed:
             self._succeed(node)
         elif status == node.Cancelled:

@@ -39,6 +39,11 @@ def test_the_distance_is_the_gap_in_mm():
     assert cochlea.distance_to_cochlea_mm is None
 
 
+def test_the_diameter_of_two_cochleae_is_that_of_the_larger_one():
+    _, cochlea = measure(label_map(cochlea=np.s_[5, 10, [2, 3, 4, 5, 30, 31]]))
+    assert cochlea.largest_diameter_mm == pytest.approx(4 * 0.5)
+
+
 def test_touching_structures_are_0_mm_apart():
     vs, _ = measure(label_map(vs=np.s_[5:8, 10, 4:10], cochlea=np.s_[8:9, 10, 4:6]))
     assert vs.distance_to_cochlea_mm == pytest.approx(0.0)

@@ -1,7 +1,7 @@
 """Take the pictures of the user guide: the panel in every state, with slice views drawn by Slicer's own managers.
 
-``python Testing/slicer/make_screenshots.py`` writes Resources/Screenshots/*.png and the sample's thumbnail; it takes some
-minutes. The pictures are of the test bed: the widgets look a little different in Slicer itself.
+``python Testing/slicer/make_screenshots.py`` writes Resources/Screenshots/*.png and the sample's thumbnail; it takes
+some minutes. The pictures are of the test bed: the widgets look a little different in Slicer itself.
 """
 
 import argparse
