@@ -40,8 +40,8 @@ def test_the_distance_is_the_gap_in_mm():
 
 
 def test_the_diameter_of_two_cochleae_is_that_of_the_larger_one():
-    _, cochlea = measure(label_map(cochlea=np.s_[5, 10, [2, 3, 4, 5, 30, 31]]))
-    assert cochlea.largest_diameter_mm == pytest.approx(4 * 0.5)
+    _, cochlea = measure(label_map(cochlea=np.s_[5, 10, [2, 3, 4, 5, 6, 7, 30, 31]]))
+    assert cochlea.largest_diameter_mm == pytest.approx(6 * 0.5)
 
 
 def test_touching_structures_are_0_mm_apart():
