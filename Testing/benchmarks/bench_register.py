@@ -1,0 +1,366 @@
+"""Registration: deeds against its peers, on the same pairs in one run.
+
+Pairs: ceT1 (moving) to hrT2 (fixed) of simulated subjects, phantom and ICBM152 anatomy, where the true displacement is
+known; and the real T1 and T2 of a spinal cord with a mask on both sides. Peers, each if it is there:
+
+- deedsBCV: environment variables DEEDSBCV_LINEAR and DEEDSBCV_DEEDS name its programs linearBCV and deedsBCV;
+- convexAdam: the package of that name (no linear stage);
+- SimpleITK: affine, then B-spline, Mattes mutual information.
+
+The peers need both images on one grid: for them the moving image is resampled onto the fixed grid first. Labels are
+warped in the same way for all, from their own grid. Each run is a process of its own, its peak memory counted without
+what the process held before it; nothing is built or downloaded here.
+
+    python Testing/benchmarks/bench_register.py --pairs 6 --json bench_register.json
+    python Testing/benchmarks/bench_register.py --curve
+"""
+
+import argparse
+import dataclasses
+import json
+import multiprocessing
+import os
+import pickle
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import SimpleITK as sitk
+
+from crossmoda import deeds, volume
+from crossmoda.geometry import Grid, Volume
+from crossmoda.labels import STRUCTURES
+
+SHARED = Path(os.environ.get("CROSSMODA_TEST_DATA", Path(__file__).resolve().parents[3] / "shared" / "data"))
+
+
+@dataclasses.dataclass
+class Pair:
+    """What is registered, and the truth about it."""
+
+    name: str
+    fixed: Volume
+    moving: Volume
+    fixed_label: Volume
+    moving_label: Volume
+    structures: dict[str, int]
+    points: np.ndarray | None = None
+    """(n, 3) anatomical points of the fixed image, LPS mm"""
+    truth: np.ndarray | None = None
+    """where they lie in the moving image"""
+    cochlea: np.ndarray | None = None
+    """bool: which of the points lie in a cochlea"""
+
+
+def simulated_pair(base: str, number: int) -> Pair:
+    """Two subjects with the tumour on the same side: 0.5 x 0.5 x 1.5 mm, 192 x 192 x 64."""
+    from crossmoda import simulation
+
+    settings = simulation.Settings(field_of_view=96, slices=64, slice_thickness=1.5)
+    folder = SHARED / "icbm152_2009c_sym" if base == "icbm" else None
+    side = ("right", "left")[number % 2]
+    fixed, moving = (
+        simulation.simulate_subject(seed, base=base, side=side, settings=settings, base_folder=folder)
+        for seed in (100 + number, 200 + number)
+    )
+    grid = fixed.hrt2.grid
+    within = np.zeros(grid.shape, bool)
+    within[4:-4:4, 4:-4:8, 4:-4:8] = True
+    within &= fixed.hrt2.array > 0.1 * np.percentile(fixed.hrt2.array, 98)
+    cochlea = np.argwhere(fixed.hrt2_label.array == 2)[::3]
+    index = np.concatenate([np.argwhere(within), cochlea])[:, ::-1]
+    matrix = grid.index_to_physical
+    points = index @ matrix[:3, :3].T + matrix[:3, 3]
+    truth = simulation.true_points(fixed, moving, points)
+    inverse = moving.cet1.grid.physical_to_index
+    landed = truth @ inverse[:3, :3].T + inverse[:3, 3]
+    inside = ((landed >= 0) & (landed <= np.array(moving.cet1.grid.size) - 1)).all(axis=1)
+    is_cochlea = np.arange(len(points)) >= len(points) - len(cochlea)
+    return Pair(
+        f"{base} {number}",
+        fixed.hrt2,
+        moving.cet1,
+        fixed.hrt2_label,
+        moving.cet1_label,
+        {structure.key: structure.value for structure in STRUCTURES},
+        points[inside],
+        truth[inside],
+        is_cochlea[inside],
+    )
+
+
+def cord_pair() -> Pair:
+    """The real spinal cord, T1 to T2."""
+    folder = SHARED / "sct_cord"
+    images = [volume.read(folder / name) for name in ("t2.nii.gz", "t1w.nii.gz")]
+    masks = [volume.read_label_map(folder / f"{name}_seg-manual.nii.gz") for name in ("t2", "t1w")]
+    return Pair("cord", *images, *masks, {"cord": 1})
+
+
+# The methods: (fixed, moving) -> transform from fixed to moving points, seconds
+
+
+def _ours(settings: deeds.Settings) -> Callable[[Volume, Volume], tuple[sitk.Transform, float]]:
+    def run(fixed: Volume, moving: Volume) -> tuple[sitk.Transform, float]:
+        start = time.perf_counter()
+        found = deeds.register(fixed, moving, settings)
+        return found.transform, time.perf_counter() - start
+
+    return run
+
+
+def _on_fixed_grid(fixed: Volume, moving: Volume) -> np.ndarray:
+    return volume.resample(moving, fixed.grid).array
+
+
+def _voxel_field(displacement: np.ndarray, grid: Grid) -> sitk.Transform:
+    """The transform of displacements (z, y, x, 3), components (x, y, z) in voxels of ``grid``."""
+    lps = displacement.astype(np.float64) @ grid.index_to_physical[:3, :3].T
+    image = sitk.GetImageFromArray(np.ascontiguousarray(lps), isVector=True)
+    image.SetSpacing(grid.spacing)
+    image.SetOrigin(grid.origin)
+    image.SetDirection(grid.direction)
+    return sitk.DisplacementFieldTransform(image)
+
+
+def deedsbcv(fixed: Volume, moving: Volume) -> tuple[sitk.Transform, float]:
+    """Run linearBCV and deedsBCV with their defaults."""
+    with tempfile.TemporaryDirectory() as folder:
+        for name, array in (("fixed", fixed.array), ("moving", _on_fixed_grid(fixed, moving))):
+            scaled = np.round(array * (1000 / np.percentile(array, 99))).astype(np.int16)
+            sitk.WriteImage(sitk.GetImageFromArray(scaled), f"{folder}/{name}.nii.gz")
+        files = ["-F", f"{folder}/fixed.nii.gz", "-M", f"{folder}/moving.nii.gz", "-O", f"{folder}/out"]
+        start = time.perf_counter()
+        subprocess.run([os.environ["DEEDSBCV_LINEAR"], *files], check=True, capture_output=True)
+        affine = ["-A", f"{folder}/out_matrix.txt"]
+        subprocess.run([os.environ["DEEDSBCV_DEEDS"], *files, *affine], check=True, capture_output=True)
+        seconds = time.perf_counter() - start
+        matrix = np.loadtxt(f"{folder}/out_matrix.txt").T[:3]  # rows: x, y, z of the sampled voxel
+        controls = [size // 4 for size in fixed.grid.shape]
+        flow = np.fromfile(f"{folder}/out_displacements.dat", np.float32).reshape(3, *controls)
+    flow = flow[[1, 0, 2]]  # the file has y, x, z
+    place = np.stack(np.meshgrid(*(np.arange(size) for size in fixed.grid.shape), indexing="ij"))
+    from scipy.ndimage import map_coordinates
+
+    ratio = np.array([new / old for new, old in zip(controls, fixed.grid.shape, strict=True)])
+    at = place * ratio[:, None, None, None]
+    dense = np.stack([map_coordinates(part, at, order=1, mode="nearest") for part in flow], axis=-1)
+    index = np.moveaxis(place[::-1], 0, -1)
+    return _voxel_field(index @ matrix[:, :3].T + matrix[:, 3] + dense - index, fixed.grid), seconds
+
+
+def convexadam(fixed: Volume, moving: Volume) -> tuple[sitk.Transform, float]:
+    """Run convexAdam with its defaults."""
+    import torch
+    from convexAdam.convex_adam_MIND import convex_adam_pt
+
+    images = [fixed.array, _on_fixed_grid(fixed, moving)]
+    start = time.perf_counter()
+    field = convex_adam_pt(*images, device=torch.device("cpu"), dtype=torch.float32)
+    seconds = time.perf_counter() - start
+    return _voxel_field(field[..., ::-1], fixed.grid), seconds
+
+
+def simpleitk(fixed: Volume, moving: Volume) -> tuple[sitk.Transform, float]:
+    """Affine, then B-spline with control points every 12 mm; Mattes mutual information, three resolutions."""
+    images = [fixed.to_sitk(), moving.to_sitk()]
+    start = time.perf_counter()
+
+    def method(shrink: list[int], share: float) -> sitk.ImageRegistrationMethod:
+        registration = sitk.ImageRegistrationMethod()
+        registration.SetMetricAsMattesMutualInformation(50)
+        registration.SetMetricSamplingStrategy(registration.RANDOM)
+        registration.SetMetricSamplingPercentage(share, 1)
+        registration.SetInterpolator(sitk.sitkLinear)
+        registration.SetShrinkFactorsPerLevel(shrink)
+        registration.SetSmoothingSigmasPerLevel([factor / 2 for factor in shrink])
+        return registration
+
+    small = fixed.array.size < 1e6
+    linear = method([4, 2, 1] if small else [8, 4, 2], 1.0 if small else 0.2)
+    linear.SetOptimizerAsRegularStepGradientDescent(1.0, 1e-4, 200, gradientMagnitudeTolerance=1e-8)
+    linear.SetOptimizerScalesFromPhysicalShift()
+    first = sitk.AffineTransform(3)  # starts where the headers say
+    first.SetCenter(images[0].TransformContinuousIndexToPhysicalPoint([(size - 1) / 2 for size in fixed.grid.size]))
+    linear.SetInitialTransform(first, inPlace=True)
+    linear.Execute(*images)
+    mesh = [max(round(count * size / 12), 1) for count, size in zip(fixed.grid.size, fixed.grid.spacing, strict=True)]
+    spline = sitk.BSplineTransformInitializer(images[0], mesh)
+    bending = method([2, 1] if small else [4, 2], 0.5 if small else 0.1)
+    bending.SetOptimizerAsLBFGSB(numberOfIterations=40)
+    bending.SetMovingInitialTransform(first)
+    bending.SetInitialTransform(spline, inPlace=True)
+    bending.Execute(*images)
+    return sitk.CompositeTransform([first, spline]), time.perf_counter() - start
+
+
+def header(fixed: Volume, moving: Volume) -> tuple[sitk.Transform, float]:
+    """Leave the images where their headers place them."""
+    return sitk.Transform(3, sitk.sitkIdentity), 0.0
+
+
+def methods() -> dict[str, Callable[[Volume, Volume], tuple[sitk.Transform, float]]]:
+    """Return the methods that are there."""
+    found: dict[str, Callable[[Volume, Volume], tuple[sitk.Transform, float]]] = {
+        "header": header,
+        "deeds": _ours(deeds.Settings(device="cpu")),
+        "deeds, voxel units": _ours(deeds.Settings(device="cpu", units="voxel")),
+    }
+    if "DEEDSBCV_LINEAR" in os.environ and "DEEDSBCV_DEEDS" in os.environ:
+        found["linearBCV + deedsBCV"] = deedsbcv
+    import importlib.util
+
+    if importlib.util.find_spec("convexAdam"):
+        found["convexAdam"] = convexadam
+    if _cuda():
+        found["deeds, CUDA"] = _ours(deeds.Settings(device="cuda"))
+    found["SimpleITK affine + B-spline"] = simpleitk
+    return found
+
+
+def _cuda() -> bool:
+    from crossmoda import device
+
+    return device.choose("auto") == "cuda"
+
+
+def _peak_mib(children: bool) -> float:
+    return resource.getrusage(resource.RUSAGE_CHILDREN if children else resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def _work(method: str, file: str, answer: Any) -> None:
+    """Run one method on one pair, in a process of its own."""
+    with Path(file).open("rb") as stream:
+        pair: Pair = pickle.load(stream)
+    run = methods()[method]
+    if method.startswith("deeds"):
+        from crossmoda.deeds import pipeline
+
+        pipeline.warm_up()
+        if "CUDA" in method:
+            run(pair.fixed, pair.moving)
+    before = _peak_mib(False)
+    transform, seconds = run(pair.fixed, pair.moving)
+    peak = max(_peak_mib(False) - before, _peak_mib(True)) if "BCV" in method else _peak_mib(False) - before
+    row: dict[str, float] = {"seconds": seconds, "MiB": peak}
+    result = deeds.Registration(transform, transform, pair.fixed.grid, pair.moving.grid)
+    row["folding %"] = result.jacobian_statistics()["folding_percent"]
+    warped = result.warp_label_map(pair.moving_label).array
+    for name, value in pair.structures.items():
+        one, other = warped == value, pair.fixed_label.array == value
+        row[f"Dice {name}"] = 2 * float((one & other).sum()) / max(int(one.sum() + other.sum()), 1)
+    if pair.points is not None and pair.truth is not None and pair.cochlea is not None:
+        landed = np.array([transform.TransformPoint(point) for point in pair.points.tolist()])
+        error = np.linalg.norm(landed - pair.truth, axis=1)
+        row["TRE mean"] = float(error[~pair.cochlea].mean())
+        row["TRE 95%"] = float(np.percentile(error[~pair.cochlea], 95))
+        row["TRE cochlea"] = float(error[pair.cochlea].mean()) if pair.cochlea.any() else float("nan")
+    answer.put(row)
+
+
+def measure(method: str, pair: Pair, folder: Path) -> dict[str, float]:
+    """Return what :func:`_work` measured."""
+    file = folder / "pair.pickle"
+    with file.open("wb") as stream:
+        pickle.dump(pair, stream)
+    context = multiprocessing.get_context("spawn")
+    answer = context.Queue()
+    process = context.Process(target=_work, args=(method, str(file), answer))
+    process.start()
+    while process.is_alive() and answer.empty():
+        time.sleep(0.05)
+    row = answer.get(timeout=5)
+    process.join()
+    return row
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """Return the medians over the pairs of each group, as a markdown table."""
+    lines = []
+    for group in dict.fromkeys(row["group"] for row in rows):
+        mine = [row for row in rows if row["group"] == group]
+        columns = [key for key in mine[0] if key not in ("group", "pair", "method")]
+        pairs = len({row["pair"] for row in mine})
+        lines += [f"\n{group}, median of {pairs} pair(s)\n", f"| method | {' | '.join(columns)} |"]
+        lines.append("|---" * (len(columns) + 1) + "|")
+        for method in dict.fromkeys(row["method"] for row in mine):
+            of_method = [row for row in mine if row["method"] == method]
+            middle = [statistics.median(row[column] for row in of_method) for column in columns]
+            shown = [_text(column, value) for column, value in zip(columns, middle, strict=True)]
+            lines.append(f"| {method} | {' | '.join(shown)} |")
+    return "\n".join(lines)
+
+
+def _text(column: str, value: float) -> str:
+    digits = 0 if column == "MiB" else 3 if "Dice" in column or column == "folding %" else 2
+    return f"{value:.{digits}f}"
+
+
+def curve() -> str:
+    """Return the seconds against the number of voxels, 0.41 x 0.41 x 1.5 mm, up to 448 x 448 x 80."""
+    from crossmoda import simulation
+    from crossmoda.deeds import pipeline
+
+    settings = simulation.Settings(field_of_view=184, slices=80, slice_thickness=1.5, in_plane_spacing=0.41)
+    fixed, moving = (simulation.simulate_subject(seed, settings=settings) for seed in (1, 2))
+    grid = Grid((448, 448, 80), (0.41, 0.41, 1.5), fixed.hrt2.grid.origin, fixed.hrt2.grid.direction)
+    images = [volume.resample(image, grid) for image in (fixed.hrt2, moving.cet1)]
+    lines = ["| voxels | size | seconds | seconds / million voxels | MiB |", "|---|---|---|---|---|"]
+    pipeline.warm_up()
+    for size in ((160, 160, 48), (224, 224, 64), (320, 320, 72), (448, 448, 80)):
+        low = [(full - part) // 2 for full, part in zip(grid.size, size, strict=True)]
+        cut = tuple(slice(start, start + count) for start, count in zip(low[::-1], size[::-1], strict=True))
+        origin = (grid.index_to_physical @ [*low, 1])[:3]
+        part = Grid(size, grid.spacing, tuple(origin.tolist()), grid.direction)
+        crops = [Volume(np.ascontiguousarray(image.array[cut]), part) for image in images]
+        before = _peak_mib(False)
+        times = []
+        for _ in range(2):
+            start = time.perf_counter()
+            deeds.register(*crops, deeds.Settings(device="cpu"))
+            times.append(time.perf_counter() - start)
+        millions = np.prod(size) / 1e6
+        more = max(_peak_mib(False) - before, 0)
+        name = " x ".join(map(str, size))
+        best = min(times)
+        lines.append(f"| {millions:.1f} M | {name} | {best:.2f} | {best / millions:.3f} | +{more:.0f} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Read the arguments, run, print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--pairs", type=int, default=6, help="simulated pairs of each anatomy")
+    parser.add_argument("--bases", nargs="*", default=["icbm", "phantom"], choices=["icbm", "phantom"])
+    parser.add_argument("--methods", nargs="*", help="names of the table's first column; all if not given")
+    parser.add_argument("--json", type=Path, help="write every row to this file")
+    parser.add_argument("--curve", action="store_true", help="only seconds against number of voxels")
+    options = parser.parse_args()
+    if options.curve:
+        print(curve())
+        return
+    chosen = options.methods or list(methods())
+    jobs = [(base, number) for base in options.bases for number in range(1, options.pairs + 1)]
+    jobs += [("cord", 0)] if (SHARED / "sct_cord").is_dir() else []
+    rows: list[dict[str, Any]] = []
+    with tempfile.TemporaryDirectory() as folder:
+        for group, number in jobs:
+            pair = cord_pair() if group == "cord" else simulated_pair(group, number)
+            for method in chosen:
+                row = {"group": group, "pair": pair.name, "method": method, **measure(method, pair, Path(folder))}
+                rows.append(row)
+                print(json.dumps(row), file=sys.stderr, flush=True)
+            if options.json:
+                options.json.write_text(json.dumps(rows, indent=2))
+    print(table(rows))
+
+
+if __name__ == "__main__":
+    main()
