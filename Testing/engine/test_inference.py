@@ -118,6 +118,13 @@ def test_a_gpu_without_memory_for_tiles_is_left_for_the_cpu(weight_file, monkeyp
     assert notes == ["memory ran out: in tiles on the GPU", "memory ran out: in tiles on the CPU"]
 
 
+@pytest.mark.gpu
+def test_the_gpu_finds_what_the_cpu_finds(weight_file, scan):
+    on_cpu, on_gpu = (predict(scan, weight_file, Settings(device=device)) for device in ("cpu", "cuda"))
+    np.testing.assert_allclose(on_gpu.probabilities, on_cpu.probabilities, atol=0.1)  # bfloat16
+    assert on_gpu.provenance["device"].startswith("cuda")
+
+
 def ball(label_map, grid, value, centre_mm, radius_mm):
     z, y, x = np.indices(label_map.shape)
     sx, sy, sz = grid.spacing
