@@ -8,8 +8,8 @@ from scipy import ndimage
 
 from crossmoda import fusion, labels, laterality
 from crossmoda.atlases import OUTSIDE, Registered
+from crossmoda.fit import Speakers, speakers
 from crossmoda.progress import Progress
-from crossmoda.tumour import speakers_about_tumour
 from crossmoda.volume import Grid, Volume
 
 #: A registration this many standard deviations (from the median absolute deviation) below the others has failed ...
@@ -68,35 +68,30 @@ class Rater:
     outside: np.ndarray | None = None
     """(z, y, x) bool: beyond its field of view; None: it covers the target"""
 
-    def spoken(self) -> np.ndarray:
-        """Return its label map without a tumour of which it does not speak."""
-        if self.about_tumour:
-            return self.label_map
-        return np.where(self.label_map == labels.VS, labels.BACKGROUND, self.label_map).astype(np.uint8)
-
     def missing(self, on_left: np.ndarray) -> np.ndarray:
         """Return the bits of what it says nothing about where, as :func:`crossmoda.fusion.staple` reads them.
 
-        Beyond its field of view it says nothing. If it does not speak about the tumour it says nothing about it
-        anywhere, and nothing at all where its own tumour lies.
+        Beyond its field of view it says nothing. Of a structure of which it does not speak it says nothing anywhere,
+        and where its own lies it says nothing at all.
         """
         bits = np.zeros((1, 1, 1), np.uint8)
+        if not self.about_tumour:
+            bits = _not_about(labels.VS, self.label_map, np.ones((1, 1, 1), bool))
         for side in laterality.SIDES:
             if side not in self.cochleae:
-                bits = bits | np.where(on_left == (side == "left"), _BIT[labels.COCHLEA], 0).astype(np.uint8)
-        if not self.about_tumour:
-            bits = np.where(self.label_map == labels.VS, _SILENT, bits | _BIT[labels.VS]).astype(np.uint8)
+                bits = bits | _not_about(labels.COCHLEA, self.label_map, on_left == (side == "left"))
         return bits if self.outside is None else np.where(self.outside, _SILENT, bits).astype(np.uint8)
 
 
-def _rater(item: Registered, about_tumour: bool) -> Rater:
-    drawn = item.atlas.sides.of[labels.COCHLEA]
-    if len(drawn) == 0 and item.atlas.volumes_mm3["cochlea"] > 0:
-        drawn = frozenset(laterality.SIDES)  # one in the middle: sides mean nothing
-    if item.mirrored:
-        drawn = frozenset(laterality.other(side) for side in drawn)
+def _not_about(value: int, label_map: np.ndarray, place: np.ndarray) -> np.ndarray:
+    own = (label_map == value) & place
+    return np.where(own, _SILENT, np.where(place, _BIT[value], 0)).astype(np.uint8)
+
+
+def _rater(item: Registered, chosen: Speakers) -> Rater:
     outside = item.dissimilarity == OUTSIDE
-    return Rater(item.label_map, about_tumour, drawn, outside if outside.any() else None)
+    cochleae = frozenset(side for side, names in chosen.cochlea.items() if item.name in names)
+    return Rater(item.label_map, item.name in chosen.tumour, cochleae, outside if outside.any() else None)
 
 
 def midplane(label_maps: Sequence[np.ndarray], grid: Grid) -> float:
@@ -113,13 +108,12 @@ def fuse(
     share: float,
     settings: fusion.Settings,
     progress: Progress | None = None,
-) -> tuple[Consensus, set[str]]:
-    """Fuse the label maps of registered atlases; also return the names of those that spoke about the tumour."""
-    speakers = speakers_about_tumour(registered, target, side, share)
-    raters = [_rater(item, item.name in speakers) for item in registered]
-    middle_mm = midplane([rater.label_map for rater in raters], target.grid)
-    fused = fuse_raters(raters, middle_mm, target.grid, settings, clean=side is not None, progress=progress)
-    return fused, speakers
+) -> tuple[Consensus, Speakers]:
+    """Fuse what registered atlases say about what they fit best (see :mod:`crossmoda.fit`)."""
+    middle_mm = midplane([item.label_map for item in registered], target.grid)
+    chosen = speakers(registered, target, side, share, laterality.lateral_mm(target.grid) > middle_mm)
+    raters = [_rater(item, chosen) for item in registered]
+    return fuse_raters(raters, middle_mm, target.grid, settings, clean=side is not None, progress=progress), chosen
 
 
 def fuse_raters(
@@ -144,7 +138,7 @@ def fuse_raters(
     """
     on_left = laterality.lateral_mm(grid) > midplane_mm
     missing = [rater.missing(on_left) for rater in raters]
-    result = fusion.staple([rater.spoken() for rater in raters], settings, missing=missing, progress=progress)
+    result = fusion.staple([rater.label_map for rater in raters], settings, missing=missing, progress=progress)
     stray = stray_pieces(result.label_map, on_left) if clean else np.zeros(grid.shape, bool)
     label_map, posterior = result.label_map, result.posterior
     if stray.any():

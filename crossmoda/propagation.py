@@ -4,8 +4,8 @@ What goes wrong when every atlas simply votes, and what is done about it:
 
 - half of the atlases have their tumour on the other side: the target's tumour side is found first, and atlases of the
   other side are mirrored, so that all speak about the same tumour and none leaves a ghost on the healthy side;
-- a small tumour cannot become a large one by registration: the atlases whose tumour fits the target best speak about
-  the tumour, all of them about the cochleae;
+- a small tumour cannot become a large one by registration, and each registration is better here and worse there: about
+  each structure those atlases speak that fit the target best there;
 - a failed registration spoils the vote: each is judged by the images themselves, around the structures.
 """
 
@@ -23,11 +23,11 @@ from crossmoda import cache, fusion, labels, laterality, parameters, preprocessi
 from crossmoda.atlases import Atlas, CannotWrite, Prepare, Register, Registered, Target
 from crossmoda.consensus import failures, fuse
 from crossmoda.errors import InputError
+from crossmoda.fit import side_evidence
 from crossmoda.output import write_json, write_text
 from crossmoda.parameters import parameter
 from crossmoda.progress import Progress, part, report
 from crossmoda.provenance import Record, checksum
-from crossmoda.tumour import side_evidence
 from crossmoda.volume import Grid, Volume
 
 if TYPE_CHECKING:
@@ -44,8 +44,11 @@ class Settings(parameters.Settings):
         "auto", "Side of the target's tumour (the patient's)", choices=("auto", "left", "right", "unknown")
     )
     mirror: bool = parameter(True, "Mirror the atlases whose tumour is on the other side")
-    tumour_share: float = parameter(
-        0.33, "Share of the atlases, those whose tumour fits best, that speak about the tumour", minimum=0.05, maximum=1
+    share: float = parameter(
+        0.33,
+        "Share of the atlases, those that fit best there, that speak about each structure",
+        minimum=0.05,
+        maximum=1,
     )
     region: str = parameter(
         "auto", "Part of the scans that is registered: around the ears, or all", choices=("auto", "ears", "whole")
@@ -70,7 +73,8 @@ class Outcome:
     tumour_side: str | None
     mirrored: bool
     quality: float | None
-    speaks_about_tumour: bool
+    speaks_about: str
+    """the structures about which it was believed"""
     seconds: float
     reused: bool
     dropped: str
@@ -258,7 +262,7 @@ class _Run:
 
     def _drop(self, name: str, side: str | None, mirrored: bool, why: str, quality: float | None = None) -> None:
         self.notes.append(f"Atlas {name} was dropped: {why}")
-        self.outcomes.append(Outcome(name, side, mirrored, quality, False, 0.0, False, why))
+        self.outcomes.append(Outcome(name, side, mirrored, quality, "", 0.0, False, why))
 
     def step(self, usable: list[Atlas]) -> cache.Step:
         """Return the step that is finished when all outputs are."""
@@ -309,7 +313,7 @@ class _Run:
         ranked = sorted(candidates, key=lambda atlas: (-quality[atlas.id], atlas.id))
         for atlas in ranked[count:]:
             why = f"{count} atlases with the tumour on the {atlas.side} look more like the target."
-            self.outcomes.append(Outcome(atlas.id, atlas.side, False, None, False, 0.0, False, why))
+            self.outcomes.append(Outcome(atlas.id, atlas.side, False, None, "", 0.0, False, why))
         return ranked[:count]
 
     def find_side(self, chosen: list[Atlas], progress: Progress | None) -> str | None:
@@ -389,15 +393,15 @@ class _Run:
 
     def fuse_and_write(self, registered: list[Registered], side: str | None, progress: Progress | None) -> Volume:
         """Fuse what the registered atlases say and write all outputs on the target's grid."""
-        share = self.settings.tumour_share
+        share = self.settings.share
         consensus, speakers = fuse(
             registered, self.target.part, side, share, self.fusion_settings, part(progress, 0.0, 0.3)
         )
         self.notes += consensus.fusion.notes
         for item in registered:
-            speaks = item.name in speakers
+            about = speakers.about(item.name)
             self.outcomes.append(
-                Outcome(item.atlas.id, item.side, item.mirrored, item.quality, speaks, item.seconds, item.reused, "")
+                Outcome(item.atlas.id, item.side, item.mirrored, item.quality, about, item.seconds, item.reused, "")
             )
         report(progress, 0.4, "writing the label maps")
         label_map = Volume(self._restored(consensus.label_map), self.target.image.grid)

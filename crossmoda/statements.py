@@ -5,6 +5,7 @@ its background does not exclude a structure; all where it says nothing. Voxels w
 share a *pattern* (pattern, rater).
 """
 
+import functools
 from collections.abc import Sequence
 
 import numpy as np
@@ -12,6 +13,8 @@ from scipy import ndimage
 
 #: The smallest probability that enters a logarithm.
 FLOOR = 1e-6
+#: The number of the lowest bit that is set; 0 where none is.
+_LOWEST_BIT = np.array([0] + [(byte & -byte).bit_length() - 1 for byte in range(1, 256)], np.uint8)
 #: Parts of the region with fewer voxels are no site of a structure.
 _SPECKLE = 30
 
@@ -39,27 +42,27 @@ class Statements:
         """
         self.values, self.trust, self.shape = values, trust, maps[0].shape
         self.label_count, self.rater_count = len(values), len(maps)
-        trusted = [rater for rater, weight in enumerate(trust) if weight > 0]
-        #: (z, y, x) uint8: what all say who name one label there; background where nobody does
-        self.consensus, differs = _compare([maps[rater] for rater in trusted], [missing[rater] for rater in trusted])
-        self.box, self.region = _region(differs, margin)
         index_of = np.zeros(256, np.uint8)
         index_of[list(values)] = np.arange(len(values))
+        statements = [
+            _statement(label_map, gaps, index_of, len(values)) for label_map, gaps in zip(maps, missing, strict=True)
+        ]
+        trusted = [statement for statement, weight in zip(statements, trust, strict=True) if weight > 0]
+        possible = functools.reduce(np.bitwise_and, trusted)
+        #: (z, y, x) uint8: what all statements allow (the background if they do); the background where they disagree
+        self.consensus = np.asarray(values, np.uint8)[_LOWEST_BIT[possible]]
+        self.box, self.region = _region(possible == 0, margin)
         self._agreed_index = index_of[self.consensus[self.box]]
         voxels = np.flatnonzero(self.region)
         self.count = len(voxels)
         sites, self.site_count = _sites(self.region, self._agreed_index)
         outside = ~self.region
         #: (site, label): voxels at each site outside the region, where all agree
-        self.agreed = np.zeros((self.site_count, len(values)))
-        np.add.at(self.agreed, (sites[outside], self._agreed_index[outside]), 1)
-        said = np.empty((len(maps), self.count), np.uint8)
-        for rater, (label_map, gaps) in enumerate(zip(maps, missing, strict=True)):
-            said[rater] = 1 << index_of[label_map[self.box].ravel()[voxels]]
-            if np.any(gaps):
-                here = np.broadcast_to(np.asarray(gaps, np.uint8), self.shape)[self.box].ravel()[voxels]
-                said[rater] |= np.where(said[rater] == 1, here, 0).astype(np.uint8)
-                said[rater][(here & 1) != 0] = (1 << len(values)) - 1
+        self.agreed = np.bincount(
+            sites[outside].astype(int) * len(values) + self._agreed_index[outside],
+            minlength=self.site_count * len(values),
+        ).reshape(self.site_count, len(values))
+        said = np.stack([statement[self.box].ravel()[voxels] for statement in statements])
         patterns, self.pattern_of = _group(np.concatenate([sites[self.region][None], said]))
         #: which site (connected part of the region) each pattern is at
         self.site_of, patterns = patterns[:, 0].astype(int), patterns[:, 1:]
@@ -195,23 +198,15 @@ class Statements:
         return worst
 
 
-def _compare(maps: Sequence[np.ndarray], missing: Sequence[np.ndarray | int]) -> tuple[np.ndarray, np.ndarray]:
-    """Return the lowest label that is named at each voxel, and where raters name different labels.
-
-    A rater names a label where its statement allows no other.
-    """
-    low, high = np.full(maps[0].shape, 255, np.uint8), np.zeros(maps[0].shape, np.uint8)
-    for label_map, gaps in zip(maps, missing, strict=True):
-        if np.any(gaps):
-            bits = np.asarray(gaps, np.uint8)
-            unsaid = ((bits & 1) != 0) | ((label_map == 0) & (bits != 0))
-            np.minimum(low, np.where(unsaid, 255, label_map).astype(np.uint8), out=low)
-            np.maximum(high, np.where(unsaid, 0, label_map).astype(np.uint8), out=high)
-        else:
-            np.minimum(low, label_map, out=low)
-            np.maximum(high, label_map, out=high)
-    differs = low < high
-    return np.where(low == 255, 0, low).astype(np.uint8), differs
+def _statement(label_map: np.ndarray, gaps: np.ndarray | int, index_of: np.ndarray, label_count: int) -> np.ndarray:
+    """Return the labels that a label map allows at each voxel, as bits (see :func:`crossmoda.fusion.staple`)."""
+    table = (1 << index_of).astype(np.uint8).tobytes()
+    statement = np.frombuffer(bytearray(label_map.tobytes().translate(table)), np.uint8).reshape(label_map.shape)
+    if np.any(gaps):
+        bits = np.asarray(gaps, np.uint8)
+        statement |= np.where(statement == 1, bits, 0).astype(np.uint8)
+        statement[np.broadcast_to((bits & 1) != 0, statement.shape)] = (1 << label_count) - 1
+    return statement
 
 
 def _region(differs: np.ndarray, margin: int) -> tuple[tuple[slice, ...], np.ndarray]:

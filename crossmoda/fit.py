@@ -1,11 +1,13 @@
-"""The tumour of a target as the registered atlases see it: on which side it is, and whose tumour fits.
+"""Where the registered atlases fit the target: on which side its tumour is, and who should speak about what.
 
-A registration can move a tumour but hardly make a small one large, and no registration can put a left tumour on the
-right. Both are judged by the target's image, which the atlases' labels do not know.
+A registration can move a tumour but hardly make a small one large, no registration can put a left tumour on the right,
+and each registration is better here and worse there. All of it is judged by the target's image, which the atlases'
+labels do not know.
 """
 
+import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from scipy import ndimage
@@ -14,7 +16,7 @@ from crossmoda import labels
 from crossmoda.atlases import Registered, neighbourhood
 from crossmoda.geometry import Grid, Volume
 
-#: How far around a tumour images are compared, mm.
+#: How far around a structure images are compared, mm.
 _RIM_MM = 2.0
 #: What counts as the surroundings of the tumours, mm.
 _SURROUNDINGS_MM = 3.0
@@ -47,13 +49,13 @@ def side_evidence(as_left: Registered, as_right: Registered, grid: Grid) -> floa
     return difference / _DISSIMILARITY_SCALE + volumes / _LOG_VOLUME_SCALE
 
 
-def fit(registered: Sequence[Registered], target: Volume) -> np.ndarray:
+def tumour_fit(registered: Sequence[Registered], target: Volume) -> np.ndarray:
     """Return how well each atlas's tumour fits the target's, in standard deviations of the atlases (higher is better).
 
     The target's intensities inside and around the tumours are described by two histograms, weighted by how many (well
     fitting) atlases have tumour there. An atlas's tumour fits when it holds the voxels that the first explains better,
-    all of them and no others (sum of the log likelihood ratio), and when the images are alike in and around it (MIND-SSC).
-    The first tells large tumours from small, the second small ones from large; weights and scores are refined in turn.
+    all of them and no others (sum of the log likelihood ratio), and when the images are alike in and around it
+    (MIND-SSC). The first is best at large tumours, the second at small ones; weights and scores are refined in turn.
 
     Args:
         registered: atlases on the target, each with a tumour.
@@ -100,24 +102,55 @@ def _standardised(values: Sequence[float] | np.ndarray) -> np.ndarray:
     return (array - array.mean()) / spread if spread > 0 else np.zeros_like(array)
 
 
-def speakers_about_tumour(registered: Sequence[Registered], target: Volume, side: str | None, share: float) -> set[str]:
-    """Return the names of the atlases that speak about the tumour: those on its side that fit best.
+def cochlea_fit(item: Registered, place: np.ndarray, grid: Grid) -> float:
+    """Return how alike target and atlas are in and around the atlas's cochlea in ``place`` (mask); NaN without one."""
+    return -item.dissimilarity_at(neighbourhood((item.label_map == labels.COCHLEA) & place, grid, _RIM_MM))
+
+
+def best(scores: Mapping[str, float], share: float) -> frozenset[str]:
+    """Return the names with the highest scores: a share of them, but at least three (or all there are)."""
+    known = {name: score for name, score in scores.items() if not math.isnan(score)}
+    count = max(math.ceil(share * len(known)), min(3, len(known)))
+    return frozenset(sorted(known, key=lambda name: (-known[name], name))[:count])
+
+
+@dataclasses.dataclass(frozen=True)
+class Speakers:
+    """The names of the atlases that speak about each structure."""
+
+    tumour: frozenset[str]
+    cochlea: dict[str, frozenset[str]]
+    """side -> names"""
+
+    def about(self, name: str) -> str:
+        """Return what an atlas speaks about, for people."""
+        topics = ["VS"] if name in self.tumour else []
+        return ", ".join(topics + [f"{side} cochlea" for side, names in self.cochlea.items() if name in names])
+
+
+def speakers(
+    registered: Sequence[Registered], target: Volume, side: str | None, share: float, on_left: np.ndarray
+) -> Speakers:
+    """Choose for the tumour and for each cochlea the atlases that fit best there.
 
     Args:
         registered: the atlases on the target.
         target: the part of the target on which they lie.
-        side: the tumour's side; None: atlases of both sides may speak.
-        share: the share of them that speaks, at least three (or all there are).
+        side: the tumour's side; None: tumours of both sides may speak.
+        share: the share of the atlases that speaks about each structure.
+        on_left: what of the target is left of the midplane, (z, y, x) or broadcastable to it.
 
     """
-    candidates = [
+    with_tumour = [
         item
         for item in registered
         if (side is None or item.side in (side, None)) and (item.label_map == labels.VS).any()
     ]
-    count = max(math.ceil(share * len(candidates)), min(3, len(candidates)))
-    if count >= len(candidates):
-        return {item.name for item in candidates}
-    score = fit(candidates, target)
-    order = sorted(range(len(candidates)), key=lambda index: (-score[index], candidates[index].name))
-    return {candidates[index].name for index in order[:count]}
+    fit = tumour_fit(with_tumour, target) if with_tumour else []
+    tumour = best({item.name: score for item, score in zip(with_tumour, fit, strict=True)}, share)
+    left = np.broadcast_to(on_left, target.grid.shape)
+    cochlea = {
+        name: best({item.name: cochlea_fit(item, place, target.grid) for item in registered}, share)
+        for name, place in (("left", left), ("right", ~left))
+    }
+    return Speakers(tumour, cochlea)
