@@ -12,7 +12,7 @@ from crossmoda.simulation.deformation import jacobian_determinant
 from crossmoda.volume import Grid
 
 #: Small scans that still hold both ears.
-SMALL = Settings(field_of_view=120, slices=44, in_plane_spacing=0.6, slice_thickness=1.5, tumour_volume=1200)
+SMALL = Settings(field_of_view=112, slices=40, in_plane_spacing=0.7, slice_thickness=1.5, tumour_volume=1200)
 
 
 @pytest.fixture(scope="module")

@@ -109,6 +109,9 @@ def cavity_distance(u, y, z):
     lower = _join(lower, _capsule(u, y, z, 0.0, 38.0, -60.0, 0.0, 46.0, -130.0, 15.0, 12.0), 10.0)
     lower = _cut(lower, -behind, 11.0)
     lower = _cut(lower, -clivus, 5.0)
+    # The jugular tubercle closes the cistern below, the foramen magnum stays open.
+    tubercle = z + 50 - 0.35 * (u - 12) + max(y - 28.0, 0.0) + 1.5 * max(12.0 - u, 0.0)
+    lower = _cut(lower, -0.7 * tubercle, 5.0)
     return upper, lower
 
 

@@ -47,6 +47,8 @@ class Lesion:
 
     distance: Distance
     """points (n, 3) mm to signed distance (n,) mm"""
+    volume_mm3: float
+    """in the canonical frame"""
     centre: np.ndarray
     radius_mm: float
     mass: MassEffect
@@ -134,7 +136,7 @@ def draw_lesion(rng: np.random.Generator, volume_mm3: float) -> Lesion:
         return cone.joined(cone.parts(points), growth)
 
     cysts = draw_cysts(rng, centre, radius, volume_mm3)
-    return Lesion(distance, centre, radius, mass_effect(rng, centre, radius), cysts, cone.box())
+    return Lesion(distance, volume_mm3, centre, radius, mass_effect(rng, centre, radius), cysts, cone.box())
 
 
 def mass_effect(rng: np.random.Generator, centre: np.ndarray, radius: float) -> MassEffect:

@@ -75,9 +75,8 @@ def real_lesion(rng: np.random.Generator, folder: Path | str, volume_ratio: floa
     centre = free.mean(0) if part > 0.1 else placed.mean(0)
     radius = (3 * max(part, 0.05) * volume / (4 * np.pi)) ** (1 / 3)
     reach = placed.min(0) - 3, placed.max(0) + 3
-    return Lesion(
-        distance, centre, radius, mass_effect(rng, centre, radius), draw_cysts(rng, centre, radius, volume), reach
-    )
+    cysts = draw_cysts(rng, centre, radius, volume)
+    return Lesion(distance, volume, centre, radius, mass_effect(rng, centre, radius), cysts, reach)
 
 
 def _points(mask: np.ndarray, grid: Grid) -> np.ndarray:

@@ -1,6 +1,7 @@
 """One digital subject: both scans, their labels, and where every point of the anatomy lies."""
 
 import dataclasses
+import itertools
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -54,10 +55,10 @@ class Settings(_Settings):
         maximum=8,
     )
     rotation: float = parameter(
-        4.0, "Standard deviation of the head's rotation about each axis", unit="degrees", minimum=0, maximum=30
+        3.0, "Standard deviation of the head's rotation about each axis", unit="degrees", minimum=0, maximum=30
     )
     translation: float = parameter(
-        5.0, "Standard deviation of the head's position along each axis", unit="mm", minimum=0, maximum=40
+        3.0, "Standard deviation of the head's position along each axis", unit="mm", minimum=0, maximum=40
     )
     size: float = parameter(0.04, "Relative standard deviation of the head's size", minimum=0, maximum=0.15)
     oblique: float = parameter(
@@ -154,6 +155,7 @@ def simulate_subject(
     mass = dataclasses.replace(lesion.mass, centre=lesion.mass.centre * mirror)
     whole, mass = deformation.with_mass_effect(smooth, mass)
     lesion = dataclasses.replace(lesion, mass=dataclasses.replace(mass, centre=mass.centre * mirror))
+    lesion = _fitted(lesion, whole, mirror, lesion.volume_mm3 / ratio)
     movement = deformation.rigid_matrix(body, 0.2 * settings.misalignment, 0.24 * settings.misalignment)
 
     contrast = draw_contrast(contrasts, spread=settings.contrast)
@@ -206,6 +208,19 @@ def _material(base: str, base_folder: Path | str | None) -> "Base":
     from crossmoda.simulation import icbm
 
     return icbm.base(icbm.find(base_folder))
+
+
+def _fitted(lesion: Lesion, whole: Deformation, mirror: np.ndarray, volume_mm3: float) -> Lesion:
+    """Return the lesion grown or shrunk by the fraction of a mm that gives it its volume in the subject."""
+    corners = np.array(list(itertools.product(*zip(*lesion.reach, strict=True)))) * mirror
+    around = whole.from_canonical(corners)
+    step = max(0.5, lesion.radius_mm / 14)
+    axes = [np.arange(a, b, step) for a, b in zip(around.min(0), around.max(0), strict=True)]
+    points = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, 3)
+    distance = lesion.distance(lesion.mass.push(whole.to_canonical(points) * mirror))
+    count = min(round(volume_mm3 / step**3), len(distance) - 1)
+    shift = float(np.partition(distance, count)[count])
+    return dataclasses.replace(lesion, distance=lambda at: lesion.distance(at) - shift)
 
 
 def _draw_grid(rng: np.random.Generator, settings: Settings, modality: str, centre: np.ndarray) -> Grid:
