@@ -52,11 +52,12 @@ def new_card(settings: networks.Settings, preparation: preprocessing.Settings, *
 
 def write_tensors(path: Path | str, tensors: "dict[str, torch.Tensor]", about: dict[str, Any]) -> None:
     """Write tensors with ``about`` (JSON types) in the header of one safetensors file, in one step."""
-    from safetensors.torch import save_file
+    from safetensors.torch import save as to_bytes
 
     content = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     with output.atomic(path) as temporary:
-        save_file(content, temporary, metadata={_CARD: json.dumps(about)})
+        # Not save_file, whose files only their owner can read.
+        temporary.write_bytes(to_bytes(content, metadata={_CARD: json.dumps(about)}))
 
 
 def read_tensors(path: Path | str) -> "tuple[dict[str, torch.Tensor], dict[str, Any]]":

@@ -203,6 +203,7 @@ def test_weights_survive_the_disk_and_half_precision(weight_file, tmp_path):
     model = weights.load(weight_file)
     again = weights.save(tmp_path / "half.safetensors", model.network.state_dict(), model.card, half=True)
     assert again.stat().st_size < 0.7 * weight_file.stat().st_size
+    assert again.stat().st_mode == again.with_suffix(".json").stat().st_mode
     for name, item in weights.load(again).network.state_dict().items():
         torch.testing.assert_close(item, model.network.state_dict()[name], rtol=1e-3, atol=1e-4)
     assert json.loads(again.with_suffix(".json").read_text()) == model.card
