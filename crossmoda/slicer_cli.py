@@ -24,9 +24,12 @@ def command_line(arguments: Sequence[str] | None = None) -> list[str]:
     """Return the command line with dashes in the flags, as argparse has them: ``--moving_label`` is ``--moving-label``.
 
     Slicer's parser refuses a ``<longflag>`` with dashes inside, so the XML and Slicer say underscores; a shell may say
-    either.
+    either. ``--xml`` prints the module's description, which is the file beside the script, and exits.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
+    if words[:1] == ["--xml"]:
+        _say(Path(sys.argv[0]).with_suffix(".xml").read_text(encoding="utf-8").rstrip())
+        sys.exit(0)
     return [re.sub(r"^--\w+", lambda flag: flag[0].replace("_", "-"), word) for word in words]
 
 

@@ -1,0 +1,156 @@
+"""The CLI modules as Slicer and other hosts see them: description, call, progress, errors, hard kill."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+
+PROJECT = Path(__file__).resolve().parents[2]
+SCRIPTS = sorted(path.with_suffix(".py") for path in PROJECT.glob("CrossModa*/*.xml"))
+
+
+@pytest.fixture
+def launcher(tmp_path):
+    """Make an executable of a CLI module, as other hosts of CLI modules want it."""
+
+    def make(script: Path) -> str:
+        path = tmp_path / script.stem
+        path.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{script}" "$@"\n')
+        path.chmod(0o755)
+        return str(path)
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory):
+    """Two images of one structure, the second in inverted contrast and 2 mm aside, with its label."""
+    folder = tmp_path_factory.mktemp("pair")
+    z, y, x = np.indices((24, 40, 40)).astype(float)
+    rng = np.random.default_rng(0)
+    texture = sum(
+        np.sin(x * a + phase) * np.cos(y * b) * np.sin(z * c + phase)
+        for a, b, c, phase in rng.uniform(0.15, 0.6, (12, 4))
+    )
+    fixed = texture + 4 * (((x - 20) ** 2 + (y - 20) ** 2 + (z - 12) ** 2) < 49)
+    moving = -np.roll(fixed, 2, axis=2)
+    label = np.roll(((x - 20) ** 2 + (y - 20) ** 2 + (z - 12) ** 2) < 49, 2, axis=2)
+    for name, array in (("fixed", fixed), ("moving", moving), ("label", label.astype(np.uint8))):
+        image = sitk.GetImageFromArray(array.astype(np.float32) if name != "label" else array)
+        image.SetSpacing((1.0, 1.0, 1.5))
+        image.SetOrigin((5.0, -7.0, 3.0))
+        sitk.WriteImage(image, str(folder / f"{name} é.nii.gz"))
+    return folder
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
+def test_slicers_own_parser_accepts_the_description(application, script):
+    import slicer
+
+    module = getattr(slicer.modules, script.stem.lower())
+    node = module.logic().CreateNodeInScene()
+    names = [
+        node.GetParameterName(group, index)
+        for group in range(node.GetNumberOfParameterGroups())
+        for index in range(node.GetNumberOfParametersInGroup(group))
+    ]
+    slicer.mrmlScene.RemoveNode(node)
+    assert len(names) > 5
+    assert len(names) == len(set(names))
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
+def test_another_host_reads_the_same_description_from_the_program_and_from_the_file(script, launcher):
+    ctk_cli = pytest.importorskip("ctk_cli")
+    said, written = ctk_cli.CLIModule(launcher(script)), ctk_cli.CLIModule(str(script.with_suffix(".xml")))
+    assert said.title == written.title
+    assert [item.identifier() for item in said.parameters()] == [item.identifier() for item in written.parameters()]
+    arguments, options, _outputs = said.classifyParameters()
+    assert [item.index for item in arguments] == list(range(len(arguments)))
+    assert all(item.longflag for item in options)
+
+
+def test_another_host_runs_the_registration(pair, tmp_path, launcher):
+    """The command line is made by ctk-cli's reading of the XML; the label must arrive where the structure is."""
+    ctk_cli = pytest.importorskip("ctk_cli")
+    program = launcher(PROJECT / "CrossModaRegister/CrossModaRegister.py")
+    arguments, options, _outputs = ctk_cli.CLIModule(program).classifyParameters()
+    files = {
+        "fixed": pair / "fixed é.nii.gz",
+        "moving": pair / "moving é.nii.gz",
+        "moving_label": pair / "label é.nii.gz",
+        "warped_label": tmp_path / "warped label.nii.gz",
+    }
+    command = [program, "--returnparameterfile", str(tmp_path / "returned.txt")]
+    for item in options:
+        if item.identifier() in files:
+            command += ["--" + item.longflag.lstrip("-"), str(files[item.identifier()])]
+    command += [str(files[item.identifier()]) for item in arguments]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stderr == "", "Slicer takes anything on stderr as an error"
+    assert "<filter-start>" in done.stdout
+    assert done.stdout.count("<filter-progress>") > 5
+    assert "folding_percent" in (tmp_path / "returned.txt").read_text()
+    fixed = sitk.GetArrayFromImage(sitk.ReadImage(str(files["fixed"])))
+    warped = sitk.GetArrayFromImage(sitk.ReadImage(str(files["warped_label"]))) == 1
+    z, y, x = np.indices(fixed.shape)
+    truth = (x - 20) ** 2 + (y - 20) ** 2 + (z - 12) ** 2 < 49
+    before = np.roll(truth, 2, axis=2)
+
+    def dice(a, b):
+        return 2 * (a & b).sum() / (a.sum() + b.sum())
+
+    assert dice(warped, truth) > dice(before, truth) + 0.03
+
+
+def test_a_bad_input_is_one_sentence_on_stderr_and_exit_code_2(tmp_path):
+    script = PROJECT / "CrossModaRegister/CrossModaRegister.py"
+    missing = str(tmp_path / "nowhere.nii.gz")
+    done = subprocess.run([sys.executable, str(script), missing, missing], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "nowhere.nii.gz" in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_a_hard_kill_leaves_no_output_under_its_name(pair, tmp_path):
+    script = PROJECT / "CrossModaRegister/CrossModaRegister.py"
+    output = tmp_path / "warped.nii.gz"
+    process = subprocess.Popen(
+        [
+            sys.executable,
+            str(script),
+            "--warped",
+            str(output),
+            str(pair / "fixed é.nii.gz"),
+            str(pair / "moving é.nii.gz"),
+        ],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    for line in process.stdout:
+        if "<filter-progress>" in line and "0.0000" not in line:
+            break
+    process.kill()
+    process.wait()
+    assert not output.exists()
+
+
+def test_progress_arrives_while_the_work_goes_on(pair, tmp_path):
+    """A pipe is buffered by the block: an unflushed tag would arrive with the end of the process."""
+    script = PROJECT / "CrossModaRegister/CrossModaRegister.py"
+    files = ["--warped", str(tmp_path / "warped.nii.gz"), str(pair / "fixed é.nii.gz"), str(pair / "moving é.nii.gz")]
+    process = subprocess.Popen(
+        [sys.executable, str(script), *files],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    tags_before_the_end = 0
+    for line in process.stdout:
+        if "<filter-progress>" in line and process.poll() is None:
+            tags_before_the_end += 1
+    process.wait()
+    assert tags_before_the_end > 5
