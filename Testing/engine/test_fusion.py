@@ -39,18 +39,17 @@ def ears(tumour: str | None = "left", shape: tuple[int, int, int] = (24, 72, 128
 def misplaced(truth: np.ndarray, count: int, pixels: float, seed: int) -> list[np.ndarray]:
     """Copies of the truth as registrations leave them: each structure moved on its own and of another size."""
     rng = np.random.default_rng(seed)
-    copies = []
-    for _ in range(count):
-        copy = np.zeros_like(truth)
-        for value in np.unique(truth[truth > 0]):
-            pieces, number = ndimage.label(truth == value)
-            for piece in range(1, number + 1):
-                mask = (pieces == piece).astype(np.float32)
-                middle = np.array(ndimage.center_of_mass(mask))
+    copies = [np.zeros_like(truth) for _ in range(count)]
+    for value in np.unique(truth[truth > 0]):
+        pieces, _ = ndimage.label(truth == value)
+        for piece, found in enumerate(ndimage.find_objects(pieces), start=1):
+            box = tuple(slice(max(side.start - 14, 0), side.stop + 14) for side in found)
+            mask = (pieces[box] == piece).astype(np.float32)
+            middle = np.array(ndimage.center_of_mass(mask))
+            for copy in copies:
                 scale = 1 + rng.normal(0, 0.08)
                 offset = middle * (1 - scale) - rng.normal(0, pixels, 3) * (0.3, 1, 1)
-                copy[ndimage.affine_transform(mask, np.eye(3) * scale, offset, order=1) > 0.5] = value
-        copies.append(copy)
+                copy[box][ndimage.affine_transform(mask, np.eye(3) * scale, offset, order=1) > 0.5] = value
     return copies
 
 

@@ -1,0 +1,375 @@
+"""Label propagation, with a registration that costs nothing: the scans lie on each other already."""
+
+import csv
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+from scipy import ndimage
+
+from crossmoda import cache, deeds, fusion, propagation, volume
+from crossmoda.atlases import CannotWrite
+from crossmoda.dataset import Case
+from crossmoda.errors import Cancelled, InputError
+from crossmoda.propagation import OUTPUTS, Settings, propagate
+from crossmoda.volume import Grid, Volume
+
+GRID = Grid((72, 48, 20), (1.25, 1.25, 2.0), (-45.0, -30.0, -20.0), (1, 0, 0, 0, 1, 0, 0, 0, 1))
+WHOLE = Settings(region="whole")
+
+
+@dataclasses.dataclass(frozen=True)
+class Registering:
+    """Settings of the registration that costs nothing."""
+
+    levels: int = 5
+
+
+class Register:
+    """Takes images as lying on each other, except those named in ``misplaced`` (mm); counts its calls."""
+
+    def __init__(self, misplaced: dict[float, float] | None = None, fail_at: int | None = None):
+        self.calls, self.misplaced, self.fail_at = 0, misplaced or {}, fail_at
+
+    def __call__(self, fixed: Volume, moving: Volume, settings: Any, *, initial=None, progress=None) -> Any:
+        self.calls += 1
+        if self.calls == self.fail_at:
+            raise Cancelled
+        shift = next((mm for mark, mm in self.misplaced.items() if np.isclose(moving.grid.origin[2], mark)), 0.0)
+        transform = sitk.TranslationTransform(3, (0.0, shift, moving.grid.origin[2] - fixed.grid.origin[2]))
+        return SimpleNamespace(
+            transform=transform,
+            warp_image=lambda image, grid: volume.resample(image, grid, transform, "linear"),
+            warp_label_map=lambda label_map, grid: volume.resample(label_map, grid, transform, "label"),
+        )
+
+
+def head(side: str | None, seed: int, radius: float = 9.0, cochleae=("left", "right")) -> tuple[np.ndarray, np.ndarray]:
+    """A symmetric head of smooth texture with cochleae and a tumour: image and label map (z, y, x)."""
+    rng = np.random.default_rng(0)
+    texture = ndimage.gaussian_filter(rng.normal(0, 1, GRID.shape), (1, 1.5, 1.5))
+    image = 100 + 400 * (texture + texture[..., ::-1])
+    label_map = np.zeros(GRID.shape, np.uint8)
+    z, y, x = np.meshgrid(*(np.arange(n) * s for n, s in zip(GRID.shape, GRID.spacing_zyx, strict=True)), indexing="ij")
+    middle = np.array([20.0, 30.0, 45.0])
+    for name, sign in (("left", 1), ("right", -1)):
+        distance = np.sqrt((z - middle[0]) ** 2 + (y - middle[1] + 6) ** 2 + (x - middle[2] - sign * 32) ** 2)
+        image[distance < 5] = 420
+        if name in cochleae:
+            label_map[distance < 5] = 2
+        distance = np.sqrt((z - middle[0]) ** 2 + (y - middle[1] - 4) ** 2 + (x - middle[2] - sign * 18) ** 2)
+        image[distance < 11] = 500
+        if name == side:
+            inside = distance < radius
+            image[inside], label_map[inside] = 250, 1
+    noise = np.random.default_rng(seed + 1).normal(0, 6, GRID.shape)
+    return (image + noise).astype(np.float32), label_map
+
+
+def write_case(folder: Path, name: str, side: str | None, seed: int, z_mm: float = -20.0, **options: Any) -> Case:
+    """Write a scan and its label map; ``z_mm`` marks the scan for :class:`Register`."""
+    image, label_map = head(side, seed, **options)
+    grid = dataclasses.replace(GRID, origin=(*GRID.origin[:2], z_mm))
+    volume.write(Volume(image, grid), folder / f"{name}.nii.gz")
+    volume.write(Volume(label_map, grid), folder / f"{name}_label.nii.gz")
+    return Case(name, "ceT1", folder / f"{name}.nii.gz", folder / f"{name}_label.nii.gz")
+
+
+@pytest.fixture(scope="module")
+def cases(tmp_path_factory) -> dict[str, Case]:
+    folder = tmp_path_factory.mktemp("cases")
+    made = {
+        name: write_case(folder, name, side, seed)
+        for seed, (name, side) in enumerate(
+            [("left1", "left"), ("left2", "left"), ("right1", "right"), ("right2", "right"), ("target", "left")]
+        )
+    }
+    made["truth"] = made["target"]
+    made["target"] = dataclasses.replace(made["target"], modality="hrT2", label=None)
+    return made
+
+
+def atlases_of(cases: dict[str, Case]) -> list[Case]:
+    return [cases[name] for name in ("left1", "left2", "right1", "right2")]
+
+
+def run(
+    cases: dict[str, Case], folder: Path, settings: Settings = WHOLE, register: Register | None = None, **options: Any
+):
+    options.setdefault("registration", Registering())
+    atlases = options.pop("atlases", None) or atlases_of(cases)
+    target = options.pop("target", cases["target"])
+    return propagate(target, atlases, folder, settings, register=register or Register(), **options)
+
+
+def dice(first: np.ndarray, second: np.ndarray) -> float:
+    return 2 * np.count_nonzero(first & second) / (np.count_nonzero(first) + np.count_nonzero(second))
+
+
+class TestNoisyLabel:
+    @pytest.mark.parametrize("side", ["left", "right"])
+    def test_the_side_is_found_and_atlases_of_the_other_side_are_mirrored_onto_it(self, cases, tmp_path, side):
+        case = write_case(tmp_path, "subject", side, 30)
+        target = dataclasses.replace(case, label=None)
+        result = run(cases, tmp_path / "out", target=target)
+        truth, fused = case.read_label().array, result.label_map.array
+        assert result.side == side
+        assert {item.atlas: item.mirrored for item in result.outcomes} == {
+            name: not name.startswith(side) for name in ("left1", "left2", "right1", "right2")
+        }
+        assert dice(fused == 1, truth == 1) > 0.95 and dice(fused == 2, truth == 2) > 0.95
+        half = slice(0, 36) if side == "left" else slice(36, None)
+        assert not (fused[..., half] == 1).any()
+
+    def test_without_mirroring_the_other_sides_atlases_speak_about_the_cochleae_only(self, cases, tmp_path):
+        result = run(cases, tmp_path, dataclasses.replace(WHOLE, mirror=False, share=1.0))
+        about = {item.atlas: item.speaks_about for item in result.outcomes}
+        assert about["right1"] == about["right2"] == "left cochlea, right cochlea"
+        assert about["left1"] == about["left2"] == "VS, left cochlea, right cochlea"
+        assert dice(result.label_map.array == 1, cases["truth"].read_label().array == 1) > 0.95
+        assert not (result.label_map.array[..., :36] == 1).any()
+
+    def test_atlases_with_one_cochlea_do_not_argue_against_the_other(self, cases, tmp_path):
+        one_sided = [write_case(tmp_path, f"one{n}", "left", 40 + n, cochleae=("left",)) for n in range(4)]
+        result = run(cases, tmp_path / "out", atlases=[*one_sided, cases["left1"], cases["left2"]])
+        truth = cases["truth"].read_label().array
+        assert dice(result.label_map.array == 2, truth == 2) > 0.95
+
+    def test_the_atlases_whose_tumour_fits_speak_about_it(self, cases, tmp_path):
+        small = [write_case(tmp_path, f"small{n}", "left", 50 + n, radius=5.0) for n in range(4)]
+        result = run(
+            cases, tmp_path / "out", dataclasses.replace(WHOLE, share=0.1), atlases=[*small, *atlases_of(cases)]
+        )
+        speakers = {item.atlas for item in result.outcomes if "VS" in item.speaks_about}
+        assert len(speakers) == 3 and not any(name.startswith("small") for name in speakers)
+        assert dice(result.label_map.array == 1, cases["truth"].read_label().array == 1) > 0.95
+
+    def test_the_outputs_lie_on_the_targets_grid_and_agree_with_each_other(self, cases, tmp_path):
+        run(cases, tmp_path)
+        grid = volume.read(cases["target"].image).grid
+        label_map = volume.read_label_map(tmp_path / "noisy_label.nii.gz")
+        assert label_map.grid == grid
+        maps = {path: volume.read(tmp_path / path) for path in OUTPUTS if path.endswith(".nii.gz")}
+        assert all(item.grid == grid for item in maps.values())
+        confidence = maps["confidence.nii.gz"].array
+        assert confidence.max() <= 1 and confidence.min() > 0.3
+        for value, key in ((1, "VS"), (2, "cochlea")):
+            probability = maps[f"probability_{key}.nii.gz"].array
+            np.testing.assert_allclose(probability[label_map.array == value], confidence[label_map.array == value])
+        segments = volume.read_label_map(tmp_path / "noisy_label.seg.nrrd", grid)
+        np.testing.assert_array_equal(segments.array, label_map.array)
+
+    def test_the_table_has_a_row_for_each_atlas_and_no_file_names_a_folder(self, cases, tmp_path):
+        run(cases, tmp_path)
+        with (tmp_path / "atlases.csv").open() as stream:
+            rows = {row["atlas"]: row for row in csv.DictReader(stream)}
+        assert set(rows) == {"left1", "left2", "right1", "right2"}
+        assert 0.8 < float(rows["left1"]["sensitivity_VS"]) <= 1 and float(rows["left1"]["quality"]) > 0.3
+        assert rows["right1"]["mirrored"] == "yes" and rows["right1"]["tumour_side"] == "left"
+        provenance = json.loads((tmp_path / "provenance.json").read_text())
+        assert provenance["tumour_side"] == "left" and len(provenance["side_evidence"]) == 3
+        assert str(tmp_path) not in (tmp_path / "provenance.json").read_text()
+
+    def test_two_runs_give_the_same_bytes(self, cases, tmp_path):
+        run(cases, tmp_path / "a")
+        run(cases, tmp_path / "b")
+        for name in ("noisy_label.nii.gz", "confidence.nii.gz"):
+            assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+
+    def test_a_single_atlas_is_the_result_and_this_is_said(self, cases, tmp_path):
+        result = run(cases, tmp_path, atlases=[cases["left1"]])
+        np.testing.assert_array_equal(result.label_map.array, cases["left1"].read_label().array)
+        assert any("Only one label map" in note for note in result.notes)
+
+    def test_the_most_similar_atlases_of_each_side_are_chosen(self, cases, tmp_path):
+        far = write_case(tmp_path, "far", "left", 60, z_mm=7.0)
+        register = Register(misplaced={7.0: 9.0})
+        result = run(
+            cases, tmp_path / "out", dataclasses.replace(WHOLE, left=2), register, atlases=[far, *atlases_of(cases)]
+        )
+        dropped = {item.atlas: item.dropped for item in result.outcomes if item.dropped}
+        assert set(dropped) == {"far"} and "look more like the target" in dropped["far"]
+
+
+class TestResuming:
+    def test_a_second_run_does_nothing(self, cases, tmp_path):
+        first = run(cases, tmp_path)
+        register = Register()
+        before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+        second = run(cases, tmp_path, register=register)
+        assert second.reused and not first.reused and register.calls == 0
+        assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
+        np.testing.assert_array_equal(second.label_map.array, first.label_map.array)
+        assert second.outcomes == first.outcomes and second.side == first.side and second.notes == first.notes
+
+    def test_another_fusion_keeps_the_registrations(self, cases, tmp_path):
+        run(cases, tmp_path)
+        register = Register()
+        again = run(cases, tmp_path, register=register, fusion_settings=fusion.Settings(smoothness=0.5))
+        assert register.calls == 0 and not again.reused and all(item.reused for item in again.outcomes)
+
+    def test_another_registration_setting_registers_again(self, cases, tmp_path):
+        run(cases, tmp_path)
+        register = Register()
+        run(cases, tmp_path, register=register, registration=Registering(levels=4))
+        assert register.calls == 7  # three probes on both sides, and the fourth atlas
+
+    def test_a_changed_atlas_is_registered_again_and_no_other(self, cases, tmp_path):
+        atlases = [write_case(tmp_path, f"atlas{n}", "left", 70 + n) for n in range(3)]
+        settings = dataclasses.replace(WHOLE, tumour_side="left")
+        run(cases, tmp_path / "out", settings, atlases=atlases)
+        write_case(tmp_path, "atlas1", "left", 80)
+        register = Register()
+        run(cases, tmp_path / "out", settings, register, atlases=atlases)
+        assert register.calls == 1
+
+    def test_a_cancelled_run_leaves_no_result_and_goes_on_where_it_stopped(self, cases, tmp_path):
+        settings = dataclasses.replace(WHOLE, tumour_side="left")
+        with pytest.raises(Cancelled):
+            run(cases, tmp_path, settings, Register(fail_at=3))
+        assert not any((tmp_path / name).exists() for name in OUTPUTS)
+        register = Register()
+        run(cases, tmp_path, settings, register)
+        assert register.calls == 2
+
+    @pytest.mark.parametrize("damage", ["truncate", "delete", "unsealed"])
+    def test_a_damaged_registration_is_done_again(self, cases, tmp_path, damage):
+        settings = dataclasses.replace(WHOLE, tumour_side="left")
+        first = run(cases, tmp_path, settings)
+        folder = tmp_path / "registrations" / "left1"
+        victim = folder / (cache.SEAL if damage == "unsealed" else "warped_label.nii.gz")
+        if damage == "truncate":
+            victim.write_bytes(victim.read_bytes()[:-20])
+        else:
+            victim.unlink()
+        (tmp_path / cache.SEAL).unlink()
+        register = Register()
+        again = run(cases, tmp_path, settings, register)
+        assert register.calls == 1
+        np.testing.assert_array_equal(again.label_map.array, first.label_map.array)
+
+    @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs a signal that cannot be caught")
+    def test_a_killed_process_loses_only_the_registration_at_work(self, cases, tmp_path):
+        script = (
+            "import sys, time, dataclasses; sys.path.insert(0, sys.argv[1])\n"
+            "import test_propagation as t\n"
+            "from pathlib import Path\n"
+            "class Slow(t.Register):\n"
+            "    def __call__(self, *a, **k):\n"
+            "        time.sleep(60 if self.calls == 2 else 0)\n"
+            "        return super().__call__(*a, **k)\n"
+            "folder = Path(sys.argv[2])\n"
+            "case = lambda n: t.Case(n, 'ceT1', folder / f'{n}.nii.gz', folder / f'{n}_label.nii.gz')\n"
+            "cases = {n: case(n) for n in ('left1', 'left2', 'right1', 'right2', 'target')}\n"
+            "cases['target'] = dataclasses.replace(cases['target'], modality='hrT2', label=None)\n"
+            "t.run(cases, Path(sys.argv[3]), dataclasses.replace(t.WHOLE, tumour_side='left'), Slow())\n"
+        )
+        data = Path(cases["left1"].image).parent
+        process = subprocess.Popen([sys.executable, "-c", script, str(Path(__file__).parent), str(data), str(tmp_path)])
+        second = tmp_path / "registrations" / "left2" / cache.SEAL
+        deadline = time.monotonic() + 120
+        while not second.exists() and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.05)
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+        assert second.exists() and not (tmp_path / cache.SEAL).exists()
+        register = Register()
+        result = run(cases, tmp_path, dataclasses.replace(WHOLE, tumour_side="left"), register)
+        assert register.calls == 2
+        assert [item.reused for item in result.outcomes] == [True, True, False, False]
+
+
+class TestFailures:
+    def test_a_failed_registration_is_dropped_and_the_rest_goes_on(self, cases, tmp_path):
+        lost = write_case(tmp_path, "lost", "left", 90, z_mm=11.0)
+        result = run(cases, tmp_path / "out", register=Register({11.0: 12.0}), atlases=[*atlases_of(cases), lost])
+        dropped = [item for item in result.outcomes if item.dropped]
+        assert [item.atlas for item in dropped] == ["lost"]
+        assert any(note.startswith("Atlas lost was dropped: its registration") for note in result.notes)
+        assert dice(result.label_map.array == 1, cases["truth"].read_label().array == 1) > 0.95
+
+    @pytest.mark.parametrize(("value", "said"), [(0, "has no labelled voxel"), (7, "has the label value 7")])
+    def test_an_atlas_with_unusable_labels_is_dropped_with_a_line(self, cases, tmp_path, value, said):
+        bad = write_case(tmp_path, "bad", "left", 91)
+        label_map = bad.read_label()
+        volume.write(label_map.with_array(np.minimum(label_map.array, 1) * np.uint8(value)), bad.label)
+        result = run(cases, tmp_path / "out", atlases=[*atlases_of(cases), bad])
+        (line,) = [note for note in result.notes if "bad" in note]
+        assert said in line
+        with pytest.raises(InputError, match=f"No atlas can be used.*{said}"):
+            run(cases, tmp_path / "only", atlases=[bad])
+
+    def test_an_unreadable_atlas_is_dropped(self, cases, tmp_path):
+        broken = write_case(tmp_path, "broken", "left", 92)
+        Path(broken.image).write_bytes(b"nothing")
+        result = run(cases, tmp_path / "out", atlases=[*atlases_of(cases), broken])
+        assert [item.atlas for item in result.outcomes if item.dropped] == ["broken"]
+
+    def test_a_target_without_overlap_is_one_clear_line(self, cases, tmp_path):
+        register = Register({-20.0: 500.0})
+        with pytest.raises(InputError, match=r"No atlas could be registered to target.*does not overlap the target"):
+            run(cases, tmp_path, dataclasses.replace(WHOLE, tumour_side="left"), register)
+
+    def test_a_target_of_other_anatomy_is_refused(self, cases, tmp_path):
+        noise = np.random.default_rng(5).normal(100, 20, GRID.shape)
+        path = tmp_path / "knee.nii.gz"
+        volume.write(Volume(ndimage.gaussian_filter(noise, 1).astype(np.float32), GRID), path)
+        with pytest.raises(InputError, match="does it show the same part of the body"):
+            run(cases, tmp_path / "out", target=Case("knee", "hrT2", path))
+
+    def test_a_full_disk_is_said_and_finished_registrations_stay(self, cases, tmp_path, monkeypatch):
+        settings = dataclasses.replace(WHOLE, tumour_side="left")
+        written, real = [], volume.write
+
+        def full(item: Volume, path: Path) -> None:
+            written.append(path)
+            if len(written) > 4:
+                raise InputError(f"Cannot write {path}; is the disk full or the folder write-protected?")
+            real(item, path)
+
+        monkeypatch.setattr(volume, "write", full)
+        with pytest.raises(CannotWrite, match=r"is the disk full.*Free some space and run again"):
+            run(cases, tmp_path, settings)
+        monkeypatch.undo()
+        register = Register()
+        run(cases, tmp_path, settings, register)
+        assert register.calls == 2
+
+    def test_no_atlases_at_all(self, cases, tmp_path):
+        with pytest.raises(InputError, match="There are no atlases"):
+            propagate(cases["target"], [], tmp_path)
+
+    def test_a_constant_target(self, cases, tmp_path):
+        path = tmp_path / "flat.nii.gz"
+        volume.write(Volume(np.full(GRID.shape, 5, np.float32), GRID), path)
+        with pytest.raises(InputError, match="the same value everywhere"):
+            run(cases, tmp_path / "out", target=Case("flat", "hrT2", path))
+
+
+@pytest.mark.shared_data
+def test_a_real_spinal_cord_goes_from_t1_to_t2(shared_data, tmp_path):
+    folder = shared_data / "sct_cord"
+    atlas = Case("t1w", "ceT1", folder / "t1w.nii.gz", folder / "t1w_seg-manual.nii.gz")
+    truth = volume.read_label_map(folder / "t2_seg-manual.nii.gz")
+    result = propagate(
+        Case("t2", "hrT2", folder / "t2.nii.gz"), [atlas], tmp_path, registration=deeds.Settings(device="cpu")
+    )
+    by_header = volume.resample(atlas.read_label(), truth.grid, interpolation="label")
+    assert result.side is None and json.loads((tmp_path / "provenance.json").read_text())["region"] == "whole"
+    assert dice(by_header.array > 0, truth.array > 0) < 0.87
+    assert dice(result.label_map.array > 0, truth.array > 0) > 0.92
+
+
+def test_settings_name_the_value_that_is_wrong():
+    with pytest.raises(InputError, match=r"share must be 0\.05 to 1; got 2"):
+        propagation.Settings(share=2)
