@@ -15,7 +15,12 @@ from CrossModaSegLib.parameters import CrossModaSegParameterNode
 from CrossModaSegLib.tasks import CliTask, PythonTask, StepsTask, TaskQueue
 
 #: The sample data: three labelled ceT1 atlases and one hrT2 target, about half a minute to make.
-SAMPLE = {"sources": 3, "targets": 1, "seed": 4, "settings": {"field_of_view": 150.0, "slices": 48}}
+SAMPLE = {
+    "sources": 3,
+    "targets": 1,
+    "seed": 4,
+    "settings": {"field_of_view": 150.0, "slices": 48, "tumour_volume": 1600.0},
+}
 
 _SIMPLE = ("double", "float", "integer", "string", "boolean")
 

@@ -46,7 +46,7 @@ def has_geometry(volume) -> bool:
 def sequence_of(volume):
     """Return the sequence browser that drives a volume, or None."""
     for browser in slicer.util.getNodesByClass("vtkMRMLSequenceBrowserNode"):
-        if browser.IsProxyNode(volume):
+        if browser.IsProxyNode(volume.GetID()):
             return browser
     return None
 

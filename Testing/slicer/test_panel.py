@@ -288,6 +288,41 @@ def test_the_segmentation_lies_where_the_volume_lies_also_with_oblique_slices(pa
     assert np.all(centres.max(0) <= bounds[1::2] + 1.5)
 
 
+def test_correct_opens_the_segment_editor_with_segmentation_and_scan(panel, atlas, target):
+    import slicer
+    from CrossModaSegLib import nodes
+
+    label = slicer.mrmlScene.GetFirstNodeByName("atlas label")
+    panel.parameters.result = nodes.make_segmentation(label, target, "result", "prediction")
+    panel.update()
+    panel.result.ui.editButton.click()
+    editor = slicer.util.getModuleWidget("SegmentEditor").editor
+    assert slicer.app.selected_module == "SegmentEditor"
+    assert (editor.segmentation, editor.volume) == (panel.parameters.result, target)
+
+
+def test_the_surfaces_are_shown_and_hidden(panel, atlas, target):
+    import slicer
+    from CrossModaSegLib import nodes
+
+    label = slicer.mrmlScene.GetFirstNodeByName("atlas label")
+    result = panel.parameters.result = nodes.make_segmentation(label, target, "result", "prediction")
+    panel.update()
+    panel.result.ui.show3DButton.click()
+    surface = vtk_surface(result)
+    assert surface.GetNumberOfPoints() > 10
+    panel.result.ui.show3DButton.click()
+    assert not result.GetSegmentation().ContainsRepresentation("Closed surface")
+
+
+def vtk_surface(segmentation):
+    import vtk
+
+    surface = vtk.vtkPolyData()
+    segmentation.GetClosedSurfaceRepresentation("VS", surface)
+    return surface
+
+
 def test_results_lie_in_the_study_of_the_scan(panel, atlas, target):
     import slicer
     from CrossModaSegLib import nodes

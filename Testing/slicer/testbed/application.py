@@ -95,6 +95,28 @@ class ScriptedModuleWidget(widgets.qMRMLWidget):
         self._bed_self.exit()
 
 
+class SegmentEditor(Module):
+    """A stand-in of the Segment Editor module: it only remembers what it is opened with."""
+
+    def widgetRepresentation(self):
+        self._widget = self._widget or types.SimpleNamespace(editor=SegmentEditorWidget())
+        return self._widget
+
+
+class SegmentEditorWidget:
+    """The few methods of ``qMRMLSegmentEditorWidget`` that the panel calls."""
+
+    segmentation = volume = None
+
+    def setSegmentationNode(self, node):
+        self.segmentation = node
+
+    def setSourceVolumeNode(self, node):
+        if self.segmentation is None:
+            raise RuntimeError("the Segment Editor needs the segmentation before the source volume")
+        self.volume = node
+
+
 class Application:
     """``slicer.app`` and everything behind it."""
 
@@ -136,7 +158,7 @@ class Application:
             module_logic.SetMRMLApplicationLogic(logic)
             logic.SetModuleLogic(name, module_logic)
             self._add_module(Module(name, logic=module_logic))
-        self._add_module(Module("SegmentEditor"))
+        self._add_module(SegmentEditor("SegmentEditor"))
         terminologies = slicer.vtkSlicerTerminologiesModuleLogic()
         terminologies.SetMRMLScene(scene)
         self._add_module(Module("Terminologies", logic=terminologies))
