@@ -1,6 +1,7 @@
 """Atlases: what they hold, and their registration to a target, found again when done before."""
 
 import dataclasses
+import functools
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -68,6 +69,11 @@ def examine(case: "Case") -> Atlas:
         InputError: there is no label map, it cannot be read, is empty, or holds values that are no structure's.
 
     """
+    return _examine(case, checksum(case.label) if case.label is not None and case.label.exists() else "")
+
+
+@functools.lru_cache(maxsize=1024)
+def _examine(case: "Case", _content: str) -> Atlas:
     label_map = case.read_label()
     values = set(np.unique(label_map.array).tolist()) - {labels.BACKGROUND}
     name = Path(case.label).name if case.label else ""

@@ -9,9 +9,7 @@ What goes wrong when every atlas simply votes, and what is done about it:
 - a failed registration spoils the vote: each is judged by the images themselves, around the structures.
 """
 
-import csv
 import dataclasses
-import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,12 +17,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from crossmoda import atlases as atlas_steps
-from crossmoda import cache, fusion, labels, laterality, parameters, preprocessing, volume
+from crossmoda import cache, fusion, laterality, noisy_label, parameters, preprocessing, volume
 from crossmoda.atlases import Atlas, CannotWrite, Prepare, Register, Registered, Target
 from crossmoda.consensus import failures, fuse
 from crossmoda.errors import InputError
 from crossmoda.fit import side_evidence
-from crossmoda.output import write_json, write_text
+from crossmoda.noisy_label import OUTPUTS, Outcome
 from crossmoda.parameters import parameter
 from crossmoda.progress import Progress, part, report
 from crossmoda.provenance import Record, checksum
@@ -66,22 +64,6 @@ class Settings(parameters.Settings):
 
 
 @dataclasses.dataclass(frozen=True)
-class Outcome:
-    """What became of one atlas."""
-
-    atlas: str
-    tumour_side: str | None
-    mirrored: bool
-    quality: float | None
-    speaks_about: str
-    """the structures about which it was believed"""
-    seconds: float
-    reused: bool
-    dropped: str
-    """why it was dropped; empty if it was used"""
-
-
-@dataclasses.dataclass(frozen=True)
 class Propagation:
     """The noisy label of one target."""
 
@@ -97,20 +79,10 @@ class Propagation:
     """whether everything was found finished"""
 
 
-#: The files of a propagation, in its folder.
-OUTPUTS = (
-    "noisy_label.nii.gz",
-    "noisy_label.seg.nrrd",
-    "confidence.nii.gz",
-    *(f"probability_{structure.key}.nii.gz" for structure in labels.STRUCTURES),
-    "disagreement.nii.gz",
-    "atlases.csv",
-    "provenance.json",
-)
-#: The extent of a head scan in axial planes, mm.
-_HEAD_MM = (140.0, 340.0)
 #: Raised when the steps after registration change so that earlier results no longer hold.
 _REVISION = 1
+#: The extent of a head scan in axial planes, mm.
+_HEAD_MM = (140.0, 340.0)
 
 
 def propagate(
@@ -152,7 +124,7 @@ def propagate(
     done = step.results()
     if done is not None:
         report(progress, 1.0, "found finished")
-        label_map = volume.read_label_map(run.folder / OUTPUTS[0])
+        label_map = volume.read_label_map(run.folder / noisy_label.LABEL_MAP)
         outcomes = tuple(Outcome(**outcome) for outcome in done["outcomes"])
         return Propagation(label_map, run.folder, done["side"], outcomes, tuple(done["notes"]), reused=True)
     step.begin()
@@ -171,34 +143,44 @@ def propagate_all(
     targets: Sequence["Case"],
     atlases: Sequence["Case"],
     folder: Path | str,
-    settings: Settings = Settings(),
+    settings: Settings | None = None,
     progress: Progress | None = None,
     *,
     device: str = "auto",
+    **options: Any,
 ) -> tuple[dict[str, Propagation], dict[str, str]]:
-    """Make the noisy labels of several targets, each in its own folder under ``folder``.
+    """Propagate the atlases to several targets, each into ``folder/<id>``; what fails does not stop the rest.
 
     Args:
         targets: the scans to be labelled.
         atlases: labelled scans.
-        folder: receives a folder per target, named by its id.
-        settings: parameters of the propagation.
-        progress: is told what is done; may cancel. What is finished stays.
-        device: where to register, see :data:`crossmoda.device.CHOICES`.
+        folder: receives one folder per target.
+        settings: parameters of the propagation; None: the default.
+        progress: is told what is done; may cancel.
+        device: the processor of the registration, unless ``registration`` is among the options.
+        options: further arguments of :func:`propagate`.
 
     Returns:
-        The results by target, and for each target that failed why; a failure does not stop the others.
+        The propagation of each target's id, and why the others failed.
+
+    Raises:
+        CannotWrite: the disk is full: no target could go on.
 
     """
-    from crossmoda import deeds
+    if "registration" not in options:
+        from crossmoda import deeds
 
-    registration = deeds.Settings(device=device)
-    done, failed = {}, {}
+        options["registration"] = deeds.Settings(device=device)
+    done: dict[str, Propagation] = {}
+    failed: dict[str, str] = {}
     for number, target in enumerate(targets):
         step = part(progress, number / len(targets), (number + 1) / len(targets), f"{target.id}: ")
         try:
+            if target.id in done or target.id in failed:
+                raise InputError(f"{target.id} is given twice; give each target its own name.")
+            own_atlases = [atlas for atlas in atlases if atlas.id != target.id]
             done[target.id] = propagate(
-                target, atlases, Path(folder) / target.id, settings, step, registration=registration
+                target, own_atlases, Path(folder) / target.id, settings or Settings(), step, **options
             )
         except CannotWrite:
             raise
@@ -393,9 +375,8 @@ class _Run:
 
     def fuse_and_write(self, registered: list[Registered], side: str | None, progress: Progress | None) -> Volume:
         """Fuse what the registered atlases say and write all outputs on the target's grid."""
-        share = self.settings.share
         consensus, speakers = fuse(
-            registered, self.target.part, side, share, self.fusion_settings, part(progress, 0.0, 0.3)
+            registered, self.target.part, side, self.settings.share, self.fusion_settings, part(progress, 0.0, 0.3)
         )
         self.notes += consensus.fusion.notes
         for item in registered:
@@ -403,8 +384,6 @@ class _Run:
             self.outcomes.append(
                 Outcome(item.atlas.id, item.side, item.mirrored, item.quality, about, item.seconds, item.reused, "")
             )
-        report(progress, 0.4, "writing the label maps")
-        label_map = Volume(self._restored(consensus.label_map), self.target.image.grid)
         provenance = self.record.finish(
             target=self.case.id,
             region=self.preparation.region,
@@ -414,57 +393,9 @@ class _Run:
             staple={"iterations": consensus.fusion.iterations, "converged": consensus.fusion.converged},
             notes=self.notes,
         )
-        volume.write(label_map, self.folder / "noisy_label.nii.gz")
-        volume.write_segmentation(label_map, self.folder / "noisy_label.seg.nrrd", provenance)
-        maps = {
-            "confidence": (consensus.posterior.max(axis=0), 1.0),
-            "disagreement": (consensus.fusion.disagreement, 0.0),
-        }
-        for index, structure in enumerate(labels.STRUCTURES, start=1):
-            maps[f"probability_{structure.key}"] = (consensus.posterior[index], 0.0)
-        for name, (array, outside) in maps.items():
-            full = Volume(self._restored(array, outside), self.target.image.grid)
-            volume.write(full, self.folder / f"{name}.nii.gz")
-        write_text(self.folder / "atlases.csv", self._table(registered, consensus.fusion))
-        write_json(self.folder / "provenance.json", provenance)
-        return label_map
-
-    def _restored(self, array: np.ndarray, outside: float = 0.0) -> np.ndarray:
-        """Put values of the target's part on its whole grid."""
-        full = np.full(self.target.image.grid.shape, outside, array.dtype)
-        full[self.target.box] = array
-        return full
-
-    def _table(self, registered: list[Registered], result: fusion.Fusion) -> str:
-        """Return atlases.csv: one row per atlas."""
-        keys = [(structure.value, structure.key) for structure in labels.STRUCTURES]
-        performance = {item.atlas.id: each for item, each in zip(registered, result.performance, strict=True)}
-        columns = [f"{measure}_{key}" for _, key in keys for measure in ("sensitivity", "specificity")]
-        stream = io.StringIO()
-        writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow([field.name for field in dataclasses.fields(Outcome)] + columns)
-        for outcome in self.outcomes:
-            row = [_cell(value) for value in dataclasses.astuple(outcome)]
-            measured = performance.get(outcome.atlas) if not outcome.dropped else None
-            for value, _ in keys:
-                each = (measured.sensitivity[value], measured.specificity[value]) if measured else (None, None)
-                row += [_cell(number) for number in each]
-            writer.writerow(row)
-        return stream.getvalue()
-
-
-def _cell(value: Any) -> str:
-    if value is None or (isinstance(value, float) and np.isnan(value)):
-        return ""
-    return (
-        f"{value:.4f}"
-        if isinstance(value, float)
-        else "yes"
-        if value is True
-        else "no"
-        if value is False
-        else str(value)
-    )
+        performance = {item.atlas.id: each for item, each in zip(registered, consensus.fusion.performance, strict=True)}
+        table = noisy_label.table(self.outcomes, performance)
+        return noisy_label.write(self.folder, self.target, consensus, table, provenance, part(progress, 0.3, 1.0))
 
 
 def _is_head(grid: Grid) -> bool:

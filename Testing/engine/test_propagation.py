@@ -356,6 +356,18 @@ class TestFailures:
             run(cases, tmp_path / "out", target=Case("flat", "hrT2", path))
 
 
+class TestSeveralTargets:
+    def test_what_fails_does_not_stop_the_rest(self, cases, tmp_path):
+        path = tmp_path / "flat.nii.gz"
+        volume.write(Volume(np.full(GRID.shape, 5, np.float32), GRID), path)
+        targets = [Case("flat", "hrT2", path), cases["target"]]
+        done, failed = propagation.propagate_all(
+            targets, atlases_of(cases), tmp_path / "out", WHOLE, registration=Registering(), register=Register()
+        )
+        assert list(done) == ["target"] and (tmp_path / "out" / "target" / "noisy_label.nii.gz").exists()
+        assert list(failed) == ["flat"] and "same value everywhere" in failed["flat"]
+
+
 @pytest.mark.shared_data
 def test_a_real_spinal_cord_goes_from_t1_to_t2(shared_data, tmp_path):
     folder = shared_data / "sct_cord"
