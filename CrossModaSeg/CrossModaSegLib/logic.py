@@ -200,6 +200,7 @@ class CrossModaSegLogic(ScriptedLoadableModuleLogic):
         (``"left"``, ``"right"``, ``"both"``); ``"auto"`` takes the side on which most atlases have the tumour.
         """
         outputs: dict = {}
+        atlases: dict = {}
         folder: list[Path] = []
 
         def prepare():
@@ -212,10 +213,11 @@ class CrossModaSegLogic(ScriptedLoadableModuleLogic):
                     _("No atlas is registered to {name}; register one first.").format(name=target.GetName())
                 )
             folder.append(self.temporaryFolder())
+            atlases.update(
+                {f"atlas {n}": (label.GetNodeReference(nodes.ATLAS) or label) for n, label in enumerate(labels, 1)}
+            )
             for label in labels:
-                exporting.write_volume(
-                    label, folder[0] / f"{_file_name(label.GetNodeReference(nodes.ATLAS).GetName())}.nrrd"
-                )
+                exporting.write_volume(label, folder[0] / f"{_file_name(label.GetName())}.nrrd")
             outputs["label"] = _add_hidden("vtkMRMLLabelMapVolumeNode", target.GetName() + " fused")
             outputs["disagreement"] = _add_hidden(
                 "vtkMRMLScalarVolumeNode", slicer.mrmlScene.GenerateUniqueName(target.GetName() + " disagreement")
@@ -230,7 +232,7 @@ class CrossModaSegLogic(ScriptedLoadableModuleLogic):
             disagreement = outputs["disagreement"]
             _reveal(disagreement, "disagreement", target)
             settings = {"tumour_side": tumourSide}
-            record = _record("fuse", settings, target=target, seconds=task.seconds)
+            record = _record("fuse", settings, seconds=task.seconds, target=target, **atlases)
             record["measurements"] = _measurements(node)
             for made in (segmentation, disagreement):
                 nodes.set_provenance(made, record)
@@ -422,7 +424,7 @@ def _outputs(target, atlas, atlas_id: str, transforms: bool) -> dict:
 
 
 def _newest_of_each_atlas(labels: list) -> list:
-    return list({label.GetNodeReferenceID(nodes.ATLAS): label for label in labels}.values())
+    return list({label.GetNodeReferenceID(nodes.ATLAS) or label.GetID(): label for label in labels}.values())
 
 
 def _file_name(name: str) -> str:

@@ -13,8 +13,9 @@ PROJECT = HERE.parents[1]
 sys.path.insert(0, str(HERE))
 
 import numpy as np  # noqa: E402
+from PySide6 import QtCore  # noqa: E402
 from testbed import application as bed  # noqa: E402
-from testbed.views import SliceView, Window, to_image  # noqa: E402
+from testbed.views import Window, to_image  # noqa: E402
 
 
 class Photographer:
@@ -152,10 +153,14 @@ class Photographer:
 
     def thumbnail(self, path: Path) -> None:
         """Draw the thumbnail of Slicer's Sample Data module: the target, 280 x 260."""
-        view = SliceView(self.app, "Red", 280, 260)
-        view.composite.SetBackgroundVolumeID(self.panel.parameters.target.GetID())
-        view.show()
-        to_image(view.picture()).save(str(path))
+        from CrossModaSegLib import display
+
+        for segmentation in (self.panel.parameters.noisyLabel, self.panel.parameters.result):
+            segmentation.GetDisplayNode().SetVisibility(False)
+        display.show_target(self.panel.parameters.target)
+        self.window.show()
+        image = to_image(self.window.views["Red"].picture())
+        image.scaledToWidth(280, QtCore.Qt.SmoothTransformation).copy(0, 10, 280, 260).save(str(path))
 
 
 if __name__ == "__main__":

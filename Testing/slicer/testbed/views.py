@@ -105,7 +105,8 @@ class Window:
         panel.show()
         for _ in range(3):
             self._application.processEvents()
-            panel.resize(self.PANEL, max(panel.sizeHint().height(), panel.minimumSizeHint().height()))
+            height = max(panel.sizeHint().height(), panel.minimumSizeHint().height())
+            panel.resize(self.PANEL, max(height, QtWidgets.QWidget.heightForWidth(panel, self.PANEL)))
         shot = panel.grab().toImage()
         left, below = self.PANEL + self.GAP, self.LARGE + self.GAP
         height = max(shot.height(), below + self.SMALL)
