@@ -78,9 +78,9 @@ class RegisterSection(Section):
         """Register the ticked atlases that are not registered yet, then fuse all that are."""
         target, parameters = self.parameters.target, self.parameters
         atlases = [atlas for atlas in self._atlases() if not nodes.products("warped label", target, atlas)]
-        tasks = [
-            self.logic.registerTask(target, atlas, parameters.keepTransforms, parameters.device) for atlas in atlases
-        ]
+        without_torch = parameters.device == "auto" and not self.panel.setup.versions["torch"]
+        device = "cpu" if without_torch else parameters.device
+        tasks = [self.logic.registerTask(target, atlas, parameters.keepTransforms, device) for atlas in atlases]
         tasks.append(self.logic.fuseTask(target, parameters.tumourSide))
         self._work = self.logic.run(tasks)
         self._work.observe(self._on_work)
