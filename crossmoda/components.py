@@ -8,6 +8,9 @@ from crossmoda.geometry import Grid
 
 #: The cochleae lie this far apart from side to side, mm, with ample room for small and large heads.
 COCHLEAR_DISTANCE_MM = (30.0, 120.0)
+#: A schwannoma comes at least this near to the middle of the cochlea beside it, mm. In the 79 patients of VS-SEG with
+#: both structures drawn, the nearest voxel was 1.4 to 10.7 mm away, median 4.2.
+BESIDE_MM = 15.0
 #: How far the second cochlea may lie before, behind, above or below the first, mm: heads are tilted.
 _TILT_MM = 30.0
 #: Smaller groups of voxels are no structure, mm3.
@@ -18,7 +21,8 @@ def plausible(label_map: np.ndarray, probabilities: np.ndarray, grid: Grid) -> n
     """Return the label map with one schwannoma at most and two cochleae at most, on different sides.
 
     Of several candidates the one with the largest sum of probabilities is kept. The second cochlea is the best of those
-    that lie as far from the first, from side to side, as cochleae do.
+    that lie as far from the first, from side to side, as cochleae do; a schwannoma beside a cochlea goes before one
+    that lies elsewhere.
 
     Args:
         label_map: (z, y, x).
@@ -27,29 +31,43 @@ def plausible(label_map: np.ndarray, probabilities: np.ndarray, grid: Grid) -> n
 
     """
     kept = np.zeros_like(label_map)
-    for structure in labels.STRUCTURES:
-        components, mass, centre = _candidates(label_map == structure.value, probabilities[structure.value], grid)
-        chosen = _pair(mass, centre) if structure.value == labels.COCHLEA else list(np.argsort(-mass)[:1])
-        for index in chosen:
-            kept[components == index + 1] = structure.value
+    components, mass, points = _candidates(label_map == labels.COCHLEA, probabilities[labels.COCHLEA], grid)
+    centres = np.array([part.mean(axis=0) for part in points]).reshape(-1, 3)
+    cochleae = _pair(mass, centres)
+    for index in cochleae:
+        kept[components == index + 1] = labels.COCHLEA
+    components, mass, points = _candidates(label_map == labels.VS, probabilities[labels.VS], grid)
+    beside = np.array([_beside(part, centres[cochleae]) for part in points], bool)
+    if len(mass):
+        best = int(np.argmax(np.where(beside, mass, -1) if beside.any() else mass))
+        kept[components == best + 1] = labels.VS
     return kept
 
 
-def _candidates(mask: np.ndarray, probability: np.ndarray, grid: Grid) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return numbered components, the sum of probabilities of each (0 if it is too small), and its centre in LPS mm."""
-    components, count = ndimage.label(mask, np.ones((3, 3, 3)))
-    if count == 0:
-        return components, np.zeros(0), np.zeros((0, 3))
-    indices = np.arange(1, count + 1)
-    flat = components.ravel()
-    sizes = np.bincount(flat, minlength=count + 1)[1:]
-    mass = np.bincount(flat, weights=probability.ravel(), minlength=count + 1)[1:]
-    mass[sizes * grid.voxel_volume_mm3 < _SMALLEST_MM3] = 0
-    middles = np.array(ndimage.center_of_mass(mask, components, indices))[:, ::-1]
+def _beside(points: np.ndarray, cochleae: np.ndarray) -> bool:
+    """Whether any point comes as near to the middle of a cochlea as schwannomas do."""
+    return any((((points - centre) ** 2).sum(axis=1) <= BESIDE_MM**2).any() for centre in cochleae)
+
+
+def _candidates(
+    mask: np.ndarray, probability: np.ndarray, grid: Grid
+) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
+    """Return the components that are large enough, numbered from 1, the sum of probabilities and the points of each.
+
+    Points are the voxel centres, (n, 3), LPS, mm.
+    """
+    components, _ = ndimage.label(mask, np.ones((3, 3, 3)))
+    voxels = np.argwhere(mask)
+    number = components[mask]
+    sizes = np.bincount(number, minlength=1)
+    wanted = np.flatnonzero(sizes * grid.voxel_volume_mm3 >= _SMALLEST_MM3)
+    wanted = wanted[wanted > 0]
+    renumber = np.zeros(len(sizes), components.dtype)
+    renumber[wanted] = np.arange(1, len(wanted) + 1)
+    mass = np.bincount(number, weights=probability[mask], minlength=len(sizes))[wanted]
     matrix = grid.index_to_physical
-    order = mass > 0
-    renumber = np.concatenate([[0], np.where(order, np.cumsum(order), 0)])
-    return renumber[components], mass[order], (middles @ matrix[:3, :3].T + matrix[:3, 3])[order]
+    points = [voxels[number == index][:, ::-1] @ matrix[:3, :3].T + matrix[:3, 3] for index in wanted]
+    return renumber[components], mass, points
 
 
 def _pair(mass: np.ndarray, centre: np.ndarray) -> list[int]:

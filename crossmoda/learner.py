@@ -51,6 +51,7 @@ class Learner:
         self.steps_per_epoch = math.ceil(len(examples) * routine.visits / routine.batch)
         self.step = 0
         self.seconds = 0.0
+        self.processor_seconds = 0.0
         self.history: list[dict[str, Any]] = []
         self.best_dice = -1.0
         self.best_state: dict[str, torch.Tensor] | None = None
@@ -117,7 +118,7 @@ class Learner:
 
     def take_step(self) -> None:
         """Learn from one batch; with too little memory, from smaller crops or on the CPU."""
-        start = time.perf_counter()
+        start, used = time.perf_counter(), time.process_time()
         while True:
             try:
                 loss = self._learn()
@@ -135,6 +136,7 @@ class Learner:
         self._losses.append(loss)
         self.step += 1
         self.seconds += time.perf_counter() - start
+        self.processor_seconds += time.process_time() - used
 
     def _learn(self) -> float:
         for group in self.optimiser.param_groups:
@@ -248,8 +250,11 @@ class Learner:
             tensors.update({f"optimiser.{index}.{name}": item for name, item in moments.items()})
         if self.best_state is not None:
             tensors.update({f"best.{name}": item for name, item in self.best_state.items()})
-        kept = ("step", "seconds", "history", "best_dice", "best_metrics", "validations", "validations_without_gain")
-        state = {name: getattr(self, name) for name in (*kept, "crop", "fallbacks", "_losses")}
+        kept = (
+            *("step", "seconds", "processor_seconds", "history", "_losses", "crop", "fallbacks"),
+            *("best_dice", "best_metrics", "validations", "validations_without_gain"),
+        )
+        state = {name: getattr(self, name) for name in kept}
         return tensors, state
 
     def restore(self, tensors: dict[str, torch.Tensor], state: dict[str, Any]) -> None:

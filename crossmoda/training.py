@@ -225,6 +225,7 @@ def train(
             "cases": len(learning),
             "validation_cases": len(checking),
             "optimisation_seconds": round(student.seconds, 1),
+            "processor_minutes": round(student.processor_seconds / 60, 2),
             "identity": identity,
         },
         metrics=student.best_metrics or (student.history[-1] if student.history else {}),

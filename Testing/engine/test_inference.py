@@ -147,6 +147,22 @@ def test_of_several_tumours_the_most_probable_stays_and_of_cochleae_one_on_each_
     assert np.array_equal(components.plausible(found, probabilities, grid), wanted)
 
 
+def test_a_tumour_beside_a_cochlea_goes_before_a_larger_one_elsewhere():
+    grid = volume.Grid((100, 60, 20), (1.0, 1.0, 1.5), (0, 0, 0), (1, 0, 0, 0, 1, 0, 0, 0, 1))
+    wanted = np.zeros(grid.shape, np.uint8)
+    ball(wanted, grid, 1, (30, 30, 15), 4)
+    ball(wanted, grid, 2, (18, 30, 15), 3)
+    found = wanted.copy()
+    ball(found, grid, 1, (50, 50, 15), 8)
+    probabilities = np.stack([found == value for value in labels.VALUES]).astype(np.float32)
+    assert np.array_equal(components.plausible(found, probabilities, grid), wanted)
+    found[found == 2] = wanted[wanted == 2] = 0
+    probabilities = np.stack([found == value for value in labels.VALUES]).astype(np.float32)
+    largest = np.zeros_like(found)
+    ball(largest, grid, 1, (50, 50, 15), 8)
+    assert np.array_equal(components.plausible(found, probabilities, grid), largest)  # no cochlea to go by
+
+
 def test_nothing_found_stays_nothing():
     empty = np.zeros((4, 5, 6), np.uint8)
     grid = volume.Grid((6, 5, 4), (1.0, 1.0, 1.0), (0, 0, 0), (1, 0, 0, 0, 1, 0, 0, 0, 1))
