@@ -16,8 +16,8 @@ from crossmoda import labels
 from crossmoda.atlases import Registered, neighbourhood
 from crossmoda.geometry import Grid, Volume
 
-#: How far around a structure images are compared, mm.
-_RIM_MM = 2.0
+#: How far around a tumour, and around a cochlea, images are compared, mm.
+_RIM_MM, _COCHLEA_RIM_MM = 2.0, 1.0
 #: What counts as the surroundings of the tumours, mm.
 _SURROUNDINGS_MM = 3.0
 #: The target is smoothed this much (standard deviation) before its intensities are compared, mm.
@@ -104,7 +104,7 @@ def _standardised(values: Sequence[float] | np.ndarray) -> np.ndarray:
 
 def cochlea_fit(item: Registered, place: np.ndarray, grid: Grid) -> float:
     """Return how alike target and atlas are in and around the atlas's cochlea in ``place`` (mask); NaN without one."""
-    return -item.dissimilarity_at(neighbourhood((item.label_map == labels.COCHLEA) & place, grid, _RIM_MM))
+    return -item.dissimilarity_at(neighbourhood((item.label_map == labels.COCHLEA) & place, grid, _COCHLEA_RIM_MM))
 
 
 def best(scores: Mapping[str, float], share: float) -> frozenset[str]:

@@ -80,7 +80,7 @@ class Propagation:
 
 
 #: Raised when the steps after registration change so that earlier results no longer hold.
-_REVISION = 1
+_REVISION = 2
 #: The extent of a head scan in axial planes, mm.
 _HEAD_MM = (140.0, 340.0)
 

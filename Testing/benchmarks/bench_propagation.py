@@ -1,0 +1,113 @@
+"""Atlases to targets from end to end: the fused label against single atlases, majority vote and same-side atlases.
+
+``python Testing/benchmarks/bench_propagation.py --data FOLDER`` reads a data set in crossMoDA's layout whose targets'
+truth lies in ``truth/<id>_Label.nii.gz`` (as ``crossmoda simulate`` writes it); without ``--data`` one is simulated.
+"""
+
+import argparse
+import shutil
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+
+from crossmoda import dataset, evaluation, fusion, labels, laterality, propagation, volume
+from crossmoda.volume import Volume
+
+COLUMNS = (
+    "target", "tumour mm3", "side", "found", "s", "VS fused", "VS same side", "VS mean single", "VS blind single",
+    "VS majority", "VS ITK", "VS HD95 mm", "ghost mm3", "cochlea fused", "cochlea mean single", "cochlea blind single",
+    "cochlea majority", "cochlea ITK", "cochlea volume %",
+)  # fmt: skip
+
+
+def _dice(label_map: np.ndarray, truth: np.ndarray) -> list[float]:
+    scores = []
+    for value in (labels.VS, labels.COCHLEA):
+        drawn, true = label_map == value, truth == value
+        scores.append(2 * np.count_nonzero(drawn & true) / max(np.count_nonzero(drawn) + np.count_nonzero(true), 1))
+    return scores
+
+
+def _votes(result: propagation.Propagation, grid: volume.Grid) -> dict[str, np.ndarray]:
+    """Return the warped label map of each atlas that was used, on the target's grid."""
+    votes = {}
+    for outcome in result.outcomes:
+        if not outcome.dropped:
+            name = f"{outcome.atlas}_mirrored" if outcome.mirrored else outcome.atlas
+            warped = volume.read_label_map(result.folder / "registrations" / name / "warped_label.nii.gz", grid)
+            votes[outcome.atlas] = volume.resample(warped, grid, interpolation="nearest").array
+    return votes
+
+
+def _same_side(case: dataset.Case, atlases: list[dataset.Case], side: str, result: propagation.Propagation) -> Volume:
+    """Fuse the atlases of the tumour's own side only; their registrations are those that are done already."""
+    folder = result.folder.with_name(result.folder.name + "_same_side")
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(result.folder / "registrations", folder / "registrations")
+    own = [atlas for atlas in atlases if atlas.side == side]
+    return propagation.propagate(case, own, folder, propagation.Settings(tumour_side=side)).label_map
+
+
+def study(case: dataset.Case, atlases: list[dataset.Case], truth: Volume, folder: Path) -> list[object]:
+    """Return one row of the table."""
+    side = dataset.tumour_side(truth)
+    start = time.perf_counter()
+    result = propagation.propagate(case, atlases, folder / case.id)
+    seconds = time.perf_counter() - start
+    votes = _votes(result, truth.grid)
+    single = np.array([_dice(vote, truth.array) for vote in votes.values()])
+    quality = {outcome.atlas: outcome.quality or 0.0 for outcome in result.outcomes if not outcome.dropped}
+    blind = list(votes).index(max(quality, key=lambda name: quality[name]))
+    majority = _dice(fusion.majority_vote(list(votes.values())), truth.array)
+    images = [sitk.GetImageFromArray(vote) for vote in votes.values()]
+    itk = _dice(sitk.GetArrayFromImage(sitk.MultiLabelSTAPLE(images, 0)), truth.array)
+    same = _dice(_same_side(case, atlases, side, result).array, truth.array)
+    fused = _dice(result.label_map.array, truth.array)
+    scores = evaluation.evaluate(result.label_map, truth)
+    on_left = laterality.lateral_mm(truth.grid) > laterality.find_sides(truth).midplane_mm
+    ghost = (result.label_map.array == labels.VS) & (on_left != (side == "left"))
+    return [
+        case.id, scores["VS"]["reference_volume_mm3"], side, result.side, seconds, fused[0], same[0], single[:, 0].mean(),
+        single[blind, 0], majority[0], itk[0], scores["VS"]["hd95_mm"], ghost.sum() * truth.grid.voxel_volume_mm3,
+        fused[1], single[:, 1].mean(), single[blind, 1], majority[1], itk[1], scores["cochlea"]["volume_error_percent"],
+    ]  # fmt: skip
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, help="data set with truth/; simulated if not given")
+    parser.add_argument("--base", default="phantom", choices=("phantom", "icbm"), help="what is simulated")
+    parser.add_argument("--atlases", type=int, default=30)
+    parser.add_argument("--targets", type=int, default=4)
+    parser.add_argument("--output", type=Path, help="folder that keeps the registrations")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as scratch:
+        data = options.data or Path(scratch) / "data"
+        if options.data is None:
+            from crossmoda.simulation import simulate_dataset
+
+            simulate_dataset(data, sources=options.atlases, targets=0, tests=options.targets, base=options.base)
+        cases = dataset.open_dataset(data).with_sides()
+        atlases = list(cases.sources[: options.atlases])
+        print(f"{len(atlases)} atlases\n\n| {' | '.join(COLUMNS)} |\n|{'---|' * len(COLUMNS)}")
+        rows = []
+        for case in cases.targets[: options.targets]:
+            truth = volume.read_label_map(data / "truth" / f"{case.id}_Label.nii.gz")
+            rows.append(study(case, atlases, truth, options.output or Path(scratch) / "out"))
+            print(_line(rows[-1]), flush=True)
+        numbers = [[row[column] for row in rows] for column in range(len(COLUMNS))]
+        mean = [np.nanmean(column) if isinstance(column[0], float) else "" for column in numbers]
+        print(_line(["mean", *mean[1:]]))
+
+
+def _line(row: list[object]) -> str:
+    cells = [f"{item:.3f}" if isinstance(item, float) and abs(item) < 1 else item for item in row]
+    return "| " + " | ".join(f"{item:.1f}" if isinstance(item, float) else str(item) for item in cells) + " |"
+
+
+if __name__ == "__main__":
+    main()
