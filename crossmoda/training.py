@@ -106,7 +106,11 @@ class Settings(parameters.Settings):
         minimum=0,
     )
     learning_rate: float = parameter(
-        0.0, "Largest learning rate; 0 takes the preset's", minimum=0, maximum=1, advanced=True
+        0.0,
+        "Largest learning rate; 0 takes the preset's, or a third of it with initial weights",
+        minimum=0,
+        maximum=1,
+        advanced=True,
     )
     batch: int = parameter(0, "Crops per step; 0 takes the preset's", minimum=0, maximum=64, advanced=True)
     width: float = parameter(
@@ -153,14 +157,19 @@ ROUTINES = {
 }
 
 
-def routine(settings: Settings) -> Routine:
-    """Return the preset's routine with what the settings change."""
+#: The learning rate that goes on from trained weights, relative to the one for random weights.
+_GOING_ON = 1 / 3
+
+
+def routine(settings: Settings, going_on: bool = False) -> Routine:
+    """Return the preset's routine with what the settings change; ``going_on``: it begins with trained weights."""
     plan = ROUTINES[settings.preset]
+    rate = plan.learning_rate * (_GOING_ON if going_on else 1)
     return dataclasses.replace(
         plan,
         epochs=settings.epochs or plan.epochs,
         batch=settings.batch or plan.batch,
-        learning_rate=settings.learning_rate or plan.learning_rate,
+        learning_rate=settings.learning_rate or rate,
     )
 
 
@@ -213,7 +222,7 @@ def train(
     cache = folder / PREPARED
     examples = sampling.load(learning, preparation, cache, part(progress, 0.0, 0.03))
     held_out = sampling.load(checking, preparation, cache, part(progress, 0.03, 0.04))
-    student = learner.Learner(examples, routine(settings), settings, initial)
+    student = learner.Learner(examples, routine(settings, bool(initial)), settings, initial)
     if not settings.restart:
         _resume(student, folder, identity)
     _run(student, held_out, folder, identity, settings, part(progress, 0.04, 1.0))

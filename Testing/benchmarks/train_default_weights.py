@@ -159,9 +159,8 @@ def main() -> None:
 
 def report(table: dict[str, dict[str, list[float]]], model: weights.Model) -> None:
     about = model.card["training"]
-    print(
-        f"\n{about['cases']} cases, {about['steps']} steps, {about['processor_minutes']} minutes of one processor. Unseen hrT2 scans:\n"
-    )
+    steps = f"{about['steps']} steps, {about['processor_minutes']} minutes of one processor"
+    print(f"\n{about['cases']} cases, {steps}. Unseen hrT2 scans:\n")
     print("| base | structure | cases | median Dice | mean | sd | lowest |\n|---|---|---|---|---|---|---|")
     for base, scores in table.items():
         for key, values in scores.items():
