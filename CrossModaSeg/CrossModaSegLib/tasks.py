@@ -32,7 +32,7 @@ class Task:
         self.title, self.state, self.error, self.progress, self.message = title, WAITING, "", 0.0, ""
         self.seconds, self.result, self.notes = 0.0, None, ""
         self._finish, self._abandon = finish, abandon
-        self._begun, self._changed = 0.0, lambda: None
+        self._begun, self._changed, self._stopping = 0.0, lambda: None, False
 
     @property
     def over(self) -> bool:
@@ -55,6 +55,7 @@ class Task:
     def cancel(self) -> None:
         """Stop at once."""
         if self.state == RUNNING:
+            self._stopping = True
             self._stop()
             self._end(CANCELLED, "")
         elif self.state == WAITING:
@@ -84,6 +85,8 @@ class Task:
     def _end(self, state: str, error: str) -> None:
         if self.over:
             return
+        if self._stopping:  # the process's own end is not a failure
+            state, error = CANCELLED, ""
         self.state, self.error = state, error
         self.seconds = self.seconds or time.monotonic() - self._begun
         if state != DONE and self._abandon:

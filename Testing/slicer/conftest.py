@@ -48,6 +48,7 @@ def panel(application, scene):
 
     slicer.util.selectModule("CrossModaSeg")
     panel = slicer.util.getModuleWidget("CrossModaSeg").panel
+    application.wait_until(lambda: panel.setup._probe.over)  # the look for a graphics card is a process, too
     panel.update()
     yield panel
     panel.stop()

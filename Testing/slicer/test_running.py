@@ -3,7 +3,9 @@
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
+import SimpleITK as sitk
 
 
 def child_processes() -> set[int]:
@@ -149,3 +151,88 @@ def test_the_logic_segments_from_a_script(application, loaded, weights):
     table = logic.measure(segmentation)
     assert table.GetTable().GetColumnName(1) == "Volume (mm³)"
     assert child_processes() == set()
+
+
+def test_an_atlas_that_fails_is_listed_and_the_others_are_fused(application, loaded):
+    from CrossModaSegLib.tasks import DONE, FAILED
+
+    rows = loaded.cases.rows
+    rows[0].volume.SetOrigin(5000.0, 0.0, 0.0)
+    rows[0].label.SetOrigin(5000.0, 0.0, 0.0)
+    loaded.cases.ui.casesTable.item(2, 0).setCheckState(loaded.cases.ui.casesTable.item(2, 0).checkState().Unchecked)
+    loaded.update()
+    loaded.register.ui.registerButton.click()
+    application.wait_until(lambda: not loaded.logic.busy)
+    loaded.update()
+    assert [task.state for task in loaded.logic.queue.tasks] == [FAILED, DONE, DONE]
+    message = loaded.register.ui.messageLabel.text
+    assert message.startswith("Register crossmoda_1: ")
+    assert "do not overlap" in message
+    assert "Traceback" not in message
+    assert loaded.parameters.noisyLabel is not None
+    names = [node.GetName() for node in application.scene.GetNodesByClass("vtkMRMLScalarVolumeNode")]
+    assert not any(name.startswith("crossmoda_1 on") for name in names)
+
+
+def test_sample_data_opens_the_panel_and_starts_the_simulation(application, panel):
+    import SampleData
+
+    sample = SampleData.SampleDataLogic.sources["CrossModaPhantom"]
+    sample.customDownloader(sample)
+    assert panel.logic.busy
+    assert panel.cases.ui.cancelButton.enabled
+    panel.cases.ui.cancelButton.click()
+    application.wait_until(lambda: not child_processes(), seconds=1.0)
+    assert panel.cases.ui.messageLabel.text == "Cancelled."
+
+
+def write_dicom_series(folder: Path, volume: sitk.Image, description: str) -> None:
+    folder.mkdir(parents=True)
+    writer = sitk.ImageFileWriter()
+    writer.KeepOriginalImageUIDOn()
+    direction = volume.GetDirection()
+    common = {
+        "0008|0016": "1.2.840.10008.5.1.4.1.1.4",
+        "0008|0060": "MR",
+        "0008|103e": description,
+        "0010|0020": "patient-1",
+        "0020|000d": "1.2.3.1",
+        "0020|000e": "1.2.3.2",
+        "0020|0037": "\\".join(str(direction[i]) for i in (0, 3, 6, 1, 4, 7)),
+    }
+    for index in range(volume.GetSize()[2]):
+        image = volume[:, :, index]
+        position = volume.TransformIndexToPhysicalPoint((0, 0, index))
+        own = {
+            "0008|0018": f"1.2.3.3.{index + 1}",
+            "0020|0013": str(index + 1),
+            "0020|0032": "\\".join(str(value) for value in position),
+        }
+        for key, value in {**common, **own}.items():
+            image.SetMetaData(key, value)
+        writer.SetFileName(str(folder / f"{index:03d}.dcm"))
+        writer.Execute(image)
+
+
+def test_a_dicom_folder_of_a_data_set_is_loaded_where_it_lies(application, panel, tmp_path):
+    import slicer
+    from CrossModaSegLib import nodes
+
+    from crossmoda.volume import Volume
+
+    array = np.random.default_rng(0).integers(0, 500, (6, 16, 20)).astype(np.int16)
+    volume = sitk.GetImageFromArray(array)
+    volume.SetSpacing((0.5, 0.6, 1.5))
+    volume.SetOrigin((10.0, -20.0, 30.0))
+    write_dicom_series(tmp_path / "patient-1" / "t2_ci3d", volume, "t2_ci3d_tra")
+    panel.parameters.datasetFolder = str(tmp_path)
+    panel.update()
+    panel.cases.ui.openButton.click()
+    application.wait_until(lambda: not panel.logic.busy)
+    panel.update()
+    assert [row.modality for row in panel.cases.rows] == ["hrT2"], panel.cases.ui.messageLabel.text
+    panel.cases.ui.loadButton.click()
+    application.wait_until(lambda: not panel.logic.busy)
+    node = panel.parameters.target
+    np.testing.assert_array_equal(slicer.util.arrayFromVolume(node), array)
+    assert nodes.grid_of(node).same_as(Volume.from_sitk(volume).grid)
