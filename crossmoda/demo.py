@@ -72,20 +72,27 @@ BY_HEADER, ONE_ATLAS, MAJORITY, STAPLE, NETWORK = (
 )
 
 
-def run(folder: Path | str, settings: Settings = Settings(), progress: Progress | None = None) -> Result:
+def run(
+    folder: Path | str,
+    settings: Settings = Settings(),
+    progress: Progress | None = None,
+    *,
+    subjects: simulation.Settings = simulation.Settings(),  # noqa: B008 (frozen)
+) -> Result:
     """Run the chain in ``folder``; a second run with the same settings takes what is finished from there.
 
     Args:
         folder: receives all results; new, empty, or of an earlier demo.
         settings: how large the demo is.
         progress: told what is done; may cancel. What is finished stays.
+        subjects: how the digital subjects differ and are scanned.
 
     Raises:
         InputError: the folder cannot be written, or holds something else than a demo with these settings.
 
     """
     folder = Path(folder)
-    data = _simulate(folder, settings, part(progress, 0.0, 0.2))
+    data = _simulate(folder, settings, subjects, part(progress, 0.0, 0.2))
     tests = [case for case in data.targets if case.image.parent.name == TEST]
     propagated = _propagate(data, folder / "propagated", settings, part(progress, 0.2, 0.55))
     weights = _train(data, tests, folder / "propagated", folder / "model", settings, part(progress, 0.55, 0.88))
@@ -121,8 +128,10 @@ def run(folder: Path | str, settings: Settings = Settings(), progress: Progress 
     return Result(scores, files)
 
 
-def _simulate(folder: Path, settings: Settings, progress: Progress | None) -> dataset.Dataset:
-    step = cache.Step(folder, demo=settings)
+def _simulate(
+    folder: Path, settings: Settings, subjects: simulation.Settings, progress: Progress | None
+) -> dataset.Dataset:
+    step = cache.Step(folder, demo=settings, subjects=subjects)
     data = folder / "dataset"
     if step.results() is None:
         if data.exists():
@@ -134,6 +143,7 @@ def _simulate(folder: Path, settings: Settings, progress: Progress | None) -> da
             tests=settings.tests,
             seed=settings.seed,
             base=settings.base,
+            settings=subjects,
             progress=part(progress, 0.0, 0.98, "simulating: "),
         )
         step.begin()
