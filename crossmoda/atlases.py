@@ -151,7 +151,6 @@ class Registered:
     seconds: float
     reused: bool
     """whether it was found finished"""
-    details: dict[str, Any]
 
     @property
     def name(self) -> str:
@@ -223,7 +222,7 @@ def register_atlas(
         report(progress, 1.0, "found finished")
         warped = volume.read_label_map(step.folder / WARPED).array
         difference = volume.read_label_map(step.folder / DISSIMILARITY).array
-        return Registered(atlas, mirrored, warped, difference, done["quality"], done["seconds"], True, done)
+        return Registered(atlas, mirrored, warped, difference, done["quality"], done["seconds"], True)
     step.begin()
     start = time.perf_counter()
     image, label_map = _load_atlas(atlas, mirrored)
@@ -239,7 +238,7 @@ def register_atlas(
         raise InputError(f"{atlas.id} does not overlap the target: none of its labels lies in the scan.")
     difference, quality = _compare(target, image, registration, warped)
     seconds = time.perf_counter() - start
-    results = {"quality": quality, "seconds": round(seconds, 3), **_measured(registration)}
+    results = {"quality": quality, "seconds": round(seconds, 3)}
     try:
         volume.write(Volume(warped, grid), step.folder / WARPED)
         volume.write(Volume(difference, grid), step.folder / DISSIMILARITY)
@@ -250,7 +249,7 @@ def register_atlas(
             "what is finished is kept."
         ) from cause
     report(progress, 1.0, "done")
-    return Registered(atlas, mirrored, warped, difference, quality, seconds, False, results)
+    return Registered(atlas, mirrored, warped, difference, quality, seconds, False)
 
 
 def _between_middles(fixed: Grid, moving: Grid) -> sitk.Transform:
@@ -268,15 +267,6 @@ def _load_atlas(atlas: Atlas, mirrored: bool) -> tuple[Volume, Volume]:
             raise InputError(f"{atlas.id}: the label map lies outside the image; check that they belong together.")
     label_map = Volume(label_map.array, image.grid)
     return (laterality.mirrored(image), laterality.mirrored(label_map)) if mirrored else (image, label_map)
-
-
-def _measured(registration: Any) -> dict[str, Any]:
-    """Return what the registration says about itself, in JSON's types."""
-    statistics = getattr(registration, "jacobian_statistics", None)
-    found: Any = statistics() if callable(statistics) else {}
-    if dataclasses.is_dataclass(found) and not isinstance(found, type):
-        found = dataclasses.asdict(found)
-    return {key: float(value) for key, value in dict(found).items() if isinstance(value, (int, float, np.number))}
 
 
 def _compare(target: Target, image: Volume, registration: Any, label_map: np.ndarray) -> tuple[np.ndarray, float]:

@@ -70,9 +70,11 @@ def study(case: dataset.Case, atlases: list[dataset.Case], truth: Volume, folder
     on_left = laterality.lateral_mm(truth.grid) > laterality.find_sides(truth).midplane_mm
     ghost = (result.label_map.array == labels.VS) & (on_left != (side == "left"))
     return [
-        case.id, scores["VS"]["reference_volume_mm3"], side, result.side, seconds, fused[0], same[0], single[:, 0].mean(),
-        single[blind, 0], majority[0], itk[0], scores["VS"]["hd95_mm"], ghost.sum() * truth.grid.voxel_volume_mm3,
-        fused[1], single[:, 1].mean(), single[blind, 1], majority[1], itk[1], scores["cochlea"]["volume_error_percent"],
+        case.id, scores["VS"]["reference_volume_mm3"], side, result.side, seconds,
+        fused[0], same[0], single[:, 0].mean(), single[blind, 0], majority[0], itk[0],
+        scores["VS"]["hd95_mm"], ghost.sum() * truth.grid.voxel_volume_mm3,
+        fused[1], single[:, 1].mean(), single[blind, 1], majority[1], itk[1],
+        scores["cochlea"]["volume_error_percent"],
     ]  # fmt: skip
 
 
