@@ -120,6 +120,7 @@ def register(
     """
     kernels = fixed.kernels
     forward = backward = zero_field(fixed.volume.grid)
+    compared: tuple[Grid, int] | None = None
     for number, level in enumerate(levels):
         message = f"deformable registration, level {number + 1} of {len(levels)}"
         report(progress, number / len(levels), message)
@@ -134,10 +135,11 @@ def register(
         better = search(*descriptors, image, mask, fixed.deviation, forward)
         report(progress, (number + 0.5) / len(levels), message)
 
-        aligned = kernels.warp(other, to_moving, grid.shape)
+        if (grid, patch) != compared:  # levels of the same resolution share the linearly aligned moving image
+            compared, aligned = (grid, patch), kernels.warp(other, to_moving, grid.shape)
+            aligned_codes, aligned_mask = kernels.codes(aligned, patch), moving.mask_on(grid, matrix)
         warped = kernels.warp(image, np.eye(4), grid.shape, backward.voxels(grid, kernels))
-        descriptors = kernels.codes(aligned, patch), kernels.codes(warped, patch)
-        mask = moving.mask_on(grid, matrix)
-        back = search(*descriptors, aligned, mask, moving.deviation, backward)
+        descriptors = aligned_codes, kernels.codes(warped, patch)
+        back = search(*descriptors, aligned, aligned_mask, moving.deviation, backward)
         forward, backward = make_consistent(better, back)
     return forward, backward

@@ -69,6 +69,7 @@ def _pack_rows(start, stop, patches, floor, step, pair_direction, pair_shift, li
     pairs = np.empty((12, width), np.float32)
     lowest = np.empty(width, np.float32)
     noise = np.empty(width, np.float32)
+    borders = np.empty((5, width), np.float32)
     bits = np.empty(width, np.uint32)
     for item in range(start, stop):
         z, y = item // height, item % height
@@ -91,19 +92,20 @@ def _pack_rows(start, stop, patches, floor, step, pair_direction, pair_shift, li
                 for x in range(width):
                     lowest[x] = min(lowest[x], row[x])
                     noise[x] += row[x]
-        for x in range(width):
-            noise[x] = max(noise[x] / np.float32(12) - lowest[x], floor)
+        for level in range(5):
+            for x in range(width):
+                borders[level, x] = lowest[x] + limits[level] * max(noise[x] / np.float32(12) - lowest[x], floor)
         code = codes[z, y]
         for half in range(2):
             bits[:] = 0
             for channel in range(6):
                 row = pairs[6 * half + channel]
-                for x in range(width):
-                    distance = row[x] - lowest[x]
-                    unary = np.uint32(0)
-                    for level in range(5):
-                        unary |= np.uint32(distance < limits[level] * noise[x]) << np.uint32(level)
-                    bits[x] |= unary << np.uint32(5 * channel)
+                for level in range(5):
+                    border = borders[level]
+                    bit = np.uint32(1 << (5 * channel + level))
+                    for x in range(width):
+                        if row[x] < border[x]:
+                            bits[x] |= bit
             if half == 0:
                 for x in range(width):
                     code[x] = np.uint64(bits[x])

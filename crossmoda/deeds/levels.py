@@ -53,9 +53,13 @@ class Level:
         return (self.steps,) * 3
 
     def skip(self, grid: Grid) -> tuple[int, int, int]:
-        """Return which voxels of a block are compared: every n-th along (z, y, x); deedsBCV thins blocks above 4."""
-        thin = min(self.block(grid)) > (4 if self.units == "voxel" else 3)
-        return (2, 2, 1) if thin else (1, 1, 1)
+        """Return which voxels of a block are compared: every n-th along (z, y, x).
+
+        Descriptors are as smooth as the displacement step is large, so that neighbouring voxels of a block say the
+        same. deedsBCV takes every second one, in blocks larger than 4 voxels.
+        """
+        every = 3 if min(self.quantisation(grid)) > 3 else 2
+        return (every, every, 1) if min(self.block(grid)) > 3 else (1, 1, 1)
 
     def patch(self) -> int:
         """Return radius and dilation of the descriptor, voxels of the working grid."""
