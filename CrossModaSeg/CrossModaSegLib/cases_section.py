@@ -86,7 +86,7 @@ class CasesSection(Section):
                 item.setToolTip(text)
                 item.setForeground(qt.QBrush(qt.QColor(ERROR if column == PROBLEM else "black")))
             case = table.item(number, CASE)
-            case.setFlags(case.flags() | qt.Qt.ItemIsUserCheckable)
+            case.setFlags(qt.Qt.ItemIsUserCheckable | qt.Qt.ItemIsEnabled | qt.Qt.ItemIsSelectable)
             case.setCheckState(qt.Qt.Checked if id(row) in ticked else qt.Qt.Unchecked)
         self._filling = False
 

@@ -49,10 +49,10 @@ class ResultSection(Section):
             version=record["crossmoda"],
             names=names,
             seconds=record["seconds"],
-            when=record["created"][:16],
+            when=record["created"][:16].replace("T", " "),
         )
         corrected = result.GetAttribute(nodes.CORRECTED)
-        return text + (" " + _("Corrected {when}.").format(when=corrected[:16]) if corrected else "")
+        return text + (" " + _("Corrected {when}.").format(when=corrected[:16].replace("T", " ")) if corrected else "")
 
     def _fill(self, table) -> None:
         view = self.ui.measuresTable

@@ -189,7 +189,7 @@ class PythonTask(Task):
         self._process.start(python, [str(worker), self._verb, json.dumps(self._arguments), str(self._answer)])
 
     def _on_output(self) -> None:
-        text = bytes(self._process.readAllStandardOutput().data()).decode(errors="replace")
+        text = _text(self._process.readAllStandardOutput())
         fractions, comments = _PROGRESS.findall(text), _COMMENT.findall(text)
         self._report(float(fractions[-1]) if fractions else self.progress, comments[-1] if comments else "")
 
@@ -199,7 +199,7 @@ class PythonTask(Task):
         if code == 0 and self._answer.is_file():
             self._succeed(json.loads(self._answer.read_text(encoding="utf-8")))
         else:
-            self._end(FAILED, _cause(bytes(self._process.readAllStandardError().data()).decode(errors="replace"), ""))
+            self._end(FAILED, _cause(_text(self._process.readAllStandardError()), ""))
 
     def _stop(self) -> None:
         self._process.kill()
@@ -208,6 +208,12 @@ class PythonTask(Task):
     def _release(self) -> None:
         if self._answer is not None:
             shutil.rmtree(self._answer.parent, ignore_errors=True)
+
+
+def _text(output) -> str:
+    """Return what a process wrote; PythonQt gives bytes or text, depending on its version."""
+    data = output.data()
+    return data if isinstance(data, str) else bytes(data).decode(errors="replace")
 
 
 class StepsTask(Task):

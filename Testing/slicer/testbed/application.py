@@ -16,7 +16,7 @@ import slicer.util
 import vtk
 from PySide6 import QtCore, QtWidgets
 
-from testbed import cli_engine, pythonqt, slicer_python, widgets
+from testbed import cli_engine, pythonqt, slicer_python, slicer_source, widgets
 from testbed.files import Files
 from testbed.pythonqt import qt
 
@@ -196,6 +196,8 @@ class Application:
         slicer.selfTests = {}
         slicer.app = self
         slicer_python.install()
+        if slicer_source.folder():
+            slicer_source.install()
         slicer.util.selectModule = self._select_module
         self._files = Files(self)
 
@@ -263,6 +265,9 @@ class Application:
         return QtCore.QSettings(str(Path(self.temporaryPath) / "settings.ini"), QtCore.QSettings.IniFormat)
 
     userSettings = settings
+
+    def translate(self, _context, text):
+        return text
 
     def processEvents(self):
         self.qt.processEvents()

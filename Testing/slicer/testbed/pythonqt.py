@@ -64,6 +64,7 @@ class PythonQtObject:
         if name == "name":
             QtCore.QObject.setObjectName(self, value)
         elif name in properties_of(self):
+            value = list(value) if isinstance(value, tuple) else value  # PythonQt takes any sequence
             if not QtCore.QObject.setProperty(self, name, value):
                 raise TypeError(f"{type(self).__name__}.{name} cannot be {value!r}")
         elif name.startswith(("_bed_", "__")):

@@ -106,7 +106,8 @@ class Window:
         for _ in range(3):
             self._application.processEvents()
             height = max(panel.sizeHint().height(), panel.minimumSizeHint().height())
-            panel.resize(self.PANEL, max(height, QtWidgets.QWidget.heightForWidth(panel, self.PANEL)))
+            wrapped = QtWidgets.QWidget.heightForWidth(panel, self.PANEL)
+            panel.resize(self.PANEL, max(height, wrapped) + 80)  # wrapped texts need more than Qt foresees
         shot = panel.grab().toImage()
         left, below = self.PANEL + self.GAP, self.LARGE + self.GAP
         height = max(shot.height(), below + self.SMALL)
