@@ -1,0 +1,72 @@
+import dataclasses
+import json
+
+import pytest
+
+from crossmoda.cache import SEAL, Step, digest
+
+
+@dataclasses.dataclass(frozen=True)
+class One:
+    value: int = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Other:
+    value: int = 1
+
+
+def finished(folder, **depends_on):
+    step = Step(folder, **depends_on)
+    step.begin()
+    (folder / "result.bin").write_bytes(b"12345")
+    step.finish(["result.bin"], {"score": 0.5})
+    return step
+
+
+def test_a_finished_step_is_found_by_what_it_depends_on(tmp_path):
+    finished(tmp_path, inputs=["a", "b"], settings=One())
+    assert Step(tmp_path, settings=One(), inputs=["a", "b"]).results() == {"score": 0.5}
+
+
+@pytest.mark.parametrize("other", [{"settings": One(2)}, {"settings": Other()}, {"settings": One(), "more": None}])
+def test_anything_else_it_could_depend_on_is_another_step(tmp_path, other):
+    finished(tmp_path, settings=One())
+    assert Step(tmp_path, **other).results() is None
+
+
+def test_another_version_is_another_step(tmp_path, monkeypatch):
+    finished(tmp_path)
+    monkeypatch.setattr("crossmoda.__version__", "99.0")
+    assert Step(tmp_path).results() is None
+
+
+@pytest.mark.parametrize("damage", ["shorter", "missing", "seal cut", "seal of another shape"])
+def test_what_is_not_complete_is_not_finished(tmp_path, damage):
+    finished(tmp_path)
+    if damage == "shorter":
+        (tmp_path / "result.bin").write_bytes(b"123")
+    elif damage == "missing":
+        (tmp_path / "result.bin").unlink()
+    elif damage == "seal cut":
+        (tmp_path / SEAL).write_text((tmp_path / SEAL).read_text()[:-5])
+    else:
+        (tmp_path / SEAL).write_text(json.dumps([1, 2]))
+    assert Step(tmp_path).results() is None
+
+
+def test_beginning_again_withdraws_the_seal_and_removes_what_a_killed_run_left(tmp_path):
+    step = finished(tmp_path)
+    (tmp_path / ".partial-result-1234.bin").write_bytes(b"half")
+    step.begin()
+    assert step.results() is None and [path.name for path in tmp_path.iterdir()] == ["result.bin"]
+
+
+def test_digests_do_not_depend_on_the_order_of_keys_but_on_that_of_lists():
+    assert digest({"a": 1, "b": 2}) == digest({"b": 2, "a": 1})
+    assert digest([1, 2]) != digest([2, 1])
+
+
+def test_what_has_no_stable_text_is_refused():
+    with pytest.raises(TypeError, match="no stable text for a object"):
+        digest({"a": object()})
