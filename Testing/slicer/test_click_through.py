@@ -19,8 +19,10 @@ class Case:
 @pytest.mark.parametrize(
     "check", ["check_opens_empty", "check_refuses_a_volume_without_geometry", "check_click_through"]
 )
-def test_the_self_test_of_the_module(panel, weights, check):
+def test_the_self_test_of_the_module(application, panel, weights, check):
     from CrossModaSegLib import selftest
 
     assert getattr(selftest, check) in selftest.CHECKS
+    before = len(application.vtk_errors())
     getattr(selftest, check)(Case(weights))
+    assert application.vtk_errors()[before:] == []

@@ -285,7 +285,7 @@ class Application:
 
     # -- what tests ask for
 
-    def wait_until(self, condition, seconds=60.0):
+    def wait_until(self, condition, seconds=240.0):
         """Process events until the condition holds; fail after ``seconds``."""
         end = time.monotonic() + seconds
         while not condition():
