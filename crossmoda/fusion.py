@@ -82,7 +82,7 @@ class Performance:
     sensitivity: dict[int, float]
     """label value -> probability of saying the label where it is true; NaN where the rater says nothing about it"""
     specificity: dict[int, float]
-    """label value -> probability of not saying the label where it is not true"""
+    """label value -> probability of not saying the label where it is not true; NaN likewise"""
     confusion: np.ndarray
     """(said, true): probability of each statement given the truth; columns sum to 1"""
 
@@ -293,15 +293,16 @@ def _performance(statements: Statements, confusion: np.ndarray) -> tuple[Perform
             Performance(perfect, dict.fromkeys(values, 1.0), np.eye(len(values))) for _ in range(len(confusion))
         )
     mass = statements.mass().sum(axis=0) + FLOOR
-    spoken = statements.counts()[:, statements.single].sum(
-        axis=1
-    )  # (rater, true): voxels about which something is said
+    # (rater, label, true): over how many voxels of each truth a rater has a say about each label
+    spoken = np.einsum("rst,sk->rkt", statements.counts(), statements.decides)
     result = []
     for rater, matrix in enumerate(confusion):
         sensitivity, specificity = {}, {}
         for k, value in enumerate(values):
             others = np.arange(len(values)) != k
-            sensitivity[value] = float(matrix[k, k]) if spoken[rater, k] > 0.5 else float("nan")
-            specificity[value] = float(np.average(1 - matrix[k, others], weights=mass[others]))
+            hits = float(matrix[k, k])
+            rejections = float(np.average(1 - matrix[k, others], weights=mass[others]))
+            sensitivity[value] = hits if spoken[rater, k, k] > 0.5 else float("nan")
+            specificity[value] = rejections if spoken[rater, k, others].sum() > 0.5 else float("nan")
         result.append(Performance(sensitivity, specificity, matrix))
     return tuple(result)
