@@ -34,3 +34,16 @@ def describe(device: str) -> str:
     import os
 
     return f"cpu ({len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()} threads)"
+
+
+def memory_gib(device: str) -> float:
+    """Return the memory of the graphics card, or of the computer for ``"cpu"``; 0 where it cannot be found out."""
+    if device == "cuda":
+        import torch
+
+        return float(torch.cuda.get_device_properties(0).total_memory) / 2**30
+    import os
+
+    if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30
+    return 0.0

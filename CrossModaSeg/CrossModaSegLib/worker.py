@@ -5,7 +5,6 @@ progress goes to stdout as the tags of CLI modules, and the last line on stderr 
 """
 
 import json
-import os
 import sys
 from pathlib import Path
 
@@ -20,15 +19,8 @@ def device() -> dict:
     from crossmoda import device as devices
 
     chosen = devices.choose("auto")
-    if chosen == "cuda":
-        import torch
-
-        memory = torch.cuda.get_device_properties(0).total_memory
-    elif hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
-        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    else:
-        memory = 0
-    return {"device": chosen, "description": devices.describe(chosen), "memory_gib": round(memory / 2**30, 1)}
+    memory = round(devices.memory_gib(chosen), 1)
+    return {"device": chosen, "description": devices.describe(chosen), "memory_gib": memory}
 
 
 def cases(folder: str, progress) -> dict:
