@@ -341,3 +341,18 @@ def test_the_sample_is_in_sample_data(panel):
     sample = SampleData.SampleDataLogic.sources["CrossModaPhantom"]
     assert callable(sample.customDownloader)
     assert Path(sample.thumbnailFileName).is_file()
+
+
+def test_the_choices_of_the_panel_are_those_of_the_engine(application):
+    import typing
+
+    from CrossModaSegLib.parameters import CrossModaSegParameterNode
+
+    from crossmoda import device, fusion_files, parameters
+
+    def choices(name):
+        return tuple(typing.get_args(CrossModaSegParameterNode.allParameters[name][0])[1].choices)
+
+    assert choices("device") == device.CHOICES
+    engine = {item.name: item for item in parameters.parameters(fusion_files.Settings)}
+    assert choices("tumourSide") == engine["tumour_side"].choices
