@@ -7,11 +7,11 @@ ROOT = Path(__file__).resolve().parents[1]
 TARGET = ROOT / "docs/cli_reference.md"
 INTRODUCTION = """# CLI modules
 
-Written by `tools/cli_reference.py` from the XML of the modules; do not edit. In Slicer the modules are in the module menu
-and in Python as `slicer.cli.run(slicer.modules.crossmodaregister, None, {"fixed": node, ...})` with the names of the first
-column. From a shell: `PythonSlicer CrossModaRegister.py --help`, or any Python that has CrossModa's requirements.
-Arguments without a flag come last, in the order given. Exit code 2 means unusable input, with one sentence on standard
-error.
+Written by `tools/cli_reference.py` from the XML of the modules; do not edit. In Slicer the modules are in the
+module menu and in Python as `slicer.cli.run(slicer.modules.crossmodaregister, None, {"fixed": node, ...})` with the
+names of the first column. From a shell: `PythonSlicer CrossModaRegister.py --help`, or any Python that has
+CrossModa's requirements. Arguments without a flag come last, in the order given. Exit code 2 means unusable input,
+with one sentence on standard error.
 """
 
 
