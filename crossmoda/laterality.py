@@ -75,8 +75,8 @@ def middle_of(grid: Grid) -> float:
 def find_sides(label_map: Volume, midplane_mm: float | None = None) -> Sides:
     """Find the midplane and the sides of each structure of a label map.
 
-    The midplane, if it is not given, is half-way between the cochleae when both are drawn. When there is one cochlea and a tumour, the
-    tumour lies on its medial side. Else it is the middle of the grid.
+    The midplane, if it is not given, is half-way between the cochleae when both are drawn. When there is one cochlea
+    and a tumour, the tumour lies on its medial side. Else it is the middle of the grid.
     """
     centres = {structure.value: _centres(label_map, structure.value) for structure in labels.STRUCTURES}
     between = _between(centres[labels.COCHLEA])
