@@ -24,7 +24,7 @@ def _stored(kind, default):
 
 
 class ctkCollapsibleButton(PythonQtObject, QtWidgets.QWidget):
-    """A section with a header; its contents hide when it is collapsed."""
+    """A section with a header; when it is collapsed its contents are cut off, so that each keeps its own visibility."""
 
     contentsCollapsed = Signal(bool)
 
@@ -41,9 +41,6 @@ class ctkCollapsibleButton(PythonQtObject, QtWidgets.QWidget):
         changed = self.__dict__["_bed_collapsed"] != bool(collapsed)
         QtWidgets.QWidget.setMaximumHeight(self, HEADER if collapsed else 16777215)
         self.__dict__["_bed_collapsed"] = bool(collapsed)
-        for child in QtCore.QObject.children(self):
-            if isinstance(child, QtWidgets.QWidget):
-                QtWidgets.QWidget.setVisible(child, not collapsed)
         if changed:
             self.contentsCollapsed.emit(bool(collapsed))
 
@@ -63,10 +60,6 @@ class ctkCollapsibleButton(PythonQtObject, QtWidgets.QWidget):
         painter.setFont(font)
         arrow = "▸" if self.__dict__["_bed_collapsed"] else "▾"
         painter.drawText(bar.adjusted(8, 0, 0, 0), QtCore.Qt.AlignVCenter, f"{arrow}  {self.__dict__['_bed_text']}")
-
-    def showEvent(self, event):
-        """Hide the contents that were added after the collapse."""
-        self._set_collapsed(self.__dict__["_bed_collapsed"])
 
     def mousePressEvent(self, event):
         """Collapse or open when the header is clicked."""
