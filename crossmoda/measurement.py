@@ -27,7 +27,7 @@ def measure(label_map: Volume) -> list[Measurement]:
     Lengths are between voxel faces, so that a row of n voxels is n times the spacing long and touching structures are
     0 mm apart.
     """
-    array, grid = label_map.array, label_map.grid
+    array, grid = _occupied(label_map.array), label_map.grid
     faces = {structure.value: _face_centres(array == structure.value, grid) for structure in labels.STRUCTURES}
     return [
         Measurement(
@@ -40,6 +40,12 @@ def measure(label_map: Volume) -> list[Measurement]:
         )
         for structure in labels.STRUCTURES
     ]
+
+
+def _occupied(array: np.ndarray) -> np.ndarray:
+    """Return the part of a label map that is not background: lengths do not depend on where it lies."""
+    box = ndimage.find_objects((array > 0).astype(np.uint8))
+    return array[box[0]] if box else array[:1, :1, :1]
 
 
 def _face_centres(mask: np.ndarray, grid: Grid) -> np.ndarray:
