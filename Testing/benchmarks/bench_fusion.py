@@ -53,7 +53,9 @@ def _binary_staple(maps: list[np.ndarray]) -> np.ndarray:
     best, result = np.full(SHAPE, 0.5), np.zeros(SHAPE, np.uint8)
     for value in (1, 2):
         images = [sitk.GetImageFromArray(item) for item in maps]
-        probability = sitk.GetArrayFromImage(sitk.STAPLE(images, foregroundValue=float(value)))
+        program = sitk.STAPLEImageFilter()
+        program.SetForegroundValue(float(value))
+        probability = sitk.GetArrayFromImage(program.Execute(images))
         result[probability > best] = value
         best = np.maximum(best, probability)
     return result
