@@ -24,7 +24,8 @@ LICENCE = "Apache-2.0"
 NOTES = (
     "These weights have seen no real vestibular schwannoma: every image and label they were trained on is simulated. "
     "They are a start for training on real data and for trying the software, and no medical device. "
-    "Expect them to miss tumours on real scans; check every result."
+    "Expect them to miss tumours on real scans; check every result. "
+    "The unseen subjects they were scored on are other deformations, tumours and scans of the same digital heads."
 )
 GOOD_ENOUGH = {"VS": 0.5, "cochlea": 0.4}
 #: Subjects of this number on are for testing only.
@@ -133,7 +134,7 @@ def main() -> None:
         initial=options.initial,
         about={
             "data": f"simulated: {' and '.join(f'{count} subjects ({base} base)' for base, count in counts.items())}, "
-            "ceT1 and hrT2 scan of each, true labels",
+            "ceT1 and hrT2 scan of each, true labels; the icbm base is the ICBM152 2009c average head (MNI)",
             "licence": LICENCE,
             "notes": NOTES,
         },
