@@ -225,6 +225,25 @@ def test_weights_survive_the_disk_and_half_precision(weight_file, tmp_path):
     assert json.loads(again.with_suffix(".json").read_text()) == model.card
 
 
+def test_the_weights_that_come_along_are_small_and_say_what_they_have_seen():
+    path = weights.shipped()
+    model = weights.load(path)
+    assert path.stat().st_size < 10 * 2**20
+    assert "no real vestibular schwannoma" in model.card["notes"]
+    assert model.card["licence"] == "Apache-2.0" and model.card["training"]["processor_minutes"] > 0
+    assert json.loads(path.with_suffix(".json").read_text()) == model.card
+
+
+def test_the_weights_that_come_along_find_tumour_and_cochleae_of_a_subject_they_never_saw():
+    from crossmoda.simulation import simulate_subject
+
+    subject = simulate_subject(9001)
+    found = predict(subject.hrt2, None, CPU)
+    for structure in labels.STRUCTURES:
+        one, other = (item.array == structure.value for item in (found.label_map, subject.hrt2_label))
+        assert 2 * (one & other).sum() / (one.sum() + other.sum()) > 0.5, structure.key
+
+
 def test_unusable_weights_are_refused_in_one_sentence(weight_file, tmp_path):
     with pytest.raises(InputError, match="no weights at"):
         weights.load(tmp_path / "none.safetensors")
