@@ -25,4 +25,5 @@ def test_the_self_test_of_the_module(application, panel, weights, check):
     assert getattr(selftest, check) in selftest.CHECKS
     before = len(application.vtk_errors())
     getattr(selftest, check)(Case(weights))
-    assert application.vtk_errors()[before:] == []
+    errors = application.vtk_errors()[before:]
+    assert errors == [], "\n".join(sorted(set(errors)))

@@ -174,6 +174,7 @@ class Application:
         self._remote.AddDataIOToScene()
         slicer.vtkMRMLSliceNode.AddDefaultSliceOrientationPresets(scene, True)
         scene.AddObserver(scene.NodeAddedEvent, self._add_to_subject_hierarchy)
+        scene.AddObserver(scene.NodeAboutToBeRemovedEvent, self._remove_from_subject_hierarchy)
         logic.CreateProcessingThread()
         vtk.vtkObject.GlobalWarningDisplayOn()
 
@@ -186,6 +187,16 @@ class Application:
             hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(self.scene)
             if not hierarchy.GetItemByDataNode(node):
                 hierarchy.CreateItem(hierarchy.GetSceneItemID(), node)
+
+    @vtk.calldata_type(vtk.VTK_OBJECT)
+    def _remove_from_subject_hierarchy(self, _caller, _event, node):
+        """Do what Slicer's subject hierarchy logic does when a node goes."""
+        if self.scene.IsClosing() or not isinstance(node, slicer.vtkMRMLNode):
+            return
+        hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(self.scene)
+        item = hierarchy.GetItemByDataNode(node) if hierarchy is not None and hierarchy is not node else 0
+        if item:
+            hierarchy.RemoveItem(item, False, False)
 
     def _install_python(self):
         ctk = types.ModuleType("ctk")
