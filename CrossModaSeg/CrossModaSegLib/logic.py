@@ -10,7 +10,7 @@ import slicer
 from slicer.i18n import tr as _
 from slicer.ScriptedLoadableModule import ScriptedLoadableModuleLogic
 
-from CrossModaSegLib import cases, exporting, nodes
+from CrossModaSegLib import cases, exporting, nodes, runs
 from CrossModaSegLib.parameters import CrossModaSegParameterNode
 from CrossModaSegLib.tasks import CliTask, PythonTask, StepsTask, TaskQueue
 
@@ -21,8 +21,6 @@ SAMPLE = {
     "seed": 4,
     "settings": {"field_of_view": 150.0, "slices": 48, "tumour_volume": 1600.0},
 }
-
-_SIMPLE = ("double", "float", "integer", "string", "boolean")
 
 
 class CrossModaSegLogic(ScriptedLoadableModuleLogic):
@@ -160,13 +158,13 @@ class CrossModaSegLogic(ScriptedLoadableModuleLogic):
         temporary = []
 
         def prepare():
-            _require(target, nodes.volume_problem)
-            _require(
+            runs.require(target, nodes.volume_problem)
+            runs.require(
                 atlas, lambda volume: row.problem() if row else _("{name} is no case.").format(name=volume.GetName())
             )
             label, is_temporary = nodes.label_map_of(row.label, atlas)
             temporary.extend([label] if is_temporary else [])
-            outputs.update(_outputs(target, atlas, row.id, keepTransforms))
+            outputs.update(runs.outputs(target, atlas, row.id, keepTransforms))
             return {
                 "fixed": target,
                 "moving": atlas,
@@ -176,10 +174,10 @@ class CrossModaSegLogic(ScriptedLoadableModuleLogic):
             }
 
         def finish(node):
-            _remove(temporary)
-            _require_present([target, *outputs.values()])
-            record = _record("register", {"device": device}, target=target, atlas=atlas, seconds=task.seconds)
-            record["measurements"] = _measurements(node)
+            runs.remove(temporary)
+            runs.require_present([target, *outputs.values()])
+            record = runs.record("register", {"device": device}, target=target, atlas=atlas, seconds=task.seconds)
+            record["measurements"] = runs.measurements(node)
             for made in outputs.values():
                 made.SetHideFromEditors(False)
                 nodes.set_provenance(made, record)
@@ -188,7 +186,7 @@ class CrossModaSegLogic(ScriptedLoadableModuleLogic):
             return outputs["warped_label"]
 
         def abandon():
-            _remove([*temporary, *outputs.values()])
+            runs.remove([*temporary, *outputs.values()])
 
         task = CliTask("CrossModaRegister", _("Register {name}").format(name=atlas.GetName()), prepare, finish, abandon)
         return task
@@ -204,8 +202,8 @@ class CrossModaSegLogic(ScriptedLoadableModuleLogic):
         folder: list[Path] = []
 
         def prepare():
-            _require(target, nodes.volume_problem)
-            labels = _newest_of_each_atlas(nodes.products("warped label", target))
+            runs.require(target, nodes.volume_problem)
+            labels = runs.newest_of_each_atlas(nodes.products("warped label", target))
             if not labels:
                 from crossmoda.errors import InputError
 
@@ -217,32 +215,32 @@ class CrossModaSegLogic(ScriptedLoadableModuleLogic):
                 {f"atlas {n}": (label.GetNodeReference(nodes.ATLAS) or label) for n, label in enumerate(labels, 1)}
             )
             for label in labels:
-                exporting.write_volume(label, folder[0] / f"{_file_name(label.GetName())}.nrrd")
-            outputs["label"] = _add_hidden("vtkMRMLLabelMapVolumeNode", target.GetName() + " fused")
-            outputs["disagreement"] = _add_hidden(
+                exporting.write_volume(label, folder[0] / f"{runs.file_name(label.GetName())}.nrrd")
+            outputs["label"] = runs.add_hidden("vtkMRMLLabelMapVolumeNode", target.GetName() + " fused")
+            outputs["disagreement"] = runs.add_hidden(
                 "vtkMRMLScalarVolumeNode", slicer.mrmlScene.GenerateUniqueName(target.GetName() + " disagreement")
             )
             return {"folder": str(folder[0]), "reference": target, "tumour_side": tumourSide, **outputs}
 
         def finish(node):
-            _require_present([target, *outputs.values()])
+            runs.require_present([target, *outputs.values()])
             segmentation = nodes.make_segmentation(
                 outputs["label"], target, _("{name} noisy label").format(name=target.GetName()), "noisy label"
             )
             disagreement = outputs["disagreement"]
-            _reveal(disagreement, "disagreement", target)
+            runs.reveal(disagreement, "disagreement", target)
             settings = {"tumour_side": tumourSide}
-            record = _record("fuse", settings, seconds=task.seconds, target=target, **atlases)
-            record["measurements"] = _measurements(node)
+            record = runs.record("fuse", settings, seconds=task.seconds, target=target, **atlases)
+            record["measurements"] = runs.measurements(node)
             for made in (segmentation, disagreement):
                 nodes.set_provenance(made, record)
-            _remove([outputs["label"]])
+            runs.remove([outputs["label"]])
             shutil.rmtree(folder[0], ignore_errors=True)
             self.watchCorrections(segmentation)
             return segmentation, disagreement
 
         def abandon():
-            _remove(outputs.values())
+            runs.remove(outputs.values())
             for path in folder:
                 shutil.rmtree(path, ignore_errors=True)
 
@@ -273,31 +271,31 @@ class CrossModaSegLogic(ScriptedLoadableModuleLogic):
         outputs: dict = {}
 
         def prepare():
-            _require(volume, nodes.volume_problem)
-            outputs["label_map"] = _add_hidden("vtkMRMLLabelMapVolumeNode", volume.GetName() + " predicted")
+            runs.require(volume, nodes.volume_problem)
+            outputs["label_map"] = runs.add_hidden("vtkMRMLLabelMapVolumeNode", volume.GetName() + " predicted")
             name = slicer.mrmlScene.GenerateUniqueName(volume.GetName() + " uncertainty")
-            outputs["uncertainty"] = _add_hidden("vtkMRMLScalarVolumeNode", name)
+            outputs["uncertainty"] = runs.add_hidden("vtkMRMLScalarVolumeNode", name)
             chosen = {"weights": weights} if weights else {}
             return {"image": volume, **outputs, "device": device, "flips": flips, **chosen}
 
         def finish(node):
-            _require_present([volume, *outputs.values()])
+            runs.require_present([volume, *outputs.values()])
             segmentation = nodes.make_segmentation(
                 outputs["label_map"], volume, _("{name} segmentation").format(name=volume.GetName()), "prediction"
             )
             settings = {"device": device, "flips": flips, "weights": Path(weights).name if weights else "shipped"}
-            record = _record("predict", settings, image=volume, seconds=task.seconds)
-            record["measurements"] = _measurements(node)
+            record = runs.record("predict", settings, image=volume, seconds=task.seconds)
+            record["measurements"] = runs.measurements(node)
             task.notes = node.GetParameterAsString("notes") or ""
             uncertainty = outputs.pop("uncertainty")
-            _reveal(uncertainty, "uncertainty", volume)
+            runs.reveal(uncertainty, "uncertainty", volume)
             for made in (segmentation, uncertainty):
                 nodes.set_provenance(made, record)
-            _remove(outputs.values())
+            runs.remove(outputs.values())
             self.watchCorrections(segmentation)
             return segmentation, uncertainty
 
-        task = CliTask("CrossModaPredict", _("Segment"), prepare, finish, lambda: _remove(outputs.values()))
+        task = CliTask("CrossModaPredict", _("Segment"), prepare, finish, lambda: runs.remove(outputs.values()))
         return task
 
     def segment(self, volume, weights="", device="auto", flips=False):
@@ -338,11 +336,11 @@ class CrossModaSegLogic(ScriptedLoadableModuleLogic):
         from crossmoda.measurement import measure
 
         volume = volume or segmentation.GetNodeReference(nodes.TARGET)
-        _require(volume, nodes.volume_problem)
+        runs.require(volume, nodes.volume_problem)
         label_map, temporary = nodes.label_map_of(segmentation, volume)
         label = Volume(slicer.util.arrayFromVolume(label_map), nodes.grid_of(volume))
         table = exporting.table_of(segmentation, measure(label))
-        _remove([label_map] if temporary else [])
+        runs.remove([label_map] if temporary else [])
         return table
 
     def export(self, segmentation, folder, segmentationFile=True, labelMap=True, surfaces=False) -> list[Path]:
@@ -355,88 +353,3 @@ class CrossModaSegLogic(ScriptedLoadableModuleLogic):
 
         """
         return exporting.export(segmentation, Path(folder), segmentationFile, labelMap, surfaces)
-
-
-def _require(node, problem) -> None:
-    from crossmoda.errors import InputError
-
-    if node is None or not slicer.mrmlScene.IsNodePresent(node):
-        raise InputError(_("A volume was removed from the scene; choose another one."))
-    found = problem(node)
-    if found:
-        raise InputError(found)
-
-
-def _require_present(used) -> None:
-    from crossmoda.errors import InputError
-
-    if not all(slicer.mrmlScene.IsNodePresent(node) for node in used):
-        raise InputError(_("A node was removed from the scene while the work was running; run it again."))
-
-
-def _remove(some) -> None:
-    for node in list(some):
-        if slicer.mrmlScene.IsNodePresent(node):
-            slicer.mrmlScene.RemoveNode(node)
-
-
-def _add_hidden(kind: str, name: str):
-    node = slicer.mrmlScene.AddNewNodeByClass(kind, name)
-    node.SetHideFromEditors(True)
-    return node
-
-
-def _measurements(node) -> dict:
-    """Return the simple output parameters of a CLI node."""
-    found = {}
-    for group in range(node.GetNumberOfParameterGroups()):
-        for index in range(node.GetNumberOfParametersInGroup(group)):
-            if node.GetParameterChannel(group, index) == "output" and node.GetParameterTag(group, index) in _SIMPLE:
-                found[node.GetParameterName(group, index)] = node.GetParameterValue(group, index)
-    return found
-
-
-def _reveal(volume, role: str, target) -> None:
-    """Show a result in the selectors, beside its target."""
-    volume.SetHideFromEditors(False)
-    volume.SetAttribute(nodes.ROLE, role)
-    volume.SetNodeReferenceID(nodes.TARGET, target.GetID())
-    volume.CreateDefaultDisplayNodes()
-    nodes.place_beside(volume, target)
-
-
-def _outputs(target, atlas, atlas_id: str, transforms: bool) -> dict:
-    """Make the output nodes of a registration: hidden until it has succeeded."""
-    name = f"{atlas_id} on {target.GetName()}"
-    outputs = {
-        "warped": _add_hidden("vtkMRMLScalarVolumeNode", name),
-        "warped_label": _add_hidden("vtkMRMLLabelMapVolumeNode", name + " label"),
-    }
-    if transforms:
-        outputs["transform"] = _add_hidden("vtkMRMLTransformNode", name + " transform")
-        outputs["inverse_transform"] = _add_hidden("vtkMRMLTransformNode", name + " inverse transform")
-    roles = {"warped": "warped atlas", "warped_label": "warped label"}
-    for key, node in outputs.items():
-        node.SetAttribute(nodes.ROLE, roles.get(key, "transform"))
-        node.SetNodeReferenceID(nodes.TARGET, target.GetID())
-        node.SetNodeReferenceID(nodes.ATLAS, atlas.GetID())
-    return outputs
-
-
-def _newest_of_each_atlas(labels: list) -> list:
-    return list({label.GetNodeReferenceID(nodes.ATLAS) or label.GetID(): label for label in labels}.values())
-
-
-def _file_name(name: str) -> str:
-    return "".join(letter if letter.isalnum() or letter in "-_" else "_" for letter in name)
-
-
-def _record(step: str, settings: dict, seconds: float, **inputs) -> dict:
-    from crossmoda.provenance import Record
-
-    record = Record(step, settings).content
-    return {
-        **record,
-        "inputs": {role: {"name": node.GetName()} for role, node in inputs.items()},
-        "seconds": round(seconds, 3),
-    }
