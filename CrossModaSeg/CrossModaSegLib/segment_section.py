@@ -31,6 +31,8 @@ class SegmentSection(Section):
         self.ui.progressBar.enabled = running
         if running:
             self.ui.progressBar.value = round(100 * self._work.progress)
+        elif self._work is not None and not self._work.cancelled and not self._work.failures:
+            self.ui.progressBar.value = 100
         self.allow(self.ui.segmentButton, self._hindrance(), _("Segment the target with the network"))
         nothing = "" if self.parameters.uncertainty else _("Segment first.")
         self.allow(self.ui.uncertaintyButton, nothing, _("Lay the network's uncertainty over the scan"))
