@@ -299,8 +299,8 @@ def _predict() -> click.Command:
             result = inference.predict_files(image, output, weights, settings, progress, **files)
         for name, value in result.provenance["volumes_mm3"].items():
             click.echo(f"{name}: {value:.0f} mm3")
-        for fallback in result.provenance["fallbacks"]:
-            click.echo(f"Note: {fallback}")
+        for note in result.provenance["notes"]:
+            click.echo(f"Note: {note}")
         click.echo(output)
 
     return command
@@ -308,7 +308,7 @@ def _predict() -> click.Command:
 
 @_subcommand("train", "Train a network on labelled sources and noisy labels of targets.")
 def _train() -> click.Command:
-    from crossmoda import dataset, training
+    from crossmoda import training
 
     @click.command()
     @click.option("--data", type=_PATH, required=True, help="Data set with the labelled ceT1 scans (and the hrT2).")
@@ -317,14 +317,11 @@ def _train() -> click.Command:
     @click.option("--initial", type=_PATH, help="Weights to begin with.")
     @click.option("--output", type=_PATH, required=True, help="Folder of the weights, the metrics and the checkpoint.")
     @options(training.Settings)
-    def command(data: Path, noisy: Path | None, validation: Path | None, output: Path, **values: Any) -> None:
-        found = dataset.open_dataset(data)
-        cases = [training.TrainingCase.of(case) for case in found.sources]
-        cases += training.noisy_cases(found.targets, noisy) if noisy else []
-        held_out = [case for case in dataset.open_dataset(validation).cases if case.label] if validation else None
-        settings = from_arguments(training.Settings, values)
+    def command(data: Path, output: Path, **values: Any) -> None:
+        given = {name: values[name] for name in ("noisy", "validation", "initial")}
         with progress_bar() as progress:
-            weights = training.train(cases, output, settings, held_out, progress, initial=values["initial"])
+            settings = from_arguments(training.Settings, values)
+            weights = training.train_folder(data, output, settings, progress, **given)
         click.echo(weights)
 
     return command

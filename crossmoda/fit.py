@@ -64,7 +64,7 @@ def tumour_fit(registered: Sequence[Registered], target: Volume) -> np.ndarray:
     """
     grid = target.grid
     masks = np.stack([item.label_map == labels.VS for item in registered])
-    region = neighbourhood(masks.any(axis=0), grid, _SURROUNDINGS_MM)
+    region = neighbourhood(np.asarray(masks.any(axis=0)), grid, _SURROUNDINGS_MM)
     box = ndimage.find_objects(region.view(np.uint8))[0]
     smooth = ndimage.gaussian_filter(target.array[box], [_SMOOTHING_MM / spacing for spacing in grid.spacing_zyx])
     values = smooth[region[box]]
@@ -146,7 +146,7 @@ def speakers(
         for item in registered
         if (side is None or item.side in (side, None)) and (item.label_map == labels.VS).any()
     ]
-    fit = tumour_fit(with_tumour, target) if with_tumour else []
+    fit = tumour_fit(with_tumour, target) if with_tumour else np.zeros(0)
     tumour = best({item.name: score for item, score in zip(with_tumour, fit, strict=True)}, share)
     left = np.broadcast_to(on_left, target.grid.shape)
     cochlea = {

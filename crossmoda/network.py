@@ -85,7 +85,8 @@ class Architecture:
     classes: int = len(crossmoda.labels.VALUES)
 
 
-#: The layer table of the 3D MobileNet-ASPP that the challenge paper's group published, with the paper's MIND input.
+#: The challenge paper names the families only (DeepLabv3, MobileNetV2, ASPP). The numbers of channels, strides and
+#: rates are those of a public 3D MobileNet with ASPP of the same years, as the closest match; the input is MIND-SSC.
 PAPER = Architecture(
     stem=32,
     stem_stride=ALL,
