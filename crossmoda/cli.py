@@ -190,7 +190,7 @@ def _register() -> click.Command:
 
 @_subcommand("fuse", "Fuse label maps of one target with STAPLE.")
 def _fuse() -> click.Command:
-    from crossmoda import fusion_files
+    from crossmoda.fusion import files as fusion_files
 
     @click.command()
     @click.argument("label_maps", type=_PATH, nargs=-1, required=True)

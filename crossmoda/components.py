@@ -4,7 +4,7 @@ import numpy as np
 from scipy import ndimage
 
 from crossmoda import labels
-from crossmoda.geometry import Grid
+from crossmoda.volume.geometry import Grid
 
 #: The cochleae lie this far apart from side to side, mm, with ample room for small and large heads.
 COCHLEAR_DISTANCE_MM = (30.0, 120.0)

@@ -15,9 +15,9 @@ from pathlib import Path
 import numpy as np
 
 from crossmoda import labels
-from crossmoda.dicom import is_dicom
 from crossmoda.errors import InputError
-from crossmoda.geometry import Grid, Volume
+from crossmoda.volume.dicom import is_dicom
+from crossmoda.volume.geometry import Grid, Volume
 
 #: The contours of each structure as the file names it: name -> polygons, each (points, 3) in LPS mm.
 Contours = dict[str, list[np.ndarray]]

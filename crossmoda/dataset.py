@@ -22,12 +22,12 @@ from pathlib import Path
 import numpy as np
 from scipy import ndimage
 
-from crossmoda import contours, dicom, labels, output
+from crossmoda import contours, labels, output
 from crossmoda.errors import InputError
-from crossmoda.geometry import Volume
 from crossmoda.progress import Progress, report
 from crossmoda.provenance import checksum
-from crossmoda.volume import read, read_label_map
+from crossmoda.volume import dicom, read, read_label_map
+from crossmoda.volume.geometry import Volume
 
 CET1, HRT2 = "ceT1", "hrT2"
 LEFT, RIGHT = "left", "right"

@@ -26,11 +26,11 @@ from crossmoda import (
     volume,
     weights,
 )
-from crossmoda.atlases import WARPED, folder_name
 from crossmoda.deeds.files import register_files
 from crossmoda.errors import InputError
 from crossmoda.parameters import parameter
 from crossmoda.progress import Progress, part, report
+from crossmoda.propagation.atlases import WARPED, folder_name
 from crossmoda.report import Report
 from crossmoda.simulation.dataset import TEST, TRUTH
 from crossmoda.simulation.subject import BASES

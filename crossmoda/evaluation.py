@@ -21,8 +21,8 @@ from scipy import ndimage
 
 from crossmoda import labels
 from crossmoda.errors import InputError
-from crossmoda.geometry import Volume
 from crossmoda.output import write_json, write_text
+from crossmoda.volume.geometry import Volume
 
 #: What is measured, with the unit, in the order of the tables.
 MEASURES = {

@@ -6,7 +6,7 @@ import numpy as np
 from scipy import ndimage, spatial
 
 from crossmoda import labels
-from crossmoda.geometry import Grid, Volume
+from crossmoda.volume.geometry import Grid, Volume
 
 
 @dataclasses.dataclass(frozen=True)

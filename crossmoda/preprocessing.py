@@ -13,11 +13,11 @@ import numpy as np
 
 from crossmoda import parameters
 from crossmoda.errors import InputError
-from crossmoda.geometry import Grid, Volume
 from crossmoda.head import temporal_bones
 from crossmoda.parameters import parameter
 from crossmoda.progress import Progress, report
-from crossmoda.resampling import resample, sub_grid
+from crossmoda.volume.geometry import Grid, Volume
+from crossmoda.volume.resampling import resample, sub_grid
 
 
 @dataclasses.dataclass(frozen=True)

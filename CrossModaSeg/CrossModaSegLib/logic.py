@@ -332,8 +332,8 @@ class CrossModaSegLogic(ScriptedLoadableModuleLogic):
             InputError: the segmented volume is missing or cannot be used.
 
         """
-        from crossmoda.geometry import Volume
         from crossmoda.measurement import measure
+        from crossmoda.volume.geometry import Volume
 
         volume = volume or segmentation.GetNodeReference(nodes.TARGET)
         runs.require(volume, nodes.volume_problem)

@@ -13,7 +13,8 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
-from crossmoda import dataset, evaluation, fusion, labels, laterality, propagation, volume
+from crossmoda import dataset, evaluation, fusion, labels, propagation, volume
+from crossmoda.propagation import laterality
 from crossmoda.volume import Volume
 
 COLUMNS = (

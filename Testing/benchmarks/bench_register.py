@@ -35,8 +35,8 @@ import numpy as np
 import SimpleITK as sitk
 
 from crossmoda import deeds, volume
-from crossmoda.geometry import Grid, Volume
 from crossmoda.labels import STRUCTURES
+from crossmoda.volume.geometry import Grid, Volume
 
 SHARED = Path(os.environ.get("CROSSMODA_TEST_DATA", Path(__file__).resolve().parents[3] / "shared" / "data"))
 

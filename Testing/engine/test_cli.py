@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from crossmoda import cli, deeds, demo, fusion_files, inference, propagation, simulation, training
+from crossmoda import cli, deeds, demo, inference, propagation, simulation, training
 from crossmoda.errors import BAD_INPUT, BUG, INTERRUPTED, Cancelled
+from crossmoda.fusion import files as fusion_files
 from crossmoda.parameters import Settings, parameters
 
 DOORS: dict[str, type[Settings]] = {

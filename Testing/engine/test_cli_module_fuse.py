@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from crossmoda import fusion_files, parameters, volume
+from crossmoda import parameters, volume
 from crossmoda.errors import InputError
-from crossmoda.fusion_files import Outputs, Settings, find_label_maps, fuse_files
+from crossmoda.fusion import files as fusion_files
+from crossmoda.fusion.files import Outputs, Settings, find_label_maps, fuse_files
 from crossmoda.volume import Grid, Volume
 
 FOLDER = Path(__file__).resolve().parents[2] / "CrossModaRegister"

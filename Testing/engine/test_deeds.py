@@ -12,7 +12,7 @@ from scipy import ndimage
 from crossmoda import deeds, volume
 from crossmoda.deeds.files import Outputs, register_files
 from crossmoda.errors import Cancelled, InputError
-from crossmoda.geometry import Grid, Volume
+from crossmoda.volume.geometry import Grid, Volume
 
 Points = Callable[[np.ndarray], np.ndarray]
 AXES = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)

@@ -12,7 +12,7 @@ from crossmoda import mind
 from crossmoda.deeds import affine, cost, sampling, tree
 from crossmoda.deeds.compiled import CompiledKernels
 from crossmoda.deeds.deformable import Field, control_grid, make_consistent
-from crossmoda.geometry import Grid
+from crossmoda.volume.geometry import Grid
 
 AXES = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
 

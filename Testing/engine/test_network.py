@@ -25,7 +25,7 @@ def test_logits_have_the_size_of_the_input_whatever_it_is(torch, preset, size):
 
 
 def test_the_factorised_depthwise_filter_equals_the_3d_convolution_with_the_product_kernel(torch):
-    from crossmoda.layers import FactorisedDepthwise
+    from crossmoda.network.layers import FactorisedDepthwise
 
     torch.manual_seed(0)
     for stride, dilation in [
@@ -42,7 +42,7 @@ def test_the_factorised_depthwise_filter_equals_the_3d_convolution_with_the_prod
 
 
 def test_unfolded_pixels_follow_torchs_pixel_shuffle_in_the_plane(torch):
-    from crossmoda.layers import unfold_pixels
+    from crossmoda.network.layers import unfold_pixels
 
     logits = torch.randn(2, 12, 5, 6, 7)
     expected = torch.nn.functional.pixel_shuffle(logits.transpose(1, 2), 2).transpose(1, 2)
@@ -52,7 +52,7 @@ def test_unfolded_pixels_follow_torchs_pixel_shuffle_in_the_plane(torch):
 @pytest.mark.parametrize("preset", ["default", "paper"])
 def test_the_receptive_field_is_how_far_gradients_reach(torch, preset):
     """Positive weights and tiny inputs keep units in their linear part: gradients vanish only outside the field."""
-    from crossmoda.layers import DeepLab
+    from crossmoda.network.layers import DeepLab
 
     settings = network.Settings(preset=preset, width=0.125)
     plan = network.dataclasses.replace(network.architecture(settings), pooling=False)
@@ -85,7 +85,7 @@ def test_the_default_network_sees_the_neighbourhood_of_the_largest_tumour():
 
 
 def test_parameters_of_an_inverted_residual_are_those_counted_by_hand_and_presets_grow_in_order(torch):
-    from crossmoda.layers import InvertedResidual
+    from crossmoda.network.layers import InvertedResidual
 
     block = InvertedResidual(24, 144, 32, (1, 1, 1), (1, 1, 1), factorised=False)
     by_hand = 24 * 144 + 144 * 27 + 144 * 32 + 2 * (144 + 144 + 32)

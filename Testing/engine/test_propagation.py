@@ -18,10 +18,10 @@ import SimpleITK as sitk
 from scipy import ndimage
 
 from crossmoda import cache, deeds, fusion, propagation, volume
-from crossmoda.atlases import CannotWrite
 from crossmoda.dataset import Case
 from crossmoda.errors import Cancelled, InputError
 from crossmoda.propagation import OUTPUTS, Settings, propagate
+from crossmoda.propagation.atlases import CannotWrite
 from crossmoda.volume import Grid, Volume
 
 GRID = Grid((72, 48, 20), (1.25, 1.25, 2.0), (-45.0, -30.0, -20.0), (1, 0, 0, 0, 1, 0, 0, 0, 1))

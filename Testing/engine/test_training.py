@@ -153,7 +153,7 @@ def test_training_begins_with_the_given_weights(cases, tmp_path):
 
 
 def test_memory_that_runs_out_leads_to_smaller_crops_and_the_card_says_so(cases, tmp_path, monkeypatch):
-    from crossmoda import learner, sampling
+    from crossmoda.training import learner, sampling
 
     monkeypatch.setattr(learner, "_SMALLEST", (8, 16, 16))
     sizes, draw = [], sampling.draw
@@ -175,7 +175,7 @@ def test_memory_that_runs_out_leads_to_smaller_crops_and_the_card_says_so(cases,
 
 def test_a_gpu_without_memory_is_left_for_the_cpu(cases, tmp_path, monkeypatch):
     """The GPU is played by the CPU under its name: what matters is who is asked to compute after it failed."""
-    from crossmoda import learner, sampling
+    from crossmoda.training import learner, sampling
 
     examples = sampling.load(cases, WHOLE, tmp_path / "prepared")
     student = learner.Learner(examples, training.routine(TINY), TINY, None)
@@ -195,7 +195,7 @@ def test_a_gpu_without_memory_is_left_for_the_cpu(cases, tmp_path, monkeypatch):
 
 
 def test_noisy_voxels_count_as_much_as_they_are_trusted():
-    from crossmoda import losses
+    from crossmoda.training import losses
 
     logits, label = torch.randn(1, 3, 4, 4, 4), torch.randint(0, 3, (1, 4, 4, 4))
     half = torch.ones(1, 4, 4, 4)
@@ -210,7 +210,7 @@ def test_noisy_voxels_count_as_much_as_they_are_trusted():
 
 
 def test_class_weights_are_normalised_inverse_square_roots():
-    from crossmoda import losses
+    from crossmoda.training import losses
 
     found = losses.class_weights(torch.tensor([10_000, 400, 100]))
     expected = np.array([1 / 100, 1 / 20, 1 / 10])
@@ -218,7 +218,7 @@ def test_class_weights_are_normalised_inverse_square_roots():
 
 
 def test_a_perfect_prediction_has_no_dice_loss():
-    from crossmoda import losses
+    from crossmoda.training import losses
 
     label = torch.randint(0, 3, (1, 4, 4, 4))
     logits = 50 * torch.nn.functional.one_hot(label, 3).movedim(-1, 1).float()
@@ -258,7 +258,8 @@ def test_bad_cases_are_named(cases, tmp_path):
 
 
 def test_features_of_a_crop_are_those_of_the_whole_scan(cases, tmp_path):
-    from crossmoda import augmentation, mind, sampling
+    from crossmoda import mind
+    from crossmoda.training import augmentation, sampling
 
     (example,) = sampling.load(cases[:1], WHOLE, tmp_path / "prepared")
     rng = np.random.default_rng(5)
@@ -276,7 +277,7 @@ def test_features_of_a_crop_are_those_of_the_whole_scan(cases, tmp_path):
 
 
 def test_an_affine_crop_moves_image_and_label_alike_and_keeps_millimetres():
-    from crossmoda import augmentation
+    from crossmoda.training import augmentation
 
     rng = np.random.default_rng(0)
     only_turned = augmentation.Strength(rotation_deg=30, scale=0, shear=0)
@@ -293,7 +294,7 @@ def test_an_affine_crop_moves_image_and_label_alike_and_keeps_millimetres():
 
 
 def test_confidence_and_weight_reach_the_loss(cases, tmp_path):
-    from crossmoda import augmentation, sampling
+    from crossmoda.training import augmentation, sampling
 
     grid = volume.read(cases[0].image).grid
     given = np.linspace(0, 1, 32, dtype=np.float32)[None, None] * np.ones(SHAPE, np.float32)

@@ -348,7 +348,8 @@ def test_the_choices_of_the_panel_are_those_of_the_engine(application):
 
     from CrossModaSegLib.parameters import CrossModaSegParameterNode
 
-    from crossmoda import device, fusion_files, parameters
+    from crossmoda import device, parameters
+    from crossmoda.fusion import files as fusion_files
 
     def choices(name):
         return tuple(typing.get_args(CrossModaSegParameterNode.allParameters[name][0])[1].choices)

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 from crossmoda.deeds.settings import Settings
 from crossmoda.deeds.transform import Registration, load
-from crossmoda.geometry import Volume
 from crossmoda.progress import Progress
+from crossmoda.volume.geometry import Volume
 
 if TYPE_CHECKING:
     import SimpleITK as sitk

@@ -9,8 +9,8 @@ import numpy as np
 from crossmoda.deeds import cost, sampling, tree
 from crossmoda.deeds.kernels import Kernels
 from crossmoda.deeds.levels import Level, Pyramid
-from crossmoda.geometry import Grid
 from crossmoda.progress import Progress, report
+from crossmoda.volume.geometry import Grid
 
 
 @dataclasses.dataclass(frozen=True)

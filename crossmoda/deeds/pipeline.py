@@ -11,8 +11,8 @@ from crossmoda.deeds.levels import Level, Pyramid
 from crossmoda.deeds.settings import Settings
 from crossmoda.deeds.transform import Registration, affine_transform, field_transform, matrix_of
 from crossmoda.errors import InputError
-from crossmoda.geometry import Grid, Volume
 from crossmoda.progress import Progress, part, report
+from crossmoda.volume.geometry import Grid, Volume
 
 #: Less of the fixed image's foreground than this inside the moving image is no overlap.
 _LEAST_OVERLAP = 0.02

@@ -4,7 +4,7 @@ import numba
 import numpy as np
 
 from crossmoda.deeds import threads
-from crossmoda.geometry import Grid
+from crossmoda.volume.geometry import Grid
 
 _compiled = numba.njit(cache=True, nogil=True, fastmath={"contract", "nsz"}, boundscheck=False)
 

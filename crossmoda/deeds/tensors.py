@@ -7,8 +7,8 @@ import numpy as np
 import torch
 
 from crossmoda.deeds.sampling import taps
-from crossmoda.geometry import Grid
 from crossmoda.mind import THRESHOLDS, mind_ssc
+from crossmoda.volume.geometry import Grid
 
 #: Working memory of one step of the data cost, bytes.
 _CHUNK = 1 << 28

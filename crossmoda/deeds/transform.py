@@ -10,8 +10,8 @@ import SimpleITK as sitk
 
 from crossmoda import volume
 from crossmoda.errors import InputError
-from crossmoda.geometry import Grid, Volume
 from crossmoda.output import atomic, write_json
+from crossmoda.volume.geometry import Grid, Volume
 
 #: The names of the files of a registration.
 TRANSFORM = "T.h5"

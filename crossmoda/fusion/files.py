@@ -10,12 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from crossmoda import fusion, labels, laterality, volume
-from crossmoda.consensus import Consensus, Rater, fuse_raters, midplane
+from crossmoda import fusion, labels, volume
 from crossmoda.errors import InputError
 from crossmoda.output import write_text
 from crossmoda.parameters import parameter
 from crossmoda.progress import Progress, part, report
+from crossmoda.propagation import laterality
+from crossmoda.propagation.consensus import Consensus, Rater, fuse_raters, midplane
 from crossmoda.provenance import Record
 from crossmoda.volume import Grid, Volume
 

@@ -17,8 +17,8 @@ import SimpleITK as sitk
 
 from crossmoda import labels
 from crossmoda.errors import InputError
-from crossmoda.geometry import Grid, Volume
 from crossmoda.output import atomic
+from crossmoda.volume.geometry import Grid, Volume
 
 _BINARY_LABELMAP = "Binary labelmap"
 

@@ -6,10 +6,11 @@ from collections.abc import Sequence
 import numpy as np
 from scipy import ndimage
 
-from crossmoda import fusion, labels, laterality
-from crossmoda.atlases import OUTSIDE, Registered
-from crossmoda.fit import Speakers, speakers
+from crossmoda import fusion, labels
 from crossmoda.progress import Progress
+from crossmoda.propagation import laterality
+from crossmoda.propagation.atlases import OUTSIDE, Registered
+from crossmoda.propagation.fit import Speakers, speakers
 from crossmoda.volume import Grid, Volume
 
 #: A registration this many standard deviations (from the median absolute deviation) below the others has failed ...
@@ -109,7 +110,7 @@ def fuse(
     settings: fusion.Settings,
     progress: Progress | None = None,
 ) -> tuple[Consensus, Speakers]:
-    """Fuse what registered atlases say about what they fit best (see :mod:`crossmoda.fit`)."""
+    """Fuse what registered atlases say about what they fit best (see :mod:`crossmoda.propagation.fit`)."""
     middle_mm = midplane([item.label_map for item in registered], target.grid)
     chosen = speakers(registered, target, side, share, laterality.lateral_mm(target.grid) > middle_mm)
     raters = [_rater(item, chosen) for item in registered]

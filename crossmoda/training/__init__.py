@@ -25,8 +25,8 @@ from crossmoda.progress import Progress, part, report
 
 if TYPE_CHECKING:
     from crossmoda.dataset import Case
-    from crossmoda.learner import Learner
-    from crossmoda.sampling import Example
+    from crossmoda.training.learner import Learner
+    from crossmoda.training.sampling import Example
 
 WEIGHTS = "weights.safetensors"
 CHECKPOINT = "checkpoint.safetensors"
@@ -216,7 +216,7 @@ def train(
         report(progress, 1.0, "already trained")
         return done
 
-    from crossmoda import learner, sampling
+    from crossmoda.training import learner, sampling
 
     record = provenance.Record("train", settings, device=devices.describe(devices.choose(settings.device)))
     cache = folder / PREPARED

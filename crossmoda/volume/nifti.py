@@ -16,7 +16,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from crossmoda.errors import InputError
-from crossmoda.geometry import Grid
+from crossmoda.volume.geometry import Grid
 
 #: The largest sine of the angle between two axes that still counts as rounding (ITK's own limit lies near it).
 SHEAR_TOLERANCE = 1e-3

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from crossmoda import augmentation, device, labels, losses, sampling, weights
+from crossmoda import device, labels, weights
 from crossmoda import network as networks
 from crossmoda.errors import InputError
-from crossmoda.sampling import Example
+from crossmoda.training import augmentation, losses, sampling
+from crossmoda.training.sampling import Example
 
 if TYPE_CHECKING:
     from crossmoda.training import Routine, Settings

@@ -11,9 +11,10 @@ import numpy as np
 import SimpleITK as sitk
 from scipy import ndimage
 
-from crossmoda import cache, labels, laterality, mind, volume
+from crossmoda import cache, labels, mind, volume
 from crossmoda.errors import InputError
 from crossmoda.progress import Progress, part, report
+from crossmoda.propagation import laterality
 from crossmoda.provenance import checksum
 from crossmoda.volume import Grid, Volume
 

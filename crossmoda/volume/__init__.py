@@ -12,12 +12,12 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
-from crossmoda import dicom, nifti
 from crossmoda.errors import InputError
-from crossmoda.geometry import Grid, Volume
 from crossmoda.output import atomic
-from crossmoda.resampling import filled_up, resample
-from crossmoda.segmentation_file import label_map_of_segments, segments_of, write_segmentation
+from crossmoda.volume import dicom, nifti
+from crossmoda.volume.geometry import Grid, Volume
+from crossmoda.volume.resampling import filled_up, resample
+from crossmoda.volume.segmentation_file import label_map_of_segments, segments_of, write_segmentation
 
 __all__ = ["Grid", "Volume", "read", "read_label_map", "resample", "write", "write_segmentation"]
 

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from crossmoda import augmentation, dataset, labels, mind, output, preprocessing, volume
+from crossmoda import dataset, labels, mind, output, preprocessing, volume
 from crossmoda.errors import InputError
 from crossmoda.progress import Progress, report
 from crossmoda.provenance import checksum
+from crossmoda.training import augmentation
 
 if TYPE_CHECKING:
     from crossmoda.training import TrainingCase

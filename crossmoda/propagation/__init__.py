@@ -16,15 +16,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from crossmoda import atlases as atlas_steps
-from crossmoda import cache, fusion, laterality, noisy_label, parameters, preprocessing, volume
-from crossmoda.atlases import Atlas, CannotWrite, Prepare, Register, Registered, Target
-from crossmoda.consensus import failures, fuse
+from crossmoda import cache, fusion, parameters, preprocessing, volume
 from crossmoda.errors import InputError
-from crossmoda.fit import side_evidence
-from crossmoda.noisy_label import OUTPUTS, Outcome
 from crossmoda.parameters import parameter
 from crossmoda.progress import Progress, part, report
+from crossmoda.propagation import atlases as atlas_steps
+from crossmoda.propagation import laterality, noisy_label
+from crossmoda.propagation.atlases import Atlas, CannotWrite, Prepare, Register, Registered, Target
+from crossmoda.propagation.consensus import failures, fuse
+from crossmoda.propagation.fit import side_evidence
+from crossmoda.propagation.noisy_label import OUTPUTS, Outcome
 from crossmoda.provenance import Record, checksum
 from crossmoda.volume import Grid, Volume
 

@@ -13,8 +13,8 @@ import numpy as np
 from scipy import ndimage
 
 from crossmoda import labels
-from crossmoda.atlases import Registered, neighbourhood
-from crossmoda.geometry import Grid, Volume
+from crossmoda.propagation.atlases import Registered, neighbourhood
+from crossmoda.volume.geometry import Grid, Volume
 
 #: How far around a tumour, and around a cochlea, images are compared, mm.
 _RIM_MM, _COCHLEA_RIM_MM = 2.0, 1.0

@@ -165,7 +165,7 @@ def build(settings: Settings | None = None) -> "torch.nn.Module":
 
     Input: MIND-SSC (batch, 12, z, y, x) of any size; output: logits (batch, 3, z, y, x), background first.
     """
-    from crossmoda.layers import DeepLab
+    from crossmoda.network.layers import DeepLab
 
     return DeepLab(architecture(settings))
 

@@ -19,9 +19,9 @@ import numpy as np
 
 from crossmoda import labels, parameters
 from crossmoda.errors import InputError
+from crossmoda.fusion.statements import FLOOR, Statements
 from crossmoda.parameters import parameter
 from crossmoda.progress import Progress, report
-from crossmoda.statements import FLOOR, Statements
 
 #: The share of a volume outside its limits that counts like a change of a confusion matrix.
 _VOLUME_TOLERANCE = 0.01

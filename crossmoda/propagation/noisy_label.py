@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 
 from crossmoda import labels, volume
-from crossmoda.atlases import Target
-from crossmoda.consensus import Consensus
 from crossmoda.fusion import Performance
 from crossmoda.output import write_json, write_text
 from crossmoda.progress import Progress, report
+from crossmoda.propagation.atlases import Target
+from crossmoda.propagation.consensus import Consensus
 from crossmoda.volume import Volume
 
 LABEL_MAP = "noisy_label.nii.gz"
