@@ -233,7 +233,7 @@ def _cuda() -> bool:
 
 def _memory_mib(field: str) -> float:
     """Return ``VmRSS`` (now) or ``VmHWM`` (the peak) of this process (Linux)."""
-    lines = Path("/proc/self/status").read_text().splitlines()
+    lines = Path("/proc/self/status").read_text("utf-8").splitlines()
     return int(next(line for line in lines if line.startswith(field)).split()[1]) / 1024
 
 

@@ -49,7 +49,7 @@ def test_what_is_not_complete_is_not_finished(tmp_path, damage):
     elif damage == "missing":
         (tmp_path / "result.bin").unlink()
     elif damage == "seal cut":
-        (tmp_path / SEAL).write_text((tmp_path / SEAL).read_text()[:-5])
+        (tmp_path / SEAL).write_text((tmp_path / SEAL).read_text("utf-8")[:-5])
     else:
         (tmp_path / SEAL).write_text(json.dumps([1, 2]))
     assert Step(tmp_path).results() is None

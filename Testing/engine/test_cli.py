@@ -143,7 +143,7 @@ def test_evaluate_scores_files_and_folders(tmp_path: Path, run: Callable[..., tu
     code, out, _ = run("evaluate", tmp_path / "found", tmp_path / "truth", "--csv", tmp_path / "scores.csv")
     assert code == 0
     assert "0.750" in out  # the tumour is shifted by one of its four voxels, the cochlea is not: Dice 0.75 and 1
-    assert "case.nii.gz,VS,0.75," in (tmp_path / "scores.csv").read_text()
+    assert "case.nii.gz,VS,0.75," in (tmp_path / "scores.csv").read_text("utf-8")
 
 
 def test_simulate_and_validate_agree(tmp_path: Path, run: Callable[..., tuple[int, str, str]]) -> None:

@@ -54,7 +54,7 @@ def test_it_writes_what_slicer_asks_for(folder, tmp_path):
     assert fused.grid.same_as(GRID)
     np.testing.assert_array_equal(fused.array, label_map("left"))
     assert volume.read(out["probability_vs"]).array[fused.array == 1].min() > 0.5
-    values = dict(line.split(" = ") for line in (tmp_path / "values.txt").read_text().splitlines())
+    values = dict(line.split(" = ") for line in (tmp_path / "values.txt").read_text("utf-8").splitlines())
     assert (values["fused"], values["dropped"], values["vs_volume_mm3"]) == (
         "5",
         "0",

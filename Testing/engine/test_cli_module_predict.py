@@ -66,7 +66,7 @@ def test_every_name_in_the_xml_is_an_argument_and_a_script_starts_as_slicer_want
     for entry in described.values():
         if flag := entry.findtext("longflag"):
             assert flag.replace("_", "-").replace("--", "", 1) in text
-    assert MODULE.read_text().startswith("#!/usr/bin/env python-real\n")
+    assert MODULE.read_text("utf-8").startswith("#!/usr/bin/env python-real\n")
     assert os.access(MODULE, os.X_OK)
 
 
@@ -86,7 +86,7 @@ def test_it_segments_reports_progress_and_returns_measurements(files):
     scan = volume.read(files / "scan.nrrd")
     for name in ("out.nrrd", "vs.nrrd", "unsure.nrrd"):
         assert volume.read(files / name).grid.same_as(scan.grid)
-    values = dict(line.split(" = ") for line in (files / "return.txt").read_text().splitlines())
+    values = dict(line.split(" = ") for line in (files / "return.txt").read_text("utf-8").splitlines())
     count = (volume.read_label_map(files / "out.nrrd").array == 1).sum()
     assert float(values["vs_mm3"]) == pytest.approx(count * 0.375, abs=0.01)
     assert set(values) == {"vs_mm3", "cochlea_mm3", "notes"}

@@ -55,8 +55,8 @@ def pair(tmp_path_factory) -> dict[str, Path]:
 
 def test_a_python_interpreter_of_slicer_is_asked_for():
     # Slicer takes a .py file for a CLI module if it starts like this, and reads the XML beside it
-    assert MODULE.read_text().startswith("#!/usr/bin/env python-real\n")
-    assert DESCRIPTION.read_text().startswith('<?xml version="1.0" encoding="utf-8"?>\n')
+    assert MODULE.read_text("utf-8").startswith("#!/usr/bin/env python-real\n")
+    assert DESCRIPTION.read_text("utf-8").startswith('<?xml version="1.0" encoding="utf-8"?>\n')
 
 
 def test_the_xml_describes_the_settings_of_the_engine():
@@ -105,7 +105,7 @@ def test_a_pair_is_registered_with_progress_and_measurements(pair, tmp_path):
     assert fractions[-1] == 1
     assert result.stdout.startswith("<filter-start><filter-name>CrossModaRegister</filter-name>")
     assert "<filter-end>" in result.stdout
-    values = dict(line.split(" = ") for line in (tmp_path / "values.txt").read_text().splitlines())
+    values = dict(line.split(" = ") for line in (tmp_path / "values.txt").read_text("utf-8").splitlines())
     assert list(values) == STATISTICS
     assert float(values["mean_displacement_mm"]) == pytest.approx(4, abs=0.6)
     assert float(values["folding_percent"]) < 0.1

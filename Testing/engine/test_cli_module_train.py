@@ -54,7 +54,7 @@ def test_it_trains_on_sources_and_noisy_targets_and_returns_the_weights(data):
         data / "data",
     )  # fmt: skip
     assert found.returncode == 0 and found.stderr == ""
-    path = Path((data / "return.txt").read_text().removeprefix("weights = ").strip())
+    path = Path((data / "return.txt").read_text("utf-8").removeprefix("weights = ").strip())
     assert weights.load(path).card["training"]["cases"] == 3
 
 

@@ -307,7 +307,7 @@ def test_progress_rises_to_one_and_cancelling_leaves_no_file(tmp_path):
     register_files(fixed, moving, tmp_path / "out", progress=lambda fraction, _: told.append(fraction), settings=CPU)
     assert told == sorted(told)
     assert told[-1] == 1.0
-    assert json.loads((tmp_path / "out" / "provenance.json").read_text())["folding_percent"] < 0.1
+    assert json.loads((tmp_path / "out" / "provenance.json").read_text("utf-8"))["folding_percent"] < 0.1
 
     def cancel(fraction: float, message: str) -> None:
         if fraction > 0.5:

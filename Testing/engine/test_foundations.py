@@ -59,7 +59,7 @@ def test_a_file_appears_only_when_it_is_complete(tmp_path: Path) -> None:
         assert not target.exists()
         assert temporary.parent == target.parent
         assert temporary.name.endswith(".nii.gz")
-    assert target.read_text() == "half"
+    assert target.read_text("utf-8") == "half"
     assert [file.name for file in target.parent.iterdir()] == [target.name]
 
 
@@ -69,7 +69,7 @@ def test_what_fails_leaves_the_former_file_and_nothing_else(tmp_path: Path) -> N
     with pytest.raises(RuntimeError, match="on the way"), atomic(target) as temporary:
         temporary.write_text("half")
         raise RuntimeError("on the way")
-    assert target.read_text() == "former"
+    assert target.read_text("utf-8") == "former"
     assert [file.name for file in tmp_path.iterdir()] == ["result.txt"]
 
 

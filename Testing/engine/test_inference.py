@@ -199,7 +199,7 @@ def test_files_are_written_with_their_provenance(weight_file, scan, tmp_path):
         "u.nii.gz",
     ]
     assert volume.read_label_map(tmp_path / "out" / "result.nii.gz").grid.same_as(scan.grid)
-    record = json.loads((tmp_path / "out" / "result.provenance.json").read_text())
+    record = json.loads((tmp_path / "out" / "result.provenance.json").read_text("utf-8"))
     assert record["inputs"]["image"]["name"] == "scan é.nii.gz" and len(record["inputs"]["weights"]["sha256"]) == 64
 
 
@@ -222,7 +222,7 @@ def test_weights_survive_the_disk_and_half_precision(weight_file, tmp_path):
     assert again.stat().st_mode == again.with_suffix(".json").stat().st_mode
     for name, item in weights.load(again).network.state_dict().items():
         torch.testing.assert_close(item, model.network.state_dict()[name], rtol=1e-3, atol=1e-4)
-    assert json.loads(again.with_suffix(".json").read_text()) == model.card
+    assert json.loads(again.with_suffix(".json").read_text("utf-8")) == model.card
 
 
 def test_the_weights_that_come_along_are_small_and_say_what_they_have_seen():
@@ -231,7 +231,7 @@ def test_the_weights_that_come_along_are_small_and_say_what_they_have_seen():
     assert path.stat().st_size < 10 * 2**20
     assert "no real vestibular schwannoma" in model.card["notes"]
     assert model.card["licence"] == "Apache-2.0" and model.card["training"]["processor_minutes"] > 0
-    assert json.loads(path.with_suffix(".json").read_text()) == model.card
+    assert json.loads(path.with_suffix(".json").read_text("utf-8")) == model.card
 
 
 def test_the_weights_that_come_along_find_tumour_and_cochleae_of_a_subject_they_never_saw():

@@ -176,9 +176,9 @@ class TestNoisyLabel:
         assert set(rows) == {"left1", "left2", "right1", "right2"}
         assert 0.8 < float(rows["left1"]["sensitivity_VS"]) <= 1 and float(rows["left1"]["quality"]) > 0.3
         assert rows["right1"]["mirrored"] == "yes" and rows["right1"]["tumour_side"] == "left"
-        provenance = json.loads((tmp_path / "provenance.json").read_text())
+        provenance = json.loads((tmp_path / "provenance.json").read_text("utf-8"))
         assert provenance["tumour_side"] == "left" and len(provenance["side_evidence"]) == 3
-        assert str(tmp_path) not in (tmp_path / "provenance.json").read_text()
+        assert str(tmp_path) not in (tmp_path / "provenance.json").read_text("utf-8")
 
     def test_two_runs_give_the_same_bytes(self, cases, tmp_path):
         run(cases, tmp_path / "a")
@@ -377,7 +377,7 @@ def test_a_real_spinal_cord_goes_from_t1_to_t2(shared_data, tmp_path):
         Case("t2", "hrT2", folder / "t2.nii.gz"), [atlas], tmp_path, registration=deeds.Settings(device="cpu")
     )
     by_header = volume.resample(atlas.read_label(), truth.grid, interpolation="label")
-    assert result.side is None and json.loads((tmp_path / "provenance.json").read_text())["region"] == "whole"
+    assert result.side is None and json.loads((tmp_path / "provenance.json").read_text("utf-8"))["region"] == "whole"
     assert dice(by_header.array > 0, truth.array > 0) < 0.87
     assert dice(result.label_map.array > 0, truth.array > 0) > 0.92
 

@@ -61,7 +61,7 @@ def test_a_folder_with_files_is_refused_and_kept(tmp_path):
     (tmp_path / "mine.txt").write_text("precious")
     with pytest.raises(InputError, match="not empty"):
         simulate_dataset(tmp_path, sources=1, targets=0, tests=0, settings=TINY)
-    assert (tmp_path / "mine.txt").read_text() == "precious"
+    assert (tmp_path / "mine.txt").read_text("utf-8") == "precious"
 
 
 @pytest.mark.parametrize("counts", [{"sources": -1}, {"sources": 0, "targets": 0, "tests": 0}])

@@ -59,7 +59,7 @@ def tensors_of(path):
 def test_it_learns_to_segment_a_case_it_has_not_seen(cases, tmp_path):
     settings = dataclasses.replace(TINY, epochs=24)
     path = train(cases[:2], tmp_path / "run", settings, cases[2:], preparation=WHOLE)
-    card = json.loads(path.with_suffix(".json").read_text())
+    card = json.loads(path.with_suffix(".json").read_text("utf-8"))
     assert card["metrics"]["dice_VS"] > 0.5
 
 
@@ -135,7 +135,7 @@ def test_metrics_have_one_row_per_epoch(cases, tmp_path):
 def test_a_time_limit_ends_the_schedule_and_not_only_the_training(cases, tmp_path):
     settings = dataclasses.replace(TINY, epochs=100_000, seconds=1.5)
     path = train(cases, tmp_path / "run", settings, preparation=WHOLE)
-    card = json.loads(path.with_suffix(".json").read_text())
+    card = json.loads(path.with_suffix(".json").read_text("utf-8"))
     peak = training.routine(settings).learning_rate
     assert card["training"]["optimisation_seconds"] >= 1.5
     assert card["metrics"]["learning_rate"] < 0.05 * peak
@@ -167,7 +167,7 @@ def test_memory_that_runs_out_leads_to_smaller_crops_and_the_card_says_so(cases,
     monkeypatch.setattr(sampling, "draw", short_of_memory)
     path = train(cases, tmp_path / "run", TINY, preparation=WHOLE)
     assert sizes[:3] == [(16, 32, 32), (8, 24, 24), (8, 16, 16)]
-    assert json.loads(path.with_suffix(".json").read_text())["training"]["fallbacks"] == [
+    assert json.loads(path.with_suffix(".json").read_text("utf-8"))["training"]["fallbacks"] == [
         "memory ran out: crops of 24 x 24 x 8 voxels",
         "memory ran out: crops of 16 x 16 x 8 voxels",
     ]

@@ -42,6 +42,18 @@ def application():
 
 
 @pytest.fixture
+def measured():
+    """Note how long something took, for ``Testing/benchmarks/bench_panel.py``: ``measured(what, seconds, goal)``."""
+
+    def note(what: str, seconds: float, goal: float) -> None:
+        if path := os.environ.get("CROSSMODA_MEASURED"):
+            with Path(path).open("a", encoding="utf-8") as stream:
+                stream.write(f"| {what} | {seconds:.3f} | {goal:g} |\n")
+
+    return note
+
+
+@pytest.fixture
 def scene(application):
     """An empty scene; afterwards nothing may be running and Qt may not have complained."""
     from testbed import pythonqt

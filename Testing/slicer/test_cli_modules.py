@@ -94,7 +94,7 @@ def test_another_host_runs_the_registration(pair, tmp_path, launcher):
     assert done.stderr == "", "Slicer takes anything on stderr as an error"
     assert "<filter-start>" in done.stdout
     assert done.stdout.count("<filter-progress>") > 5
-    assert "folding_percent" in (tmp_path / "returned.txt").read_text()
+    assert "folding_percent" in (tmp_path / "returned.txt").read_text("utf-8")
     fixed = sitk.GetArrayFromImage(sitk.ReadImage(str(files["fixed"])))
     warped = sitk.GetArrayFromImage(sitk.ReadImage(str(files["warped_label"]))) == 1
     z, y, x = np.indices(fixed.shape)

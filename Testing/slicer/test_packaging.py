@@ -35,8 +35,8 @@ def test_the_cmake_lists_name_every_file_of_the_tree_and_no_other():
 
 
 def test_the_metadata_is_what_slicer_and_its_index_ask_for():
-    cmake = (PROJECT / "CMakeLists.txt").read_text()
-    index = json.loads((PROJECT / "CrossModa.json").read_text())
+    cmake = (PROJECT / "CMakeLists.txt").read_text("utf-8")
+    index = json.loads((PROJECT / "CrossModa.json").read_text("utf-8"))
     assert re.search(r"project\((\w+)\)", cmake)[1] == "CrossModa"
     assert packing.metadata("EXTENSION_DEPENDS") == "PyTorch" == " ".join(index["build_dependencies"])
     assert {"$schema", "category", "scm_url"} <= set(index)
@@ -63,10 +63,10 @@ def test_icons_have_the_sizes_that_slicer_shows():
 
 
 def test_the_panel_requires_what_the_engine_requires_beyond_slicer_and_torch():
-    project = (PROJECT / "pyproject.toml").read_text()
+    project = (PROJECT / "pyproject.toml").read_text("utf-8")
     needed = re.findall(r'"([^"]+)"', re.search(r"^dependencies = \[(.*?)^\]", project, re.DOTALL | re.MULTILINE)[1])
     bundled = ("numpy", "scipy", "SimpleITK", "pydicom", "torch")
-    lines = (PROJECT / "CrossModaSeg/Resources/requirements.txt").read_text().splitlines()
+    lines = (PROJECT / "CrossModaSeg/Resources/requirements.txt").read_text("utf-8").splitlines()
     wanted = [line for line in lines if line and not line.startswith("#")]
     assert wanted == [item for item in needed if not item.startswith(bundled)]
 
@@ -98,7 +98,7 @@ def run_alone(code: str, *arguments: str) -> subprocess.CompletedProcess:
 @pytest.mark.parametrize("name", CLI_MODULES)
 def test_an_installed_cli_module_finds_its_engine(installed, name):
     script = installed / "cli-modules" / f"{name}.py"
-    assert script.read_text().startswith("#!"), "the line by which Slicer knows a Python CLI module"
+    assert script.read_text("utf-8").startswith("#!"), "the line by which Slicer knows a Python CLI module"
     code = f"import runpy; sys.argv = [{str(script)!r}, '--help']; runpy.run_path({str(script)!r}, run_name='__main__')"
     done = run_alone(code)
     assert done.returncode == 0, done.stderr

@@ -55,13 +55,13 @@ def target(panel, add_volume):
     return volume
 
 
-def test_the_panel_opens_in_a_second_without_importing_torch(application):
+def test_the_panel_opens_without_importing_torch(application, measured):
     module = HERE.parents[1] / "CrossModaSeg/CrossModaSeg.py"
     code = OPEN.format(here=str(HERE), module=str(module))
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     seconds, heavy = done.stdout.strip().splitlines()[-1].split(" ", 1)
     assert heavy == "[]"
-    assert float(seconds) < 1.0  # processor time, which other programs do not change
+    measured("opening the panel (processor)", float(seconds), 1.0)
 
 
 @pytest.mark.parametrize(

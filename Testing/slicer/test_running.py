@@ -12,9 +12,9 @@ def child_processes() -> set[int]:
     """Return the processes that this one has started and that are still there."""
     found = set()
     for children in Path("/proc/self/task").glob("*/children"):
-        found |= {int(pid) for pid in children.read_text().split()}
+        found |= {int(pid) for pid in children.read_text("utf-8").split()}
     alive = {pid for pid in found if Path(f"/proc/{pid}/stat").exists()}
-    return {pid for pid in alive if Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"}
+    return {pid for pid in alive if Path(f"/proc/{pid}/stat").read_text("utf-8").rsplit(")", 1)[1].split()[0] != "Z"}
 
 
 @pytest.fixture
@@ -39,13 +39,14 @@ class Heartbeat:
     def __init__(self):
         from PySide6 import QtCore
 
-        self.longest_s, self._last = 0.0, time.thread_time()
+        self.beats, self.longest_s, self._last = 0, 0.0, time.thread_time()
         self._timer = QtCore.QTimer()
         self._timer.timeout.connect(self._beat)
         self._timer.start(5)
 
     def _beat(self):
         now = time.thread_time()
+        self.beats += 1
         self.longest_s, self._last = max(self.longest_s, now - self._last), now
 
 
@@ -68,7 +69,7 @@ def test_a_folder_is_listed_checked_and_loaded(application, panel, sample_folder
     assert panel.parameters.target.GetName() == "crossmoda_4"
 
 
-def test_cancel_half_way_keeps_what_is_finished_and_goes_on_from_there(application, loaded):
+def test_cancel_half_way_keeps_what_is_finished_and_goes_on_from_there(application, loaded, measured):
     from CrossModaSegLib import nodes
     from CrossModaSegLib.tasks import CANCELLED, DONE, RUNNING
 
@@ -81,12 +82,13 @@ def test_cancel_half_way_keeps_what_is_finished_and_goes_on_from_there(applicati
     assert not register.ui.registerButton.enabled
     begun = time.monotonic()
     register.ui.cancelButton.click()
-    application.wait_until(lambda: not child_processes(), seconds=1.0)
-    assert time.monotonic() - begun < 1.0
+    application.wait_until(lambda: not child_processes())
+    measured("cancelling a registration, until no process is left", time.monotonic() - begun, 1.0)
     assert [task.state for task in tasks] == [DONE, CANCELLED, CANCELLED, CANCELLED]
     assert len(nodes.products("warped label", loaded.parameters.target)) == 1
     assert len(nodes.products("warped atlas", loaded.parameters.target)) == 1
-    assert heartbeat.longest_s < 0.1
+    assert heartbeat.beats > 20, "the panel's thread looked at events all the time"
+    measured("panel's thread without looking at events while registering (processor)", heartbeat.longest_s, 0.1)
     loaded.update()
     assert "goes on from there" in register.ui.messageLabel.text
     assert loaded.cases.rows[-1].state(None) == "atlases registered: 1"
@@ -100,7 +102,7 @@ def test_closing_the_scene_stops_the_work_and_the_panel_stays_usable(application
     register.ui.registerButton.click()
     application.wait_until(lambda: child_processes())
     application.scene.Clear(False)
-    application.wait_until(lambda: not child_processes(), seconds=2.0)
+    application.wait_until(lambda: not child_processes())
     loaded.update()
     assert not loaded.logic.busy
     assert loaded.cases.rows == []
