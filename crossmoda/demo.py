@@ -300,7 +300,7 @@ class _Shown:
             ),
             "Every atlas's label, the label that STAPLE fused from them, and where the atlases disagree.",
         )
-        page.section("Segmentation", "What the network found (solid) and the simulated truth (dashed).")
+        page.section("Segmentation", "What the network found, in colour, and the simulated truth, dashed white.")
         page.figure(figures.segmentation_figure(image, self.prediction.label_map, truth), "Outlines on the T2 scan.")
         page.table(["structure", "volume [mm³]", "true volume [mm³]", "error [%]"], self._volumes(truth))
         return page

@@ -18,9 +18,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-#: Contour styles of label maps drawn over each other: the first is the one in question, the second its reference.
-LINE_STYLES = ("solid", "dashed", "dotted")
-
 AXIAL, CORONAL = 0, 1
 
 
@@ -127,14 +124,15 @@ def show_heat(axes: "Axes", volume: Volume, view: View, maximum: float) -> Any:
     return axes.images[-1]
 
 
-def show_contours(axes: "Axes", label_map: Volume, view: View, style: str = "solid") -> None:
-    """Draw the outlines of every structure in its own colour."""
+def show_contours(axes: "Axes", label_map: Volume, view: View, *, reference: bool = False) -> None:
+    """Draw the outlines of every structure: in its own colour, or dashed white for a reference."""
     plane = view.of(label_map.array)
     for structure in STRUCTURES:
         mask = plane == structure.value
         if mask.any() and not mask.all():
-            color = [component / 255 for component in structure.color]
-            axes.contour(mask, levels=[0.5], colors=[color], linewidths=1.4, linestyles=style)
+            color = "white" if reference else tuple(component / 255 for component in structure.color)
+            width, style = (1.0, "dashed") if reference else (1.4, "solid")
+            axes.contour(mask, levels=[0.5], colors=[color], linewidths=width, linestyles=style)
 
 
 def _figure(rows: int, columns: int, width: float = 3.2, heights: Sequence[float] = ()) -> tuple["Figure", np.ndarray]:
@@ -196,7 +194,7 @@ def fusion_figure(target: Volume, votes: Sequence[Volume], fused: Volume, disagr
 
 
 def segmentation_figure(image: Volume, label_map: Volume, reference: Volume | None = None) -> "Figure":
-    """Draw a segmentation (solid) and, if there is one, its reference (dashed), whole and close to each structure."""
+    """Draw a segmentation and, if there is one, its reference (dashed white), whole and close to each structure."""
     image, label_map = oriented(image), oriented(label_map)
     reference = oriented(reference) if reference is not None else None
     guide = reference if reference is not None else label_map
@@ -207,6 +205,6 @@ def segmentation_figure(image: Volume, label_map: Volume, reference: Volume | No
             show_image(axes[row, column], image, view)
         show_contours(axes[1, column], label_map, view)
         if reference is not None:
-            show_contours(axes[1, column], reference, view, style="dashed")
+            show_contours(axes[1, column], reference, view, reference=True)
         axes[0, column].set_title(name, fontsize=9)
     return figure

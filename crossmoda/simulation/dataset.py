@@ -11,7 +11,7 @@ from crossmoda.errors import InputError
 from crossmoda.output import PARTIAL, write_json
 from crossmoda.progress import Progress, part, report
 from crossmoda.provenance import Record
-from crossmoda.simulation.subject import Settings, Subject, simulate_subject
+from crossmoda.simulation.subject import SIDES, Settings, Subject, simulate_subject
 from crossmoda.volume import Volume, write
 
 SOURCE, TARGET, TEST, TRUTH = "source_training", "target_training", "target_validation", "truth"
@@ -34,7 +34,8 @@ def simulate_dataset(
 
     ``source_training`` holds labelled ceT1 scans, ``target_training`` and ``target_validation`` unlabelled hrT2 scans
     of other subjects, ``truth`` the labels of those hrT2 scans, out of the way of training; ``dataset.json`` each
-    subject's seed and tumour side. A folder appears only when the whole data set is complete.
+    subject's seed and tumour side. In each group left and right tumours take turns. A folder appears only when the
+    whole data set is complete.
 
     Args:
         folder: where to write; must not hold a data set yet.
@@ -68,10 +69,12 @@ def simulate_dataset(
     try:
         for n in range(total):
             role = SOURCE if n < sources else TARGET if n < sources + targets else TEST
+            first = {SOURCE: 0, TARGET: sources, TEST: sources + targets}[role]
             step = part(progress, n / total, (n + 0.95) / total, f"subject {n + 1} of {total}: ")
             subject = simulate_subject(
                 1000 * seed + n,
                 base=base,
+                side=SIDES[(n - first) % 2],
                 settings=settings,
                 base_folder=base_folder,
                 shapes_folder=shapes_folder,
