@@ -22,6 +22,7 @@ from crossmoda.dataset import Case
 from crossmoda.errors import Cancelled, InputError
 from crossmoda.propagation import OUTPUTS, Settings, propagate
 from crossmoda.propagation.atlases import CannotWrite
+from crossmoda.propagation.fit import side_evidence
 from crossmoda.volume import Grid, Volume
 
 GRID = Grid((72, 48, 20), (1.25, 1.25, 2.0), (-45.0, -30.0, -20.0), (1, 0, 0, 0, 1, 0, 0, 0, 1))
@@ -54,6 +55,18 @@ class Register:
         )
 
 
+def test_a_tumour_is_darker_than_the_fluid_of_the_other_side_on_t2_and_brighter_on_contrast_enhanced_t1():
+    image, label_map = head("left", 0, radius=4.0)  # smaller than the atlas's tumour
+    atlas = head("left", 1)[1]
+    as_left, as_right = (SimpleNamespace(label_map=places) for places in (atlas, atlas[..., ::-1]))
+    target = Volume(image, GRID)
+    assert label_map.any() and side_evidence(as_left, as_right, target, "hrT2") > 0.1
+    inverted = target.with_array(600 - image)
+    assert side_evidence(as_left, as_right, inverted, "ceT1") > 0.1
+    nothing = SimpleNamespace(label_map=np.zeros_like(atlas))
+    assert side_evidence(as_left, nothing, target, "hrT2") is None
+
+
 def head(side: str | None, seed: int, radius: float = 9.0, cochleae=("left", "right")) -> tuple[np.ndarray, np.ndarray]:
     """A symmetric head of smooth texture with cochleae and a tumour: image and label map (z, y, x)."""
     rng = np.random.default_rng(0)
@@ -82,7 +95,7 @@ def write_case(folder: Path, name: str, side: str | None, seed: int, z_mm: float
     grid = dataclasses.replace(GRID, origin=(*GRID.origin[:2], z_mm))
     volume.write(Volume(image, grid), folder / f"{name}.nii.gz")
     volume.write(Volume(label_map, grid), folder / f"{name}_label.nii.gz")
-    return Case(name, "ceT1", folder / f"{name}.nii.gz", folder / f"{name}_label.nii.gz")
+    return Case(name, "hrT2", folder / f"{name}.nii.gz", folder / f"{name}_label.nii.gz")
 
 
 @pytest.fixture(scope="module")

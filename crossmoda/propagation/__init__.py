@@ -81,7 +81,7 @@ class Propagation:
 
 
 #: Raised when the steps after registration change so that earlier results no longer hold.
-_REVISION = 2
+_REVISION = 3
 #: The extent of a head scan in axial planes, mm.
 _HEAD_MM = (140.0, 340.0)
 
@@ -300,7 +300,7 @@ class _Run:
         return ranked[:count]
 
     def find_side(self, chosen: list[Atlas], progress: Progress | None) -> str | None:
-        """Find the side of the target's tumour: on which side the atlases' tumours look like the target."""
+        """Find the side of the target's tumour: on which side it looks like a tumour where the atlases have theirs."""
         lateral = [atlas for atlas in chosen if atlas.side is not None]
         wanted = self.settings.tumour_side
         if wanted != "auto" or not lateral:
@@ -315,7 +315,7 @@ class _Run:
                 if item is not None:
                     found[item.side] = item
             if len(found) == 2:
-                for_left = side_evidence(found["left"], found["right"], self.target.part.grid)
+                for_left = side_evidence(found["left"], found["right"], self.target.part, self.case.modality)
                 if for_left is not None:
                     self.side_evidence.append({"atlas": atlas.id, "for_left": round(for_left, 3)})
         if not self.side_evidence:

@@ -24,29 +24,31 @@ _SURROUNDINGS_MM = 3.0
 _SMOOTHING_MM = 0.6
 _BINS = 32
 _ROUNDS = 3
-#: A difference of dissimilarity that is worth as much as a volume 20% larger.
-_DISSIMILARITY_SCALE, _LOG_VOLUME_SCALE = 0.03, 0.2
 
 
-def side_evidence(as_left: Registered, as_right: Registered, grid: Grid) -> float | None:
+def side_evidence(as_left: Registered, as_right: Registered, target: Volume, modality: str) -> float | None:
     """Return how much one atlas, registered with its tumour on the left and on the right, speaks for the left.
 
-    Two things tell: where the atlas's tumour meets the target's, the images differ less (compared over the same region,
-    both places of the tumour), and the registration has not squeezed the atlas's tumour into healthy anatomy.
+    The healthy canal and cistern are filled with fluid, which is bright on hrT2; a schwannoma is darker. On ceT1 fluid
+    is dark and a schwannoma bright. What else the atlas's tumour covers (brain, bone) is much the same on both sides.
+
+    Args:
+        as_left: the atlas with its tumour on the left.
+        as_right: the atlas with its tumour on the right.
+        target: the part of the target on which they lie.
+        modality: the target's, ``"hrT2"`` or ``"ceT1"``.
 
     Returns:
-        Above 0 for the left, below for the right; about 1 is clear. None where nothing can be compared.
+        The difference of the target's mean intensity between both places of the tumour, in standard deviations of the
+        target: above 0 for the left, below for the right. None where nothing can be compared.
 
     """
     left, right = as_left.label_map == labels.VS, as_right.label_map == labels.VS
     if not left.any() or not right.any():
         return None
-    region = neighbourhood(left | right, grid, _RIM_MM)
-    difference = as_right.dissimilarity_at(region) - as_left.dissimilarity_at(region)
-    if math.isnan(difference):
-        return None
-    volumes = math.log(np.count_nonzero(left) / np.count_nonzero(right))
-    return difference / _DISSIMILARITY_SCALE + volumes / _LOG_VOLUME_SCALE
+    smooth = ndimage.gaussian_filter(target.array, [_SMOOTHING_MM / spacing for spacing in target.grid.spacing_zyx])
+    difference = float((smooth[right].mean() - smooth[left].mean()) / smooth.std())
+    return difference if modality == "hrT2" else -difference
 
 
 def tumour_fit(registered: Sequence[Registered], target: Volume) -> np.ndarray:
