@@ -6,8 +6,12 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 DEMO   ?= demo
 
+# What the Slicer test bed (Qt and VTK without a screen) needs of the system, and the Debian packages that have it.
+LIBRARIES := libEGL.so.1 libGL.so.1 libfontconfig.so.1 libdbus-1.so.3 libxkbcommon.so.0 libglib-2.0.so.0 libX11.so.6
+PACKAGES  := libegl1 libgl1 libegl-mesa0 libgl1-mesa-dri libfontconfig1 libdbus-1-3 libxkbcommon0 libglib2.0-0 libx11-6 fonts-dejavu-core
+
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint clean
+.PHONY: help demo test lint clean system-packages
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -22,6 +26,9 @@ lint: $(VENV)/.test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+system-packages:
+	@echo $(PACKAGES)
 
 clean:
 	rm -rf $(VENV) demo build dist .pytest_cache .mypy_cache .ruff_cache
@@ -39,7 +46,7 @@ $(VENV)/.app: $(BIN)/python pyproject.toml constraints.txt
 	@touch $@
 
 $(VENV)/.test: $(VENV)/.app
-	@ldconfig -p | grep -q libEGL.so.1 || \
-	  { echo "The Slicer test bed draws through EGL; install it: sudo apt-get install libegl1 libgl1"; exit 2; }
+	@for library in $(LIBRARIES); do /sbin/ldconfig -p | grep -q "$$library" || \
+	  { echo "The Slicer test bed needs $$library; install it: sudo apt-get install $(PACKAGES)"; exit 2; }; done
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[app,test,slicer-test]"
 	@touch $@
