@@ -302,17 +302,19 @@ class _Shown:
         )
         page.section("Segmentation", "What the network found, in colour, and the simulated truth, dashed white.")
         page.figure(figures.segmentation_figure(image, self.prediction.label_map, truth), "Outlines on the T2 scan.")
-        page.table(["structure", "volume [mm³]", "true volume [mm³]", "error [%]"], self._volumes(truth))
+        page.table(
+            ["structure", "volume [mm³]", "true volume [mm³]", "error [%]"], _volume_rows(scores[NETWORK][self.case.id])
+        )
         return page
 
-    def _volumes(self, truth: Volume) -> list[list[str]]:
-        found = evaluation.evaluate(self.prediction.label_map, truth)
-        rows = []
-        for structure in labels.STRUCTURES:
-            row = found[structure.key]
-            numbers = (row["volume_mm3"], row["reference_volume_mm3"], row["volume_error_percent"])
-            rows.append([structure.name, *(f"{number:.0f}" for number in numbers)])
-        return rows
+
+def _volume_rows(found: evaluation.Scores) -> list[list[str]]:
+    rows = []
+    for structure in labels.STRUCTURES:
+        row = found[structure.key]
+        numbers = (row["volume_mm3"], row["reference_volume_mm3"], row["volume_error_percent"])
+        rows.append([structure.name, *(f"{number:.0f}" for number in numbers)])
+    return rows
 
 
 _COLUMNS = ("Dice VS", "Dice cochlea", "HD95 VS [mm]", "HD95 cochlea [mm]", "ASSD VS [mm]", "ASSD cochlea [mm]")

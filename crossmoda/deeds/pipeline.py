@@ -112,20 +112,12 @@ def _check_overlap(fixed: Pyramid, moving: Grid, matrix: np.ndarray) -> None:
 
 def warm_up(progress: Progress | None = None) -> None:
     """Load the compiled parts of the program, or compile them if this is the first use on this machine."""
-    if not _warm():
+    if not _exercise.cache_info().currsize:
         report(progress, 0.0, "loading the compiled program (compiled once, at the first use)")
-        _exercise()
+    _exercise()
 
 
 @functools.cache
-def _state() -> dict[str, bool]:
-    return {"warm": False}
-
-
-def _warm() -> bool:
-    return _state()["warm"]
-
-
 def _exercise() -> None:
     """Run every compiled function once on a tiny pair."""
     rng = np.random.default_rng(0)
@@ -136,4 +128,3 @@ def _exercise() -> None:
     level = Level(4.0, 1, 2.0, "mm")
     affine.refine(here, there, np.eye(4), level, rigid=True)
     deformable.register(here, there, np.eye(4), [level], 1.0)
-    _state()["warm"] = True
