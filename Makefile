@@ -48,5 +48,5 @@ $(VENV)/.app: $(BIN)/python pyproject.toml constraints.txt
 $(VENV)/.test: $(VENV)/.app
 	@for library in $(LIBRARIES); do /sbin/ldconfig -p | grep -q "$$library" || \
 	  { echo "The Slicer test bed needs $$library; install it: sudo apt-get install $(PACKAGES)"; exit 2; }; done
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[app,test,slicer-test]"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[app,study,training,test,slicer-test]"
 	@touch $@
