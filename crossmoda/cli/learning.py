@@ -1,0 +1,56 @@
+"""The network."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from crossmoda.cli.framework import PATH, options, progress_bar, subcommand
+from crossmoda.parameters import from_arguments
+
+
+@subcommand("predict", "Segment a scan with a trained network.")
+def _predict() -> click.Command:
+    from crossmoda import inference
+
+    @click.command()
+    @click.argument("image", type=PATH)
+    @click.option("--output", type=PATH, required=True, help="The segmentation: .seg.nrrd, .nrrd or .nii.gz.")
+    @click.option("--weights", type=PATH, help="Trained weights (.safetensors); default: those that come along.")
+    @click.option("--probabilities", type=PATH, help="Prefix of the probability maps, one per structure.")
+    @click.option("--uncertainty", type=PATH, help="The uncertainty map.")
+    @options(inference.Settings)
+    def command(image: Path, output: Path, weights: Path | None, **values: Any) -> None:
+        """IMAGE is a file or a folder with a DICOM series."""
+        files = {name: values[name] for name in ("probabilities", "uncertainty")}
+        with progress_bar() as progress:
+            settings = from_arguments(inference.Settings, values)
+            result = inference.predict_files(image, output, weights, settings, progress, **files)
+        for name, value in result.provenance["volumes_mm3"].items():
+            click.echo(f"{name}: {value:.0f} mm3")
+        for note in result.provenance["notes"]:
+            click.echo(f"Note: {note}")
+        click.echo(output)
+
+    return command
+
+
+@subcommand("train", "Train a network on labelled sources and noisy labels of targets.")
+def _train() -> click.Command:
+    from crossmoda import training
+
+    @click.command()
+    @click.option("--data", type=PATH, required=True, help="Data set with the labelled ceT1 scans (and the hrT2).")
+    @click.option("--noisy", type=PATH, help="Folder with one propagation per hrT2 scan (crossmoda propagate).")
+    @click.option("--validation", type=PATH, help="Data set with labelled scans that are never learned from.")
+    @click.option("--initial", type=PATH, help="Weights to begin with.")
+    @click.option("--output", type=PATH, required=True, help="Folder of the weights, the metrics and the checkpoint.")
+    @options(training.Settings)
+    def command(data: Path, output: Path, **values: Any) -> None:
+        given = {name: values[name] for name in ("noisy", "validation", "initial")}
+        with progress_bar() as progress:
+            settings = from_arguments(training.Settings, values)
+            weights = training.train_folder(data, output, settings, progress, **given)
+        click.echo(weights)
+
+    return command
