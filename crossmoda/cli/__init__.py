@@ -11,7 +11,8 @@ import click
 from crossmoda.cli.framework import crossmoda_command
 from crossmoda.errors import BAD_INPUT, BUG, INTERRUPTED, Cancelled, InputError
 
-# isort: off  -- each registers its subcommands; the overview shows them in this order, that of the work
+# Each registers its subcommands; the overview shows them in this order, that of the work.
+# isort: off
 from crossmoda.cli import data, registration, learning, scores  # noqa: F401
 # isort: on
 
