@@ -48,6 +48,54 @@ class Outputs:
         )
 
 
+@dataclasses.dataclass(frozen=True)
+class Inputs:
+    """The files of a registration, read and checked."""
+
+    fixed: volume.Volume
+    moving: volume.Volume
+    label: volume.Volume | None
+    fixed_mask: volume.Volume | None
+    moving_mask: volume.Volume | None
+    initial: sitk.Transform | None
+    paths: dict[str, Path | str]
+    """the files by role"""
+
+    @classmethod
+    def read(
+        cls,
+        fixed: Path | str,
+        moving: Path | str,
+        outputs: Outputs,
+        moving_label: Path | str | None = None,
+        fixed_mask: Path | str | None = None,
+        moving_mask: Path | str | None = None,
+        initial: Path | str | None = None,
+    ) -> "Inputs":
+        """Read the files that :func:`register_files` names.
+
+        Raises:
+            InputError: a file cannot be used, or an output cannot be made of these inputs.
+
+        """
+        if outputs.warped_label is not None and moving_label is None:
+            raise InputError(
+                "A warped label map is asked for, but no moving label map is given; give one or leave it out."
+            )
+        images = volume.read(fixed), volume.read(moving)
+        label = None if moving_label is None else volume.read_label_map(moving_label)
+        if label is not None and not label.grid.same_as(images[1].grid):
+            raise InputError(
+                f"The moving label map {moving_label} lies on another grid than the moving image {moving}; "
+                "resample it onto the image's grid."
+            )
+        masks = [None if path is None else volume.read_label_map(path) for path in (fixed_mask, moving_mask)]
+        roles = {"fixed": fixed, "moving": moving, "moving_label": moving_label, "fixed_mask": fixed_mask}
+        roles |= {"moving_mask": moving_mask, "initial": initial}
+        paths = {role: path for role, path in roles.items() if path is not None}
+        return cls(*images, label, *masks, None if initial is None else read_transform(initial), paths)
+
+
 def statistics(registration: Registration) -> dict[str, float]:
     """Return what the doors show of a registration: displacement in mm, folded voxels in percent."""
     displacement = registration.displacement_statistics()
@@ -95,32 +143,22 @@ def register_files(
     settings = settings or Settings()
     if not isinstance(outputs, Outputs):
         outputs = Outputs.in_folder(outputs, label=moving_label is not None)
-    if outputs.warped_label is not None and moving_label is None:
-        raise InputError("A warped label map is asked for, but no moving label map is given; give one or leave it out.")
     report(progress, 0.0, "reading the images")
-    fixed_volume, moving_volume = volume.read(fixed), volume.read(moving)
-    label = None if moving_label is None else volume.read_label_map(moving_label)
-    if label is not None and not label.grid.same_as(moving_volume.grid):
-        raise InputError(
-            f"The moving label map {moving_label} lies on another grid than the moving image {moving}; "
-            "resample it onto the image's grid."
-        )
-    here, there = (None if path is None else volume.read_label_map(path) for path in (fixed_mask, moving_mask))
-    start = None if initial is None else read_transform(initial)
-    inputs = {"fixed": fixed, "moving": moving, "moving_label": moving_label, "fixed_mask": fixed_mask}
-    inputs |= {"moving_mask": moving_mask, "initial": initial}
-    given = {role: path for role, path in inputs.items() if path is not None}
-    record = provenance.Record("register", settings, given)
-    result = register(fixed_volume, moving_volume, settings, here, there, start, part(progress, 0.05, 0.85))
+    given = Inputs.read(fixed, moving, outputs, moving_label, fixed_mask, moving_mask, initial)
+    record = provenance.Record("register", settings, given.paths)
+    result = register(
+        *(given.fixed, given.moving, settings, given.fixed_mask, given.moving_mask, given.initial),
+        part(progress, 0.05, 0.85),
+    )
     record.content["device"] = result.provenance["device"]
     report(progress, 0.86, "writing the results")
     finished = dataclasses.replace(result, provenance=record.finish(**statistics(result)))
-    _write(finished, outputs, moving_volume, label)
+    write_outputs(finished, outputs, given.moving, given.label)
     report(progress, 1.0, "done")
     return finished
 
 
-def _write(registration: Registration, outputs: Outputs, moving: volume.Volume, label: volume.Volume | None) -> None:
+def write_outputs(registration: Registration, outputs: Outputs, moving: volume.Volume, label: volume.Volume | None) -> None:
     """Write all outputs under temporary names, then give each its own."""
     writers: list[tuple[Path | str | None, Callable[[Path], Any]]] = [
         (outputs.provenance, lambda path: path.write_text(_json(registration), encoding="utf-8")),

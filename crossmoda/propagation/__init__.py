@@ -260,12 +260,8 @@ class _Run:
 
     def load_target(self, usable: list[Atlas]) -> None:
         """Read the target and decide which part of the scans is registered."""
-        region = self.settings.region
-        if region == "auto":
-            has_cochlea = any(atlas.volumes_mm3["cochlea"] > 0 for atlas in usable)
-            region = "ears" if has_cochlea and _is_head(self.case.read_image().grid) else "whole"
-        whole = region == "whole"
-        self.preparation = preprocessing.Settings(region=region, in_plane_spacing=0.0 if whole else 0.5)
+        has_cochlea = any(atlas.volumes_mm3["cochlea"] > 0 for atlas in usable)
+        self.preparation = preparation_for(self.settings.region, self.case.read_image().grid, has_cochlea)
 
         def prepare(image: Volume, label_map: Volume | None) -> Volume:
             return preprocessing.prepare(image, label_map, self.preparation).image
@@ -397,6 +393,12 @@ class _Run:
         performance = {item.atlas.id: each for item, each in zip(registered, consensus.fusion.performance, strict=True)}
         table = noisy_label.table(self.outcomes, performance)
         return noisy_label.write(self.folder, self.target, consensus, table, provenance, part(progress, 0.3, 1.0))
+
+
+def preparation_for(region: str, target: Grid, has_cochlea: bool) -> preprocessing.Settings:
+    """Return how scans are prepared: cropped to the ears (asked for, or ``"auto"`` in a head with cochlea labels)."""
+    whole = region == "whole" or (region == "auto" and not (has_cochlea and _is_head(target)))
+    return preprocessing.Settings(region="whole" if whole else "ears", in_plane_spacing=0.0 if whole else 0.5)
 
 
 def _is_head(grid: Grid) -> bool:

@@ -113,11 +113,15 @@ class Target:
 
 def load_target(case: "Case", prepare: Prepare) -> Target:
     """Read the target and cut out the part of its own grid that the prepared image covers."""
-    image = case.read_image()
+    return as_target(case.id, checksum(case.image), case.read_image(), prepare)
+
+
+def as_target(identity: str, key: str, image: Volume, prepare: Prepare) -> Target:
+    """Return an image as a target: what is registered, and the part of its grid that this covers."""
     prepared = prepare(image, None)
     box = _covered_box(image.grid, prepared.grid)
-    cropped = Volume(np.ascontiguousarray(image.array[box]), _part_of(image.grid, box))
-    return Target(case.id, checksum(case.image), image, prepared, box, cropped, mind.codes(cropped.array))
+    cropped = Volume(np.ascontiguousarray(image.array[box]), part_of(image.grid, box))
+    return Target(identity, key, image, prepared, box, cropped, mind.codes(cropped.array))
 
 
 def _covered_box(grid: Grid, inner: Grid) -> tuple[slice, ...]:
@@ -130,7 +134,8 @@ def _covered_box(grid: Grid, inner: Grid) -> tuple[slice, ...]:
     return tuple(slice(int(a), int(b)) for a, b in zip(low[::-1], high[::-1], strict=True))
 
 
-def _part_of(grid: Grid, box: tuple[slice, ...]) -> Grid:
+def part_of(grid: Grid, box: tuple[slice, ...]) -> Grid:
+    """Return the grid of a box (slices of z, y, x) of a grid."""
     first = [part.start for part in reversed(box)]
     size = tuple(part.stop - part.start for part in reversed(box))
     origin = grid.index_to_physical @ [*first, 1.0]
@@ -228,7 +233,7 @@ def register_atlas(
     start = time.perf_counter()
     image, label_map = _load_atlas(atlas, mirrored)
     moving = prepare(image, label_map)
-    initial = _between_middles(target.prepared.grid, moving.grid) if align_centres else None
+    initial = between_middles(target.prepared.grid, moving.grid) if align_centres else None
     registration = register(
         target.prepared, moving, registration_settings, initial=initial, progress=part(progress, 0.02, 0.85)
     )
@@ -237,7 +242,7 @@ def register_atlas(
     warped = registration.warp_label_map(label_map, grid).array  # from its own grid, once
     if not warped.any():
         raise InputError(f"{atlas.id} does not overlap the target: none of its labels lies in the scan.")
-    difference, quality = _compare(target, image, registration, warped)
+    difference, quality = compare(target, image, registration, warped)
     seconds = time.perf_counter() - start
     results = {"quality": quality, "seconds": round(seconds, 3)}
     try:
@@ -253,7 +258,7 @@ def register_atlas(
     return Registered(atlas, mirrored, warped, difference, quality, seconds, False)
 
 
-def _between_middles(fixed: Grid, moving: Grid) -> sitk.Transform:
+def between_middles(fixed: Grid, moving: Grid) -> sitk.Transform:
     """Return the translation that maps the middle of one grid to that of another."""
     middles = [grid.index_to_physical @ [*((np.asarray(grid.size) - 1) / 2), 1.0] for grid in (fixed, moving)]
     return sitk.TranslationTransform(3, (middles[1] - middles[0])[:3].tolist())
@@ -270,7 +275,7 @@ def _load_atlas(atlas: Atlas, mirrored: bool) -> tuple[Volume, Volume]:
     return (laterality.mirrored(image), laterality.mirrored(label_map)) if mirrored else (image, label_map)
 
 
-def _compare(target: Target, image: Volume, registration: Any, label_map: np.ndarray) -> tuple[np.ndarray, float]:
+def compare(target: Target, image: Volume, registration: Any, label_map: np.ndarray) -> tuple[np.ndarray, float]:
     """Compare the warped atlas with the target: the dissimilarity map, and the quality around the structures.
 
     Dissimilarity is the number of differing bits of MIND-SSC; quality relates its mean to that of the warped atlas

@@ -43,12 +43,25 @@ def side_evidence(as_left: Registered, as_right: Registered, target: Volume, mod
         target: above 0 for the left, below for the right. None where nothing can be compared.
 
     """
-    left, right = as_left.label_map == labels.VS, as_right.label_map == labels.VS
-    if not left.any() or not right.any():
+    left, right = (tumour_brightness(item.label_map, target) for item in (as_left, as_right))
+    if left is None or right is None:
+        return None
+    return right - left if modality == "hrT2" else left - right
+
+
+def tumour_brightness(label_map: np.ndarray, target: Volume) -> float | None:
+    """Return the target's mean intensity where a label map has tumour, in standard deviations; None without tumour.
+
+    Args:
+        label_map: (z, y, x) on the target's grid.
+        target: the part of the target on which it lies.
+
+    """
+    tumour = label_map == labels.VS
+    if not tumour.any():
         return None
     smooth = ndimage.gaussian_filter(target.array, [_SMOOTHING_MM / spacing for spacing in target.grid.spacing_zyx])
-    difference = float((smooth[right].mean() - smooth[left].mean()) / smooth.std())
-    return difference if modality == "hrT2" else -difference
+    return float((smooth[tumour].mean() - smooth.mean()) / max(float(smooth.std()), 1e-9))
 
 
 def tumour_fit(registered: Sequence[Registered], target: Volume) -> np.ndarray:
