@@ -40,6 +40,12 @@ def parameter(
     return dataclasses.field(default=default, metadata={**about, "advanced": advanced})
 
 
+def parameter_of(settings: type, name: str, **changes: Any) -> Any:
+    """Make a field that is a parameter of another settings dataclass, with ``changes`` (see :func:`parameter`)."""
+    field = next(field for field in dataclasses.fields(settings) if field.name == name)
+    return parameter(**{"default": field.default, **field.metadata, **changes})
+
+
 class Settings:
     """Base of the settings dataclasses: values outside their range raise :class:`InputError` at construction."""
 

@@ -89,11 +89,12 @@ class Inputs:
                 f"The moving label map {moving_label} lies on another grid than the moving image {moving}; "
                 "resample it onto the image's grid."
             )
-        masks = [None if path is None else volume.read_label_map(path) for path in (fixed_mask, moving_mask)]
+        here, there = (None if path is None else volume.read_label_map(path) for path in (fixed_mask, moving_mask))
+        start = None if initial is None else read_transform(initial)
         roles = {"fixed": fixed, "moving": moving, "moving_label": moving_label, "fixed_mask": fixed_mask}
         roles |= {"moving_mask": moving_mask, "initial": initial}
         paths = {role: path for role, path in roles.items() if path is not None}
-        return cls(*images, label, *masks, None if initial is None else read_transform(initial), paths)
+        return cls(*images, label, here, there, start, paths)
 
 
 def statistics(registration: Registration) -> dict[str, float]:
@@ -158,7 +159,9 @@ def register_files(
     return finished
 
 
-def write_outputs(registration: Registration, outputs: Outputs, moving: volume.Volume, label: volume.Volume | None) -> None:
+def write_outputs(
+    registration: Registration, outputs: Outputs, moving: volume.Volume, label: volume.Volume | None
+) -> None:
     """Write all outputs under temporary names, then give each its own."""
     writers: list[tuple[Path | str | None, Callable[[Path], Any]]] = [
         (outputs.provenance, lambda path: path.write_text(_json(registration), encoding="utf-8")),

@@ -1,0 +1,191 @@
+"""One atlas to one target, as files: the registration of a propagation for doors that run it atlas by atlas.
+
+What :func:`crossmoda.propagation.propagate` does with each atlas (mirror it, crop to the ears, register, judge) is done
+with one; what it finds out about the atlas is returned, so that the caller can decide about the side of the tumour and
+leave failed registrations out.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+
+from crossmoda import deeds, labels, preprocessing, propagation, volume
+from crossmoda.deeds.files import Inputs, Outputs, statistics, write_outputs
+from crossmoda.deeds.transform import affine_transform
+from crossmoda.errors import InputError
+from crossmoda.parameters import parameter, parameter_of
+from crossmoda.progress import Progress, part, report
+from crossmoda.propagation import atlases, fit, laterality
+from crossmoda.provenance import Record
+from crossmoda.volume import Grid, Volume
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings(deeds.Settings):
+    """Parameters of the registration of an atlas to a target."""
+
+    mirror: str = parameter(
+        "no",
+        "Exchange left and right of the moving image first: no, yes, "
+        "or if the tumour of its label map is not on the side given (the patient's)",
+        choices=("no", "yes", *laterality.SIDES),
+    )
+    region: str = parameter_of(propagation.Settings, "region")
+
+
+@dataclasses.dataclass(frozen=True)
+class Fit:
+    """What is known of an atlas on the target."""
+
+    quality: float
+    """0 is chance, 1 the same image, around the structures"""
+    tumour_side: str | None
+    """the side of its tumour as registered"""
+    mirrored: bool
+    tumour_brightness: float | None
+    """the target's intensity where the atlas's tumour came to lie, in standard deviations; None without tumour"""
+
+
+def register_files(
+    fixed: Path | str,
+    moving: Path | str,
+    outputs: Outputs | Path | str,
+    *,
+    moving_label: Path | str | None = None,
+    fixed_mask: Path | str | None = None,
+    moving_mask: Path | str | None = None,
+    initial: Path | str | None = None,
+    settings: Settings | None = None,
+    progress: Progress | None = None,
+) -> deeds.Registration:
+    """Register the image file ``moving`` (atlas) to the image file ``fixed`` (target) and write the results.
+
+    Either all outputs appear, complete, or none. The transforms belong to the images as they are, also when the moving
+    one is mirrored: they contain the reflection. Arguments are those of :func:`crossmoda.deeds.files.register_files`;
+    without a label map there is no telling where the ears' labels and the tumour are: the whole image is registered and
+    nothing is judged.
+
+    Returns:
+        The registration; its provenance holds the statistics and the members of :class:`Fit`.
+
+    Raises:
+        InputError: a file cannot be used, no label comes to lie in the target, or an output cannot be written.
+
+    """
+    settings = settings or Settings()
+    if not isinstance(outputs, Outputs):
+        outputs = Outputs.in_folder(outputs, label=moving_label is not None)
+    report(progress, 0.0, "reading the images")
+    given = Inputs.read(fixed, moving, outputs, moving_label, fixed_mask, moving_mask, initial)
+    record = Record("register", settings, given.paths)
+    sides = None if given.label is None else laterality.find_sides(given.label)
+    mirrored = settings.mirror == "yes" or bool(
+        sides and sides.tumour and settings.mirror in laterality.SIDES and sides.tumour != settings.mirror
+    )
+    found = _register(given, settings, mirrored, part(progress, 0.03, 0.85))
+    record.content["device"] = found.registration.provenance["device"]
+    report(progress, 0.86, "judging the registration")
+    side = None if sides is None else sides.tumour
+    side = laterality.other(side) if mirrored and side else side
+    judged = {"mirrored": mirrored} if given.label is None else dataclasses.asdict(_judge(given, found, mirrored, side))
+    report(progress, 0.92, "writing the results")
+    result = dataclasses.replace(
+        found.registration, provenance=record.finish(**statistics(found.registration), **judged)
+    )
+    if mirrored:
+        result = _with_reflection(result, given.moving.grid)
+    write_outputs(result, outputs, given.moving, given.label)
+    report(progress, 1.0, "done")
+    return result
+
+
+@dataclasses.dataclass(frozen=True)
+class _Found:
+    registration: deeds.Registration
+    """between the target and the moving image, mirrored if so wanted, on their whole grids"""
+    target: atlases.Target | None
+    moving: Volume
+    label: Volume | None
+
+
+def _register(given: Inputs, settings: Settings, mirrored: bool, progress: Progress | None) -> _Found:
+    """Register the parts of the images that count."""
+    moving, label, moving_mask = (
+        laterality.mirrored(item) if mirrored and item is not None else item
+        for item in (given.moving, given.label, given.moving_mask)
+    )
+    assert moving is not None
+    if label is None:
+        masks = given.fixed_mask, moving_mask
+        result = deeds.register(given.fixed, moving, settings, *masks, given.initial, progress)
+        return _Found(result, None, moving, None)
+    has_cochlea = bool((label.array == labels.COCHLEA).any())
+    preparation = propagation.preparation_for(settings.region, given.fixed.grid, has_cochlea)
+
+    def prepare(image: Volume, label_map: Volume | None) -> Volume:
+        return preprocessing.prepare(image, label_map, preparation).image
+
+    target = atlases.as_target("", "", given.fixed, prepare)
+    prepared = prepare(moving, label)
+    start = given.initial
+    if preparation.region == "ears" and start is None:
+        start = atlases.between_middles(target.prepared.grid, prepared.grid)
+    masks = _on(given.fixed_mask, target.prepared.grid), _on(moving_mask, prepared.grid)
+    result = deeds.register(target.prepared, prepared, settings, *masks, start, progress)
+    whole = dataclasses.replace(result, fixed_grid=given.fixed.grid, moving_grid=moving.grid)
+    return _Found(whole, target, moving, label)
+
+
+def _on(mask: Volume | None, grid: Grid) -> Volume | None:
+    return None if mask is None else volume.resample(mask, grid, interpolation="nearest")
+
+
+def _judge(given: Inputs, found: _Found, mirrored: bool, side: str | None) -> Fit:
+    target, label = found.target, found.label
+    assert target is not None and label is not None
+    warped = found.registration.warp_label_map(label, target.part.grid).array
+    if not warped.any():
+        name = Path(given.paths["moving"]).name
+        raise InputError(f"{name} does not overlap the target: none of its labels lies in the scan.")
+    _bits, quality = atlases.compare(target, found.moving, found.registration, warped)
+    brightness = fit.tumour_brightness(warped, target.part)
+    return Fit(round(quality, 4), side, mirrored, None if brightness is None else round(brightness, 4))
+
+
+def _with_reflection(registration: deeds.Registration, grid: Grid) -> deeds.Registration:
+    """Return the registration of the image as it is from that of the image mirrored on its grid."""
+    axis = 2 - laterality.lateral_axis(grid)
+    flip = np.eye(4)
+    flip[axis, axis], flip[axis, 3] = -1.0, grid.size[axis] - 1.0
+    reflection = affine_transform(grid.index_to_physical @ flip @ grid.physical_to_index)
+    return dataclasses.replace(
+        registration,
+        transform=sitk.CompositeTransform([reflection, *_parts(registration.transform)]),
+        inverse_transform=sitk.CompositeTransform([*_parts(registration.inverse_transform), reflection]),
+    )
+
+
+def _parts(transform: sitk.Transform) -> list[sitk.Transform]:
+    if transform.GetTransformEnum() != sitk.sitkComposite:
+        return [transform]
+    composite = sitk.CompositeTransform(transform)
+    return [composite.GetNthTransform(number) for number in range(composite.GetNumberOfTransforms())]
+
+
+def side_of(brightness: Sequence[tuple[float | None, float | None]], modality: str) -> tuple[str | None, int, int]:
+    """Return the side of the target's tumour, and how many atlases say so of how many that say something.
+
+    Args:
+        brightness: for each atlas :attr:`Fit.tumour_brightness` with its tumour on the left and on the right.
+        modality: the target's; see :func:`crossmoda.propagation.fit.side_evidence`.
+
+    """
+    sign = 1 if modality == "hrT2" else -1
+    evidence = [sign * (right - left) for left, right in brightness if left is not None and right is not None]
+    if not evidence:
+        return None, 0, 0
+    side = "left" if sum(evidence) > 0 else "right"
+    return side, sum((value > 0) == (side == "left") for value in evidence), len(evidence)
