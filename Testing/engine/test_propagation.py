@@ -120,6 +120,7 @@ def run(
     cases: dict[str, Case], folder: Path, settings: Settings = WHOLE, register: Register | None = None, **options: Any
 ):
     options.setdefault("registration", Registering())
+    options.setdefault("at_once", 1)
     atlases = options.pop("atlases", None) or atlases_of(cases)
     target = options.pop("target", cases["target"])
     return propagate(target, atlases, folder, settings, register=register or Register(), **options)

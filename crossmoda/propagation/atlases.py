@@ -1,9 +1,10 @@
 """Atlases: what they hold, and their registration to a target, found again when done before."""
 
+import contextlib
 import dataclasses
 import functools
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,8 +35,8 @@ OUTSIDE = 255
 NEIGHBOURHOOD_MM = 3.0
 #: Dissimilarity by chance is measured against copies moved this far, mm: farther than any structure's edge is thick.
 _CHANCE_SHIFT_MM = 8.0
-#: Raised when registration or comparison changes so that earlier results no longer hold.
-_REVISION = 1
+#: Whether all of the target lies in the atlas's field of view is looked up at every so many voxels.
+_COARSE = 4
 
 
 class CannotWrite(InputError):
@@ -151,7 +152,8 @@ class Registered:
     label_map: np.ndarray
     """(z, y, x) uint8 on the target's part"""
     dissimilarity: np.ndarray
-    """(z, y, x) uint8: differing bits of MIND-SSC (of 60); :data:`OUTSIDE` where the atlas has no voxel"""
+    """(z, y, x) uint8: differing bits of MIND-SSC (of 60) around the structures, 0 elsewhere; :data:`OUTSIDE` where the
+    atlas has no voxel"""
     quality: float
     """1 - dissimilarity around the structures / dissimilarity by chance: 0 is chance, 1 the same image"""
     seconds: float
@@ -183,29 +185,31 @@ def folder_name(identity: str, mirrored: bool) -> str:
 def register_atlas(
     target: Target,
     atlas: Atlas,
-    folder: Path,
+    step: cache.Step,
     *,
     register: Register,
     registration_settings: Any,
     prepare: Prepare,
-    depends_on: Mapping[str, Any],
     mirrored: bool = False,
     align_centres: bool = False,
+    keep_transform: bool = False,
     progress: Progress | None = None,
 ) -> Registered:
-    """Register an atlas to the target and bring its label map there, or find this done.
+    """Register an atlas to the target, bring its label map there, and seal the step.
+
+    That they cannot be registered is sealed as well: the same files and parameters would only fail again.
 
     Args:
         target: the target.
         atlas: the atlas.
-        folder: receives (or holds) a folder with the warped label map, the dissimilarity map and the seal.
+        step: its folder receives the warped label map, the dissimilarity map and the seal.
         register: the registration program.
         registration_settings: its settings.
         prepare: crops and normalises the atlas.
-        depends_on: what else the result depends on (the settings of ``prepare``).
         mirrored: whether left and right of the atlas are exchanged first.
         align_centres: whether the registration starts with the middles of both prepared images together (they are the
             same place of the body) instead of where their headers place them.
+        keep_transform: whether the transforms are kept as well, as they map to and from the atlas's own file.
         progress: is told what is done; may cancel.
 
     Raises:
@@ -213,49 +217,77 @@ def register_atlas(
         CannotWrite: the disk is full or the folder cannot be written.
 
     """
-    step = cache.Step(
-        folder / folder_name(atlas.id, mirrored),
-        revision=_REVISION,
-        target=target.key,
-        atlas=atlas.key(),
-        mirrored=mirrored,
-        align_centres=align_centres,
-        registration=registration_settings,
-        **depends_on,
-    )
-    done = step.results()
-    if done is not None:
-        report(progress, 1.0, "found finished")
-        warped = volume.read_label_map(step.folder / WARPED).array
-        difference = volume.read_label_map(step.folder / DISSIMILARITY).array
-        return Registered(atlas, mirrored, warped, difference, done["quality"], done["seconds"], True)
-    step.begin()
     start = time.perf_counter()
     image, label_map = _load_atlas(atlas, mirrored)
     moving = prepare(image, label_map)
     initial = between_middles(target.prepared.grid, moving.grid) if align_centres else None
-    registration = register(
-        target.prepared, moving, registration_settings, initial=initial, progress=part(progress, 0.02, 0.85)
-    )
-    report(progress, 0.85, "warping the labels")
-    grid = target.part.grid
-    warped = registration.warp_label_map(label_map, grid).array  # from its own grid, once
-    if not warped.any():
-        raise InputError(f"{atlas.id} does not overlap the target: none of its labels lies in the scan.")
+    try:
+        registration = register(
+            target.prepared, moving, registration_settings, initial=initial, progress=part(progress, 0.02, 0.85)
+        )
+        report(progress, 0.85, "warping the labels")
+        warped = registration.warp_label_map(label_map, target.part.grid).array  # from its own grid, once
+        if not warped.any():
+            raise InputError(f"{atlas.id} does not overlap the target: none of its labels lies in the scan.")
+    except InputError as cause:
+        with _keeping(atlas):
+            step.begin()
+            step.finish([], {"failed": str(cause)})
+        raise
     difference, quality = compare(target, image, registration, warped)
     seconds = time.perf_counter() - start
-    results = {"quality": quality, "seconds": round(seconds, 3)}
+    with _keeping(atlas):
+        step.begin()
+        files = [WARPED, DISSIMILARITY]
+        for name, array in zip(files, (warped, difference), strict=True):
+            volume.write(Volume(array, target.part.grid), step.folder / name)
+        if keep_transform:
+            files += _write_transforms(registration, image.grid if mirrored else None, step.folder)
+        step.finish(files, {"quality": quality, "seconds": round(seconds, 3)})
+    report(progress, 1.0, "done")
+    return Registered(atlas, mirrored, warped, difference, quality, seconds, False)
+
+
+def found(atlas: Atlas, step: cache.Step, mirrored: bool) -> Registered | None:
+    """Return what :func:`register_atlas` left in the folder of a finished step; None where it is not finished.
+
+    Raises:
+        InputError: it is known that the atlas cannot be registered to the target.
+
+    """
+    done = step.results()
+    if done is None:
+        return None
+    if "failed" in done:
+        raise InputError(done["failed"])
+    warped, difference = (volume.read_label_map(step.folder / name).array for name in (WARPED, DISSIMILARITY))
+    return Registered(atlas, mirrored, warped, difference, done["quality"], done["seconds"], True)
+
+
+@contextlib.contextmanager
+def _keeping(atlas: Atlas) -> Iterator[None]:
+    """Tell a full disk from the fault of an atlas."""
     try:
-        volume.write(Volume(warped, grid), step.folder / WARPED)
-        volume.write(Volume(difference, grid), step.folder / DISSIMILARITY)
-        step.finish([WARPED, DISSIMILARITY], results)
+        yield
     except (InputError, OSError) as cause:
         raise CannotWrite(
             f"Cannot keep the registration of {atlas.id}: {cause} Free some space and run again; "
             "what is finished is kept."
         ) from cause
-    report(progress, 1.0, "done")
-    return Registered(atlas, mirrored, warped, difference, quality, seconds, False)
+
+
+def _write_transforms(registration: Any, mirrored_in: Grid | None, folder: Path) -> list[str]:
+    """Write both transforms, for a mirrored atlas with the reflection of its grid; return their names."""
+    from crossmoda.deeds.transform import INVERSE, TRANSFORM, write_transform
+
+    there, back = registration.transform, registration.inverse_transform
+    if mirrored_in is not None:
+        reflection = laterality.reflection(mirrored_in)
+        # The last transform of a composite is applied first.
+        there, back = sitk.CompositeTransform([reflection, there]), sitk.CompositeTransform([back, reflection])
+    write_transform(there, folder / TRANSFORM)
+    write_transform(back, folder / INVERSE)
+    return [TRANSFORM, INVERSE]
 
 
 def between_middles(fixed: Grid, moving: Grid) -> sitk.Transform:
@@ -276,26 +308,55 @@ def _load_atlas(atlas: Atlas, mirrored: bool) -> tuple[Volume, Volume]:
 
 
 def compare(target: Target, image: Volume, registration: Any, label_map: np.ndarray) -> tuple[np.ndarray, float]:
-    """Compare the warped atlas with the target: the dissimilarity map, and the quality around the structures.
+    """Compare the warped atlas with the target around its structures: the dissimilarity map, and the quality.
 
     Dissimilarity is the number of differing bits of MIND-SSC; quality relates its mean to that of the warped atlas
     moved by some mm along each axis, which is what images of the same texture have in common by chance.
+
+    Args:
+        target: the target.
+        image: the atlas.
+        registration: the atlas's registration to the target.
+        label_map: its warped label map, (z, y, x) on the target's part.
+
     """
     grid = target.part.grid
-    codes = mind.codes(registration.warp_image(image, grid).array)
-    bits = mind.hamming(target.codes, codes).astype(np.uint8)
-    inside = image.with_array(np.ones(image.array.shape, np.uint8))
-    bits[volume.resample(inside, grid, registration.transform, "nearest").array == 0] = OUTSIDE
-    mask = neighbourhood(label_map > 0, grid) & (bits != OUTSIDE)
-    if not mask.any():
+    inside = _field_of_view(image, grid, registration.transform)
+    bits = np.where(inside, np.uint8(0), np.uint8(OUTSIDE)) * np.ones(grid.shape, np.uint8)
+    near = neighbourhood(label_map > 0, grid) & inside
+    shifts = [max(1, round(_CHANCE_SHIFT_MM / spacing)) for spacing in grid.spacing_zyx]
+    aligned, chance = [], []
+    pieces = ndimage.label(near, np.ones((3, 3, 3)))[0]
+    for number, piece in enumerate(ndimage.find_objects(pieces), start=1):
+        # With what MIND-SSC looks at around a voxel, and with where the voxels are moved.
+        box = tuple(
+            slice(max(side.start - shift - 2, 0), min(side.stop + shift + 2, size))
+            for side, shift, size in zip(piece, shifts, near.shape, strict=True)
+        )
+        mask = pieces[box] == number
+        expected = target.codes[box][mask]
+        codes = mind.codes(registration.warp_image(image, part_of(grid, box)).array)
+        aligned.append(mind.hamming(expected, codes[mask]).astype(np.uint8))
+        bits[box][mask] = aligned[-1]
+        moved = [
+            (axis, step) for axis, shift in enumerate(shifts) if shift < mask.shape[axis] for step in (shift, -shift)
+        ]
+        chance += [mind.hamming(expected, np.roll(codes, step, axis=axis)[mask]) for axis, step in moved]
+    if not aligned:
         return bits, 0.0
-    chance = []
-    for axis, spacing in enumerate(grid.spacing_zyx):
-        shift = max(1, round(_CHANCE_SHIFT_MM / spacing))
-        if shift < mask.shape[axis]:
-            moved = [np.roll(codes, step, axis=axis)[mask] for step in (shift, -shift)]
-            chance += [float(mind.hamming(target.codes[mask], other).mean()) for other in moved]
-    return bits, 1.0 - float(bits[mask].mean()) / max(float(np.mean(chance)) if chance else mind.BITS / 3, 1e-6)
+    by_chance = float(np.concatenate(chance).mean()) if chance else mind.BITS / 3
+    return bits, 1.0 - float(np.concatenate(aligned).mean()) / max(by_chance, 1e-6)
+
+
+def _field_of_view(image: Volume, grid: Grid, transform: sitk.Transform) -> np.ndarray:
+    """Return the mask of the voxels of ``grid`` that lie in the image, (z, y, x) or broadcastable to it."""
+    ones = image.with_array(np.ones(image.array.shape, np.uint8))
+    points = [max(2, -(-(count - 1) // _COARSE) + 1) for count in grid.size]
+    step = [size * (count - 1) / (few - 1) for size, count, few in zip(grid.spacing, grid.size, points, strict=True)]
+    coarse = Grid(tuple(points), tuple(step), grid.origin, grid.direction)  # type: ignore[arg-type]
+    if volume.resample(ones, coarse, transform, "nearest").array.all():
+        return np.ones((1, 1, 1), bool)
+    return volume.resample(ones, grid, transform, "nearest").array > 0
 
 
 def neighbourhood(mask: np.ndarray, grid: Grid, distance_mm: float = NEIGHBOURHOOD_MM) -> np.ndarray:

@@ -60,8 +60,15 @@ def tumour_brightness(label_map: np.ndarray, target: Volume) -> float | None:
     tumour = label_map == labels.VS
     if not tumour.any():
         return None
-    smooth = ndimage.gaussian_filter(target.array, [_SMOOTHING_MM / spacing for spacing in target.grid.spacing_zyx])
-    return float((smooth[tumour].mean() - smooth.mean()) / max(float(smooth.std()), 1e-9))
+    sigma = [_SMOOTHING_MM / spacing for spacing in target.grid.spacing_zyx]
+    box = tuple(
+        slice(
+            max(side.start - round(4 * width) - 1, 0), side.stop + round(4 * width) + 1
+        )  # as far as the filter reaches
+        for side, width in zip(ndimage.find_objects(tumour.view(np.uint8))[0], sigma, strict=True)
+    )
+    inside = ndimage.gaussian_filter(target.array[box], sigma)[tumour[box]]
+    return float((inside.mean() - target.array.mean()) / max(float(target.array.std()), 1e-9))
 
 
 def tumour_fit(registered: Sequence[Registered], target: Volume) -> np.ndarray:

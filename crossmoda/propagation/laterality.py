@@ -6,6 +6,7 @@ Sides are the patient's; in LPS the left side has the larger x.
 import dataclasses
 
 import numpy as np
+import SimpleITK as sitk
 from scipy import ndimage
 
 from crossmoda import labels
@@ -44,6 +45,18 @@ def lateral_axis(grid: Grid) -> int:
 def mirrored(volume: Volume) -> Volume:
     """Return the volume with left and right exchanged, on the same grid (reflected at the grid's own midplane)."""
     return volume.with_array(np.ascontiguousarray(np.flip(volume.array, lateral_axis(volume.grid))))
+
+
+def reflection(grid: Grid) -> sitk.AffineTransform:
+    """Return the transform (its own inverse) from the points of a volume on ``grid`` to those of its mirror image."""
+    axis = 2 - lateral_axis(grid)
+    normal = np.reshape(grid.direction, (3, 3))[:, axis]
+    matrix = np.eye(3) - 2 * np.outer(normal, normal)
+    middle = (grid.index_to_physical @ [*((np.asarray(grid.size) - 1) / 2), 1.0])[:3]
+    transform = sitk.AffineTransform(3)
+    transform.SetMatrix(matrix.ravel().tolist())
+    transform.SetTranslation((middle - matrix @ middle).tolist())
+    return transform
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,0 +1,431 @@
+"""One propagation, decision by decision: which registrations are needed next, and what follows from them.
+
+Which atlases are registered, and whether mirrored, is decided by earlier registrations. :meth:`Run.pending` names those
+that the next decision waits for; they are independent of each other and of the process that does them, since what is
+finished lies on disk. :func:`crossmoda.propagation.propagate` does them here, a study on many machines.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from pathlib import Path
+from threading import Event
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from crossmoda import cache, fusion, preprocessing
+from crossmoda.errors import Cancelled, InputError
+from crossmoda.progress import Progress, part, report
+from crossmoda.propagation import atlases as atlas_steps
+from crossmoda.propagation import laterality, noisy_label
+from crossmoda.propagation.atlases import Atlas, CannotWrite, Register, Registered, Target
+from crossmoda.propagation.consensus import failures, fuse
+from crossmoda.propagation.fit import side_evidence
+from crossmoda.propagation.noisy_label import Outcome
+from crossmoda.provenance import Record, checksum
+from crossmoda.volume import Grid, Volume
+
+if TYPE_CHECKING:
+    from crossmoda.dataset import Case
+    from crossmoda.propagation import Settings
+
+#: Under the folder of a target: its registrations, and those that are linear only.
+REGISTRATIONS, LINEAR = "registrations", "linear"
+#: Raised when the steps after registration, or registration itself, change so that earlier results no longer hold.
+_REVISION, _REGISTRATION_REVISION = 4, 2
+#: The extent of a head scan in axial planes, mm.
+_HEAD_MM = (140.0, 340.0)
+#: Registrations done at the same time in one process, at most: each has its images in memory.
+_MOST_AT_ONCE = 4
+
+
+class Pair(NamedTuple):
+    """A registration to the target."""
+
+    atlas: Atlas
+    mirrored: bool = False
+    linear: bool = False
+    """without the deformable part, for a first comparison"""
+
+    @property
+    def key(self) -> tuple[str, bool, bool]:
+        """What tells it from the others of the same target."""
+        return self.atlas.id, self.mirrored, self.linear
+
+
+class Run:
+    """One propagation: what all steps share, and what became of each atlas."""
+
+    def __init__(
+        self,
+        case: "Case",
+        folder: Path,
+        settings: "Settings",
+        registration: Any = None,
+        fusion_settings: fusion.Settings | None = None,
+        register: Register | None = None,
+    ):
+        """Begin with the arguments of :func:`crossmoda.propagation.propagate`."""
+        if registration is None:
+            from crossmoda import deeds
+
+            registration = deeds.Settings()
+        self.case, self.folder, self.settings = case, folder, settings
+        self.registration, self.fusion_settings = registration, fusion_settings or fusion.Settings()
+        self.register_program = register or _deeds
+        self.outcomes: list[Outcome] = []
+        self.notes: list[str] = []
+        self.atlases: list[Atlas] = []
+        self.side_evidence: list[dict[str, Any]] = []
+        self._unusable: tuple[str, ...] = ()
+        self._target: tuple[Target, preprocessing.Settings] | None = None
+        self._done: dict[tuple[str, bool, bool], Registered | str] = {}
+        self._chosen: list[Atlas] | None = None
+        self._side: list[str | None] = []
+        self.record = Record(
+            "propagate", self._parameters(), {"target": case.image}, getattr(registration, "device", "cpu")
+        )
+
+    def _parameters(self) -> dict[str, Any]:
+        steps = {"propagation": self.settings, "registration": self.registration, "fusion": self.fusion_settings}
+        return {name: dataclasses.asdict(step) for name, step in steps.items()}
+
+    def examine(self, cases: Sequence["Case | Atlas"], progress: Progress | None = None) -> None:
+        """Read and check the atlases' label maps; those that cannot be used are dropped and noted."""
+        if not cases:
+            raise InputError("There are no atlases; give at least one labelled scan.")
+        for number, case in enumerate(cases):
+            report(progress, number / len(cases), f"examining atlas {case.id}")
+            try:
+                if any(case.id == atlas.id for atlas in self.atlases):
+                    raise InputError(f"{case.id} is given twice; give each atlas its own name.")
+                self.atlases.append(case if isinstance(case, Atlas) else atlas_steps.examine(case))
+            except InputError as cause:
+                self._drop(case.id, case.side, False, str(cause))
+        self._unusable = tuple(self.notes)
+        if not self.atlases:
+            raise InputError(f"No atlas can be used. {self.notes[0]}")
+
+    def _drop(self, name: str, side: str | None, mirrored: bool, why: str, quality: float | None = None) -> None:
+        self.notes.append(f"Atlas {name} was dropped: {why}")
+        self.outcomes.append(Outcome(name, side, mirrored, quality, "", 0.0, False, why))
+
+    def step(self) -> cache.Step:
+        """Return the step that is finished when all outputs are."""
+        return cache.Step(
+            self.folder,
+            revision=_REVISION,
+            registration_revision=_REGISTRATION_REVISION,
+            target=checksum(self.case.image),
+            atlases=[[atlas.id, *atlas.key()] for atlas in self.atlases],
+            dropped=self._unusable,
+            parameters=self._parameters(),
+        )
+
+    # The target
+
+    @property
+    def target(self) -> Target:
+        """The target, read once."""
+        return self._load_target()[0]
+
+    @property
+    def preparation(self) -> preprocessing.Settings:
+        """How target and atlases are prepared for the registration."""
+        return self._load_target()[1]
+
+    def _load_target(self) -> tuple[Target, preprocessing.Settings]:
+        if self._target is None:
+            image = self.case.read_image()
+            has_cochlea = any(atlas.volumes_mm3["cochlea"] > 0 for atlas in self.atlases)
+            how = preparation_for(self.settings.region, image.grid, has_cochlea)
+            target = atlas_steps.as_target(self.case.id, checksum(self.case.image), image, _preparer(how))
+            self._target = target, how
+        return self._target
+
+    # Registrations
+
+    def pending(self) -> list[Pair]:
+        """Return the registrations that the next decision waits for; none when only the fusion is left."""
+        for stage in (self.comparisons, self.probes, self.wanted):
+            if missing := [pair for pair in stage() if not self.is_finished(pair)]:
+                return missing
+        return []
+
+    def fraction(self, pairs: Sequence[Pair]) -> float:
+        """Return how much of all registrations is done with ``pairs``, the pending ones: 0 to 1, roughly."""
+        if pairs[0].linear:
+            return 0.1
+        return 1.0 if self._side else 0.3
+
+    def step_of(self, pair: Pair) -> cache.Step:
+        """Return the step of a registration; it does not depend on the other atlases."""
+        folder = self.folder / REGISTRATIONS
+        return cache.Step(
+            (folder / LINEAR if pair.linear else folder) / atlas_steps.folder_name(pair.atlas.id, pair.mirrored),
+            revision=_REGISTRATION_REVISION,
+            target=checksum(self.case.image),
+            atlas=pair.atlas.key(),
+            mirrored=pair.mirrored,
+            align_centres=self.preparation.region == "ears",
+            registration=self._registration_of(pair),
+            preparation=self.preparation,
+            keep_transform=self._keeps_transform(pair),
+        )
+
+    def _registration_of(self, pair: Pair) -> Any:
+        return dataclasses.replace(self.registration, levels=0) if pair.linear else self.registration
+
+    def _keeps_transform(self, pair: Pair) -> bool:
+        return self.settings.keep_transforms and not pair.linear
+
+    def is_finished(self, pair: Pair) -> bool:
+        """Whether a registration is done, here or on disk."""
+        return pair.key in self._done or self.step_of(pair).results() is not None
+
+    def register(self, pairs: Sequence[Pair], progress: Progress | None = None, at_once: int | None = None) -> None:
+        """Do registrations; those that fail are remembered as failed.
+
+        Raises:
+            CannotWrite: the disk is full or the folder cannot be written.
+
+        """
+        self._load_target()  # once, before the threads need it
+
+        def work(pair: Pair, progress: Progress | None) -> None:
+            try:
+                self._done[pair.key] = self._register(pair, progress)
+            except CannotWrite:
+                raise
+            except InputError as cause:
+                self._done[pair.key] = str(cause)
+
+        _in_parallel(work, pairs, at_once or _at_once(self.registration), progress)
+
+    def _register(self, pair: Pair, progress: Progress | None) -> Registered:
+        return atlas_steps.register_atlas(
+            self.target,
+            pair.atlas,
+            self.step_of(pair),
+            register=self.register_program,
+            registration_settings=self._registration_of(pair),
+            prepare=_preparer(self.preparation),
+            mirrored=pair.mirrored,
+            align_centres=self.preparation.region == "ears",
+            keep_transform=self._keeps_transform(pair),
+            progress=progress,
+        )
+
+    def registered(self, pair: Pair) -> Registered | None:
+        """Return a finished registration; None where it failed (noted once)."""
+        if pair.key not in self._done:
+            try:
+                self._done[pair.key] = (
+                    atlas_steps.found(pair.atlas, self.step_of(pair), pair.mirrored) or "was not done."
+                )
+            except InputError as cause:
+                self._done[pair.key] = str(cause)
+        item = self._done[pair.key]
+        if isinstance(item, str):
+            if not any(outcome.atlas == pair.atlas.id for outcome in self.outcomes):
+                self._drop(pair.atlas.id, pair.atlas.side, pair.mirrored, item)
+            return None
+        return item
+
+    # Decisions
+
+    def comparisons(self) -> list[Pair]:
+        """Return the linear registrations by which atlases are chosen where a side has more than wanted."""
+        return [
+            Pair(atlas, linear=True)
+            for candidates, count in self._by_side()
+            if len(candidates) > count
+            for atlas in candidates
+        ]
+
+    def _by_side(self) -> list[tuple[list[Atlas], int]]:
+        """Return the atlases with the tumour on the left, on the right and on neither side, and how many are wanted."""
+        most = {"left": self.settings.left, "right": self.settings.right, None: len(self.atlases)}
+        return [([atlas for atlas in self.atlases if atlas.side == side], count) for side, count in most.items()]
+
+    def chosen(self) -> list[Atlas]:
+        """Return the atlases of each side that look most like the target after linear registration."""
+        if self._chosen is None:
+            self._chosen = []
+            for candidates, count in self._by_side():
+                self._chosen += candidates if len(candidates) <= count else self._most_similar(candidates, count)
+            if not self._chosen:
+                raise InputError("No atlas is left to be used; allow more than 0 atlases on the left or on the right.")
+        return self._chosen
+
+    def _most_similar(self, candidates: list[Atlas], count: int) -> list[Atlas]:
+        compared = {atlas.id: self.registered(Pair(atlas, linear=True)) for atlas in candidates}
+        quality = {name: -np.inf if done is None else done.quality for name, done in compared.items()}
+        ranked = sorted(candidates, key=lambda atlas: (-quality[atlas.id], atlas.id))
+        for atlas in ranked[count:]:
+            if compared[atlas.id] is not None:
+                why = f"{count} atlases with the tumour on the {atlas.side} look more like the target."
+                self.outcomes.append(Outcome(atlas.id, atlas.side, False, None, "", 0.0, False, why))
+        return [atlas for atlas in ranked[:count] if compared[atlas.id] is not None]
+
+    def probes(self) -> list[Pair]:
+        """Return the registrations, as they are and mirrored, that tell the side of the tumour; none if it is given."""
+        lateral = [atlas for atlas in self.chosen() if atlas.side is not None]
+        if self.settings.tumour_side != "auto" or not lateral:
+            return []
+        return [
+            Pair(atlas, mirrored)
+            for atlas in _different_sizes(lateral, self.settings.probes)
+            for mirrored in (False, True)
+        ]
+
+    def side(self) -> str | None:
+        """Return the side on which the target looks like a tumour where the atlases have theirs."""
+        if not self._side:
+            self._side = [self._find_side()]
+        return self._side[0]
+
+    def _find_side(self) -> str | None:
+        pairs = self.probes()
+        if not pairs:
+            wanted = self.settings.tumour_side
+            lateral = any(atlas.side is not None for atlas in self.chosen())
+            return wanted if wanted in laterality.SIDES and lateral else None
+        for as_it_is, mirrored in zip(pairs[::2], pairs[1::2], strict=True):
+            found = {item.side: item for item in map(self.registered, (as_it_is, mirrored)) if item is not None}
+            if len(found) == 2:
+                for_left = side_evidence(found["left"], found["right"], self.target.part, self.case.modality)
+                if for_left is not None:
+                    self.side_evidence.append({"atlas": as_it_is.atlas.id, "for_left": round(for_left, 3)})
+        if not self.side_evidence:
+            self.notes.append("The side of the tumour could not be found: no probe could be registered on both sides.")
+            return None
+        evidence = [probe["for_left"] for probe in self.side_evidence]
+        side = "left" if sum(evidence) > 0 else "right"
+        agree = sum((value > 0) == (side == "left") for value in evidence)
+        if agree < len(evidence):
+            self.notes.append(f"The tumour is probably on the {side}: {agree} of {len(evidence)} probes say so; check.")
+        return side
+
+    def wanted(self) -> list[Pair]:
+        """Return the registrations that are fused: of the chosen atlases, mirrored where their tumour is elsewhere."""
+        side = self.side()
+        return [
+            Pair(atlas, bool(self.settings.mirror and side and atlas.side and atlas.side != side))
+            for atlas in self.chosen()
+        ]
+
+    # The result
+
+    def usable(self) -> list[Registered]:
+        """Return the registrations that are fused, without those that failed (noted)."""
+        found = [item for item in map(self.registered, self.wanted()) if item is not None]
+        for name, why in failures(found, self.settings.least_quality).items() if found else ():
+            item = next(item for item in found if item.name == name)
+            found.remove(item)
+            self._drop(item.atlas.id, item.side, item.mirrored, why, item.quality)
+        if not found:
+            raise InputError(
+                f"No atlas could be registered to {self.case.id}; "
+                f"does it show the same part of the body? {self.notes[-1]}"
+            )
+        return found
+
+    def fuse_and_write(self, progress: Progress | None = None) -> Volume:
+        """Fuse what the registered atlases say and write all outputs on the target's grid."""
+        registered, side = self.usable(), self.side()
+        consensus, speakers = fuse(
+            registered, self.target.part, side, self.settings.share, self.fusion_settings, part(progress, 0.0, 0.3)
+        )
+        self.notes += consensus.fusion.notes
+        for item in registered:
+            about = speakers.about(item.name)
+            self.outcomes.append(
+                Outcome(item.atlas.id, item.side, item.mirrored, item.quality, about, item.seconds, item.reused, "")
+            )
+        provenance = self.record.finish(
+            target=self.case.id,
+            region=self.preparation.region,
+            tumour_side=side,
+            side_evidence=self.side_evidence,
+            atlases=[dataclasses.asdict(outcome) for outcome in self.outcomes],
+            staple={"iterations": consensus.fusion.iterations, "converged": consensus.fusion.converged},
+            notes=self.notes,
+        )
+        performance = {item.atlas.id: each for item, each in zip(registered, consensus.fusion.performance, strict=True)}
+        table = noisy_label.table(self.outcomes, performance)
+        return noisy_label.write(self.folder, self.target, consensus, table, provenance, part(progress, 0.3, 1.0))
+
+
+def _deeds(fixed: Volume, moving: Volume, settings: Any, **options: Any) -> Any:
+    from crossmoda import deeds
+
+    return deeds.register(fixed, moving, settings, **options)
+
+
+def _at_once(registration: Any) -> int:
+    """Return how many registrations are done at the same time: one where the graphics card does the work."""
+    from crossmoda import device
+    from crossmoda.deeds.threads import thread_count
+
+    if device.choose(getattr(registration, "device", "cpu")) != "cpu":
+        return 1
+    return min(thread_count(), _MOST_AT_ONCE)
+
+
+def _in_parallel(work: Any, items: Sequence[Any], at_once: int, progress: Progress | None) -> None:
+    """Call ``work(item, progress)`` for each item, some at once; progress is told, and may cancel, in this thread."""
+    names = [f"atlas {number} of {len(items)}: " for number in range(1, len(items) + 1)]
+    if at_once == 1 or len(items) == 1:
+        for number, (name, item) in enumerate(zip(names, items, strict=True)):
+            work(item, part(progress, number / len(items), (number + 1) / len(items), name))
+        return
+    fractions, messages, stop = [0.0] * len(items), ["waiting"], Event()
+
+    def one(number: int) -> None:
+        def tell(fraction: float, message: str) -> None:
+            if stop.is_set():
+                raise Cancelled
+            fractions[number], messages[0] = fraction, names[number] + message
+
+        tell(0.0, "reading")
+        work(items[number], tell)
+        fractions[number] = 1.0
+
+    with ThreadPoolExecutor(at_once, thread_name_prefix="registration") as pool:
+        tasks = [pool.submit(one, number) for number in range(len(items))]
+        try:
+            waiting = set(tasks)
+            while waiting:
+                finished, waiting = wait(waiting, 0.2, FIRST_EXCEPTION)
+                for task in finished:
+                    task.result()
+                report(progress, sum(fractions) / len(items), messages[0])
+        except BaseException:
+            stop.set()
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def _preparer(how: preprocessing.Settings) -> atlas_steps.Prepare:
+    return lambda image, label_map: preprocessing.prepare(image, label_map, how).image
+
+
+def preparation_for(region: str, target: Grid, has_cochlea: bool) -> preprocessing.Settings:
+    """Return how scans are prepared: cropped to the ears (asked for, or ``"auto"`` in a head with cochlea labels)."""
+    whole = region == "whole" or (region == "auto" and not (has_cochlea and _is_head(target)))
+    return preprocessing.Settings(region="whole" if whole else "ears", in_plane_spacing=0.0 if whole else 0.5)
+
+
+def _is_head(grid: Grid) -> bool:
+    """Whether a scan's axial extent is that of a head rather than a detail of it or a trunk."""
+    extent = np.abs(np.reshape(grid.direction, (3, 3))) @ (np.asarray(grid.size) * grid.spacing)
+    return bool(np.all((extent[:2] >= _HEAD_MM[0]) & (extent[:2] <= _HEAD_MM[1])))
+
+
+def _different_sizes(atlases: list[Atlas], count: int) -> list[Atlas]:
+    """Return ``count`` atlases whose tumours' volumes are spread evenly over those of all."""
+    by_size = sorted(atlases, key=lambda atlas: (atlas.volumes_mm3["VS"], atlas.id))
+    count = min(count, len(by_size))
+    return [by_size[int((number + 0.5) * len(by_size) / count)] for number in range(count)]
