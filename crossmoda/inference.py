@@ -2,21 +2,40 @@
 
 import dataclasses
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from crossmoda import components, labels, output, parameters, preprocessing, provenance, volume, weights
+from crossmoda import cache, components, labels, output, parameters, preprocessing, provenance, volume, weights
 from crossmoda import device as devices
 from crossmoda.errors import InputError
 from crossmoda.parameters import parameter
-from crossmoda.progress import Progress, report
+from crossmoda.progress import Progress, part, report
 from crossmoda.volume import Volume
 
 if TYPE_CHECKING:
     import torch
+
+    from crossmoda.dataset import Case
+
+#: Where the prediction of a target lies, beside what propagation wrote about it: ``RESULTS/<id>/prediction``.
+PREDICTION = "prediction"
+LABEL_MAP = "label_map.nii.gz"
+SEGMENTATION = "label_map.seg.nrrd"
+UNCERTAINTY = "uncertainty.nii.gz"
+PROVENANCE = "provenance.json"
+#: All files in that folder.
+OUTPUTS = (
+    LABEL_MAP,
+    SEGMENTATION,
+    UNCERTAINTY,
+    *(f"probability_{structure.key}.nii.gz" for structure in labels.STRUCTURES),
+    PROVENANCE,
+)
+#: Raised when prediction changes so that earlier results no longer hold.
+_REVISION = 1
 
 #: Tiles (z, y, x) and the margin on each side that neighbouring tiles share, when memory runs out.
 TILE = (32, 96, 96)
@@ -83,9 +102,11 @@ def predict(
 
     """
     report(progress, 0.0, "loading the network")
-    path = None if isinstance(model, weights.Model) else Path(model or weights.shipped())
-    trained = model if isinstance(model, weights.Model) else weights.load(path)  # type: ignore[arg-type]
-    files = {**(inputs or {}), **({"weights": path} if path else {})}
+    files = dict(inputs or {})
+    if isinstance(model, weights.Model):
+        trained = model
+    else:
+        files["weights"], trained = _load(model)
     device = devices.choose(settings.device)
     record = provenance.Record("predict", settings, files, devices.describe(device))
     report(progress, 0.1, "preparing the scan")
@@ -146,6 +167,103 @@ def predict_files(
     if uncertainty is not None:
         volume.write(result.uncertainty, uncertainty)
     return result
+
+
+@dataclasses.dataclass(frozen=True)
+class Predicted:
+    """A prediction on disk."""
+
+    folder: Path
+    """holds :data:`OUTPUTS`"""
+    volumes_mm3: dict[str, float]
+    """of each structure"""
+    notes: tuple[str, ...]
+    """what a user should know"""
+    reused: bool
+    """whether it was found finished"""
+
+
+def predict_all(
+    targets: "Sequence[Case]",
+    folder: Path | str,
+    weights: Path | str | None = None,
+    settings: Settings | None = None,
+    progress: Progress | None = None,
+) -> tuple[dict[str, Predicted], dict[str, str]]:
+    """Segment several scans, each into ``folder/<id>/prediction``; what fails does not stop the rest.
+
+    A second run with the same scans, weights and settings takes what is finished from there.
+
+    Args:
+        targets: the scans to be segmented.
+        folder: receives one folder per scan.
+        weights: a path; None: those that come with CrossModa.
+        settings: how to predict; None: the default.
+        progress: told what is done; may cancel. What is finished stays.
+
+    Returns:
+        The prediction of each scan's id, and why the others failed.
+
+    Raises:
+        InputError: the weights cannot be used.
+
+    """
+    report(progress, 0.0, "loading the network")
+    path, model = _load(weights)
+    done: dict[str, Predicted] = {}
+    failed: dict[str, str] = {}
+    for number, target in enumerate(targets):
+        step = part(progress, number / len(targets), (number + 1) / len(targets), f"{target.id}: ")
+        try:
+            if target.id in done or target.id in failed:
+                raise InputError(f"{target.id} is given twice; give each scan its own name.")
+            done[target.id] = _predict_case(
+                target, Path(folder) / target.id / PREDICTION, path, model, settings or Settings(), step
+            )
+        except InputError as cause:
+            failed[target.id] = str(cause)
+    return done, failed
+
+
+def _load(path: Path | str | None) -> "tuple[Path, weights.Model]":
+    """Return trained weights and where they lie; None: those that come with CrossModa."""
+    found = Path(path or weights.shipped())
+    return found, weights.load(found)
+
+
+def _predict_case(
+    case: "Case", folder: Path, path: Path, model: "weights.Model", settings: Settings, progress: Progress | None
+) -> Predicted:
+    """Segment one scan into ``folder``, or find it finished there; ``path`` is that of the weights."""
+    if not Path(case.image).exists():
+        raise InputError(f"There is no file {case.image}; check the path.")
+    decisive = {name: value for name, value in dataclasses.asdict(settings).items() if name not in ("device", "tiles")}
+    step = cache.Step(
+        folder,
+        revision=_REVISION,
+        image=provenance.checksum(case.image),
+        weights=provenance.checksum(path),
+        settings=decisive,
+    )
+    results = step.results()
+    if results is not None:
+        report(progress, 1.0, "found finished")
+        return Predicted(folder, results["volumes_mm3"], tuple(results["notes"]), True)
+    image = case.read_image()
+    files = {"image": Path(case.image), "weights": path}
+    found = predict(image, model, settings, part(progress, 0.0, 0.7), inputs=files)
+    step.begin()
+    maps = {LABEL_MAP: found.label_map, UNCERTAINTY: found.uncertainty}
+    maps |= {f"probability_{item.key}.nii.gz": found.probability(item) for item in labels.STRUCTURES}
+    for number, (name, item) in enumerate(maps.items()):
+        report(progress, 0.7 + 0.3 * number / len(maps), f"writing {name}")
+        volume.write(item, folder / name)
+    volume.write_segmentation(found.label_map, folder / SEGMENTATION, found.provenance)
+    output.write_json(folder / PROVENANCE, found.provenance)
+    about = {name: found.provenance[name] for name in ("volumes_mm3", "notes")}
+    step.finish(OUTPUTS, about)
+    report(progress, 1.0, "done")
+    return Predicted(folder, about["volumes_mm3"], tuple(about["notes"]), False)
 
 
 def _probability_path(

@@ -8,8 +8,9 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from crossmoda import components, inference, labels, network, preprocessing, volume, weights  # noqa: E402
+from crossmoda.dataset import Case  # noqa: E402
 from crossmoda.errors import Cancelled, InputError  # noqa: E402
-from crossmoda.inference import Settings, predict, predict_files  # noqa: E402
+from crossmoda.inference import Settings, predict, predict_all, predict_files  # noqa: E402
 
 CPU = Settings(device="cpu")
 NETWORK = network.Settings(width=0.125)
@@ -213,6 +214,73 @@ def test_cancelling_leaves_nothing_behind(weight_file, scan, tmp_path):
     with pytest.raises(Cancelled):
         predict_files(tmp_path / "scan.nii.gz", tmp_path / "out.nii.gz", weight_file, CPU, cancel)
     assert [path.name for path in tmp_path.iterdir()] == ["scan.nii.gz"]
+
+
+class TestSeveralTargets:
+    @pytest.fixture
+    def targets(self, scan, tmp_path):
+        volume.write(scan, tmp_path / "data" / "b.nii.gz")
+        volume.write(scan.with_array(np.full(GRID.shape, 5, np.float32)), tmp_path / "data" / "a.nii.gz")
+        return [Case(name, "hrT2", tmp_path / "data" / f"{name}.nii.gz") for name in ("a", "b", "missing")]
+
+    def test_what_fails_does_not_stop_the_rest(self, targets, weight_file, scan, tmp_path):
+        done, failed = predict_all(targets, tmp_path / "out", weight_file, CPU)
+        assert list(done) == ["b"] and "same value everywhere" in failed["a"] and "no file" in failed["missing"]
+        folder = tmp_path / "out" / "b" / "prediction"
+        assert done["b"].folder == folder
+        assert sorted(path.name for path in folder.iterdir()) == sorted([*inference.OUTPUTS, "finished.json"])
+        single = predict(scan, weight_file, CPU)
+        written = volume.read_label_map(folder / inference.LABEL_MAP)
+        assert written.grid.same_as(scan.grid) and np.array_equal(written.array, single.label_map.array)
+        assert done["b"].volumes_mm3 == single.provenance["volumes_mm3"]
+        record = json.loads((folder / inference.PROVENANCE).read_text("utf-8"))
+        assert {item["name"] for item in record["inputs"].values()} == {"b.nii.gz", weight_file.name}
+
+    def test_finished_predictions_are_taken_as_they_are(self, targets, weight_file, tmp_path, monkeypatch):
+        first, _ = predict_all(targets[1:2], tmp_path / "out", weight_file, CPU)
+        assert not first["b"].reused
+        monkeypatch.setattr(inference, "predict", None)
+        again, _ = predict_all(targets[1:2], tmp_path / "out", weight_file, CPU)
+        assert again["b"].reused and again["b"].volumes_mm3 == first["b"].volumes_mm3
+
+    @pytest.mark.parametrize("changed", ["settings", "weights", "image", "output"])
+    def test_what_it_depends_on_makes_it_anew(self, changed, targets, weight_file, scan, tmp_path):
+        first, _ = predict_all(targets[1:2], tmp_path / "out", weight_file, CPU)
+        settings, path = CPU, weight_file
+        if changed == "settings":
+            settings = Settings(device="cpu", keep_all=True)
+        elif changed == "weights":
+            model = weights.load(weight_file)
+            path = weights.save(tmp_path / "other.safetensors", model.network.state_dict(), model.card, half=True)
+        elif changed == "image":
+            volume.write(scan.with_array(scan.array + 1), targets[1].image)
+        else:
+            (first["b"].folder / inference.UNCERTAINTY).unlink()
+        again, _ = predict_all(targets[1:2], tmp_path / "out", path, settings)
+        assert not again["b"].reused and (again["b"].folder / inference.UNCERTAINTY).is_file()
+
+    def test_cancelling_keeps_what_is_finished(self, targets, weight_file, scan, tmp_path):
+        volume.write(scan.with_array(scan.array + 1), tmp_path / "data" / "c.nii.gz")
+        cases = [targets[1], Case("c", "hrT2", tmp_path / "data" / "c.nii.gz")]
+
+        def cancel(fraction, message):
+            if message == "c: segmenting":
+                raise Cancelled
+
+        with pytest.raises(Cancelled):
+            predict_all(cases, tmp_path / "out", weight_file, CPU, cancel)
+        assert not (tmp_path / "out" / "c").exists()
+        done, failed = predict_all(cases, tmp_path / "out", weight_file, CPU)
+        assert not failed and [done["b"].reused, done["c"].reused] == [True, False]
+
+    def test_a_scan_given_twice_is_told(self, targets, weight_file, tmp_path):
+        done, failed = predict_all([targets[1], targets[1]], tmp_path / "out", weight_file, CPU)
+        assert list(done) == ["b"] and "twice" in failed["b"]
+
+    def test_unusable_weights_stop_everything(self, targets, tmp_path):
+        with pytest.raises(InputError, match="no weights at"):
+            predict_all(targets, tmp_path / "out", tmp_path / "none.safetensors", CPU)
+        assert not (tmp_path / "out").exists()
 
 
 def test_weights_survive_the_disk_and_half_precision(weight_file, tmp_path):

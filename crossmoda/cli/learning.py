@@ -6,25 +6,57 @@ from typing import Any
 import click
 
 from crossmoda.cli.framework import PATH, options, progress_bar, subcommand
+from crossmoda.errors import BAD_INPUT, InputError
 from crossmoda.parameters import from_arguments
 
 
-@subcommand("predict", "Segment a scan with a trained network.")
+@subcommand("predict", "Segment scans with a trained network.")
 def _predict() -> click.Command:
-    from crossmoda import inference
+    from crossmoda import dataset, inference
 
     @click.command()
-    @click.argument("image", type=PATH)
-    @click.option("--output", type=PATH, required=True, help="The segmentation: .seg.nrrd, .nrrd or .nii.gz.")
+    @click.argument("image", type=PATH, required=False)
+    @click.option("--targets", type=PATH, help="Instead of IMAGE: a data set; all its hrT2 scans are segmented.")
+    @click.option(
+        "--output",
+        type=PATH,
+        required=True,
+        help="The segmentation: .seg.nrrd, .nrrd or .nii.gz; with --targets the folder of the results.",
+    )
     @click.option("--weights", type=PATH, help="Trained weights (.safetensors); default: those that come along.")
     @click.option("--probabilities", type=PATH, help="Prefix of the probability maps, one per structure.")
     @click.option("--uncertainty", type=PATH, help="The uncertainty map.")
     @options(inference.Settings)
-    def command(image: Path, output: Path, weights: Path | None, **values: Any) -> None:
-        """IMAGE is a file or a folder with a DICOM series."""
+    def command(image: Path | None, targets: Path | None, output: Path, weights: Path | None, **values: Any) -> None:
+        """IMAGE is a file or a folder with a DICOM series.
+
+        With --targets, OUTPUT/<id>/prediction receives everything about each scan (label map, probabilities,
+        uncertainty, provenance); a second run takes what is finished from there.
+        """
         files = {name: values[name] for name in ("probabilities", "uncertainty")}
+        settings = from_arguments(inference.Settings, values)
+        if targets is not None:
+            if image is not None:
+                raise InputError("Give either a scan (IMAGE) or a data set (--targets), not both.")
+            if any(files.values()):
+                raise InputError("With --targets every map is written; leave --probabilities and --uncertainty out.")
+            cases = dataset.open_dataset(targets).targets
+            if not cases:
+                raise InputError(f"{targets} holds no hrT2 scans.")
+            with progress_bar() as progress:
+                done, failed = inference.predict_all(cases, output, weights, settings, progress)
+            for name, each in done.items():
+                for note in each.notes:
+                    click.echo(f"{name}: {note}")
+                click.echo(f"{name}: {each.folder}")
+            for name, why in failed.items():
+                click.echo(f"{name}: failed: {why}", err=True)
+            if failed:
+                raise click.exceptions.Exit(BAD_INPUT)
+            return
+        if image is None:
+            raise InputError("Give a scan (IMAGE) or a data set (--targets).")
         with progress_bar() as progress:
-            settings = from_arguments(inference.Settings, values)
             result = inference.predict_files(image, output, weights, settings, progress, **files)
         for name, value in result.provenance["volumes_mm3"].items():
             click.echo(f"{name}: {value:.0f} mm3")
