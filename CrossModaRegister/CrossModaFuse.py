@@ -38,6 +38,7 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--pattern", default="*", help="which files of the folder [default: *]")
     parser.add_argument("--files", default="", help="instead: names in the folder or paths, separated by commas")
     parser.add_argument("--reference", help="image whose grid the result has; without it the first label map's")
+    parser.add_argument("--images", help="folder with the atlases' images on the reference, named as their label maps")
     for name, text in _OUTPUTS.items():
         parser.add_argument("--" + name.replace("_", "-"), dest=name, help=f"output: {text}")
     parser.add_argument("--returnparameterfile", help=argparse.SUPPRESS)
@@ -54,11 +55,13 @@ def main(options: argparse.Namespace, progress: Progress) -> None:
         Outputs(**{name: getattr(options, name) for name in _OUTPUTS}),
         parameters.from_arguments(Settings, vars(options)),
         reference=options.reference,
+        images=options.images,
         progress=progress,
     )
     for note in result.notes:
         print(note, flush=True)
-    slicer_cli.write_return_parameters(options.returnparameterfile, result.measurements())
+    found = {**result.measurements(), "side": result.side or "", "notes": " ".join(result.notes)}
+    slicer_cli.write_return_parameters(options.returnparameterfile, found)
 
 
 if __name__ == "__main__":

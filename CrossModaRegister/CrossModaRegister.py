@@ -1,7 +1,7 @@
 #!/usr/bin/env python-real
 """Slicer CLI module: register a moving image (atlas) to a fixed image (target) with deeds, and its label map with it.
 
-The work is done by :func:`crossmoda.deeds.files.register_files`; this file only reads the arguments.
+The work is done by :func:`crossmoda.propagation.single.register_files`; this file only reads the arguments.
 """
 
 import argparse
@@ -17,8 +17,14 @@ sys.path[:0] = [
 ]
 
 from crossmoda import parameters, slicer_cli  # noqa: E402
-from crossmoda.deeds.settings import Settings  # noqa: E402
 from crossmoda.progress import Progress  # noqa: E402
+from crossmoda.propagation.single import Settings  # noqa: E402
+
+#: What is told to Slicer of a registration; the last four with a moving label map only.
+_MEASURED = (
+    *("mean_displacement_mm", "percentile_95_displacement_mm", "folding_percent"),
+    *("quality", "tumour_side", "mirrored", "tumour_brightness"),
+)
 
 
 def arguments() -> argparse.ArgumentParser:
@@ -41,7 +47,8 @@ def arguments() -> argparse.ArgumentParser:
 
 def main(options: argparse.Namespace, progress: Progress) -> None:
     """Register the files that ``options`` names."""
-    from crossmoda.deeds.files import Outputs, register_files
+    from crossmoda.deeds.files import Outputs
+    from crossmoda.propagation.single import register_files
 
     result = register_files(
         options.fixed,
@@ -54,8 +61,10 @@ def main(options: argparse.Namespace, progress: Progress) -> None:
         settings=parameters.from_arguments(Settings, vars(options)),
         progress=progress,
     )
-    names = ("mean_displacement_mm", "percentile_95_displacement_mm", "folding_percent")
-    slicer_cli.write_return_parameters(options.returnparameterfile, {name: result.provenance[name] for name in names})
+    found = {name: result.provenance.get(name) for name in _MEASURED}
+    slicer_cli.write_return_parameters(
+        options.returnparameterfile, {name: value for name, value in found.items() if value is not None}
+    )
 
 
 if __name__ == "__main__":

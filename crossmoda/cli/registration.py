@@ -12,8 +12,8 @@ from crossmoda.parameters import from_arguments
 
 @subcommand("register", "Register a moving image to a fixed image with deeds.")
 def _register() -> click.Command:
-    from crossmoda import deeds
-    from crossmoda.deeds.files import register_files, statistics
+    from crossmoda.deeds.files import statistics
+    from crossmoda.propagation.single import Settings, register_files
 
     @click.command()
     @click.argument("fixed", type=PATH)
@@ -23,11 +23,11 @@ def _register() -> click.Command:
     @click.option("--fixed-mask", type=PATH, help="What counts in the fixed image.")
     @click.option("--moving-mask", type=PATH, help="What counts in the moving image.")
     @click.option("--initial", type=PATH, help="Linear ITK transform from fixed to moving points to start from.")
-    @options(deeds.Settings)
+    @options(Settings)
     def command(fixed: Path, moving: Path, output: Path, **values: Any) -> None:
         """FIXED is the target, MOVING the atlas."""
         files = {name: values[name] for name in ("moving_label", "fixed_mask", "moving_mask", "initial")}
-        settings = from_arguments(deeds.Settings, values)
+        settings = from_arguments(Settings, values)
         with progress_bar() as progress:
             result = register_files(fixed, moving, output, settings=settings, progress=progress, **files)
         for name, value in statistics(result).items():
@@ -45,8 +45,13 @@ def _fuse() -> click.Command:
     @click.argument("label_maps", type=PATH, nargs=-1, required=True)
     @click.option("--output", type=PATH, required=True, help="Folder of the fused label and its maps.")
     @click.option("--reference", type=PATH, help="Image whose grid the result has; default: the first label map's.")
+    @click.option(
+        "--images", type=PATH, help="Folder of the atlases' images on the reference, named as the label maps."
+    )
     @options(fusion_files.Settings)
-    def command(label_maps: tuple[Path, ...], output: Path, reference: Path | None, **values: Any) -> None:
+    def command(
+        label_maps: tuple[Path, ...], output: Path, reference: Path | None, images: Path | None, **values: Any
+    ) -> None:
         """LABEL_MAPS are files, one per atlas, or one folder of them."""
         files = list(label_maps)
         if len(files) == 1 and files[0].is_dir():
@@ -62,7 +67,9 @@ def _fuse() -> click.Command:
         )
         settings = from_arguments(fusion_files.Settings, values)
         with progress_bar() as progress:
-            result = fusion_files.fuse_files(files, outputs, settings, reference=reference, progress=progress)
+            result = fusion_files.fuse_files(
+                files, outputs, settings, reference=reference, images=images, progress=progress
+            )
         for note in result.notes:
             click.echo(note)
         for name, value in result.measurements().items():

@@ -89,12 +89,12 @@ def field_transform(array: np.ndarray, grid: Grid) -> sitk.DisplacementFieldTran
     return sitk.DisplacementFieldTransform(image)
 
 
-def _parts(transform: sitk.Transform) -> list[sitk.Transform]:
+def parts_of(transform: sitk.Transform) -> list[sitk.Transform]:
     """Return the transforms of a composite, in its order (the last is applied first)."""
     if transform.GetTransformEnum() != sitk.sitkComposite:
         return [transform]
     composite = sitk.CompositeTransform(transform)
-    return [part for n in range(composite.GetNumberOfTransforms()) for part in _parts(composite.GetNthTransform(n))]
+    return [part for n in range(composite.GetNumberOfTransforms()) for part in parts_of(composite.GetNthTransform(n))]
 
 
 def _reference(grid: Grid) -> dict[str, Any]:
@@ -212,8 +212,8 @@ class Registration:
         ``next`` has this registration's moving image as its fixed image.
         """
         return Registration(
-            sitk.CompositeTransform([*_parts(next.transform), *_parts(self.transform)]),
-            sitk.CompositeTransform([*_parts(self.inverse_transform), *_parts(next.inverse_transform)]),
+            sitk.CompositeTransform([*parts_of(next.transform), *parts_of(self.transform)]),
+            sitk.CompositeTransform([*parts_of(self.inverse_transform), *parts_of(next.inverse_transform)]),
             self.fixed_grid,
             next.moving_grid,
             {"step": "compose", "registrations": [self.provenance, next.provenance]},

@@ -4,7 +4,7 @@ import csv
 import dataclasses
 import io
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +13,12 @@ import numpy as np
 from crossmoda import fusion, labels, volume
 from crossmoda.errors import InputError
 from crossmoda.output import write_text
-from crossmoda.parameters import parameter
+from crossmoda.parameters import parameter, parameter_of
 from crossmoda.progress import Progress, part, report
-from crossmoda.propagation import laterality
-from crossmoda.propagation.consensus import Consensus, Rater, fuse_raters, midplane
+from crossmoda.propagation import Settings as PropagationSettings
+from crossmoda.propagation import laterality, warped
+from crossmoda.propagation.atlases import Registered, Target
+from crossmoda.propagation.consensus import Consensus, Rater, failures, fuse_raters, midplane
 from crossmoda.provenance import Record
 from crossmoda.volume import Grid, Volume
 
@@ -32,6 +34,8 @@ class Settings(fusion.Settings):
         "Side of the tumour (the patient's); auto takes the side on which most atlases have it",
         choices=("auto", "left", "right", "both"),
     )
+    share: float = parameter_of(PropagationSettings, "share", advanced=True)
+    least_quality: float = parameter_of(PropagationSettings, "least_quality")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,18 +111,22 @@ def fuse_files(
     settings: Settings = Settings(),
     *,
     reference: Path | str | None = None,
+    images: Path | str | None = None,
     progress: Progress | None = None,
 ) -> FileFusion:
     """Fuse label map files with STAPLE.
 
     A label map without a cochlea on one side says nothing about it there; a tumour on another side than the fused one
-    says nothing (see :mod:`crossmoda.fusion`). Label maps on another grid are resampled.
+    says nothing (see :mod:`crossmoda.fusion`). Label maps on another grid are resampled. With the warped images, failed
+    registrations are left out and about each structure those atlases speak that fit the target best there.
 
     Args:
         files: one label map per atlas, all of the same target.
         outputs: what to write.
         settings: parameters.
         reference: an image or label map whose grid the result has; None: the first label map's.
+        images: a folder with the atlases' images on the target, named as their label maps; ``reference`` is then the
+            target's image.
         progress: is told what is done; may cancel, and then nothing is written.
 
     Raises:
@@ -129,13 +137,21 @@ def fuse_files(
     if not paths:
         raise InputError("There are no label maps to fuse; give at least one.")
     maps, kept, dropped, grid = _read(paths, reference, part(progress, 0.0, 0.4))
-    names = [path.name for path in kept]
     record = Record("fuse", settings, {str(number): path for number, path in enumerate(kept, 1)})
     notes = list(dropped)
-    raters, middle_mm, side = _raters(maps, grid, settings.tumour_side, notes)
-    consensus = fuse_raters(
-        raters, middle_mm, grid, settings, clean=side is not None, progress=part(progress, 0.4, 0.8)
-    )
+    if images is not None:
+        judged = _Judged.of(reference, images, kept, maps, settings, part(progress, 0.4, 0.7))
+        kept, dropped, notes = judged.kept, [*dropped, *judged.dropped], [*notes, *judged.dropped]
+        side = _side([item.atlas.sides.of for item in judged.atlases], judged.maps, settings.tumour_side, notes)
+        consensus = warped.fuse_judged(
+            judged.atlases, judged.target, grid.shape, side, settings.share, settings, part(progress, 0.7, 0.8)
+        )
+    else:
+        raters, middle_mm, side = _raters(maps, grid, settings.tumour_side, notes)
+        consensus = fuse_raters(
+            raters, middle_mm, grid, settings, clean=side is not None, progress=part(progress, 0.4, 0.8)
+        )
+    names = [path.name for path in kept]
     notes += consensus.fusion.notes
     label_map = Volume(consensus.label_map, grid)
     content = record.finish(tumour_side=side, notes=notes, iterations=consensus.fusion.iterations)
@@ -180,8 +196,7 @@ def _raters(maps: list[np.ndarray], grid: Grid, wanted: str, notes: list[str]) -
     """Find out what each label map speaks about; the midplane; and the side of the tumour."""
     middle_mm = midplane(maps, grid)
     sides = [laterality.find_sides(Volume(label_map, grid), middle_mm).of for label_map in maps]
-    side = _tumour_side([own[labels.VS] for own in sides], maps, notes) if wanted == "auto" else wanted
-    side = side if side in laterality.SIDES else None
+    side = _side(sides, maps, wanted, notes)
     both = frozenset(laterality.SIDES)
     anyone = frozenset().union(*(own[labels.COCHLEA] for own in sides))
     raters = []
@@ -193,7 +208,50 @@ def _raters(maps: list[np.ndarray], grid: Grid, wanted: str, notes: list[str]) -
     return raters, middle_mm, side
 
 
-def _tumour_side(sides: list[frozenset[str]], maps: list[np.ndarray], notes: list[str]) -> str | None:
+def _side(
+    sides: Sequence[Mapping[int, frozenset[str]]], maps: Sequence[np.ndarray], wanted: str, notes: list[str]
+) -> str | None:
+    """Return the side of the tumour that is wanted or that most label maps have; None for both."""
+    side = _tumour_side([own[labels.VS] for own in sides], maps, notes) if wanted == "auto" else wanted
+    return side if side in laterality.SIDES else None
+
+
+@dataclasses.dataclass(frozen=True)
+class _Judged:
+    """Label maps whose images were compared with the target's; failed registrations are left out."""
+
+    atlases: list[Registered]
+    target: Target
+    kept: list[Path]
+    dropped: list[str]
+
+    @property
+    def maps(self) -> list[np.ndarray]:
+        return [item.label_map for item in self.atlases]
+
+    @classmethod
+    def of(
+        cls,
+        reference: Path | str | None,
+        folder: Path | str,
+        paths: Sequence[Path],
+        maps: Sequence[np.ndarray],
+        settings: Settings,
+        progress: Progress | None,
+    ) -> "_Judged":
+        if reference is None:
+            raise InputError("Warped images need the target to be compared with; give it as the reference.")
+        images = warped.find_images(folder, paths)
+        judged, target = warped.judge(volume.read(reference), paths, images, maps, progress)
+        failed = failures(judged, settings.least_quality)
+        dropped = [f"{name} was left out: {why}" for name, why in failed.items()]
+        kept = [path for path, item in zip(paths, judged, strict=True) if item.name not in failed]
+        if not kept:
+            raise InputError(f"No label map can be used. {dropped[0]}")
+        return cls([item for item in judged if item.name not in failed], target, kept, dropped)
+
+
+def _tumour_side(sides: list[frozenset[str]], maps: Sequence[np.ndarray], notes: list[str]) -> str | None:
     """Return the side that most label maps have the tumour on; at a tie that where they agree more."""
     count = Counter(next(iter(own)) for own in sides if len(own) == 1)
     if not count:

@@ -9,12 +9,11 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import SimpleITK as sitk
 
 from crossmoda import deeds, labels, preprocessing, propagation, volume
 from crossmoda.deeds.files import Inputs, Outputs, statistics, write_outputs
-from crossmoda.deeds.transform import affine_transform
+from crossmoda.deeds.transform import parts_of
 from crossmoda.errors import InputError
 from crossmoda.parameters import parameter, parameter_of
 from crossmoda.progress import Progress, part, report
@@ -157,22 +156,12 @@ def _judge(given: Inputs, found: _Found, mirrored: bool, side: str | None) -> Fi
 
 def _with_reflection(registration: deeds.Registration, grid: Grid) -> deeds.Registration:
     """Return the registration of the image as it is from that of the image mirrored on its grid."""
-    axis = 2 - laterality.lateral_axis(grid)
-    flip = np.eye(4)
-    flip[axis, axis], flip[axis, 3] = -1.0, grid.size[axis] - 1.0
-    reflection = affine_transform(grid.index_to_physical @ flip @ grid.physical_to_index)
+    reflection = laterality.reflection(grid)
     return dataclasses.replace(
         registration,
-        transform=sitk.CompositeTransform([reflection, *_parts(registration.transform)]),
-        inverse_transform=sitk.CompositeTransform([*_parts(registration.inverse_transform), reflection]),
+        transform=sitk.CompositeTransform([reflection, *parts_of(registration.transform)]),
+        inverse_transform=sitk.CompositeTransform([*parts_of(registration.inverse_transform), reflection]),
     )
-
-
-def _parts(transform: sitk.Transform) -> list[sitk.Transform]:
-    if transform.GetTransformEnum() != sitk.sitkComposite:
-        return [transform]
-    composite = sitk.CompositeTransform(transform)
-    return [composite.GetNthTransform(number) for number in range(composite.GetNumberOfTransforms())]
 
 
 def side_of(brightness: Sequence[tuple[float | None, float | None]], modality: str) -> tuple[str | None, int, int]:
