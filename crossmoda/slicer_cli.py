@@ -45,7 +45,12 @@ def progress_tags(fraction: float, message: str) -> None:
 def write_return_parameters(path: Path | str | None, values: Mapping[str, Any]) -> None:
     """Write simple output parameters where Slicer asked for them (``--returnparameterfile``), if it did."""
     if path:
-        write_text(path, "".join(f"{name} = {value}\n" for name, value in values.items()))
+        write_text(path, "".join(f"{name} = {_plain(value)}\n" for name, value in values.items()))
+
+
+def _plain(value: Any) -> str:
+    """Return a value as Slicer reads it: one line, ``true`` and ``false`` in small letters."""
+    return str(value).lower() if isinstance(value, bool) else " ".join(str(value).split())
 
 
 def run(name: str, work: Callable[[Progress], None]) -> NoReturn:

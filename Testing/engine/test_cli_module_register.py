@@ -14,7 +14,7 @@ import pytest
 import SimpleITK as sitk
 
 from crossmoda import parameters, volume
-from crossmoda.deeds import Settings
+from crossmoda.propagation.single import Settings
 from crossmoda.volume.geometry import Grid, Volume
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -22,6 +22,7 @@ MODULE = PROJECT / "CrossModaRegister" / "CrossModaRegister.py"
 DESCRIPTION = MODULE.with_suffix(".xml")
 TAGS = {float: "double", int: "integer", str: "string"}
 STATISTICS = ["mean_displacement_mm", "percentile_95_displacement_mm", "folding_percent"]
+JUDGED = ["quality", "tumour_side", "tumour_brightness"]
 
 
 def run(*arguments: object, module: Path = MODULE) -> subprocess.CompletedProcess[str]:
@@ -74,7 +75,7 @@ def test_the_xml_describes_the_settings_of_the_engine():
             assert (None if text is None else float(text)) == value
     simple = [name for name, element in described.items() if element.tag in TAGS.values()]
     outputs = [name for name in simple if described[name].findtext("channel") == "output"]
-    assert outputs == STATISTICS
+    assert outputs == STATISTICS + JUDGED
 
 
 def test_flags_that_slicer_leaves_out_when_false_are_false_by_default():
@@ -106,7 +107,9 @@ def test_a_pair_is_registered_with_progress_and_measurements(pair, tmp_path):
     assert result.stdout.startswith("<filter-start><filter-name>CrossModaRegister</filter-name>")
     assert "<filter-end>" in result.stdout
     values = dict(line.split(" = ") for line in (tmp_path / "values.txt").read_text("utf-8").splitlines())
-    assert list(values) == STATISTICS
+    assert list(values) == [*STATISTICS, "quality", "mirrored", "tumour_brightness"]  # on neither side: no tumour_side
+    assert values["mirrored"] == "false"
+    assert float(values["quality"]) > 0.5
     assert float(values["mean_displacement_mm"]) == pytest.approx(4, abs=0.6)
     assert float(values["folding_percent"]) < 0.1
     label, truth = (volume.read_label_map(path).array for path in (tmp_path / "label.nrrd", pair["truth"]))

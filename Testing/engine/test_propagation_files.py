@@ -1,0 +1,201 @@
+"""Propagation atlas by atlas, through files: mirrored registration, judged fusion."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+
+from crossmoda import deeds, labels, propagation, volume
+from crossmoda.dataset import Case
+from crossmoda.errors import InputError
+from crossmoda.fusion import files as fusion_files
+from crossmoda.propagation import single
+from crossmoda.volume import Grid, Volume
+
+GRID = Grid((48, 40, 24), (1.0, 1.0, 1.5), (-10.0, 20.0, 5.0), (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0))
+LEVELS = {"device": "cpu", "levels": 3, "linear": "none"}  # the scans are small, and aligned already
+Z, Y, X = np.indices(GRID.shape).astype(float)
+
+
+def texture(seed: int = 0) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    waves = rng.uniform(0.15, 0.5, (14, 4))
+    return sum(np.sin(X * a + 9 * p) * np.cos(Y * b + 5 * p) * np.sin(Z * c + 7 * p) for a, b, c, p in waves)
+
+
+def tumour(side: str) -> np.ndarray:
+    """A ball 13 mm from the midplane; in LPS the left side has the larger x."""
+    x = 36.5 if side == "left" else 10.5
+    return (X - x) ** 2 + (Y - 20) ** 2 + (1.5 * (Z - 12)) ** 2 < 30
+
+
+def write(folder: Path, name: str, side: str, *, bright: bool, seed: int = 0) -> Case:
+    """Write a scan in which everything but the tumour is symmetric, and its label map; T2 tumours are dark."""
+    array = texture(seed)
+    array = array + array[..., ::-1]
+    array[tumour(side)] -= 6.0  # the contrast is inverted for ceT1
+    label = tumour(side).astype(np.uint8)
+    volume.write(
+        Volume((100 + 10 * (array if not bright else -array)).astype(np.float32), GRID), folder / f"{name}.nrrd"
+    )
+    volume.write(Volume(label, GRID), folder / f"{name}_label.nrrd")
+    return Case(name, "ceT1" if bright else "hrT2", folder / f"{name}.nrrd", folder / f"{name}_label.nrrd")
+
+
+@pytest.fixture(scope="module")
+def cases(tmp_path_factory) -> dict[str, Case]:
+    folder = tmp_path_factory.mktemp("scans")
+    return {
+        "target": write(folder, "target", "left", bright=False),
+        "same": write(folder, "same", "left", bright=True),
+        "other": write(folder, "other", "right", bright=True),
+        "third": write(folder, "third", "right", bright=True),
+    }
+
+
+@pytest.fixture(scope="module")
+def registered(cases, tmp_path_factory) -> dict[str, Path]:
+    """Every atlas with its tumour brought to the left, registered."""
+    folder = tmp_path_factory.mktemp("registered")
+    for name in ("same", "other", "third"):
+        register(cases, name, folder / name, mirror="left")
+    return {name: folder / name for name in ("same", "other", "third")}
+
+
+def register(cases: dict[str, Case], name: str, folder: Path, **settings) -> deeds.Registration:
+    return single.register_files(
+        cases["target"].image,
+        cases[name].image,
+        folder,
+        moving_label=cases[name].label,
+        settings=single.Settings(**LEVELS, **settings),
+    )
+
+
+def test_an_atlas_is_mirrored_only_if_its_tumour_is_on_the_other_side(registered):
+    found = {name: deeds.load(folder).provenance for name, folder in registered.items()}
+    assert [found[name]["mirrored"] for name in registered] == [False, True, True]
+    assert {each["tumour_side"] for each in found.values()} == {"left"}
+    assert found["other"]["parameters"]["mirror"] == "left"
+    for folder in registered.values():
+        warped = volume.read_label_map(folder / "warped_label.nii.gz").array > 0
+        assert 2 * (warped & tumour("left")).sum() / (warped.sum() + tumour("left").sum()) > 0.85
+
+
+def test_the_transform_of_a_mirrored_atlas_belongs_to_the_atlas_as_it_is(cases, registered):
+    registration = deeds.load(registered["other"])
+    image = cases["other"].read_image()
+    again = registration.warp_image(image)
+    np.testing.assert_allclose(again.array, volume.read(registered["other"] / "warped.nii.gz").array, atol=1e-3)
+    point = (16.0, 38.0, 20.0)  # LPS, left of the middle; the grid's midplane is at x = 13.5
+    moved = registration.transform.TransformPoint(point)
+    assert moved[0] == pytest.approx(27.0 - point[0], abs=2.0)
+    assert registration.inverse_transform.TransformPoint(moved) == pytest.approx(point, abs=0.5)
+    written = sitk.ReadTransform(str(registered["other"] / "T.h5"))
+    assert written.TransformPoint(point) == pytest.approx(moved)
+
+
+def test_the_side_is_the_one_on_which_the_target_is_darker_where_the_tumours_come_to_lie(cases, tmp_path):
+    brightness = []
+    for name in ("same", "other"):
+        sides = [
+            register(cases, name, tmp_path / f"{name}_{side}", mirror=side).provenance for side in ("left", "right")
+        ]
+        assert [each["tumour_side"] for each in sides] == ["left", "right"]
+        brightness.append(tuple(each["tumour_brightness"] for each in sides))
+    assert single.side_of(brightness, "hrT2") == ("left", 2, 2)
+    assert single.side_of(brightness, "ceT1") == ("right", 2, 2)
+    assert single.side_of([(None, 1.0)], "hrT2") == (None, 0, 0)
+
+
+def test_quality_tells_a_failed_registration_from_a_good_one(cases, registered, tmp_path):
+    noise = write(tmp_path, "noise", "left", bright=True, seed=5)
+    bad = single.register_files(
+        cases["target"].image,
+        noise.image,
+        tmp_path / "bad",
+        moving_label=noise.label,
+        settings=single.Settings(**{**LEVELS, "levels": 0}),
+    )
+    good = deeds.load(registered["same"]).provenance["quality"]
+    assert good > 0.3
+    assert bad.provenance["quality"] < good - 0.2
+
+
+def test_without_a_label_map_the_whole_image_is_registered_and_nothing_is_judged(cases, tmp_path):
+    result = single.register_files(
+        cases["target"].image, cases["same"].image, tmp_path, settings=single.Settings(**LEVELS)
+    )
+    assert result.provenance["mirrored"] is False
+    assert "quality" not in result.provenance
+    assert (tmp_path / "warped.nii.gz").is_file() and not (tmp_path / "warped_label.nii.gz").exists()
+
+
+def test_labels_outside_the_target_are_an_error_and_nothing_is_written(cases, tmp_path):
+    far = dataclasses.replace(GRID, origin=(-10.0, 20.0, 5000.0))
+    for name in ("same", "same_label"):
+        array = volume.read(cases["same"].image.with_name(f"{name}.nrrd")).array
+        volume.write(Volume(array.astype(np.uint8) if "label" in name else array, far), tmp_path / f"{name}.nrrd")
+    with pytest.raises(InputError, match="overlap"):
+        single.register_files(
+            cases["target"].image,
+            tmp_path / "same.nrrd",
+            tmp_path / "out",
+            moving_label=tmp_path / "same_label.nrrd",
+            settings=single.Settings(**LEVELS),
+        )
+    assert not list((tmp_path / "out").glob("*"))
+
+
+@pytest.fixture
+def warped(registered, tmp_path) -> Path:
+    """Two folders as the fusion reads them: label maps, and images of the same names."""
+    for name, folder in registered.items():
+        for kind, file in (("labels", "warped_label.nii.gz"), ("images", "warped.nii.gz")):
+            (tmp_path / kind).mkdir(exist_ok=True)
+            (tmp_path / kind / f"{name}.nii.gz").write_bytes((folder / file).read_bytes())
+    return tmp_path
+
+
+def fuse(cases, warped: Path, **settings) -> fusion_files.FileFusion:
+    return fusion_files.fuse_files(
+        fusion_files.find_label_maps(warped / "labels"),
+        settings=fusion_files.Settings(**settings),
+        reference=cases["target"].image,
+        images=warped / "images",
+    )
+
+
+def test_step_by_step_gives_the_label_of_the_propagation(cases, warped, tmp_path):
+    whole = propagation.propagate(
+        dataclasses.replace(cases["target"], label=None),
+        [cases[name] for name in ("same", "other", "third")],
+        tmp_path / "whole",
+        propagation.Settings(tumour_side="left"),
+        registration=deeds.Settings(**LEVELS),
+    )
+    steps = fuse(cases, warped, tumour_side="left")
+    np.testing.assert_array_equal(steps.label_map.array, whole.label_map.array)
+    assert (steps.label_map.array == labels.VS).sum() > 50
+
+
+def test_a_failed_registration_is_left_out_and_said(cases, warped):
+    # A label map far from where image and target agree: its image is noise around it.
+    noise = Volume(np.random.default_rng(0).normal(size=GRID.shape).astype(np.float32), GRID)
+    volume.write(noise, warped / "images/zz.nii.gz")
+    volume.write(Volume(tumour("right").astype(np.uint8), GRID), warped / "labels/zz.nii.gz")
+    result = fuse(cases, warped)
+    assert result.names == ("other.nii.gz", "same.nii.gz", "third.nii.gz")
+    assert result.side == "left"
+    assert result.dropped[0].startswith("zz was left out: its registration failed")
+    assert not result.label_map.array[tumour("right")].any()
+
+
+def test_a_missing_image_or_target_is_named(cases, warped):
+    (warped / "images/other.nii.gz").unlink()
+    with pytest.raises(InputError, match=r"no warped image named other\.nii\.gz"):
+        fuse(cases, warped)
+    with pytest.raises(InputError, match="give it as the reference"):
+        fusion_files.fuse_files(fusion_files.find_label_maps(warped / "labels"), images=warped / "images")
