@@ -10,6 +10,9 @@ Recognised, in any depth of folders:
 - a plain folder: ``<id>_ceT1`` or ``<id>_T1``, ``<id>_hrT2`` or ``<id>_T2``, and ``<id>_label`` (also ``_seg``), which
   belongs to the ceT1 image if there are both; ``<id>_T2_label`` says otherwise. Upper or lower case; NIfTI, NRRD,
   MetaImage, ``.seg.nrrd``.
+
+The folder ``corrections`` holds what reviewers drew (:mod:`crossmoda.review.corrections`): a corrected label is the
+label of its hrT2 scan, whatever else lies beside the scan.
 """
 
 import dataclasses
@@ -43,6 +46,9 @@ _DESCRIPTION = {
     CET1: re.compile(r"t1|mpr|gd\b", re.IGNORECASE),
     HRT2: re.compile(r"t2|ciss|ci3d|fiesta", re.IGNORECASE),
 }
+#: The folder of a data set that holds what reviewers drew, and the decisions whose label counts.
+CORRECTIONS = "corrections"
+_SETTLED = ("corrected", "accepted")
 #: Cochleae of both sides lie farther apart than this.
 _BILATERAL_MM = 25.0
 
@@ -145,16 +151,39 @@ def open_dataset(folder: Path | str) -> Dataset:
     folder = Path(folder)
     if not folder.is_dir():
         raise InputError(f"{folder} is not a folder; give the folder of a data set.")
-    files = [file for file in sorted(folder.rglob("*")) if file.is_file() and not file.name.startswith(".")]
+    files = [
+        file
+        for file in sorted(folder.rglob("*"))
+        if file.is_file() and not file.name.startswith(".") and folder / CORRECTIONS not in file.parents
+    ]
     cases, unpaired = _named_cases(files)
     more_cases, more_unpaired = _dicom_cases(files)
     cases = sorted([*cases, *more_cases], key=lambda case: (_natural(case.id), case.modality))
+    cases = [_corrected(case, folder) for case in cases]
     if not cases:
         raise InputError(
             f"{folder} holds no scan with a known name; name them like crossmoda_1_ceT1.nii.gz, "
             "crossmoda_1_Label.nii.gz and crossmoda_2_hrT2.nii.gz, or give folders of DICOM series."
         )
     return Dataset(folder, tuple(cases), (*unpaired, *more_unpaired))
+
+
+def correction_file(folder: Path | str, case_id: str) -> Path:
+    """Return where the corrected label map of a hrT2 case of a data set lies, if there is one."""
+    return Path(folder) / CORRECTIONS / case_id / f"{case_id}_{HRT2}_label.nii.gz"
+
+
+def _corrected(case: Case, folder: Path) -> Case:
+    """Return a hrT2 case with its corrected label, if a reviewer settled it."""
+    file = correction_file(folder, case.id)
+    if case.modality != HRT2 or not file.is_file():
+        return case
+    try:
+        record = json.loads((file.parent / "correction.json").read_text(encoding="utf-8"))
+        settled = record["status"] in _SETTLED
+    except (OSError, ValueError, KeyError, TypeError):
+        settled = True  # a label map that was put there by hand
+    return dataclasses.replace(case, label=file) if settled else case
 
 
 def _natural(text: str) -> list[tuple[int, str]]:

@@ -13,7 +13,7 @@ import io
 import json
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +25,7 @@ from crossmoda.progress import Progress, part, report
 
 if TYPE_CHECKING:
     from crossmoda.dataset import Case
+    from crossmoda.review.corrections import Correction
     from crossmoda.training.learner import Learner
     from crossmoda.training.sampling import Example
 
@@ -71,22 +72,51 @@ class TrainingCase:
         return cls(Path(case.image), Path(case.label), id=str(case.id))
 
 
-def noisy_cases(targets: "Sequence[Case]", folder: Path | str) -> list[TrainingCase]:
+def noisy_cases(
+    targets: "Sequence[Case]", folder: Path | str, corrections: "Mapping[str, Correction] | None" = None
+) -> list[TrainingCase]:
     """Return the targets whose noisy label and confidence lie in ``folder/<id>`` (see :mod:`crossmoda.propagation`).
+
+    Args:
+        targets: the scans.
+        folder: the results of the propagation.
+        corrections: what reviewers decided (:func:`crossmoda.review.corrections.all_corrections`). The noisy label of
+            a target with a corrected label is left out: it is wrong where it differs. That of a target whose label
+            was accepted as it is counts fully, whatever its confidence was.
 
     Raises:
         InputError: there is none.
 
     """
-    files = {case: Path(folder) / case.id for case in targets}
+    decided = {case: (corrections or {}).get(case.id) for case in targets}
+    drawn = {case for case, one in decided.items() if one is not None and one.is_settled and one.label is not None}
+    accepted = {case for case, one in decided.items() if one is not None and one.is_settled}
+    files = {case: Path(folder) / case.id for case in targets if case not in drawn}
     found = [
-        TrainingCase(case.image, noisy / "noisy_label.nii.gz", noisy / "confidence.nii.gz", id=case.id)
+        TrainingCase(
+            case.image,
+            noisy / "noisy_label.nii.gz",
+            None if case in accepted else noisy / "confidence.nii.gz",
+            id=case.id,
+        )
         for case, noisy in files.items()
         if (noisy / "noisy_label.nii.gz").is_file()
     ]
+    if not found and drawn:
+        return []
     if not found:
         raise InputError(f"{folder} holds no noisy label of the {len(files)} targets; run crossmoda propagate first.")
     return found
+
+
+def corrected_cases(targets: "Sequence[Case]", corrections: "Mapping[str, Correction]") -> list[TrainingCase]:
+    """Return the targets whose label a reviewer drew or accepted, with full weight everywhere."""
+    found = {case: corrections[case.id] for case in targets if case.id in corrections}
+    return [
+        TrainingCase(case.image, one.label, id=case.id)
+        for case, one in found.items()
+        if one.is_settled and one.label is not None
+    ]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -259,20 +289,24 @@ def train_folder(
     """Train on a data set on disk (see :func:`train`).
 
     Args:
-        data: the data set; its labelled ceT1 scans are learned from.
+        data: the data set; its labelled ceT1 scans are learned from, and the hrT2 scans that a reviewer corrected or
+            accepted (:mod:`crossmoda.review.corrections`), all with full weight.
         folder: see :func:`train`.
         settings: how to train.
         progress: see :func:`train`.
-        noisy: folder with the propagations to its hrT2 scans, which are then learned from as well.
+        noisy: folder with the propagations to its hrT2 scans; those that nobody corrected are then learned from as
+            well, with their confidence.
         validation: another data set, whose labelled scans are never learned from.
         initial: see :func:`train`.
 
     """
     from crossmoda.dataset import open_dataset
+    from crossmoda.review.corrections import all_corrections
 
-    found = open_dataset(data)
+    found, corrections = open_dataset(data), all_corrections(data)
     cases = [TrainingCase.of(case) for case in found.sources]
-    cases += noisy_cases(found.targets, noisy) if noisy else []
+    cases += corrected_cases(found.targets, corrections)
+    cases += noisy_cases(found.targets, noisy, corrections) if noisy else []
     held_out = [TrainingCase.of(case) for case in open_dataset(validation).cases if case.label] if validation else []
     return train(cases, folder, settings, held_out, progress, initial=initial)
 

@@ -1,0 +1,354 @@
+"""The store of corrections, ``DATA/corrections/<id>/``: nothing that somebody drew is ever lost.
+
+A correction is the label map on the target's grid, with which :func:`crossmoda.dataset.open_dataset` makes the target
+a labelled case, the same as a segmentation for Slicer, and ``correction.json``, which says what was changed and from
+what. Before anything is replaced it is copied to ``previous/<n>``; each file appears in one step.
+"""
+
+import dataclasses
+import datetime
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import SimpleITK as sitk
+
+import crossmoda
+from crossmoda import labels, output, volume
+from crossmoda.dataset import CORRECTIONS, Case, correction_file
+from crossmoda.errors import InputError
+from crossmoda.provenance import checksum
+from crossmoda.review.opinions import label_to_review
+from crossmoda.volume import Grid, Volume
+from crossmoda.volume.resampling import filled_up
+
+RECORD = "correction.json"
+DRAFT = "draft.seg.nrrd"
+PREVIOUS = "previous"
+OPEN, CORRECTED, ACCEPTED, NEEDS_EXPERT = "open", "corrected", "accepted", "needs expert"
+STATUSES = (OPEN, CORRECTED, ACCEPTED, NEEDS_EXPERT)
+_UNSAVED = "what was drawn is unchanged in the scene: make the data set folder writable, or export the segmentation"
+
+
+@dataclasses.dataclass(frozen=True)
+class Correction:
+    """What was decided about a target, and the label that was drawn."""
+
+    id: str
+    status: str
+    """``"corrected"``, ``"accepted"``, ``"needs expert"``, or ``"open"`` if the decision was taken back"""
+    seconds: float
+    """spent on it in all"""
+    label: Path | None
+    """the label map on the target's grid; None if nothing was drawn"""
+    record: dict[str, Any]
+    """what ``correction.json`` says"""
+    intact: bool = True
+    """whether the record describes this label map (else the label map was replaced or the saving was interrupted)"""
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether its label counts as right: training learns from it with full weight."""
+        return self.status in (CORRECTED, ACCEPTED)
+
+    @property
+    def number(self) -> int:
+        """How many times it was saved."""
+        return int(self.record.get("number", 0))
+
+
+@dataclasses.dataclass(frozen=True)
+class Draft:
+    """Work that was saved on the way and not yet kept as a correction."""
+
+    id: str
+    path: Path
+    based_on: str
+    """name of the file the work began with"""
+    seconds: float
+
+    def read(self, grid: Grid | None = None) -> Volume:
+        """Read the label map; ``grid`` as in :func:`crossmoda.volume.read_label_map`."""
+        return volume.read_label_map(self.path, grid)
+
+
+def folder_of(data: Path | str, case_id: str) -> Path:
+    """Return the folder of a target's correction."""
+    return Path(data) / CORRECTIONS / case_id
+
+
+def save(
+    case: Case,
+    label_map: Volume,
+    data: Path | str,
+    status: str = CORRECTED,
+    seconds: float = 0.0,
+    based_on: Path | str | None = None,
+    reviewer: str | None = None,
+    when: bool = False,
+    *,
+    noisy: Path | str | None = None,
+) -> Path:
+    """Keep a corrected label map where training finds it; an earlier one moves to ``previous/<n>``.
+
+    Args:
+        case: the target.
+        label_map: the corrected label map; on another grid than the target's it is resampled on that.
+        data: the data set's folder.
+        status: one of :data:`STATUSES`.
+        seconds: spent since the last save or mark; they add up.
+        based_on: the label map that the work began with.
+        reviewer: who corrected; None leaves it out.
+        when: whether the record says when.
+        noisy: the noisy label to compare with; None: ``based_on``.
+
+    Returns:
+        The path of the label map.
+
+    Raises:
+        InputError: the label map cannot be used, ``status`` is unknown, or the folder cannot be written; nothing that
+            was there before has changed then.
+
+    """
+    _check_status(status)
+    image = case.read_image()
+    final = _on_grid(label_map, image.grid)
+    folder = folder_of(data, case.id)
+    earlier = load(data, case.id)
+    record = _record(case, final, label_map, earlier, status, seconds, based_on, noisy or based_on)
+    if reviewer:
+        record["reviewer"] = reviewer
+    if when:
+        record["when"] = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
+    path = correction_file(data, case.id)
+    with _saying_that_work_is_kept():
+        if earlier is not None and earlier.label is not None:
+            _keep_previous(folder, earlier)
+        volume.write(final, path)
+        segmentation = folder / f"{case.id}_corrected.seg.nrrd"
+        volume.write_segmentation(final, segmentation, record)
+        files = {file.name: checksum(file) for file in (path, segmentation)}
+        output.write_json(folder / RECORD, {**record, "files": files})
+    discard_draft(data, case.id)
+    return path
+
+
+def mark(
+    data: Path | str, case_id: str, status: str, seconds: float = 0.0, *, results: Path | str | None = None
+) -> None:
+    """Record a decision about a target without a new label map.
+
+    Args:
+        data: the data set's folder.
+        case_id: the target.
+        status: ``"accepted"``: the label is right as it is (the correction if there is one, else the label of
+            ``results``, which is then kept as it is now); ``"needs expert"``; ``"corrected"`` only if there is a
+            correction; ``"open"`` takes the decision back.
+        seconds: spent since the last save or mark; they add up.
+        results: the folder of the results of all targets.
+
+    Raises:
+        InputError: ``status`` is unknown or does not fit, or the folder cannot be written.
+
+    """
+    _check_status(status)
+    earlier = load(data, case_id)
+    drawn = earlier is not None and earlier.label is not None
+    if status == CORRECTED and not drawn:
+        raise InputError(f"{case_id} has no corrected label; save one, or accept the label as it is.")
+    if status == ACCEPTED and not drawn and results is not None:
+        file = label_to_review(Path(results) / case_id)
+        save(_case(data, case_id), volume.read_label_map(file), data, status, seconds, file)
+        return
+    total = seconds + (earlier.seconds if earlier else 0.0)
+    record = {**(earlier.record if earlier else {"id": case_id, "number": 0}), "status": status, "seconds": total}
+    with _saying_that_work_is_kept():
+        output.write_json(folder_of(data, case_id) / RECORD, record)
+
+
+def load(data: Path | str, case_id: str) -> Correction | None:
+    """Return what was decided about a target; None if nothing was."""
+    folder, label = folder_of(data, case_id), correction_file(data, case_id)
+    try:
+        record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+        status, seconds = str(record["status"]), float(record["seconds"])
+    except (OSError, ValueError, KeyError, TypeError):
+        # A label map without a readable record was put there by hand or the saving was interrupted before the record.
+        return Correction(case_id, CORRECTED, 0.0, label, {}, intact=False) if label.is_file() else None
+    if status not in STATUSES:
+        status = CORRECTED if label.is_file() else OPEN
+    if not label.is_file():
+        return Correction(case_id, OPEN if status == CORRECTED else status, seconds, None, record)
+    intact = record.get("files", {}).get(label.name) == checksum(label)
+    return Correction(case_id, status, seconds, label, record, intact)
+
+
+def all_corrections(data: Path | str) -> dict[str, Correction]:
+    """Return what was decided about each target of a data set, by id."""
+    folder = Path(data) / CORRECTIONS
+    names = sorted(entry.name for entry in folder.iterdir() if entry.is_dir()) if folder.is_dir() else []
+    found = {name: load(data, name) for name in names if not name.startswith(".")}
+    return {name: one for name, one in found.items() if one is not None}
+
+
+def save_draft(
+    data: Path | str,
+    case_id: str,
+    label_map: Volume,
+    based_on: Path | str | None = None,
+    seconds: float = 0.0,
+) -> Path:
+    """Save unfinished work in one step, to be found again after a crash (:func:`find_draft`).
+
+    Raises:
+        InputError: the folder cannot be written, or the label map holds unknown values.
+
+    """
+    path = folder_of(data, case_id) / DRAFT
+    about = {"draft_of": case_id, "based_on": Path(based_on).name if based_on else "", "seconds": seconds}
+    with _saying_that_work_is_kept():
+        volume.write_segmentation(label_map, path, about)
+    return path
+
+
+def find_draft(data: Path | str, case_id: str) -> Draft | None:
+    """Return the unfinished work on a target, or None."""
+    path = folder_of(data, case_id) / DRAFT
+    if not path.is_file():
+        return None
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(path))
+    try:
+        reader.ReadImageInformation()
+        about = json.loads(reader.GetMetaData("CrossModa_Provenance"))
+        return Draft(case_id, path, str(about["based_on"]), float(about["seconds"]))
+    except (RuntimeError, ValueError, KeyError, TypeError):
+        return Draft(case_id, path, "", 0.0)
+
+
+def discard_draft(data: Path | str, case_id: str) -> None:
+    """Remove the unfinished work on a target, if there is any."""
+    folder = folder_of(data, case_id)
+    (folder / DRAFT).unlink(missing_ok=True)
+    for leftover in folder.glob(f"{output.PARTIAL}*"):
+        if leftover.is_file():
+            leftover.unlink(missing_ok=True)
+
+
+def _check_status(status: str) -> None:
+    if status not in STATUSES:
+        raise InputError(f"The status must be one of {', '.join(STATUSES)}; got {status!r}.")
+
+
+def _case(data: Path | str, case_id: str) -> Case:
+    from crossmoda.dataset import open_dataset
+
+    for case in open_dataset(data).targets:
+        if case.id == case_id:
+            return case
+    raise InputError(f"{data} holds no hrT2 scan of {case_id}; choose a case of this data set.")
+
+
+def _on_grid(label_map: Volume, grid: Grid) -> Volume:
+    """Return the label map on the target's grid as uint8."""
+    unknown = sorted(set(np.unique(label_map.array).tolist()) - set(labels.VALUES))
+    if unknown:
+        known = ", ".join(f"{structure.value} {structure.name}" for structure in labels.STRUCTURES)
+        raise InputError(f"The label map has the value {unknown[0]}; use 0 background, {known}.")
+    plain = label_map.with_array(label_map.array.astype(np.uint8))
+    whole = filled_up(plain, grid)
+    if not whole.grid.same_as(grid):
+        whole = volume.resample(plain, grid, interpolation="label")
+    return Volume(whole.array, grid)
+
+
+def _record(
+    case: Case,
+    final: Volume,
+    given: Volume,
+    earlier: Correction | None,
+    status: str,
+    seconds: float,
+    based_on: Path | str | None,
+    noisy: Path | str | None,
+) -> dict[str, Any]:
+    """Return what ``correction.json`` says."""
+    from crossmoda.review.opinions import dice
+
+    record: dict[str, Any] = {
+        "id": case.id,
+        "status": status,
+        "number": (earlier.number if earlier else 0) + 1,
+        "seconds": round(seconds + (earlier.seconds if earlier else 0.0), 1),
+        "crossmoda": crossmoda.__version__,
+        "image": {"name": Path(case.image).name, "sha256": checksum(case.image)},
+        "resampled": not given.grid.same_as(final.grid) and filled_up(given, final.grid) is given,
+        "volumes_after_mm3": _volumes(final),
+    }
+    if based_on is not None:
+        record["based_on"] = _described(Path(based_on))
+    if noisy is not None:
+        before = volume.read_label_map(noisy, final.grid)
+        record["compared_with"] = _described(Path(noisy))
+        record["volumes_before_mm3"] = _volumes(before)
+        if before.grid.same_as(final.grid):
+            scores = dice(before.array, final.array)
+            record["dice_with_noisy_label"] = {key: round(value, 4) for key, value in scores.items()}
+            changed = np.count_nonzero(before.array != final.array) * final.grid.voxel_volume_mm3
+            record["changed_mm3"] = round(float(changed), 2)
+    return record
+
+
+def _described(file: Path) -> dict[str, Any]:
+    """Return name and checksum of a label map, and what its provenance says about how it was made."""
+    about: dict[str, Any] = {"name": file.name, "sha256": checksum(file)}
+    try:
+        made = json.loads((file.parent / "provenance.json").read_text(encoding="utf-8"))
+        return {**about, **{key: made[key] for key in ("step", "crossmoda", "created") if key in made}}
+    except (OSError, ValueError):
+        return about
+
+
+def _volumes(label_map: Volume) -> dict[str, float]:
+    voxel = label_map.grid.voxel_volume_mm3
+    counts = {one.key: np.count_nonzero(label_map.array == one.value) for one in labels.STRUCTURES}
+    return {key: round(float(count) * voxel, 2) for key, count in counts.items()}
+
+
+def _keep_previous(folder: Path, earlier: Correction) -> None:
+    """Copy the present correction to ``previous/<n>``; the copy appears there when it is complete."""
+    place = folder / PREVIOUS
+    place.mkdir(parents=True, exist_ok=True)
+    taken = [int(entry.name) for entry in place.iterdir() if entry.name.isdigit()]
+    number = max([*taken, earlier.number - 1, 0]) + 1
+    temporary = place / f"{output.PARTIAL}{number}"
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir()
+    for file in (*folder.glob(f"{glob_escape(earlier.id)}_*"), folder / RECORD):
+        if file.is_file():
+            shutil.copy2(file, temporary / file.name)
+    temporary.rename(place / str(number))
+
+
+def glob_escape(name: str) -> str:
+    """Return a name in which no character is a wildcard."""
+    import glob
+
+    return glob.escape(name)
+
+
+class _saying_that_work_is_kept:
+    """Turns failures to write into a sentence that says where the work is."""
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        if isinstance(error, InputError) and str(error).startswith("Cannot write"):
+            raise InputError(f"{str(error).partition(';')[0].rstrip('.?')}; {_UNSAVED}.") from error
+        if isinstance(error, OSError):
+            where = f" {error.filename}" if error.filename else ""
+            reason = (error.strerror or str(error)).lower()
+            raise InputError(f"Cannot write{where}: {reason}; {_UNSAVED}.") from error
