@@ -35,7 +35,7 @@ OUTSIDE = 255
 NEIGHBOURHOOD_MM = 3.0
 #: Dissimilarity by chance is measured against copies moved this far, mm: farther than any structure's edge is thick.
 _CHANCE_SHIFT_MM = 8.0
-#: Whether all of the target lies in the atlas's field of view is looked up at every so many voxels.
+#: An atlas's field of view on the target is looked up once for every so many voxels along each axis.
 _COARSE = 4
 
 
@@ -77,7 +77,8 @@ def examine(case: "Case") -> Atlas:
 @functools.lru_cache(maxsize=1024)
 def _examine(case: "Case", _content: str) -> Atlas:
     label_map = case.read_label()
-    values = set(np.unique(label_map.array).tolist()) - {labels.BACKGROUND}
+    count = np.bincount(label_map.array[label_map.array != labels.BACKGROUND], minlength=256)
+    values = set(np.flatnonzero(count).tolist())
     name = Path(case.label).name if case.label else ""
     if not values:
         raise InputError(f"{case.id}: {name} has no labelled voxel; label it or leave it out.")
@@ -87,7 +88,7 @@ def _examine(case: "Case", _content: str) -> Atlas:
         raise InputError(f"{case.id}: {name} has the label value {strange[0]}; expected {known}.")
     sides = laterality.find_sides(label_map)
     size = {
-        structure.key: float(np.count_nonzero(label_map.array == structure.value) * label_map.grid.voxel_volume_mm3)
+        structure.key: float(count[structure.value] * label_map.grid.voxel_volume_mm3)
         for structure in labels.STRUCTURES
     }
     return Atlas(case, sides, case.side or sides.tumour, size)
@@ -226,7 +227,8 @@ def register_atlas(
             target.prepared, moving, registration_settings, initial=initial, progress=part(progress, 0.02, 0.85)
         )
         report(progress, 0.85, "warping the labels")
-        warped = registration.warp_label_map(label_map, target.part.grid).array  # from its own grid, once
+        # From its own grid, once; only where there are labels.
+        warped = registration.warp_label_map(_around_labels(label_map), target.part.grid).array
         if not warped.any():
             raise InputError(f"{atlas.id} does not overlap the target: none of its labels lies in the scan.")
     except InputError as cause:
@@ -307,6 +309,21 @@ def _load_atlas(atlas: Atlas, mirrored: bool) -> tuple[Volume, Volume]:
     return (laterality.mirrored(image), laterality.mirrored(label_map)) if mirrored else (image, label_map)
 
 
+def _around_labels(label_map: Volume) -> Volume:
+    """Return the part of a label map that holds its labels."""
+    box = _box_of(label_map.array > 0)
+    return Volume(np.ascontiguousarray(label_map.array[box]), part_of(label_map.grid, box))
+
+
+def _box_of(mask: np.ndarray) -> tuple[slice, ...]:
+    """Return the slices of the smallest box that holds a mask."""
+    box = []
+    for axis in range(mask.ndim):
+        used = np.flatnonzero(mask.any(axis=tuple(other for other in range(mask.ndim) if other != axis)))
+        box.append(slice(int(used[0]), int(used[-1]) + 1))
+    return tuple(box)
+
+
 def compare(target: Target, image: Volume, registration: Any, label_map: np.ndarray) -> tuple[np.ndarray, float]:
     """Compare the warped atlas with the target around its structures: the dissimilarity map, and the quality.
 
@@ -321,8 +338,8 @@ def compare(target: Target, image: Volume, registration: Any, label_map: np.ndar
 
     """
     grid = target.part.grid
-    inside = _field_of_view(image, grid, registration.transform)
-    bits = np.where(inside, np.uint8(0), np.uint8(OUTSIDE)) * np.ones(grid.shape, np.uint8)
+    inside = _field_of_view(image, grid, registration.transform) | (label_map > 0)
+    bits = np.where(inside, np.uint8(0), np.uint8(OUTSIDE))
     near = neighbourhood(label_map > 0, grid) & inside
     shifts = [max(1, round(_CHANCE_SHIFT_MM / spacing)) for spacing in grid.spacing_zyx]
     aligned, chance = [], []
@@ -349,14 +366,19 @@ def compare(target: Target, image: Volume, registration: Any, label_map: np.ndar
 
 
 def _field_of_view(image: Volume, grid: Grid, transform: sitk.Transform) -> np.ndarray:
-    """Return the mask of the voxels of ``grid`` that lie in the image, (z, y, x) or broadcastable to it."""
+    """Return the mask of the voxels of ``grid`` that lie in the image, (z, y, x); exact to some voxels."""
     ones = image.with_array(np.ones(image.array.shape, np.uint8))
-    points = [max(2, -(-(count - 1) // _COARSE) + 1) for count in grid.size]
-    step = [size * (count - 1) / (few - 1) for size, count, few in zip(grid.spacing, grid.size, points, strict=True)]
-    coarse = Grid(tuple(points), tuple(step), grid.origin, grid.direction)  # type: ignore[arg-type]
-    if volume.resample(ones, coarse, transform, "nearest").array.all():
-        return np.ones((1, 1, 1), bool)
-    return volume.resample(ones, grid, transform, "nearest").array > 0
+    first = (grid.index_to_physical @ [*[(_COARSE - 1) / 2] * 3, 1.0])[:3]
+    coarse = Grid(
+        tuple(-(-count // _COARSE) for count in grid.size),  # type: ignore[arg-type]
+        tuple(value * _COARSE for value in grid.spacing),  # type: ignore[arg-type]
+        tuple(first.tolist()),
+        grid.direction,
+    )
+    inside = volume.resample(ones, coarse, transform, "nearest").array > 0
+    for axis, count in enumerate(grid.shape):
+        inside = inside.repeat(_COARSE, axis).take(range(count), axis)
+    return inside
 
 
 def neighbourhood(mask: np.ndarray, grid: Grid, distance_mm: float = NEIGHBOURHOOD_MM) -> np.ndarray:

@@ -5,6 +5,7 @@ The orientation in the file is kept as it is: nothing is flipped, reordered or r
 """
 
 import contextlib
+import math
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -41,8 +42,10 @@ def read(path: Path | str) -> Volume:
     """
     path = Path(path)
     image = _load(path)
-    array = sitk.GetArrayFromImage(image).astype(np.float32, copy=False)
-    nifti.refuse_not_finite(array.size - int(np.count_nonzero(np.isfinite(array))), path)
+    stored = sitk.GetArrayViewFromImage(image)
+    array = stored.astype(np.float32)
+    if stored.dtype.kind == "f":
+        nifti.refuse_not_finite(array.size - int(np.count_nonzero(np.isfinite(array))), path)
     return Volume(array, Grid.of(image))
 
 
@@ -144,15 +147,20 @@ def _load_file(path: Path) -> sitk.Image:
     try:
         if path.stat().st_size == 0:
             raise InputError(f"{path} is empty; copy or download the file again.")
-        if nifti.is_nifti(path):
-            nifti.check(path)
+        voxels = nifti.check(path) if nifti.is_nifti(path) else None
         reader.ReadImageInformation()
         if reader.GetDimension() != 3:
             size = " x ".join(map(str, reader.GetSize()))
             raise InputError(
                 f"{path} is not a 3D image but has {reader.GetDimension()} dimensions ({size}); give one 3D scan."
             )
-        return reader.Execute()
+        if voxels is None or reader.GetNumberOfComponents() > 1 or voxels.size != math.prod(reader.GetSize()):
+            return reader.Execute()
+        image = sitk.GetImageFromArray(voxels.reshape(reader.GetSize()[::-1]))
+        image.SetSpacing(reader.GetSpacing())
+        image.SetOrigin(reader.GetOrigin())
+        image.SetDirection(reader.GetDirection())
+        return image
     except PermissionError as cause:
         raise InputError(f"{path} cannot be read: permission denied; ask for the right to read it.") from cause
     except RuntimeError as cause:

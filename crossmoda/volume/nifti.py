@@ -21,6 +21,8 @@ from crossmoda.volume.geometry import Grid
 #: The largest sine of the angle between two axes that still counts as rounding (ITK's own limit lies near it).
 SHEAR_TOLERANCE = 1e-3
 _CHUNK = 1 << 22
+#: NumPy's names of the data types of the standard that ITK keeps as they are.
+_TYPES = {2: "u1", 4: "i2", 8: "i4", 16: "f4", 64: "f8", 256: "i1", 512: "u2", 768: "u4"}
 
 
 def is_nifti(path: Path) -> bool:
@@ -28,32 +30,38 @@ def is_nifti(path: Path) -> bool:
     return path.name.lower().endswith((".nii", ".nii.gz"))
 
 
-def check(path: Path) -> None:
-    """Raise :class:`InputError` for a NIfTI file that is truncated, has values that are not finite or a bad header."""
+def check(path: Path) -> np.ndarray | None:
+    """Raise :class:`InputError` for a NIfTI file that is truncated, has values that are not finite or a bad header.
+
+    Returns:
+        The voxels in the file's order (one axis), so that the file need not be unpacked again; None where ITK has to
+        say what the numbers mean (scaled values, colours, rare types).
+
+    """
     with path.open("rb") as stream:
         opener = gzip.open if stream.read(2) == b"\x1f\x8b" else open
+    chunks: list[bytes] = []
     try:
         with opener(path, "rb") as stream:
             header = stream.read(540)
-            offset, size, kind = _check_header(header, path)
-            available = max(0, min(len(header) - offset, size))
-            tail = header[offset : offset + available]
+            offset, size, kind, plain = _check_header(header, path)
             if offset > len(header):
                 stream.read(offset - len(header))
-            not_finite = 0
+            chunks.append(header[offset : offset + size])
+            available = len(chunks[0])
             while available < size and (chunk := stream.read(min(_CHUNK, size - available))):
                 available += len(chunk)
-                if kind is not None:
-                    chunk = tail + chunk
-                    whole = len(chunk) - len(chunk) % kind.itemsize
-                    values = np.frombuffer(chunk[:whole], kind)
-                    not_finite += values.size - int(np.count_nonzero(np.isfinite(values)))
-                    tail = chunk[whole:]
+                chunks.append(chunk)
     except (EOFError, zlib.error, gzip.BadGzipFile) as cause:
         raise InputError(f"{path} is truncated or damaged; copy or download it again.") from cause
     if available < size:
         raise InputError(f"{path} is truncated: {available} of {size} bytes are there; copy or download it again.")
-    refuse_not_finite(not_finite, path)
+    if kind is None:
+        return None
+    values = np.frombuffer(b"".join(chunks), kind)
+    if kind.kind == "f":
+        refuse_not_finite(values.size - int(np.count_nonzero(np.isfinite(values))), path)
+    return values.astype(kind.newbyteorder("="), copy=False) if plain else None
 
 
 def refuse_not_finite(count: int, path: Path) -> None:
@@ -65,14 +73,20 @@ def refuse_not_finite(count: int, path: Path) -> None:
         )
 
 
-def _check_header(header: bytes, path: Path) -> tuple[int, int, np.dtype | None]:
-    """Check a NIfTI-1 or -2 header; return where the voxels begin, how many bytes they take, and their type if real."""
+def _check_header(header: bytes, path: Path) -> tuple[int, int, np.dtype | None, bool]:
+    """Check a NIfTI-1 or -2 header.
+
+    Returns:
+        Where the voxels begin, how many bytes they take, their type if it is one of :data:`_TYPES`, and whether they
+        are values as they stand.
+
+    """
     for order in "<>":
         if header[:4] == struct.pack(order + "i", 348) and len(header) >= 348:
             dimensions = struct.unpack_from(order + "8h", header, 40)
             datatype, bits = struct.unpack_from(order + "2h", header, 70)
             spacing = struct.unpack_from(order + "8f", header, 76)
-            (offset,) = struct.unpack_from(order + "f", header, 108)
+            offset, slope, intercept = struct.unpack_from(order + "3f", header, 108)
             (sform_code,) = struct.unpack_from(order + "h", header, 254)
             sform = struct.unpack_from(order + "12f", header, 280)
             break
@@ -80,7 +94,7 @@ def _check_header(header: bytes, path: Path) -> tuple[int, int, np.dtype | None]
             datatype, bits = struct.unpack_from(order + "2h", header, 12)
             dimensions = struct.unpack_from(order + "8q", header, 16)
             spacing = struct.unpack_from(order + "8d", header, 104)
-            (offset,) = struct.unpack_from(order + "q", header, 168)
+            offset, slope, intercept = struct.unpack_from(order + "q2d", header, 168)
             (sform_code,) = struct.unpack_from(order + "i", header, 348)
             sform = struct.unpack_from(order + "12d", header, 400)
             break
@@ -97,8 +111,9 @@ def _check_header(header: bytes, path: Path) -> tuple[int, int, np.dtype | None]
         )
     if sform_code > 0 and rank >= 3:
         refuse_sheared(np.reshape(sform, (3, 4))[:, :3], path)
-    real = {16: np.dtype(order + "f4"), 64: np.dtype(order + "f8")}.get(datatype)
-    return int(offset), math.prod(dimensions[1 : rank + 1]) * bits // 8, real
+    kind = np.dtype(order + _TYPES[datatype]) if datatype in _TYPES else None
+    plain = slope == 0 or (slope == 1 and intercept == 0)
+    return int(offset), math.prod(dimensions[1 : rank + 1]) * bits // 8, kind, plain
 
 
 def refuse_sheared(columns: np.ndarray, path: Path) -> None:
