@@ -17,7 +17,7 @@ COCHLEA_MM3 = (12.0, 250.0)
 LONGEST = 4.0
 #: Two cochleae of one patient: how many times larger one may be, and how far above or behind the other, mm.
 _UNEQUAL = 2.0
-_TILT_MM = 15.0
+_TILT_MM = 25.0
 #: Robust deviations of the logarithm of a volume from the cohort's median.
 _UNUSUAL = 3.0
 _LEAST_COHORT = 5
