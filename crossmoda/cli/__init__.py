@@ -13,7 +13,7 @@ from crossmoda.errors import BAD_INPUT, BUG, INTERRUPTED, Cancelled, InputError
 
 # Each registers its subcommands; the overview shows them in this order, that of the work.
 # isort: off
-from crossmoda.cli import data, registration, learning, scores, review  # noqa: F401
+from crossmoda.cli import data, registration, learning, scores, review, study  # noqa: F401
 # isort: on
 
 

@@ -6,7 +6,7 @@ finished lies on disk. :func:`crossmoda.propagation.propagate` does them here, a
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from pathlib import Path
 from threading import Event
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from crossmoda.dataset import Case
     from crossmoda.propagation import Settings
 
+#: See :func:`load_target`.
+Load = Callable[["Case", str, str, bool], tuple[Target, preprocessing.Settings]]
 #: Under the folder of a target: its registrations, and those that are linear only.
 REGISTRATIONS, LINEAR = "registrations", "linear"
 #: Raised when the steps after registration, or registration itself, change so that earlier results no longer hold.
@@ -65,8 +67,15 @@ class Run:
         registration: Any = None,
         fusion_settings: fusion.Settings | None = None,
         register: Register | None = None,
+        *,
+        load: "Load | None" = None,
+        has_cochlea: bool | None = None,
     ):
-        """Begin with the arguments of :func:`crossmoda.propagation.propagate`."""
+        """Begin with the arguments of :func:`crossmoda.propagation.propagate`.
+
+        ``load`` replaces :func:`load_target`, to share a target between runs; ``has_cochlea`` tells whether any atlas
+        of the whole propagation has a cochlea, where this run knows only some of them.
+        """
         if registration is None:
             from crossmoda import deeds
 
@@ -78,6 +87,7 @@ class Run:
         self.notes: list[str] = []
         self.atlases: list[Atlas] = []
         self.side_evidence: list[dict[str, Any]] = []
+        self._load, self._has_cochlea = load or load_target, has_cochlea
         self._unusable: tuple[str, ...] = ()
         self._target: tuple[Target, preprocessing.Settings] | None = None
         self._done: dict[tuple[str, bool, bool], Registered | str] = {}
@@ -137,11 +147,9 @@ class Run:
 
     def _load_target(self) -> tuple[Target, preprocessing.Settings]:
         if self._target is None:
-            image = self.case.read_image()
-            has_cochlea = any(atlas.volumes_mm3["cochlea"] > 0 for atlas in self.atlases)
-            how = preparation_for(self.settings.region, image.grid, has_cochlea)
-            target = atlas_steps.as_target(self.case.id, checksum(self.case.image), image, _preparer(how))
-            self._target = target, how
+            known = any(atlas.volumes_mm3["cochlea"] > 0 for atlas in self.atlases)
+            has_cochlea = known if self._has_cochlea is None else self._has_cochlea
+            self._target = self._load(self.case, checksum(self.case.image), self.settings.region, has_cochlea)
         return self._target
 
     # Registrations
@@ -406,6 +414,13 @@ def _in_parallel(work: Any, items: Sequence[Any], at_once: int, progress: Progre
             stop.set()
             pool.shutdown(wait=False, cancel_futures=True)
             raise
+
+
+def load_target(case: "Case", key: str, region: str, has_cochlea: bool) -> tuple[Target, preprocessing.Settings]:
+    """Read a target, whose checksum is ``key``; return it and how it and its atlases are prepared."""
+    image = case.read_image()
+    how = preparation_for(region, image.grid, has_cochlea)
+    return atlas_steps.as_target(case.id, key, image, _preparer(how)), how
 
 
 def _preparer(how: preprocessing.Settings) -> atlas_steps.Prepare:

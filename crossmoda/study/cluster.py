@@ -1,0 +1,173 @@
+"""Where the tasks of a study run: processes of this computer, a Dask scheduler, or a SLURM cluster."""
+
+import contextlib
+import dataclasses
+import difflib
+import inspect
+import os
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from crossmoda import parameters
+from crossmoda.errors import InputError
+from crossmoda.parameters import parameter
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings(parameters.Settings):
+    """On what a study runs."""
+
+    kind: str = parameter(
+        "local",
+        "Processes of this computer, a running Dask scheduler, or jobs of SLURM",
+        choices=("local", "scheduler", "slurm"),
+    )
+    address: str = parameter("", "Address of a running Dask scheduler, such as tcp://host:8786; implies its kind")
+    workers: int = parameter(
+        0, "Worker processes (local) or jobs (slurm); 0: one per processor core, or one job", minimum=0, maximum=100000
+    )
+    threads: int = parameter(1, "Threads of each worker process", minimum=1, maximum=1024)
+    retries: int = parameter(
+        3, "How often a task is done again after its worker died or it failed unexpectedly", minimum=0, maximum=100
+    )
+    patience: float = parameter(
+        600.0, "Time to wait for the first worker, and for another one when all are gone", unit="s", minimum=1
+    )
+
+    def __post_init__(self) -> None:
+        """Check that what belongs together is there together."""
+        super().__post_init__()
+        if self.kind == "scheduler" and not self.address:
+            raise InputError('kind "scheduler" needs the address of the scheduler, such as tcp://host:8786.')
+        if self.kind == "slurm" and self.address:
+            raise InputError('Give either an address or kind "slurm", not both.')
+
+    @property
+    def place(self) -> str:
+        """Where the tasks run: the kind, or ``"scheduler"`` where an address is given."""
+        return "scheduler" if self.address else self.kind
+
+    @property
+    def local_workers(self) -> int:
+        """How many worker processes run on this computer."""
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        return self.workers or max(1, cores // self.threads)
+
+
+def environment(threads: int) -> dict[str, str]:
+    """Return the environment in which a worker and the libraries it uses take ``threads`` threads."""
+    names = ("CROSSMODA_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
+    return {name: str(threads) for name in (*names, "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS")}
+
+
+def _distributed() -> Any:
+    try:
+        import distributed
+    except ImportError as cause:
+        raise InputError('Studies need Dask distributed; install it with: pip install "crossmoda[study]".') from cause
+    return distributed
+
+
+@contextlib.contextmanager
+def connected(settings: Settings, batch_system: Mapping[str, Any]) -> "Iterator[Client]":
+    """Give a Dask client of the cluster; a cluster that was started for it ends with the block.
+
+    Raises:
+        InputError: Dask is not installed, or the scheduler or the batch system cannot be reached.
+
+    """
+    distributed = _distributed()
+    import dask
+
+    # The tasks are large and few: one failed worker in a hundred must not blame a task that happened to be there.
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(dask.config.set({"distributed.scheduler.allowed-failures": settings.retries}))
+        if settings.place == "scheduler":
+            client = _client_of(settings.address)
+        else:
+            cluster = local_cluster(settings) if settings.place == "local" else slurm_cluster(settings, batch_system)
+            stack.enter_context(contextlib.closing(cluster))
+            client = distributed.Client(cluster)
+        stack.callback(client.close, timeout=5)
+        yield client
+
+
+def _client_of(address: str) -> "Client":
+    try:
+        return _distributed().Client(address, timeout=20, set_as_default=False)
+    except (OSError, TimeoutError, ValueError) as cause:
+        raise InputError(f"No Dask scheduler answers at {address}; is it running, and is the address right?") from cause
+
+
+def local_cluster(settings: Settings) -> Any:
+    """Start worker processes on this computer."""
+    return _distributed().LocalCluster(
+        n_workers=settings.local_workers,
+        threads_per_worker=1,  # one task at a time; its threads are CrossModa's own
+        processes=True,
+        dashboard_address=None,
+        silence_logs="CRITICAL",
+        memory_limit=0,
+        env=environment(settings.threads),
+    )
+
+
+def slurm_cluster(settings: Settings, batch_system: Mapping[str, Any]) -> Any:
+    """Return the SLURM cluster of dask-jobqueue whose jobs are the workers; submits them.
+
+    Raises:
+        InputError: dask-jobqueue is not installed, or there is no SLURM here.
+
+    """
+    import shutil
+
+    cluster = unsubmitted_slurm_cluster(settings, batch_system)
+    if shutil.which("sbatch") is None:
+        cluster.close()
+        raise InputError("There is no sbatch here; start the study on a login node of the SLURM cluster.")
+    cluster.scale(jobs=max(1, settings.workers))
+    return cluster
+
+
+def unsubmitted_slurm_cluster(settings: Settings, batch_system: Mapping[str, Any]) -> Any:
+    """Return the SLURM cluster without any job; its ``job_script()`` is what each job will be."""
+    jobqueue = _jobqueue()
+    options = {"cores": settings.threads, "memory": "4GiB", "walltime": "04:00:00", "processes": 1, **batch_system}
+    prologue = [f"export {name}={value}" for name, value in environment(settings.threads).items()]
+    options["job_script_prologue"] = [*prologue, *options.get("job_script_prologue", [])]
+    # One task at a time per process, whatever number of cores it has.
+    options["worker_extra_args"] = [*options.get("worker_extra_args", []), "--nthreads", "1"]
+    return jobqueue.SLURMCluster(n_workers=0, **options)
+
+
+def _jobqueue() -> Any:
+    try:
+        import dask_jobqueue
+    except ImportError as cause:
+        raise InputError('SLURM needs dask-jobqueue; install it with: pip install "crossmoda[study]".') from cause
+    return dask_jobqueue
+
+
+def checked_batch_system(options: Any) -> dict[str, Any]:
+    """Return the options of ``[cluster.slurm]``.
+
+    Raises:
+        InputError: it is no section, or dask_jobqueue.SLURMCluster has no such argument.
+
+    """
+    if not isinstance(options, Mapping):
+        raise InputError(f"slurm must be a section, [cluster.slurm], with its options below it; got {options!r}.")
+    jobqueue = _jobqueue()
+    known: set[str] = set()
+    for maker in (jobqueue.core.Job, jobqueue.slurm.SLURMJob, jobqueue.core.JobQueueCluster):
+        known |= set(inspect.signature(maker.__init__).parameters)
+    known -= {"self", "scheduler", "name", "n_workers", "job_cls", "loop", "asynchronous", "base_class_kwargs"}
+    for key in options:
+        if key not in known:
+            close = difflib.get_close_matches(key, known, n=1)
+            nearest = f"; did you mean {close[0]!r}?" if close else "; see dask_jobqueue.SLURMCluster"
+            raise InputError(f"[cluster.slurm] has an unknown key {key!r}{nearest}.")
+    return dict(options)

@@ -1,0 +1,183 @@
+"""What a study does, as a TOML file says it.
+
+The keys at the top are the fields of :class:`Configuration`; each section holds parameters of one step under the names
+that they have everywhere else: ``[propagation]``, ``[registration]``, ``[fusion]``, ``[training]``, ``[prediction]``
+and ``[cluster]``. What is left out has its default; what is not known is refused.
+"""
+
+import dataclasses
+import difflib
+import fnmatch
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from crossmoda import deeds, fusion, inference, propagation, training
+from crossmoda.errors import InputError
+from crossmoda.parameters import parameters
+from crossmoda.study import cluster
+
+#: The sections of the file, and the engine's settings whose parameters they hold.
+SECTIONS: dict[str, type] = {
+    "propagation": propagation.Settings,
+    "registration": deeds.Settings,
+    "fusion": fusion.Settings,
+    "training": training.Settings,
+    "prediction": inference.Settings,
+    "cluster": cluster.Settings,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Configuration:
+    """A study."""
+
+    data: Path
+    """folder of the data set"""
+    results: Path
+    """folder that receives all results; every worker must reach both under the same path"""
+    references: Path | None = None
+    """folder with reference label maps of targets, named by the target's id, only read for the scores; where it has
+    none, a hrT2 scan's own label in the data set is its reference"""
+    atlases: tuple[str, ...] = ("*",)
+    """which labelled ceT1 scans are atlases: ids, folders of the data set, patterns of either"""
+    targets: tuple[str, ...] = ("*",)
+    """which hrT2 scans are targets"""
+    tests: tuple[str, ...] = ()
+    """which of the targets are never learned from"""
+    train: bool = True
+    """whether a network is trained; else ``initial`` predicts"""
+    initial: Path | None = None
+    """weights that the training begins with; without training: that predict (default: those that come along)"""
+    pictures: int = 6
+    """cases of which the report shows pictures, at most"""
+    propagation: propagation.Settings = propagation.Settings()  # noqa: RUF009 (frozen)
+    registration: deeds.Settings = deeds.Settings()  # noqa: RUF009
+    fusion: fusion.Settings = fusion.Settings()  # noqa: RUF009
+    training: training.Settings = training.Settings()  # noqa: RUF009
+    prediction: inference.Settings = inference.Settings()  # noqa: RUF009
+    cluster: cluster.Settings = cluster.Settings()  # noqa: RUF009
+    batch_system: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    """``[cluster.slurm]``: arguments of dask_jobqueue.SLURMCluster"""
+
+
+def read_configuration(path: Path | str) -> Configuration:
+    """Read the TOML file of a study; relative paths in it begin at its folder.
+
+    Raises:
+        InputError: the file cannot be read, or a key or value in it cannot be used; the sentence names the nearest
+            known key.
+
+    """
+    path = Path(path)
+    try:
+        content = _parse(path.read_text(encoding="utf-8"), path)
+    except (OSError, UnicodeDecodeError) as cause:
+        reason = getattr(cause, "strerror", None) or "it is no UTF-8 text"
+        raise InputError(f"{path} cannot be read ({reason.lower()}); give the TOML file of a study.") from cause
+    return configuration(content, path.parent)
+
+
+def _parse(text: str, path: Path) -> dict[str, Any]:
+    try:
+        import tomllib
+    except ImportError:  # Python 3.10
+        try:
+            import tomli as tomllib  # type: ignore[no-redef, import-not-found, unused-ignore]
+        except ImportError:
+            raise InputError("Studies need Python 3.11 or newer, or the package tomli (pip install tomli).") from None
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as cause:
+        raise InputError(f"{path} is no valid TOML: {cause}; correct it there.") from cause
+
+
+def configuration(content: Mapping[str, Any], folder: Path) -> Configuration:
+    """Return the study that ``content`` describes; relative paths begin at ``folder``.
+
+    Raises:
+        InputError: see :func:`read_configuration`.
+
+    """
+    known = {field.name: field for field in dataclasses.fields(Configuration) if field.name != "batch_system"}
+    values: dict[str, Any] = {}
+    for key, value in content.items():
+        if key not in known:
+            raise InputError(f"The study has an unknown key {key!r}{_nearest(key, known)}.")
+        if key in SECTIONS:
+            values[key] = _section(key, value, values)
+        else:
+            values[key] = _top_level(key, known[key].type, value, folder)
+    for key in ("data", "results"):
+        if key not in values:
+            raise InputError(f'The study does not say {key} = "FOLDER"; add it to the top of the file.')
+    if values.get("pictures", 0) < 0:
+        raise InputError(f"pictures must be at least 0; got {values['pictures']}.")
+    return Configuration(**values)
+
+
+def _top_level(key: str, kind: Any, value: Any, folder: Path) -> Any:
+    """Return the value of a key at the top, as its field wants it."""
+    wanted = typing.get_args(kind) if isinstance(kind, types.UnionType) else (kind,)
+    if Path in wanted:
+        if not isinstance(value, str) or not value:
+            raise InputError(f"{key} must be a path in quotation marks; got {value!r}.")
+        return folder / Path(value).expanduser()
+    if kind in (bool, int):
+        if type(value) is not kind:
+            raise InputError(f"{key} must be {'true or false' if kind is bool else 'a whole number'}; got {value!r}.")
+        return value
+    names = [value] if isinstance(value, str) else value
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise InputError(f'{key} must be a list of names such as ["crossmoda_106", "target_*"]; got {value!r}.')
+    return tuple(names)
+
+
+def _section(name: str, table: Any, values: dict[str, Any]) -> Any:
+    """Return the settings of a section."""
+    if not isinstance(table, Mapping):
+        raise InputError(f"{name} must be a section, [{name}], with its parameters below it; got {table!r}.")
+    kinds = {item.name: item.type for item in parameters(SECTIONS[name])}
+    given = dict(table)
+    if name == "cluster" and "slurm" in given:
+        values["batch_system"] = cluster.checked_batch_system(given.pop("slurm"))
+    for key, value in given.items():
+        if key not in kinds:
+            raise InputError(f"[{name}] has an unknown key {key!r}{_nearest(key, kinds)}.")
+        kind = kinds[key]
+        if kind is float and type(value) is int:
+            given[key] = value = float(value)
+        if type(value) is not kind:
+            wanted = {bool: "true or false", int: "a whole number", float: "a number", str: "a text in quotation marks"}
+            raise InputError(f"{key} in [{name}] must be {wanted[kind]}; got {value!r}.")
+    try:
+        return SECTIONS[name](**given)
+    except InputError as cause:
+        raise InputError(f"[{name}]: {cause}") from cause
+
+
+def _nearest(key: str, known: typing.Iterable[str]) -> str:
+    close = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+    return f"; did you mean {close[0]!r}?" if close else f"; known are {', '.join(known)}"
+
+
+def selected(cases: Sequence[Any], patterns: Sequence[str], data: Path, what: str) -> list[Any]:
+    """Return the cases that one of the patterns names by id or by a folder of the data set that holds them.
+
+    Raises:
+        InputError: a pattern names no case.
+
+    """
+
+    def matches(case: Any, pattern: str) -> bool:
+        place = Path(case.image)
+        folders = place.relative_to(data).parent.parts if place.is_relative_to(data) else ()
+        names = (case.id, *folders, "/".join(folders))
+        return any(fnmatch.fnmatchcase(name, pattern.rstrip("/")) for name in names)
+
+    for pattern in patterns:
+        if pattern != "*" and not any(matches(case, pattern) for case in cases):
+            raise InputError(f"{what} names {pattern!r}, but no such scan is in {data}; correct the name.")
+    return [case for case in cases if any(matches(case, pattern) for pattern in patterns)]

@@ -1,0 +1,180 @@
+"""What a study would do, and what that would cost."""
+
+import dataclasses
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from crossmoda import cache, training
+from crossmoda.errors import InputError
+from crossmoda.progress import Progress, part, report
+from crossmoda.propagation import noisy_label
+from crossmoda.propagation.run import LINEAR, REGISTRATIONS
+from crossmoda.study.cohort import STUDY, Cohort, open_cohort
+from crossmoda.study.configuration import Configuration
+
+#: What a registration takes where none was measured yet: processor seconds (192 x 192 x 64 crops of full-size scans on
+#: one core of 2020s make), and bytes on disk. What noisy label and prediction of a target take, bytes.
+_SECONDS, _BYTES, _TARGET_BYTES = 4.0, 60_000, 3_000_000
+#: Processor seconds of a target beside its registrations: reading, fusing, predicting.
+_TARGET_SECONDS = 15.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """The work of a study."""
+
+    atlases: int
+    targets: int
+    tests: int
+    references: int
+    unusable: dict[str, str]
+    """atlases and targets that cannot be used, and why"""
+    registrations: int
+    """all that the study needs (at most: what depends on results is counted as if it were needed)"""
+    done: int
+    """how many of them are finished"""
+    seconds_each: float
+    """processor seconds of a registration"""
+    measured: int
+    """on how many registrations that rests; 0: on experience elsewhere"""
+    targets_done: int
+    """targets whose noisy label is finished (with whatever parameters)"""
+    training: str
+    bytes_needed: int
+    bytes_free: int
+    workers: str
+
+    @property
+    def processor_seconds(self) -> float:
+        """What is left to do, without the training."""
+        open_targets = self.targets - self.targets_done
+        return (self.registrations - self.done) * self.seconds_each + open_targets * _TARGET_SECONDS
+
+    def lines(self) -> list[str]:
+        """Return the plan as text."""
+        basis = f"measured on {self.measured}" if self.measured else "not measured yet: an experience value"
+        left = self.registrations - self.done
+        lines = [
+            f"{self.atlases} atlases, {self.targets} targets ({self.tests} of them tests), "
+            f"{self.references} with a reference",
+            f"{self.registrations} registrations, {self.done} of them done, {left} left",
+            f"{self.seconds_each:.1f} processor seconds each ({basis})",
+            f"{spoken_time(self.processor_seconds)} of processor time left, without the training",
+            f"training: {self.training}",
+            f"workers: {self.workers}",
+            f"disk: about {self.bytes_needed / 1e6:.0f} MB more, {self.bytes_free / 1e9:.1f} GB free",
+        ]
+        return lines + [f"cannot be used: {name}: {why}" for name, why in self.unusable.items()]
+
+
+def spoken_time(seconds: float) -> str:
+    """Return a time in the unit in which one would say it."""
+    for unit, size in (("days", 86400.0), ("hours", 3600.0), ("minutes", 60.0)):
+        if seconds >= 1.5 * size:
+            return f"{seconds / size:.1f} {unit}"
+    return f"{seconds:.0f} seconds"
+
+
+def plan(study: Configuration, progress: Progress | None = None) -> Plan:
+    """Return what a study would do; only the label maps of atlases are read, nothing is written.
+
+    Raises:
+        InputError: see :func:`crossmoda.study.cohort.open_cohort`.
+
+    """
+    cohort = open_cohort(study)
+    sides, unusable = _sides_of(cohort, study, part(progress, 0.0, 0.9))
+    report(progress, 0.9, "counting what is done")
+    each = _registrations_of_target(study, sides)
+    seals = [seal for target in cohort.targets for seal in _seals(study.results / target.id / REGISTRATIONS)]
+    seconds = sorted(seal["results"]["seconds"] for seal in seals if "seconds" in seal["results"])
+    total = each * len(cohort.targets)
+    finished = sum((study.results / case.id / noisy_label.LABEL_MAP).exists() for case in cohort.targets)
+    # A target that is finished needs nothing more, however few of its registrations were needed.
+    sizes = [sum(seal["files"].values()) for seal in seals]
+    open_registrations = max(0, total - len(seals))
+    return Plan(
+        atlases=len(cohort.atlases),
+        targets=len(cohort.targets),
+        tests=len(cohort.tests),
+        references=len(cohort.references),
+        unusable=unusable,
+        registrations=total,
+        done=min(total, len(seals)),
+        seconds_each=seconds[len(seconds) // 2] if seconds else _SECONDS,
+        measured=len(seconds),
+        targets_done=finished,
+        training=_training(study),
+        bytes_needed=int(
+            open_registrations * (sum(sizes) / len(sizes) if sizes else _BYTES)
+            + (len(cohort.targets) - finished) * _TARGET_BYTES
+        ),
+        bytes_free=shutil.disk_usage(_existing(study.results)).free,
+        workers=_workers(study),
+    )
+
+
+def _sides_of(
+    cohort: Cohort, study: Configuration, progress: Progress | None
+) -> tuple[list[str | None], dict[str, str]]:
+    """Return the tumour's side of each atlas that can be used, and what cannot."""
+    from crossmoda.propagation.atlases import examine
+
+    sides: list[str | None] = []
+    unusable = {case.id: "there is no such file." for case in cohort.targets if not case.image.exists()}
+    for number, case in enumerate(cohort.atlases):
+        report(progress, number / len(cohort.atlases), f"examining atlas {case.id}")
+        try:
+            sides.append(examine(case).side)
+        except InputError as cause:
+            unusable[case.id] = str(cause)
+    return sides, unusable
+
+
+def _registrations_of_target(study: Configuration, sides: list[str | None]) -> int:
+    """Return how many registrations a target needs."""
+    settings = study.propagation
+    count = sides.count(None)
+    for side, most in (("left", settings.left), ("right", settings.right)):
+        there = sides.count(side)
+        count += min(there, most) + (there if there > most else 0)
+    lateral = min(sides.count("left"), settings.left) + min(sides.count("right"), settings.right)
+    if settings.tumour_side != "auto" or not lateral:
+        return count
+    # Each probe is registered on both sides; one of the two is used later.
+    return count + min(settings.probes, lateral)
+
+
+def _seals(folder: Path) -> Iterator[dict[str, Any]]:
+    """Yield the seals of the finished registrations in a folder."""
+    for file in sorted([*folder.glob(f"*/{cache.SEAL}"), *folder.glob(f"{LINEAR}/*/{cache.SEAL}")]):
+        try:
+            yield json.loads(file.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            continue
+
+
+def _training(study: Configuration) -> str:
+    if not study.train:
+        return "none"
+    if (study.results / STUDY / "model" / training.WEIGHTS).exists():
+        return "done before; again only if cases or parameters changed"
+    if study.training.seconds:
+        return f"at most {spoken_time(study.training.seconds)}"
+    routine = training.routine(study.training)
+    return f"{routine.epochs} epochs; its time depends on the machine and is not estimated"
+
+
+def _workers(study: Configuration) -> str:
+    settings = study.cluster
+    if settings.place == "local":
+        return f"{settings.local_workers} processes of this computer, {settings.threads} threads each"
+    return f"those of {settings.address}" if settings.place == "scheduler" else f"{max(1, settings.workers)} SLURM jobs"
+
+
+def _existing(folder: Path) -> Path:
+    folder = folder.absolute()
+    return folder if folder.exists() else _existing(folder.parent)
