@@ -56,12 +56,16 @@ class CrossModaSegWidget(ScriptedLoadableModuleWidget):
         if self.panel.parameters is None:
             self.panel.open()
         self.panel.setup.probe_device()
+        self.panel.enter()
 
     def exit(self):
-        """Nothing stops: work goes on while another module is open."""
+        """Give the keys back; long work goes on while another module is open."""
+        self.panel.exit()
 
     def cleanup(self):
         """Stop all work when the module is closed."""
+        self.panel.exit()
+        self.panel.correct.closing()
         self.panel.stop()
         self.panel.close()
         self.panel.removeObservers()

@@ -1,7 +1,8 @@
 #!/usr/bin/env python-real
 """Slicer CLI module: train the network on labelled ceT1 scans and on noisy labels of hrT2 scans.
 
-The work is done by :func:`crossmoda.training.train_folder`; this file only reads the arguments.
+The work is done by :func:`crossmoda.training.train_folder` or, with a folder of models, by
+:func:`crossmoda.review.improvement.improve`; this file only reads the arguments.
 """
 
 import argparse
@@ -17,6 +18,7 @@ sys.path[:0] = [
 ]
 
 from crossmoda import parameters, slicer_cli  # noqa: E402
+from crossmoda.errors import InputError  # noqa: E402
 from crossmoda.progress import Progress  # noqa: E402
 from crossmoda.training import Settings  # noqa: E402
 
@@ -28,7 +30,11 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--noisy", help="folder with the propagations to the hrT2 scans, one folder for each")
     parser.add_argument("--validation", help="data set with labelled scans that are never learned from")
     parser.add_argument("--initial", help="weights to begin with (.safetensors)")
-    parser.add_argument("--output", required=True, help="folder of the weights, the metrics and the checkpoint")
+    parser.add_argument(
+        "--models",
+        help="folder of models: train the one in use further with the data set's corrections, compare, add the new one",
+    )
+    parser.add_argument("--output", help="folder of the weights, the metrics and the checkpoint")
     parser.add_argument("--returnparameterfile", help=argparse.SUPPRESS)
     parameters.add_arguments(parser, Settings)
     return parser
@@ -36,9 +42,30 @@ def arguments() -> argparse.ArgumentParser:
 
 def main(options: argparse.Namespace, progress: Progress) -> None:
     """Train on the folders that ``options`` names."""
+    if options.models:
+        weights = improve(options, progress)
+    elif options.output:
+        weights = train(options, progress)
+    else:
+        raise InputError("Say where to: the output folder of a training, or the folder of the models to be improved.")
+    slicer_cli.write_return_parameters(options.returnparameterfile, {"weights": weights})
+
+
+def improve(options: argparse.Namespace, progress: Progress) -> Path:
+    """Train the model in use further with the corrections of the data set; return the new model's weights."""
+    from crossmoda.review import improvement
+
+    settings = improvement.Settings(
+        **{name: getattr(options, name) for name in ("seconds", "epochs", "learning_rate", "seed", "device")}
+    )
+    return improvement.improve(options.data, options.noisy, options.models, settings, progress).new.weights
+
+
+def train(options: argparse.Namespace, progress: Progress) -> Path:
+    """Train on the folders that ``options`` names; return the weights."""
     from crossmoda.training import train_folder
 
-    weights = train_folder(
+    return train_folder(
         options.data,
         options.output,
         parameters.from_arguments(Settings, vars(options)),
@@ -47,7 +74,6 @@ def main(options: argparse.Namespace, progress: Progress) -> None:
         validation=options.validation,
         initial=options.initial,
     )
-    slicer_cli.write_return_parameters(options.returnparameterfile, {"weights": weights})
 
 
 if __name__ == "__main__":

@@ -9,8 +9,11 @@ from slicer.util import VTKObservationMixin
 
 from CrossModaSegLib import nodes
 from CrossModaSegLib.cases_section import CasesSection
+from CrossModaSegLib.correct_section import CorrectSection
+from CrossModaSegLib.improve_section import ImproveSection
 from CrossModaSegLib.register_section import RegisterSection
 from CrossModaSegLib.result_section import ResultSection
+from CrossModaSegLib.review_section import ReviewSection
 from CrossModaSegLib.segment_section import SegmentSection
 from CrossModaSegLib.setup_section import SetupSection
 
@@ -28,7 +31,13 @@ class Panel(VTKObservationMixin):
         self.register = RegisterSection(self)
         self.segment = SegmentSection(self)
         self.result = ResultSection(self)
-        self.sections = (self.setup, self.cases, self.register, self.segment, self.result)
+        self.review = ReviewSection(self)
+        self.correct = CorrectSection(self)
+        self.improve = ImproveSection(self)
+        self.sections = (
+            *(self.setup, self.cases, self.register, self.segment, self.result),
+            *(self.review, self.correct, self.improve),
+        )
         for section in self.sections:
             layout.addWidget(section.widget)
             section.widget.setMRMLScene(slicer.mrmlScene)
@@ -62,11 +71,22 @@ class Panel(VTKObservationMixin):
             self.removeObserver(self.parameters.parameterNode, vtk.vtkCommand.ModifiedEvent, self.update_soon)
             self.parameters = None
 
+    def enter(self) -> None:
+        """The panel is shown: keys work, the time of the review runs."""
+        for section in self.sections:
+            section.enter()
+
+    def exit(self) -> None:
+        """Another module is shown: keys are given back; long work goes on."""
+        for section in self.sections:
+            section.exit()
+
     def stop(self) -> None:
         """Stop all work."""
         if self.logic.busy:
             self.logic.queue.cancel()
         self.setup.stop()
+        self.improve.stop()
 
     def update(self) -> None:
         """Show the state of scene and work in every section."""
@@ -80,6 +100,7 @@ class Panel(VTKObservationMixin):
             self._timer.start()
 
     def _on_scene_closing(self, _caller, _event) -> None:
+        self.correct.closing()
         if self.logic.busy:
             self.logic.queue.cancel()
         self.cases.in_folder = []

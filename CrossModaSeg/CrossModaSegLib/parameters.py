@@ -20,6 +20,7 @@ class CrossModaSegParameterNode:
     target: vtkMRMLScalarVolumeNode
     tumourSide: Annotated[str, Choice(["auto", "left", "right", "both"])] = "auto"
     keepTransforms: bool = False
+    registerSettings: str = ""
     noisyLabel: vtkMRMLSegmentationNode
     disagreement: vtkMRMLScalarVolumeNode
     warpedAtlas: vtkMRMLScalarVolumeNode
@@ -27,7 +28,21 @@ class CrossModaSegParameterNode:
     fade: Annotated[float, WithinRange(0, 100)] = 50.0
     weights: str = ""
     flips: bool = False
+    segmentSettings: str = ""
     uncertainty: vtkMRMLScalarVolumeNode
+    resultsFolder: str = ""
+    correction: vtkMRMLSegmentationNode
+    overlay: Annotated[str, Choice(["doubt", "schwannoma", "cochlea", "nothing"])] = "doubt"
+    overlayFrom: Annotated[float, WithinRange(1, 100)] = 15.0
+    where: Annotated[str, Choice(["region", "pointer", "whole scan"])] = "region"
+    pointerRadius: Annotated[float, WithinRange(0.5, 30)] = 4.0
+    islandVolume: Annotated[float, WithinRange(0, 5000)] = 10.0
+    smoothRadius: Annotated[float, WithinRange(0.1, 5)] = 0.8
+    reviewer: str = ""
+    keepWho: bool = False
+    keepWhen: bool = False
+    modelsFolder: str = ""
+    improveMinutes: Annotated[float, WithinRange(0.05, 6000)] = 10.0
     result: vtkMRMLSegmentationNode
     exportFolder: str = ""
     exportSegmentation: bool = True

@@ -52,6 +52,12 @@ class Section:
     def update(self) -> None:
         """Show the state of scene and work."""
 
+    def enter(self) -> None:
+        """Do what the panel's opening asks for."""
+
+    def exit(self) -> None:
+        """Do what the panel's leaving asks for."""
+
     def say(self, text: str, color: str = NOTE) -> None:
         """Show a message under the controls."""
         self.ui.messageLabel.text = text

@@ -11,6 +11,7 @@ from pathlib import Path
 if sys.path[0] == str(Path(__file__).resolve().parent):
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+from CrossModaSegLib import review_calls
 from CrossModaSegLib.engine import ensure_engine
 
 
@@ -73,6 +74,17 @@ def prepare(rows: list[dict], folder: str, progress) -> dict:
     return {"rows": ready}
 
 
+def side(brightness: list, modality: str, progress) -> dict:
+    """Return the side of a target's tumour, and how many atlases say so of how many.
+
+    ``brightness`` has the target's brightness for each atlas with its tumour on the left and on the right.
+    """
+    from crossmoda.propagation.single import side_of
+
+    found, agree, of = side_of([(left, right) for left, right in brightness], modality)
+    return {"side": found, "agree": agree, "of": of}
+
+
 def simulate(folder: str, sources: int, targets: int, seed: int, settings: dict, progress) -> dict:
     """Write a small simulated data set into a new folder."""
     from crossmoda.simulation import simulate_dataset
@@ -111,7 +123,8 @@ def main() -> int:
     from crossmoda.errors import InputError
     from crossmoda.output import write_json
 
-    verbs = {"device": device, "cases": cases, "check": check, "prepare": prepare, "simulate": simulate}
+    verbs = {"device": device, "cases": cases, "check": check, "prepare": prepare, "side": side, "simulate": simulate}
+    verbs |= review_calls.VERBS
     try:
         write_json(answer, verbs[verb](**arguments, **({} if verb == "device" else {"progress": _tag})))
     except InputError as error:

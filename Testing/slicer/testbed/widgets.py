@@ -258,5 +258,7 @@ def install(ctk: types.ModuleType) -> None:
         "ctkDoubleSpinBox": "QDoubleSpinBox",
     }.items():
         setattr(ctk, name, pythonqt_class(getattr(QtWidgets, base), name))
-    for widget in (qMRMLWidget, qMRMLNodeComboBox):
+    from testbed.segment_editor import qMRMLSegmentEditorWidget
+
+    for widget in (qMRMLWidget, qMRMLNodeComboBox, qMRMLSegmentEditorWidget):
         setattr(slicer, widget.__name__, widget)

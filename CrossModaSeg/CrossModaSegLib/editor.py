@@ -1,0 +1,93 @@
+"""Slicer's Segment Editor inside the panel."""
+
+import slicer
+
+#: Effects that cannot make two labels overlap.
+EFFECTS = (
+    "Paint",
+    "Draw",
+    "Erase",
+    "Scissors",
+    "Threshold",
+    "Level tracing",
+    "Margin",
+    "Smoothing",
+    "Fill between slices",
+)
+UNDO_STEPS = 20
+NODE = "CrossModaSegmentEditor"
+_HIDDEN = (
+    *("segmentationNodeSelectorVisible", "sourceVolumeNodeSelectorVisible", "addRemoveSegmentButtonsVisible"),
+    *("switchToSegmentationsButtonVisible", "specifyGeometryButtonVisible", "maskingSectionVisible"),
+)
+
+
+class Editor:
+    """The widget, made when the first case is opened (its effects take long to load), and its own node in the scene."""
+
+    def __init__(self, place):
+        """``place`` is the widget whose layout receives the editor."""
+        self._place, self.widget, self._entered = place, None, False
+
+    @property
+    def segmentation(self):
+        """The segmentation that is edited, or None."""
+        return self.widget.segmentationNode() if self.widget is not None else None
+
+    def take_up(self, segmentation, volume) -> None:
+        """Edit a segmentation over its scan."""
+        if self.widget is None:
+            self._make()
+        self._select_node()
+        self.widget.setSegmentationNode(segmentation)
+        self.widget.setSourceVolumeNode(volume)
+        if self._entered:
+            self.widget.installKeyboardShortcuts()
+
+    def let_go(self) -> None:
+        """Edit nothing."""
+        if self.widget is not None:
+            self._rest()
+            self.widget.setSegmentationNode(None)
+
+    def enter(self) -> None:
+        """Let the editor's keys work while it edits something."""
+        self._entered = True
+        if self.segmentation is not None:
+            self._select_node()
+            self.widget.installKeyboardShortcuts()
+            self.widget.updateWidgetFromMRML()
+
+    def exit(self) -> None:
+        """Give keys and slice views back."""
+        self._entered = False
+        if self.widget is not None:
+            self._rest()
+
+    def _rest(self) -> None:
+        self.widget.setActiveEffect(None)
+        self.widget.uninstallKeyboardShortcuts()
+        self.widget.removeViewObservations()
+
+    def _make(self) -> None:
+        self.widget = editor = slicer.qMRMLSegmentEditorWidget()
+        editor.setMaximumNumberOfUndoStates(UNDO_STEPS)
+        self._select_node()  # before the scene, as the widget asks for
+        editor.setMRMLScene(slicer.mrmlScene)
+        for part in _HIDDEN:
+            setattr(editor, part, False)
+        editor.setEffectNameOrder(list(EFFECTS))
+        editor.unorderedEffectsVisible = False
+        self._place.layout().addWidget(editor)
+
+    def _select_node(self) -> None:
+        """Give the editor a node of its own in the scene: that of the Segment Editor module stays as it is."""
+        scene = slicer.mrmlScene
+        node = scene.GetSingletonNode(NODE, "vtkMRMLSegmentEditorNode")
+        if node is None:
+            node = scene.CreateNodeByClass("vtkMRMLSegmentEditorNode")
+            node.UnRegister(None)
+            node.SetSingletonTag(NODE)
+            node = scene.AddNode(node)
+        node.SetOverwriteMode(slicer.vtkMRMLSegmentEditorNode.OverwriteAllSegments)  # one label per voxel
+        self.widget.setMRMLSegmentEditorNode(node)

@@ -1,0 +1,300 @@
+"""Improve: train the model in use further with the corrections, compare, switch only when the user says so."""
+
+import json
+from pathlib import Path
+
+import qt
+from slicer.i18n import tr as _
+
+from CrossModaSegLib import runs
+from CrossModaSegLib.section import ERROR, Section, reported, set_columns
+from CrossModaSegLib.tasks import DONE, CliTask, PythonTask, TaskQueue
+
+NAME, DICE, LEARNED, MADE = range(4)
+
+
+class ImproveSection(Section):
+    """Models: made better by corrections, compared, chosen."""
+
+    name = "Improve"
+
+    def __init__(self, panel):
+        """Connect the controls."""
+        super().__init__(panel)
+        self.models: list = []
+        self._work, self._listed = None, None
+        set_columns(
+            self.ui.comparisonTable, [_("Case"), _("Structure"), _("Dice now"), _("Dice improved"), _("Change")], 1
+        )
+        titles = [_("Model"), _("Dice on corrections"), _("Learned from"), _("Made")]
+        set_columns(self.ui.modelsTable, titles, LEARNED)
+        self.ui.modelsTable.setSelectionMode(qt.QAbstractItemView.SingleSelection)
+        self.ui.modelsTable.connect("itemSelectionChanged()", self.panel_update)
+        self.bind_path(self.ui.modelsFolderEdit, "modelsFolder")
+        self.ui.comparisonTable.setVisible(False)
+        self.ui.comparisonLabel.setVisible(False)
+        self.ui.progressBar.setVisible(False)
+        for name in ("improve", "cancel", "switch", "report"):
+            getattr(self.ui, name + "Button").connect("clicked(bool)", getattr(self, f"on_{name}"))
+
+    # ---------------------------------------------------------------- state
+
+    def panel_update(self) -> None:
+        """Show what can be done with the model chosen."""
+        if self.parameters is not None:
+            self._show_chosen()
+
+    @property
+    def running(self) -> bool:
+        """Whether a model is being trained; the review goes on meanwhile."""
+        return self._work is not None and not self._work.over
+
+    def stop(self) -> None:
+        """Stop the training."""
+        if self.running:
+            self._work.cancel()
+
+    def update(self) -> None:
+        """Show the models, and what can be done."""
+        parameters = self.parameters
+        self.show_path(self.ui.modelsFolderEdit, parameters.modelsFolder)
+        if self._listed != (parameters.modelsFolder, parameters.weights):
+            self.list_models()
+        settled = [item for item in self.panel.review.items if item["status"] in ("corrected", "accepted")]
+        self.ui.correctionsLabel.text = (
+            _("{count} corrected or accepted cases of {all} in the review.").format(
+                count=len(settled), all=len(self.panel.review.items)
+            )
+            if self.panel.review.items
+            else _("List the cases in “Review” to see how many are corrected.")
+        )
+        self.allow(self.ui.improveButton, self._hindrance(), _("Train the model in use further with the corrections"))
+        self.allow(self.ui.cancelButton, "" if self.running else _("Nothing is running."), _("Stop at once"))
+        self.ui.progressBar.setVisible(self.running)
+        if self.running:
+            self.ui.progressBar.value = round(100 * self._work.progress)
+        missing = "" if parameters.datasetFolder and parameters.resultsFolder else _("Choose both folders in “Review”.")
+        self.allow(
+            self.ui.reportButton,
+            missing or self.busy_reason(),
+            _("Write a report of all cases: agreement, corrections, volumes, models"),
+        )
+        self._show_chosen()
+
+    def _hindrance(self) -> str:
+        parameters = self.parameters
+        if self.running:
+            return _("A model is being trained; wait for it or cancel it.")
+        if not parameters.datasetFolder:
+            return _("Choose the folder of a data set in “Review”.")
+        if not parameters.modelsFolder:
+            return _("Choose a folder for the models.")
+        if not self.panel.setup.versions["torch"]:
+            return _("PyTorch is missing; install it in “Set-up”.")
+        return ""
+
+    def list_models(self) -> None:
+        """Read the models of the folder again; only their cards are read."""
+        from crossmoda.review import models
+
+        parameters = self.parameters
+        self._listed = (parameters.modelsFolder, parameters.weights)
+        self.models = models.models(parameters.modelsFolder) if parameters.modelsFolder else []
+        table = self.ui.modelsTable
+        table.setRowCount(len(self.models))
+        for row, model in enumerate(self.models):
+            texts = [_name(model), _dice(model.card), _learned(model.card), _made(model.card)]
+            for column, text in enumerate(texts):
+                item = qt.QTableWidgetItem(text)
+                font = item.font()
+                font.setBold(model.is_current)
+                item.setFont(font)
+                item.setToolTip(str(model.weights))
+                table.setItem(row, column, item)
+
+    @property
+    def chosen(self):
+        """The model chosen in the table, or None."""
+        rows = self.ui.modelsTable.selectionModel().selectedRows()
+        return self.models[rows[0].row()] if rows and rows[0].row() < len(self.models) else None
+
+    def _show_chosen(self) -> None:
+        model = self.chosen
+        self.ui.cardLabel.setVisible(model is not None)
+        if model is None:
+            reason = _("Choose a model in the table.") if self.models else _("Choose a folder for the models.")
+        else:
+            self.ui.cardLabel.text = _card(model)
+            reason = _("This model is in use.") if model.is_current and self._uses(model) else ""
+        tip = _("Let “Segment” use the model chosen in the table; you can always switch back")
+        self.allow(self.ui.switchButton, reason or (self.busy_reason() if self.running else ""), tip)
+
+    def _uses(self, model) -> bool:
+        """Whether "Segment" uses a model."""
+        from crossmoda import weights
+
+        return self.parameters.weights == ("" if model.weights == weights.shipped() else str(model.weights))
+
+    # ---------------------------------------------------------------- slots
+
+    @reported
+    def on_improve(self) -> None:
+        """Train further, then compare; nothing is switched."""
+        parameters = self.parameters
+        if self.panel.correct.keeper.case is not None and self.panel.correct.keeper.case.unsaved:
+            self.say(_("The correction that is open is not saved and will not be learned from."))
+        arguments = {
+            "data": parameters.datasetFolder,
+            "models": parameters.modelsFolder,
+            "seconds": 60.0 * parameters.improveMinutes,
+            "device": parameters.device,
+            **({"noisy": parameters.resultsFolder} if parameters.resultsFolder else {}),
+        }
+        task = CliTask("CrossModaTrain", _("Improve the model"), lambda: arguments, self._improved)
+        self._work = TaskQueue([task], lambda: self._on_work(task))
+        self._work.start()
+        self.panel.update()
+
+    def _improved(self, node) -> Path:
+        return Path(runs.measurements(node)["weights"])
+
+    def _on_work(self, task) -> None:
+        if self.parameters is None:
+            return
+        if task.state == DONE:
+            self.list_models()
+            self._show_comparison(task.result)
+        elif task.over:
+            self.say(task.error or _("Cancelled; the model in use stays. A new start goes on from there."), ERROR)
+        else:
+            self.say(task.message)
+        self.panel.update_soon()
+
+    def _show_comparison(self, weights: Path) -> None:
+        """Show before and after on the held-out cases; the new model is chosen in the table, but not used."""
+        from crossmoda import labels
+
+        comparison = json.loads((weights.parent / "comparison.json").read_text(encoding="utf-8"))
+        names = {structure.key: structure.name for structure in labels.STRUCTURES}
+        rows = [
+            (case, names.get(key, key), before, comparison["after"][case][key])
+            for case, scores in comparison["before"].items()
+            for key, before in scores.items()
+        ]
+        table = self.ui.comparisonTable
+        table.setRowCount(len(rows))
+        for number, (case, structure, before, after) in enumerate(rows):
+            texts = [case, structure, f"{before:.3f}", f"{after:.3f}", f"{after - before:+.3f}"]
+            for column, text in enumerate(texts):
+                table.setItem(number, column, qt.QTableWidgetItem(text))
+        table.setVisible(True)
+        gain, cases = comparison["gain"], len(comparison["before"])
+        words = _("better") if gain > 0 else _("not better")
+        self.ui.comparisonLabel.text = _(
+            "<b>{new}</b> is {words} than {old} on {cases} corrected case(s) that it did not learn from: "
+            "mean Dice {gain:+.3f}. <a href='{folder}'>Pictures</a>"
+        ).format(
+            new=comparison["new"],
+            old=comparison["old"],
+            words=words,
+            cases=cases,
+            gain=gain,
+            folder=(weights.parent / "comparison").as_uri(),
+        )
+        self.ui.comparisonLabel.setVisible(True)
+        self.say(_("Nothing was switched. “Use the model chosen” uses the new one."))
+        row = next((n for n, model in enumerate(self.models) if model.weights == weights), -1)
+        self.ui.modelsTable.selectRow(row)
+
+    @reported
+    def on_cancel(self) -> None:
+        """Stop at once."""
+        self._work.cancel()
+
+    @reported
+    def on_switch(self) -> None:
+        """Use the model chosen from now on."""
+        from crossmoda import weights
+        from crossmoda.review import models
+
+        model = models.switch(self.parameters.modelsFolder, self.chosen.name)
+        row = self.models.index(self.chosen)
+        self.parameters.weights = "" if model.weights == weights.shipped() else str(model.weights)
+        self.list_models()
+        self.ui.modelsTable.selectRow(row)
+        self.say(_("“Segment” uses {name} now.").format(name=_name(model)))
+        self.panel.update()
+
+    @reported
+    def on_report(self) -> None:
+        """Write the report of the cohort beside the results."""
+        parameters = self.parameters
+        folder = Path(parameters.resultsFolder) / "review"
+        arguments = {
+            "data": parameters.datasetFolder,
+            "results": parameters.resultsFolder,
+            "models": parameters.modelsFolder,
+            "folder": str(folder),
+        }
+        task = PythonTask("review_report", arguments, _("Report of the cohort"))
+        queue = self.logic.run([task])
+        queue.observe(lambda: self._on_report(task))
+        queue.start()
+        self.panel.update()
+
+    def _on_report(self, task) -> None:
+        if task.state == DONE:
+            report, table = Path(task.result["report"]), Path(task.result["table"])
+            self.say(
+                _("Written: <a href='{report}'>{name}</a> and {table} in {folder}.").format(
+                    report=report.as_uri(), name=report.name, table=table.name, folder=report.parent
+                )
+            )
+        elif task.over:
+            self.say(task.error or _("Cancelled."), ERROR)
+        else:
+            self.say(task.message)
+        self.panel.update_soon()
+
+
+def _name(model) -> str:
+    return _("comes with CrossModa") if model.name == "shipped" else model.name
+
+
+def _dice(card: dict) -> str:
+    cases = card.get("metrics", {}).get("dice_on_held_out_corrections")
+    if not cases:
+        return ""
+    keys = sorted({key for scores in cases.values() for key in scores}, key=str.lower, reverse=True)
+    means = {key: sum(scores[key] for scores in cases.values()) / len(cases) for key in keys}
+    return ", ".join(f"{key} {value:.2f}" for key, value in means.items())
+
+
+def _learned(card: dict) -> str:
+    counts = card.get("learned_from")
+    if not counts:
+        return ""
+    return _("{corrected} corrected, {noisy} noisy, {sources} atlases").format(
+        **{key: counts.get(key, 0) for key in ("corrected", "noisy", "sources")}
+    )
+
+
+def _made(card: dict) -> str:
+    return str(card.get("training", {}).get("created", ""))[:16].replace("T", " ")
+
+
+def _card(model) -> str:
+    """Return what the model's card says, in a few lines."""
+    card = model.card
+    training = card.get("training", {})
+    lines = [f"<b>{_name(model)}</b>"]
+    if card.get("learned_from"):
+        lines.append(_("Trained further from {initial}.").format(initial=card["learned_from"].get("initial", "?")))
+    if card.get("held_out"):
+        lines.append(_("Never learned from: {cases}.").format(cases=", ".join(card["held_out"])))
+    for key, title in (("licence", _("Licence")), ("data", _("Data")), ("notes", _("Notes"))):
+        if card.get(key):
+            lines.append(f"{title}: {card[key]}")
+    if training.get("seconds"):
+        lines.append(_("Trained for {minutes:.0f} min.").format(minutes=training["seconds"] / 60))
+    return "<br>".join(lines)

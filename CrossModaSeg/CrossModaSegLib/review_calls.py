@@ -1,0 +1,170 @@
+"""Calls of the review that run in the worker's process: the queue, a case's files, the report."""
+
+import csv
+import dataclasses
+from pathlib import Path
+
+
+def review_list(data: str, results: str, progress) -> dict:
+    """Return the cases of a data set, that whose correction would help most first."""
+    from crossmoda.review import review_list as listed
+
+    items = [dataclasses.asdict(item) for item in listed(Path(data), Path(results), progress=progress)]
+    for item in items:
+        item.pop("evidence")  # numbers behind the reasons, among them arrays
+    return {"items": items}
+
+
+def review_case(data: str, results: str, case_id: str, folder: str, progress) -> dict:
+    """Return the files of a case that the scene can load, and its doubtful regions.
+
+    Files that can be loaded as they are stay as they are; the doubt, the regions (their numbers), the majority vote and
+    the atlases' labels are written into ``folder``. Missing ones are empty.
+    """
+    from crossmoda.review import doubt, find_regions, label_to_review
+    from crossmoda.review.opinions import NOISY_LABEL, PREDICTED_LABEL, PREDICTION
+    from crossmoda.volume import Volume, read_label_map, write
+
+    case, at, into = _target(data, case_id), Path(results) / case_id, Path(folder)
+    progress(0.0, case_id)
+    image = case.read_image()
+    file = case.image
+    if file.is_dir() or not file.name.lower().endswith((".nii.gz", ".nii", ".nrrd", ".mha", ".mhd")):
+        file = into / f"{case_id}.nrrd"
+        write(image, file)
+    reviewed = label_to_review(at)
+    label_map = read_label_map(reviewed)
+    network = at / PREDICTION / PREDICTED_LABEL
+    progress(0.3, case_id)
+    wrong = doubt(at)
+    regions = find_regions(wrong, label_map, network=read_label_map(network) if network.is_file() else None)
+    write(wrong, into / "doubt.nrrd")
+    numbers = label_map.array.copy()
+    numbers[...] = 0
+    for region in reversed(regions):
+        numbers[region.mask(numbers.shape)] = region.number
+    write(Volume(numbers, label_map.grid), into / "regions.nrrd")
+    progress(0.6, case_id)
+    votes = _votes(at, label_map.grid, into)
+    maps = {
+        key: str(path) if path.is_file() else ""
+        for key, path in {
+            "STAPLE": at / NOISY_LABEL,
+            "network": network,
+            "majority": into / "majority.nrrd",
+        }.items()
+    }
+    return {
+        "id": case_id,
+        "folder": folder,
+        "image": str(file),
+        "original": str(case.image),
+        "reviewed": str(reviewed),
+        "labels": maps,
+        "doubt": str(into / "doubt.nrrd"),
+        "numbers": str(into / "regions.nrrd"),
+        "votes": votes,
+        "probabilities": _probabilities(at, PREDICTION),
+        "regions": [_as_json(region) for region in regions],
+        "correction": _correction(data, case_id),
+    }
+
+
+def mirror_check(image: str, label_map: str, folder: str, progress) -> dict:
+    """Compare the cochleae of both sides; a suggestion is written into ``folder``."""
+    from crossmoda.review import operations
+    from crossmoda.volume import read, read_label_map, write
+
+    progress(0.1, "")
+    label, scan = read_label_map(label_map), read(image)
+    found = operations.mirror_check(label.array, scan.array, label.grid)
+    suggestion = Path(folder) / "suggestion.nrrd"
+    if found.suggestion is not None:
+        write(label.with_array(found.suggestion), suggestion)
+    return {
+        "messages": list(found.messages),
+        "suggestion": str(suggestion) if found.suggestion is not None else "",
+    }
+
+
+def review_report(data: str, results: str, models: str, folder: str, progress) -> dict:
+    """Write the report of a cohort; return its files."""
+    from crossmoda.review.cohort import write_report
+
+    return {
+        name: str(path)
+        for name, path in write_report(data, results, models or None, Path(folder), progress=progress).items()
+    }
+
+
+def _target(data: str, case_id: str):
+    from crossmoda.dataset import open_dataset
+    from crossmoda.errors import InputError
+
+    case = next((case for case in open_dataset(Path(data)).targets if case.id == case_id), None)
+    if case is None:
+        raise InputError(f"{case_id} is no longer in the data set; list the cases again.")
+    return case
+
+
+def _as_json(region) -> dict:
+    content = {
+        field.name: getattr(region, field.name) for field in dataclasses.fields(region) if field.name != "inside"
+    }
+    return {**content, "centre_lps": list(region.centre_lps), "box": [list(part) for part in region.box]}
+
+
+def _probabilities(at: Path, prediction: str) -> dict[str, str]:
+    """Return the probability map of each structure: the network's, else that of the fused atlases."""
+    from crossmoda import labels
+
+    found = {}
+    for structure in labels.STRUCTURES:
+        name = f"probability_{structure.key}.nii.gz"
+        files = [file for file in (at / prediction / name, at / name) if file.is_file()]
+        found[structure.key] = str(files[0]) if files else ""
+    return found
+
+
+def _votes(at: Path, grid, into: Path) -> list[list[str]]:
+    """Write the label of each atlas that was used on the target's grid, and their majority; return (atlas, file)."""
+    from crossmoda.fusion import majority_vote
+    from crossmoda.propagation.atlases import WARPED, folder_name
+    from crossmoda.volume import Volume, read_label_map, write
+    from crossmoda.volume.resampling import filled_up
+
+    table = at / "atlases.csv"
+    rows = list(csv.DictReader(table.read_text(encoding="utf-8").splitlines())) if table.is_file() else []
+    found, arrays = [], []
+    for row in rows:
+        file = (
+            at / "registrations" / folder_name(row["atlas"], row["mirrored"] in ("True", "true", "yes", "1")) / WARPED
+        )
+        if row.get("dropped") or not file.is_file():
+            continue
+        label_map = filled_up(read_label_map(file), grid)
+        if not label_map.grid.same_as(grid):
+            continue
+        path = into / f"vote_{len(found)}.nrrd"
+        write(label_map, path)
+        found.append([row["atlas"], str(path)])
+        arrays.append(label_map.array)
+    if arrays:
+        write(Volume(majority_vote(arrays), grid), into / "majority.nrrd")
+    return found
+
+
+def _correction(data: str, case_id: str) -> str:
+    """Return the label map of the correction that is kept in the data set; empty if there is none."""
+    from crossmoda.review import corrections
+
+    found = corrections.load(data, case_id)
+    return str(found.label) if found is not None and found.label is not None else ""
+
+
+VERBS = {
+    "review_list": review_list,
+    "review_case": review_case,
+    "review_report": review_report,
+    "mirror_check": mirror_check,
+}
