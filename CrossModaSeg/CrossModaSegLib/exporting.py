@@ -92,6 +92,27 @@ def _write(storage, node, path: Path) -> None:
         raise InputError(_("{path} cannot be written; choose another folder.").format(path=path))
 
 
+def temporary_folder() -> Path:
+    """Return a new folder for temporary files.
+
+    Raises:
+        InputError: the application's temporary folder cannot be written.
+
+    """
+    from crossmoda.errors import InputError
+
+    parent = Path(slicer.app.temporaryPath)
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        return Path(tempfile.mkdtemp(prefix="CrossModa-", dir=parent))
+    except OSError as cause:
+        raise InputError(
+            _(
+                "The folder for temporary files, {folder}, cannot be written; choose another one in the settings."
+            ).format(folder=parent)
+        ) from cause
+
+
 def write_volume(volume, path: Path, compress: bool = False) -> None:
     """Write a volume; the storage node that remembers where it came from is not touched.
 

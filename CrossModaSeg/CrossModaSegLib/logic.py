@@ -2,15 +2,13 @@
 
 import functools
 import shutil
-import tempfile
-import time
 from pathlib import Path
 
 import slicer
 from slicer.i18n import tr as _
 from slicer.ScriptedLoadableModule import ScriptedLoadableModuleLogic
 
-from CrossModaSegLib import cases, exporting, nodes, runs
+from CrossModaSegLib import cases, exporting, nodes, propagating, runs
 from CrossModaSegLib.parameters import CrossModaSegParameterNode
 from CrossModaSegLib.tasks import CliTask, PythonTask, StepsTask, TaskQueue
 
@@ -130,18 +128,7 @@ class CrossModaSegLogic(ScriptedLoadableModuleLogic):
             InputError: the application's temporary folder cannot be written.
 
         """
-        from crossmoda.errors import InputError
-
-        parent = Path(slicer.app.temporaryPath)
-        try:
-            parent.mkdir(parents=True, exist_ok=True)
-            return Path(tempfile.mkdtemp(prefix="CrossModa-", dir=parent))
-        except OSError as cause:
-            raise InputError(
-                _(
-                    "The folder for temporary files, {folder}, cannot be written; choose another one in the settings."
-                ).format(folder=parent)
-            ) from cause
+        return exporting.temporary_folder()
 
     # ---------------------------------------------------------------- register and fuse
 
@@ -151,104 +138,33 @@ class CrossModaSegLogic(ScriptedLoadableModuleLogic):
         queue.start()
         return queue.wait() if wait else queue
 
-    def registerTask(self, target, atlas, keepTransforms=False, device="auto") -> CliTask:
-        """Return the task that registers one atlas to the target."""
-        row = next((row for row in cases.scene_rows() if row.volume is atlas), None)
-        outputs: dict = {}
-        temporary = []
+    def registerTask(self, target, atlas, keepTransforms=False, device="auto", mirror="no", settings=None):
+        """Return the task that registers one atlas to the target.
 
-        def prepare():
-            runs.require(target, nodes.volume_problem)
-            runs.require(
-                atlas, lambda volume: row.problem() if row else _("{name} is no case.").format(name=volume.GetName())
-            )
-            label, is_temporary = nodes.label_map_of(row.label, atlas)
-            temporary.extend([label] if is_temporary else [])
-            outputs.update(runs.outputs(target, atlas, row.id, keepTransforms))
-            return {
-                "fixed": target,
-                "moving": atlas,
-                "moving_label": label,
-                **outputs,
-                "device": device,
-            }
-
-        def finish(node):
-            runs.remove(temporary)
-            runs.require_present([target, *outputs.values()])
-            record = runs.record("register", {"device": device}, target=target, atlas=atlas, seconds=task.seconds)
-            record["measurements"] = runs.measurements(node)
-            for made in outputs.values():
-                made.SetHideFromEditors(False)
-                nodes.set_provenance(made, record)
-                if not made.IsA("vtkMRMLTransformNode"):
-                    nodes.place_beside(made, target)
-            return outputs["warped_label"]
-
-        def abandon():
-            runs.remove([*temporary, *outputs.values()])
-
-        task = CliTask("CrossModaRegister", _("Register {name}").format(name=atlas.GetName()), prepare, finish, abandon)
-        return task
-
-    def fuseTask(self, target, tumourSide="auto") -> CliTask:
-        """Return the task that fuses the propagated labels of a target (STAPLE).
-
-        Its result is (noisy label, disagreement): a segmentation and a volume. ``tumourSide`` is the patient's
-        (``"left"``, ``"right"``, ``"both"``); ``"auto"`` takes the side on which most atlases have the tumour.
+        ``mirror`` is ``"no"``, ``"yes"`` or the patient's side to which its tumour is to be brought; ``settings`` are
+        parameters of the CLI module CrossModaRegister.
         """
-        outputs: dict = {}
-        atlases: dict = {}
-        folder: list[Path] = []
+        return propagating.register_task(target, atlas, mirror, keepTransforms, device, settings)
 
-        def prepare():
-            runs.require(target, nodes.volume_problem)
-            labels = runs.newest_of_each_atlas(nodes.products("warped label", target))
-            if not labels:
-                from crossmoda.errors import InputError
+    def fuseTasks(self, target, tumourSide="auto", settings=None) -> list:
+        """Return the tasks that fuse the propagated labels of a target (STAPLE).
 
-                raise InputError(
-                    _("No atlas is registered to {name}; register one first.").format(name=target.GetName())
-                )
-            folder.append(self.temporaryFolder())
-            atlases.update(
-                {f"atlas {n}": (label.GetNodeReference(nodes.ATLAS) or label) for n, label in enumerate(labels, 1)}
-            )
-            for label in labels:
-                exporting.write_volume(label, folder[0] / f"{runs.file_name(label.GetName())}.nrrd")
-            outputs["label"] = runs.add_hidden("vtkMRMLLabelMapVolumeNode", target.GetName() + " fused")
-            outputs["disagreement"] = runs.add_hidden(
-                "vtkMRMLScalarVolumeNode", slicer.mrmlScene.GenerateUniqueName(target.GetName() + " disagreement")
-            )
-            return {"folder": str(folder[0]), "reference": target, "tumour_side": tumourSide, **outputs}
+        The result of the last is (noisy label, disagreement): a segmentation and a volume. ``tumourSide`` is the
+        patient's (``"left"``, ``"right"``, ``"both"``); ``"auto"`` takes the side on which most atlases have it.
+        ``settings`` are parameters of the CLI module CrossModaFuse.
+        """
 
-        def finish(node):
-            runs.require_present([target, *outputs.values()])
-            segmentation = nodes.make_segmentation(
-                outputs["label"], target, _("{name} noisy label").format(name=target.GetName()), "noisy label"
-            )
-            disagreement = outputs["disagreement"]
-            runs.reveal(disagreement, "disagreement", target)
-            settings = {"tumour_side": tumourSide}
-            record = runs.record("fuse", settings, seconds=task.seconds, target=target, **atlases)
-            record["measurements"] = runs.measurements(node)
-            for made in (segmentation, disagreement):
-                nodes.set_provenance(made, record)
-            runs.remove([outputs["label"]])
-            shutil.rmtree(folder[0], ignore_errors=True)
-            self.watchCorrections(segmentation)
-            return segmentation, disagreement
+        def labels():
+            return runs.newest_of_each_atlas(nodes.products("warped label", target))
 
-        def abandon():
-            runs.remove(outputs.values())
-            for path in folder:
-                shutil.rmtree(path, ignore_errors=True)
+        return propagating.fuse_tasks(target, labels, tumourSide, settings)
 
-        task = CliTask("CrossModaFuse", _("Fuse the labels (STAPLE)"), prepare, finish, abandon)
-        return task
-
-    def propagate(self, target, atlases: list, device="auto", tumourSide="auto"):
+    def propagate(self, target, atlases: list, device="auto", tumourSide="auto", settings=None):
         """Register the atlases to the target, fuse their labels, wait; return the noisy label (a segmentation).
+
+        Atlases whose tumour is on the other side are mirrored; ``"auto"`` finds the target's side from its brightness
+        where the atlases' tumours come to lie. ``settings`` are parameters by CLI module, such as
+        ``{"CrossModaRegister": {"alpha": 2.0}}``. What was registered with the same settings before is used again.
 
         Raises:
             InputError: nothing could be fused.
@@ -256,9 +172,8 @@ class CrossModaSegLogic(ScriptedLoadableModuleLogic):
         """
         from crossmoda.errors import InputError
 
-        tasks = [self.registerTask(target, atlas, device=device) for atlas in atlases] + [
-            self.fuseTask(target, tumourSide)
-        ]
+        plan = propagating.Propagation(target, atlases, tumour_side=tumourSide, device=device, settings=settings)
+        tasks = plan.tasks()
         self.run(tasks).start().wait()
         if tasks[-1].result is None:
             raise InputError(next((task.error for task in tasks if task.error), _("The work was cancelled.")))
@@ -266,8 +181,11 @@ class CrossModaSegLogic(ScriptedLoadableModuleLogic):
 
     # ---------------------------------------------------------------- segment
 
-    def segmentTask(self, volume, weights="", device="auto", flips=False) -> CliTask:
-        """Return the task that segments a volume with the network; its result is (segmentation, uncertainty volume)."""
+    def segmentTask(self, volume, weights="", device="auto", flips=False, settings=None) -> CliTask:
+        """Return the task that segments a volume with the network; its result is (segmentation, uncertainty volume).
+
+        ``settings`` are parameters of the CLI module CrossModaPredict.
+        """
         outputs: dict = {}
 
         def prepare():
@@ -276,15 +194,15 @@ class CrossModaSegLogic(ScriptedLoadableModuleLogic):
             name = slicer.mrmlScene.GenerateUniqueName(volume.GetName() + " uncertainty")
             outputs["uncertainty"] = runs.add_hidden("vtkMRMLScalarVolumeNode", name)
             chosen = {"weights": weights} if weights else {}
-            return {"image": volume, **outputs, "device": device, "flips": flips, **chosen}
+            return {"image": volume, **outputs, "device": device, "flips": flips, **chosen, **(settings or {})}
 
         def finish(node):
             runs.require_present([volume, *outputs.values()])
             segmentation = nodes.make_segmentation(
                 outputs["label_map"], volume, _("{name} segmentation").format(name=volume.GetName()), "prediction"
             )
-            settings = {"device": device, "flips": flips, "weights": Path(weights).name if weights else "shipped"}
-            record = runs.record("predict", settings, image=volume, seconds=task.seconds)
+            used = {"device": device, "flips": flips, "weights": Path(weights).name if weights else "shipped"}
+            record = runs.record("predict", {**used, **(settings or {})}, image=volume, seconds=task.seconds)
             record["measurements"] = runs.measurements(node)
             task.notes = node.GetParameterAsString("notes") or ""
             uncertainty = outputs.pop("uncertainty")
@@ -292,13 +210,13 @@ class CrossModaSegLogic(ScriptedLoadableModuleLogic):
             for made in (segmentation, uncertainty):
                 nodes.set_provenance(made, record)
             runs.remove(outputs.values())
-            self.watchCorrections(segmentation)
+            nodes.watch_corrections(segmentation)
             return segmentation, uncertainty
 
         task = CliTask("CrossModaPredict", _("Segment"), prepare, finish, lambda: runs.remove(outputs.values()))
         return task
 
-    def segment(self, volume, weights="", device="auto", flips=False):
+    def segment(self, volume, weights="", device="auto", flips=False, settings=None):
         """Segment a volume with the network, wait, return the segmentation.
 
         Raises:
@@ -307,7 +225,7 @@ class CrossModaSegLogic(ScriptedLoadableModuleLogic):
         """
         from crossmoda.errors import InputError
 
-        task = self.segmentTask(volume, weights, device, flips)
+        task = self.segmentTask(volume, weights, device, flips, settings)
         self.run([task]).start().wait()
         if task.result is None:
             raise InputError(task.error or _("The work was cancelled."))
@@ -318,12 +236,7 @@ class CrossModaSegLogic(ScriptedLoadableModuleLogic):
     @staticmethod
     def watchCorrections(segmentation) -> None:
         """Mark the segmentation as corrected when somebody edits it."""
-
-        def corrected(_caller, _event):
-            segmentation.SetAttribute(nodes.CORRECTED, time.strftime("%Y-%m-%dT%H:%M:%S"))
-
-        source = segmentation.GetSegmentation()
-        source.AddObserver(slicer.vtkSegmentation.SourceRepresentationModified, corrected)
+        nodes.watch_corrections(segmentation)
 
     def measure(self, segmentation, volume=None):
         """Return a table node with volume, largest diameter and distance to the cochlea of each structure.

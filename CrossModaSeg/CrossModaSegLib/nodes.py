@@ -1,6 +1,7 @@
 """Bridges between MRML nodes and what the engine needs to know of them."""
 
 import json
+import time
 
 import numpy as np
 import slicer
@@ -184,6 +185,16 @@ def place_beside(node, volume) -> None:
             hierarchy.SetItemParent(own, parent)
         else:  # a node that was hidden until now
             hierarchy.CreateItem(parent, node)
+
+
+def watch_corrections(segmentation) -> None:
+    """Mark the segmentation as corrected when somebody edits it."""
+
+    def corrected(_caller, _event):
+        segmentation.SetAttribute(CORRECTED, time.strftime("%Y-%m-%dT%H:%M:%S"))
+
+    source = segmentation.GetSegmentation()
+    source.AddObserver(slicer.vtkSegmentation.SourceRepresentationModified, corrected)
 
 
 def set_provenance(node, record: dict) -> None:

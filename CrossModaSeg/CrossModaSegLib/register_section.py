@@ -2,7 +2,8 @@
 
 from slicer.i18n import tr as _
 
-from CrossModaSegLib import display, nodes
+from CrossModaSegLib import display, nodes, propagating
+from CrossModaSegLib.advanced import Advanced
 from CrossModaSegLib.section import ERROR, Section, reported
 from CrossModaSegLib.tasks import DONE
 
@@ -16,6 +17,7 @@ class RegisterSection(Section):
         """Connect the controls."""
         super().__init__(panel)
         self._work = None
+        self.advanced = Advanced(self, "registerSettings", ("CrossModaRegister", "CrossModaFuse"))
         for selector, role in (
             ("noisyLabel", "noisy label"),
             ("disagreement", "disagreement"),
@@ -32,6 +34,7 @@ class RegisterSection(Section):
     def update(self) -> None:
         """Show what can be done, and the progress."""
         parameters = self.parameters
+        self.advanced.update()
         running = self._work is not None and not self._work.over
         if running:
             task = self._work.current
@@ -75,14 +78,18 @@ class RegisterSection(Section):
 
     @reported
     def on_register(self) -> None:
-        """Register the ticked atlases that are not registered yet, then fuse all that are."""
-        target, parameters = self.parameters.target, self.parameters
-        atlases = [atlas for atlas in self._atlases() if not nodes.products("warped label", target, atlas)]
+        """Register the ticked atlases that are not registered yet, then fuse all ticked ones."""
+        parameters = self.parameters
         without_torch = parameters.device == "auto" and not self.panel.setup.versions["torch"]
-        device = "cpu" if without_torch else parameters.device
-        tasks = [self.logic.registerTask(target, atlas, parameters.keepTransforms, device) for atlas in atlases]
-        tasks.append(self.logic.fuseTask(target, parameters.tumourSide))
-        self._work = self.logic.run(tasks)
+        plan = propagating.Propagation(
+            parameters.target,
+            self._atlases(),
+            tumour_side=parameters.tumourSide,
+            transforms=parameters.keepTransforms,
+            device="cpu" if without_torch else parameters.device,
+            settings=self.advanced.values(),
+        )
+        self._work = self.logic.run(plan.tasks())
         self._work.observe(self._on_work)
         self._work.start()
         self.panel.update()
@@ -104,19 +111,21 @@ class RegisterSection(Section):
         work, parameters = self._work, self.parameters
         failures = [f"{task.title}: {task.error}" for task in work.failures]
         fused = work.tasks[-1]
+        notes = f" {fused.notes}" if fused.notes else ""
         if fused.state == DONE:
             parameters.noisyLabel, parameters.disagreement = fused.result
             warped = nodes.products("warped atlas", parameters.target)
-            parameters.warpedAtlas = warped[-1] if warped else None
+            if parameters.warpedAtlas not in warped:
+                parameters.warpedAtlas = warped[-1] if warped else None
             if parameters.result is None:
                 parameters.result = parameters.noisyLabel
             display.show_target(parameters.target)
         if failures:
-            self.say("<br>".join(failures), ERROR)
+            self.say("<br>".join(failures) + notes, ERROR)
         elif work.cancelled:
             self.say(_("Cancelled. Finished registrations are kept; “Register and fuse” goes on from there."))
         else:
-            self.say(_("Done in {seconds:.0f} s.").format(seconds=sum(task.seconds for task in work.tasks)))
+            self.say(_("Done in {seconds:.0f} s.").format(seconds=sum(task.seconds for task in work.tasks)) + notes)
 
     @reported
     def on_cancel(self) -> None:

@@ -5,6 +5,8 @@ from slicer.i18n import tr as _
 
 from CrossModaSegLib import nodes
 
+#: The roles of what a registration makes.
+REGISTERED = ("warped atlas", "warped label", "transform")
 _SIMPLE = ("double", "float", "integer", "string", "boolean")
 
 
@@ -78,6 +80,23 @@ def outputs(target, atlas, atlas_id: str, transforms: bool) -> dict:
     return outputs
 
 
+def image_of(label):
+    """Return the warped image that was made with a warped label, or None."""
+    target, atlas = (label.GetNodeReference(role) for role in (nodes.TARGET, nodes.ATLAS))
+    side = label.GetAttribute(nodes.SIDE) or ""
+    images = nodes.products("warped atlas", target, atlas) if target and atlas else []
+    return next((image for image in reversed(images) if (image.GetAttribute(nodes.SIDE) or "") == side), None)
+
+
+def free_name(node, taken) -> str:
+    """Return a file name for a node that is not taken yet."""
+    name = free = file_name(node.GetAttribute(nodes.CASE) or node.GetName())
+    number = 2
+    while free in taken:
+        free, number = f"{name}_{number}", number + 1
+    return free
+
+
 def newest_of_each_atlas(labels: list) -> list:
     """Return the newest propagated label of each atlas."""
     return list({label.GetNodeReferenceID(nodes.ATLAS) or label.GetID(): label for label in labels}.values())
@@ -95,6 +114,7 @@ def record(step: str, settings: dict, seconds: float, **inputs) -> dict:
     record = Record(step, settings).content
     return {
         **record,
+        "device": settings.get("device", "cpu"),
         "inputs": {role: {"name": node.GetName()} for role, node in inputs.items()},
         "seconds": round(seconds, 3),
     }

@@ -5,6 +5,7 @@ from pathlib import Path
 from slicer.i18n import tr as _
 
 from CrossModaSegLib import display, nodes
+from CrossModaSegLib.advanced import Advanced
 from CrossModaSegLib.section import ERROR, NOTE, Section, reported
 from CrossModaSegLib.tasks import DONE
 
@@ -18,6 +19,7 @@ class SegmentSection(Section):
         """Connect the controls."""
         super().__init__(panel)
         self._work = None
+        self.advanced = Advanced(self, "segmentSettings", ("CrossModaPredict",))
         self.bind_path(self.ui.weightsEdit, "weights", "Files")
         self.ui.uncertaintySelector.addAttribute("vtkMRMLScalarVolumeNode", nodes.ROLE, "uncertainty")
         self.ui.segmentButton.connect("clicked(bool)", self.on_segment)
@@ -27,6 +29,7 @@ class SegmentSection(Section):
     def update(self) -> None:
         """Show what can be done, and the progress."""
         self.show_path(self.ui.weightsEdit, self.parameters.weights)
+        self.advanced.update()
         running = self._work is not None and not self._work.over
         self.ui.progressBar.enabled = running
         if running:
@@ -58,7 +61,10 @@ class SegmentSection(Section):
     def on_segment(self) -> None:
         """Segment the target."""
         parameters = self.parameters
-        task = self.logic.segmentTask(parameters.target, parameters.weights, parameters.device, parameters.flips)
+        settings = self.advanced.values().get("CrossModaPredict")
+        task = self.logic.segmentTask(
+            parameters.target, parameters.weights, parameters.device, parameters.flips, settings
+        )
         self._work = self.logic.run([task])
         self._work.observe(lambda: self._on_work(task))
         self._work.start()

@@ -92,7 +92,11 @@ def check_click_through(case) -> None:
     target = panel.parameters.target
 
     press(panel, panel.register.ui.registerButton)
-    case.assertEqual([task.error for task in panel.logic.queue.tasks], [""] * 4)
+    case.assertEqual([task.error for task in panel.logic.queue.tasks if task.error], [])
+    case.assertIn("The tumour is on the left (3 of 3 atlases say so).", panel.register.ui.messageLabel.text)
+    case.assertEqual(panel.cases.rows[-1].side, "left")
+    sides = [label.GetAttribute(nodes.SIDE) for label in nodes.products("warped label", target)]
+    case.assertEqual(sides, ["left"] * 3)
     check_result(case, panel.parameters.noisyLabel, target)
     case.assertGreater(panel.parameters.disagreement.GetImageData().GetScalarRange()[1], 0)
     case.assertEqual(panel.cases.rows[-1].state(target), "fused")

@@ -1,7 +1,8 @@
 """Long work: one process at a time, with progress and cancel, while the panel stays alive.
 
-A task is a CLI module's run (:class:`CliTask`) or a call of the engine in a Python process (:class:`PythonTask`). A
-:class:`TaskQueue` runs tasks one after another; a failed one is listed and the next one starts.
+A task is a CLI module's run (:class:`CliTask`), a call of the engine in a Python process (:class:`PythonTask`), or
+short steps between the application's events (:class:`StepsTask`). A :class:`TaskQueue` runs tasks one after another; a
+failed one is listed and the next one starts.
 """
 
 import json
@@ -31,6 +32,8 @@ class Task:
         """Name the task; ``finish(result)`` takes over its result, ``abandon()`` removes what a failed one left."""
         self.title, self.state, self.error, self.progress, self.message = title, WAITING, "", 0.0, ""
         self.seconds, self.result, self.notes = 0.0, None, ""
+        self.needs: Task | None = None
+        """the task without whose success this one is not run"""
         self._finish, self._abandon = finish, abandon
         self._begun, self._changed, self._stopping = 0.0, lambda: None, False
 
@@ -44,6 +47,9 @@ class Task:
         from crossmoda.errors import InputError
 
         self._changed, self._begun, self.state = changed, time.monotonic(), RUNNING
+        if self.needs is not None and self.needs.state != DONE:
+            self._end(CANCELLED, "")
+            return
         try:
             self._start()
         except InputError as error:
@@ -107,8 +113,12 @@ class Task:
 class CliTask(Task):
     """A run of a CLI module."""
 
-    def __init__(self, module: str, title: str, prepare: Callable[[], dict], finish=None, abandon=None):
-        """``prepare()`` returns the parameters when the task's turn has come; ``finish(node)`` gets the CLI node."""
+    def __init__(self, module: str, title: str, prepare: Callable[[], dict | None], finish=None, abandon=None):
+        """Name the module and what is done before and after its run.
+
+        ``prepare()`` returns the parameters when the task's turn has come, or None if there is nothing to do;
+        ``finish(node)`` gets the CLI node.
+        """
         super().__init__(title, finish, abandon)
         self._module, self._prepare = module, prepare
         self._node, self._observer, self._was_busy = None, None, False
@@ -120,6 +130,9 @@ class CliTask(Task):
                 _("the module {name} is not loaded; install the extension again").format(name=self._module)
             )
         parameters = self._prepare()
+        if parameters is None:
+            self._end(DONE, "")
+            return
         self._node = slicer.cli.run(module, None, parameters, wait_for_completion=False, update_display=False)
         self._observer = self._node.AddObserver(vtk.vtkCommand.ModifiedEvent, self._on_modified)
         self._on_modified()
@@ -173,20 +186,24 @@ def _cause(error_text: str, output: str) -> str:
 class PythonTask(Task):
     """A call of the engine in a Python process of its own: ``worker.py VERB ARGUMENTS``."""
 
-    def __init__(self, verb: str, arguments: dict, title: str, finish=None):
-        """Name the worker's verb and its arguments (JSON); ``finish(result)`` gets what the worker returned."""
+    def __init__(self, verb: str, arguments: "dict | Callable[[], dict]", title: str, finish=None):
+        """Name the worker's verb and its arguments (JSON); ``finish(result)`` gets what the worker returned.
+
+        ``arguments`` may be a function that returns them when the task's turn has come.
+        """
         super().__init__(title, finish)
         self._verb, self._arguments = verb, arguments
         self._process, self._answer, self._stderr = None, None, ""
 
     def _start(self) -> None:
+        arguments = self._arguments() if callable(self._arguments) else self._arguments
         self._answer = Path(tempfile.mkdtemp(prefix="CrossModa-", dir=slicer.app.temporaryPath)) / "answer.json"
         worker = Path(__file__).with_name("worker.py")
         self._process = qt.QProcess()
         self._process.connect("readyReadStandardOutput()", self._on_output)
         self._process.connect("finished(int,QProcess::ExitStatus)", self._on_finished)
         python = shutil.which("PythonSlicer") or sys.executable
-        self._process.start(python, [str(worker), self._verb, json.dumps(self._arguments), str(self._answer)])
+        self._process.start(python, [str(worker), self._verb, json.dumps(arguments), str(self._answer)])
 
     def _on_output(self) -> None:
         text = _text(self._process.readAllStandardOutput())
@@ -219,9 +236,9 @@ def _text(output) -> str:
 class StepsTask(Task):
     """Short steps in the application's own process, one at a time between its other events (such as loading files)."""
 
-    def __init__(self, title: str, prepare: Callable[[], list[Callable[[], None]]], finish=None):
+    def __init__(self, title: str, prepare: Callable[[], list[Callable[[], None]]], finish=None, abandon=None):
         """``prepare()`` returns the steps when the task's turn has come; ``finish(None)`` is called after the last."""
-        super().__init__(title, finish)
+        super().__init__(title, finish, abandon)
         self._prepare, self._steps, self._count = prepare, [], 0
 
     def _start(self) -> None:
@@ -241,6 +258,10 @@ class StepsTask(Task):
             self._steps.pop(0)()
         except InputError as error:
             self._end(FAILED, str(error))
+            return
+        except Exception as error:
+            logging.exception("%s", self.title)
+            self._end(FAILED, _("It could not be done: {error}").format(error=error))
             return
         self._report(1 - len(self._steps) / self._count, "")
         qt.QTimer.singleShot(0, self._step)

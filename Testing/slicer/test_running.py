@@ -77,14 +77,15 @@ def test_cancel_half_way_keeps_what_is_finished_and_goes_on_from_there(applicati
     register.ui.registerButton.click()
     tasks = loaded.logic.queue.tasks
     application.wait_until(lambda: tasks[0].state == DONE and tasks[1].state == RUNNING and tasks[1].progress > 0.2)
-    application.wait_until(lambda: "Step 2 of 4" in register.ui.messageLabel.text)
-    assert 25 <= register.ui.progressBar.value < 100
+    # Three atlases with the tumour on either side, which side it is, the files for the fusion, the fusion.
+    application.wait_until(lambda: "Step 2 of 9" in register.ui.messageLabel.text)
+    assert 11 <= register.ui.progressBar.value < 100
     assert not register.ui.registerButton.enabled
     begun = time.monotonic()
     register.ui.cancelButton.click()
     application.wait_until(lambda: not child_processes())
     measured("cancelling a registration, until no process is left", time.monotonic() - begun, 1.0)
-    assert [task.state for task in tasks] == [DONE, CANCELLED, CANCELLED, CANCELLED]
+    assert [task.state for task in tasks] == [DONE] + [CANCELLED] * 8
     assert len(nodes.products("warped label", loaded.parameters.target)) == 1
     assert len(nodes.products("warped atlas", loaded.parameters.target)) == 1
     assert heartbeat.beats > 20, "the panel's thread looked at events all the time"
@@ -93,7 +94,7 @@ def test_cancel_half_way_keeps_what_is_finished_and_goes_on_from_there(applicati
     assert "goes on from there" in register.ui.messageLabel.text
     assert loaded.cases.rows[-1].state(None) == "atlases registered: 1"
     register.ui.registerButton.click()
-    assert len(loaded.logic.queue.tasks) == 3
+    assert len(loaded.logic.queue.tasks) == 8
     loaded.logic.queue.cancel()
 
 
@@ -156,7 +157,7 @@ def test_the_logic_segments_from_a_script(application, loaded, weights):
 
 
 def test_an_atlas_that_fails_is_listed_and_the_others_are_fused(application, loaded):
-    from CrossModaSegLib.tasks import DONE, FAILED
+    from CrossModaSegLib.tasks import FAILED
 
     rows = loaded.cases.rows
     rows[0].volume.SetOrigin(5000.0, 0.0, 0.0)
@@ -166,9 +167,11 @@ def test_an_atlas_that_fails_is_listed_and_the_others_are_fused(application, loa
     loaded.register.ui.registerButton.click()
     application.wait_until(lambda: not loaded.logic.busy)
     loaded.update()
-    assert [task.state for task in loaded.logic.queue.tasks] == [FAILED, DONE, DONE]
+    failed = [task.title for task in loaded.logic.queue.tasks if task.state == FAILED]
+    assert failed == [f"Register crossmoda_1 (tumour on the {side})" for side in ("left", "right")]
     message = loaded.register.ui.messageLabel.text
-    assert message.startswith("Register crossmoda_1: ")
+    assert message.startswith("Register crossmoda_1 (tumour on the left): ")
+    assert "The tumour is on the left (1 of 1 atlases say so)." in message
     assert "do not overlap" in message
     assert "Traceback" not in message
     assert loaded.parameters.noisyLabel is not None
@@ -238,3 +241,56 @@ def test_a_dicom_folder_of_a_data_set_is_loaded_where_it_lies(application, panel
     node = panel.parameters.target
     np.testing.assert_array_equal(slicer.util.arrayFromVolume(node), array)
     assert nodes.grid_of(node).same_as(Volume.from_sitk(volume).grid)
+
+
+def test_the_settings_of_the_panel_reach_the_registration_and_other_settings_register_anew(application, loaded):
+    import json
+
+    from CrossModaSegLib import nodes
+
+    for number in (1, 2):
+        item = loaded.cases.ui.casesTable.item(number, 0)
+        item.setCheckState(item.checkState().Unchecked)
+    loaded.parameters.tumourSide = "right"
+    loaded.parameters.registerSettings = json.dumps(
+        {"CrossModaRegister": {"levels": 2}, "CrossModaFuse": {"margin": 3}}
+    )
+    loaded.update()
+    assert loaded.register.ui.advancedGroupBox.findChild("QSpinBox", "levels").value == 2
+    loaded.register.ui.registerButton.click()
+    assert [task.title for task in loaded.logic.queue.tasks][:1] == ["Register crossmoda_1"]
+    application.wait_until(lambda: not loaded.logic.busy)
+    target = loaded.parameters.target
+    (label,) = nodes.products("warped label", target)
+    record = nodes.provenance(label)
+    assert (record["parameters"]["levels"], record["parameters"]["mirror"]) == (2, "right")
+    assert record["measurements"]["mirrored"] == "true"
+    assert label.GetName() == "crossmoda_1 on crossmoda_4 label mirrored"
+    fused = nodes.provenance(loaded.parameters.noisyLabel)
+    assert fused["parameters"] == {"tumour_side": "right", "margin": 3}
+    loaded.register.ui.registerButton.click()
+    assert len(loaded.logic.queue.tasks) == 2, "registered already: only the fusion is done again"
+    loaded.logic.queue.cancel()
+    loaded.register.advanced.reset()
+    loaded.update()
+    loaded.register.ui.registerButton.click()
+    assert len(loaded.logic.queue.tasks) == 3
+    loaded.logic.queue.cancel()
+
+
+def test_a_failed_registration_is_left_out_and_said(application, loaded):
+    """An atlas whose image is noise is registered, but fits nowhere: its label must not count."""
+    import slicer
+
+    atlas = loaded.cases.rows[0].volume
+    noise = np.random.default_rng(0).normal(size=slicer.util.arrayFromVolume(atlas).shape)
+    slicer.util.updateVolumeFromArray(atlas, (100 + 20 * noise).astype(np.float32))
+    loaded.parameters.tumourSide = "left"
+    loaded.update()
+    loaded.register.ui.registerButton.click()
+    application.wait_until(lambda: not loaded.logic.busy)
+    message = loaded.register.ui.messageLabel.text
+    assert "crossmoda_1 was left out: its registration failed" in message, message
+    from CrossModaSegLib import nodes
+
+    assert nodes.provenance(loaded.parameters.noisyLabel)["measurements"]["fused"] == "2"
