@@ -86,18 +86,18 @@ def connected(settings: Settings, batch_system: Mapping[str, Any]) -> "Iterator[
     with contextlib.ExitStack() as stack:
         stack.enter_context(dask.config.set({"distributed.scheduler.allowed-failures": settings.retries}))
         if settings.place == "scheduler":
-            client = _client_of(settings.address)
+            client = _client_of(settings.address, min(20.0, settings.patience))
         else:
             cluster = local_cluster(settings) if settings.place == "local" else slurm_cluster(settings, batch_system)
             stack.enter_context(contextlib.closing(cluster))
-            client = distributed.Client(cluster)
+            client = distributed.Client(cluster, set_as_default=False)
         stack.callback(client.close, timeout=5)
         yield client
 
 
-def _client_of(address: str) -> "Client":
+def _client_of(address: str, patience_s: float) -> "Client":
     try:
-        return _distributed().Client(address, timeout=20, set_as_default=False)
+        return _distributed().Client(address, timeout=patience_s, set_as_default=False)
     except (OSError, TimeoutError, ValueError) as cause:
         raise InputError(f"No Dask scheduler answers at {address}; is it running, and is the address right?") from cause
 

@@ -14,19 +14,24 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from crossmoda import deeds, fusion, inference, propagation, training
+from crossmoda.deeds import Settings as RegistrationSettings
 from crossmoda.errors import InputError
+from crossmoda.fusion import Settings as FusionSettings
+from crossmoda.inference import Settings as PredictionSettings
 from crossmoda.parameters import parameters
-from crossmoda.study import cluster
+from crossmoda.propagation import Settings as PropagationSettings
+from crossmoda.study.cluster import Settings as ClusterSettings
+from crossmoda.study.cluster import checked_batch_system
+from crossmoda.training import Settings as TrainingSettings
 
 #: The sections of the file, and the engine's settings whose parameters they hold.
 SECTIONS: dict[str, type] = {
-    "propagation": propagation.Settings,
-    "registration": deeds.Settings,
-    "fusion": fusion.Settings,
-    "training": training.Settings,
-    "prediction": inference.Settings,
-    "cluster": cluster.Settings,
+    "propagation": PropagationSettings,
+    "registration": RegistrationSettings,
+    "fusion": FusionSettings,
+    "training": TrainingSettings,
+    "prediction": PredictionSettings,
+    "cluster": ClusterSettings,
 }
 
 
@@ -53,12 +58,12 @@ class Configuration:
     """weights that the training begins with; without training: that predict (default: those that come along)"""
     pictures: int = 6
     """cases of which the report shows pictures, at most"""
-    propagation: propagation.Settings = propagation.Settings()  # noqa: RUF009 (frozen)
-    registration: deeds.Settings = deeds.Settings()  # noqa: RUF009
-    fusion: fusion.Settings = fusion.Settings()  # noqa: RUF009
-    training: training.Settings = training.Settings()  # noqa: RUF009
-    prediction: inference.Settings = inference.Settings()  # noqa: RUF009
-    cluster: cluster.Settings = cluster.Settings()  # noqa: RUF009
+    propagation: PropagationSettings = PropagationSettings()  # noqa: RUF009 (frozen)
+    registration: RegistrationSettings = RegistrationSettings()  # noqa: RUF009 (frozen)
+    fusion: FusionSettings = FusionSettings()  # noqa: RUF009 (frozen)
+    training: TrainingSettings = TrainingSettings()  # noqa: RUF009 (frozen)
+    prediction: PredictionSettings = PredictionSettings()  # noqa: RUF009 (frozen)
+    cluster: ClusterSettings = ClusterSettings()  # noqa: RUF009 (frozen)
     batch_system: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     """``[cluster.slurm]``: arguments of dask_jobqueue.SLURMCluster"""
 
@@ -142,7 +147,7 @@ def _section(name: str, table: Any, values: dict[str, Any]) -> Any:
     kinds = {item.name: item.type for item in parameters(SECTIONS[name])}
     given = dict(table)
     if name == "cluster" and "slurm" in given:
-        values["batch_system"] = cluster.checked_batch_system(given.pop("slurm"))
+        values["batch_system"] = checked_batch_system(given.pop("slurm"))
     for key, value in given.items():
         if key not in kinds:
             raise InputError(f"[{name}] has an unknown key {key!r}{_nearest(key, kinds)}.")
