@@ -262,7 +262,7 @@ class TestConfiguration:
         assert what.propagation.left == 15 and what.batch_system["queue"]
 
     def test_a_name_that_is_no_scan_is_said(self, home):
-            what = dataclasses.replace(study.read_configuration(home / "study.toml"), tests=("nobody",))
+        what = dataclasses.replace(study.read_configuration(home / "study.toml"), tests=("nobody",))
         with pytest.raises(InputError, match="tests names 'nobody'"):
             study.plan(what)
 
