@@ -9,6 +9,7 @@ import argparse
 import dataclasses
 import json
 import shutil
+import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -65,7 +66,8 @@ def simulate(folder: Path, atlases: int, targets: int, tests: int, seed: int) ->
 def prepare(folder: Path, results: Path) -> None:
     """Make the noisy label and the prediction of every target (finished ones are kept)."""
     data = dataset.open_dataset(folder / "data")
-    propagation.propagate_all(data.targets, data.sources, results, device="cpu")
+    todo = [case for case in data.targets if not (results / case.id / "provenance.json").exists()]
+    propagation.propagate_all(todo, data.sources, results, device="cpu")
     for case in data.targets:
         place = results / case.id / "prediction"
         if not (place / "uncertainty.nii.gz").exists():
@@ -309,6 +311,7 @@ def main() -> None:
     cases = [correct(folder, results, item) for item in review.review_list(folder / "data", results)]
     cases.sort(key=lambda case: case.item.id)
     report_labels(cases, options.picture)
+    sys.stdout.flush()
     if options.models:
         report_models(folder, cases, options.epochs, options.random)
 
