@@ -1,8 +1,8 @@
 """The cases of the panel's table: volumes of the scene and files of the opened folder."""
 
 import dataclasses
-from pathlib import Path
 
+import numpy as np
 import slicer
 from slicer.i18n import tr as _
 
@@ -73,26 +73,21 @@ def add_case(volume, label=None, modality=TARGET, case_id="", side=""):
     return volume
 
 
-def load(row: Row) -> None:
-    """Load the files of a row into the scene.
+def place(row: Row, ready: dict) -> None:
+    """Make the nodes of a row from what the worker read: arrays in files, ranges, grids."""
 
-    Raises:
-        InputError: a file cannot be loaded.
+    def node(kind: str, name: str, what: dict):
+        made = slicer.mrmlScene.AddNewNodeByClass(kind, slicer.mrmlScene.GenerateUniqueName(name))
+        nodes.set_grid(made, what["grid"])
+        if kind == "vtkMRMLScalarVolumeNode":
+            nodes.show_range(made, *what["range"])
+        slicer.util.updateVolumeFromArray(made, np.load(what["array"], mmap_mode="r"))
+        if kind != "vtkMRMLScalarVolumeNode":
+            made.CreateDefaultDisplayNodes()
+        return made
 
-    """
-    from crossmoda.errors import InputError
-
-    try:
-        volume = slicer.util.loadVolume(row.image_path, {"name": row.id, "singleFile": True, "show": False})
-        label = (
-            slicer.util.loadLabelVolume(row.label_path, {"name": row.id + " label", "show": False})
-            if row.label_path
-            else None
-        )
-    except RuntimeError as cause:
-        raise InputError(
-            _("{name} could not be loaded; check the file.").format(name=Path(row.image_path).name)
-        ) from cause
+    volume = node("vtkMRMLScalarVolumeNode", row.id, ready["image"])
+    label = node("vtkMRMLLabelMapVolumeNode", row.id + " label", ready["label"]) if ready["label"] else None
     row.volume, row.label = add_case(volume, label, row.modality, row.id, row.side), label
 
 

@@ -82,10 +82,9 @@ def _checkerboard(warped, fields: int = 8):
     node.SetSaveWithScene(False)
     node.SetAttribute(nodes.ROLE, CHECKER)
     node.CopyOrientation(warped)
+    nodes.show_range(node, 0.0, 1.0)
     node.SetAndObserveImageData(board.GetOutput())
-    node.CreateDefaultDisplayNodes()
     display = node.GetDisplayNode()
-    display.SetAutoWindowLevel(False)
     display.SetWindowLevel(shown.GetWindow(), shown.GetLevel())
     display.SetInterpolate(False)  # interpolation would draw dark seams around the fields
     display.SetApplyThreshold(True)

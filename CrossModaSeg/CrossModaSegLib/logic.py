@@ -10,7 +10,7 @@ from slicer.ScriptedLoadableModule import ScriptedLoadableModuleLogic
 
 from CrossModaSegLib import cases, exporting, nodes, propagating, runs
 from CrossModaSegLib.parameters import CrossModaSegParameterNode
-from CrossModaSegLib.tasks import CliTask, PythonTask, StepsTask, TaskQueue
+from CrossModaSegLib.tasks import DONE, CliTask, PythonTask, StepsTask, TaskQueue
 
 #: The sample data: three labelled ceT1 atlases and one hrT2 target, about half a minute to make.
 SAMPLE = {
@@ -87,10 +87,16 @@ class CrossModaSegLogic(ScriptedLoadableModuleLogic):
         """Return the tasks that load rows of the folder into the scene; ``loaded(rows)`` is called at the end."""
         folder = self.temporaryFolder()
 
+        ready: list[dict] = []
+
         def take(answer):
-            for row, ready in zip(rows, answer["rows"], strict=True):
-                row.file_problem = ready["problem"]
-                row.image_path, row.label_path, row.side = ready["image"], ready["label"], ready["side"]
+            ready[:] = answer["rows"]
+            for row, found in zip(rows, ready, strict=True):
+                row.file_problem, row.side = found["problem"], found["side"]
+
+        def steps():
+            read = zip(rows, ready, strict=True)
+            return [functools.partial(cases.place, row, found) for row, found in read if not row.file_problem]
 
         def finish(_result):
             shutil.rmtree(folder, ignore_errors=True)
@@ -101,14 +107,10 @@ class CrossModaSegLogic(ScriptedLoadableModuleLogic):
             {"id": row.id, "modality": row.modality, "side": row.side, "image": row.image_path, "label": row.label_path}
             for row in rows
         ]
-        return [
-            PythonTask("prepare", {"rows": described, "folder": str(folder)}, _("Read the files"), take),
-            StepsTask(
-                _("Load the cases"),
-                lambda: [functools.partial(cases.load, row) for row in rows if not row.file_problem],
-                finish,
-            ),
-        ]
+        read = PythonTask("prepare", {"rows": described, "folder": str(folder)}, _("Read the files"), take)
+        place = StepsTask(_("Load the cases"), steps, finish, lambda: shutil.rmtree(folder, ignore_errors=True))
+        place.needs = read
+        return [read, place]
 
     def sampleTask(self, found=None, sample: dict | None = None) -> PythonTask:
         """Return the task that simulates the sample data; ``found(rows)`` gets its cases."""
@@ -170,14 +172,8 @@ class CrossModaSegLogic(ScriptedLoadableModuleLogic):
             InputError: nothing could be fused.
 
         """
-        from crossmoda.errors import InputError
-
         plan = propagating.Propagation(target, atlases, tumour_side=tumourSide, device=device, settings=settings)
-        tasks = plan.tasks()
-        self.run(tasks).start().wait()
-        if tasks[-1].result is None:
-            raise InputError(next((task.error for task in tasks if task.error), _("The work was cancelled.")))
-        return tasks[-1].result[0]
+        return self._wait(plan.tasks())[0]
 
     # ---------------------------------------------------------------- segment
 
@@ -223,13 +219,7 @@ class CrossModaSegLogic(ScriptedLoadableModuleLogic):
             InputError: the volume or the weights cannot be used.
 
         """
-        from crossmoda.errors import InputError
-
-        task = self.segmentTask(volume, weights, device, flips, settings)
-        self.run([task]).start().wait()
-        if task.result is None:
-            raise InputError(task.error or _("The work was cancelled."))
-        return task.result[0]
+        return self._wait([self.segmentTask(volume, weights, device, flips, settings)])[0]
 
     # ---------------------------------------------------------------- result
 
@@ -245,16 +235,21 @@ class CrossModaSegLogic(ScriptedLoadableModuleLogic):
             InputError: the segmented volume is missing or cannot be used.
 
         """
-        from crossmoda.measurement import measure
-        from crossmoda.volume.geometry import Volume
+        return self._wait(self.measureTasks(segmentation, volume))
 
+    def measureTasks(self, segmentation, volume=None) -> list:
+        """Return the tasks that measure a segmentation; the result of the last is the table node."""
         volume = volume or segmentation.GetNodeReference(nodes.TARGET)
-        runs.require(volume, nodes.volume_problem)
-        label_map, temporary = nodes.label_map_of(segmentation, volume)
-        label = Volume(slicer.util.arrayFromVolume(label_map), nodes.grid_of(volume))
-        table = exporting.table_of(segmentation, measure(label))
-        runs.remove([label_map] if temporary else [])
-        return table
+        return exporting.measure_tasks(segmentation, volume)
+
+    def _wait(self, tasks: list):
+        """Run tasks, wait, return the result of the last or raise InputError."""
+        from crossmoda.errors import InputError
+
+        self.run(tasks).start().wait()
+        if tasks[-1].state != DONE:
+            raise InputError(next((task.error for task in tasks if task.error), _("The work was cancelled.")))
+        return tasks[-1].result
 
     def export(self, segmentation, folder, segmentationFile=True, labelMap=True, surfaces=False) -> list[Path]:
         """Write the segmentation as .seg.nrrd, NIfTI label map and STL surfaces; return the files.
@@ -265,4 +260,8 @@ class CrossModaSegLogic(ScriptedLoadableModuleLogic):
             InputError: the folder cannot be written, or nothing was chosen.
 
         """
-        return exporting.export(segmentation, Path(folder), segmentationFile, labelMap, surfaces)
+        return self._wait(self.exportTasks(segmentation, folder, segmentationFile, labelMap, surfaces))
+
+    def exportTasks(self, segmentation, folder, segmentationFile=True, labelMap=True, surfaces=False) -> list:
+        """Return the tasks that write the segmentation; the result of the last are the files."""
+        return exporting.export_tasks(segmentation, Path(folder), segmentationFile, labelMap, surfaces)

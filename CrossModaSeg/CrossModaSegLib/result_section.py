@@ -5,7 +5,8 @@ import slicer
 from slicer.i18n import tr as _
 
 from CrossModaSegLib import display, exporting, nodes
-from CrossModaSegLib.section import Section, reported, set_columns
+from CrossModaSegLib.section import ERROR, Section, reported, set_columns
+from CrossModaSegLib.tasks import DONE
 
 
 class ResultSection(Section):
@@ -32,8 +33,11 @@ class ResultSection(Section):
         no_folder = "" if parameters.exportFolder else _("Choose a folder.")
         self.allow(self.ui.editButton, nothing, _("Open the segmentation in the Segment Editor with its scan"))
         self.allow(self.ui.show3DButton, nothing, _("Show or hide the surfaces in the 3D view"))
-        self.allow(self.ui.measureButton, nothing, _("Measure volume, largest diameter and distance to the cochlea"))
-        self.allow(self.ui.exportButton, nothing or no_folder, _("Write the files chosen"))
+        busy = self.busy_reason()
+        self.allow(
+            self.ui.measureButton, nothing or busy, _("Measure volume, largest diameter and distance to the cochlea")
+        )
+        self.allow(self.ui.exportButton, nothing or no_folder or busy, _("Write the files chosen"))
         self.ui.provenanceLabel.text = self._provenance(result)
         self.ui.provenanceLabel.setVisible(bool(self.ui.provenanceLabel.text))
         self._fill(result.GetNodeReference(exporting.TABLE) if result else None)
@@ -92,18 +96,39 @@ class ResultSection(Section):
     @reported
     def on_measure(self) -> None:
         """Measure the result."""
-        self.logic.measure(self.parameters.result)
-        self.panel.update()
+        self._run(self.logic.measureTasks(self.parameters.result), lambda _table: self.say(""))
 
     @reported
     def on_export(self) -> None:
         """Write the files chosen."""
         parameters = self.parameters
-        files = self.logic.export(
+        tasks = self.logic.exportTasks(
             parameters.result,
             parameters.exportFolder,
             parameters.exportSegmentation,
             parameters.exportLabelMap,
             parameters.exportSurfaces,
         )
-        self.say(_("Written: {names}").format(names=", ".join(path.name for path in files)))
+        self._run(
+            tasks,
+            lambda files: self.say(_("Written: {names}").format(names=", ".join(path.name for path in files))),
+        )
+
+    def _run(self, tasks: list, done) -> None:
+        """Run short tasks; ``done(result)`` shows the result of the last."""
+        work = self.logic.run(tasks)
+
+        def changed():
+            if self.parameters is None:
+                return
+            if work.failures:
+                self.say(work.failures[0].error, ERROR)
+            elif work.over and tasks[-1].state == DONE:
+                done(tasks[-1].result)
+            elif work.current is not None:
+                self.say(work.current.title + "…")
+            self.panel.update_soon()
+
+        work.observe(changed)
+        work.start()
+        self.panel.update()

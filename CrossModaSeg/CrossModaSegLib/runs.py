@@ -58,7 +58,8 @@ def reveal(volume, role: str, target) -> None:
     volume.SetHideFromEditors(False)
     volume.SetAttribute(nodes.ROLE, role)
     volume.SetNodeReferenceID(nodes.TARGET, target.GetID())
-    volume.CreateDefaultDisplayNodes()
+    if volume.GetDisplayNode() is None:
+        nodes.show_range(volume, 0.0, 1.0, "vtkMRMLColorTableNodeWarm1")
     nodes.place_beside(volume, target)
 
 

@@ -186,12 +186,12 @@ def _cause(error_text: str, output: str) -> str:
 class PythonTask(Task):
     """A call of the engine in a Python process of its own: ``worker.py VERB ARGUMENTS``."""
 
-    def __init__(self, verb: str, arguments: "dict | Callable[[], dict]", title: str, finish=None):
+    def __init__(self, verb: str, arguments: "dict | Callable[[], dict]", title: str, finish=None, abandon=None):
         """Name the worker's verb and its arguments (JSON); ``finish(result)`` gets what the worker returned.
 
         ``arguments`` may be a function that returns them when the task's turn has come.
         """
-        super().__init__(title, finish)
+        super().__init__(title, finish, abandon)
         self._verb, self._arguments = verb, arguments
         self._process, self._answer, self._stderr = None, None, ""
 

@@ -42,36 +42,71 @@ def check(folder: str, progress) -> dict:
 
 
 def prepare(rows: list[dict], folder: str, progress) -> dict:
-    """Return files that the scene can load: label maps of contours, volumes of DICOM folders, and the tumour's side.
+    """Read the images, and the labels of atlases; return them as arrays in files, with grids, and the tumours' sides.
 
-    Files that can be loaded as they are stay as they are; the others are written into ``folder``.
+    The panel only has to copy the voxels: reading and unpacking files would stop it. Targets come without a label, also
+    where the data set has one to check results with.
     """
     from crossmoda.dataset import Case, tumour_side
     from crossmoda.errors import InputError
-    from crossmoda.volume import write
 
     ready = []
     for number, row in enumerate(rows):
         progress(number / len(rows), row["id"])
-        case = Case(row["id"], row["modality"], Path(row["image"]), Path(row["label"]) if row["label"] else None)
-        name = f"{case.id}_{case.modality}".replace("/", "_")
-        answer = {**row, "problem": ""}
+        label_path = Path(row["label"]) if row["label"] and row["modality"] == "ceT1" else None
+        case = Case(row["id"], row["modality"], Path(row["image"]), label_path)
+        answer = {"side": row["side"], "problem": "", "label": None}
         try:
             image = case.read_image()
-            if case.image.is_dir() or not case.image.name.lower().endswith(
-                (".nii.gz", ".nii", ".nrrd", ".mha", ".mhd")
-            ):
-                answer["image"] = str(Path(folder) / f"{name}.nrrd")
-                write(image, answer["image"])
+            answer["image"] = _handed_over(image, Path(folder) / f"{number}.npy")
             if case.label is not None:
                 label = case.read_label(image)
-                answer["label"] = str(Path(folder) / f"{name}_label.nrrd")
                 answer["side"] = row["side"] or tumour_side(label) or ""
-                write(label, answer["label"])
+                answer["label"] = _handed_over(label, Path(folder) / f"{number}_label.npy")
         except InputError as error:
             answer["problem"] = str(error)
         ready.append(answer)
     return {"rows": ready}
+
+
+def _handed_over(volume, path: Path) -> dict:
+    """Write the voxels of a volume (whole numbers as such); return what the panel needs to know."""
+    import numpy as np
+
+    array = volume.array
+    if array.dtype == np.float32:
+        whole = np.clip(array, -32768, 32767).astype(np.int16)
+        array = whole if np.array_equal(whole, array) else array
+    np.save(path, array)
+    low, high = np.percentile(array[:: max(1, len(array) // 32)], (0.1, 99.9))
+    grid = {"spacing": volume.grid.spacing, "origin": volume.grid.origin, "direction": volume.grid.direction}
+    return {"array": str(path), "range": [float(low), float(high)], "grid": grid}
+
+
+def measure(label_map: str, progress) -> dict:
+    """Return volume, largest diameter and distance to the cochlea of each structure of a label map file."""
+    from crossmoda.measurement import measure as measure_label_map
+    from crossmoda.volume import read_label_map
+
+    return {
+        "measurements": [
+            {
+                "structure": item.structure.name,
+                "volume_mm3": item.volume_mm3,
+                "largest_diameter_mm": item.largest_diameter_mm,
+                "distance_to_cochlea_mm": item.distance_to_cochlea_mm,
+            }
+            for item in measure_label_map(read_label_map(Path(label_map)))
+        ]
+    }
+
+
+def convert(source: str, target: str, progress) -> dict:
+    """Write a label map file in another format."""
+    from crossmoda.volume import read_label_map, write
+
+    write(read_label_map(Path(source)), Path(target))
+    return {}
 
 
 def side(brightness: list, modality: str, progress) -> dict:
@@ -124,6 +159,7 @@ def main() -> int:
     from crossmoda.output import write_json
 
     verbs = {"device": device, "cases": cases, "check": check, "prepare": prepare, "side": side, "simulate": simulate}
+    verbs |= {"measure": measure, "convert": convert}
     verbs |= review_calls.VERBS
     try:
         write_json(answer, verbs[verb](**arguments, **({} if verb == "device" else {"progress": _tag})))

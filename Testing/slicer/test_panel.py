@@ -249,7 +249,7 @@ def test_exporting_twice_keeps_both(panel, atlas, target, tmp_path):
         assert written.grid.same_as(nodes.grid_of(target))
 
 
-def test_an_export_folder_that_cannot_be_written_is_named(panel, atlas, target, tmp_path):
+def test_an_export_folder_that_cannot_be_written_is_named(application, panel, atlas, target, tmp_path):
     import slicer
     from CrossModaSegLib import nodes
 
@@ -259,6 +259,7 @@ def test_an_export_folder_that_cannot_be_written_is_named(panel, atlas, target, 
     panel.parameters.exportFolder = str(tmp_path / "file")
     panel.update()
     panel.result.ui.exportButton.click()
+    application.wait_until(lambda: not panel.logic.busy)
     assert "Cannot write" in panel.result.ui.messageLabel.text
 
 

@@ -20,15 +20,17 @@ def child_processes() -> set[int]:
 @pytest.fixture
 def loaded(panel, sample_folder):
     """The panel with the sample's three atlases and its target in the scene."""
-    from CrossModaSegLib import cases
+    import slicer
 
     from crossmoda.dataset import open_dataset
 
     for case in open_dataset(sample_folder).cases:
-        row = cases.Row(case.id, case.modality, "", image_path=str(case.image), label_path=str(case.label or ""))
-        cases.load(row)
-        if not row.is_atlas:
-            panel.parameters.target = row.volume
+        volume = slicer.util.loadVolume(str(case.image), {"name": case.id})
+        atlas = case.modality == "ceT1"
+        label = slicer.util.loadLabelVolume(str(case.label), {"name": case.id + " label"}) if atlas else None
+        panel.logic.addCase(volume, label, case.modality)
+        if not atlas:
+            panel.parameters.target = volume
     panel.update()
     return panel
 
@@ -246,6 +248,7 @@ def test_a_dicom_folder_of_a_data_set_is_loaded_where_it_lies(application, panel
 def test_the_settings_of_the_panel_reach_the_registration_and_other_settings_register_anew(application, loaded):
     import json
 
+    import qt
     from CrossModaSegLib import nodes
 
     for number in (1, 2):
@@ -256,7 +259,7 @@ def test_the_settings_of_the_panel_reach_the_registration_and_other_settings_reg
         {"CrossModaRegister": {"levels": 2}, "CrossModaFuse": {"margin": 3}}
     )
     loaded.update()
-    assert loaded.register.ui.advancedGroupBox.findChild("QSpinBox", "levels").value == 2
+    assert loaded.register.ui.advancedGroupBox.findChild(qt.QSpinBox, "levels").value == 2
     loaded.register.ui.registerButton.click()
     assert [task.title for task in loaded.logic.queue.tasks][:1] == ["Register crossmoda_1"]
     application.wait_until(lambda: not loaded.logic.busy)
