@@ -27,7 +27,11 @@ def textured(shape: tuple[int, int, int], seed: int = 0, sigma: float = 1.0) -> 
 
 @pytest.mark.parametrize(
     ("block", "radius", "quantisation", "skip"),
-    [((4, 4, 4), (1, 1, 1), (1, 1, 1), (1, 1, 1)), ((5, 3, 4), (1, 2, 1), (2, 1, 3), (2, 2, 1))],
+    [
+        ((4, 4, 4), (1, 1, 1), (1, 1, 1), (1, 1, 1)),
+        ((5, 3, 4), (1, 2, 1), (2, 1, 3), (2, 2, 1)),
+        ((5, 5, 5), (4, 3, 5), (4, 5, 1), (2, 2, 1)),  # displacements far beyond the border; 11 of them along x
+    ],
 )
 def test_data_cost_is_the_direct_sum_of_hamming_distances(block, radius, quantisation, skip):
     fixed, moving = mind.codes(textured((9, 10, 13))), mind.codes(textured((9, 10, 13), seed=1))
@@ -145,12 +149,13 @@ def test_min_convolution_is_the_least_over_all_displacements():
     rng = np.random.default_rng(5)
     shape = (3, 4, 5)
     costs, offset = rng.random(60).astype(np.float32) * 5, np.array([0.3, -1.2, 0.8], np.float32)
-    message, scratch = np.empty(60, np.float32), np.empty(60, np.float32)
-    tree._message(costs, np.float32(0.6), offset, np.array(shape), message, scratch)
+    message, scratch, bends = (np.zeros(60 + 32, np.float32) for _ in range(3))
+    own, least = tree._message(costs, np.float32(0.6), offset, shape, scratch, bends, message)
     steps = np.stack(np.unravel_index(np.arange(60), shape), axis=1)
     bends = np.square(steps[:, None] - steps[None] + offset).sum(axis=-1)
     expected = (0.6 * costs[None] + bends).min(axis=1)
-    np.testing.assert_allclose(message, expected - expected.min(), atol=1e-4)
+    np.testing.assert_allclose(message[:60], expected, atol=1e-4)
+    assert (own, least) == pytest.approx((0.6 * costs.min(), expected.min()), rel=1e-5)
 
 
 def test_large_trees_are_the_same_whatever_the_number_of_threads(monkeypatch):

@@ -9,12 +9,12 @@ from crossmoda.errors import InputError
 
 def fit_affine(source: np.ndarray, target: np.ndarray) -> np.ndarray:
     """Return the 4 x 4 affine matrix that maps ``source`` to ``target`` points (n, 3) with least squares."""
-    centre = source.mean(axis=0)
-    local = np.column_stack([source - centre, np.ones(len(source))])
-    solution = np.linalg.lstsq(local, target, rcond=None)[0].T
+    centre, goal = source.mean(axis=0), target.mean(axis=0)
+    local = source - centre
     matrix = np.eye(4)
-    matrix[:3, :3] = solution[:, :3]
-    matrix[:3, 3] = solution[:, 3] - solution[:, :3] @ centre
+    # normal equations: about the centre they are well conditioned, and they are small
+    matrix[:3, :3] = ((target - goal).T @ local) @ np.linalg.pinv(local.T @ local, hermitian=True)
+    matrix[:3, 3] = goal - matrix[:3, :3] @ centre
     return matrix
 
 
@@ -30,7 +30,9 @@ def fit_rigid(source: np.ndarray, target: np.ndarray) -> np.ndarray:
 
 
 def _residuals(matrix: np.ndarray, source: np.ndarray, target: np.ndarray) -> np.ndarray:
-    return np.square(source @ matrix[:3, :3].T + matrix[:3, 3] - target).sum(axis=1)
+    difference = source @ matrix[:3, :3].T
+    difference += matrix[:3, 3] - target
+    return np.einsum("ij,ij->i", difference, difference)
 
 
 def least_trimmed_squares(

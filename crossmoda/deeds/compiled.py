@@ -1,20 +1,33 @@
 """The operations of the registration as compiled loops on all cores of the CPU."""
 
+from typing import Any
+
 import numpy as np
 
 from crossmoda.deeds import cost, descriptor, sampling, tree
+from crossmoda.deeds.scratch import Scratch
 
 
 class CompiledKernels:
-    """See :class:`crossmoda.deeds.kernels.Kernels`."""
+    """See :class:`crossmoda.deeds.kernels.Kernels`. Costs are valid until the next ones are asked for."""
 
     resize = staticmethod(sampling.resize)
     upsample = staticmethod(sampling.upsample)
     warp = staticmethod(sampling.warp)
-    codes = staticmethod(descriptor.codes)
-    data_cost = staticmethod(cost.data_cost)
     smoothed_minima = staticmethod(cost.smoothed_minima)
     block_differences = staticmethod(tree.block_differences)
+
+    def __init__(self) -> None:
+        """Start without scratch memory; one registration at a time."""
+        self._scratch = Scratch()
+
+    def codes(self, image: np.ndarray, step: int) -> np.ndarray:
+        """See :func:`crossmoda.mind.codes`."""
+        return descriptor.codes(image, step, self._scratch)
+
+    def data_cost(self, fixed: np.ndarray, moving: np.ndarray, **settings: Any) -> np.ndarray:
+        """See :func:`crossmoda.deeds.cost.data_cost`."""
+        return cost.data_cost(fixed, moving, scratch=self._scratch, **settings)
 
     @staticmethod
     def send(array: np.ndarray) -> np.ndarray:

@@ -1,6 +1,8 @@
 """The data cost: how well each block of one image fits the other image under each displacement of a dense set."""
 
+import functools
 from collections.abc import Sequence
+from typing import Any
 
 import numba
 import numpy as np
@@ -10,97 +12,188 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from crossmoda.deeds import threads
+from crossmoda.deeds.scratch import Scratch
 
 _compiled = numba.njit(cache=True, nogil=True, fastmath={"contract", "nsz", "reassoc"}, boundscheck=False)
 
+#: Blocks along x that are compared at once.
+_LANES = 8
+#: Displacements along x that are summed at once: as many as the registers hold.
+_MOST = 9
 
-#: Neighbouring voxels along x that are counted at once: two vectors of eight.
-_LANES, _VECTORS = 8, 2
-_CHUNK = _LANES * _VECTORS
 
+def _counter(displacements: int) -> Any:
+    """Return the function that counts the differing bits of a chunk of blocks under ``displacements`` displacements."""
 
-@intrinsic
-def _count_bits(context, here, keep, there, out, count_z, count_y, here_z, here_y, there_z, there_y):
-    """Add the bits set in ``(here ^ there) & keep`` over rows, for a chunk of voxels along x.
+    @intrinsic
+    def count(context, here, keep, there, lines, line_count, offsets, offset_step, block_x, columns, out):
+        """Store the number of bits set in ``(here ^ there) & keep``, summed over each block, as float32.
 
-    The first four are addresses, the last four the strides of the rows in bytes. Written as vector instructions, since
-    the sums must stay in registers while the rows go by, which LLVM's own vectoriser does not find.
-    """
+        Arguments are addresses, and offsets and steps in bytes. ``lines`` holds pairs: where a row of the blocks begins
+        in ``here`` and where it begins in ``there``; ``offsets`` where ``there`` continues for each voxel along x and
+        displacement. Written as vector instructions since the sums must stay in registers while the rows go by, which
+        LLVM's own vectoriser does not find.
+        """
 
-    def generate(context, builder, signature, arguments):
-        here, keep, there, out, count_z, count_y, here_z, here_y, there_z, there_y = arguments
-        vector = ir.VectorType(ir.IntType(64), _LANES)
-        name = f"llvm.ctpop.v{_LANES}i64"
-        popcount = cgutils.get_or_insert_function(builder.module, ir.FunctionType(vector, [vector]), name)
-        zero = ir.Constant(vector, [0] * _LANES)
-        sums = [cgutils.alloca_once_value(builder, zero) for _ in range(_VECTORS)]
+        def generate(context, builder, signature, arguments):
+            here, keep, there, lines, line_count, offsets, offset_step, block_x, columns, out = arguments
+            word = ir.IntType(64)
+            vector, narrow, single = (ir.VectorType(kind, _LANES) for kind in (word, ir.IntType(32), ir.FloatType()))
+            name = f"llvm.ctpop.v{_LANES}i64"
+            popcount = cgutils.get_or_insert_function(builder.module, ir.FunctionType(vector, [vector]), name)
 
-        def place(address, number):
-            shifted = builder.add(address, ir.Constant(ir.IntType(64), 8 * _LANES * number))
-            return builder.inttoptr(shifted, vector.as_pointer())
+            def load(kind, *parts):
+                return builder.load(builder.inttoptr(functools.reduce(builder.add, parts), kind.as_pointer()), align=8)
 
-        with cgutils.for_range(builder, count_z) as z, cgutils.for_range(builder, count_y) as y:
-            fixed = builder.add(builder.mul(z.index, here_z), builder.mul(y.index, here_y))
-            moving = builder.add(builder.mul(z.index, there_z), builder.mul(y.index, there_y))
+            def constant(value):
+                return ir.Constant(word, value)
+
+            zero = ir.Constant(vector, [0] * _LANES)
+            sums = [cgutils.alloca_once_value(builder, zero) for _ in range(displacements)]
+            with cgutils.for_range(builder, line_count) as line:
+                pair = builder.add(lines, builder.mul(line.index, constant(16)))
+                inside, shifted = load(word, pair), builder.add(load(word, pair, constant(8)), there)
+                with cgutils.for_range(builder, block_x) as x:
+                    place = builder.add(inside, builder.mul(x.index, columns))
+                    one, mask = load(vector, here, place), load(vector, keep, place)
+                    table = builder.add(offsets, builder.mul(x.index, offset_step))
+                    for number, total in enumerate(sums):
+                        other = load(vector, shifted, load(word, table, constant(8 * number)))
+                        bits = builder.call(popcount, [builder.and_(builder.xor(one, other), mask)])
+                        builder.store(builder.add(builder.load(total), bits), total)
             for number, total in enumerate(sums):
-                one, mask, other = (
-                    builder.load(place(builder.add(base, offset), number), align=8)
-                    for base, offset in ((here, fixed), (keep, fixed), (there, moving))
-                )
-                bits = builder.call(popcount, [builder.and_(builder.xor(one, other), mask)])
-                builder.store(builder.add(builder.load(total), bits), total)
-        for number, total in enumerate(sums):
-            builder.store(builder.load(total), place(out, number), align=8)
-        return context.get_dummy_value()
+                value = builder.sitofp(builder.trunc(builder.load(total), narrow), single)
+                address = builder.add(out, constant(4 * _LANES * number))
+                builder.store(value, builder.inttoptr(address, value.type.as_pointer()), align=4)
+            return context.get_dummy_value()
 
-    return types.void(*[types.int64] * 10), generate
+        return types.void(*[types.int64] * 10), generate
+
+    return count
+
+
+_count_3, _count_5, _count_6, _count_7, _count_8, _count_9 = (_counter(number) for number in (3, 5, 6, 7, 8, 9))
 
 
 @_compiled
-def _block_rows(start, stop, fixed, mask, moving, block, radius, quantisation, skip, scale, costs):
-    """Sum the Hamming distances of a row of blocks at a time, for each displacement."""
-    rows_y, columns = costs.shape[1:3]
-    width = fixed.shape[2]
-    labels_y, labels_x = 2 * radius[1] + 1, 2 * radius[2] + 1
-    labels = (2 * radius[0] + 1) * labels_y * labels_x
-    count_z, count_y = -(-block[0] // skip[0]), -(-block[1] // skip[1])
-    fixed_strides = (fixed.strides[0] * skip[0], fixed.strides[1] * skip[1])
-    moving_strides = (moving.strides[0] * skip[0], moving.strides[1] * skip[1])
-    sums = np.empty(width, np.int64)
-    line = np.empty((labels, columns), np.float32)
+def _by_phase(start, stop, codes, first, block, out):
+    """Sort each row of ``codes``, repeated beyond its ends, by the place of a voxel in its block.
+
+    ``out[z, y, p, n]`` is voxel ``first + n * block + p`` of row (z, y).
+    """
+    height, width = codes.shape[1:]
     for item in range(start, stop):
-        block_z, block_y = item // rows_y, item % rows_y
-        first_z, first_y = block_z * block[0], block_y * block[1]
-        inside = first_z * fixed.strides[0] + first_y * fixed.strides[1]
-        for label in range(labels):
-            z = first_z + (label // (labels_x * labels_y)) * quantisation[0]
-            y = first_y + (label // labels_x % labels_y) * quantisation[1]
-            x = (label % labels_x) * quantisation[2]
-            shifted = z * moving.strides[0] + y * moving.strides[1] + x * 8
-            for chunk in range(0, 8 * width, 8 * _CHUNK):
-                _count_bits(  # type: ignore[call-arg]
-                    np.int64(fixed.ctypes.data) + inside + chunk,
-                    np.int64(mask.ctypes.data) + inside + chunk,
-                    np.int64(moving.ctypes.data) + shifted + chunk,
-                    np.int64(sums.ctypes.data) + chunk,
-                    count_z,
-                    count_y,
-                    *fixed_strides,
-                    *moving_strides,
-                )
-            for column in range(columns):
-                total = np.int64(0)
-                for k in range(column * block[2], (column + 1) * block[2]):
-                    total += sums[k]
-                line[label, column] = np.float32(total) * scale
-        for column in range(columns):
-            out = costs[block_z, block_y, column]
-            for label in range(labels):
-                out[label] = line[label, column]
+        z, y = item // height, item % height
+        for phase in range(block):
+            for n in range(out.shape[3]):
+                out[z, y, phase, n] = codes[z, y, min(max(first + n * block + phase, 0), width - 1)]
 
 
-def _pad(codes: np.ndarray, before: list[int], after: list[int], mode: str) -> np.ndarray:
-    return np.pad(codes, list(zip(before, after, strict=True)), mode=mode)  # type: ignore[call-overload]
+@_compiled
+def _counted(start, stop, mask, block, out):
+    """Write all bits where ``mask`` is set and none elsewhere, sorted as in :func:`_by_phase`."""
+    height, width = mask.shape[1:]
+    for item in range(start, stop):
+        z, y = item // height, item % height
+        for phase in range(block):
+            for n in range(out.shape[3]):
+                x = n * block + phase
+                out[z, y, phase, n] = ~np.uint64(0) if x < width and mask[z, y, x] else np.uint64(0)
+
+
+@_compiled
+def _lines(z, y, shift_z, shift_y, block, skip, shape, fixed, moving, lines):
+    """Write where the rows of voxels of a block begin in both images, in bytes; return their number."""
+    depth, height = shape
+    count = 0
+    for k in range(z * block[0], min((z + 1) * block[0], depth), skip[0]):
+        for j in range(y * block[1], min((y + 1) * block[1], height), skip[1]):
+            there_z = min(max(k + shift_z, 0), depth - 1)
+            there_y = min(max(j + shift_y, 0), height - 1)
+            lines[count, 0] = k * fixed.strides[0] + j * fixed.strides[1]
+            lines[count, 1] = there_z * moving.strides[0] + there_y * moving.strides[1]
+            count += 1
+    return count
+
+
+@_compiled
+def _row_of_blocks(fixed, keep, moving, lines, count, offsets, block_x, sums, first, scale, costs):
+    """Sum the Hamming distances of a row of blocks for each displacement along x."""
+    columns, labels = costs.shape[0], offsets.shape[1]
+    groups = -(-labels // _MOST)
+    step, across = np.int64(offsets.strides[0]), np.int64(fixed.strides[2])
+    places, out = np.int64(lines.ctypes.data), np.int64(sums.ctypes.data)
+    for column in range(0, columns, _LANES):
+        here = np.int64(fixed.ctypes.data) + 8 * column
+        mask = np.int64(keep.ctypes.data) + 8 * column
+        there = np.int64(moving.ctypes.data) + 8 * column
+        for group in range(groups):
+            low, high = group * labels // groups, (group + 1) * labels // groups
+            table = np.int64(offsets.ctypes.data) + 8 * low
+            number = high - low
+            if number == 9:
+                _count_9(here, mask, there, places, count, table, step, block_x, across, out)
+            elif number == 8:
+                _count_8(here, mask, there, places, count, table, step, block_x, across, out)
+            elif number == 7:
+                _count_7(here, mask, there, places, count, table, step, block_x, across, out)
+            elif number == 6:
+                _count_6(here, mask, there, places, count, table, step, block_x, across, out)
+            elif number == 5:
+                _count_5(here, mask, there, places, count, table, step, block_x, across, out)
+            else:
+                _count_3(here, mask, there, places, count, table, step, block_x, across, out)
+            for lane in range(min(_LANES, columns - column)):
+                cost = costs[column + lane]
+                for k in range(number):
+                    cost[first + low + k] = sums[k, lane] * scale
+
+
+@_compiled
+def _copy(costs, source, target, count):
+    for column in range(costs.shape[0]):
+        costs[column, target : target + count] = costs[column, source : source + count]
+
+
+@_compiled
+def _repeats(first, last, shift, step, size):
+    """Return whether voxels ``first`` to ``last``, moved by ``shift`` and by a step less, both lie beyond one border.
+
+    There the nearest voxel stands in for all of them, so that both displacements cost the same.
+    """
+    return last + shift <= 0 or first + shift - step >= size - 1
+
+
+@_compiled
+def _block_rows(start, stop, fixed, keep, moving, shape, block, radius, quantisation, skip, offsets, scale, costs):
+    """Compare the rows of blocks from ``start`` to ``stop``, all of a layer before the next displacement along z.
+
+    So the planes of ``moving`` that one displacement along z needs stay in the cache.
+    """
+    rows = costs.shape[1]
+    depth, height = shape
+    labels_z, labels_y, labels_x = 2 * radius + 1
+    lines = np.empty((block[0] * block[1], 2), np.int64)
+    sums = np.empty((_MOST, _LANES), np.float32)
+    for z in range(start // rows, -(-stop // rows)):
+        first_z, last_z = z * block[0], min((z + 1) * block[0], depth) - 1
+        for label_z in range(labels_z):
+            shift_z = (label_z - radius[0]) * quantisation[0]
+            same_z = label_z > 0 and _repeats(first_z, last_z, shift_z, quantisation[0], depth)
+            for y in range(max(start - z * rows, 0), min(stop - z * rows, rows)):
+                first_y, last_y = y * block[1], min((y + 1) * block[1], height) - 1
+                for label_y in range(labels_y):
+                    shift_y = (label_y - radius[1]) * quantisation[1]
+                    first = (label_z * labels_y + label_y) * labels_x
+                    if same_z:
+                        _copy(costs[z, y], first - labels_y * labels_x, first, labels_x)
+                    elif label_y > 0 and _repeats(first_y, last_y, shift_y, quantisation[1], height):
+                        _copy(costs[z, y], first - labels_x, first, labels_x)
+                    else:
+                        count = _lines(z, y, shift_z, shift_y, block, skip, shape, fixed, moving, lines)
+                        _row_of_blocks(
+                            fixed, keep, moving, lines, count, offsets, block[2], sums, first, scale, costs[z, y]
+                        )
 
 
 def data_cost(
@@ -113,6 +206,7 @@ def data_cost(
     skip: tuple[int, int, int] = (1, 1, 1),
     scale: float = 1.0,
     mask: np.ndarray | None = None,
+    scratch: Scratch | None = None,
 ) -> np.ndarray:
     """Return the mean Hamming distance of each block of ``fixed`` to ``moving`` under each displacement.
 
@@ -125,41 +219,44 @@ def data_cost(
         block: size of a block, which is the distance of control points, in voxels (z, y, x).
         radius: displacements on each side of zero, in steps (z, y, x).
         quantisation: voxels per step (z, y, x).
-        skip: take every n-th voxel of a block along z and y; along x all are taken (rows are what vectorises).
+        skip: take every n-th voxel of a block along z and y; along x all are taken.
         scale: factor on the mean distance.
         mask: voxels of ``fixed`` that count; without it all do. Voxels outside add nothing, and the mean is over the
             full block, so that blocks with little in them have little say.
+        scratch: memory to work and to answer in: the costs are valid until its next use.
 
     Returns:
         Costs, float32, of shape (blocks z, blocks y, blocks x, displacements); displacements in C order of (z, y, x).
 
     """
     counts = [-(-size // step) for size, step in zip(fixed.shape, block, strict=True)]
-    whole = [count * step for count, step in zip(counts, block, strict=True)]
-    whole[2] = -(-whole[2] // _CHUNK) * _CHUNK
-    rest = [size - have for size, have in zip(whole, fixed.shape, strict=True)]
-    reach = [steps * step for steps, step in zip(radius, quantisation, strict=True)]
-    keep = np.zeros(whole, np.uint64)
-    inside = keep[: fixed.shape[0], : fixed.shape[1], : fixed.shape[2]]
-    inside[...] = np.uint64(0xFFFFFFFFFFFFFFFF)
-    if mask is not None:
-        inside *= mask
-    if any(rest):
-        fixed = _pad(fixed, [0, 0, 0], rest, "constant")
-    surrounded = _pad(moving, reach, [far + more for far, more in zip(reach, rest, strict=True)], "edge")
+    lanes = -(-counts[2] // _LANES) * _LANES
+    reach = radius[2] * quantisation[2]
+    scratch = scratch or Scratch()
+    here, keep = (scratch.array(name, (*fixed.shape[:2], block[2], lanes), np.uint64) for name in ("here", "keep"))
+    there = scratch.array("there", (*fixed.shape[:2], block[2], lanes + 2 * reach // block[2] + 1), np.uint64)
+    inside = np.ones(fixed.shape, bool) if mask is None else np.ascontiguousarray(mask)
+    lines = fixed.shape[0] * fixed.shape[1]
+    threads.run(_by_phase, lines, np.ascontiguousarray(fixed), 0, block[2], here)
+    threads.run(_by_phase, lines, np.ascontiguousarray(moving), -reach, block[2], there)
+    threads.run(_counted, lines, inside, block[2], keep)
+    along = np.arange(block[2])[:, None] + np.arange(2 * radius[2] + 1) * quantisation[2]
+    offsets = along % block[2] * there.strides[2] + along // block[2] * there.strides[3]
     samples = -(-block[0] // skip[0]) * -(-block[1] // skip[1]) * block[2]
     labels = int(np.prod([2 * steps + 1 for steps in radius]))
-    costs = np.empty((*counts, labels), np.float32)
+    costs = scratch.array("costs", (*counts, labels), np.float32)
     threads.run(
         _block_rows,
         counts[0] * counts[1],
-        np.ascontiguousarray(fixed),
+        here,
         keep,
-        surrounded,
+        there,
+        fixed.shape[:2],
         np.array(block),
         np.array(radius),
         np.array(quantisation),
-        np.array([*skip[:2], 1]),
+        np.array(skip),
+        offsets,
         np.float32(scale / samples),
         costs,
     )

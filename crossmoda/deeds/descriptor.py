@@ -4,6 +4,7 @@ import numba
 import numpy as np
 
 from crossmoda.deeds import threads
+from crossmoda.deeds.scratch import Scratch
 from crossmoda.mind import DIRECTIONS, PAIRS, THRESHOLDS
 
 _DIRECTIONS = np.array(DIRECTIONS, dtype=np.int64)
@@ -12,6 +13,19 @@ _PAIR_SHIFT = np.array([shift for _, shift in PAIRS], dtype=np.int64)
 _LIMITS = -np.log(np.array(THRESHOLDS, dtype=np.float32))
 
 _compiled = numba.njit(cache=True, nogil=True, fastmath={"contract", "nsz", "nnan", "ninf"}, boundscheck=False)
+
+
+@_compiled
+def _add_odd(rows, first, radius, last, out):
+    """Write the sum of the ``2 radius + 1`` rows around ``first``, rows beyond the ends repeated, two at a time."""
+    near, far = rows[max(first - 1, 0)], rows[min(first + 1, last)]
+    middle = rows[first]
+    for x in range(out.shape[0]):
+        out[x] = near[x] + middle[x] + far[x]
+    for offset in range(2, radius + 1):
+        near, far = rows[max(first - offset, 0)], rows[min(first + offset, last)]
+        for x in range(out.shape[0]):
+            out[x] += near[x] + far[x]
 
 
 @_compiled
@@ -26,64 +40,61 @@ def _plane_distances(start, stop, image, step, radius, directions, distances):
         for y in range(height):
             here = image[z + step, y + step, step : step + width]
             there = image[z + step + dz, y + step + dy, step + dx : step + dx + width]
+            middle = squares[radius : radius + width]
             for x in range(width):
                 difference = here[x] - there[x]
-                squares[x + radius] = difference * difference
+                middle[x] = difference * difference
             for x in range(radius):
-                squares[x] = squares[radius]
-                squares[width + radius + x] = squares[width + radius - 1]
+                squares[x] = middle[0]
+                squares[width + radius + x] = middle[width - 1]
             row = rows[y]
+            near, far = squares[radius - 1 :], squares[radius + 1 :]
             for x in range(width):
-                row[x] = squares[x]
-            for offset in range(1, 2 * radius + 1):
+                row[x] = near[x] + middle[x] + far[x]
+            for offset in range(2, radius + 1):
+                near, far = squares[radius - offset :], squares[radius + offset :]
                 for x in range(width):
-                    row[x] += squares[x + offset]
+                    row[x] += near[x] + far[x]
         for y in range(height):
-            out = distances[channel, z, y]
-            out[:] = 0.0
-            for offset in range(-radius, radius + 1):
-                row = rows[min(max(y + offset, 0), height - 1)]
-                for x in range(width):
-                    out[x] += row[x]
+            _add_odd(rows, y, radius, height - 1, distances[channel, z, y])
 
 
 @_compiled
-def _patch_sums(start, stop, distances, radius, patches):
-    """Complete the patch sums along z."""
+def _patch_sums(start, stop, distances, radius, margin, patches):
+    """Complete the patch sums along z, and repeat the ends of the rows over the margin."""
     depth, height, width = distances.shape[1:]
     for item in range(start, stop):
         channel, z = item // depth, item % depth
+        planes = distances[channel]
         for y in range(height):
-            out = patches[channel, z, y]
-            out[:] = 0.0
-            for offset in range(-radius, radius + 1):
-                row = distances[channel, min(max(z + offset, 0), depth - 1), y]
-                for x in range(width):
-                    out[x] += row[x]
+            row = patches[channel, z, y]
+            _add_odd(planes[:, y], z, radius, depth - 1, row[margin : margin + width])
+            for x in range(margin):
+                row[x] = row[margin]
+                row[margin + width + x] = row[margin + width - 1]
+
+
+@_compiled
+def _shifted(patches, channel, z, y, shift, step, width):
+    """Return the row of patch sums ``step`` voxels from row (z, y) in the direction ``shift``."""
+    depth, height = patches.shape[1:3]
+    there_z, there_y = min(max(z + shift[0] * step, 0), depth - 1), min(max(y + shift[1] * step, 0), height - 1)
+    first = step + shift[2] * step
+    return patches[channel, there_z, there_y, first : first + width]
 
 
 @_compiled
 def _pack_rows(start, stop, patches, floor, step, pair_direction, pair_shift, limits, codes):
     """Normalise the twelve distances of each voxel, quantise them to six levels and pack their unary codes."""
-    depth, height, width = patches.shape[1:]
-    pairs = np.empty((12, width), np.float32)
+    height, width = codes.shape[1:]
     lowest = np.empty(width, np.float32)
     noise = np.empty(width, np.float32)
-    borders = np.empty((5, width), np.float32)
-    bits = np.empty(width, np.uint32)
+    bits = np.empty((2, width), np.uint32)
+    limit_0, limit_1, limit_2, limit_3, limit_4 = limits[0], limits[1], limits[2], limits[3], limits[4]
     for item in range(start, stop):
         z, y = item // height, item % height
         for pair in range(12):
-            dz, dy, dx = pair_shift[pair] * step
-            source = patches[pair_direction[pair], min(max(z + dz, 0), depth - 1), min(max(y + dy, 0), height - 1)]
-            row = pairs[pair]
-            first, last = min(max(-dx, 0), width), max(min(width - dx, width), 0)
-            for x in range(first):
-                row[x] = source[0]
-            for x in range(last, width):
-                row[x] = source[width - 1]
-            for x in range(first, last):
-                row[x] = source[x + dx]
+            row = _shifted(patches, pair_direction[pair], z, y, pair_shift[pair], step, width)
             if pair == 0:
                 for x in range(width):
                     lowest[x] = row[x]
@@ -92,38 +103,40 @@ def _pack_rows(start, stop, patches, floor, step, pair_direction, pair_shift, li
                 for x in range(width):
                     lowest[x] = min(lowest[x], row[x])
                     noise[x] += row[x]
-        for level in range(5):
+        for x in range(width):
+            noise[x] = np.float32(1) / max(noise[x] / np.float32(12) - lowest[x], floor)
+        bits[:] = 0
+        for pair in range(12):
+            row = _shifted(patches, pair_direction[pair], z, y, pair_shift[pair], step, width)
+            half = bits[pair // 6]
+            shift = 5 * (pair % 6)
+            bit_0, bit_1, bit_2 = np.uint32(1 << shift), np.uint32(2 << shift), np.uint32(4 << shift)
+            bit_3, bit_4, none = np.uint32(8 << shift), np.uint32(16 << shift), np.uint32(0)
             for x in range(width):
-                borders[level, x] = lowest[x] + limits[level] * max(noise[x] / np.float32(12) - lowest[x], floor)
+                distance = (row[x] - lowest[x]) * noise[x]
+                level = bit_0 if distance < limit_0 else none
+                level |= bit_1 if distance < limit_1 else none
+                level |= bit_2 if distance < limit_2 else none
+                level |= bit_3 if distance < limit_3 else none
+                level |= bit_4 if distance < limit_4 else none
+                half[x] |= level
         code = codes[z, y]
-        for half in range(2):
-            bits[:] = 0
-            for channel in range(6):
-                row = pairs[6 * half + channel]
-                for level in range(5):
-                    border = borders[level]
-                    bit = np.uint32(1 << (5 * channel + level))
-                    for x in range(width):
-                        if row[x] < border[x]:
-                            bits[x] |= bit
-            if half == 0:
-                for x in range(width):
-                    code[x] = np.uint64(bits[x])
-            else:
-                for x in range(width):
-                    code[x] |= np.uint64(bits[x]) << np.uint64(30)
+        low, high = bits[0], bits[1]
+        for x in range(width):
+            code[x] = np.uint64(low[x]) | np.uint64(high[x]) << np.uint64(30)
 
 
-def codes(image: np.ndarray, step: int) -> np.ndarray:
+def codes(image: np.ndarray, step: int, scratch: Scratch | None = None) -> np.ndarray:
     """Return the packed MIND-SSC codes (z, y, x) uint64; ``step`` is patch radius and dilation in voxels."""
     image = np.ascontiguousarray(image, dtype=np.float32)
     depth, height, width = image.shape
     padded = np.pad(image, step, mode="edge")
-    distances = np.empty((6, depth, height, width), np.float32)
-    patches = np.empty_like(distances)
+    scratch = scratch or Scratch()
+    distances = scratch.array("distances", (6, depth, height, width), np.float32)
+    patches = scratch.array("patches", (6, depth, height, width + 2 * step), np.float32)
     packed = np.empty(image.shape, np.uint64)
     floor = np.float32(1e-6 * (2 * step + 1) ** 3)
     threads.run(_plane_distances, 6 * depth, padded, step, step, _DIRECTIONS, distances)
-    threads.run(_patch_sums, 6 * depth, distances, step, patches)
+    threads.run(_patch_sums, 6 * depth, distances, step, step, patches)
     threads.run(_pack_rows, depth * height, patches, floor, step, _PAIR_DIRECTION, _PAIR_SHIFT, _LIMITS, packed)
     return packed

@@ -55,9 +55,11 @@ class Level:
     def skip(self, grid: Grid) -> tuple[int, int, int]:
         """Return which voxels of a block are compared: every n-th along (z, y, x).
 
-        Descriptors are as smooth as the displacement step is large, so that neighbouring voxels of a block say the
-        same. deedsBCV takes every second one, in blocks larger than 4 voxels.
+        deedsBCV takes every second one along two axes, in blocks larger than 4 voxels. In mm, where descriptors are as
+        smooth as the displacement step is large, coarse levels take every third.
         """
+        if self.units == "voxel":
+            return (2, 2, 1) if min(self.block(grid)) > 4 else (1, 1, 1)
         every = 3 if min(self.quantisation(grid)) > 3 else 2
         return (every, every, 1) if min(self.block(grid)) > 3 else (1, 1, 1)
 

@@ -96,6 +96,14 @@ def resize(image: np.ndarray, grid: Grid, new: Grid) -> np.ndarray:
 def _upsample(start, stop, field, origin, step, out):
     """Trilinear values of a coarse field (3, z, y, x) at the voxels of a finer grid."""
     depth, height, width = field.shape[1:]
+    first = np.empty(out.shape[3], np.int64)
+    share = np.empty(out.shape[3], np.float32)
+    for x in range(out.shape[3]):
+        px = min(max(origin[2] + x * step[2], 0.0), width - 1.0)
+        first[x] = min(int(px), max(width - 2, 0))
+        share[x] = px - first[x]
+    last = min(1, width - 1)
+    line = np.empty(width, np.float32)
     for item in range(start, stop):
         z, y = item // out.shape[2], item % out.shape[2]
         pz = min(max(origin[0] + z * step[0], 0.0), depth - 1.0)
@@ -103,19 +111,16 @@ def _upsample(start, stop, field, origin, step, out):
         z0, y0 = int(pz), int(py)
         z1, y1 = min(z0 + 1, depth - 1), min(y0 + 1, height - 1)
         fz, fy = np.float32(pz - z0), np.float32(py - y0)
-        for x in range(out.shape[3]):
-            px = min(max(origin[2] + x * step[2], 0.0), width - 1.0)
-            x0 = int(px)
-            x1 = min(x0 + 1, width - 1)
-            fx = np.float32(px - x0)
-            for c in range(3):
-                near = (field[c, z0, y0, x0] * (1 - fx) + field[c, z0, y0, x1] * fx) * (1 - fy) + (
-                    field[c, z0, y1, x0] * (1 - fx) + field[c, z0, y1, x1] * fx
-                ) * fy
-                far = (field[c, z1, y0, x0] * (1 - fx) + field[c, z1, y0, x1] * fx) * (1 - fy) + (
-                    field[c, z1, y1, x0] * (1 - fx) + field[c, z1, y1, x1] * fx
-                ) * fy
-                out[c, z, y, x] = near * (1 - fz) + far * fz
+        for c in range(3):
+            part = field[c]
+            for x in range(width):
+                near = part[z0, y0, x] + (part[z0, y1, x] - part[z0, y0, x]) * fy
+                far = part[z1, y0, x] + (part[z1, y1, x] - part[z1, y0, x]) * fy
+                line[x] = near + (far - near) * fz
+            row = out[c, z, y]
+            for x in range(row.shape[0]):
+                low = line[first[x]]
+                row[x] = low + (line[first[x] + last] - low) * share[x]
 
 
 def upsample(field: np.ndarray, origin: np.ndarray, step: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:

@@ -1,10 +1,14 @@
 """The minimum spanning tree of the control points, and the exact best displacements on it."""
 
 import heapq
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numba
 import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
 
 from crossmoda.deeds import threads
 
@@ -101,92 +105,179 @@ def spanning_tree(differences: np.ndarray, deviation: float) -> Tree:
     return Tree(parents, np.exp(-costs / np.float32(2 * max(deviation, 1e-6))), order)
 
 
-@_vectorised
-def _minimum_along(values, count, rest, offset, out):
-    """Lower envelope along the first axis of (count, rest): out[i] = min over j of values[j] + (i - j + offset)^2."""
-    for i in range(count):
-        target = out[i * rest : (i + 1) * rest]
-        bend = (i + offset) * (i + offset)
-        for k in range(rest):
-            target[k] = values[k] + bend
-        for j in range(1, count):
-            bend = (i - j + offset) * (i - j + offset)
-            source = values[j * rest : (j + 1) * rest]
-            for k in range(rest):
-                target[k] = min(target[k], source[k] + bend)
+#: Displacements whose messages are computed at once.
+_LANES = 16
+
+
+def _least_sums(vectors: int) -> Any:
+    """Return the function that computes the least sums of ``vectors`` times 16 displacements at once."""
+
+    @intrinsic
+    def least(context, row, row_step, number, number_step, count, out):
+        """Store, for each place in a row, the least of ``count`` sums of row k and number k.
+
+        Arguments are addresses and, in bytes, the steps from row to row and from number to number. Written as vector
+        instructions since the minima must stay in registers while the rows go by.
+        """
+
+        def generate(context, builder, signature, arguments):
+            row, row_step, number, number_step, count, out = arguments
+            word, single = ir.IntType(64), ir.FloatType()
+            vector, places = ir.VectorType(single, _LANES), ir.VectorType(ir.IntType(32), _LANES)
+            nothing = ir.Constant(vector, ir.Undefined)
+
+            def part(address, k):
+                return builder.inttoptr(builder.add(address, ir.Constant(word, 4 * _LANES * k)), vector.as_pointer())
+
+            infinity = ir.Constant(vector, [float("inf")] * _LANES)
+            lowest = [cgutils.alloca_once_value(builder, infinity) for _ in range(vectors)]
+            with cgutils.for_range(builder, count) as k:
+                first = builder.add(row, builder.mul(k.index, row_step))
+                address = builder.add(number, builder.mul(k.index, number_step))
+                value = builder.load(builder.inttoptr(address, single.as_pointer()))
+                value = builder.insert_element(nothing, value, ir.Constant(ir.IntType(32), 0))
+                value = builder.shuffle_vector(value, nothing, ir.Constant(places, [0] * _LANES))
+                for index, best in enumerate(lowest):
+                    total = builder.fadd(builder.load(part(first, index), align=4), value)
+                    before = builder.load(best)
+                    builder.store(builder.select(builder.fcmp_ordered("<", total, before), total, before), best)
+            for index, best in enumerate(lowest):
+                builder.store(builder.load(best), part(out, index), align=4)
+            return context.get_dummy_value()
+
+        return types.void(*[types.int64] * 6), generate
+
+    return least
+
+
+_least_16, _least_32 = _least_sums(1), _least_sums(2)
 
 
 @_vectorised
-def _turn(values, count, rest, out):
-    """Transpose (count, rest), so that the next axis comes first."""
-    for j in range(rest):
-        for i in range(count):
-            out[j * count + i] = values[i * rest + j]
+def _envelopes(values, shape, offset, bends, spare):
+    """Lower envelope along each axis: out[p] = min over c of values[c] + |p - c + offset|^2, p and c displacements.
+
+    ``values`` becomes scratch, the result is in ``spare``; both have room for 32 more. What is written beyond the end
+    of a row is overwritten with the next.
+    """
+    depth, rows, columns = shape
+    plane = rows * columns
+    source, target = np.int64(values.ctypes.data), np.int64(spare.ctypes.data)
+    table = np.int64(bends.ctypes.data)
+    for step in range(2 * depth - 1):
+        bends[step] = (step - depth + 1 + offset[0]) ** 2
+    for z in range(depth):
+        for k in range(0, plane, 2 * _LANES):
+            bend, out = table + 4 * (z + depth - 1), target + 4 * (z * plane + k)
+            _least_32(source + 4 * k, 4 * plane, bend, -4, depth, out)
+    source, target = target, source
+    for step in range(2 * rows - 1):
+        bends[step] = (step - rows + 1 + offset[1]) ** 2
+    for z in range(depth):
+        for y in range(rows):
+            for k in range(0, columns, _LANES):
+                bend, out = table + 4 * (y + rows - 1), target + 4 * (z * plane + y * columns + k)
+                _least_16(source + 4 * (z * plane + k), 4 * columns, bend, -4, rows, out)
+    source, target = target, source
+    for step in range(2 * columns - 1):
+        bends[step] = (step - columns + 1 + offset[2]) ** 2
+    for row in range(depth * rows):
+        for k in range(0, columns, _LANES):
+            bend, out = table + 4 * (k + columns - 1), target + 4 * (row * columns + k)
+            _least_16(bend, -4, source + 4 * row * columns, 4, columns, out)
 
 
 @_vectorised
-def _message(costs, weight, offset, shape, message, scratch):
-    """What a point tells its parent: for each displacement of the parent the least cost of the point's own subtree."""
+def _minimum(values, size, spare):
+    """Return the least of the first ``size`` values; ``values`` has room for 32 more, ``spare`` holds 33."""
+    values[size : size + 2 * _LANES] = 3e38  # more than any cost; infinity has no place under fast arithmetic
+    spare[2 * _LANES] = 0.0
+    out = np.int64(spare.ctypes.data)
+    count = -(-size // (2 * _LANES))
+    _least_32(np.int64(values.ctypes.data), 8 * _LANES, out + 8 * _LANES, 0, count, out)
+    lowest = spare[0]
+    for lane in range(1, 2 * _LANES):
+        lowest = min(lowest, spare[lane])
+    return lowest
+
+
+@_vectorised
+def _message(costs, weight, offset, shape, scratch, bends, message):
+    """What a point tells its parent: for each displacement of the parent the least cost of the point's own subtree.
+
+    Returns the least of the point's own weighted costs and the least of the message.
+    """
     size = costs.shape[0]
     for label in range(size):
         scratch[label] = costs[label] * weight
-    for axis in range(3):
-        count = shape[axis]
-        _minimum_along(scratch, count, size // count, offset[axis], message)
-        _turn(message, count, size // count, scratch)
-    lowest = scratch[0]
-    for label in range(size):
-        lowest = min(lowest, scratch[label])
-    for label in range(size):
-        message[label] = scratch[label] - lowest
+    own = _minimum(scratch, size, bends)
+    _envelopes(scratch, shape, offset, bends, message)
+    return own, _minimum(message, size, bends)
 
 
 @_vectorised
-def _gather(start, stop, parts, nodes, first_child, children, costs, weights, offsets, shape):
+def _gather(start, stop, parts, nodes, first_child, children, costs, weights, offsets, shape, lowest):
     """Add to each point of ``nodes`` the messages of its children, points before their parents."""
-    message = np.empty(costs.shape[1], np.float32)
-    scratch = np.empty(costs.shape[1], np.float32)
+    message = np.zeros(costs.shape[1] + 2 * _LANES, np.float32)
+    scratch = np.zeros(costs.shape[1] + 2 * _LANES, np.float32)
+    bends = np.zeros(2 * max(shape) + 2 * _LANES, np.float32)
     for part in range(start, stop):
         for position in range(parts[part], parts[part + 1]):
             node = nodes[position]
             own = costs[node]
             for index in range(first_child[node], first_child[node + 1]):
                 child = children[index]
-                _message(costs[child], weights[child], offsets[child], shape, message, scratch)
+                lowest[child], least = _message(
+                    costs[child], weights[child], offsets[child], shape, scratch, bends, message
+                )
                 for label in range(own.shape[0]):
-                    own[label] += message[label]
+                    own[label] += message[label] - least
 
 
 @_vectorised
-def _choose(order, parents, costs, weights, offsets, shape, selected):
+def _best_below(costs, weight, lowest, place, shape):
+    """Return the displacement that costs least below a parent whose displacement is ``place`` (steps, z, y, x).
+
+    Starts at the displacement nearest to the parent's, and leaves out rows that bend too far to cost less.
+    """
+    depth, rows, columns = shape
+    z, y, x = place
+    c = min(max(round(z), 0), depth - 1)
+    b = min(max(round(y), 0), rows - 1)
+    a = min(max(round(x), 0), columns - 1)
+    chosen = (c * rows + b) * columns + a
+    best = costs[chosen] * weight + ((z - c) ** 2 + (y - b) ** 2 + (x - a) ** 2)
+    for c in range(depth):
+        bend_z = (z - c) ** 2
+        if bend_z + lowest >= best:
+            continue
+        for b in range(rows):
+            bend = bend_z + (y - b) ** 2
+            if bend + lowest >= best:
+                continue
+            label = (c * rows + b) * columns
+            for a in range(columns):
+                value = costs[label + a] * weight + (bend + (x - a) ** 2)
+                if value < best:
+                    best = value
+                    chosen = label + a
+    return chosen
+
+
+@_vectorised
+def _choose(order, parents, costs, weights, offsets, shape, lowest, selected):
     """Walk from the root to the leaves and take the displacement that is best given the parent's."""
     rows, columns = shape[1], shape[2]
-    for node in order:
-        own = costs[node]
-        parent = parents[node]
-        best = np.float32(np.inf)
-        chosen = 0
-        z, y, x = 0, 0, 0
-        if parent >= 0:
-            z, y, x = (
-                selected[parent] // (rows * columns),
-                selected[parent] // columns % rows,
-                selected[parent] % columns,
-            )
-        for c in range(shape[0]):
-            for b in range(shape[1]):
-                bend = np.float32(0)
-                if parent >= 0:
-                    bend = (z - c + offsets[node, 0]) ** 2 + (y - b + offsets[node, 1]) ** 2
-                for a in range(shape[2]):
-                    label = (c * rows + b) * columns + a
-                    value = own[label]
-                    if parent >= 0:
-                        value = value * weights[node] + bend + (x - a + offsets[node, 2]) ** 2
-                    if value < best:
-                        best = value
-                        chosen = label
-        selected[node] = chosen
+    selected[order[0]] = np.argmin(costs[order[0]])
+    for node in order[1:]:
+        above, offset = selected[parents[node]], offsets[node]
+        z, y, x = above // (rows * columns), above // columns % rows, above % columns
+        place = (
+            np.float32(z) + offset[0],
+            np.float32(y) + offset[1],
+            np.float32(x) + offset[2],
+        )
+        selected[node] = _best_below(costs[node], weights[node], lowest[node], place, shape)
 
 
 @_compiled
@@ -246,11 +337,11 @@ def best_displacements(costs: np.ndarray, tree: Tree, offsets: np.ndarray, shape
     first_child = np.searchsorted(tree.parents[children], np.arange(size + 1))
     parts, nodes = np.empty(size + 2, np.int64), np.empty(size, np.int64)
     count = _schedule(tree.parents, tree.order, max(size // (16 * threads.thread_count()), 1), parts, nodes)
-    steps = np.array(shape)
     offsets = np.ascontiguousarray(offsets, np.float32)
-    shared = (parts, nodes, first_child, children, costs, tree.weights, offsets, steps)
+    lowest = np.empty(size, np.float32)
+    shared = (parts, nodes, first_child, children, costs, tree.weights, offsets, shape, lowest)
     threads.run(_gather, count, *shared)
     _gather(count, count + 1, *shared)
     selected = np.empty(size, np.int64)
-    _choose(tree.order, tree.parents, costs, tree.weights, offsets, steps, selected)
+    _choose(tree.order, tree.parents, costs, tree.weights, offsets, shape, lowest, selected)
     return selected
