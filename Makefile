@@ -5,6 +5,8 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 DEMO   ?= demo
+# 1: a Slicer test that cannot run fails; empty: it is skipped (the test bed works on Linux x86_64 only).
+REQUIRE_TEST_BED ?= 1
 
 # What the Slicer test bed (Qt and VTK without a screen) needs of the system, and the Debian packages that have it.
 LIBRARIES := libEGL.so.1 libGL.so.1 libfontconfig.so.1 libdbus-1.so.3 libxkbcommon.so.0 libglib-2.0.so.0 libX11.so.6
@@ -20,7 +22,7 @@ demo: $(VENV)/.app
 	$(BIN)/crossmoda demo --output "$(DEMO)"
 
 test: $(VENV)/.test lint
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+	CROSSMODA_REQUIRE_TEST_BED=$(REQUIRE_TEST_BED) $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .

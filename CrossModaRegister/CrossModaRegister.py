@@ -62,6 +62,7 @@ def main(options: argparse.Namespace, progress: Progress) -> None:
         progress=progress,
     )
     found = {name: result.provenance.get(name) for name in _MEASURED}
+    found["processor"] = result.provenance["device"]
     slicer_cli.write_return_parameters(
         options.returnparameterfile, {name: value for name, value in found.items() if value is not None}
     )

@@ -52,7 +52,8 @@ def main(options: argparse.Namespace, progress: Progress) -> None:
     )
     volumes = {f"{key.lower()}_mm3": value for key, value in result.provenance["volumes_mm3"].items()}
     slicer_cli.write_return_parameters(
-        options.returnparameterfile, {**volumes, "notes": "; ".join(result.provenance["notes"])}
+        options.returnparameterfile,
+        {**volumes, "processor": result.provenance["device"], "notes": "; ".join(result.provenance["notes"])},
     )
 
 

@@ -199,8 +199,9 @@ class CrossModaSegLogic(ScriptedLoadableModuleLogic):
             )
             used = {"device": device, "flips": flips, "weights": Path(weights).name if weights else "shipped"}
             record = runs.record("predict", {**used, **(settings or {})}, image=volume, seconds=task.seconds)
-            record["measurements"] = runs.measurements(node)
-            task.notes = node.GetParameterAsString("notes") or ""
+            found = record["measurements"] = runs.measurements(node)
+            record["device"] = found["processor"]
+            task.notes = f"{runs.processor(found)} {found['notes']}".strip()
             uncertainty = outputs.pop("uncertainty")
             runs.reveal(uncertainty, "uncertainty", volume)
             for made in (segmentation, uncertainty):

@@ -50,6 +50,8 @@ def register_task(target, atlas, mirror="no", transforms=False, device="auto", s
         runs.require_present([target, *outputs.values()])
         record = runs.record("register", chosen, target=target, atlas=atlas, seconds=task.seconds)
         found = record["measurements"] = runs.measurements(node)
+        record["device"] = found["processor"]
+        task.notes = runs.processor(found)
         for made in outputs.values():
             if found["mirrored"] == "true":
                 made.SetName(_("{name} mirrored").format(name=made.GetName()))

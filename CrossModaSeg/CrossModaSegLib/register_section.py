@@ -111,7 +111,8 @@ class RegisterSection(Section):
         work, parameters = self._work, self.parameters
         failures = [f"{task.title}: {task.error}" for task in work.failures]
         fused = work.tasks[-1]
-        notes = f" {fused.notes}" if fused.notes else ""
+        on = next((task.notes for task in work.tasks[:-1] if task.notes), "")
+        notes = "".join(f" {note}" for note in (on, fused.notes) if note)
         if fused.state == DONE:
             parameters.noisyLabel, parameters.disagreement = fused.result
             warped = nodes.products("warped atlas", parameters.target)

@@ -53,6 +53,11 @@ def measurements(node) -> dict:
     return found
 
 
+def processor(found: dict) -> str:
+    """Say on what a run's work was done; "auto" may have had to do without a graphics card."""
+    return _("On {processor}.").format(processor=found["processor"]) if found.get("processor") else ""
+
+
 def reveal(volume, role: str, target) -> None:
     """Show a result in the selectors, beside its target."""
     volume.SetHideFromEditors(False)
@@ -115,7 +120,6 @@ def record(step: str, settings: dict, seconds: float, **inputs) -> dict:
     record = Record(step, settings).content
     return {
         **record,
-        "device": settings.get("device", "cpu"),
         "inputs": {role: {"name": node.GetName()} for role, node in inputs.items()},
         "seconds": round(seconds, 3),
     }

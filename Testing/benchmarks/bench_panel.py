@@ -17,8 +17,10 @@ def main() -> None:
     argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     with tempfile.TemporaryDirectory() as folder:
         notes = Path(folder) / "measured.md"
-        selected = [str(TESTS / name) for name in ("test_panel.py", "test_running.py", "test_tasks.py")]
-        command = [sys.executable, "-m", "pytest", "-q", "-k", "opens or cancel", *selected]
+        selected = [
+            str(TESTS / name) for name in ("test_panel.py", "test_running.py", "test_tasks.py", "test_full_size.py")
+        ]
+        command = [sys.executable, "-m", "pytest", "-q", "-k", "opens or cancel or full_size", *selected]
         subprocess.run(command, env={**os.environ, "CROSSMODA_MEASURED": str(notes)}, check=True)
         print("\n| what | seconds | goal |\n|---|---|---|")
         print(notes.read_text(encoding="utf-8"), end="")

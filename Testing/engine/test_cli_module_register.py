@@ -22,7 +22,7 @@ MODULE = PROJECT / "CrossModaRegister" / "CrossModaRegister.py"
 DESCRIPTION = MODULE.with_suffix(".xml")
 TAGS = {float: "double", int: "integer", str: "string"}
 STATISTICS = ["mean_displacement_mm", "percentile_95_displacement_mm", "folding_percent"]
-JUDGED = ["quality", "tumour_side", "tumour_brightness"]
+JUDGED = ["quality", "tumour_side", "processor", "tumour_brightness"]
 
 
 def run(*arguments: object, module: Path = MODULE) -> subprocess.CompletedProcess[str]:
@@ -107,7 +107,13 @@ def test_a_pair_is_registered_with_progress_and_measurements(pair, tmp_path):
     assert result.stdout.startswith("<filter-start><filter-name>CrossModaRegister</filter-name>")
     assert "<filter-end>" in result.stdout
     values = dict(line.split(" = ") for line in (tmp_path / "values.txt").read_text("utf-8").splitlines())
-    assert list(values) == [*STATISTICS, "quality", "mirrored", "tumour_brightness"]  # on neither side: no tumour_side
+    assert list(values) == [
+        *STATISTICS,
+        "quality",
+        "mirrored",
+        "tumour_brightness",
+        "processor",
+    ]  # on neither side: no tumour_side
     assert values["mirrored"] == "false"
     assert float(values["quality"]) > 0.5
     assert float(values["mean_displacement_mm"]) == pytest.approx(4, abs=0.6)

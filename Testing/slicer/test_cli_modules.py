@@ -1,5 +1,6 @@
 """The CLI modules as Slicer and other hosts see them: description, call, progress, errors, hard kill."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -116,41 +117,105 @@ def test_a_bad_input_is_one_sentence_on_stderr_and_exit_code_2(tmp_path):
     assert len(done.stderr.strip().splitlines()) == 1
 
 
-def test_a_hard_kill_leaves_no_output_under_its_name(pair, tmp_path):
-    script = PROJECT / "CrossModaRegister/CrossModaRegister.py"
-    output = tmp_path / "warped.nii.gz"
-    process = subprocess.Popen(
-        [
-            sys.executable,
-            str(script),
-            "--warped",
-            str(output),
-            str(pair / "fixed é.nii.gz"),
-            str(pair / "moving é.nii.gz"),
+@pytest.fixture(scope="module")
+def label_maps(tmp_path_factory):
+    """Ten label maps of one target, large enough for the fusion to take a while, and their images."""
+    folder = tmp_path_factory.mktemp("label maps")
+    rng = np.random.default_rng(0)
+    z, y, x = np.indices((48, 160, 160)).astype(float)
+    target = rng.normal(size=z.shape) + 5 * (((x - 110) ** 2 + (y - 80) ** 2 + (2 * (z - 24)) ** 2) < 300)
+    for number in range(10):
+        shift = rng.uniform(-4, 4, 3)
+        ball = ((x - 110 - shift[0]) ** 2 + (y - 80 - shift[1]) ** 2 + (2 * (z - 24 - shift[2])) ** 2) < 300
+        for kind, array in (("labels", ball.astype(np.uint8)), ("images", target.astype(np.float32))):
+            (folder / kind).mkdir(exist_ok=True)
+            sitk.WriteImage(sitk.GetImageFromArray(array), str(folder / kind / f"{number}.nrrd"))
+    sitk.WriteImage(sitk.GetImageFromArray(target.astype(np.float32)), str(folder / "target.nrrd"))
+    return folder
+
+
+@pytest.fixture
+def commands(pair, label_maps, tmp_path):
+    """The command line of a registration and of a fusion that write into ``tmp_path``."""
+    return {
+        "CrossModaRegister": [
+            *("--warped", str(tmp_path / "result.nii.gz")),
+            *(str(pair / "fixed é.nii.gz"), str(pair / "moving é.nii.gz")),
         ],
-        stdout=subprocess.PIPE,
-        text=True,
+        "CrossModaFuse": [
+            *("--label", str(tmp_path / "result.nii.gz"), "--disagreement", str(tmp_path / "disagreement.nrrd")),
+            *("--reference", str(label_maps / "target.nrrd"), "--images", str(label_maps / "images")),
+            str(label_maps / "labels"),
+        ],
+    }
+
+
+def start(name: str, arguments: list[str]) -> subprocess.Popen:
+    script = PROJECT / f"CrossModaRegister/{name}.py"
+    return subprocess.Popen(
+        [sys.executable, str(script), *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
+
+
+@pytest.mark.parametrize("name", ["CrossModaRegister", "CrossModaFuse"])
+def test_a_hard_kill_half_way_leaves_no_output_under_its_name(commands, tmp_path, name):
+    process = start(name, commands[name])
     for line in process.stdout:
-        if "<filter-progress>" in line and "0.0000" not in line:
+        if (found := re.search(r"<filter-progress>([\d.]+)", line)) and float(found[1]) > 0.4:
             break
     process.kill()
-    process.wait()
-    assert not output.exists()
+    process.communicate()
+    assert process.returncode == -9, "killed before it was done"
+    assert [path for path in tmp_path.iterdir() if not path.name.startswith(".partial-")] == []
 
 
-def test_progress_arrives_while_the_work_goes_on(pair, tmp_path):
+@pytest.mark.parametrize("name", ["CrossModaRegister", "CrossModaFuse"])
+def test_progress_arrives_while_the_work_goes_on_and_stderr_stays_empty(commands, tmp_path, name):
     """A pipe is buffered by the block: an unflushed tag would arrive with the end of the process."""
-    script = PROJECT / "CrossModaRegister/CrossModaRegister.py"
-    files = ["--warped", str(tmp_path / "warped.nii.gz"), str(pair / "fixed é.nii.gz"), str(pair / "moving é.nii.gz")]
-    process = subprocess.Popen(
-        [sys.executable, str(script), *files],
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    tags_before_the_end = 0
+    process = start(name, commands[name])
+    early = []
     for line in process.stdout:
-        if "<filter-progress>" in line and process.poll() is None:
-            tags_before_the_end += 1
-    process.wait()
-    assert tags_before_the_end > 5
+        if (found := re.search(r"<filter-progress>([\d.]+)", line)) and process.poll() is None:
+            early.append(float(found[1]))
+    assert process.stderr.read() == "", "Slicer takes anything on stderr as an error"
+    assert process.wait() == 0
+    assert len(early) > 5
+    assert early == sorted(early)
+    assert (tmp_path / "result.nii.gz").is_file()
+
+
+def test_warnings_go_to_stdout_and_an_unforeseen_error_is_one_sentence():
+    code = (
+        "import warnings\nfrom crossmoda import slicer_cli\n"
+        "def work(progress):\n    warnings.warn('be careful')\n    progress(0.5, 'a < b')\n    raise KeyError('oops')\n"
+        "slicer_cli.run('Test', work)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "UserWarning: be careful" in done.stdout
+    assert "Traceback" in done.stdout
+    assert "a &lt; b" in done.stdout, "text in tags is escaped"
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert "oops" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("script", "arguments"),
+    [
+        ("CrossModaRegister/CrossModaRegister.py", ["fixed é.nii.gz", "moving é.nii.gz"]),
+        ("CrossModaSeg/CrossModaPredict.py", ["--label_map", "out.nii.gz", "fixed é.nii.gz"]),
+    ],
+)
+def test_cuda_where_there_is_none_says_what_to_do(pair, tmp_path, script, arguments):
+    torch = pytest.importorskip("torch")
+    if torch.cuda.is_available():
+        pytest.skip("there is a CUDA device")
+    done = subprocess.run(
+        [sys.executable, str(PROJECT / script), "--device", "cuda", *arguments],
+        capture_output=True,
+        text=True,
+        cwd=pair,
+    )
+    assert done.returncode == 2
+    assert done.stderr.strip() == "No CUDA device was found; choose device 'auto' or 'cpu'."
+    assert not (pair / "out.nii.gz").exists()

@@ -167,3 +167,37 @@ def test_the_cli_reference_is_what_the_xml_says():
 
     written = (PROJECT / "docs/cli_reference.md").read_text(encoding="utf-8")
     assert written == cli_reference.reference(), "run: python tools/cli_reference.py"
+
+
+@pytest.mark.parametrize("required", ["", "1"])
+def test_a_skipped_slicer_test_is_a_failure_where_the_test_bed_is_required(tmp_path, required):
+    import os
+
+    shutil.copy(PROJECT / "Testing/slicer/conftest.py", tmp_path)
+    (tmp_path / "test_x.py").write_text("import pytest\ndef test_x(): pytest.skip('no library')\n")
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-c", "/dev/null", str(tmp_path)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "CROSSMODA_REQUIRE_TEST_BED": required},
+    )
+    assert done.returncode == (1 if required else 0)
+    assert ("1 failed" if required else "1 skipped") in done.stdout
+    assert not required or "no library" in done.stdout
+
+
+def test_the_makefile_requires_the_test_bed():
+    makefile = (PROJECT / "Makefile").read_text("utf-8")
+    assert "REQUIRE_TEST_BED ?= 1" in makefile
+    assert "CROSSMODA_REQUIRE_TEST_BED=$(REQUIRE_TEST_BED) $(BIN)/python -m pytest" in makefile
+
+
+def test_the_test_bed_leaves_no_folder(application, tmp_path):
+    code = (
+        f"import sys; sys.path.insert(0, {str(PROJECT / 'Testing/slicer')!r})\n"
+        "from testbed import application\napp = application.start()\nprint(app.temporaryPath)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)  # not even closed
+    folder = Path(done.stdout.strip().splitlines()[-1])
+    assert folder.name.startswith("slicer-testbed-")
+    assert not folder.exists()

@@ -35,23 +35,6 @@ def loaded(panel, sample_folder):
     return panel
 
 
-class Heartbeat:
-    """Measures how much processor time the panel's thread spends without looking at events."""
-
-    def __init__(self):
-        from PySide6 import QtCore
-
-        self.beats, self.longest_s, self._last = 0, 0.0, time.thread_time()
-        self._timer = QtCore.QTimer()
-        self._timer.timeout.connect(self._beat)
-        self._timer.start(5)
-
-    def _beat(self):
-        now = time.thread_time()
-        self.beats += 1
-        self.longest_s, self._last = max(self.longest_s, now - self._last), now
-
-
 def test_a_folder_is_listed_checked_and_loaded(application, panel, sample_folder):
     panel.parameters.datasetFolder = str(sample_folder)
     panel.update()
@@ -74,6 +57,7 @@ def test_a_folder_is_listed_checked_and_loaded(application, panel, sample_folder
 def test_cancel_half_way_keeps_what_is_finished_and_goes_on_from_there(application, loaded, measured):
     from CrossModaSegLib import nodes
     from CrossModaSegLib.tasks import CANCELLED, DONE, RUNNING
+    from testbed.heartbeat import Heartbeat
 
     heartbeat, register = Heartbeat(), loaded.register
     register.ui.registerButton.click()
@@ -297,3 +281,27 @@ def test_a_failed_registration_is_left_out_and_said(application, loaded):
     from CrossModaSegLib import nodes
 
     assert nodes.provenance(loaded.parameters.noisyLabel)["measurements"]["fused"] == "2"
+
+
+def test_the_panel_says_on_what_the_work_was_done_and_a_missing_graphics_card_next_to_the_button(
+    application, loaded, weights
+):
+    import torch
+    from CrossModaSegLib import nodes
+
+    if torch.cuda.is_available():
+        pytest.skip("there is a CUDA device")
+    loaded.parameters.weights = str(weights)
+    for device in ("cuda", "auto"):
+        loaded.parameters.device = device
+        loaded.update()
+        loaded.segment.ui.segmentButton.click()
+        application.wait_until(lambda: not loaded.logic.busy)
+        message = loaded.segment.ui.messageLabel.text
+        if device == "cuda":
+            assert message == "No CUDA device was found; choose device 'auto' or 'cpu'."
+            assert loaded.parameters.result is None
+    assert " On cpu (" in message
+    record = nodes.provenance(loaded.parameters.result)
+    assert record["device"].startswith("cpu (")
+    assert record["parameters"]["device"] == "auto"

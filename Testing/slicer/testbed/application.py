@@ -1,7 +1,9 @@
 """``slicer.app``, ``slicer.modules`` and the scene, with the parts that the panel and ``slicer.util`` ask for."""
 
+import atexit
 import importlib.util
 import os
+import shutil
 import sys
 import tempfile
 import time
@@ -125,7 +127,8 @@ class Application:
     def __init__(self):
         self.qt = pythonqt.start()
         self._startup, self._modules, self.cursor_depth = [], {}, 0
-        self.temporaryPath = tempfile.mkdtemp(prefix="slicer-testbed-")
+        self.temporaryPath = self._folder = tempfile.mkdtemp(prefix="slicer-testbed-")
+        atexit.register(shutil.rmtree, self._folder, ignore_errors=True)
         self.slicerHome = sys.prefix
         self.selected_module = None
         self._make_scene()
@@ -314,9 +317,10 @@ class Application:
         return [block for block in text.split("\n\n") if "ERROR: In" in block]
 
     def close(self):
-        """Stop the processing thread."""
+        """Stop the processing thread; remove the temporary files."""
         self._pump.stop()
         self._logic.TerminateProcessingThread()
+        shutil.rmtree(self._folder, ignore_errors=True)
 
 
 class _ModuleManager:
