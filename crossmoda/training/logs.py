@@ -1,0 +1,45 @@
+"""What a training tells about itself while it runs: a CSV file and, where it is installed, TensorBoard."""
+
+import contextlib
+import csv
+import io
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from crossmoda import output
+
+
+def write_metrics(path: Path, history: Sequence[dict[str, Any]]) -> None:
+    """Write one row per epoch as CSV; what an epoch did not measure is empty."""
+    names = list(dict.fromkeys(name for row in history for name in row))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, names, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(history)
+    output.write_text(path, text.getvalue())
+
+
+@contextlib.contextmanager
+def board(folder: Path, epochs: int) -> Iterator[Callable[[dict[str, Any]], None]]:
+    """Give a function that logs an epoch's row to TensorBoard, or does nothing where that is not installed.
+
+    ``epochs`` are done: what an earlier run logged after its last checkpoint is taken back.
+    """
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        yield lambda row: None
+        return
+    writer = SummaryWriter(str(folder), purge_step=epochs + 1)
+
+    def log(row: dict[str, Any]) -> None:
+        for name, value in row.items():
+            if isinstance(value, float):
+                writer.add_scalar(name, value, row["epoch"])
+        writer.flush()
+
+    try:
+        yield log
+    finally:
+        writer.close()
