@@ -221,6 +221,7 @@ def draw(cases: Sequence[Reviewed], chance: np.ndarray, curves: dict[str, np.nda
     left.plot(k, curves["best possible"], color="0.2", linestyle="dashed", label="best possible")
     left.plot(k, curves["queue"], color="#c8452f", linewidth=2, label="queue")
     left.set(xlabel=f"corrected cases of {len(cases)}", ylabel="mean Dice of the labels", title="Labels")
+    left.xaxis.get_major_locator().set_params(integer=True)
     left.legend(frameon=False, loc="lower right")
     gains = [case.after - case.before for case in cases]
     priorities = [case.item.priority for case in cases]
