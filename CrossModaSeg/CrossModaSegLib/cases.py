@@ -1,6 +1,7 @@
 """The cases of the panel's table: volumes of the scene and files of the opened folder."""
 
 import dataclasses
+from collections.abc import Callable
 
 import numpy as np
 import slicer
@@ -73,22 +74,30 @@ def add_case(volume, label=None, modality=TARGET, case_id="", side=""):
     return volume
 
 
-def place(row: Row, ready: dict) -> None:
-    """Make the nodes of a row from what the worker read: arrays in files, ranges, grids."""
+def placing(row: Row, ready: dict) -> list[Callable[[], None]]:
+    """Return the steps that make the nodes of a row from what the worker read: arrays in files, ranges, grids."""
 
     def node(kind: str, name: str, what: dict):
         made = slicer.mrmlScene.AddNewNodeByClass(kind, slicer.mrmlScene.GenerateUniqueName(name))
         nodes.set_grid(made, what["grid"])
-        if kind == "vtkMRMLScalarVolumeNode":
-            nodes.show_range(made, *what["range"])
         slicer.util.updateVolumeFromArray(made, np.load(what["array"], mmap_mode="r"))
-        if kind != "vtkMRMLScalarVolumeNode":
-            made.CreateDefaultDisplayNodes()
         return made
 
-    volume = node("vtkMRMLScalarVolumeNode", row.id, ready["image"])
-    label = node("vtkMRMLLabelMapVolumeNode", row.id + " label", ready["label"]) if ready["label"] else None
-    row.volume, row.label = add_case(volume, label, row.modality, row.id, row.side), label
+    def place_image():
+        row.volume = add_case(
+            node("vtkMRMLScalarVolumeNode", row.id, ready["image"]), None, row.modality, row.id, row.side
+        )
+        nodes.show_range(row.volume, *ready["image"]["range"])
+
+    def place_label():
+        row.label = node("vtkMRMLLabelMapVolumeNode", row.id + " label", ready["label"])
+        row.label.CreateDefaultDisplayNodes()
+        row.volume.SetNodeReferenceID(nodes.LABEL, row.label.GetID())
+
+    def look():
+        row.label.GetImageData().GetScalarRange()  # VTK remembers it; the table asks for it
+
+    return [place_image, *([place_label, look] if ready["label"] else [])]
 
 
 def scene_rows() -> list[Row]:

@@ -1,6 +1,5 @@
 """What the panel can do, usable from scripts: ``slicer.util.getModuleLogic("CrossModaSeg")``."""
 
-import functools
 import shutil
 from pathlib import Path
 
@@ -96,7 +95,7 @@ class CrossModaSegLogic(ScriptedLoadableModuleLogic):
 
         def steps():
             read = zip(rows, ready, strict=True)
-            return [functools.partial(cases.place, row, found) for row, found in read if not row.file_problem]
+            return [step for row, found in read if not row.file_problem for step in cases.placing(row, found)]
 
         def finish(_result):
             shutil.rmtree(folder, ignore_errors=True)
