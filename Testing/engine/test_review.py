@@ -252,6 +252,7 @@ def test_nothing_speaks_against_an_ordinary_label():
     ("case", "words"),
     [
         (changed(dice_network_VS=0.41), "STAPLE and the network disagree about the tumour: Dice 0.41"),
+        (changed(dice_network_VS=0.0, apart_mm=52.0), "see the tumour in places 52 mm apart"),
         (changed(dice_network_cochlea=0.5), "disagree about the cochlea"),
         (changed(dice_network_VS=0.0, network_mm3_VS=0.0), "The network finds nothing of the tumour"),
         (changed({"VS": 0.0}, dice_network_VS=0.0), "The network finds the tumour"),
@@ -299,6 +300,13 @@ def test_shape_and_position_are_measured(tmp_path):
     assert numbers["elongation_VS"] > 4
     assert numbers["left_mm3"] == numbers["right_mm3"] > 0
     assert numbers["width_mm"] == pytest.approx(60)
+
+
+def test_a_tumour_that_the_network_sees_on_the_other_side_is_told(data, tmp_path):
+    write_results(tmp_path / "results" / "p1", ears(), network=ears(shift=36))
+    item = review.review_list(data, tmp_path / "results")[0]
+    assert item.evidence["apart_mm"] == pytest.approx(36, abs=0.1)
+    assert "The label and the network see the tumour in places 36 mm apart." in item.reasons
 
 
 # Where to look

@@ -16,7 +16,7 @@ from crossmoda.volume import Grid, Volume
 
 FILE = "review.json"
 #: Raised when the numbers are computed in another way.
-_REVISION = 1
+_REVISION = 2
 #: A smaller piece of a structure is a stray voxel, mm3.
 _PIECE_MM3 = 3.0
 
@@ -73,8 +73,9 @@ def measure(opinions: Opinions) -> Evidence:
     Per structure ``S`` of :data:`crossmoda.labels.STRUCTURES`: ``expected_dice_S`` (0 to 1: the mean over the
     opinions), ``dice_network_S`` (between label and network), ``network_mm3_S``, ``pieces_S``; the volume that is
     expected to be wrong ``doubtful_mm3``; ``atlas_doubt_mm3`` and ``network_doubt_mm3`` (what either holds against the
-    label); ``elongation_VS`` (longest to shortest axis), ``gap_mm`` (tumour to cochlea), ``left_mm3`` and ``right_mm3``
-    (volumes of the cochleae), ``height_mm`` and ``depth_mm`` (how far one lies above and behind the other).
+    label); ``apart_mm`` (from the label's tumour to the network's, between centres); ``elongation_VS`` (longest to
+    shortest axis), ``gap_mm`` (tumour to cochlea), ``left_mm3`` and ``right_mm3`` (volumes of the cochleae),
+    ``width_mm``, ``depth_mm`` and ``height_mm`` (how far one lies beside, behind and above the other).
     """
     label_map, grid = opinions.label_map, opinions.grid
     voxel = grid.voxel_volume_mm3
@@ -96,6 +97,8 @@ def measure(opinions: Opinions) -> Evidence:
             total = np.count_nonzero(mask) + np.count_nonzero(other)
             numbers[f"network_mm3_{structure.key}"] = float(np.count_nonzero(other)) * voxel
             numbers[f"dice_network_{structure.key}"] = 2.0 * np.count_nonzero(mask & other) / total if total else 1.0
+            if structure.value == labels.VS and mask.any() and other.any():
+                numbers["apart_mm"] = _apart(mask, other, grid)
     numbers |= _shape(label_map == labels.VS, grid)
     numbers |= _cochleae(Volume(label_map, _grid_of(opinions)))
     gap = measurement.measure(Volume(label_map, grid))[0].distance_to_cochlea_mm
@@ -115,6 +118,12 @@ def _grid_of(opinions: Opinions) -> Grid:
 def _pieces(mask: np.ndarray, voxel_mm3: float) -> int:
     pieces, _ = ndimage.label(mask, np.ones((3, 3, 3)))
     return int(np.count_nonzero(np.bincount(pieces.ravel())[1:] * voxel_mm3 >= _PIECE_MM3))
+
+
+def _apart(mask: np.ndarray, other: np.ndarray, grid: Grid) -> float:
+    """Return how far the centres of two masks lie apart, mm."""
+    centres = [np.argwhere(one).mean(axis=0) * grid.spacing_zyx for one in (mask, other)]
+    return float(np.linalg.norm(centres[0] - centres[1]))
 
 
 def _shape(mask: np.ndarray, grid: Grid) -> dict[str, float]:

@@ -25,6 +25,8 @@ _LEAST_COHORT = 5
 _LEAST_SPREAD = 0.15
 #: Dice below which a structure is a reason, between label and network and as expected.
 _DISAGREE, _DOUBTFUL = 0.7, 0.8
+#: Tumours whose centres lie farther apart are two different ones, perhaps on either side.
+_ELSEWHERE_MM = 25.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,6 +123,8 @@ def _opinions(case: Evidence, key: str, expected: float) -> list[tuple[float, st
             return [(1.0, f"The network finds nothing of {name} ({drawn:.0f} mm³ in the label).")]
         if drawn == 0 < seen:
             return [(1.0, f"The network finds {name} ({seen:.0f} mm³), the label has none.")]
+        if key == "VS" and agreement == 0 and numbers.get("apart_mm", 0) > _ELSEWHERE_MM:
+            return [(1.0, f"The label and the network see the tumour in places {numbers['apart_mm']:.0f} mm apart.")]
         text = f"STAPLE and the network disagree about {name}: Dice {agreement:.2f} "
         return [(1 - agreement, f"{text}({drawn:.0f} and {seen:.0f} mm³).")]
     if expected < _DOUBTFUL:
