@@ -59,11 +59,13 @@ def least_trimmed_squares(
 
     def concentrate(matrix: np.ndarray, a: np.ndarray, b: np.ndarray, rounds: int) -> tuple[float, np.ndarray]:
         count = max(int(keep * len(a)), 4)
+        nearest = np.argpartition(_residuals(matrix, a, b), count - 1)[:count]
         previous = np.inf
         for _ in range(rounds):
-            nearest = np.argpartition(_residuals(matrix, a, b), count - 1)[:count]
             matrix = fit(a[nearest], b[nearest])
-            objective = float(np.sort(_residuals(matrix, a, b))[:count].sum())
+            residuals = _residuals(matrix, a, b)
+            nearest = np.argpartition(residuals, count - 1)[:count]
+            objective = float(residuals[nearest].sum())
             if objective > previous * (1 - 1e-6):
                 break
             previous = objective

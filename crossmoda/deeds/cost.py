@@ -27,12 +27,12 @@ def _counter(displacements: int) -> Any:
 
     @intrinsic
     def count(context, here, keep, there, lines, line_count, offsets, offset_step, block_x, columns, out):
-        """Store the number of bits set in ``(here ^ there) & keep``, summed over each block, as float32.
+        """Store the number of bits set in ``here ^ there`` where ``keep`` is set, summed over each block, as float32.
 
         Arguments are addresses, and offsets and steps in bytes. ``lines`` holds pairs: where a row of the blocks begins
         in ``here`` and where it begins in ``there``; ``offsets`` where ``there`` continues for each voxel along x and
-        displacement. Written as vector instructions since the sums must stay in registers while the rows go by, which
-        LLVM's own vectoriser does not find.
+        displacement. ``keep`` has a bit for each code of ``here``. Written as vector instructions since the sums must
+        stay in registers while the rows go by, which LLVM's own vectoriser does not find.
         """
 
         def generate(context, builder, signature, arguments):
@@ -55,11 +55,13 @@ def _counter(displacements: int) -> Any:
                 inside, shifted = load(word, pair), builder.add(load(word, pair, constant(8)), there)
                 with cgutils.for_range(builder, block_x) as x:
                     place = builder.add(inside, builder.mul(x.index, columns))
-                    one, mask = load(vector, here, place), load(vector, keep, place)
+                    one, octet = load(vector, here, place), builder.lshr(place, constant(6))
+                    octet = builder.load(builder.inttoptr(builder.add(keep, octet), ir.IntType(8).as_pointer()))
+                    mask = builder.bitcast(octet, ir.VectorType(ir.IntType(1), _LANES))
                     table = builder.add(offsets, builder.mul(x.index, offset_step))
                     for number, total in enumerate(sums):
                         other = load(vector, shifted, load(word, table, constant(8 * number)))
-                        bits = builder.call(popcount, [builder.and_(builder.xor(one, other), mask)])
+                        bits = builder.call(popcount, [builder.select(mask, builder.xor(one, other), zero)])
                         builder.store(builder.add(builder.load(total), bits), total)
             for number, total in enumerate(sums):
                 value = builder.sitofp(builder.trunc(builder.load(total), narrow), single)
@@ -91,14 +93,18 @@ def _by_phase(start, stop, codes, first, block, out):
 
 @_compiled
 def _counted(start, stop, mask, block, out):
-    """Write all bits where ``mask`` is set and none elsewhere, sorted as in :func:`_by_phase`."""
+    """Set a bit for each voxel that counts, sorted as in :func:`_by_phase`: eight blocks to the byte."""
     height, width = mask.shape[1:]
     for item in range(start, stop):
         z, y = item // height, item % height
         for phase in range(block):
-            for n in range(out.shape[3]):
-                x = n * block + phase
-                out[z, y, phase, n] = ~np.uint64(0) if x < width and mask[z, y, x] else np.uint64(0)
+            for octet in range(out.shape[3]):
+                bits = 0
+                for lane in range(_LANES):
+                    x = (octet * _LANES + lane) * block + phase
+                    if x < width and mask[z, y, x]:
+                        bits |= 1 << lane
+                out[z, y, phase, octet] = bits
 
 
 @_compiled
@@ -117,41 +123,39 @@ def _lines(z, y, shift_z, shift_y, block, skip, shape, fixed, moving, lines):
 
 
 @_compiled
-def _row_of_blocks(fixed, keep, moving, lines, count, offsets, block_x, sums, first, scale, costs):
-    """Sum the Hamming distances of a row of blocks for each displacement along x."""
-    columns, labels = costs.shape[0], offsets.shape[1]
+def _blocks(fixed, keep, moving, lines, count, offsets, block_x, column, sums, first, scale, costs):
+    """Sum the Hamming distances of eight blocks from ``column`` for each displacement along x."""
+    labels = offsets.shape[1]
     groups = -(-labels // _MOST)
     step, across = np.int64(offsets.strides[0]), np.int64(fixed.strides[2])
     places, out = np.int64(lines.ctypes.data), np.int64(sums.ctypes.data)
-    for column in range(0, columns, _LANES):
-        here = np.int64(fixed.ctypes.data) + 8 * column
-        mask = np.int64(keep.ctypes.data) + 8 * column
-        there = np.int64(moving.ctypes.data) + 8 * column
-        for group in range(groups):
-            low, high = group * labels // groups, (group + 1) * labels // groups
-            table = np.int64(offsets.ctypes.data) + 8 * low
-            number = high - low
-            if number == 9:
-                _count_9(here, mask, there, places, count, table, step, block_x, across, out)
-            elif number == 8:
-                _count_8(here, mask, there, places, count, table, step, block_x, across, out)
-            elif number == 7:
-                _count_7(here, mask, there, places, count, table, step, block_x, across, out)
-            elif number == 6:
-                _count_6(here, mask, there, places, count, table, step, block_x, across, out)
-            elif number == 5:
-                _count_5(here, mask, there, places, count, table, step, block_x, across, out)
-            else:
-                _count_3(here, mask, there, places, count, table, step, block_x, across, out)
-            for lane in range(min(_LANES, columns - column)):
-                cost = costs[column + lane]
-                for k in range(number):
-                    cost[first + low + k] = sums[k, lane] * scale
+    here, there = np.int64(fixed.ctypes.data) + 8 * column, np.int64(moving.ctypes.data) + 8 * column
+    mask = np.int64(keep.ctypes.data) + column // _LANES
+    for group in range(groups):
+        low, high = group * labels // groups, (group + 1) * labels // groups
+        table = np.int64(offsets.ctypes.data) + 8 * low
+        number = high - low
+        if number == 9:
+            _count_9(here, mask, there, places, count, table, step, block_x, across, out)
+        elif number == 8:
+            _count_8(here, mask, there, places, count, table, step, block_x, across, out)
+        elif number == 7:
+            _count_7(here, mask, there, places, count, table, step, block_x, across, out)
+        elif number == 6:
+            _count_6(here, mask, there, places, count, table, step, block_x, across, out)
+        elif number == 5:
+            _count_5(here, mask, there, places, count, table, step, block_x, across, out)
+        else:
+            _count_3(here, mask, there, places, count, table, step, block_x, across, out)
+        for lane in range(min(_LANES, costs.shape[0] - column)):
+            cost = costs[column + lane]
+            for k in range(number):
+                cost[first + low + k] = sums[k, lane] * scale
 
 
 @_compiled
-def _copy(costs, source, target, count):
-    for column in range(costs.shape[0]):
+def _copy(costs, columns, source, target, count):
+    for column in range(columns[0], min(columns[1], costs.shape[0])):
         costs[column, target : target + count] = costs[column, source : source + count]
 
 
@@ -166,33 +170,41 @@ def _repeats(first, last, shift, step, size):
 
 @_compiled
 def _block_rows(start, stop, fixed, keep, moving, shape, block, radius, quantisation, skip, offsets, scale, costs):
-    """Compare the rows of blocks from ``start`` to ``stop``, all of a layer before the next displacement along z.
+    """Compare the rows of blocks from ``start`` to ``stop``.
 
-    So the planes of ``moving`` that one displacement along z needs stay in the cache.
+    All rows of a layer before the next displacement along z, and all displacements along y before the next blocks along
+    x, so that what they look up stays in the cache.
     """
-    rows = costs.shape[1]
+    rows, columns = costs.shape[1:3]
     depth, height = shape
     labels_z, labels_y, labels_x = 2 * radius + 1
-    lines = np.empty((block[0] * block[1], 2), np.int64)
+    lines = np.empty((labels_y, block[0] * block[1], 2), np.int64)
     sums = np.empty((_MOST, _LANES), np.float32)
     for z in range(start // rows, -(-stop // rows)):
         first_z, last_z = z * block[0], min((z + 1) * block[0], depth) - 1
         for label_z in range(labels_z):
             shift_z = (label_z - radius[0]) * quantisation[0]
+            first = label_z * labels_y * labels_x
             same_z = label_z > 0 and _repeats(first_z, last_z, shift_z, quantisation[0], depth)
             for y in range(max(start - z * rows, 0), min(stop - z * rows, rows)):
-                first_y, last_y = y * block[1], min((y + 1) * block[1], height) - 1
+                if same_z:
+                    _copy(costs[z, y], (0, columns), first - labels_y * labels_x, first, labels_y * labels_x)
+                    continue
+                count = 0
                 for label_y in range(labels_y):
                     shift_y = (label_y - radius[1]) * quantisation[1]
-                    first = (label_z * labels_y + label_y) * labels_x
-                    if same_z:
-                        _copy(costs[z, y], first - labels_y * labels_x, first, labels_x)
-                    elif label_y > 0 and _repeats(first_y, last_y, shift_y, quantisation[1], height):
-                        _copy(costs[z, y], first - labels_x, first, labels_x)
-                    else:
-                        count = _lines(z, y, shift_z, shift_y, block, skip, shape, fixed, moving, lines)
-                        _row_of_blocks(
-                            fixed, keep, moving, lines, count, offsets, block[2], sums, first, scale, costs[z, y]
+                    count = _lines(z, y, shift_z, shift_y, block, skip, shape, fixed, moving, lines[label_y])
+                first_y, last_y = y * block[1], min((y + 1) * block[1], height) - 1
+                for column in range(0, columns, _LANES):
+                    for label_y in range(labels_y):
+                        shift_y = (label_y - radius[1]) * quantisation[1]
+                        label = first + label_y * labels_x
+                        if label_y > 0 and _repeats(first_y, last_y, shift_y, quantisation[1], height):
+                            _copy(costs[z, y], (column, column + _LANES), label - labels_x, label, labels_x)
+                            continue
+                        here = lines[label_y]
+                        _blocks(
+                            fixed, keep, moving, here, count, offsets, block[2], column, sums, label, scale, costs[z, y]
                         )
 
 
@@ -233,7 +245,8 @@ def data_cost(
     lanes = -(-counts[2] // _LANES) * _LANES
     reach = radius[2] * quantisation[2]
     scratch = scratch or Scratch()
-    here, keep = (scratch.array(name, (*fixed.shape[:2], block[2], lanes), np.uint64) for name in ("here", "keep"))
+    here = scratch.array("here", (*fixed.shape[:2], block[2], lanes), np.uint64)
+    keep = scratch.array("keep", (*fixed.shape[:2], block[2], lanes // _LANES), np.uint8)
     there = scratch.array("there", (*fixed.shape[:2], block[2], lanes + 2 * reach // block[2] + 1), np.uint64)
     inside = np.ones(fixed.shape, bool) if mask is None else np.ascontiguousarray(mask)
     lines = fixed.shape[0] * fixed.shape[1]
