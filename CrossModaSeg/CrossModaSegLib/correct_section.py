@@ -2,6 +2,7 @@
 
 import contextlib
 
+import slicer
 from slicer.i18n import tr as _
 
 from CrossModaSegLib import nodes
@@ -21,7 +22,7 @@ class CorrectSection(Section):
         """Connect the controls; the editor is made when the first case is opened."""
         super().__init__(panel)
         self.keeper, self.editor = Keeper(self._on_kept), Editor(self.ui.editorWidget)
-        self.draft, self._compared = None, None
+        self._compared = None
         self.helpers = Helpers(self)
         for name in ("restore", "discard", "save"):
             getattr(self.ui, name + "Button").connect("clicked(bool)", getattr(self, f"on_{name}"))
@@ -33,6 +34,11 @@ class CorrectSection(Section):
     def case(self):
         """The case that is open, or None."""
         return self.panel.review.case
+
+    @property
+    def draft(self) -> str | None:
+        """When an earlier session left a draft about which nobody has decided yet; None if there is none."""
+        return self.keeper.pending
 
     def enter(self) -> None:
         """Let the editor's keys and the helpers' keys work."""
@@ -52,7 +58,6 @@ class CorrectSection(Section):
         """Edit the correction of a case that was opened."""
         self.editor.take_up(case.correction, case.volume)
         self.keeper.watch(case)
-        self.draft = self.keeper.draft()
         self.helpers.drop_suggestion()
         self._compared = None
         self.say("")
@@ -81,7 +86,6 @@ class CorrectSection(Section):
     def let_go(self) -> None:
         """Leave the correction; the editor is empty then."""
         self.keeper.forget()
-        self.draft = None
         self.helpers.drop_suggestion()
         self.editor.let_go()
 
@@ -100,7 +104,7 @@ class CorrectSection(Section):
             self.take_up(case)  # a scene that was loaded, or a panel that was opened again
         nothing = "" if case is not None else _("Open a case in “Review” first.")
         waits = "" if self.draft is None else _("Restore or discard the unsaved correction first.")
-        self.ui.editorWidget.setVisible(case is not None)
+        self.ui.editorWidget.setVisible(case is not None and not waits)
         self.ui.helpersGroupBox.enabled = case is not None and not waits
         self.helpers.update(case, nothing or waits)
         self.allow(
@@ -128,7 +132,7 @@ class CorrectSection(Section):
         self.ui.caseLabel.text = text
         self.ui.recoveryFrame.setVisible(self.draft is not None)
         if self.draft is not None:
-            self.ui.recoveryLabel.text = _("An unsaved correction of {when} was found.").format(when=self.draft[1])
+            self.ui.recoveryLabel.text = _("An unsaved correction of {when} was found.").format(when=self.draft)
         self._show_comparison(case)
 
     def _on_kept(self) -> None:
@@ -142,7 +146,8 @@ class CorrectSection(Section):
             label.setVisible(False)
             return
         results = [node for role in ("noisy label", "prediction") for node in nodes.products(role, case.volume)]
-        newest = max(results, key=lambda node: int(node.GetID().removeprefix("vtkMRMLSegmentationNode")), default=None)
+        order = slicer.mrmlScene.GetNodes()
+        newest = max(results, key=order.IsItemPresent, default=None)
         if newest is not None and self._compared != newest.GetID():
             self._compared = newest.GetID()
             label.text = _("Compared with “{name}”: {words}").format(
@@ -162,14 +167,12 @@ class CorrectSection(Section):
         """Go on with the draft that was found; what is in the scene can be had back with undo."""
         self.editor.widget.saveStateForUndo()
         self.keeper.restore(self.case.write)
-        self.draft = None
         self.say(_("The unsaved correction is back."))
 
     @reported
     def on_discard(self) -> None:
         """Throw the draft away."""
         self.keeper.discard()
-        self.draft = None
         self.panel.update_soon()
 
     @reported

@@ -16,9 +16,11 @@ EFFECTS = (
 )
 UNDO_STEPS = 20
 NODE = "CrossModaSegmentEditor"
-_HIDDEN = (
+#: Parts that are not shown; the overlays that the review chose stay, too.
+_OFF = (
     *("segmentationNodeSelectorVisible", "sourceVolumeNodeSelectorVisible", "addRemoveSegmentButtonsVisible"),
     *("switchToSegmentationsButtonVisible", "specifyGeometryButtonVisible", "maskingSectionVisible"),
+    "autoShowSourceVolumeNode",
 )
 
 
@@ -74,7 +76,7 @@ class Editor:
         editor.setMaximumNumberOfUndoStates(UNDO_STEPS)
         self._select_node()  # before the scene, as the widget asks for
         editor.setMRMLScene(slicer.mrmlScene)
-        for part in _HIDDEN:
+        for part in _OFF:
             setattr(editor, part, False)
         editor.setEffectNameOrder(list(EFFECTS))
         editor.unorderedEffectsVisible = False

@@ -48,6 +48,7 @@ class Helpers:
         ):
             lacking = hindrance or ("" if case.source(source) else _("The results of this case have none."))
             allow(getattr(self.ui, f"take{name}Button"), lacking, tip)
+        self.ui.radiusSpinBox.enabled = self.section.parameters.where == "pointer"
         allow(self.ui.fillButton, hindrance, _("Fill the holes of the segment chosen") + " (H)")
         allow(self.ui.islandsButton, hindrance, _("Remove the small pieces of the segment chosen; the largest stays"))
         allow(self.ui.smoothButton, hindrance, _("Smooth the outline of the segment chosen; its volume stays"))

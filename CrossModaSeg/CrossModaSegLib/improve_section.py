@@ -10,7 +10,7 @@ from CrossModaSegLib import runs
 from CrossModaSegLib.section import ERROR, Section, reported, set_columns
 from CrossModaSegLib.tasks import DONE, CliTask, PythonTask, TaskQueue
 
-NAME, DICE, LEARNED, MADE = range(4)
+NAME, DICE, MADE = range(3)
 
 
 class ImproveSection(Section):
@@ -26,8 +26,7 @@ class ImproveSection(Section):
         set_columns(
             self.ui.comparisonTable, [_("Case"), _("Structure"), _("Dice now"), _("Dice improved"), _("Change")], 1
         )
-        titles = [_("Model"), _("Dice on corrections"), _("Learned from"), _("Made")]
-        set_columns(self.ui.modelsTable, titles, LEARNED)
+        set_columns(self.ui.modelsTable, [_("Model"), _("Dice on held-out corrections"), _("Made")], DICE)
         self.ui.modelsTable.setSelectionMode(qt.QAbstractItemView.SingleSelection)
         self.ui.modelsTable.connect("itemSelectionChanged()", self.panel_update)
         self.bind_path(self.ui.modelsFolderEdit, "modelsFolder")
@@ -103,7 +102,7 @@ class ImproveSection(Section):
         table = self.ui.modelsTable
         table.setRowCount(len(self.models))
         for row, model in enumerate(self.models):
-            texts = [_name(model), _dice(model.card), _learned(model.card), _made(model.card)]
+            texts = [_name(model.name), _dice(model.card), _made(model.card)]
             for column, text in enumerate(texts):
                 item = qt.QTableWidgetItem(text)
                 font = item.font()
@@ -191,13 +190,13 @@ class ImproveSection(Section):
         gain, cases = comparison["gain"], len(comparison["before"])
         words = _("better") if gain > 0 else _("not better")
         self.ui.comparisonLabel.text = _(
-            "<b>{new}</b> is {words} than {old} on {cases} corrected case(s) that it did not learn from: "
+            "<b>{new}</b> is {words} than the model in use ({old}) on {cases} that it did not learn from: "
             "mean Dice {gain:+.3f}. <a href='{folder}'>Pictures</a>"
         ).format(
             new=comparison["new"],
-            old=comparison["old"],
+            old=_name(comparison["old"]),
             words=words,
-            cases=cases,
+            cases=_("one corrected case") if cases == 1 else _("{count} corrected cases").format(count=cases),
             gain=gain,
             folder=(weights.parent / "comparison").as_uri(),
         )
@@ -222,7 +221,7 @@ class ImproveSection(Section):
         self.parameters.weights = "" if model.weights == weights.shipped() else str(model.weights)
         self.list_models()
         self.ui.modelsTable.selectRow(row)
-        self.say(_("“Segment” uses {name} now.").format(name=_name(model)))
+        self.say(_("“Segment” uses {name} now.").format(name=_name(model.name)))
         self.panel.update()
 
     @reported
@@ -257,8 +256,8 @@ class ImproveSection(Section):
         self.panel.update_soon()
 
 
-def _name(model) -> str:
-    return _("comes with CrossModa") if model.name == "shipped" else model.name
+def _name(name: str) -> str:
+    return _("comes with CrossModa") if name == "shipped" else name
 
 
 def _dice(card: dict) -> str:
@@ -271,25 +270,27 @@ def _dice(card: dict) -> str:
 
 
 def _learned(card: dict) -> str:
-    counts = card.get("learned_from")
-    if not counts:
-        return ""
-    return _("{corrected} corrected, {noisy} noisy, {sources} atlases").format(
+    counts = card["learned_from"]
+    return _("{corrected} corrected cases, {noisy} noisy labels and {sources} atlases").format(
         **{key: counts.get(key, 0) for key in ("corrected", "noisy", "sources")}
     )
 
 
 def _made(card: dict) -> str:
-    return str(card.get("training", {}).get("created", ""))[:16].replace("T", " ")
+    return str(card.get("training", {}).get("created", ""))[:10]
 
 
 def _card(model) -> str:
     """Return what the model's card says, in a few lines."""
     card = model.card
     training = card.get("training", {})
-    lines = [f"<b>{_name(model)}</b>"]
+    lines = [f"<b>{_name(model.name)}</b>"]
     if card.get("learned_from"):
-        lines.append(_("Trained further from {initial}.").format(initial=card["learned_from"].get("initial", "?")))
+        lines.append(
+            _("Trained further from {initial} with {learned}.").format(
+                initial=_name(card["learned_from"].get("initial", "?")), learned=_learned(card)
+            )
+        )
     if card.get("held_out"):
         lines.append(_("Never learned from: {cases}.").format(cases=", ".join(card["held_out"])))
     for key, title in (("licence", _("Licence")), ("data", _("Data")), ("notes", _("Notes"))):

@@ -4,6 +4,7 @@ import functools
 import time
 from pathlib import Path
 
+import numpy as np
 import qt
 import slicer
 from slicer.i18n import tr as _
@@ -22,7 +23,9 @@ class Keeper:
         """``changed()`` is called when the state of the draft changes."""
         self.case: ReviewedCase | None = None
         self.problem, self.drafted_at = "", ""
-        self._changed, self._tags, self._quiet = changed, [], 0
+        #: The draft of an earlier session about which nobody has decided yet: it is not overwritten.
+        self.pending = None
+        self._changed, self._tags, self._quiet, self._kept = changed, [], 0, None
         self._timer = qt.QTimer()
         self._timer.setSingleShot(True)
         self._timer.setInterval(AUTOSAVE_MS)
@@ -32,6 +35,8 @@ class Keeper:
         """Keep drafts of a correction from now on."""
         self.leave()
         self.case, self.problem, self.drafted_at = case, "", ""
+        self._kept = None if case.unsaved else case.array()
+        self.pending = self._draft()
         content = case.correction.GetSegmentation()
         for event in _EVENTS:
             tag = content.AddObserver(getattr(slicer.vtkSegmentation, event), self._on_edit)
@@ -48,7 +53,7 @@ class Keeper:
         self._timer.stop()
         for content, tag in self._tags:
             content.RemoveObserver(tag)
-        self._tags, self.case = [], None
+        self._tags, self.case, self.pending, self._kept = [], None, None, None
 
     def _on_edit(self, _caller, _event) -> None:
         if self.case is not None and not self._quiet:
@@ -73,22 +78,26 @@ class Keeper:
 
         self._timer.stop()
         case = self.case
-        if case is None or case.volume is None or case.volume.GetImageData() is None:
+        if case is None or self.pending is not None or case.volume is None or case.volume.GetImageData() is None:
+            return
+        label_map = case.label_map()
+        if not self.drafted_at and self._kept is not None and np.array_equal(label_map.array, self._kept):
+            case.unsaved = False  # a colour or a name was changed, nothing was drawn
+            self._changed()
             return
         try:
-            corrections.save_draft(case.data, case.id, case.label_map(), case.based_on, case.seconds)
+            corrections.save_draft(case.data, case.id, label_map, case.based_on, case.seconds)
             self.problem, self.drafted_at = "", time.strftime("%H:%M:%S")
         except InputError as error:
             self.problem = str(error)
         self._changed()
 
-    def draft(self):
-        """Return the draft that an earlier session left, with its time (HH:MM, or the date), or None."""
+    def _draft(self) -> str | None:
+        """Return when (HH:MM, or the date) an earlier session left a draft, or None."""
         from crossmoda.review import corrections
 
-        case = self.case
-        found = corrections.find_draft(case.data, case.id) if case is not None and not case.unsaved else None
-        return (found, _when(found.path)) if found is not None else None
+        found = corrections.find_draft(self.case.data, self.case.id) if not self.case.unsaved else None
+        return _when(found.path) if found is not None else None
 
     def restore(self, write) -> None:
         """Take up a draft again: ``write(array)`` sets the correction."""
@@ -100,6 +109,7 @@ class Keeper:
         if draft is None:
             raise InputError(_("The unsaved correction is no longer there."))
         array = draft.read(case.label_map().grid).array
+        self.pending = None
         case.seconds += draft.seconds
         self.quietly(functools.partial(write, array))
         case.unsaved = True
@@ -111,6 +121,7 @@ class Keeper:
         from crossmoda.review import corrections
 
         corrections.discard_draft(self.case.data, self.case.id)
+        self.pending = None
         self._changed()
 
     def save(self, status: str, reviewer: str = "", when: bool = False):
@@ -157,6 +168,7 @@ class Keeper:
     def settled(self) -> None:
         """All work is kept; the next edit begins a new draft."""
         self.case.seconds, self.case.unsaved = 0.0, False
+        self._kept = self.case.array()
         self.problem, self.drafted_at = "", ""
         self._changed()
 
@@ -165,6 +177,9 @@ def _when(path: Path) -> str:
     saved = time.localtime(path.stat().st_mtime)
     today = time.localtime()[:3] == saved[:3]
     return time.strftime("%H:%M" if today else "%Y-%m-%d %H:%M", saved)
+
+
+_now = time.monotonic
 
 
 class Stopwatch:
@@ -177,7 +192,7 @@ class Stopwatch:
     def go(self) -> None:
         """Run."""
         if self._since is None:
-            self._since = time.monotonic()
+            self._since = _now()
 
     def stop(self) -> float:
         """Stand still; return the seconds since it was started."""
@@ -189,6 +204,6 @@ class Stopwatch:
         """Return the seconds since the last lap, and go on."""
         if self._since is None:
             return 0.0
-        now = time.monotonic()
+        now = _now()
         seconds, self._since = now - self._since, now
         return seconds

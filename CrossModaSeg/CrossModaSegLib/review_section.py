@@ -31,7 +31,7 @@ class ReviewSection(Section):
         self.bind_path(self.ui.dataFolderEdit, "datasetFolder")
         self.bind_path(self.ui.resultsFolderEdit, "resultsFolder")
         self.ui.queueTable.connect("cellDoubleClicked(int,int)", self.on_double_click)
-        for name in ("list", "previous", "next", "accept", "expert"):
+        for name in ("list", "cancel", "previous", "next", "accept", "expert"):
             getattr(self.ui, name + "Button").connect("clicked(bool)", getattr(self, "on_" + name))
         self.places = Places(self)
         self._keys = Shortcuts(
@@ -96,6 +96,7 @@ class ReviewSection(Section):
         for name, (reason, tip) in tips.items():
             self.allow(getattr(self.ui, name + "Button"), reason, f"{tip} ({keys[name]})")
         running = self._work is not None and not self._work.over
+        self.ui.cancelButton.setVisible(running)
         self.ui.progressLabel.text = self._progress()
         done = [item for item in self.items if item["status"] in (CORRECTED, ACCEPTED)]
         self.ui.progressBar.value = (
@@ -164,6 +165,11 @@ class ReviewSection(Section):
 
     def _listed(self, answer) -> None:
         self.items = answer["items"]
+
+    @reported
+    def on_cancel(self) -> None:
+        """Stop at once."""
+        self._work.cancel()
 
     def on_double_click(self, number: int) -> None:
         """Open a case of the table."""
@@ -244,17 +250,18 @@ class ReviewSection(Section):
         self.open(self._wanted)
 
     def open(self, case_id: str, said: str = "") -> None:
-        """Open a case: what is unsaved of the present one is kept first."""
+        """Open a case: what is unsaved of the present one is kept first.
+
+        The case that is open stays as it is; results that were made in the meantime arrive beside it.
+        """
         from crossmoda.errors import InputError
 
         if self.logic.busy:
             raise InputError(self.busy_reason())
         present, parameters = self.case, self.parameters
-        if present is not None and (present.id, present.data) == (case_id, parameters.datasetFolder):
-            display.show_target(present.volume)
-            return
         data, results = parameters.datasetFolder, parameters.resultsFolder
-        left = self.leave()
+        stays = present is not None and (present.id, present.data) == (case_id, data)  # newer results are looked for
+        left = "" if stays else self.leave()
         self._leaving = f"{said} {left}".strip()
         folder, opened = str(self.logic.temporaryFolder()), []
         answer: dict = {}
@@ -314,7 +321,11 @@ class ReviewSection(Section):
         work = self._work
         if self.parameters is None:
             return
-        if work.failures:
+        if work.over and (work.cancelled or work.failures):
+            reviewing.remove_unfinished()
+        if work.cancelled:
+            self.say(_("Cancelled."))
+        elif work.failures:
             self.say(work.failures[0].error, ERROR)
         elif work.current is not None:
             self.say(f"{work.current.title}: {work.current.message}".rstrip(": "))

@@ -5,6 +5,7 @@ All state is in the nodes, so that a scene that is saved, or a panel that is clo
 
 import functools
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +28,9 @@ SOURCES = {
     "network": ("CrossModa.network", "prediction"),
     "majority": ("CrossModa.majority", "majority"),
 }
+#: References to what is loaded when it is asked for.
+PROBABILITY, VOTES = "CrossModa.probability.", "CrossModa.votes"
+LOADED_LATER = (PROBABILITY + "VS", PROBABILITY + "cochlea", VOTES)
 #: Nodes of a case under review carry this; they leave the scene with the case.
 OWNED = "CrossModa.ReviewOf"
 
@@ -252,34 +256,54 @@ def _begin(made: dict, answer: dict, data: str, results: str) -> ReviewedCase:
         RESULTS: results,
         IMAGE: answer["original"],
         SCAN_FILE: answer["image"],
-        TEMPORARY: answer["folder"],
         BASED_ON: begun_with,
         REVIEWED: answer["reviewed"],
-        REGIONS: json.dumps(answer["regions"]),
-        FILES: json.dumps({"probabilities": answer["probabilities"], "votes": answer["votes"]}),
     }.items():
         node.SetAttribute(attribute, value)
+    case = ReviewedCase(node)
+    _refer(case, made, answer)
+    return case
+
+
+def _refer(case: ReviewedCase, made: dict, answer: dict) -> None:
+    """Let the correction know what was loaded with it."""
+    node = case.correction
+    node.SetAttribute(REGIONS, json.dumps(answer["regions"]))
+    node.SetAttribute(FILES, json.dumps({"probabilities": answer["probabilities"], "votes": answer["votes"]}))
+    node.SetAttribute(TEMPORARY, answer["folder"])
     node.SetNodeReferenceID(DOUBT, made["doubt"].GetID())
     node.SetNodeReferenceID(NUMBERS, made["numbers"].GetID())
     for source, (reference, _role) in SOURCES.items():
         if source in made:
             node.SetNodeReferenceID(reference, made[source].GetID())
-    return ReviewedCase(node)
 
 
 def _renew(case: ReviewedCase, answer: dict) -> None:
-    """Bring results that were made since the case was opened into the scene, as new segmentations."""
-    made = {"scan": case.volume}
-    for name, (reference, _role) in SOURCES.items():
-        path, present = answer["labels"][name], case.source(name)
+    """Bring results that were made since the case was opened into the scene, as new segmentations.
+
+    The correction stays as it is; the doubt, which is computed, is replaced.
+    """
+    made: dict = {"scan": case.volume}
+    for name, path in answer["labels"].items():
+        present = case.source(name)
         if path and name != "majority" and (present is None or json.loads(present.GetAttribute(STAMP)) != stamp(path)):
             _load_source(made, answer, name)
-            case.correction.SetNodeReferenceID(reference, made[name].GetID())
+    if len(made) == 1:
+        shutil.rmtree(answer["folder"], ignore_errors=True)
+        return
+    shutil.rmtree(case.correction.GetAttribute(TEMPORARY) or answer["folder"] + "-", ignore_errors=True)
+    runs.remove([case.doubt, case.correction.GetNodeReference(NUMBERS)])
+    runs.remove([node for node in map(case.correction.GetNodeReference, LOADED_LATER) if node is not None])
+    if answer["labels"]["majority"]:
+        runs.remove([case.source("majority")] if case.source("majority") is not None else [])
+        _load_source(made, answer, "majority")
+    _load_doubt(made, answer)
+    _refer(case, made, answer)
 
 
 def remove(case: ReviewedCase) -> None:
     """Take a case out of the scene; what others made of its scan keeps the scan there."""
-    case_id, scan = case.id, case.volume
+    case_id, scan, folder = case.id, case.volume, case.correction.GetAttribute(TEMPORARY)
     owned = [
         node for node in slicer.util.getNodesByClass("vtkMRMLDisplayableNode") if node.GetAttribute(OWNED) == case_id
     ]
@@ -291,6 +315,19 @@ def remove(case: ReviewedCase) -> None:
     )
     if scan is not None and scan.GetAttribute(OWNED) == case_id and not used:
         slicer.mrmlScene.RemoveNode(scan)
+    if folder:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def remove_unfinished() -> None:
+    """Take out of the scene what belongs to a case whose loading was stopped half-way."""
+    owned = [node for node in slicer.util.getNodesByClass("vtkMRMLDisplayableNode") if node.GetAttribute(OWNED)]
+    whole = {
+        node.GetAttribute(OWNED) for node in owned if node.GetAttribute(nodes.ROLE) == ROLE and node.GetAttribute(ID)
+    }
+    for node in owned:
+        if node.GetAttribute(OWNED) not in whole:
+            slicer.mrmlScene.RemoveNode(node)
 
 
 def jump(centre_lps) -> None:

@@ -12,15 +12,15 @@ class Shortcuts:
         for key, action in actions.items():
             shortcut = qt.QShortcut(qt.QKeySequence(key), parent)
             shortcut.connect("activated()", action)
-            shortcut.setEnabled(False)
+            shortcut.enabled = False
             self.keys.append(shortcut)
 
     def install(self) -> None:
         """Let the keys work."""
         for shortcut in self.keys:
-            shortcut.setEnabled(True)
+            shortcut.enabled = True
 
     def uninstall(self) -> None:
         """Give the keys back."""
         for shortcut in self.keys:
-            shortcut.setEnabled(False)
+            shortcut.enabled = False

@@ -14,7 +14,6 @@ from CrossModaSegLib.tasks import StepsTask
 NUMBER, STRUCTURE, VOLUME, REASON = range(4)
 #: The choices of the overlay and what they mean: nothing, the doubt, or the probability of a structure.
 OVERLAYS = {"doubt": "", "schwannoma": "VS", "cochlea": "cochlea", "nothing": ""}
-VOTES = "votes"
 
 
 class Places:
@@ -41,9 +40,9 @@ class Places:
 
     def update(self, case) -> None:
         """Show the regions of the case, and what can be done."""
-        node = case.correction if case is not None else None
-        if node is not self._shown:
-            self._shown, self.number = node, 0
+        shown = (case.correction.GetID(), case.correction.GetAttribute(reviewing.REGIONS)) if case is not None else None
+        if shown != self._shown:
+            self._shown, self.number = shown, 0
             self._fill(case.regions if case is not None else [])
         nothing = "" if self.ui.regionsTable.rowCount else _("No doubtful region is known.")
         allow = self.section.allow
@@ -142,7 +141,7 @@ class Places:
         if parameters.overlay == "doubt":
             return case.doubt
         key = OVERLAYS[parameters.overlay]
-        reference = f"CrossModa.probability.{key}"
+        reference = reviewing.PROBABILITY + key
         volume = case.correction.GetNodeReference(reference)
         if volume is None and load:
             path = case.files.get("probabilities", {}).get(key)
@@ -176,7 +175,7 @@ class Places:
         case = self.section.case
         if case is None:
             return
-        node = case.correction.GetNodeReference(f"CrossModa.{VOTES}")
+        node = case.correction.GetNodeReference(reviewing.VOTES)
         if node is not None:
             node.GetDisplayNode().SetVisibility(shown)
         elif shown and case.files.get("votes"):
@@ -192,7 +191,7 @@ class Places:
         node.SetAttribute(reviewing.OWNED, case.id)
         node.SetNodeReferenceID(nodes.TARGET, case.volume.GetID())
         steps = [functools.partial(self._add_vote, node, case, *vote) for vote in case.files["votes"]]
-        steps.append(lambda: case.correction.SetNodeReferenceID(f"CrossModa.{VOTES}", node.GetID()))
+        steps.append(lambda: case.correction.SetNodeReferenceID(reviewing.VOTES, node.GetID()))
         display_node = node.GetDisplayNode()
         display_node.SetVisibility2DFill(False)
         display_node.SetVisibility3D(False)

@@ -128,3 +128,41 @@ def sample_folder(tmp_path_factory):
     return simulate_dataset(
         tmp_path_factory.mktemp("data") / "sample", sources=3, targets=1, tests=0, seed=4, settings=settings
     )
+
+
+@pytest.fixture(scope="session")
+def review_folders(tmp_path_factory):
+    """A data set of two atlases and three targets, and the results of propagation and prediction."""
+    import review_data
+
+    return review_data.make(tmp_path_factory.mktemp("review"))
+
+
+@pytest.fixture
+def reviewed(application, panel, review_folders, tmp_path):
+    """The panel with a listed review of its own copy of the data; ``application.modules`` stay as they are."""
+    import shutil
+
+    import slicer
+
+    for folder in review_folders:
+        shutil.copytree(folder, tmp_path / folder.name)
+    panel.parameters.datasetFolder = str(tmp_path / "data")
+    panel.parameters.resultsFolder = str(tmp_path / "results")
+    panel.update()
+    panel.review.ui.listButton.click()
+    application.wait_until(lambda: not panel.logic.busy)
+    panel.update()
+    yield panel
+    if slicer.app.selected_module != "CrossModaSeg":
+        slicer.util.selectModule("CrossModaSeg")
+    panel.review.items = []
+
+
+@pytest.fixture
+def opened(application, reviewed):
+    """The panel with the first case of the review open."""
+    reviewed.review.open(reviewed.review.items[0]["id"])
+    application.wait_until(lambda: not reviewed.logic.busy)
+    reviewed.update()
+    return reviewed

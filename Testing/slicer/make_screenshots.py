@@ -151,6 +151,49 @@ class Photographer:
         panel.cases.ui.addTargetButton.click()
         self.take("problems", "Cases", "Register")
 
+    def review(self, demo: Path) -> None:
+        """Review, correct and improve, on a copy of what ``crossmoda demo`` made."""
+        import shutil
+        import tempfile
+
+        panel, parameters = self.panel, self.panel.parameters
+        with tempfile.TemporaryDirectory(prefix="review-") as name:
+            data, results = Path(name) / "vs_cohort", Path(name) / "results"
+            shutil.copytree(demo / "dataset", data)
+            shutil.copytree(demo / "propagated", results)
+            parameters.datasetFolder, parameters.resultsFolder = str(data), str(results)
+            panel.update()
+            self.press(panel.review.ui.listButton)
+            self.take("review_queue", "Review")
+            panel.review.open(panel.review.items[0]["id"])
+            self.app.wait_until(lambda: not panel.logic.busy, 600)
+            panel.update()
+            case = panel.review.case
+            self.aim(case.correction, "VS", 60)
+            panel.review.places.go(1)
+            self.take("review_region", "Review")
+            panel.review.ui.votesCheckBox.checked = True
+            self.app.wait_until(lambda: not panel.logic.busy, 600)
+            parameters.overlay = "nothing"
+            panel.update()
+            self.take("review_votes", "Review")
+            panel.review.ui.votesCheckBox.checked = False
+            self.press(panel.correct.ui.takeNetworkButton)
+            panel.correct.keeper.autosave()
+            self.take("correct", "Correct")
+            for item in panel.review.items[:2]:
+                self.press(panel.review.ui.acceptButton)
+                print(item["id"], panel.review.ui.messageLabel.text)
+            parameters.modelsFolder = str(Path(name) / "models")
+            parameters.improveMinutes = 1.0
+            panel.update()
+            panel.improve.ui.improveButton.click()
+            self.app.wait_until(lambda: panel.improve._work.progress > 0.3 or not panel.improve.running, 1200)
+            self.take("improving", "Improve")
+            self.app.wait_until(lambda: not panel.improve.running, 1200)
+            panel.update()
+            self.take("improved", "Improve")
+
     def thumbnail(self, path: Path) -> None:
         """Draw the thumbnail of Slicer's Sample Data module: the target, 280 x 260."""
         from CrossModaSegLib import display
@@ -167,11 +210,17 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--output", type=Path, default=PROJECT / "Resources/Screenshots", help="folder of the pictures")
     parser.add_argument("--small", action="store_true", help="a coarse sample, for a quick look")
+    parser.add_argument(
+        "--demo", type=Path, help="only the review: of what `crossmoda demo` wrote here, with predictions"
+    )
     options = parser.parse_args()
     options.output.mkdir(parents=True, exist_ok=True)
     photographer = Photographer(options.output)
     from CrossModaSegLib.selftest import SMALL_SAMPLE
 
-    photographer.all(SMALL_SAMPLE if options.small else None)
-    photographer.thumbnail(PROJECT / "CrossModaSeg/Resources/Icons/CrossModaPhantom.png")
+    if options.demo:
+        photographer.review(options.demo)
+    else:
+        photographer.all(SMALL_SAMPLE if options.small else None)
+        photographer.thumbnail(PROJECT / "CrossModaSeg/Resources/Icons/CrossModaPhantom.png")
     photographer.app.close()

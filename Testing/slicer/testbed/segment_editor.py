@@ -10,6 +10,7 @@ import types
 
 import numpy as np
 import slicer
+import vtk
 from PySide6 import QtGui, QtWidgets
 from vtk.util.numpy_support import vtk_to_numpy
 
@@ -50,6 +51,7 @@ class qMRMLSegmentEditorWidget(qMRMLWidget):
         table.setHorizontalHeaderLabels(["", "Name"])
         table.verticalHeader().hide()
         table.setMaximumHeight(90)
+        table.setColumnWidth(0, 30)
         table.setSelectionBehavior(QtWidgets.QAbstractItemView.SelectRows)
         table.itemSelectionChanged.connect(self._select)
         for number, name in enumerate(EFFECTS):
@@ -233,8 +235,8 @@ class qMRMLSegmentEditorWidget(qMRMLWidget):
                 for number, name in enumerate(EFFECTS, 1)
             },
             **{"Esc": leave, "Z": self.undo, "Ctrl+Z": self.undo, "Y": self.redo, "Ctrl+Y": self.redo},
-            **{key: self._previous for key in ("Q", "/", ",", ">")},
-            **{key: self._next for key in ("W", "*", ".", "<")},
+            **dict.fromkeys(("Q", "/", ",", ">"), self._previous),
+            **dict.fromkeys(("W", "*", ".", "<"), self._next),
             **{key: (lambda: None) for key in ("Space", "I")},
         }
         for key, slot in keys.items():
@@ -266,7 +268,7 @@ def paint(editor, centre_ras, radius_mm: float, erase: bool = False) -> None:
     first, last = np.array(image.GetExtent())[::2], np.array(image.GetExtent())[1::2]
     array = vtk_to_numpy(image.GetPointData().GetScalars()).reshape((last - first + 1)[::-1])
     indices = np.stack(np.meshgrid(*[np.arange(a, b + 1) for a, b in zip(first, last, strict=True)], indexing="ij"), -1)
-    matrix = slicer.util.vtk.vtkMatrix4x4()
+    matrix = vtk.vtkMatrix4x4()
     image.GetImageToWorldMatrix(matrix)
     to_world = np.array([[matrix.GetElement(i, j) for j in range(4)] for i in range(3)])
     distance = np.linalg.norm(indices @ to_world[:, :3].T + to_world[:, 3] - np.array(centre_ras), axis=-1)

@@ -1,0 +1,100 @@
+"""A better model from corrections: trained in a process of its own, compared, used only on the user's word."""
+
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture
+def corrected(application, reviewed, weights, tmp_path):
+    """The panel with all three cases accepted, and a folder of models in which an untrained one is in use."""
+    from crossmoda.review import corrections, models
+
+    parameters, review = reviewed.parameters, reviewed.review
+    for item in review.items:
+        corrections.mark(parameters.datasetFolder, item["id"], "accepted", results=parameters.resultsFolder)
+    models.add(tmp_path / "models", weights, "untrained")
+    models.switch(tmp_path / "models", "untrained")
+    parameters.modelsFolder = str(tmp_path / "models")
+    parameters.improveMinutes = 0.05
+    review.ui.listButton.click()
+    application.wait_until(lambda: not reviewed.logic.busy)
+    reviewed.update()
+    return reviewed
+
+
+def names(panel):
+    return [model.name for model in panel.improve.models]
+
+
+def current(panel):
+    return [model.name for model in panel.improve.models if model.is_current]
+
+
+def test_a_model_is_improved_compared_used_and_switched_back(application, corrected, scene):
+    improve, parameters = corrected.improve, corrected.parameters
+    assert "3 corrected or accepted cases of 3" in improve.ui.correctionsLabel.text
+    improve.ui.improveButton.click()
+    assert improve.running and not corrected.logic.busy, "the review goes on while the model learns"
+    application.wait_until(lambda: not improve.running)
+    corrected.update()
+    assert names(corrected) == ["shipped", "untrained", "model-1"], improve.ui.messageLabel.text
+    assert current(corrected) == ["untrained"] and parameters.weights == "", "nothing is switched unasked"
+    text = improve.ui.comparisonLabel.text
+    assert "model-1" in text and "(untrained) on one corrected case that it did not learn from" in text
+    assert improve.ui.comparisonTable.rowCount == 2
+    before, after, change = (float(improve.ui.comparisonTable.item(0, column).text()) for column in (2, 3, 4))
+    assert change == pytest.approx(after - before, abs=2e-3)
+
+    assert improve.chosen.name == "model-1"
+    assert "Trained further from untrained" in improve.ui.cardLabel.text
+    improve.ui.switchButton.click()
+    assert current(corrected) == ["model-1"]
+    assert parameters.weights == str(improve.chosen.weights) == corrected.segment.ui.weightsEdit.currentPath
+    assert improve.ui.switchButton.toolTip == "This model is in use."
+    improve.ui.modelsTable.selectRow(0)
+    improve.ui.switchButton.click()
+    assert current(corrected) == ["shipped"] and parameters.weights == ""
+    assert {path.name for path in Path(parameters.modelsFolder).glob("*/weights.safetensors")} == {
+        "weights.safetensors"
+    }
+
+
+def test_a_training_that_is_cancelled_leaves_the_models_as_they_were(application, corrected):
+    improve = corrected.improve
+    corrected.parameters.improveMinutes = 60
+    improve.ui.improveButton.click()
+    corrected.update()
+    assert not improve.ui.improveButton.enabled
+    application.wait_until(lambda: improve._work.progress > 0)
+    improve.ui.cancelButton.click()
+    corrected.update()
+    assert not improve.running
+    assert names(corrected) == ["shipped", "untrained"]
+    assert "the model in use stays" in improve.ui.messageLabel.text
+
+
+def test_too_few_corrections_are_said(application, reviewed, tmp_path):
+    reviewed.parameters.modelsFolder = str(tmp_path / "models")
+    reviewed.update()
+    reviewed.improve.ui.improveButton.click()
+    application.wait_until(lambda: not reviewed.improve.running)
+    assert "has 0 corrected or accepted labels" in reviewed.improve.ui.messageLabel.text
+
+
+def test_without_folders_the_buttons_say_what_is_missing(panel):
+    panel.update()
+    assert "data set" in panel.improve.ui.improveButton.toolTip
+    panel.parameters.datasetFolder = "/data"
+    panel.update()
+    assert panel.improve.ui.improveButton.toolTip == "Choose a folder for the models."
+    assert "Choose both folders" in panel.improve.ui.reportButton.toolTip
+
+
+def test_the_report_of_the_cohort_is_written_and_linked(application, corrected):
+    corrected.improve.ui.reportButton.click()
+    application.wait_until(lambda: not corrected.logic.busy)
+    folder = Path(corrected.parameters.resultsFolder) / "review"
+    assert folder.joinpath("report.html").as_uri() in corrected.improve.ui.messageLabel.text
+    table = folder.joinpath("cohort.csv").read_text("utf-8").splitlines()
+    assert len(table) == 4 and "accepted" in table[1]
