@@ -41,8 +41,12 @@ def take(label_map: np.ndarray, source: np.ndarray, region: Where) -> np.ndarray
 def fill_holes(label_map: np.ndarray, value: int, region: Where = None) -> np.ndarray:
     """Return the label map with the holes of a structure filled: background that it encloses on all sides."""
     mask = label_map == value
-    holes = ndimage.binary_fill_holes(mask) & (label_map == labels.BACKGROUND)
-    return _painted(label_map, holes & _mask(region, label_map.shape), value)
+    result = label_map.copy()
+    if mask.any():
+        box = _around(mask, [1, 1, 1])
+        holes = ndimage.binary_fill_holes(mask[box]) & (label_map[box] == labels.BACKGROUND)
+        result[box][holes & _mask(region, label_map.shape)[box]] = value
+    return result
 
 
 def remove_islands(
