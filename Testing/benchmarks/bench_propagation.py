@@ -13,14 +13,15 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
-from crossmoda import dataset, evaluation, fusion, labels, propagation, volume
+from crossmoda import dataset, deeds, evaluation, fusion, labels, propagation, volume
 from crossmoda.propagation import laterality
+from crossmoda.propagation.atlases import WARPED, folder_name
 from crossmoda.volume import Volume
 
 COLUMNS = (
-    "target", "tumour mm3", "side", "found", "s", "VS fused", "VS same side", "VS mean single", "VS blind single",
-    "VS majority", "VS ITK", "VS HD95 mm", "ghost mm3", "cochlea fused", "cochlea mean single", "cochlea blind single",
-    "cochlea majority", "cochlea ITK", "cochlea volume %",
+    "target", "tumour mm3", "side", "found", "wall s", "processor s", "VS fused", "VS same side", "VS mean single",
+    "VS blind single", "VS majority", "VS ITK", "VS HD95 mm", "ghost mm3", "cochlea fused", "cochlea mean single",
+    "cochlea best single", "cochlea blind single", "cochlea majority", "cochlea ITK", "cochlea volume %",
 )  # fmt: skip
 
 
@@ -32,49 +33,58 @@ def _dice(label_map: np.ndarray, truth: np.ndarray) -> list[float]:
     return scores
 
 
-def _votes(result: propagation.Propagation, grid: volume.Grid) -> dict[str, np.ndarray]:
-    """Return the warped label map of each atlas that was used, on the target's grid."""
+def _votes(result: propagation.Propagation) -> dict[str, Volume]:
+    """Return the warped label map of each atlas that was used, on the part of the target that was labelled."""
     votes = {}
     for outcome in result.outcomes:
         if not outcome.dropped:
-            name = f"{outcome.atlas}_mirrored" if outcome.mirrored else outcome.atlas
-            warped = volume.read_label_map(result.folder / "registrations" / name / "warped_label.nii.gz", grid)
-            votes[outcome.atlas] = volume.resample(warped, grid, interpolation="nearest").array
+            name = folder_name(outcome.atlas, outcome.mirrored)
+            votes[outcome.atlas] = volume.read_label_map(result.folder / "registrations" / name / WARPED)
     return votes
 
 
-def _same_side(case: dataset.Case, atlases: list[dataset.Case], side: str, result: propagation.Propagation) -> Volume:
+def _same_side(
+    case: dataset.Case, atlases: list[dataset.Case], side: str, result: propagation.Propagation, how: deeds.Settings
+) -> Volume:
     """Fuse the atlases of the tumour's own side only; their registrations are those that are done already."""
     folder = result.folder.with_name(result.folder.name + "_same_side")
     shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(result.folder / "registrations", folder / "registrations")
     own = [atlas for atlas in atlases if atlas.side == side]
-    return propagation.propagate(case, own, folder, propagation.Settings(tumour_side=side)).label_map
+    settings = propagation.Settings(tumour_side=side)
+    return propagation.propagate(case, own, folder, settings, registration=how).label_map
 
 
-def study(case: dataset.Case, atlases: list[dataset.Case], truth: Volume, folder: Path) -> list[object]:
+def study(
+    case: dataset.Case, atlases: list[dataset.Case], truth: Volume, folder: Path, how: deeds.Settings, itk: bool
+) -> list[object]:
     """Return one row of the table."""
     side = dataset.tumour_side(truth)
-    start = time.perf_counter()
-    result = propagation.propagate(case, atlases, folder / case.id)
-    seconds = time.perf_counter() - start
-    votes = _votes(result, truth.grid)
-    single = np.array([_dice(vote, truth.array) for vote in votes.values()])
+    wall, processor = time.perf_counter(), time.process_time()
+    result = propagation.propagate(case, atlases, folder / case.id, registration=how)
+    wall, processor = time.perf_counter() - wall, time.process_time() - processor
+    volumes = _votes(result)
+    grid = next(iter(volumes.values())).grid
+    votes = {name: vote.array for name, vote in volumes.items()}
+    here = volume.resample(truth, grid, interpolation="nearest").array
+    single = np.array([_dice(vote, here) for vote in votes.values()])
     quality = {outcome.atlas: outcome.quality or 0.0 for outcome in result.outcomes if not outcome.dropped}
     blind = list(votes).index(max(quality, key=lambda name: quality[name]))
-    majority = _dice(fusion.majority_vote(list(votes.values())), truth.array)
-    images = [sitk.GetImageFromArray(vote) for vote in votes.values()]
-    itk = _dice(sitk.GetArrayFromImage(sitk.MultiLabelSTAPLE(images, 0)), truth.array)
-    same = _dice(_same_side(case, atlases, side, result).array, truth.array)
+    majority = _dice(fusion.majority_vote(list(votes.values())), here)
+    other = [float("nan")] * 2
+    if itk:
+        images = [sitk.GetImageFromArray(vote) for vote in votes.values()]
+        other = _dice(sitk.GetArrayFromImage(sitk.MultiLabelSTAPLE(images, 0)), here)
+    same = _dice(_same_side(case, atlases, side, result, how).array, truth.array)
     fused = _dice(result.label_map.array, truth.array)
     scores = evaluation.evaluate(result.label_map, truth)
     on_left = laterality.lateral_mm(truth.grid) > laterality.find_sides(truth).midplane_mm
     ghost = (result.label_map.array == labels.VS) & (on_left != (side == "left"))
     return [
-        case.id, scores["VS"]["reference_volume_mm3"], side, result.side, seconds,
-        fused[0], same[0], single[:, 0].mean(), single[blind, 0], majority[0], itk[0],
+        case.id, scores["VS"]["reference_volume_mm3"], side, result.side, wall, processor,
+        fused[0], same[0], single[:, 0].mean(), single[blind, 0], majority[0], other[0],
         scores["VS"]["hd95_mm"], ghost.sum() * truth.grid.voxel_volume_mm3,
-        fused[1], single[:, 1].mean(), single[blind, 1], majority[1], itk[1],
+        fused[1], single[:, 1].mean(), single[:, 1].max(), single[blind, 1], majority[1], other[1],
         scores["cochlea"]["volume_error_percent"],
     ]  # fmt: skip
 
@@ -85,7 +95,10 @@ def main() -> None:
     parser.add_argument("--data", type=Path, help="data set with truth/; simulated if not given")
     parser.add_argument("--base", default="phantom", choices=("phantom", "icbm"), help="what is simulated")
     parser.add_argument("--atlases", type=int, default=30)
-    parser.add_argument("--targets", type=int, default=4)
+    parser.add_argument("--targets", type=int, default=4, help="how many")
+    parser.add_argument("--only", nargs="*", help="ids of the targets; default: the first")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--itk", action="store_true", help="SimpleITK's MultiLabelSTAPLE as well (slow)")
     parser.add_argument("--output", type=Path, help="folder that keeps the registrations")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
@@ -98,9 +111,11 @@ def main() -> None:
         atlases = list(cases.sources[: options.atlases])
         print(f"{len(atlases)} atlases\n\n| {' | '.join(COLUMNS)} |\n|{'---|' * len(COLUMNS)}")
         rows = []
-        for case in cases.targets[: options.targets]:
+        chosen = [case for case in cases.targets if not options.only or case.id in options.only]
+        for case in chosen[: options.targets]:
             truth = volume.read_label_map(data / "truth" / f"{case.id}_Label.nii.gz")
-            rows.append(study(case, atlases, truth, options.output or Path(scratch) / "out"))
+            folder = options.output or Path(scratch) / "out"
+            rows.append(study(case, atlases, truth, folder, deeds.Settings(device=options.device), options.itk))
             print(_line(rows[-1]), flush=True)
         numbers = [[row[column] for row in rows] for column in range(len(COLUMNS))]
         mean = [np.nanmean(column) if isinstance(column[0], float) else "" for column in numbers]

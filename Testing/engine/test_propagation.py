@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -215,6 +216,61 @@ class TestNoisyLabel:
         assert set(dropped) == {"far"} and "look more like the target" in dropped["far"]
 
 
+class TestSeveralAtOnce:
+    def test_the_result_is_that_of_one_after_the_other(self, cases, tmp_path):
+        run(cases, tmp_path / "one")
+        run(cases, tmp_path / "three", at_once=3)
+        for name in ("noisy_label.nii.gz", "confidence.nii.gz"):
+            assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "three" / name).read_bytes()
+
+    def test_progress_rises_and_is_told_in_the_callers_thread(self, cases, tmp_path):
+        heard = []
+        run(cases, tmp_path, at_once=2, progress=lambda fraction, _: heard.append((fraction, threading.get_ident())))
+        fractions = [fraction for fraction, _ in heard]
+        assert fractions == sorted(fractions) and fractions[-1] == 1.0
+        assert {thread for _, thread in heard} == {threading.get_ident()}
+
+    def test_cancelling_ends_all_of_them_and_keeps_what_is_finished(self, cases, tmp_path):
+        def cancel(fraction: float, _: str) -> None:
+            if list(tmp_path.glob(f"registrations/*/{cache.SEAL}")):
+                raise Cancelled
+
+        with pytest.raises(Cancelled):
+            run(cases, tmp_path, at_once=2, progress=cancel)
+        assert not any((tmp_path / name).exists() for name in OUTPUTS)
+        kept = len(list(tmp_path.glob(f"registrations/*/{cache.SEAL}")))
+        register = Register()
+        run(cases, tmp_path, register=register, at_once=2)
+        assert register.calls == 7 - kept
+
+    def test_a_full_disk_stops_all_of_them(self, cases, tmp_path, monkeypatch):
+        def full(_: Volume, path: Path) -> None:
+            raise InputError(f"Cannot write {path}; is the disk full or the folder write-protected?")
+
+        monkeypatch.setattr(volume, "write", full)
+        with pytest.raises(CannotWrite, match="is the disk full"):
+            run(cases, tmp_path, at_once=2)
+
+
+def test_kept_transforms_map_the_targets_points_to_the_atlass_own_file_mirrored_or_not(cases, tmp_path):
+    settings = dataclasses.replace(WHOLE, tumour_side="left", keep_transforms=True)
+    how = deeds.Settings(levels=1, linear="none", device="cpu")
+    run(cases, tmp_path, settings, deeds.register, registration=how)
+    for name, atlas in (("left1", "left1"), ("right1_mirrored", "right1")):
+        folder = tmp_path / "registrations" / name
+        transform = sitk.ReadTransform(str(folder / "T.h5"))
+        label_map = cases[atlas].read_label()
+        warped = volume.resample(label_map, volume.read(cases["target"].image).grid, transform, "nearest")
+        kept = volume.read_label_map(folder / "warped_label.nii.gz")
+        assert dice(warped.array == 1, kept.array == 1) > 0.9 and dice(warped.array == 2, kept.array == 2) > 0.9
+        inverse = sitk.ReadTransform(str(folder / "T_inverse.h5"))
+        point = (12.0, 3.0, -2.0)
+        back = inverse.TransformPoint(transform.TransformPoint(point))
+        assert np.linalg.norm(np.subtract(back, point)) < 1.0
+    mirrored = sitk.ReadTransform(str(tmp_path / "registrations" / "right1_mirrored" / "T.h5"))
+    assert mirrored.TransformPoint((20.0, 0.0, 0.0))[0] < 0
+
+
 class TestResuming:
     def test_a_second_run_does_nothing(self, cases, tmp_path):
         first = run(cases, tmp_path)
@@ -334,6 +390,15 @@ class TestFailures:
         with pytest.raises(InputError, match=r"No atlas could be registered to target.*does not overlap the target"):
             run(cases, tmp_path, dataclasses.replace(WHOLE, tumour_side="left"), register)
 
+    def test_a_target_of_other_anatomy_is_refused_although_deeds_makes_some_of_it_alike(self, cases, tmp_path):
+        noise = np.random.default_rng(5).normal(100, 20, GRID.shape)
+        path = tmp_path / "other.nii.gz"
+        volume.write(Volume(ndimage.gaussian_filter(noise, 1).astype(np.float32), GRID), path)
+        settings = dataclasses.replace(WHOLE, tumour_side="left", least_quality=-1)
+        how = deeds.Settings(levels=2, device="cpu")
+        with pytest.raises(InputError, match=r"looks like none of the atlases .* same part of the body"):
+            propagate(Case("other", "hrT2", path), atlases_of(cases), tmp_path / "out", settings, registration=how)
+
     def test_a_target_of_other_anatomy_is_refused(self, cases, tmp_path):
         noise = np.random.default_rng(5).normal(100, 20, GRID.shape)
         path = tmp_path / "knee.nii.gz"
@@ -358,6 +423,30 @@ class TestFailures:
         register = Register()
         run(cases, tmp_path, settings, register)
         assert register.calls == 2
+
+    def test_a_registration_that_failed_is_not_tried_again(self, cases, tmp_path):
+        lost = write_case(tmp_path, "lost", "left", 93, z_mm=13.0)
+        atlases = [*atlases_of(cases), lost]
+        settings = dataclasses.replace(WHOLE, tumour_side="left")
+        first = run(cases, tmp_path / "out", settings, Register({13.0: 500.0}), atlases=atlases)
+        assert any("lost does not overlap" in note for note in first.notes)
+        register = Register({13.0: 500.0})
+        again = run(
+            cases, tmp_path / "out", settings, register, atlases=atlases, fusion_settings=fusion.Settings(margin=2)
+        )
+        assert register.calls == 0 and again.notes == first.notes
+
+    def test_a_registration_without_a_solution_is_that_atlass_failure(self, cases, tmp_path):
+        class Singular(Register):
+            def __call__(self, fixed: Volume, moving: Volume, settings: Any, **options: Any) -> Any:
+                if self.calls == 0:
+                    self.calls += 1
+                    raise np.linalg.LinAlgError("Singular matrix")
+                return super().__call__(fixed, moving, settings, **options)
+
+        result = run(cases, tmp_path, dataclasses.replace(WHOLE, tumour_side="left"), Singular())
+        (dropped,) = [item for item in result.outcomes if item.dropped]
+        assert dropped.atlas == "left1" and "too little in common" in dropped.dropped
 
     def test_no_atlases_at_all(self, cases, tmp_path):
         with pytest.raises(InputError, match="There are no atlases"):

@@ -53,7 +53,7 @@ device = "cpu"
 device = "cpu"
 
 [cluster]
-patience = 60
+patience = 300
 """
 
 
@@ -111,7 +111,7 @@ def scheduler_with_workers(folder: Path, count: int) -> Iterator[tuple[str, list
     worker = [sys.executable, "-m", "distributed.cli.dask_worker", "--scheduler-file", str(file), "--no-nanny"]
     processes += [subprocess.Popen([*worker, "--nthreads", "1", "--no-dashboard"], **how) for _ in range(count)]
     try:
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 300
         while not file.exists() and time.monotonic() < deadline:
             time.sleep(0.1)
         yield json.loads(file.read_text("utf-8"))["address"], processes[1:]

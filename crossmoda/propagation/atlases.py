@@ -231,11 +231,14 @@ def register_atlas(
         warped = registration.warp_label_map(_around_labels(label_map), target.part.grid).array
         if not warped.any():
             raise InputError(f"{atlas.id} does not overlap the target: none of its labels lies in the scan.")
-    except InputError as cause:
+    except (InputError, np.linalg.LinAlgError) as cause:
+        why = str(cause)
+        if isinstance(cause, np.linalg.LinAlgError):
+            why = f"{atlas.id} has too little in common with the target for a linear registration."
         with _keeping(atlas):
             step.begin()
-            step.finish([], {"failed": str(cause)})
-        raise
+            step.finish([], {"failed": why})
+        raise InputError(why) from cause
     difference, quality = compare(target, image, registration, warped)
     seconds = time.perf_counter() - start
     with _keeping(atlas):

@@ -36,6 +36,9 @@ Load = Callable[["Case", str, str, bool], tuple[Target, preprocessing.Settings]]
 REGISTRATIONS, LINEAR = "registrations", "linear"
 #: Raised when the steps after registration, or registration itself, change so that earlier results no longer hold.
 _REVISION, _REGISTRATION_REVISION = 4, 2
+#: Registrations to unrelated images (smooth noise) reached a median quality of 0.12 at most, those to real and digital
+#: heads and to a cervical cord 0.24 at least: below this a target shows something else.
+_STRANGE = 0.15
 #: The extent of a head scan in axial planes, mm.
 _HEAD_MM = (140.0, 340.0)
 #: Registrations done at the same time in one process, at most: each has its images in memory.
@@ -337,6 +340,12 @@ class Run:
             raise InputError(
                 f"No atlas could be registered to {self.case.id}; "
                 f"does it show the same part of the body? {self.notes[-1]}"
+            )
+        middle = float(np.median([item.quality for item in found]))
+        if middle < _STRANGE:
+            raise InputError(
+                f"{self.case.id} looks like none of the atlases after registration (median quality {middle:.2f}, "
+                "chance is 0); does it show the same part of the body?"
             )
         return found
 
