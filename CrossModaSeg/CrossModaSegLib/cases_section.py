@@ -25,7 +25,7 @@ class CasesSection(Section):
         self.bind_path(self.ui.datasetFolderEdit, "datasetFolder")
         self.ui.casesTable.connect("itemChanged(QTableWidgetItem*)", self.on_ticked)
         self.ui.casesTable.connect("cellDoubleClicked(int,int)", self.on_double_click)
-        for name in ("open", "addAtlas", "addTarget", "load", "sample", "cancel"):
+        for name in ("open", "addAtlas", "addTarget", "load", "sample", "harden", "cancel"):
             handler = getattr(self, "on_" + {"addAtlas": "add_atlas", "addTarget": "add_target"}.get(name, name))
             getattr(self.ui, name + "Button").connect("clicked(bool)", handler)
 
@@ -55,9 +55,20 @@ class CasesSection(Section):
         self.allow(self.ui.addTargetButton, choose, _("Use the volume as an hrT2 target"))
         running = self._work is not None and not self._work.over
         self.ui.cancelButton.setVisible(running)
+        self.ui.hardenButton.setVisible(bool(self._transformed()))
+        self.allow(
+            self.ui.hardenButton,
+            busy,
+            _("Write the transforms into the volumes and labels of the table; the transforms stay in the scene"),
+        )
         self.ui.progressBar.setVisible(running)
         if running:
             self.ui.progressBar.value = round(100 * self._work.progress)
+
+    def _transformed(self) -> list:
+        """Return the volumes and labels of the table that are under a transform."""
+        found = [node for row in self.rows for node in (row.volume, row.label) if node is not None]
+        return [node for node in found if node.GetParentTransformNode() is not None]
 
     def ticked(self) -> list[cases.Row]:
         """Return the ticked cases."""
@@ -161,6 +172,20 @@ class CasesSection(Section):
             self.say(_("Cancelled."))
         elif self._work.current is not None:
             self.say(f"{self._work.current.title}: {self._work.current.message}")
+        self.panel.update()
+
+    @reported
+    def on_harden(self) -> None:
+        """Write the transforms into the volumes and labels that are under one."""
+        changed = self._transformed()
+        names = sorted({node.GetParentTransformNode().GetName() for node in changed})
+        for node in changed:
+            nodes.harden(node)
+        self.say(
+            _("Hardened: {nodes}. To undo it, put them under {transforms}, inverted.").format(
+                nodes=", ".join(node.GetName() for node in changed), transforms=", ".join(names)
+            )
+        )
         self.panel.update()
 
     @reported

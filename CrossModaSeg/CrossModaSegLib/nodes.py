@@ -39,6 +39,12 @@ def volume_problem(volume) -> str:
     return ""
 
 
+def harden(node) -> None:
+    """Write the transform that a node is under into the node; the transform stays in the scene, unused."""
+    if node is not None and node.GetParentTransformNode() is not None:
+        node.HardenTransform()
+
+
 def has_geometry(volume) -> bool:
     """Whether the volume knows where it lies: not the 1 mm, zero-origin grid that files without a header get."""
     return any(value != 1.0 for value in volume.GetSpacing()) or any(value != 0.0 for value in volume.GetOrigin())

@@ -16,7 +16,7 @@ class RegisterSection(Section):
     def __init__(self, panel):
         """Connect the controls."""
         super().__init__(panel)
-        self._work = None
+        self._work = self._target = None
         self.advanced = Advanced(self, "registerSettings", ("CrossModaRegister", "CrossModaFuse"))
         for selector, role in (
             ("noisyLabel", "noisy label"),
@@ -81,8 +81,9 @@ class RegisterSection(Section):
         """Register the ticked atlases that are not registered yet, then fuse all ticked ones."""
         parameters = self.parameters
         without_torch = parameters.device == "auto" and not self.panel.setup.versions["torch"]
+        self._target = parameters.target
         plan = propagating.Propagation(
-            parameters.target,
+            self._target,
             self._atlases(),
             tumour_side=parameters.tumourSide,
             transforms=parameters.keepTransforms,
@@ -115,12 +116,12 @@ class RegisterSection(Section):
         notes = "".join(f" {note}" for note in (on, fused.notes) if note)
         if fused.state == DONE:
             parameters.noisyLabel, parameters.disagreement = fused.result
-            warped = nodes.products("warped atlas", parameters.target)
+            warped = nodes.products("warped atlas", self._target)
             if parameters.warpedAtlas not in warped:
                 parameters.warpedAtlas = warped[-1] if warped else None
             if parameters.result is None:
                 parameters.result = parameters.noisyLabel
-            display.show_target(parameters.target)
+            display.show_target(self._target)
         if failures:
             self.say("<br>".join(failures) + notes, ERROR)
         elif work.cancelled:

@@ -18,7 +18,7 @@ class SegmentSection(Section):
     def __init__(self, panel):
         """Connect the controls."""
         super().__init__(panel)
-        self._work = None
+        self._work = self._target = None
         self.advanced = Advanced(self, "segmentSettings", ("CrossModaPredict",))
         self.bind_path(self.ui.weightsEdit, "weights", "Files")
         self.ui.uncertaintySelector.addAttribute("vtkMRMLScalarVolumeNode", nodes.ROLE, "uncertainty")
@@ -66,6 +66,7 @@ class SegmentSection(Section):
             parameters.target, parameters.weights, parameters.device, parameters.flips, settings
         )
         self._work = self.logic.run([task])
+        self._target = parameters.target
         self._work.observe(lambda: self._on_work(task))
         self._work.start()
         self.panel.update()
@@ -75,7 +76,7 @@ class SegmentSection(Section):
             return
         if task.state == DONE:
             self.parameters.result, self.parameters.uncertainty = task.result
-            display.show_target(self.parameters.target)
+            display.show_target(self._target)
             done = _("Done in {seconds:.0f} s. Check and correct the result.").format(seconds=task.seconds)
             self.say(f"{done} {task.notes}".strip())
         elif task.over:

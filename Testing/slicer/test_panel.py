@@ -97,6 +97,31 @@ def test_a_target_that_cannot_be_used_is_explained_at_the_button_and_in_its_row(
     assert not panel.segment.ui.segmentButton.enabled
 
 
+def test_one_click_hardens_the_transforms_of_the_table(panel, atlas, target):
+    import slicer
+    import vtk
+
+    shift = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLinearTransformNode", "moved")
+    matrix = vtk.vtkMatrix4x4()
+    matrix.SetElement(0, 3, 7.0)
+    shift.SetMatrixTransformToParent(matrix)
+    label = panel.cases.rows[0].label
+    before = np.array(atlas.GetOrigin())
+    for node in (atlas, label):
+        node.SetAndObserveTransformNodeID(shift.GetID())
+    panel.update()
+    assert "under the transform moved" in text_of(panel, 0, 4)
+    assert panel.cases.atlases() == []
+    assert not panel.cases.ui.hardenButton.isHidden()
+    panel.cases.ui.hardenButton.click()
+    np.testing.assert_allclose(np.array(atlas.GetOrigin()) - before, (7.0, 0.0, 0.0))
+    assert [node.GetParentTransformNode() for node in (atlas, label)] == [None, None]
+    assert text_of(panel, 0, 4) == ""
+    assert [row.volume for row in panel.cases.atlases()] == [atlas]
+    assert panel.cases.ui.hardenButton.isHidden()
+    assert "moved, inverted" in panel.cases.ui.messageLabel.text
+
+
 def test_a_vector_volume_is_refused(panel, add_volume):
     import slicer
 

@@ -305,3 +305,41 @@ def test_the_panel_says_on_what_the_work_was_done_and_a_missing_graphics_card_ne
     record = nodes.provenance(loaded.parameters.result)
     assert record["device"].startswith("cpu (")
     assert record["parameters"]["device"] == "auto"
+
+
+def test_hiding_the_target_while_it_is_segmented_changes_nothing(application, loaded, weights):
+    from CrossModaSegLib import nodes
+
+    target = loaded.parameters.target
+    loaded.parameters.weights = str(weights)
+    loaded.update()
+    loaded.segment.ui.segmentButton.click()
+    target.SetHideFromEditors(True)
+    loaded.parameters.target = None  # what a selector does when its node is gone from it
+    application.wait_until(lambda: not loaded.logic.busy)
+    assert "Done in" in loaded.segment.ui.messageLabel.text, loaded.segment.ui.messageLabel.text
+    assert loaded.parameters.result.GetNodeReference(nodes.TARGET).GetID() == target.GetID()
+    loaded.update()
+    assert "Choose a target" in loaded.segment.ui.segmentButton.toolTip
+
+
+def test_a_temporary_folder_that_becomes_unwritable_is_said_under_the_button_and_the_panel_stays_usable(
+    application, loaded, tmp_path, monkeypatch
+):
+    from CrossModaSegLib import nodes
+
+    atlas = loaded.cases.rows[0]
+    result = nodes.make_segmentation(atlas.label, loaded.parameters.target, "result", "prediction")
+    loaded.parameters.result = result
+    loaded.update()
+    (tmp_path / "file").touch()
+    with monkeypatch.context() as patched:
+        patched.setattr(application, "temporaryPath", str(tmp_path / "file"))
+        loaded.result.ui.measureButton.click()
+        application.wait_until(lambda: not loaded.logic.busy)
+    assert "folder for temporary files" in loaded.result.ui.messageLabel.text
+    loaded.update()
+    loaded.result.ui.measureButton.click()
+    application.wait_until(lambda: not loaded.logic.busy)
+    assert loaded.result.ui.messageLabel.text == ""
+    assert child_processes() == set()
