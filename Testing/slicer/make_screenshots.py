@@ -78,6 +78,11 @@ class Photographer:
         self.app.wait_until(lambda: not panel.logic.busy, 1200)
         self.window.show()
         self.take("cases", "Cases", "Register")
+        for section in (panel.register, panel.segment):
+            section.ui.advancedGroupBox.collapsed = False
+        self.take("advanced", "Register", "Segment")
+        for section in (panel.register, panel.segment):
+            section.ui.advancedGroupBox.collapsed = True
         panel.register.ui.registerButton.click()
         tasks = panel.logic.queue.tasks
         self.app.wait_until(lambda: tasks[1].state == "running" and tasks[1].progress > 0.3, 1200)
