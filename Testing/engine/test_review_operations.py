@@ -231,6 +231,17 @@ def test_a_missing_cochlea_is_suggested_where_the_image_shows_it():
     assert 2 * (suggested & expected).sum() / (suggested.sum() + expected.sum()) > 0.8
 
 
+def test_the_other_cochlea_is_found_in_a_head_that_is_turned():
+    image, truth = head(shift_mm=(0, 0, 0))
+    image = ndimage.rotate(image, 8, axes=(1, 2), reshape=False, order=1, mode="nearest")
+    truth = ndimage.rotate(truth, 8, axes=(1, 2), reshape=False, order=0)
+    label_map = truth.copy()
+    label_map[on_the_left(truth)] = labels.BACKGROUND
+    found = operations.mirror_check(label_map, image, HEAD)
+    suggested, expected = on_the_left(found.suggestion), on_the_left(truth)
+    assert 2 * (suggested & expected).sum() / (suggested.sum() + expected.sum()) > 0.7
+
+
 def test_a_misplaced_cochlea_is_told_and_its_place_suggested():
     image, truth = head()
     label_map = truth.copy()

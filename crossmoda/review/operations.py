@@ -5,28 +5,21 @@ Label maps are uint8 (z, y, x). Each function returns a new array. ``region`` sa
 for changes: another structure is never painted over (except by :func:`take`, which brings the labels of a source).
 """
 
-import dataclasses
-
 import numpy as np
-from scipy import ndimage, signal
+from scipy import ndimage
 
 from crossmoda import labels
-from crossmoda.components import COCHLEAR_DISTANCE_MM
 from crossmoda.errors import InputError
-from crossmoda.propagation import laterality
+from crossmoda.review.mirror import MirrorCheck, mirror_check
 from crossmoda.review.regions import Region
-from crossmoda.volume import Grid, Volume
+from crossmoda.volume import Grid
+
+__all__ = ["MirrorCheck", "fill_holes", "mirror_check", "remove_islands", "smooth", "take"]
 
 Where = np.ndarray | Region | None
 
 #: The neighbours of a voxel that belong to the same piece.
 _NEIGHBOURS = np.ones((3, 3, 3), bool)
-#: How far around a cochlea the image is compared with the other side, and how far the other may lie up or down, mm.
-_AROUND_MM, _TILT_MM = 6.0, 15.0
-#: The least correlation at which the other side is thought to show a cochlea.
-_LEAST_ALIKE = 0.5
-#: Cochleae of one patient: how many times larger one may be, and how far the label may lie from the image's place, mm.
-_UNEQUAL, _MISPLACED_MM = 2.0, 2.0
 
 
 def take(label_map: np.ndarray, source: np.ndarray, region: Where) -> np.ndarray:
@@ -103,59 +96,6 @@ def smooth(label_map: np.ndarray, value: int, radius_mm: float, grid: Grid, regi
     return result
 
 
-@dataclasses.dataclass(frozen=True)
-class MirrorCheck:
-    """What the comparison of both cochleae says."""
-
-    messages: tuple[str, ...]
-    """what is the matter, in sentences; empty if the cochleae match"""
-    suggestion: np.ndarray | None
-    """(z, y, x) uint8: the label map with the other cochlea as the image suggests it; None if it suggests nothing"""
-
-
-def mirror_check(label_map: np.ndarray, image: np.ndarray, grid: Grid) -> MirrorCheck:
-    """Compare the cochleae of both sides, and suggest the one that is missing or does not match.
-
-    The surroundings of one cochlea, mirrored, are looked for on the other side (normalised cross-correlation); its
-    mirrored label there is the suggestion. The cochlea that is trusted is the one on the side without tumour, unless
-    it is much smaller than the other or missing. The tumour is never painted over.
-
-    Args:
-        label_map: (z, y, x) uint8.
-        image: the scan, (z, y, x).
-        grid: where both lie.
-
-    """
-    sides = _cochleae_by_side(label_map, grid)
-    present = [side for side, mask in sides.items() if mask.any()]
-    if not present:
-        return MirrorCheck(("There is no cochlea to compare with: draw one of them first.",), None)
-    trusted = _trusted(label_map, grid, sides)
-    other = laterality.other(trusted)
-    found = _find_mirrored(sides[trusted], image, grid, trusted)
-    messages = []
-    volumes = {side: float(mask.sum()) * grid.voxel_volume_mm3 for side, mask in sides.items()}
-    if not sides[other].any():
-        messages.append(f"There is no cochlea on the {other} side.")
-    elif max(volumes.values()) > _UNEQUAL * min(volumes.values()):
-        messages.append(
-            f"The {other} cochlea has {volumes[other]:.0f} mm³, the {trusted} one {volumes[trusted]:.0f} mm³."
-        )
-    if found is None:
-        messages.append(f"Nothing on the {other} side of the image looks like the {trusted} cochlea.")
-        return MirrorCheck(tuple(messages), None)
-    if sides[other].any():
-        apart = _centre(sides[other], grid) - _centre(found, grid)
-        if (distance := float(np.linalg.norm(apart))) > _MISPLACED_MM:
-            messages.append(f"The {other} cochlea lies {distance:.1f} mm from where the image is like the other side.")
-    if not messages:
-        return MirrorCheck((), None)
-    suggestion = label_map.copy()
-    suggestion[sides[other]] = labels.BACKGROUND
-    suggestion[found & (suggestion == labels.BACKGROUND)] = labels.COCHLEA
-    return MirrorCheck(tuple(messages), suggestion)
-
-
 def _mask(region: Where, shape: tuple[int, ...]) -> np.ndarray:
     if region is None:
         return np.ones(shape, bool)
@@ -178,69 +118,3 @@ def _around(mask: np.ndarray, reach: list[int]) -> tuple[slice, ...]:
         slice(max(part.start - more, 0), min(part.stop + more, size))
         for part, more, size in zip(box, reach, mask.shape, strict=True)
     )
-
-
-def _cochleae_by_side(label_map: np.ndarray, grid: Grid) -> dict[str, np.ndarray]:
-    middle = laterality.find_sides(Volume(label_map, grid)).midplane_mm
-    on_left = laterality.lateral_mm(grid) > middle
-    cochlea = label_map == labels.COCHLEA
-    return {"left": cochlea & on_left, "right": cochlea & ~on_left}
-
-
-def _trusted(label_map: np.ndarray, grid: Grid, sides: dict[str, np.ndarray]) -> str:
-    sizes = {side: int(mask.sum()) for side, mask in sides.items()}
-    larger = max(sizes, key=lambda side: sizes[side])
-    if sizes[larger] > _UNEQUAL * min(sizes.values()):
-        return larger
-    tumour = laterality.find_sides(Volume(label_map, grid)).tumour
-    return laterality.other(tumour) if tumour else larger
-
-
-def _centre(mask: np.ndarray, grid: Grid) -> np.ndarray:
-    """Return the centre of a mask, mm (LPS)."""
-    index = np.argwhere(mask).mean(axis=0)[::-1]
-    return (grid.index_to_physical @ [*index, 1.0])[:3]
-
-
-def _find_mirrored(cochlea: np.ndarray, image: np.ndarray, grid: Grid, side: str) -> np.ndarray | None:
-    """Return the mirrored mask of a cochlea where the other side of the image is most like its surroundings."""
-    axis, spacing = laterality.lateral_axis(grid), grid.spacing_zyx
-    box = _around(cochlea, [int(np.ceil(_AROUND_MM / value)) for value in spacing])
-    patch = np.flip(image[box], axis).astype(np.float32)
-    towards_left = np.sign(grid.index_to_physical[0, 2 - axis])
-    step = -towards_left if side == "left" else towards_left
-    near, far = (distance / spacing[axis] for distance in COCHLEAR_DISTANCE_MM)
-    search = []
-    for index, part in enumerate(box):
-        if index == axis:
-            ends = sorted((part.start + step * near, part.start + step * far))
-            low, high = ends[0], ends[1] + (part.stop - part.start)
-        else:
-            reach = _TILT_MM / spacing[index]
-            low, high = part.start - reach, part.stop + reach
-        search.append(slice(max(int(low), 0), min(int(np.ceil(high)), image.shape[index])))
-    scene = image[tuple(search)].astype(np.float32)
-    if any(size < own for size, own in zip(scene.shape, patch.shape, strict=True)):
-        return None
-    alike = _correlation(scene, patch)
-    best = np.unravel_index(int(np.argmax(alike)), alike.shape)
-    if alike[best] < _LEAST_ALIKE:
-        return None
-    result = np.zeros(image.shape, bool)
-    corner = [part.start + int(place) for part, place in zip(search, best, strict=True)]
-    target = tuple(slice(first, first + size) for first, size in zip(corner, patch.shape, strict=True))
-    result[target] = np.flip(cochlea[box], axis)
-    return result
-
-
-def _correlation(scene: np.ndarray, patch: np.ndarray) -> np.ndarray:
-    """Return the normalised cross-correlation of a patch with a scene wherever it lies wholly inside."""
-    scene = scene - scene.mean()
-    pattern = patch - patch.mean()
-    ones = np.ones_like(pattern)
-    turned = pattern[::-1, ::-1, ::-1]
-    shared = signal.fftconvolve(scene, turned, mode="valid")
-    total = signal.fftconvolve(scene, ones, mode="valid")
-    squares = signal.fftconvolve(scene**2, ones, mode="valid")
-    variance = np.maximum(squares - total**2 / pattern.size, 1e-3 * squares.max() + 1e-12)
-    return shared / np.sqrt(variance * max(float((pattern**2).sum()), 1e-12))
