@@ -89,7 +89,7 @@ def test_it_segments_reports_progress_and_returns_measurements(files):
     values = dict(line.split(" = ") for line in (files / "return.txt").read_text("utf-8").splitlines())
     count = (volume.read_label_map(files / "out.nrrd").array == 1).sum()
     assert float(values["vs_mm3"]) == pytest.approx(count * 0.375, abs=0.01)
-    assert set(values) == {"vs_mm3", "cochlea_mm3", "notes"}
+    assert set(values) == {"vs_mm3", "cochlea_mm3", "processor", "notes"}
 
 
 def test_bad_input_is_one_sentence_on_standard_error_and_nothing_is_written(files, tmp_path):
