@@ -308,7 +308,7 @@ class TestClusters:
 def client() -> Iterator["distributed.Client"]:
     """Workers that are threads of this process."""
     with distributed.Client(
-        processes=False, n_workers=1, threads_per_worker=1, dashboard_address=None, set_as_default=False
+        processes=False, n_workers=1, threads_per_worker=1, dashboard_address="127.0.0.1:0", set_as_default=False
     ) as made:
         yield made
 
@@ -348,7 +348,7 @@ class TestCrew:
 
     def test_without_workers_it_gives_up(self):
         with (
-            distributed.LocalCluster(n_workers=0, processes=False, dashboard_address=None) as empty,
+            distributed.LocalCluster(n_workers=0, processes=False, dashboard_address="127.0.0.1:0") as empty,
             distributed.Client(empty, set_as_default=False) as alone,
         ):
             crew = Crew(alone, 0, patience_s=0.5)

@@ -283,13 +283,14 @@ def _keeping(atlas: Atlas) -> Iterator[None]:
 
 def _write_transforms(registration: Any, mirrored_in: Grid | None, folder: Path) -> list[str]:
     """Write both transforms, for a mirrored atlas with the reflection of its grid; return their names."""
-    from crossmoda.deeds.transform import INVERSE, TRANSFORM, write_transform
+    from crossmoda.deeds.transform import INVERSE, TRANSFORM, parts_of, write_transform
 
     there, back = registration.transform, registration.inverse_transform
     if mirrored_in is not None:
         reflection = laterality.reflection(mirrored_in)
         # The last transform of a composite is applied first.
-        there, back = sitk.CompositeTransform([reflection, there]), sitk.CompositeTransform([back, reflection])
+        there = sitk.CompositeTransform([reflection, *parts_of(there)])
+        back = sitk.CompositeTransform([*parts_of(back), reflection])
     write_transform(there, folder / TRANSFORM)
     write_transform(back, folder / INVERSE)
     return [TRANSFORM, INVERSE]

@@ -108,7 +108,7 @@ def local_cluster(settings: Settings) -> Any:
         n_workers=settings.local_workers,
         threads_per_worker=1,  # one task at a time; its threads are CrossModa's own
         processes=True,
-        dashboard_address=None,
+        dashboard_address="127.0.0.1:0",
         silence_logs="CRITICAL",
         memory_limit=0,
         env=environment(settings.threads),
