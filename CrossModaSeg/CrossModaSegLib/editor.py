@@ -30,6 +30,7 @@ class Editor:
     def __init__(self, place):
         """``place`` is the widget whose layout receives the editor."""
         self._place, self.widget, self._entered = place, None, False
+        self._edited = None
 
     @property
     def segmentation(self):
@@ -41,13 +42,18 @@ class Editor:
         if self.widget is None:
             self._make()
         self._select_node()
+        if self._edited is not segmentation:
+            # A scene that was loaded brings the editor's node with its choice; the undo history follows changes only.
+            self.widget.setSegmentationNode(None)
         self.widget.setSegmentationNode(segmentation)
+        self._edited = segmentation
         self.widget.setSourceVolumeNode(volume)
         if self._entered:
             self.widget.installKeyboardShortcuts()
 
     def let_go(self) -> None:
         """Edit nothing."""
+        self._edited = None
         if self.widget is not None:
             self._rest()
             self.widget.setSegmentationNode(None)

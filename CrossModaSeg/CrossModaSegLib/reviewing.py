@@ -322,9 +322,7 @@ def remove(case: ReviewedCase) -> None:
 def remove_unfinished() -> None:
     """Take out of the scene what belongs to a case whose loading was stopped half-way."""
     owned = [node for node in slicer.util.getNodesByClass("vtkMRMLDisplayableNode") if node.GetAttribute(OWNED)]
-    whole = {
-        node.GetAttribute(OWNED) for node in owned if node.GetAttribute(nodes.ROLE) == ROLE and node.GetAttribute(ID)
-    }
+    whole = {node.GetAttribute(ID) for node in owned if node.GetAttribute(nodes.ROLE) == ROLE}
     for node in owned:
         if node.GetAttribute(OWNED) not in whole:
             slicer.mrmlScene.RemoveNode(node)

@@ -138,9 +138,19 @@ def review_folders(tmp_path_factory):
     return review_data.make(tmp_path_factory.mktemp("review"))
 
 
+@pytest.fixture(scope="session")
+def review_items(review_folders):
+    """The queue of these cases, as the worker lists it."""
+    sys.path.insert(0, str(PROJECT / "CrossModaSeg"))
+    from CrossModaSegLib import review_calls
+
+    return review_calls.review_list(*map(str, review_folders), progress=lambda *_: None)["items"]
+
+
 @pytest.fixture
-def reviewed(application, panel, review_folders, tmp_path):
-    """The panel with a listed review of its own copy of the data; ``application.modules`` stay as they are."""
+def reviewed(panel, review_folders, review_items, tmp_path):
+    """The panel with a listed review of its own copy of the data."""
+    import copy
     import shutil
 
     import slicer
@@ -149,9 +159,7 @@ def reviewed(application, panel, review_folders, tmp_path):
         shutil.copytree(folder, tmp_path / folder.name)
     panel.parameters.datasetFolder = str(tmp_path / "data")
     panel.parameters.resultsFolder = str(tmp_path / "results")
-    panel.update()
-    panel.review.ui.listButton.click()
-    application.wait_until(lambda: not panel.logic.busy)
+    panel.review.items = copy.deepcopy(review_items)
     panel.update()
     yield panel
     if slicer.app.selected_module != "CrossModaSeg":

@@ -88,6 +88,9 @@ def test_a_whole_review_by_keys_and_mouse(application, reviewed, hands, slices):
     from crossmoda.review import corrections
 
     review, correct, data = reviewed.review, reviewed.correct, reviewed.parameters.datasetFolder
+    review.items = []
+    reviewed.update()
+    hands.click(review.ui.listButton)
     order = [item["id"] for item in review.items]
     assert order[0] == "case_2", "its noisy label lies farthest aside"
     assert "disagree" in review.ui.queueTable.item(0, 4).text()
