@@ -109,7 +109,7 @@ def _page(
     _corrections(page, rows, decided)
     page.section("Reasons", "Why the cases that are left should be looked at, the most useful first.")
     left = [item for item in items if item.status in ("open", "needs expert")]
-    page.table(["case", "reasons"], [[item.id, " ".join(item.reasons)] for item in left])
+    page.table(["case and reason"], [[f"{item.id}: {reason}"] for item in left for reason in item.reasons])
     _models(page, known)
     return page
 
