@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ torch = pytest.importorskip("torch")
 
 from crossmoda import preprocessing, training, volume, weights  # noqa: E402
 from crossmoda.errors import Cancelled, InputError  # noqa: E402
-from crossmoda.training import Settings, TrainingCase, train  # noqa: E402
+from crossmoda.training import Settings, TrainingCase, logs, train  # noqa: E402
 
 WHOLE = preprocessing.Settings(in_plane_spacing=0, region="whole")
 TINY = Settings(width=0.25, epochs=2, device="cpu", seed=3)
@@ -90,11 +91,11 @@ def test_a_cancelled_training_resumes_to_the_same_bits(cases, tmp_path):
     path = train(cases, tmp_path / "cut", TINY, cases_for_validation(cases), preparation=WHOLE)
     resumed = tensors_of(path)
     assert all(torch.equal(through[name], resumed[name]) for name in through)
-    assert sorted(item.name for item in path.parent.iterdir()) == [
+    assert {item.name for item in path.parent.iterdir()} - {training.BOARD} == {
         "metrics.csv",
         "weights.json",
         "weights.safetensors",
-    ]
+    }
 
 
 def cases_for_validation(cases):
@@ -130,6 +131,37 @@ def test_metrics_have_one_row_per_epoch(cases, tmp_path):
         rows = list(csv.DictReader(stream))
     assert [row["epoch"] for row in rows] == ["1", "2"]
     assert all(float(row["loss"]) > 0 and 0 <= float(row["dice"]) <= 1 for row in rows)
+
+
+def test_tensorboard_gets_the_metrics_of_every_epoch_once_even_after_a_killed_run(cases, tmp_path, monkeypatch):
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    held_out = cases_for_validation(cases)
+    kill = type("Kill", (BaseException,), {})
+
+    def killed(folder, *rest, write=logs.write_metrics):
+        write(folder, *rest)
+        if len(rest[0]) == 2:
+            raise kill
+
+    monkeypatch.setattr(training, "_CHECKPOINT_EVERY", 0.0)
+    settings = dataclasses.replace(TINY, epochs=3)
+    with monkeypatch.context() as patch, pytest.raises(kill):
+        patch.setattr(logs, "write_metrics", killed)
+        train(cases, tmp_path / "run", settings, held_out, preparation=WHOLE)
+    train(cases, tmp_path / "run", settings, held_out, preparation=WHOLE)
+    with (tmp_path / "run" / training.METRICS).open() as stream:
+        rows = list(csv.DictReader(stream))
+    board = accumulator.EventAccumulator(str(tmp_path / "run" / training.BOARD)).Reload()
+    for name in ("loss", "learning_rate", "dice", "dice_VS", "dice_cochlea"):
+        logged = {event.step: event.value for event in board.Scalars(name)}
+        assert list(logged) == [1, 2, 3] and len(board.Scalars(name)) == 3
+        assert list(logged.values()) == pytest.approx([float(row[name]) for row in rows], rel=1e-5)
+
+
+def test_without_tensorboard_training_goes_on(cases, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    path = train(cases[:1], tmp_path / "run", dataclasses.replace(TINY, epochs=1), preparation=WHOLE)
+    assert path.exists() and not (path.parent / training.BOARD).exists()
 
 
 def test_a_time_limit_ends_the_schedule_and_not_only_the_training(cases, tmp_path):
@@ -215,6 +247,17 @@ def test_class_weights_are_normalised_inverse_square_roots():
     found = losses.class_weights(torch.tensor([10_000, 400, 100]))
     expected = np.array([1 / 100, 1 / 20, 1 / 10])
     np.testing.assert_allclose(found.numpy(), expected / expected.mean(), rtol=1e-6)
+
+
+def test_the_dice_loss_has_the_value_of_monais():
+    """MONAI 1.6.1, DiceLoss(include_background=False, softmax=True, batch=True, smooth_nr=1, smooth_dr=1)."""
+    from crossmoda.training import losses
+
+    count = 2 * 6 * 8 * 8
+    logits = 2 * torch.sin(0.7 * torch.arange(3 * count, dtype=torch.float64)).reshape(2, 3, 6, 8, 8)
+    label = (torch.arange(count) // 37 % 3).reshape(2, 6, 8, 8)
+    sure = torch.ones(label.shape, dtype=torch.float64)
+    assert losses.dice_loss(logits, label, sure).item() == pytest.approx(0.67640413839319, abs=1e-12)
 
 
 def test_a_perfect_prediction_has_no_dice_loss():

@@ -6,10 +6,8 @@ one that was not (with a time limit, and on GPUs, whose sums have no fixed order
 """
 
 import contextlib
-import csv
 import dataclasses
 import hashlib
-import io
 import json
 import shutil
 import time
@@ -18,10 +16,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from crossmoda import device as devices
-from crossmoda import output, parameters, preprocessing, provenance, weights
+from crossmoda import parameters, preprocessing, provenance, weights
 from crossmoda.errors import Cancelled, InputError
 from crossmoda.parameters import parameter
 from crossmoda.progress import Progress, part, report
+from crossmoda.training import logs
 
 if TYPE_CHECKING:
     from crossmoda.dataset import Case
@@ -32,6 +31,8 @@ if TYPE_CHECKING:
 WEIGHTS = "weights.safetensors"
 CHECKPOINT = "checkpoint.safetensors"
 METRICS = "metrics.csv"
+#: The same metrics for TensorBoard, where that is installed.
+BOARD = "tensorboard"
 #: Prepared volumes, kept for a training that is resumed.
 PREPARED = "prepared"
 #: Seconds between two checkpoints.
@@ -386,52 +387,28 @@ def _run(
         tensors, state = student.snapshot()
         weights.write_tensors(folder / CHECKPOINT, tensors, {**state, "identity": identity})
 
-    board = _board(folder)
-    try:
-        while student.fraction < 1 and not _impatient(student, settings):
-            report(progress, student.fraction, student.describe())
-            student.take_step()
-            if student.epoch_ended:
-                student.end_epoch(held_out, validations=_VALIDATIONS)
-                _write_metrics(folder / METRICS, student.history)
-                board(student.history[-1])
-                if time.monotonic() - saved > _CHECKPOINT_EVERY:
-                    save()
-                    saved = time.monotonic()
-    except (Cancelled, KeyboardInterrupt):
-        save()
-        raise
-    if student.step_in_epoch or not student.history:
-        student.end_epoch(held_out, validations=_VALIDATIONS)
-        _write_metrics(folder / METRICS, student.history)
-        board(student.history[-1])
+    with logs.board(folder / BOARD, len(student.history)) as board:
+
+        def end_epoch() -> None:
+            student.end_epoch(held_out, validations=_VALIDATIONS)
+            logs.write_metrics(folder / METRICS, student.history)
+            board(student.history[-1])
+
+        try:
+            while student.fraction < 1 and not _impatient(student, settings):
+                report(progress, student.fraction, student.describe())
+                student.take_step()
+                if student.epoch_ended:
+                    end_epoch()
+                    if time.monotonic() - saved > _CHECKPOINT_EVERY:
+                        save()
+                        saved = time.monotonic()
+        except (Cancelled, KeyboardInterrupt):
+            save()
+            raise
+        if student.step_in_epoch or not student.history:
+            end_epoch()
 
 
 def _impatient(student: "Learner", settings: Settings) -> bool:
     return bool(settings.patience) and student.validations_without_gain >= settings.patience
-
-
-def _write_metrics(path: Path, history: Sequence[dict[str, Any]]) -> None:
-    names = list(dict.fromkeys(name for row in history for name in row))
-    text = io.StringIO()
-    writer = csv.DictWriter(text, names, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(history)
-    output.write_text(path, text.getvalue())
-
-
-def _board(folder: Path) -> Any:
-    """Return a function that logs a row of metrics to TensorBoard, where that is installed."""
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError:
-        return lambda row: None
-    writer = SummaryWriter(str(folder / "tensorboard"))
-
-    def log(row: dict[str, Any]) -> None:
-        for name, value in row.items():
-            if isinstance(value, float):
-                writer.add_scalar(name, value, row["epoch"])
-        writer.flush()
-
-    return log
