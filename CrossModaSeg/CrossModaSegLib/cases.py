@@ -48,7 +48,7 @@ class Row:
         if self.volume is None:
             return _("in the folder")
         if self.is_atlas:
-            return _("registered") if target and nodes.products("warped label", target, self.volume) else _("loaded")
+            return self._registration(target) or _("loaded")
         results = nodes.products("prediction", self.volume)
         fused = nodes.products("noisy label", self.volume)
         if any(node.GetAttribute(nodes.CORRECTED) for node in results + fused):
@@ -59,6 +59,14 @@ class Row:
             return _("fused")
         count = len({node.GetNodeReferenceID(nodes.ATLAS) for node in nodes.products("warped label", self.volume)})
         return _("atlases registered: {count}").format(count=count) if count else _("loaded")
+
+    def _registration(self, target) -> str:
+        """Say how well the atlas is registered to the target; an empty string if it is not."""
+        labels = nodes.products("warped label", target, self.volume) if target else []
+        if not labels:
+            return ""
+        quality = nodes.provenance(labels[-1]).get("measurements", {}).get("quality")
+        return _("registered, quality {quality:.2f}").format(quality=float(quality)) if quality else _("registered")
 
 
 def add_case(volume, label=None, modality=TARGET, case_id="", side=""):
