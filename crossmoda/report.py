@@ -15,6 +15,9 @@ from crossmoda.output import write_text
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+#: A cell with more characters than this is a sentence.
+_SENTENCE = 48
+
 
 class Report:
     """Collects sections and writes them as one self-contained HTML file.
@@ -44,7 +47,10 @@ class Report:
 
     def table(self, columns: Sequence[str], rows: Sequence[Sequence[object]], caption: str = "") -> None:
         """Add a table to the current section; the cells are shown as they are."""
-        self._add({"columns": list(columns), "rows": [list(row) for row in rows], "caption": caption})
+        # A table with sentences in it is set from the left, in lines that break.
+        sentences = any(len(str(cell)) > _SENTENCE for row in rows for cell in row)
+        content = {"columns": list(columns), "rows": [list(row) for row in rows], "caption": caption}
+        self._add({**content, "sentences": sentences})
 
     def write(self, path: Path | str) -> None:
         """Write the report to ``path`` (.html) in one step.

@@ -114,7 +114,7 @@ def _report(
         page.section("Scores", "Mean ± standard deviation over scans with a reference, which was only read for this.")
         page.table(*score_rows(cohort, outcome), "Dice: 1 is perfect. HD95, ASSD: distances of the surfaces.")
     page.section("Targets")
-    page.table(header, rows)
+    page.table(header, [[*row[:-1], "yes" if row[-1] else ""] for row in rows])
     if curve := _curve(outcome):
         page.section("Training")
         page.figure(curve, "Loss of the training cases, epoch by epoch.")
