@@ -123,6 +123,14 @@ def test_comparing_with_the_noisy_label_although_an_earlier_correction_was_edite
     assert record["dice_with_noisy_label"]["VS"] == pytest.approx(2 * 4 / (4 + 8), abs=1e-3)
 
 
+def test_work_is_kept_although_the_label_it_began_with_is_gone(data, case, noisy):
+    noisy.unlink()
+    path = save(case, drawing(), data, based_on=noisy)
+    np.testing.assert_array_equal(volume.read_label_map(path).array, drawing().array)
+    record = load(data, "a").record
+    assert record["based_on"]["name"] == "noisy_label.nii.gz" and "dice_with_noisy_label" not in record
+
+
 # Other grids
 
 

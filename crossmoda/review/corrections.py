@@ -5,10 +5,13 @@ a labelled case, the same as a segmentation for Slicer, and ``correction.json``,
 what. Before anything is replaced it is copied to ``previous/<n>``; each file appears in one step.
 """
 
+import contextlib
 import dataclasses
 import datetime
+import glob
 import json
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +23,7 @@ from crossmoda import labels, output, volume
 from crossmoda.dataset import CORRECTIONS, Case, correction_file
 from crossmoda.errors import InputError
 from crossmoda.provenance import checksum
-from crossmoda.review.opinions import label_to_review
+from crossmoda.review.opinions import dice, label_to_review
 from crossmoda.volume import Grid, Volume
 from crossmoda.volume.resampling import filled_up
 
@@ -275,8 +278,6 @@ def _record(
     noisy: Path | str | None,
 ) -> dict[str, Any]:
     """Return what ``correction.json`` says."""
-    from crossmoda.review.opinions import dice
-
     record: dict[str, Any] = {
         "id": case.id,
         "status": status,
@@ -290,20 +291,29 @@ def _record(
     if based_on is not None:
         record["based_on"] = _described(Path(based_on))
     if noisy is not None:
-        before = volume.read_label_map(noisy, final.grid)
         record["compared_with"] = _described(Path(noisy))
-        record["volumes_before_mm3"] = _volumes(before)
-        if before.grid.same_as(final.grid):
-            scores = dice(before.array, final.array)
-            record["dice_with_noisy_label"] = {key: round(value, 4) for key, value in scores.items()}
-            changed = np.count_nonzero(before.array != final.array) * final.grid.voxel_volume_mm3
-            record["changed_mm3"] = round(float(changed), 2)
+        record |= _comparison(Path(noisy), final)
     return record
+
+
+def _comparison(noisy: Path, final: Volume) -> dict[str, Any]:
+    """Return how the label map differs from the noisy label; nothing where that cannot be read any more."""
+    try:
+        before = volume.read_label_map(noisy, final.grid)
+    except InputError:
+        return {}  # no reason to refuse the work that is to be kept
+    found: dict[str, Any] = {"volumes_before_mm3": _volumes(before)}
+    if before.grid.same_as(final.grid):
+        scores = dice(before.array, final.array)
+        changed = float(np.count_nonzero(before.array != final.array)) * final.grid.voxel_volume_mm3
+        found["dice_with_noisy_label"] = {key: round(value, 4) for key, value in scores.items()}
+        found["changed_mm3"] = round(changed, 2)
+    return found
 
 
 def _described(file: Path) -> dict[str, Any]:
     """Return name and checksum of a label map, and what its provenance says about how it was made."""
-    about: dict[str, Any] = {"name": file.name, "sha256": checksum(file)}
+    about: dict[str, Any] = {"name": file.name, "sha256": checksum(file) if file.is_file() else None}
     try:
         made = json.loads((file.parent / "provenance.json").read_text(encoding="utf-8"))
         return {**about, **{key: made[key] for key in ("step", "crossmoda", "created") if key in made}}
@@ -326,29 +336,22 @@ def _keep_previous(folder: Path, earlier: Correction) -> None:
     temporary = place / f"{output.PARTIAL}{number}"
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir()
-    for file in (*folder.glob(f"{glob_escape(earlier.id)}_*"), folder / RECORD):
+    for file in (*folder.glob(f"{glob.escape(earlier.id)}_*"), folder / RECORD):
         if file.is_file():
             shutil.copy2(file, temporary / file.name)
     temporary.rename(place / str(number))
 
 
-def glob_escape(name: str) -> str:
-    """Return a name in which no character is a wildcard."""
-    import glob
-
-    return glob.escape(name)
-
-
-class _saying_that_work_is_kept:
-    """Turns failures to write into a sentence that says where the work is."""
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
-        if isinstance(error, InputError) and str(error).startswith("Cannot write"):
-            raise InputError(f"{str(error).partition(';')[0].rstrip('.?')}; {_UNSAVED}.") from error
-        if isinstance(error, OSError):
-            where = f" {error.filename}" if error.filename else ""
-            reason = (error.strerror or str(error)).lower()
-            raise InputError(f"Cannot write{where}: {reason}; {_UNSAVED}.") from error
+@contextlib.contextmanager
+def _saying_that_work_is_kept() -> Iterator[None]:
+    """Turn failures to write into a sentence that says where the work is."""
+    try:
+        yield
+    except InputError as error:
+        if not str(error).startswith("Cannot write"):
+            raise
+        raise InputError(f"{str(error).partition(';')[0].rstrip('.?')}; {_UNSAVED}.") from error
+    except OSError as error:
+        where = f" {error.filename}" if error.filename else ""
+        reason = (error.strerror or str(error)).lower()
+        raise InputError(f"Cannot write{where}: {reason}; {_UNSAVED}.") from error

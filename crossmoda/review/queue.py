@@ -10,7 +10,6 @@ from crossmoda.errors import InputError
 from crossmoda.progress import Progress, report
 from crossmoda.review import corrections, reasons
 from crossmoda.review.evidence import Evidence, evidence_of
-from crossmoda.review.settings import Settings
 
 #: What can be the matter with a case, in the order in which they are shown.
 STATUSES = ("open", "needs expert", "corrected", "accepted")
@@ -35,12 +34,7 @@ class Item:
     """the numbers behind it, see :func:`crossmoda.review.evidence.measure`"""
 
 
-def review_list(
-    data: Path | str,
-    results: Path | str,
-    settings: Settings = Settings(),  # noqa: B008 (frozen)
-    progress: Progress | None = None,
-) -> list[Item]:
+def review_list(data: Path | str, results: Path | str, progress: Progress | None = None) -> list[Item]:
     """Return every hrT2 target of a data set, that whose correction would help most first.
 
     What was corrected or accepted comes last, what needs an expert before that. A target without any result is listed
@@ -49,7 +43,6 @@ def review_list(
     Args:
         data: the data set.
         results: folder with the results of each target, ``<id>/`` (see docs/architecture.md).
-        settings: see :class:`Settings`.
         progress: told which case is looked at; may cancel.
 
     Raises:
