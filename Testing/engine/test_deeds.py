@@ -318,6 +318,17 @@ def test_progress_rises_to_one_and_cancelling_leaves_no_file(tmp_path):
     assert not (tmp_path / "cancelled").exists()
 
 
+def test_progress_is_heard_while_one_level_is_computed(monkeypatch):
+    monkeypatch.setattr("crossmoda.deeds.pipeline._SILENCE_SECONDS", 0.0)
+    monkeypatch.setattr("crossmoda.deeds.threads.thread_count", lambda: 1)
+    told: list[tuple[float, str]] = []
+    image = scan(grid((3.0, 3.0, 3.0)))
+    deeds.register(image, image, CPU, progress=lambda fraction, message: told.append((fraction, message)))
+    fractions = [fraction for fraction, _ in told]
+    assert fractions == sorted(fractions)
+    assert len(told) > 4 * len(set(told))  # the same is told again while it lasts, so that it can be cancelled
+
+
 def test_outputs_appear_together_or_not_at_all(tmp_path):
     fixed = tmp_path / "fixed.nii.gz"
     volume.write(scan(grid((3.0, 3.0, 3.0))), fixed)

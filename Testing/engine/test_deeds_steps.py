@@ -1,6 +1,7 @@
 """The steps of deeds against direct sums, brute force, SciPy and known transforms."""
 
 import itertools
+import time
 
 import numpy as np
 import pytest
@@ -9,9 +10,12 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import minimum_spanning_tree
 
 from crossmoda import mind
-from crossmoda.deeds import affine, cost, sampling, tree
+from crossmoda.deeds import affine, cost, sampling, threads, tree
 from crossmoda.deeds.compiled import CompiledKernels
 from crossmoda.deeds.deformable import Field, control_grid, make_consistent
+from crossmoda.deeds.levels import Level
+from crossmoda.deeds.scratch import Scratch
+from crossmoda.errors import Cancelled
 from crossmoda.volume.geometry import Grid
 
 AXES = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
@@ -145,16 +149,17 @@ def test_message_passing_finds_the_best_of_all_labelings_of_a_tiny_tree(seed):
     assert energy(chosen, costs, grown, offsets, shape) == pytest.approx(best, rel=1e-5)
 
 
-def test_min_convolution_is_the_least_over_all_displacements():
+@pytest.mark.parametrize("shape", [(3, 4, 5), (2, 3, 19), (17, 1, 2)])
+def test_min_convolution_is_the_least_over_all_displacements(shape):
     rng = np.random.default_rng(5)
-    shape = (3, 4, 5)
-    costs, offset = rng.random(60).astype(np.float32) * 5, np.array([0.3, -1.2, 0.8], np.float32)
-    message, scratch, bends = (np.zeros(60 + 32, np.float32) for _ in range(3))
+    size = int(np.prod(shape))
+    costs, offset = rng.random(size).astype(np.float32) * 5, np.array([0.3, -1.2, 0.8], np.float32)
+    message, scratch, bends = (np.zeros(size + 32, np.float32) for _ in range(3))
     own, least = tree._message(costs, np.float32(0.6), offset, shape, scratch, bends, message)
-    steps = np.stack(np.unravel_index(np.arange(60), shape), axis=1)
+    steps = np.stack(np.unravel_index(np.arange(size), shape), axis=1)
     bends = np.square(steps[:, None] - steps[None] + offset).sum(axis=-1)
     expected = (0.6 * costs[None] + bends).min(axis=1)
-    np.testing.assert_allclose(message[:60], expected, atol=1e-4)
+    np.testing.assert_allclose(message[:size], expected, atol=1e-4)
     assert (own, least) == pytest.approx((0.6 * costs.min(), expected.min()), rel=1e-5)
 
 
@@ -169,6 +174,59 @@ def test_large_trees_are_the_same_whatever_the_number_of_threads(monkeypatch):
         results.append(tree.best_displacements(costs.copy(), grown, offsets, (3, 3, 3)))
     assert np.array_equal(results[0], results[1])
     assert np.array_equal(results[0], results[2])
+
+
+# Threads and memory
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_long_loop_is_cancelled_between_its_parts(monkeypatch, workers):
+    monkeypatch.setattr(threads, "thread_count", lambda: workers)
+    done: list[int] = []
+
+    def kernel(start: int, stop: int) -> None:
+        time.sleep(0.1)
+        done.extend(range(start, stop))
+
+    def cancel() -> None:
+        raise Cancelled
+
+    with threads.attended(cancel), pytest.raises(Cancelled):
+        threads.run(kernel, 800)
+    assert 0 < len(done) < 800
+    done.clear()
+    threads.run(kernel, 8)  # outside, nobody cancels
+    assert sorted(done) == list(range(8))
+
+
+def test_a_loop_covers_each_item_once_and_tells_its_errors(monkeypatch):
+    monkeypatch.setattr(threads, "thread_count", lambda: 3)
+    counts = np.zeros(1001, int)
+
+    def kernel(start: int, stop: int) -> None:
+        counts[start:stop] += 1
+
+    threads.run(kernel, 1001)
+    assert (counts == 1).all()
+    threads.run(kernel, 0)
+    with pytest.raises(ZeroDivisionError):
+        threads.run(lambda start, stop: 1 // 0, 5)
+
+
+def test_scratch_memory_is_used_again():
+    scratch = Scratch()
+    first = scratch.array("costs", (4, 5), np.float32)
+    smaller = scratch.array("costs", (2, 3), np.float64)
+    assert np.shares_memory(first, smaller)
+    assert scratch.array("costs", (40, 5), np.float32).shape == (40, 5)
+    assert not np.shares_memory(smaller, scratch.array("other", (2, 3), np.float64))
+
+
+def test_blocks_are_thinned_as_in_deedsbcv():
+    # dataCostD.h of deedsBCV: every second voxel along two axes where the grid spacing is above 4, else all
+    grid = Grid((64, 64, 64), (0.5, 0.5, 1.5), (0.0, 0.0, 0.0), AXES)
+    skips = {spacing: Level(spacing, 4, 1, "voxel").skip(grid) for spacing in (8, 7, 6, 5, 4)}
+    assert skips == {8: (2, 2, 1), 7: (2, 2, 1), 6: (2, 2, 1), 5: (2, 2, 1), 4: (1, 1, 1)}
 
 
 # Linear fit

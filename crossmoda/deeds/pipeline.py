@@ -1,12 +1,13 @@
 """The registration from end to end."""
 
-import functools
+import threading
+import time
 
 import numpy as np
 import SimpleITK as sitk
 
 from crossmoda import device, provenance
-from crossmoda.deeds import affine, deformable, kernels
+from crossmoda.deeds import affine, deformable, kernels, threads
 from crossmoda.deeds.levels import Level, Pyramid
 from crossmoda.deeds.settings import Settings
 from crossmoda.deeds.transform import Registration, affine_transform, field_transform, matrix_of
@@ -16,6 +17,8 @@ from crossmoda.volume.geometry import Grid, Volume
 
 #: Less of the fixed image's foreground than this inside the moving image is no overlap.
 _LEAST_OVERLAP = 0.02
+#: The progress hears something at least this often, seconds.
+_SILENCE_SECONDS = 0.15
 
 
 def register(
@@ -28,6 +31,39 @@ def register(
     progress: Progress | None = None,
 ) -> Registration:
     """See :func:`crossmoda.deeds.register`."""
+    attentive = _Attentive(progress)
+    with threads.attended(attentive.repeat):
+        return _register(fixed, moving, settings, fixed_mask, moving_mask, initial, attentive)
+
+
+class _Attentive:
+    """A progress that can repeat what it told last, which gives the listener a chance to cancel."""
+
+    def __init__(self, progress: Progress | None):
+        self._progress = progress
+        self._last = (0.0, "")
+        self._when = time.monotonic()
+
+    def __call__(self, fraction: float, message: str) -> None:
+        self._last = fraction, message
+        self._when = time.monotonic()
+        report(self._progress, fraction, message)
+
+    def repeat(self) -> None:
+        """Tell the same again, unless it was told just now."""
+        if time.monotonic() - self._when > _SILENCE_SECONDS:
+            self(*self._last)
+
+
+def _register(
+    fixed: Volume,
+    moving: Volume,
+    settings: Settings,
+    fixed_mask: Volume | None,
+    moving_mask: Volume | None,
+    initial: sitk.Transform | None,
+    progress: Progress,
+) -> Registration:
     _check(fixed, fixed_mask, "fixed", settings)
     _check(moving, moving_mask, "moving", settings)
     matrix = np.eye(4) if initial is None else matrix_of(initial)
@@ -110,21 +146,26 @@ def _check_overlap(fixed: Pyramid, moving: Grid, matrix: np.ndarray) -> None:
         )
 
 
+_WARM = threading.Event()
+
+
 def warm_up(progress: Progress | None = None) -> None:
-    """Load the compiled parts of the program, or compile them if this is the first use on this machine."""
-    if not _exercise.cache_info().currsize:
-        report(progress, 0.0, "loading the compiled program (compiled once, at the first use)")
-    _exercise()
+    """Load the compiled parts of the program, or compile them if this is the first use on this machine.
 
-
-@functools.cache
-def _exercise() -> None:
-    """Run every compiled function once on a tiny pair."""
+    Every compiled function runs once on a tiny pair.
+    """
+    if _WARM.is_set():
+        return
+    message = "loading the compiled program (compiled once, at the first use)"
+    report(progress, 0.0, message)
     rng = np.random.default_rng(0)
     grid = Grid((20, 20, 20), (1.0, 1.0, 1.0), (0.0, 0.0, 0.0), (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0))
     operations = kernels.choose("cpu")[1]
     noise = Volume(rng.normal(size=grid.shape).astype(np.float32), grid)
     here, there = Pyramid(noise, operations), Pyramid(noise, operations)
     level = Level(4.0, 1, 2.0, "mm")
+    report(progress, 0.005, message)
     affine.refine(here, there, np.eye(4), level, rigid=True)
+    report(progress, 0.015, message)
     deformable.register(here, there, np.eye(4), [level], 1.0)
+    _WARM.set()

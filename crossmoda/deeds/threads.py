@@ -1,11 +1,18 @@
 """Compiled loops on all processor cores."""
 
+import contextlib
+import contextvars
 import functools
 import itertools
 import os
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
 from typing import Any
+
+#: A loop is divided into at least so many parts, between which it can be cancelled.
+_FEWEST_PARTS = 8
+#: Seconds between two calls of the pulse.
+_PULSE_SECONDS = 0.2
 
 
 @functools.cache
@@ -22,6 +29,23 @@ def _pool() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(thread_count(), thread_name_prefix="deeds")
 
 
+#: Called now and then while loops run; see :func:`attended`.
+_pulse: contextvars.ContextVar[Callable[[], None] | None] = contextvars.ContextVar("pulse", default=None)
+
+
+@contextlib.contextmanager
+def attended(pulse: Callable[[], None] | None) -> Iterator[None]:
+    """Have ``pulse`` called several times a second while loops run, on the thread that waits for them.
+
+    What it raises ends the loop that is running: so long work on large images is cancelled at once.
+    """
+    token = _pulse.set(pulse)
+    try:
+        yield
+    finally:
+        _pulse.reset(token)
+
+
 def run(kernel: Callable[..., Any], count: int, *arguments: Any) -> None:
     """Call ``kernel(start, stop, *arguments)`` for consecutive parts of ``range(count)``, on all threads.
 
@@ -29,21 +53,28 @@ def run(kernel: Callable[..., Any], count: int, *arguments: Any) -> None:
     depend on the number of threads. Python's own threads are used rather than numba's parallel loops: those cannot be
     entered from two threads at once and, with OpenMP, do not survive a fork.
     """
-    if count <= 0:
-        return
     workers = thread_count()
-    if workers == 1 or count == 1:
-        kernel(0, count, *arguments)
+    parts = min(count, max(4 * workers, _FEWEST_PARTS))
+    bounds = [count * part // parts for part in range(parts + 1)] if parts > 0 else []
+    if workers == 1 or parts == 1:
+        for low, high in itertools.pairwise(bounds):
+            kernel(low, high, *arguments)
+            _attend()
         return
-    parts = min(count, 4 * workers)
-    bounds = [count * part // parts for part in range(parts + 1)]
     tasks = [_pool().submit(kernel, low, high, *arguments) for low, high in itertools.pairwise(bounds)]
+    try:
+        while wait(tasks, timeout=_PULSE_SECONDS).not_done:
+            _attend()
+    except BaseException:
+        for task in tasks:
+            task.cancel()
+        wait(tasks)  # those that run already still use the arrays
+        raise
     for task in tasks:
         task.result()
 
 
-def both(*works: Callable[[], Any]) -> list[Any]:
-    """Call each of ``works`` on its own thread and return their results in order."""
-    if thread_count() == 1:
-        return [work() for work in works]
-    return [task.result() for task in [_pool().submit(work) for work in works]]
+def _attend() -> None:
+    pulse = _pulse.get()
+    if pulse is not None:
+        pulse()
