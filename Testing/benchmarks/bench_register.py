@@ -302,8 +302,8 @@ def _measured(method: str, pair: Pair) -> dict[str, Any]:
         from crossmoda.deeds import pipeline
 
         pipeline.warm_up()
-    earlier = run(pair.fixed, pair.moving) if method in ("deeds", "deeds, CUDA") else None
     before = _memory_mib("VmRSS")
+    earlier = run(pair.fixed, pair.moving) if method in ("deeds", "deeds, CUDA") else None
     found = run(pair.fixed, pair.moving)
     peak = _children_mib() if "BCV" in method else _memory_mib("VmHWM") - before
     row: dict[str, Any] = _accuracy(found, pair)
@@ -338,8 +338,19 @@ def _accuracy(found: Found, pair: Pair) -> dict[str, Any]:
         row[f"Dice {name}"] = 2 * float((one & other).sum()) / max(int(one.sum() + other.sum()), 1)
     row["folding %"] = result.jacobian_statistics()["folding_percent"]
     if found.registration is not None:
-        row["inverse, voxel"] = float(result.inverse_consistency().mean()) / min(pair.fixed.grid.spacing)
+        row["inverse, voxel"] = _inverse_error(found.registration)
     return row
+
+
+def _inverse_error(found: deeds.Registration) -> float:
+    """Return how far voxels of the fixed image land from themselves after transform and inverse: mean, voxels."""
+    there_and_back = sitk.CompositeTransform([found.inverse_transform, found.transform])
+    grid = found.fixed_grid
+    index = np.stack(np.meshgrid(*(np.arange(3, size, 6) for size in grid.size)), axis=-1).reshape(-1, 3)
+    points = index @ grid.index_to_physical[:3, :3].T + grid.index_to_physical[:3, 3]
+    landed = np.array([there_and_back.TransformPoint(point) for point in points.tolist()])
+    voxels = (landed - points) @ grid.physical_to_index[:3, :3].T
+    return float(np.linalg.norm(voxels, axis=1).mean())
 
 
 def measure(method: str, pair: Pair, folder: Path, limit: float) -> dict[str, Any]:
