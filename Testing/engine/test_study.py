@@ -20,7 +20,7 @@ from scipy import ndimage
 from crossmoda import cli, propagation, study, volume
 from crossmoda.dataset import open_dataset
 from crossmoda.deeds import Settings as Registration
-from crossmoda.errors import BAD_INPUT, Cancelled, InputError
+from crossmoda.errors import BAD_INPUT, INTERRUPTED, Cancelled, InputError
 from crossmoda.propagation.noisy_label import LABEL_MAP
 from crossmoda.study import cluster, tasks
 from crossmoda.study.crew import Crew
@@ -382,3 +382,21 @@ def test_a_task_of_a_cancelled_study_ends(tmp_path):
     time.sleep(0.6)
     with pytest.raises(Cancelled):
         progress(0.2, "at work")
+
+
+@needs_kill
+def test_ctrl_c_in_a_terminal_ends_the_workers_of_this_computer_without_a_traceback(home):
+    text = CONFIGURATION.replace('"results"', '"interrupted"').replace('tests = ["test1"]', 'targets = ["target1"]')
+    (home / "interrupted.toml").write_text(text.replace("patience = 300", "workers = 1"), encoding="utf-8")
+    command = [sys.executable, "-c", "from crossmoda.cli import main; main()", "study", "interrupted.toml"]
+    process = subprocess.Popen(command, cwd=home, start_new_session=True, stdout=-1, stderr=-1, text=True)
+    seals = home / "interrupted"
+    deadline = time.monotonic() + 400
+    while not list(seals.glob("*/registrations/*/finished.json")) and time.monotonic() < deadline:
+        assert process.poll() is None
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to every process of the group
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == INTERRUPTED
+    assert "Traceback" not in errors and "what is finished is kept" in errors
+    assert not (seals / "target1" / LABEL_MAP).exists()

@@ -112,6 +112,7 @@ def local_cluster(settings: Settings) -> Any:
         silence_logs="CRITICAL",
         memory_limit=0,
         env=environment(settings.threads),
+        preload=["crossmoda.study.worker"],
     )
 
 
