@@ -1,5 +1,7 @@
 """The review: which case first, where to look, what was decided, how long it took."""
 
+import warnings
+
 import numpy as np
 import pytest
 
@@ -30,7 +32,9 @@ def window(application, reviewed):
         section.ui.sectionButton.collapsed = section.name not in ("Review", "Correct")
     window.resize(500, 1600)
     window.show()
-    QtWidgets.QApplication.setActiveWindow(window)
+    with warnings.catch_warnings():  # a window that is shown again offscreen is not activated by activateWindow()
+        warnings.simplefilter("ignore", DeprecationWarning)
+        QtWidgets.QApplication.setActiveWindow(window)
     application.wait_until(lambda: QtWidgets.QWidget.isActiveWindow(window), 10)
     yield window
     window.hide()
