@@ -1,8 +1,11 @@
 """The Slicer CLI module CrossModaPredict, run as Slicer runs it, and its XML."""
 
 import os
+import re
+import shutil
 import subprocess
 import sys
+import time
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
@@ -41,6 +44,27 @@ def check_settings(module, settings):
         assert item.help.rstrip(".") in entry.findtext("description")
         assert not (item.type is bool and item.default), "Slicer can only switch a flag on"
     return described
+
+
+def check_progress(printed, name):
+    """Check that progress begins and ends as Slicer wants it and never goes back."""
+    fractions = [float(text) for text in re.findall(r"<filter-progress>([\d.]+)</filter-progress>", printed)]
+    assert fractions == sorted(fractions) and fractions[-1] == 1 and len(fractions) > 3
+    assert printed.startswith(f"<filter-start><filter-name>{name}</filter-name>")
+    assert printed.rstrip().endswith("</filter-end>")
+
+
+def kill_at(message, module, *arguments):
+    """Run the module and kill it without notice, as Slicer does, as soon as it says ``message``."""
+    command = [sys.executable, str(module), *map(str, arguments)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        for line in process.stdout:
+            if message in line:
+                process.kill()
+                break
+        process.stdout.read()
+    assert process.returncode != 0
+    time.sleep(0.2)
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +106,7 @@ def test_it_segments_reports_progress_and_returns_measurements(files):
         files / "scan.nrrd",
     )  # fmt: skip
     assert found.returncode == 0 and found.stderr == ""
-    assert "<filter-progress>1.0000</filter-progress>" in found.stdout and "</filter-end>" in found.stdout
+    check_progress(found.stdout, "CrossModaPredict")
     scan = volume.read(files / "scan.nrrd")
     for name in ("out.nrrd", "vs.nrrd", "unsure.nrrd"):
         assert volume.read(files / name).grid.same_as(scan.grid)
@@ -100,3 +124,35 @@ def test_bad_input_is_one_sentence_on_standard_error_and_nothing_is_written(file
     assert found.returncode == 2
     assert found.stderr.strip().splitlines() == ["broken.safetensors is damaged or no safetensors file; copy it again."]
     assert [path.name for path in tmp_path.iterdir()] == ["broken.safetensors"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("missing.nrrd",), "missing.nrrd"),
+        (("--weights", "scan.nrrd", "scan.nrrd"), "no safetensors file"),
+        (("--weights", "none.safetensors", "scan.nrrd"), "no weights at"),
+        (("--weights", "pickle.safetensors", "scan.nrrd"), "pickled checkpoint"),
+        (("flat.nrrd",), "same value everywhere"),
+    ],
+)
+def test_every_bad_input_is_one_sentence_exit_code_2_and_no_file(files, tmp_path, arguments, message):
+    torch.save({"weight": torch.zeros(2)}, files / "pickle.safetensors")
+    scan = volume.read(files / "scan.nrrd")
+    volume.write(scan.with_array(np.full_like(scan.array, 7)), files / "flat.nrrd")
+    named = [files / word if "." in word else word for word in arguments]
+    given = [] if "--weights" in arguments else ["--weights", files / "net.safetensors"]
+    outputs = ["--label_map", tmp_path / "out.nrrd", "--uncertainty", tmp_path / "unsure.nrrd"]
+    found = run_module(MODULE, *outputs, "--returnparameterfile", tmp_path / "return.txt", *given, *named)
+    assert found.returncode == 2 and message in found.stderr
+    assert len(found.stderr.strip().splitlines()) == 1 and "Traceback" not in found.stdout
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_process_killed_half_way_leaves_no_result_and_an_earlier_one_as_it_was(files, tmp_path):
+    shutil.copy(files / "scan.nrrd", tmp_path / "out.nrrd")
+    before = (tmp_path / "out.nrrd").read_bytes()
+    outputs = ["--label_map", tmp_path / "out.nrrd", "--uncertainty", tmp_path / "unsure.nrrd"]
+    kill_at("segmenting", MODULE, *outputs, "--weights", files / "net.safetensors", files / "scan.nrrd")
+    assert [path.name for path in tmp_path.iterdir()] == ["out.nrrd"]
+    assert (tmp_path / "out.nrrd").read_bytes() == before

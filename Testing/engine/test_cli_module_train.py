@@ -8,7 +8,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from crossmoda import training, volume, weights  # noqa: E402
+from crossmoda import network, preprocessing, training, volume, weights  # noqa: E402
 
 _SPEC = importlib.util.spec_from_file_location("predict_checks", Path(__file__).with_name("test_cli_module_predict.py"))
 checks = importlib.util.module_from_spec(_SPEC)
@@ -54,6 +54,7 @@ def test_it_trains_on_sources_and_noisy_targets_and_returns_the_weights(data):
         data / "data",
     )  # fmt: skip
     assert found.returncode == 0 and found.stderr == ""
+    checks.check_progress(found.stdout, "CrossModaTrain")
     path = Path((data / "return.txt").read_text("utf-8").removeprefix("weights = ").strip())
     assert weights.load(path).card["training"]["cases"] == 3
 
@@ -63,3 +64,36 @@ def test_a_folder_without_labelled_scans_is_refused_in_one_sentence(data, tmp_pa
     assert found.returncode == 2
     assert len(found.stderr.strip().splitlines()) == 1
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--noisy", "nothing"), "no noisy label"),
+        (("--initial", "other.safetensors"), "Choose the same"),
+        (("--epochs", "-1"), "epochs must be"),
+        (("--validation", "data"), "is also the training case"),
+    ],
+)
+def test_every_bad_input_is_one_sentence_exit_code_2_and_no_output(data, tmp_path, arguments, message):
+    settings = network.Settings(width=0.25)
+    card = weights.new_card(settings, preprocessing.Settings())
+    weights.save(data / "other.safetensors", network.build(settings).state_dict(), card)
+    values = [arguments[0], arguments[1] if arguments[0] == "--epochs" else data / arguments[1]]
+    found = checks.run_module(
+        MODULE, "--output", tmp_path / "run", "--width", 0.125, "--device", "cpu", *values, data / "data"
+    )
+    assert found.returncode == 2 and message in found.stderr
+    assert len(found.stderr.strip().splitlines()) == 1 and "Traceback" not in found.stdout
+    assert not (tmp_path / "run" / training.WEIGHTS).exists()
+
+
+def test_a_process_killed_half_way_leaves_no_weights_and_a_second_run_ends_with_the_same_ones(data, tmp_path):
+    arguments = ["--epochs", 2, "--width", 0.125, "--device", "cpu", data / "data"]
+    checks.kill_at("training, epoch 2", MODULE, "--output", tmp_path / "cut", *arguments)
+    assert not (tmp_path / "cut" / training.WEIGHTS).exists()
+    for name in ("cut", "through"):
+        found = checks.run_module(MODULE, "--output", tmp_path / name, *arguments)
+        assert found.returncode == 0, found.stderr
+    one, two = (weights.read_tensors(tmp_path / name / training.WEIGHTS)[0] for name in ("cut", "through"))
+    assert all(torch.equal(one[name], two[name]) for name in one)

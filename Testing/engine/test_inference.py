@@ -273,6 +273,24 @@ class TestSeveralTargets:
         done, failed = predict_all(cases, tmp_path / "out", weight_file, CPU)
         assert not failed and [done["b"].reused, done["c"].reused] == [True, False]
 
+    def test_the_command_segments_every_target_of_a_data_set(self, scan, weight_file, tmp_path, capsys):
+        from crossmoda import cli
+
+        for name in ("crossmoda_1_hrT2", "crossmoda_2_ceT1"):
+            volume.write(scan, tmp_path / "data" / f"{name}.nii.gz")
+        command = ["--quiet", "predict", "--targets", tmp_path / "data", "--output", tmp_path / "out"]
+        command = [str(word) for word in (*command, "--weights", weight_file, "--device", "cpu")]
+        with pytest.raises(SystemExit) as ending:
+            cli.main(command)
+        assert not ending.value.code
+        folder = tmp_path / "out" / "crossmoda_1" / "prediction"
+        assert (folder / inference.SEGMENTATION).is_file() and str(folder) in capsys.readouterr().out
+        assert [path.name for path in (tmp_path / "out").iterdir()] == ["crossmoda_1"]
+        for wrong in ([str(tmp_path / "scan.nii.gz")], ["--uncertainty", "u.nii.gz"]):
+            with pytest.raises(SystemExit) as ending:
+                cli.main([*command, *wrong])
+            assert ending.value.code == 2 and len(capsys.readouterr().err.strip().splitlines()) == 1
+
     def test_a_scan_given_twice_is_told(self, targets, weight_file, tmp_path):
         done, failed = predict_all([targets[1], targets[1]], tmp_path / "out", weight_file, CPU)
         assert list(done) == ["b"] and "twice" in failed["b"]

@@ -274,6 +274,7 @@ def train(
     path = weights.save(folder / WEIGHTS, student.best_state or student.network.state_dict(), card)
     (folder / CHECKPOINT).unlink(missing_ok=True)
     shutil.rmtree(cache, ignore_errors=True)
+    report(progress, 1.0, "trained")
     return path
 
 
