@@ -12,8 +12,10 @@ def fit_affine(source: np.ndarray, target: np.ndarray) -> np.ndarray:
     centre, goal = source.mean(axis=0), target.mean(axis=0)
     local = source - centre
     matrix = np.eye(4)
-    # normal equations: about the centre they are well conditioned, and they are small
-    matrix[:3, :3] = ((target - goal).T @ local) @ np.linalg.pinv(local.T @ local, hermitian=True)
+    # normal equations: about the centre they are well conditioned; the ridge is for points that lie in a plane
+    spread = local.T @ local
+    spread += (1e-9 * np.trace(spread) + 1e-12) * np.eye(3)
+    matrix[:3, :3] = np.linalg.solve(spread, local.T @ (target - goal)).T
     matrix[:3, 3] = goal - matrix[:3, :3] @ centre
     return matrix
 
