@@ -1,6 +1,9 @@
 """The review queue: how wrong a label is thought to be, which comes first and why, where to look."""
 
 import dataclasses
+import re
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -382,8 +385,6 @@ def test_a_region_says_what_the_network_sees_there(tmp_path, noisy, network, wor
     write_results(tmp_path, noisy, network=network)
     regions = review.find_regions(review.doubt(tmp_path), Volume(noisy, GRID), network=Volume(network, GRID))
     assert regions[0].structure == "VS"
-    import re
-
     assert re.search(words, regions[0].reason), regions[0].reason
 
 
@@ -393,3 +394,10 @@ def test_sorting_again_after_a_decision_needs_no_files():
         for name, priority, status in (("a", 0.1, "open"), ("b", 0.9, "corrected"), ("c", 0.5, "open"))
     ]
     assert [item.id for item in queue.sort(items)] == ["c", "a", "b"]
+
+
+def test_the_review_is_imported_without_torch_numba_and_matplotlib():
+    modules = "corrections, operations, models, improvement, cohort"
+    code = f"import sys; from crossmoda.review import {modules}; print(*sys.modules)"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not {"torch", "numba", "matplotlib", "jinja2"} & set(run.stdout.split())
