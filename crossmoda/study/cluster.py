@@ -137,6 +137,7 @@ def unsubmitted_slurm_cluster(settings: Settings, batch_system: Mapping[str, Any
     """Return the SLURM cluster without any job; its ``job_script()`` is what each job will be."""
     jobqueue = _jobqueue()
     options = {"cores": settings.threads, "memory": "4GiB", "walltime": "04:00:00", "processes": 1, **batch_system}
+    options.setdefault("scheduler_options", {"dashboard_address": "127.0.0.1:0"})  # any free port
     prologue = [f"export {name}={value}" for name, value in environment(settings.threads).items()]
     options["job_script_prologue"] = [*prologue, *options.get("job_script_prologue", [])]
     # One task at a time per process, whatever number of cores it has.
