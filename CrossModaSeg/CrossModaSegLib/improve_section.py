@@ -94,11 +94,12 @@ class ImproveSection(Section):
 
     def list_models(self) -> None:
         """Read the models of the folder again; only their cards are read."""
-        from crossmoda.review import models
-
         parameters = self.parameters
-        self._listed = (parameters.modelsFolder, parameters.weights)
-        self.models = models.models(parameters.modelsFolder) if parameters.modelsFolder else []
+        self._listed, self.models = (parameters.modelsFolder, parameters.weights), []
+        if parameters.modelsFolder:
+            from crossmoda.review import models  # takes as long as the rest of the panel
+
+            self.models = models.models(parameters.modelsFolder)
         table = self.ui.modelsTable
         table.setRowCount(len(self.models))
         for row, model in enumerate(self.models):
@@ -286,10 +287,10 @@ def _card(model) -> str:
     training = card.get("training", {})
     lines = [f"<b>{_name(model.name)}</b>"]
     if card.get("learned_from"):
+        initial = card["learned_from"].get("initial", "?")
+        initial = _("the model that comes with CrossModa") if initial == "shipped" else initial
         lines.append(
-            _("Trained further from {initial} with {learned}.").format(
-                initial=_name(card["learned_from"].get("initial", "?")), learned=_learned(card)
-            )
+            _("Trained further from {initial} with {learned}.").format(initial=initial, learned=_learned(card))
         )
     if card.get("held_out"):
         lines.append(_("Never learned from: {cases}.").format(cases=", ".join(card["held_out"])))
