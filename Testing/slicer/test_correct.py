@@ -161,6 +161,32 @@ def test_a_result_on_another_grid_is_compared_and_taken_where_it_lies(opened, ca
     assert slicer.util.arrayFromVolume(case.volume).shape == label.array.shape
 
 
+def test_a_cochlea_that_is_suggested_is_added_and_nothing_else_changes(opened, case, editor, tmp_path):
+    from crossmoda.volume import write
+
+    before, label = case.array(), case.label_map()
+    suggestion = before.copy()
+    suggestion[before == VS] = 0
+    suggestion[12:14, 10:13, 80:84] = COCHLEA
+    write(label.with_array(suggestion), tmp_path / "suggestion.nrrd")
+    answer = {"messages": ["There is no cochlea there."], "suggestion": str(tmp_path / "suggestion.nrrd")}
+    opened.correct.helpers._mirrored(case.id, answer)
+    assert opened.correct.ui.messageLabel.text == "There is no cochlea there."
+    opened.correct.ui.mirrorApplyButton.click()
+    expected = before.copy()
+    expected[12:14, 10:13, 80:84] = COCHLEA
+    np.testing.assert_array_equal(case.array(), expected)
+    editor.undo()
+    np.testing.assert_array_equal(case.array(), before)
+
+
+def test_the_other_side_is_looked_at_in_a_process_of_its_own(application, opened, case):
+    opened.correct.ui.mirrorButton.click()
+    assert opened.logic.busy
+    application.wait_until(lambda: not opened.logic.busy)
+    assert "cochlea" in opened.correct.ui.messageLabel.text
+
+
 # ---------------------------------------------------------------- keep
 
 
