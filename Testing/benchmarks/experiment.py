@@ -9,7 +9,7 @@ in five ways, each with several seeds and the same number of steps, and scored o
     intensities        the normalised image instead of MIND-SSC, sources only
     MIND               MIND-SSC, sources only
     MIND + noisy       MIND-SSC, sources and targets with noisy labels
-    STAPLE label       no network: the propagated and fused label of the test cases themselves
+    STAPLE label       no network: the propagated and fused labels themselves, of the targets
     default            preset 'default', sources and targets with noisy labels
 
 The first three have the paper's loss (cross entropy, classes weighted by the inverse square root of their frequency)
@@ -32,7 +32,20 @@ from unittest import mock
 import numpy as np
 from train_default_weights import label_of, shapes_of, simulate
 
-from crossmoda import cache, evaluation, inference, labels, mind, network, propagation, training, volume, weights
+from crossmoda import (
+    cache,
+    components,
+    evaluation,
+    inference,
+    labels,
+    mind,
+    network,
+    preprocessing,
+    propagation,
+    training,
+    volume,
+    weights,
+)
 from crossmoda.dataset import Case
 from crossmoda.errors import InputError
 from crossmoda.provenance import checksum
@@ -62,6 +75,11 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--network", choices=("fast", "paper"), default="fast", help="of the first three kinds")
     parser.add_argument("--stage", choices=("all", "simulate", "propagate", "train", "score"), default="all")
     parser.add_argument("--arms", nargs="+", choices=list(ARMS), default=list(ARMS), help="kinds of training")
+    parser.add_argument(
+        "--without-class-weights",
+        action="store_true",
+        help="score the first three kinds with the class weights of their loss divided out of the probabilities",
+    )
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--figure", type=Path, help="where the figure goes")
     return parser.parse_args()
@@ -94,10 +112,10 @@ class Cohort:
 
 
 def propagate(cohort: Cohort, folder: Path, progress) -> None:
-    """Make the noisy labels of targets and tests, each from a few atlases that are drawn by lot."""
+    """Make the noisy labels of the targets, each from a few atlases that are drawn by lot."""
     from crossmoda import deeds
 
-    for number, target in enumerate([*cohort.targets, *cohort.tests]):
+    for number, target in enumerate(cohort.targets):
         lot = np.random.default_rng([number, 5]).permutation(len(cohort.sources))[:ATLASES]
         chosen = [dataclasses.replace(cohort.sources[index], id=cohort.sources[index].id + "_ceT1") for index in lot]
         propagation.propagate(
@@ -161,8 +179,9 @@ def folder_of(arm: str, seed: int, options: argparse.Namespace) -> Path:
 def score_network(arm: str, seed: int, cohort: Cohort, options: argparse.Namespace) -> dict[str, evaluation.Scores]:
     """Return the scores of each test case, or find them."""
     path = folder_of(arm, seed, options) / training.WEIGHTS
+    divided = options.without_class_weights and ARMS[arm][2]
     step = cache.Step(
-        path.parent / "scores",
+        path.parent / ("scores_without_class_weights" if divided else "scores"),
         revision=_REVISION,
         weights=checksum(path),
         tests=[checksum(x.image) for x in cohort.tests],
@@ -173,15 +192,35 @@ def score_network(arm: str, seed: int, cohort: Cohort, options: argparse.Namespa
     step.begin()
     with routine_of(arm, options.network):
         model = weights.load(path)
-        scores = {
-            case.id: evaluation.evaluate(
-                inference.predict(case.read_image(), model).label_map, volume.read_label_map(case.label)
-            )
-            for case in cohort.tests
-        }
+        influence = class_weights(cohort.sources) if divided else np.ones(len(labels.VALUES))
+        scores = {}
+        for case in cohort.tests:
+            label_map = predict(case, model, influence)
+            scores[case.id] = evaluation.evaluate(label_map, volume.read_label_map(case.label))
     evaluation.write_csv(scores, step.folder / "scores.csv")
     step.finish(["scores.csv"], json.loads(json.dumps(scores)))
     return scores
+
+
+def class_weights(sources: list[Case]) -> np.ndarray:
+    """Return the paper's class weights, relative to the background's."""
+    counts = np.zeros(len(labels.VALUES))
+    for case in sources:
+        image = case.read_image()
+        prepared = preprocessing.prepare(image, case.read_label(image))
+        counts += np.bincount(prepared.label.array.ravel(), minlength=len(counts))
+    return (counts / counts[0]) ** -0.5
+
+
+def predict(case: Case, model: weights.Model, influence: np.ndarray) -> volume.Volume:
+    """Return the label map of a case, from probabilities divided by the influence that each class had in the loss."""
+    found = inference.predict(case.read_image(), model)
+    if (influence == 1).all():
+        return found.label_map
+    divided = found.probabilities / influence[:, None, None, None].astype(np.float32)
+    divided /= divided.sum(axis=0, keepdims=True)
+    label_map = components.plausible(divided.argmax(axis=0).astype(np.uint8), divided, found.label_map.grid)
+    return found.label_map.with_array(label_map)
 
 
 def score_staple(cases: list[Case], folder: Path) -> dict[str, evaluation.Scores]:
@@ -243,7 +282,7 @@ def draw(table: Table, path: Path) -> None:
         axis.set_ylim(-0.03, 1)
         axis.grid(axis="y", alpha=0.3)
         axis.spines[["top", "right"]].set_visible(False)
-    axes[0].set_ylabel("Dice on unseen hrT2 scans")
+    axes[0].set_ylabel("Dice on hrT2 scans")
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110)
 
@@ -278,9 +317,8 @@ def main() -> None:
     for arm, seed in runs:
         if (folder_of(arm, seed, options) / training.WEIGHTS).exists():
             table.setdefault(arm, []).append(score_network(arm, seed, cohort, options))
-    for name, cases in ((STAPLE, cohort.tests), (f"{STAPLE} of the targets", cohort.targets)):
-        if scores := score_staple(cases, noisy):
-            table[name] = [scores]
+    if scores := score_staple(cohort.targets, noisy):
+        table[STAPLE] = [scores]
     report(table)
     if options.figure:
         draw(table, options.figure)
