@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 from scipy import ndimage
+from scipy.spatial import cKDTree
 
 from crossmoda import labels
 from crossmoda.propagation.atlases import Registered, neighbourhood
@@ -22,6 +23,10 @@ _RIM_MM, _COCHLEA_RIM_MM = 2.0, 1.0
 _SURROUNDINGS_MM = 3.0
 #: The target is smoothed this much (standard deviation) before its intensities are compared, mm.
 _SMOOTHING_MM = 0.6
+#: The part of an atlas's tumour that tells the side: this near to its cochlea, or its nearest mm.
+_NEAR_COCHLEA_MM, _LEAST_DEPTH_MM = 12.0, 3.0
+#: The percentile of the target's intensities that stands for its brightest tissue.
+_BRIGHTEST = 97
 _BINS = 32
 _ROUNDS = 3
 
@@ -39,8 +44,8 @@ def side_evidence(as_left: Registered, as_right: Registered, target: Volume, mod
         modality: the target's, ``"hrT2"`` or ``"ceT1"``.
 
     Returns:
-        The difference of the target's mean intensity between both places of the tumour, in standard deviations of the
-        target: above 0 for the left, below for the right. None where nothing can be compared.
+        The difference of :func:`tumour_brightness` between both places of the tumour: above 0 for the left, below for
+        the right. None where nothing can be compared.
 
     """
     left, right = (tumour_brightness(item.label_map, target) for item in (as_left, as_right))
@@ -50,25 +55,30 @@ def side_evidence(as_left: Registered, as_right: Registered, target: Volume, mod
 
 
 def tumour_brightness(label_map: np.ndarray, target: Volume) -> float | None:
-    """Return the target's mean intensity where a label map has tumour, in standard deviations; None without tumour.
+    """Return the share of bright voxels of the target where a label map has tumour near the cochlea.
+
+    Bright is what lies above the middle between the target's mean and its brightest tissue (its 97th percentile). Near
+    the cochlea is the canal, in which these tumours begin; farther away an atlas's tumour may cover anything.
 
     Args:
         label_map: (z, y, x) on the target's grid.
         target: the part of the target on which it lies.
 
+    Returns:
+        The share, 0 to 1; None without tumour.
+
     """
     tumour = label_map == labels.VS
     if not tumour.any():
         return None
-    sigma = [_SMOOTHING_MM / spacing for spacing in target.grid.spacing_zyx]
-    box = tuple(
-        slice(
-            max(side.start - round(4 * width) - 1, 0), side.stop + round(4 * width) + 1
-        )  # as far as the filter reaches
-        for side, width in zip(ndimage.find_objects(tumour.view(np.uint8))[0], sigma, strict=True)
-    )
-    inside = ndimage.gaussian_filter(target.array[box], sigma)[tumour[box]]
-    return float((inside.mean() - target.array.mean()) / max(float(target.array.std()), 1e-9))
+    values, cochlea = target.array[tumour], label_map == labels.COCHLEA
+    if cochlea.any():
+        spacing = target.grid.spacing_zyx
+        distance = cKDTree(np.argwhere(cochlea) * spacing).query(np.argwhere(tumour) * spacing)[0]
+        values = values[distance <= max(_NEAR_COCHLEA_MM, distance.min() + _LEAST_DEPTH_MM)]
+    mean = float(target.array.mean())
+    bright = (mean + float(np.percentile(target.array, _BRIGHTEST))) / 2
+    return float((values > bright).mean())
 
 
 def tumour_fit(registered: Sequence[Registered], target: Volume) -> np.ndarray:

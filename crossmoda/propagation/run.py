@@ -35,7 +35,7 @@ Load = Callable[["Case", str, str, bool], tuple[Target, preprocessing.Settings]]
 #: Under the folder of a target: its registrations, and those that are linear only.
 REGISTRATIONS, LINEAR = "registrations", "linear"
 #: Raised when the steps after registration, or registration itself, change so that earlier results no longer hold.
-_REVISION, _REGISTRATION_REVISION = 4, 3
+_REVISION, _REGISTRATION_REVISION = 5, 3
 #: Registrations to unrelated images (smooth noise) reached a median quality of 0.12 at most, those to real and digital
 #: heads and to a cervical cord 0.24 at least: below this a target shows something else.
 _STRANGE = 0.15

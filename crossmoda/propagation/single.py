@@ -45,7 +45,7 @@ class Fit:
     """the side of its tumour as registered"""
     mirrored: bool
     tumour_brightness: float | None
-    """the target's intensity where the atlas's tumour came to lie, in standard deviations; None without tumour"""
+    """see :func:`crossmoda.propagation.fit.tumour_brightness`; None without tumour"""
 
 
 def register_files(
