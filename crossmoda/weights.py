@@ -73,8 +73,9 @@ def read_tensors(path: Path | str) -> "tuple[dict[str, torch.Tensor], dict[str, 
     if not path.is_file():
         raise InputError(f"There are no weights at {path}; give the path of a .safetensors file.")
     with path.open("rb") as stream:
-        start = stream.read(4)
-    if start.startswith((b"PK\x03\x04", b"\x80")):
+        start = stream.read(9)
+    # A safetensors file begins with the length of its header (8 bytes, any values), a JSON object.
+    if start[8:] != b"{" and start.startswith((b"PK\x03\x04", b"\x80")):
         raise InputError(
             f"{path.name} is a pickled checkpoint, which could run any program when opened; "
             "save the weights as safetensors instead."

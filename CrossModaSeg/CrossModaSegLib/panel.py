@@ -48,6 +48,10 @@ class Panel(VTKObservationMixin):
         self._timer.setSingleShot(True)
         self._timer.setInterval(30)
         self._timer.connect("timeout()", self.update)
+        self.observe()
+
+    def observe(self) -> None:
+        """Follow the scene: closed, loaded, nodes added and removed."""
         scene = slicer.mrmlScene
         self.addObserver(scene, scene.StartCloseEvent, self._on_scene_closing)
         self.addObserver(scene, scene.EndCloseEvent, self.open)

@@ -330,6 +330,16 @@ def test_the_weights_that_come_along_find_tumour_and_cochleae_of_a_subject_they_
         assert 2 * (one & other).sum() / (one.sum() + other.sum()) > 0.5, structure.key
 
 
+def test_weights_are_no_pickle_whatever_the_length_of_their_header(tmp_path):
+    path = tmp_path / "weights.safetensors"
+    starts = set()
+    for length in range(0, 256, 8):
+        weights.write_tensors(path, {"a": torch.zeros(1)}, {"notes": "x" * length})
+        starts.add(path.read_bytes()[0])
+        assert weights.read_tensors(path)[1]["notes"] == "x" * length
+    assert 0x80 in starts, "one of them begins as a pickle does"
+
+
 def test_unusable_weights_are_refused_in_one_sentence(weight_file, tmp_path):
     with pytest.raises(InputError, match="no weights at"):
         weights.load(tmp_path / "none.safetensors")

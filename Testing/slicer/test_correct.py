@@ -438,4 +438,5 @@ def test_a_panel_that_is_closed_and_opened_again_goes_on_where_it_was(applicatio
     second.correct.closing()
     second.close()
     second.removeObservers()
+    opened.observe()
     opened.open()

@@ -250,6 +250,7 @@ def test_without_the_labels_of_the_atlases_the_probability_is_shown(application,
     (Path(reviewed.parameters.resultsFolder) / case_id / "atlases.csv").unlink()
     review.open(case_id)
     application.wait_until(lambda: not reviewed.logic.busy)
+    reviewed.update()
     review.ui.votesCheckBox.checked = True
     assert "this is the probability" in review.ui.messageLabel.text
     assert reviewed.parameters.overlay == "schwannoma"

@@ -36,9 +36,9 @@ Load = Callable[["Case", str, str, bool], tuple[Target, preprocessing.Settings]]
 REGISTRATIONS, LINEAR = "registrations", "linear"
 #: Raised when the steps after registration, or registration itself, change so that earlier results no longer hold.
 _REVISION, _REGISTRATION_REVISION = 5, 3
-#: Registrations to unrelated images (smooth noise) reached a median quality of 0.12 at most, those to real and digital
-#: heads and to a cervical cord 0.24 at least: below this a target shows something else.
-_STRANGE = 0.15
+#: Registrations to unrelated images (smooth noise) reached a median quality of 0.12 at most, those to heads 0.15 (one
+#: of a few centimetres) and mostly above 0.24: below the first a target shows something else, below the second perhaps.
+_STRANGE, _DOUBTFUL = 0.13, 0.2
 #: The extent of a head scan in axial planes, mm.
 _HEAD_MM = (140.0, 340.0)
 #: Registrations done at the same time in one process, at most: each has its images in memory.
@@ -347,6 +347,8 @@ class Run:
                 f"{self.case.id} looks like none of the atlases after registration (median quality {middle:.2f}, "
                 "chance is 0); does it show the same part of the body?"
             )
+        if middle < _DOUBTFUL:
+            self.notes.append(f"The target looks little like the atlases (median quality {middle:.2f}); check the label.")
         return found
 
     def fuse_and_write(self, progress: Progress | None = None) -> Volume:

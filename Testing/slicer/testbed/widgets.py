@@ -193,6 +193,8 @@ class qMRMLNodeComboBox(PythonQtObject, QtWidgets.QComboBox):
         self._bed_tags.append(scene.AddObserver(scene.NodeAddedEvent, lambda *_: self._fill()))
         self._bed_tags.append(scene.AddObserver(scene.NodeAboutToBeRemovedEvent, removing))
         self._bed_tags.append(scene.AddObserver(scene.EndBatchProcessEvent, lambda *_: self._fill()))
+        tags = self._bed_tags  # the widget itself is gone when it is destroyed
+        self.destroyed.connect(lambda *_: [scene.RemoveObserver(tag) for tag in tags])
         self._fill()
 
     def addAttribute(self, node_type, name, value=None):
