@@ -348,7 +348,7 @@ class Run:
                 "chance is 0); does it show the same part of the body?"
             )
         if middle < _DOUBTFUL:
-            self.notes.append(f"The target looks little like the atlases (median quality {middle:.2f}); check the label.")
+            self.notes.append(f"The target looks little like the atlases (quality {middle:.2f}); check the label.")
         return found
 
     def fuse_and_write(self, progress: Progress | None = None) -> Volume:
