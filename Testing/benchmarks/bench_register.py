@@ -341,18 +341,23 @@ def _accuracy(found: Found, pair: Pair) -> dict[str, Any]:
         row[f"Dice {name}"] = 2 * float((one & other).sum()) / max(int(one.sum() + other.sum()), 1)
     row["folding %"] = result.jacobian_statistics()["folding_percent"]
     if found.registration is not None:
-        row["inverse, voxel"] = _inverse_error(found.registration)
+        row["inverse, voxel"] = _inverse_error(found.registration, pair.moving.grid)
     return row
 
 
-def _inverse_error(found: deeds.Registration) -> float:
-    """Return how far voxels of the fixed image land from themselves after transform and inverse: mean, voxels."""
-    there_and_back = sitk.CompositeTransform([found.inverse_transform, found.transform])
+def _inverse_error(found: deeds.Registration, moving: Grid) -> float:
+    """Return how far voxels of the fixed image land from themselves after transform and inverse: mean, voxels.
+
+    Voxels that the transform puts outside the moving image are left out: nothing was registered there.
+    """
     grid = found.fixed_grid
     index = np.stack(np.meshgrid(*(np.arange(3, size, 6) for size in grid.size)), axis=-1).reshape(-1, 3)
     points = index @ grid.index_to_physical[:3, :3].T + grid.index_to_physical[:3, 3]
-    landed = np.array([there_and_back.TransformPoint(point) for point in points.tolist()])
-    voxels = (landed - points) @ grid.physical_to_index[:3, :3].T
+    there = np.array([found.transform.TransformPoint(point) for point in points.tolist()])
+    place = there @ moving.physical_to_index[:3, :3].T + moving.physical_to_index[:3, 3]
+    inside = ((place >= 0) & (place <= np.array(moving.size) - 1)).all(axis=1)
+    back = np.array([found.inverse_transform.TransformPoint(point) for point in there[inside].tolist()])
+    voxels = (back - points[inside]) @ grid.physical_to_index[:3, :3].T
     return float(np.linalg.norm(voxels, axis=1).mean())
 
 
