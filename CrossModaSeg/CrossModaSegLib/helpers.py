@@ -66,6 +66,7 @@ class Helpers:
 
         """
         from crossmoda.errors import InputError
+        from crossmoda.review import operations
 
         case, parameters = self._case, self.section.parameters
         if parameters.where == "whole scan":
@@ -77,7 +78,8 @@ class Helpers:
                 raise InputError(_("Choose a region in “Where to look”, or choose another “Where”."))
             return mask
         place = reviewing.place()
-        mask = reviewing.ball(case.volume, place, parameters.pointerRadius) if place is not None else None
+        grid = nodes.grid_of(case.volume)
+        mask = operations.ball(grid, place, parameters.pointerRadius) if place is not None else None
         if mask is None or not mask.any():
             raise InputError(_("Point at a place in a slice view, or set the crosshair with Shift and the mouse."))
         return mask

@@ -346,21 +346,3 @@ def place() -> tuple[float, float, float] | None:
     if not crosshair.GetCursorPositionRAS(ras):
         ras = list(crosshair.GetCrosshairRAS())
     return -ras[0], -ras[1], ras[2]
-
-
-def ball(volume, centre_lps, radius_mm: float) -> np.ndarray:
-    """Return where a ball lies on a volume's grid: bool (z, y, x); empty if its centre is outside."""
-    grid = nodes.grid_of(volume)
-    mask = np.zeros(grid.shape, bool)
-    index = (grid.physical_to_index @ [*centre_lps, 1.0])[:3]
-    if np.any(index < -0.5) or np.any(index > np.array(grid.size) - 0.5):
-        return mask
-    reach = radius_mm / np.array(grid.spacing)
-    parts = [
-        slice(max(int(np.floor(c - r)), 0), min(int(np.ceil(c + r)) + 1, n))
-        for c, r, n in zip(index, reach, grid.size, strict=True)
-    ]
-    axes = np.ogrid[parts[2], parts[1], parts[0]]
-    distance = sum(((axis - c) * s) ** 2 for axis, c, s in zip(axes, index[::-1], grid.spacing[::-1], strict=True))
-    mask[parts[2], parts[1], parts[0]] = distance <= radius_mm**2
-    return mask

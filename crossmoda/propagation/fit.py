@@ -54,6 +54,12 @@ def side_evidence(as_left: Registered, as_right: Registered, target: Volume, mod
     return right - left if modality == "hrT2" else left - right
 
 
+def vote(evidence: Sequence[float]) -> tuple[str, int]:
+    """Return the side for which evidence (see :func:`side_evidence`; at least one) speaks, and how many of it agree."""
+    side = "left" if sum(evidence) > 0 else "right"
+    return side, sum((value > 0) == (side == "left") for value in evidence)
+
+
 def tumour_brightness(label_map: np.ndarray, target: Volume) -> float | None:
     """Return the share of bright voxels of the target where a label map has tumour near the cochlea.
 

@@ -21,7 +21,7 @@ from crossmoda.propagation import atlases as atlas_steps
 from crossmoda.propagation import laterality, noisy_label
 from crossmoda.propagation.atlases import Atlas, CannotWrite, Register, Registered, Target
 from crossmoda.propagation.consensus import failures, fuse
-from crossmoda.propagation.fit import side_evidence
+from crossmoda.propagation.fit import side_evidence, vote
 from crossmoda.propagation.noisy_label import Outcome
 from crossmoda.provenance import Record, checksum
 from crossmoda.volume import Grid, Volume
@@ -313,8 +313,7 @@ class Run:
             self.notes.append("The side of the tumour could not be found: no probe could be registered on both sides.")
             return None
         evidence = [probe["for_left"] for probe in self.side_evidence]
-        side = "left" if sum(evidence) > 0 else "right"
-        agree = sum((value > 0) == (side == "left") for value in evidence)
+        side, agree = vote(evidence)
         if agree < len(evidence):
             self.notes.append(f"The tumour is probably on the {side}: {agree} of {len(evidence)} probes say so; check.")
         return side

@@ -176,5 +176,4 @@ def side_of(brightness: Sequence[tuple[float | None, float | None]], modality: s
     evidence = [sign * (right - left) for left, right in brightness if left is not None and right is not None]
     if not evidence:
         return None, 0, 0
-    side = "left" if sum(evidence) > 0 else "right"
-    return side, sum((value > 0) == (side == "left") for value in evidence), len(evidence)
+    return *fit.vote(evidence), len(evidence)

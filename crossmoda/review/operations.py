@@ -5,6 +5,8 @@ Label maps are uint8 (z, y, x). Each function returns a new array. ``region`` sa
 for changes: another structure is never painted over (except by :func:`take`, which brings the labels of a source).
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 from scipy import ndimage
 
@@ -14,7 +16,7 @@ from crossmoda.review.mirror import MirrorCheck, mirror_check
 from crossmoda.review.regions import Region
 from crossmoda.volume import Grid
 
-__all__ = ["MirrorCheck", "fill_holes", "mirror_check", "remove_islands", "smooth", "take"]
+__all__ = ["MirrorCheck", "ball", "fill_holes", "mirror_check", "remove_islands", "smooth", "take"]
 
 Where = np.ndarray | Region | None
 
@@ -118,3 +120,20 @@ def _around(mask: np.ndarray, reach: list[int]) -> tuple[slice, ...]:
         slice(max(part.start - more, 0), min(part.stop + more, size))
         for part, more, size in zip(box, reach, mask.shape, strict=True)
     )
+
+
+def ball(grid: Grid, centre_lps: Sequence[float], radius_mm: float) -> np.ndarray:
+    """Return where a ball lies on a grid: bool (z, y, x); empty if its centre is outside."""
+    mask = np.zeros(grid.shape, bool)
+    index = (grid.physical_to_index @ [*centre_lps, 1.0])[:3]
+    if np.any(index < -0.5) or np.any(index > np.array(grid.size) - 0.5):
+        return mask
+    reach = radius_mm / np.array(grid.spacing)
+    parts = [
+        slice(max(int(np.floor(c - r)), 0), min(int(np.ceil(c + r)) + 1, n))
+        for c, r, n in zip(index, reach, grid.size, strict=True)
+    ]
+    axes = np.ogrid[parts[2], parts[1], parts[0]]
+    distance = sum(((axis - c) * s) ** 2 for axis, c, s in zip(axes, index[::-1], grid.spacing[::-1], strict=True))
+    mask[parts[2], parts[1], parts[0]] = distance <= radius_mm**2
+    return mask
