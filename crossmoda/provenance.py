@@ -60,7 +60,7 @@ class Record:
         self.content: dict[str, Any] = {
             "step": step,
             "crossmoda": crossmoda.__version__,
-            "created": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+            "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             "parameters": dataclasses.asdict(settings) if is_dataclass else dict(settings or {}),
             "inputs": files,
             "device": device,

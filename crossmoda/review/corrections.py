@@ -124,7 +124,7 @@ def save(
     if reviewer:
         record["reviewer"] = reviewer
     if when:
-        record["when"] = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
+        record["when"] = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     path = correction_file(data, case.id)
     with _saying_that_work_is_kept():
         if earlier is not None and earlier.label is not None:

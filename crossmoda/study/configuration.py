@@ -8,6 +8,7 @@ and ``[cluster]``. What is left out has its default; what is not known is refuse
 import dataclasses
 import difflib
 import fnmatch
+import tomllib
 import types
 import typing
 from collections.abc import Mapping, Sequence
@@ -86,13 +87,6 @@ def read_configuration(path: Path | str) -> Configuration:
 
 
 def _parse(text: str, path: Path) -> dict[str, Any]:
-    try:
-        import tomllib
-    except ImportError:  # Python 3.10
-        try:
-            import tomli as tomllib  # type: ignore[no-redef, import-not-found, unused-ignore]
-        except ImportError:
-            raise InputError("Studies need Python 3.11 or newer, or the package tomli (pip install tomli).") from None
     try:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as cause:
