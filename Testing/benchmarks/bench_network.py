@@ -1,9 +1,10 @@
 """The network in numbers: parameters, field of view, memory, time of inference and of a training step.
 
-    python Testing/benchmarks/bench_network.py [--device cuda] [--threads 2] [--repeats 5]
+    python Testing/benchmarks/bench_network.py [--device cuda] [--threads 2] [--repeats 5] [--steps 20]
 
 Prints Markdown tables, the goals beside what is measured. Times are the best of several repeats, and the processor
-time beside them tells how much of the machine was at hand.
+time beside them tells how much of the machine was at hand. Of a real training on two digital subjects it tells how
+much of the time went into the data and, on a GPU, during how much of it a kernel ran.
 """
 
 import argparse
@@ -18,6 +19,8 @@ from crossmoda import network
 #: Goals for preset default, s: a crop of 192 x 192 x 64 on two cores and on a GPU; a whole scan from file to files.
 CROP_GOAL = {"cpu": 5.0, "cuda": 0.15}
 SCAN_GOAL = 10.0
+#: Share of a training's time in which the GPU is to work, and the most that the data may take anywhere.
+BUSY_GOAL, DATA_GOAL = 0.8, 0.2
 
 
 def best(work: Callable[[], object], repeats: int, wait: Callable[[], None]) -> tuple[float, float]:
@@ -108,11 +111,76 @@ def compare(device: str, repeats: int, folder: Path) -> None:
         print(f"| {what} | {seconds:.2f} | {processor:.2f} | {goal:g} | {verdict} |")
 
 
+def train(device: str, steps: int, folder: Path) -> None:
+    """Print what the time of a training goes into: steps of preset default, batches of several sizes."""
+    import torch
+
+    from crossmoda import preprocessing, training, volume
+    from crossmoda.simulation import simulate_subject
+    from crossmoda.training import learner, sampling
+
+    cases = []
+    for seed in (1, 2):
+        subject = simulate_subject(seed)
+        files = folder / f"{seed}.nii.gz", folder / f"{seed}_label.nii.gz"
+        for file, image in zip(files, (subject.hrt2, subject.hrt2_label), strict=True):
+            volume.write(image, file)
+        cases.append(training.TrainingCase(*files))
+    examples = sampling.load(cases, preprocessing.Settings(), folder)
+    print("\n| training | s per step | data | goal | GPU busy | goal |\n|---|---|---|---|---|---|")
+    for batch in (2, 8, 16) if device == "cuda" else (2,):
+        settings = training.Settings(device=device, batch=batch)
+        student = learner.Learner(examples, training.routine(settings), settings, None)
+        draw, waited = student._draw, []
+
+        def timed_draw(draw=draw, waited=waited):
+            start = time.perf_counter()
+            drawn = draw()
+            if device == "cuda":
+                torch.cuda.synchronize()
+            waited.append(time.perf_counter() - start)
+            return drawn
+
+        def several(student=student):
+            for _ in range(steps):
+                student.take_step()
+
+        several()  # memory is taken and kernels are chosen in the first steps
+        busy, seconds = kernel_share(several) if device == "cuda" else (None, best(several, 1, lambda: None)[0])
+        student._draw = timed_draw
+        start = time.perf_counter()
+        several()
+        data = sum(waited) / (time.perf_counter() - start)
+        shown = "" if busy is None else f"{busy:.0%} | > {BUSY_GOAL:.0%}"
+        size = " x ".join(map(str, reversed(student.crop)))
+        print(
+            f"| {batch} crops of {size} | {seconds / steps:.3f} | {data:.0%} | < {DATA_GOAL:.0%} | {shown or ' | '} |"
+        )
+
+
+def kernel_share(work: Callable[[], object]) -> tuple[float, float]:
+    """Return during how much of its time a GPU kernel runs, and the time of the work without the profiler, s."""
+    import torch
+    from torch.profiler import ProfilerActivity, profile
+
+    torch.cuda.synchronize()
+    start = time.perf_counter()
+    work()
+    torch.cuda.synchronize()
+    seconds = time.perf_counter() - start
+    with profile(activities=[ProfilerActivity.CUDA]) as profiler:
+        work()
+        torch.cuda.synchronize()
+    kernels = sum(event.device_time_total for event in profiler.events()) / 1e6
+    return min(1.0, kernels / seconds), seconds
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="auto", choices=devices.CHOICES)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--steps", type=int, default=20, help="of the training")
     options = parser.parse_args()
     import numba
     import torch
@@ -125,6 +193,7 @@ def main() -> None:
     measure(device, options.repeats)
     with tempfile.TemporaryDirectory() as folder:
         compare(device, options.repeats, Path(folder))
+        train(device, options.steps, Path(folder))
 
 
 if __name__ == "__main__":

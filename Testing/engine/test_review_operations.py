@@ -273,3 +273,14 @@ def test_a_side_that_looks_different_gets_no_suggestion():
     found = operations.mirror_check(label_map, image, HEAD)
     assert found.suggestion is None
     assert any("Nothing on the left side" in message for message in found.messages)
+
+
+def test_the_ball_about_a_place_is_the_one_of_its_definition_even_at_a_corner():
+    for centre in ((20.0, 15.0, 20.0), (0.5, 0.2, 0.1)):
+        z, y, x = centre
+        place = (GRID.origin[0] + x, GRID.origin[1] + y, GRID.origin[2] + z)
+        np.testing.assert_array_equal(operations.ball(GRID, place, 4.0), ball(centre, 4.0))
+
+
+def test_the_ball_about_a_place_outside_the_image_is_empty():
+    assert not operations.ball(GRID, (60.0, 0.0, 0.0), 100.0).any()
