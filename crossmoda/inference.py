@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from crossmoda import cache, components, labels, output, parameters, preprocessing, provenance, volume, weights
+from crossmoda import batch, cache, components, labels, output, parameters, preprocessing, provenance, volume, weights
 from crossmoda import device as devices
 from crossmoda.errors import InputError
 from crossmoda.parameters import parameter
@@ -210,19 +210,11 @@ def predict_all(
     """
     report(progress, 0.0, "loading the network")
     path, model = _load(weights)
-    done: dict[str, Predicted] = {}
-    failed: dict[str, str] = {}
-    for number, target in enumerate(targets):
-        step = part(progress, number / len(targets), (number + 1) / len(targets), f"{target.id}: ")
-        try:
-            if target.id in done or target.id in failed:
-                raise InputError(f"{target.id} is given twice; give each scan its own name.")
-            done[target.id] = _predict_case(
-                target, Path(folder) / target.id / PREDICTION, path, model, settings or Settings(), step
-            )
-        except InputError as cause:
-            failed[target.id] = str(cause)
-    return done, failed
+
+    def work(target: "Case", step: Progress | None) -> Predicted:
+        return _predict_case(target, Path(folder) / target.id / PREDICTION, path, model, settings or Settings(), step)
+
+    return batch.for_each(targets, work, progress)
 
 
 def _load(path: Path | str | None) -> "tuple[Path, weights.Model]":

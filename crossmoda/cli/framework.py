@@ -1,6 +1,6 @@
 """What all subcommands share: they are built lazily, take their options from settings, and show progress."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 import crossmoda
+from crossmoda.errors import BAD_INPUT
 from crossmoda.parameters import Settings, parameters
 from crossmoda.progress import Progress
 
@@ -86,3 +87,18 @@ def progress_bar() -> Iterator[Progress | None]:
     with Progress(*columns, console=console) as bars:
         task = bars.add_task("", total=1.0)
         yield lambda fraction, message: bars.update(task, completed=fraction, description=message)
+
+
+def report_cases(done: Mapping[str, Any], failed: Mapping[str, str]) -> None:
+    """Print notes and folder of each finished case (``.notes``, ``.folder``) and why the others failed.
+
+    Where some failed the command ends here, with the exit code of bad input.
+    """
+    for name, result in done.items():
+        for note in result.notes:
+            click.echo(f"{name}: {note}")
+        click.echo(f"{name}: {result.folder}")
+    for name, why in failed.items():
+        click.echo(f"{name}: failed: {why}", err=True)
+    if failed:
+        raise click.exceptions.Exit(BAD_INPUT)

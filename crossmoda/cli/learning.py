@@ -5,8 +5,8 @@ from typing import Any
 
 import click
 
-from crossmoda.cli.framework import PATH, options, progress_bar, subcommand
-from crossmoda.errors import BAD_INPUT, InputError
+from crossmoda.cli.framework import PATH, options, progress_bar, report_cases, subcommand
+from crossmoda.errors import InputError
 from crossmoda.parameters import from_arguments
 
 
@@ -45,14 +45,7 @@ def _predict() -> click.Command:
                 raise InputError(f"{targets} holds no hrT2 scans.")
             with progress_bar() as progress:
                 done, failed = inference.predict_all(cases, output, weights, settings, progress)
-            for name, each in done.items():
-                for note in each.notes:
-                    click.echo(f"{name}: {note}")
-                click.echo(f"{name}: {each.folder}")
-            for name, why in failed.items():
-                click.echo(f"{name}: failed: {why}", err=True)
-            if failed:
-                raise click.exceptions.Exit(BAD_INPUT)
+            report_cases(done, failed)
             return
         if image is None:
             raise InputError("Give a scan (IMAGE) or a data set (--targets).")

@@ -5,8 +5,8 @@ from typing import Any
 
 import click
 
-from crossmoda.cli.framework import PATH, options, progress_bar, subcommand
-from crossmoda.errors import BAD_INPUT, InputError
+from crossmoda.cli.framework import PATH, options, progress_bar, report_cases, subcommand
+from crossmoda.errors import InputError
 from crossmoda.parameters import from_arguments
 
 
@@ -119,14 +119,7 @@ def _propagate() -> click.Command:
         settings = from_arguments(propagation.Settings, values)
         with progress_bar() as progress:
             done, failed = propagation.propagate_all(cases, sources, output, settings, progress, device=device)
-        for name, result in done.items():
-            for note in result.notes:
-                click.echo(f"{name}: {note}")
-            click.echo(f"{name}: {result.folder}")
-        for name, why in failed.items():
-            click.echo(f"{name}: failed: {why}", err=True)
-        if failed:
-            raise click.exceptions.Exit(BAD_INPUT)
+        report_cases(done, failed)
 
     return command
 

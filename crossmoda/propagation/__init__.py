@@ -14,8 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from crossmoda import fusion, parameters, volume
-from crossmoda.errors import InputError
+from crossmoda import batch, fusion, parameters, volume
 from crossmoda.parameters import parameter
 from crossmoda.progress import Progress, part, report
 from crossmoda.propagation import noisy_label
@@ -166,19 +165,9 @@ def propagate_all(
         from crossmoda import deeds
 
         options["registration"] = deeds.Settings(device=device)
-    done: dict[str, Propagation] = {}
-    failed: dict[str, str] = {}
-    for number, target in enumerate(targets):
-        step = part(progress, number / len(targets), (number + 1) / len(targets), f"{target.id}: ")
-        try:
-            if target.id in done or target.id in failed:
-                raise InputError(f"{target.id} is given twice; give each target its own name.")
-            own_atlases = [atlas for atlas in atlases if atlas.id != target.id]
-            done[target.id] = propagate(
-                target, own_atlases, Path(folder) / target.id, settings or Settings(), step, **options
-            )
-        except CannotWrite:
-            raise
-        except InputError as cause:
-            failed[target.id] = str(cause)
-    return done, failed
+
+    def work(target: "Case", step: Progress | None) -> Propagation:
+        own_atlases = [atlas for atlas in atlases if atlas.id != target.id]
+        return propagate(target, own_atlases, Path(folder) / target.id, settings or Settings(), step, **options)
+
+    return batch.for_each(targets, work, progress, fatal=(CannotWrite,))

@@ -1,0 +1,55 @@
+"""Work on many cases."""
+
+from pathlib import Path
+
+import pytest
+
+from crossmoda import batch
+from crossmoda.dataset import Case
+from crossmoda.errors import InputError
+
+
+class Fatal(InputError):
+    pass
+
+
+def cases(*names: str) -> list[Case]:
+    return [Case(name, "hrT2", Path(name)) for name in names]
+
+
+def test_what_fails_is_named_and_the_rest_goes_on():
+    def work(case, _progress):
+        if case.id == "bad":
+            raise InputError("It is bad.")
+        return case.id.upper()
+
+    done, failed = batch.for_each(cases("a", "bad", "b", "a"), work)
+    assert done == {"a": "A", "b": "B"} and failed["bad"] == "It is bad."
+
+
+def test_a_name_given_twice_is_refused_without_doing_the_first_again():
+    worked = []
+    done, failed = batch.for_each(cases("a", "a"), lambda case, _progress: worked.append(case.id) or 1)
+    assert worked == ["a"] and done == {"a": 1} and "twice" in failed["a"]
+
+
+def test_a_fatal_error_and_a_bug_end_all():
+    def full_disk(_case, _progress):
+        raise Fatal("The disk is full.")
+
+    with pytest.raises(Fatal):
+        batch.for_each(cases("a", "b"), full_disk, fatal=(Fatal,))
+    assert set(batch.for_each(cases("a", "b"), full_disk)[1]) == {"a", "b"}
+    with pytest.raises(ZeroDivisionError):
+        batch.for_each(cases("a"), lambda _case, _progress: 1 / 0)
+
+
+def test_progress_runs_from_0_to_1_over_all_cases_and_names_them():
+    told = []
+
+    def work(_case, progress):
+        progress(0.0, "begin")
+        progress(1.0, "end")
+
+    batch.for_each(cases("a", "b"), work, lambda fraction, message: told.append((fraction, message)))
+    assert told == [(0.0, "a: begin"), (0.5, "a: end"), (0.5, "b: begin"), (1.0, "b: end")]
