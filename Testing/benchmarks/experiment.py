@@ -15,8 +15,10 @@ in five ways, each with several seeds and the same number of steps, and scored o
 The first three have the paper's loss (cross entropy, classes weighted by the inverse square root of their frequency)
 and augmentation (affine maps, noise). ``--network paper`` also gives them its network, learning rate and batch;
 ``--network fast`` the network of preset 'default' with one cycle of the learning rate, which learns in a hundredth of
-the time. All of them are trained on crops. What is finished is kept in FOLDER and found again: run the command again to
-go on, with more ``--steps`` for a longer experiment, or in several processes with ``--stage``.
+the time. All of them are trained on crops that often hold a structure. The class weights are corrected for that, so that
+the loss is on average the paper's, of whole volumes. They are scored as they are and with the class weights divided out
+of the probabilities. What is finished is kept in FOLDER and found again: run the command again to go on, with more
+``--steps`` for a longer experiment, or in parts with ``--stage`` and ``--arms``.
 """
 
 import argparse
@@ -60,8 +62,20 @@ ARMS = {
     "default": (True, True, False),
 }
 STAPLE = "STAPLE label"
-ATLASES = 8
-_REVISION = 1
+#: What a kind is called when the class weights of its loss are divided out of the probabilities.
+DIVIDED = ", divided"
+#: The differences that are reported: a kind, and the kind it is compared with.
+PAIRS = (
+    ("MIND", "intensities"),
+    ("MIND + noisy", "MIND"),
+    ("MIND" + DIVIDED, "intensities" + DIVIDED),
+    ("MIND + noisy" + DIVIDED, "MIND" + DIVIDED),
+    ("default", "MIND + noisy"),
+    ("default", "MIND + noisy" + DIVIDED),
+)
+#: Crops of each case from which the frequency of the classes in crops is estimated.
+_CROPS = 20
+_REVISION = 2
 
 
 def arguments() -> argparse.Namespace:
@@ -70,16 +84,12 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--base-folder", type=Path, help="folder of the ICBM152 images")
     parser.add_argument("--shapes-folder", type=Path, required=True, help="label maps drawn by experts")
     parser.add_argument("--cases", type=int, default=20, help="sources, targets and tests, each")
+    parser.add_argument("--atlases", type=int, default=30, help="drawn by lot for each target; at most all sources")
     parser.add_argument("--seeds", type=int, default=2, help="trainings of each kind")
     parser.add_argument("--steps", type=int, default=800, help="steps of each training")
     parser.add_argument("--network", choices=("fast", "paper"), default="fast", help="of the first three kinds")
     parser.add_argument("--stage", choices=("all", "simulate", "propagate", "train", "score"), default="all")
     parser.add_argument("--arms", nargs="+", choices=list(ARMS), default=list(ARMS), help="kinds of training")
-    parser.add_argument(
-        "--without-class-weights",
-        action="store_true",
-        help="score the first three kinds with the class weights of their loss divided out of the probabilities",
-    )
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--figure", type=Path, help="where the figure goes")
     return parser.parse_args()
@@ -111,21 +121,33 @@ class Cohort:
         )
 
 
-def propagate(cohort: Cohort, folder: Path, progress) -> None:
-    """Make the noisy labels of the targets, each from a few atlases that are drawn by lot."""
+def propagate(cohort: Cohort, options: argparse.Namespace, progress) -> None:
+    """Make the noisy labels of the targets, each from atlases that are drawn by lot."""
     from crossmoda import deeds
 
     for number, target in enumerate(cohort.targets):
-        lot = np.random.default_rng([number, 5]).permutation(len(cohort.sources))[:ATLASES]
+        lot = np.random.default_rng([number, 5]).permutation(len(cohort.sources))[: options.atlases]
         chosen = [dataclasses.replace(cohort.sources[index], id=cohort.sources[index].id + "_ceT1") for index in lot]
         propagation.propagate(
             dataclasses.replace(target, label=None),
             chosen,
-            folder / target.id,
+            folder_of_labels(options) / target.id,
             propagation.Settings(region="ears"),
             progress,
             registration=deeds.Settings(device="cpu"),
+            at_once=options.threads,
         )
+
+
+def learned_from(arm: str, cohort: Cohort, options: argparse.Namespace) -> list[training.TrainingCase]:
+    """Return the cases that an arm learns from."""
+    cases = [training.TrainingCase.of(case) for case in cohort.sources]
+    if not ARMS[arm][1]:
+        return cases
+    noisy = training.noisy_cases(cohort.targets, folder_of_labels(options))
+    if len(noisy) < len(cohort.targets):
+        raise InputError(f"Only {len(noisy)} of {len(cohort.targets)} targets have a noisy label; propagate first.")
+    return cases + noisy
 
 
 @contextlib.contextmanager
@@ -142,24 +164,59 @@ def routine_of(arm: str, which_network: str) -> Iterator[str]:
             name = preset.upper()
             single = dataclasses.replace(getattr(network, name), inputs=1)
             changes.enter_context(mock.patch.object(network, name, single))
-            changes.enter_context(mock.patch.object(mind, "mind_ssc", lambda image: image.unsqueeze(-4)))
+            changes.enter_context(mock.patch.object(mind, "mind_ssc", as_it_is))
         yield preset
+
+
+def as_it_is(image):
+    """Return the image as its only feature."""
+    return image.unsqueeze(-4)
+
+
+def class_weights(cases: list[training.TrainingCase], plan: training.Routine, cache: Path) -> tuple[np.ndarray, ...]:
+    """Return the class weights, relative to the background's: those of the paper, and those of a voxel in a crop.
+
+    Crops hold many more voxels of the structures than whole volumes do. With the paper's weights these would count
+    twice over: because they are rare, and because they are drawn often. Divided by how much more often each class
+    is drawn, they make the loss of crops on average that of whole volumes.
+    """
+    from crossmoda.training import augmentation, losses, sampling
+
+    examples = sampling.load(cases, preprocessing.Settings(), cache)
+    whole = sum(np.bincount(example.targets[0].long().flatten(), minlength=len(labels.VALUES)) for example in examples)
+    drawn = np.zeros(len(labels.VALUES))
+    with mock.patch.object(mind, "mind_ssc", as_it_is):
+        for number, example in enumerate(examples * _CROPS):
+            rng = [np.random.default_rng([number, 3])]
+            crop = sampling.draw([example], plan.crop, augmentation.PAPER, rng, plan.around, "cpu")
+            drawn += np.bincount(crop.label.flatten(), minlength=len(drawn))
+    published = losses.class_weights(torch_of(whole), plan.rarity).numpy()
+    in_crops = published * (whole / whole.sum()) / (drawn / drawn.sum())
+    return published / published[0], in_crops / in_crops[0]
+
+
+def torch_of(array: np.ndarray):
+    import torch
+
+    return torch.from_numpy(np.asarray(array))
 
 
 def train(arm: str, seed: int, cohort: Cohort, options: argparse.Namespace, progress) -> Path:
     """Train one network, or find its weights."""
-    cases = [training.TrainingCase.of(case) for case in cohort.sources]
-    if ARMS[arm][1]:
-        noisy = training.noisy_cases(cohort.targets, options.folder / "propagated")
-        if len(noisy) < len(cohort.targets):
-            raise InputError(f"Only {len(noisy)} of {len(cohort.targets)} targets have a noisy label; propagate first.")
-        cases += noisy
-    with routine_of(arm, options.network) as preset:
+    from crossmoda.training import losses
+
+    cases = learned_from(arm, cohort, options)
+    folder = folder_of(arm, seed, options)
+    share_prepared(folder, options.folder)
+    with routine_of(arm, options.network) as preset, contextlib.ExitStack() as changes:
         plan = training.ROUTINES[preset]
+        if ARMS[arm][2] and not (folder / training.WEIGHTS).exists():
+            published, in_crops = class_weights(cases, plan, options.folder / training.PREPARED)
+            print(f"class weights: {published} in volumes, {in_crops} in crops", file=sys.stderr, flush=True)
+            corrected = torch_of(in_crops.astype(np.float32))
+            changes.enter_context(mock.patch.object(losses, "class_weights", lambda counts, power: corrected))
         epochs = round(options.steps * plan.batch / (len(cases) * plan.visits))
         settings = training.Settings(preset=preset, epochs=max(1, epochs), seed=seed)
-        folder = folder_of(arm, seed, options)
-        share_prepared(folder, options.folder)
         return training.train(cases, folder, settings, progress=progress)
 
 
@@ -171,17 +228,24 @@ def share_prepared(folder: Path, whole: Path) -> None:
         (folder / training.PREPARED).symlink_to((whole / training.PREPARED).resolve())
 
 
+def folder_of_labels(options: argparse.Namespace) -> Path:
+    return options.folder / "propagated"
+
+
 def folder_of(arm: str, seed: int, options: argparse.Namespace) -> Path:
     name = f"{arm.replace(' ', '')}_{options.network}_{options.steps}_seed{seed}"
     return options.folder / "runs" / name
 
 
-def score_network(arm: str, seed: int, cohort: Cohort, options: argparse.Namespace) -> dict[str, evaluation.Scores]:
-    """Return the scores of each test case, or find them."""
+Scores = dict[str, evaluation.Scores]
+"""of each case"""
+
+
+def score_network(arm: str, seed: int, cohort: Cohort, options: argparse.Namespace) -> dict[str, Scores]:
+    """Return the scores on the test cases, or find them: as trained, and with the class weights divided out."""
     path = folder_of(arm, seed, options) / training.WEIGHTS
-    divided = options.without_class_weights and ARMS[arm][2]
     step = cache.Step(
-        path.parent / ("scores_without_class_weights" if divided else "scores"),
+        path.parent / "scores",
         revision=_REVISION,
         weights=checksum(path),
         tests=[checksum(x.image) for x in cohort.tests],
@@ -190,31 +254,25 @@ def score_network(arm: str, seed: int, cohort: Cohort, options: argparse.Namespa
     if done is not None:
         return done
     step.begin()
-    with routine_of(arm, options.network):
+    influences = {arm: np.ones(len(labels.VALUES))}
+    with routine_of(arm, options.network) as preset:
+        if ARMS[arm][2]:
+            cases, plan = learned_from(arm, cohort, options), training.ROUTINES[preset]
+            influences[arm + DIVIDED], _ = class_weights(cases, plan, options.folder / training.PREPARED)
         model = weights.load(path)
-        influence = class_weights(cohort.sources) if divided else np.ones(len(labels.VALUES))
-        scores = {}
+        scores: dict[str, Scores] = {kind: {} for kind in influences}
         for case in cohort.tests:
-            label_map = predict(case, model, influence)
-            scores[case.id] = evaluation.evaluate(label_map, volume.read_label_map(case.label))
-    evaluation.write_csv(scores, step.folder / "scores.csv")
-    step.finish(["scores.csv"], json.loads(json.dumps(scores)))
+            found, truth = inference.predict(case.read_image(), model), volume.read_label_map(case.label)
+            for kind, influence in influences.items():
+                label_map = decide(found, influence)
+                scores[kind][case.id] = evaluation.evaluate(label_map, truth)
+                volume.write(label_map, step.folder / kind / f"{case.id}.nii.gz")
+    step.finish([], json.loads(json.dumps(scores)))
     return scores
 
 
-def class_weights(sources: list[Case]) -> np.ndarray:
-    """Return the paper's class weights, relative to the background's."""
-    counts = np.zeros(len(labels.VALUES))
-    for case in sources:
-        image = case.read_image()
-        prepared = preprocessing.prepare(image, case.read_label(image))
-        counts += np.bincount(prepared.label.array.ravel(), minlength=len(counts))
-    return (counts / counts[0]) ** -0.5
-
-
-def predict(case: Case, model: weights.Model, influence: np.ndarray) -> volume.Volume:
-    """Return the label map of a case, from probabilities divided by the influence that each class had in the loss."""
-    found = inference.predict(case.read_image(), model)
+def decide(found: inference.Prediction, influence: np.ndarray) -> volume.Volume:
+    """Return the label map, from probabilities divided by the influence that each class had in the loss."""
     if (influence == 1).all():
         return found.label_map
     divided = found.probabilities / influence[:, None, None, None].astype(np.float32)
@@ -223,7 +281,7 @@ def predict(case: Case, model: weights.Model, influence: np.ndarray) -> volume.V
     return found.label_map.with_array(label_map)
 
 
-def score_staple(cases: list[Case], folder: Path) -> dict[str, evaluation.Scores]:
+def score_staple(cases: list[Case], folder: Path) -> Scores:
     """Return the scores of the noisy labels that are there."""
     found = {}
     for case in cases:
@@ -233,7 +291,8 @@ def score_staple(cases: list[Case], folder: Path) -> dict[str, evaluation.Scores
     return found
 
 
-Table = dict[str, list[dict[str, evaluation.Scores]]]
+Table = dict[str, list[Scores]]
+"""of each kind: the scores of each seed"""
 
 
 def report(table: Table) -> None:
@@ -260,6 +319,29 @@ def report(table: Table) -> None:
             print("| " + " | ".join([*cells, f"{failures} of {values['dice'].shape[1]}", seeds]) + " |")
 
 
+def compare(table: Table, draws: int = 10_000) -> None:
+    """Print the mean differences between kinds, paired by case, with 95 % intervals of a bootstrap over cases.
+
+    A case counts with the mean over the seeds that both kinds have.
+    """
+    print("\n| difference | structure | Dice | cases with Dice 0 |")
+    print("|---|---|---|---|")
+    for kind, other in PAIRS:
+        if kind not in table or other not in table:
+            continue
+        runs = list(zip(table[kind], table[other], strict=False))
+        chosen = np.random.default_rng(0).integers(len(runs[0][0]), size=(draws, len(runs[0][0])))
+        for structure in labels.STRUCTURES:
+            dice = np.array([[[run[case][structure.key]["dice"] for case in pair[0]] for run in pair] for pair in runs])
+            cells = []
+            for values in (dice, 100.0 * (dice == 0)):
+                each = (values[:, 0] - values[:, 1]).mean(axis=0)
+                low, high = np.percentile(each[chosen].mean(axis=1), (2.5, 97.5))
+                form = "{:+.3f} ({:+.3f} to {:+.3f})" if values is dice else "{:+.0f} % ({:+.0f} to {:+.0f})"
+                cells.append(form.format(each.mean(), low, high))
+            print("| " + " | ".join([f"{kind} − {other}", structure.key, *cells]) + " |")
+
+
 def draw(table: Table, path: Path) -> None:
     """Draw the Dice of every case and run, with the median of each kind."""
     import matplotlib
@@ -267,7 +349,7 @@ def draw(table: Table, path: Path) -> None:
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    figure, axes = plt.subplots(1, 2, figsize=(10, 4), sharey=True, layout="constrained")
+    figure, axes = plt.subplots(1, 2, figsize=(1.5 * len(table) + 1, 4), sharey=True, layout="constrained")
     for axis, structure in zip(axes, labels.STRUCTURES, strict=True):
         for place, runs in enumerate(table.values()):
             for seed, run in enumerate(runs):
@@ -303,10 +385,9 @@ def main() -> None:
 
     torch.set_num_threads(options.threads)
     cohort = Cohort.of(options)
-    noisy = options.folder / "propagated"
     if options.stage in ("all", "propagate"):
-        propagate(cohort, noisy, say)
-    runs = [(arm, seed) for arm in options.arms for seed in range(options.seeds)]
+        propagate(cohort, options, say)
+    runs = [(arm, seed) for seed in range(options.seeds) for arm in options.arms]
     if options.stage in ("all", "train"):
         for arm, seed in runs:
             print(f"training: {arm}, seed {seed}", file=sys.stderr, flush=True)
@@ -316,10 +397,13 @@ def main() -> None:
     table: Table = {}
     for arm, seed in runs:
         if (folder_of(arm, seed, options) / training.WEIGHTS).exists():
-            table.setdefault(arm, []).append(score_network(arm, seed, cohort, options))
-    if scores := score_staple(cohort.targets, noisy):
+            for kind, scores in score_network(arm, seed, cohort, options).items():
+                table.setdefault(kind, []).append(scores)
+    table = {kind: table[kind] for arm in ARMS for kind in (arm, arm + DIVIDED) if kind in table}
+    if scores := score_staple(cohort.targets, folder_of_labels(options)):
         table[STAPLE] = [scores]
     report(table)
+    compare(table)
     if options.figure:
         draw(table, options.figure)
 
