@@ -139,6 +139,19 @@ def test_the_deformation_neither_folds_nor_disagrees_with_its_inverse(deformed):
     assert found.inverse_consistency().mean() < 0.5 * min(fixed.grid.spacing)
 
 
+def test_what_moves_across_the_border_of_the_fixed_image_comes_back():
+    mapping = linear(np.eye(3), (0.0, 0.0, -14.0))  # mm: further than the control points' distance
+    fixed, moving = scan(grid(extent=66)), scan(grid(extent=100), mapping, seed=1)
+    found = deeds.register(fixed, moving, dataclasses.replace(CPU, linear="none"))
+    points = positions(fixed.grid)[1::2, 1::8, 1::8].reshape(-1, 3)
+    there = np.array([found.transform.TransformPoint(point) for point in points.tolist()])
+    place = (there - fixed.grid.origin) / fixed.grid.spacing
+    beyond = (place > np.array(fixed.grid.size) + 4).any(axis=1)  # the grid is not tilted
+    assert beyond.mean() > 0.05
+    back = np.array([found.inverse_transform.TransformPoint(point) for point in there.tolist()])
+    assert np.linalg.norm(back - points, axis=1)[beyond].max() < 0.5 * min(fixed.grid.spacing)
+
+
 def test_voxel_units_find_the_deformation_too():
     where = grid((1.5, 1.5, 1.5))
     moving = scan(where, wave, "inverted", seed=1)

@@ -15,6 +15,7 @@ from crossmoda.deeds.compiled import CompiledKernels
 from crossmoda.deeds.deformable import Field, control_grid, make_consistent
 from crossmoda.deeds.levels import Level
 from crossmoda.deeds.scratch import Scratch
+from crossmoda.deeds.transform import field_transforms
 from crossmoda.errors import Cancelled
 from crossmoda.volume.geometry import Grid
 
@@ -299,6 +300,20 @@ def test_consistent_fields_undo_each_other():
     before = one.array + sampling.compose(other.array / 4, one.array / 4) * 4
     inner = (slice(None), slice(2, -2), slice(2, -2), slice(2, -2))
     assert np.abs(there_and_back[inner]).mean() < 0.05 * np.abs(before[inner]).mean()
+
+
+def test_transforms_of_opposite_fields_undo_each_other_beyond_the_border_as_well():
+    grid = Grid((5, 6, 7), (3.0, 4.0, 5.0), (1.0, 2.0, 3.0), (0.0, 1.0, 0.0, 0.0, 0.0, 1.0, 1.0, 0.0, 0.0))
+    shift = np.array([-21.0, 8.0, 33.0], np.float32)[:, None, None, None]  # mm along the axes z, y, x of the grid
+    field = np.broadcast_to(shift, (3, *grid.shape))
+    forward, backward = field_transforms(field, -field, grid)
+    corners = np.array(list(itertools.product((-0.5, 4.5), (-0.5, 5.5), (-0.5, 6.5))))
+    points = corners @ grid.index_to_physical[:3, :3].T + grid.index_to_physical[:3, 3]
+    moved = shift.ravel()[::-1] @ np.reshape(grid.direction, (3, 3)).T
+    for point in points.tolist():
+        there = forward.TransformPoint(point)
+        assert there == pytest.approx(point + moved)
+        assert backward.TransformPoint(there) == pytest.approx(point)
 
 
 def test_control_points_are_the_centres_of_the_blocks():

@@ -10,7 +10,7 @@ from crossmoda import device, provenance
 from crossmoda.deeds import affine, deformable, kernels, threads
 from crossmoda.deeds.levels import Level, Pyramid
 from crossmoda.deeds.settings import Settings
-from crossmoda.deeds.transform import Registration, affine_transform, field_transform, matrix_of
+from crossmoda.deeds.transform import Registration, affine_transform, field_transforms, matrix_of
 from crossmoda.errors import InputError
 from crossmoda.progress import Progress, part, report
 from crossmoda.volume.geometry import Grid, Volume
@@ -87,8 +87,9 @@ def _register(
     if settings.levels:
         levels = [Level(*values, settings.units) for values in settings.deformable_levels()]
         forward, backward = deformable.register(here, there, matrix, levels, settings.alpha, part(progress, 0.3, 0.98))
-        transforms.append(field_transform(forward.array, forward.grid))
-        inverses.insert(0, field_transform(backward.array, backward.grid))
+        bend, unbend = field_transforms(forward.array, backward.array, forward.grid)
+        transforms.append(bend)
+        inverses.insert(0, unbend)
     report(progress, 1.0, "registered")
     return Registration(
         sitk.CompositeTransform(transforms),

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -74,17 +75,24 @@ def write_transform(transform: sitk.Transform, path: Path | str) -> None:
         sitk.WriteTransform(transform, str(temporary))
 
 
-def field_transform(array: np.ndarray, grid: Grid) -> sitk.DisplacementFieldTransform:
-    """Return the SimpleITK transform of displacements (3, z, y, x) along the axes (z, y, x) of ``grid``, mm.
+def field_transforms(forward: np.ndarray, backward: np.ndarray, grid: Grid) -> tuple[sitk.Transform, sitk.Transform]:
+    """Return the SimpleITK transforms of two fields of displacements (3, z, y, x) along the axes of ``grid``, mm.
 
-    The field is kept at the control points, where ITK interpolates it linearly: exact and small. One more layer of
-    points around repeats the border, so that points a little outside the image move with it.
+    The fields are kept at the control points, where ITK interpolates them linearly: exact and small. ITK moves nothing
+    beyond the last point, but one field is asked for wherever the other one leads: around the image the points of the
+    border are repeated as far as the largest displacement reaches, and one point more.
     """
-    padded = np.pad(array[::-1].astype(np.float64), ((0, 0), (1, 1), (1, 1), (1, 1)), mode="edge")
+    reach = [max(float(np.abs(field[axis]).max()) for field in (forward, backward)) for axis in range(3)]
+    layers = [math.ceil(length / size) + 1 for length, size in zip(reach, grid.spacing_zyx, strict=True)]
+    return _field_transform(forward, grid, layers), _field_transform(backward, grid, layers)
+
+
+def _field_transform(array: np.ndarray, grid: Grid, layers: list[int]) -> sitk.DisplacementFieldTransform:
+    padded = np.pad(array[::-1].astype(np.float64), ((0, 0), *((count, count) for count in layers)), mode="edge")
     lps = np.moveaxis(padded, 0, -1) @ np.reshape(grid.direction, (3, 3)).T
     image = sitk.GetImageFromArray(np.ascontiguousarray(lps), isVector=True)
     image.SetSpacing(grid.spacing)
-    image.SetOrigin((grid.index_to_physical @ [-1, -1, -1, 1])[:3].tolist())
+    image.SetOrigin((grid.index_to_physical @ [*(-count for count in layers[::-1]), 1])[:3].tolist())
     image.SetDirection(grid.direction)
     return sitk.DisplacementFieldTransform(image)
 
