@@ -16,8 +16,8 @@ The first three have the paper's loss (cross entropy, classes weighted by the in
 and augmentation (affine maps, noise). ``--network paper`` also gives them its network, learning rate and batch;
 ``--network fast`` the network of preset 'default' with one cycle of the learning rate, which learns in a hundredth of
 the time. All of them are trained on crops that often hold a structure; the class weights are corrected for that, which
-makes the loss on average the paper's, of whole volumes. They are scored as they are and with the class weights divided out
-of the probabilities. What is finished is kept in FOLDER and found again: run the command again to go on, with more
+makes the loss on average the paper's, of whole volumes. They are scored as they are and with the class weights divided
+out of the probabilities. What is finished is kept in FOLDER and found again: run the command again to go on, with more
 ``--steps`` for a longer experiment, or in parts with ``--stage`` and ``--arms``.
 """
 
