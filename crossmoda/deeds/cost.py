@@ -26,17 +26,18 @@ def _counter(displacements: int) -> Any:
     """Return the function that counts the differing bits of a chunk of blocks under ``displacements`` displacements."""
 
     @intrinsic
-    def count(context, here, keep, there, lines, line_count, offsets, offset_step, block_x, columns, out):
+    def count(context, here, keep, there, lines, line_count, offsets, offset_step, block_x, columns, quantisation, out):
         """Store the number of bits set in ``here ^ there`` where ``keep`` is set, summed over each block, as float32.
 
         Arguments are addresses, and offsets and steps in bytes. ``lines`` holds pairs: where a row of the blocks begins
         in ``here`` and where it begins in ``there``; ``offsets`` where ``there`` continues for each voxel along x and
-        displacement. ``keep`` has a bit for each code of ``here``. Written as vector instructions since the sums must
-        stay in registers while the rows go by, which LLVM's own vectoriser does not find.
+        displacement. ``keep`` has a bit for each code of ``here``. A displacement step (``quantisation`` voxels)
+        further along x, all displacements but one look up what was looked up before: it stays in the registers, as do
+        the sums while the rows go by. LLVM's own vectoriser does not find that.
         """
 
         def generate(context, builder, signature, arguments):
-            here, keep, there, lines, line_count, offsets, offset_step, block_x, columns, out = arguments
+            here, keep, there, lines, line_count, offsets, offset_step, block_x, columns, quantisation, out = arguments
             word = ir.IntType(64)
             vector, narrow, single = (ir.VectorType(kind, _LANES) for kind in (word, ir.IntType(32), ir.FloatType()))
             name = f"llvm.ctpop.v{_LANES}i64"
@@ -50,26 +51,36 @@ def _counter(displacements: int) -> Any:
 
             zero = ir.Constant(vector, [0] * _LANES)
             sums = [cgutils.alloca_once_value(builder, zero) for _ in range(displacements)]
+            seen = [cgutils.alloca_once_value(builder, zero) for _ in range(displacements)]
             with cgutils.for_range(builder, line_count) as line:
                 pair = builder.add(lines, builder.mul(line.index, constant(16)))
                 inside, shifted = load(word, pair), builder.add(load(word, pair, constant(8)), there)
-                with cgutils.for_range(builder, block_x) as x:
-                    place = builder.add(inside, builder.mul(x.index, columns))
-                    one, octet = load(vector, here, place), builder.lshr(place, constant(6))
-                    octet = builder.load(builder.inttoptr(builder.add(keep, octet), ir.IntType(8).as_pointer()))
-                    mask = builder.bitcast(octet, ir.VectorType(ir.IntType(1), _LANES))
-                    table = builder.add(offsets, builder.mul(x.index, offset_step))
-                    for number, total in enumerate(sums):
-                        other = load(vector, shifted, load(word, table, constant(8 * number)))
-                        bits = builder.call(popcount, [builder.select(mask, builder.xor(one, other), zero)])
-                        builder.store(builder.add(builder.load(total), bits), total)
+                with cgutils.for_range(builder, quantisation) as phase:
+                    table = builder.add(offsets, builder.mul(phase.index, offset_step))
+                    for number in range(1, displacements):
+                        first = load(vector, shifted, load(word, table, constant(8 * (number - 1))))
+                        builder.store(first, seen[number])
+                    with cgutils.for_range_slice(
+                        builder, phase.index, block_x, quantisation, word
+                    ) as (x, _):
+                        table = builder.add(offsets, builder.mul(x, offset_step))
+                        place = builder.add(inside, builder.mul(x, columns))
+                        one, octet = load(vector, here, place), builder.lshr(place, constant(6))
+                        octet = builder.load(builder.inttoptr(builder.add(keep, octet), ir.IntType(8).as_pointer()))
+                        mask = builder.bitcast(octet, ir.VectorType(ir.IntType(1), _LANES))
+                        others = [builder.load(part) for part in seen[1:]]
+                        others.append(load(vector, shifted, load(word, table, constant(8 * (displacements - 1)))))
+                        for other, part, total in zip(others, seen, sums, strict=True):
+                            bits = builder.call(popcount, [builder.select(mask, builder.xor(one, other), zero)])
+                            builder.store(builder.add(builder.load(total), bits), total)
+                            builder.store(other, part)
             for number, total in enumerate(sums):
                 value = builder.sitofp(builder.trunc(builder.load(total), narrow), single)
                 address = builder.add(out, constant(4 * _LANES * number))
                 builder.store(value, builder.inttoptr(address, value.type.as_pointer()), align=4)
             return context.get_dummy_value()
 
-        return types.void(*[types.int64] * 10), generate
+        return types.void(*[types.int64] * 11), generate
 
     return count
 
@@ -108,55 +119,57 @@ def _counted(start, stop, mask, block, out):
 
 
 @_compiled
-def _lines(z, y, shift_z, shift_y, block, skip, shape, fixed, moving, lines):
-    """Write where the rows of voxels of a block begin in both images, in bytes; return their number."""
+def _lines(z, y, shift_z, shift_y, block, skip, shape, fixed, moving, lines, label):
+    """Write where the rows of voxels of a block begin in both images, in bytes, to ``lines[label]``; return how many."""
     depth, height = shape
     count = 0
     for k in range(z * block[0], min((z + 1) * block[0], depth), skip[0]):
         for j in range(y * block[1], min((y + 1) * block[1], height), skip[1]):
             there_z = min(max(k + shift_z, 0), depth - 1)
             there_y = min(max(j + shift_y, 0), height - 1)
-            lines[count, 0] = k * fixed.strides[0] + j * fixed.strides[1]
-            lines[count, 1] = there_z * moving.strides[0] + there_y * moving.strides[1]
+            lines[label, count, 0] = k * fixed.strides[0] + j * fixed.strides[1]
+            lines[label, count, 1] = there_z * moving.strides[0] + there_y * moving.strides[1]
             count += 1
     return count
 
 
 @_compiled
-def _blocks(fixed, keep, moving, lines, count, offsets, block_x, column, sums, first, scale, costs):
-    """Sum the Hamming distances of eight blocks from ``column`` for each displacement along x."""
-    labels = offsets.shape[1]
+def _blocks(places, count, block, step, labels, sums, scale, target, costs):
+    """Sum the Hamming distances of eight blocks for each displacement along x.
+
+    ``places`` are addresses and steps in bytes, see :func:`_counter`; ``target`` is the place in ``costs`` (block z, y,
+    x, displacement) of the first of the blocks and displacements. No view of an array is made here: numba counts
+    references to it, which takes as long as the sums where threads share the array.
+    """
+    here, keep, there, lines, offsets, offset_step, across, out = places
+    z, y, column, first = target
     groups = -(-labels // _MOST)
-    step, across = np.int64(offsets.strides[0]), np.int64(fixed.strides[2])
-    places, out = np.int64(lines.ctypes.data), np.int64(sums.ctypes.data)
-    here, there = np.int64(fixed.ctypes.data) + 8 * column, np.int64(moving.ctypes.data) + 8 * column
-    mask = np.int64(keep.ctypes.data) + column // _LANES
     for group in range(groups):
         low, high = group * labels // groups, (group + 1) * labels // groups
-        table = np.int64(offsets.ctypes.data) + 8 * low
+        table = offsets + 8 * low
         number = high - low
         if number == 9:
-            _count_9(here, mask, there, places, count, table, step, block_x, across, out)
+            _count_9(here, keep, there, lines, count, table, offset_step, block, across, step, out)
         elif number == 8:
-            _count_8(here, mask, there, places, count, table, step, block_x, across, out)
+            _count_8(here, keep, there, lines, count, table, offset_step, block, across, step, out)
         elif number == 7:
-            _count_7(here, mask, there, places, count, table, step, block_x, across, out)
+            _count_7(here, keep, there, lines, count, table, offset_step, block, across, step, out)
         elif number == 6:
-            _count_6(here, mask, there, places, count, table, step, block_x, across, out)
+            _count_6(here, keep, there, lines, count, table, offset_step, block, across, step, out)
         elif number == 5:
-            _count_5(here, mask, there, places, count, table, step, block_x, across, out)
+            _count_5(here, keep, there, lines, count, table, offset_step, block, across, step, out)
         else:
-            _count_3(here, mask, there, places, count, table, step, block_x, across, out)
-        for lane in range(min(_LANES, costs.shape[0] - column)):
-            cost = costs[column + lane]
+            _count_3(here, keep, there, lines, count, table, offset_step, block, across, step, out)
+        for lane in range(min(_LANES, costs.shape[2] - column)):
             for k in range(number):
-                cost[first + low + k] = sums[k, lane] * scale
+                costs[z, y, column + lane, first + low + k] = sums[k, lane] * scale
 
 
 @_compiled
-def _copy(costs, columns, source, target, count):
-    for column in range(columns[0], min(columns[1], costs.shape[0])):
-        costs[column, target : target + count] = costs[column, source : source + count]
+def _copy(costs, z, y, columns, source, target, count):
+    for column in range(columns[0], min(columns[1], costs.shape[2])):
+        for k in range(count):
+            costs[z, y, column, target + k] = costs[z, y, column, source + k]
 
 
 @_compiled
@@ -177,9 +190,14 @@ def _block_rows(start, stop, fixed, keep, moving, shape, block, radius, quantisa
     """
     rows, columns = costs.shape[1:3]
     depth, height = shape
-    labels_z, labels_y, labels_x = 2 * radius + 1
+    labels_z, labels_y, labels_x = 2 * radius[0] + 1, 2 * radius[1] + 1, 2 * radius[2] + 1
     lines = np.empty((labels_y, block[0] * block[1], 2), np.int64)
     sums = np.empty((_MOST, _LANES), np.float32)
+    here, there = np.int64(fixed.ctypes.data), np.int64(moving.ctypes.data)
+    mask, line, table = np.int64(keep.ctypes.data), np.int64(lines.ctypes.data), np.int64(offsets.ctypes.data)
+    line_step, table_step, across = np.int64(lines.strides[0]), np.int64(offsets.strides[0]), np.int64(fixed.strides[2])
+    out = np.int64(sums.ctypes.data)
+    step = min(quantisation[2], block[2])  # each voxel of a block starts a sequence of its own if steps are longer
     for z in range(start // rows, -(-stop // rows)):
         first_z, last_z = z * block[0], min((z + 1) * block[0], depth) - 1
         for label_z in range(labels_z):
@@ -188,24 +206,31 @@ def _block_rows(start, stop, fixed, keep, moving, shape, block, radius, quantisa
             same_z = label_z > 0 and _repeats(first_z, last_z, shift_z, quantisation[0], depth)
             for y in range(max(start - z * rows, 0), min(stop - z * rows, rows)):
                 if same_z:
-                    _copy(costs[z, y], (0, columns), first - labels_y * labels_x, first, labels_y * labels_x)
+                    _copy(costs, z, y, (0, columns), first - labels_y * labels_x, first, labels_y * labels_x)
                     continue
                 count = 0
                 for label_y in range(labels_y):
                     shift_y = (label_y - radius[1]) * quantisation[1]
-                    count = _lines(z, y, shift_z, shift_y, block, skip, shape, fixed, moving, lines[label_y])
+                    count = _lines(z, y, shift_z, shift_y, block, skip, shape, fixed, moving, lines, label_y)
                 first_y, last_y = y * block[1], min((y + 1) * block[1], height) - 1
                 for column in range(0, columns, _LANES):
                     for label_y in range(labels_y):
                         shift_y = (label_y - radius[1]) * quantisation[1]
                         label = first + label_y * labels_x
                         if label_y > 0 and _repeats(first_y, last_y, shift_y, quantisation[1], height):
-                            _copy(costs[z, y], (column, column + _LANES), label - labels_x, label, labels_x)
+                            _copy(costs, z, y, (column, column + _LANES), label - labels_x, label, labels_x)
                             continue
-                        here = lines[label_y]
-                        _blocks(
-                            fixed, keep, moving, here, count, offsets, block[2], column, sums, label, scale, costs[z, y]
+                        places = (
+                            here + 8 * column,
+                            mask + column // _LANES,
+                            there + 8 * column,
+                            line + label_y * line_step,
+                            table,
+                            table_step,
+                            across,
+                            out,
                         )
+                        _blocks(places, count, block[2], step, labels_x, sums, scale, (z, y, column, label), costs)
 
 
 def data_cost(
@@ -265,10 +290,10 @@ def data_cost(
         keep,
         there,
         fixed.shape[:2],
-        np.array(block),
-        np.array(radius),
-        np.array(quantisation),
-        np.array(skip),
+        tuple(block),
+        tuple(radius),
+        tuple(quantisation),
+        tuple(skip),
         offsets,
         np.float32(scale / samples),
         costs,

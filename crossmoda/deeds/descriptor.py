@@ -29,49 +29,65 @@ def _add_odd(rows, first, radius, last, out):
 
 
 @_compiled
-def _plane_distances(start, stop, image, step, radius, directions, distances):
-    """Squared differences between voxels a diagonal apart, summed over the patch within each plane."""
-    depth, height, width = distances.shape[1:]
-    squares = np.empty(width + 2 * radius, np.float32)
-    rows = np.empty((height, width), np.float32)
-    for item in range(start, stop):
-        channel, z = item // depth, item % depth
-        dz, dy, dx = directions[channel] * step
-        for y in range(height):
-            here = image[z + step, y + step, step : step + width]
-            there = image[z + step + dz, y + step + dy, step + dx : step + dx + width]
-            middle = squares[radius : radius + width]
+def _plane_distances(image, z, direction, step, radius, squares, rows, distances):
+    """Squared differences between voxels of plane z and those a diagonal apart, summed over the patch in the plane."""
+    height, width = distances.shape
+    dz, dy, dx = direction[0] * step, direction[1] * step, direction[2] * step
+    for y in range(height):
+        here = image[z + step, y + step, step : step + width]
+        there = image[z + step + dz, y + step + dy, step + dx : step + dx + width]
+        middle = squares[radius : radius + width]
+        for x in range(width):
+            difference = here[x] - there[x]
+            middle[x] = difference * difference
+        for x in range(radius):
+            squares[x] = middle[0]
+            squares[width + radius + x] = middle[width - 1]
+        row = rows[y]
+        near, far = squares[radius - 1 :], squares[radius + 1 :]
+        for x in range(width):
+            row[x] = near[x] + middle[x] + far[x]
+        for offset in range(2, radius + 1):
+            near, far = squares[radius - offset :], squares[radius + offset :]
             for x in range(width):
-                difference = here[x] - there[x]
-                middle[x] = difference * difference
-            for x in range(radius):
-                squares[x] = middle[0]
-                squares[width + radius + x] = middle[width - 1]
-            row = rows[y]
-            near, far = squares[radius - 1 :], squares[radius + 1 :]
-            for x in range(width):
-                row[x] = near[x] + middle[x] + far[x]
-            for offset in range(2, radius + 1):
-                near, far = squares[radius - offset :], squares[radius + offset :]
-                for x in range(width):
-                    row[x] += near[x] + far[x]
-        for y in range(height):
-            _add_odd(rows, y, radius, height - 1, distances[channel, z, y])
+                row[x] += near[x] + far[x]
+    for y in range(height):
+        _add_odd(rows, y, radius, height - 1, distances[y])
 
 
 @_compiled
-def _patch_sums(start, stop, distances, radius, margin, patches):
-    """Complete the patch sums along z, and repeat the ends of the rows over the margin."""
-    depth, height, width = distances.shape[1:]
+def _patch_sums(start, stop, image, step, radius, directions, patches):
+    """Sums over the patch of the squared differences between voxels a diagonal apart; rows are repeated at their ends.
+
+    The planes that a patch spans are kept and used for the next plane: only the sums go through the main memory.
+    """
+    depth, height = patches.shape[1:3]
+    width = patches.shape[3] - 2 * step
+    squares = np.empty(width + 2 * radius, np.float32)
+    rows = np.empty((height, width), np.float32)
+    planes = np.empty((2 * radius + 1, height, width), np.float32)
+    slots = np.empty(2 * radius + 1, np.int64)
     for item in range(start, stop):
         channel, z = item // depth, item % depth
-        planes = distances[channel]
+        first = max(z - radius, 0) if item == start or z == 0 else z + radius
+        for plane in range(first, min(z + radius, depth - 1) + 1):
+            slot = planes[plane % (2 * radius + 1)]
+            _plane_distances(image, plane, directions[channel], step, radius, squares, rows, slot)
+        for offset in range(-radius, radius + 1):
+            slots[radius + offset] = min(max(z + offset, 0), depth - 1) % (2 * radius + 1)
         for y in range(height):
             row = patches[channel, z, y]
-            _add_odd(planes[:, y], z, radius, depth - 1, row[margin : margin + width])
-            for x in range(margin):
-                row[x] = row[margin]
-                row[margin + width + x] = row[margin + width - 1]
+            out = row[step : step + width]
+            near, middle, far = planes[slots[radius - 1], y], planes[slots[radius], y], planes[slots[radius + 1], y]
+            for x in range(width):
+                out[x] = near[x] + middle[x] + far[x]
+            for offset in range(2, radius + 1):
+                near, far = planes[slots[radius - offset], y], planes[slots[radius + offset], y]
+                for x in range(width):
+                    out[x] += near[x] + far[x]
+            for x in range(step):
+                row[x] = row[step]
+                row[step + width + x] = row[step + width - 1]
 
 
 @_compiled
@@ -132,11 +148,9 @@ def codes(image: np.ndarray, step: int, scratch: Scratch | None = None) -> np.nd
     depth, height, width = image.shape
     padded = np.pad(image, step, mode="edge")
     scratch = scratch or Scratch()
-    distances = scratch.array("distances", (6, depth, height, width), np.float32)
     patches = scratch.array("patches", (6, depth, height, width + 2 * step), np.float32)
     packed = np.empty(image.shape, np.uint64)
     floor = np.float32(1e-6 * (2 * step + 1) ** 3)
-    threads.run(_plane_distances, 6 * depth, padded, step, step, _DIRECTIONS, distances)
-    threads.run(_patch_sums, 6 * depth, distances, step, step, patches)
+    threads.run(_patch_sums, 6 * depth, padded, step, step, _DIRECTIONS, patches)
     threads.run(_pack_rows, depth * height, patches, floor, step, _PAIR_DIRECTION, _PAIR_SHIFT, _LIMITS, packed)
     return packed
