@@ -223,6 +223,20 @@ def test_scratch_memory_is_used_again():
     assert not np.shares_memory(smaller, scratch.array("other", (2, 3), np.float64))
 
 
+def test_fresh_arrays_share_no_memory_until_they_are_gone():
+    scratch = Scratch()
+    arrays = [scratch.fresh((4, 5), np.float32) for _ in range(3)]
+    kept, places = arrays[0][1:], [array.ctypes.data for array in arrays]  # a view keeps its memory as well
+    kept[:] = 7
+    assert len(set(places)) == 3
+    arrays.clear()
+    again = [scratch.fresh((3, 2), np.float64) for _ in range(3)]
+    again[2][:] = again[1][:] = again[0][:] = 1
+    assert {array.ctypes.data for array in again} >= set(places[1:])
+    assert (kept == 7).all()
+    assert scratch.fresh((9, 9), np.float64).nbytes == 648  # more than any buffer holds
+
+
 def test_blocks_are_thinned_as_in_deedsbcv():
     # dataCostD.h of deedsBCV: every second voxel along two axes where the grid spacing is above 4, else all
     grid = Grid((64, 64, 64), (0.5, 0.5, 1.5), (0.0, 0.0, 0.0), AXES)

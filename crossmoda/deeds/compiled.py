@@ -9,17 +9,23 @@ from crossmoda.deeds.scratch import Scratch
 
 
 class CompiledKernels:
-    """See :class:`crossmoda.deeds.kernels.Kernels`. Costs are valid until the next ones are asked for."""
+    """See :class:`crossmoda.deeds.kernels.Kernels`. Costs are valid until the next costs or codes are asked for."""
 
     resize = staticmethod(sampling.resize)
-    upsample = staticmethod(sampling.upsample)
-    warp = staticmethod(sampling.warp)
     smoothed_minima = staticmethod(cost.smoothed_minima)
     block_differences = staticmethod(tree.block_differences)
 
     def __init__(self) -> None:
         """Start without scratch memory; one registration at a time."""
         self._scratch = Scratch()
+
+    def upsample(self, *arguments: Any) -> np.ndarray:
+        """See :func:`crossmoda.deeds.sampling.upsample`."""
+        return sampling.upsample(*arguments, scratch=self._scratch)
+
+    def warp(self, *arguments: Any) -> np.ndarray:
+        """See :func:`crossmoda.deeds.sampling.warp`."""
+        return sampling.warp(*arguments, scratch=self._scratch)
 
     def codes(self, image: np.ndarray, step: int) -> np.ndarray:
         """See :func:`crossmoda.mind.codes`."""

@@ -60,9 +60,7 @@ def _counter(displacements: int) -> Any:
                     for number in range(1, displacements):
                         first = load(vector, shifted, load(word, table, constant(8 * (number - 1))))
                         builder.store(first, seen[number])
-                    with cgutils.for_range_slice(
-                        builder, phase.index, block_x, quantisation, word
-                    ) as (x, _):
+                    with cgutils.for_range_slice(builder, phase.index, block_x, quantisation, word) as (x, _):
                         table = builder.add(offsets, builder.mul(x, offset_step))
                         place = builder.add(inside, builder.mul(x, columns))
                         one, octet = load(vector, here, place), builder.lshr(place, constant(6))
@@ -260,7 +258,7 @@ def data_cost(
         scale: factor on the mean distance.
         mask: voxels of ``fixed`` that count; without it all do. Voxels outside add nothing, and the mean is over the
             full block, so that blocks with little in them have little say.
-        scratch: memory to work and to answer in: the costs are valid until its next use.
+        scratch: memory to work and to answer in: the costs are valid until the next costs or descriptors.
 
     Returns:
         Costs, float32, of shape (blocks z, blocks y, blocks x, displacements); displacements in C order of (z, y, x).
@@ -282,7 +280,7 @@ def data_cost(
     offsets = along % block[2] * there.strides[2] + along // block[2] * there.strides[3]
     samples = -(-block[0] // skip[0]) * -(-block[1] // skip[1]) * block[2]
     labels = int(np.prod([2 * steps + 1 for steps in radius]))
-    costs = scratch.array("costs", (*counts, labels), np.float32)
+    costs = scratch.array("work", (*counts, labels), np.float32)
     threads.run(
         _block_rows,
         counts[0] * counts[1],

@@ -142,14 +142,28 @@ def _pack_rows(start, stop, patches, floor, step, pair_direction, pair_shift, li
             code[x] = np.uint64(low[x]) | np.uint64(high[x]) << np.uint64(30)
 
 
+def _padded(image: np.ndarray, margin: int, scratch: Scratch) -> np.ndarray:
+    """Return the image with its border repeated over a margin."""
+    padded = scratch.array("padded", tuple(size + 2 * margin for size in image.shape), np.float32)
+    inner = slice(margin, -margin)
+    padded[inner, inner, inner] = image
+    padded[inner, inner, :margin] = image[:, :, :1]
+    padded[inner, inner, -margin:] = image[:, :, -1:]
+    padded[inner, :margin] = padded[inner, margin : margin + 1]
+    padded[inner, -margin:] = padded[inner, -margin - 1 : -margin]
+    padded[:margin] = padded[margin]
+    padded[-margin:] = padded[-margin - 1]
+    return padded
+
+
 def codes(image: np.ndarray, step: int, scratch: Scratch | None = None) -> np.ndarray:
     """Return the packed MIND-SSC codes (z, y, x) uint64; ``step`` is patch radius and dilation in voxels."""
     image = np.ascontiguousarray(image, dtype=np.float32)
     depth, height, width = image.shape
-    padded = np.pad(image, step, mode="edge")
     scratch = scratch or Scratch()
-    patches = scratch.array("patches", (6, depth, height, width + 2 * step), np.float32)
-    packed = np.empty(image.shape, np.uint64)
+    padded = _padded(image, step, scratch)
+    patches = scratch.array("work", (6, depth, height, width + 2 * step), np.float32)
+    packed = scratch.fresh(image.shape, np.uint64)
     floor = np.float32(1e-6 * (2 * step + 1) ** 3)
     threads.run(_patch_sums, 6 * depth, padded, step, step, _DIRECTIONS, patches)
     threads.run(_pack_rows, depth * height, patches, floor, step, _PAIR_DIRECTION, _PAIR_SHIFT, _LIMITS, packed)

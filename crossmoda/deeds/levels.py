@@ -100,6 +100,10 @@ class Pyramid:
             self._codes[key] = self.kernels.codes(self.image(level), level.patch())
         return self._codes[key]
 
+    def forget_codes(self) -> None:
+        """Give the memory of the descriptors back: nobody asks for them again."""
+        self._codes.clear()
+
     def mask(self, level: Level) -> np.ndarray:
         """Return the foreground on the grid of ``level``, bool."""
         grid = self.grid(level)

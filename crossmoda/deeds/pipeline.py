@@ -82,6 +82,7 @@ def _register(
             report(progress, 0.05 + 0.25 * number / len(levels), message)
             matrix = affine.refine(here, there, matrix, level, settings.linear == "rigid")
         _check_overlap(here, moving.grid, matrix)
+    there.forget_codes()  # from here on only those of the moving image as the linear stage aligned it are compared
     transforms: list[sitk.Transform] = [affine_transform(matrix)]
     inverses: list[sitk.Transform] = [affine_transform(np.linalg.inv(matrix))]
     if settings.levels:

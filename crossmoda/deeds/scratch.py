@@ -1,22 +1,49 @@
 """Memory that is used again within a registration."""
 
 import math
+import sys
 from typing import Any
 
 import numpy as np
 
+#: References to a buffer that no array lies in: the list's and that of the count itself.
+_UNUSED = 2
+
 
 class Scratch:
-    """Large arrays by name, kept from use to use: fresh memory costs more time than filling it."""
+    """Large arrays in memory kept from use to use: fresh memory costs more time than filling it."""
 
     def __init__(self) -> None:
         """Start without memory."""
-        self._buffers: dict[str, np.ndarray] = {}
+        self._named: dict[str, np.ndarray] = {}
+        self._buffers: list[np.ndarray] = []
 
     def array(self, name: str, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
         """Return an array with any content, which is valid until the name is asked for again."""
-        size = math.prod(shape) * np.dtype(dtype).itemsize
-        if name not in self._buffers or self._buffers[name].nbytes < size:
-            self._buffers.pop(name, None)  # gives its memory back before more is taken
-            self._buffers[name] = np.empty(size, np.uint8)
-        return self._buffers[name][:size].view(dtype).reshape(shape)
+        size = _size(shape, dtype)
+        if name not in self._named or self._named[name].nbytes < size:
+            self._named.pop(name, None)  # gives its memory back before more is taken
+            self._named[name] = np.empty(size + size // 4, np.uint8)  # the next level may need somewhat more
+        return _lay(self._named[name], shape, dtype)
+
+    def fresh(self, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+        """Return an array with any content that is the caller's own, in the memory of one that nobody holds any more."""
+        size = _size(shape, dtype)
+        buffers = self._buffers
+        unused = [index for index in range(len(buffers)) if sys.getrefcount(buffers[index]) <= _UNUSED]
+        fitting = [index for index in unused if buffers[index].nbytes >= size]
+        if fitting:
+            return _lay(min((buffers[index] for index in fitting), key=lambda buffer: buffer.nbytes), shape, dtype)
+        for index in reversed(unused):
+            del buffers[index]  # gives its memory back before more is taken
+        buffers.append(np.empty(size, np.uint8))
+        return _lay(buffers[-1], shape, dtype)
+
+
+def _size(shape: tuple[int, ...], dtype: Any) -> int:
+    return math.prod(shape) * np.dtype(dtype).itemsize
+
+
+def _lay(buffer: np.ndarray, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+    """Return an array in the first bytes of a buffer, which lives as long as the array does."""
+    return buffer[: _size(shape, dtype)].view(dtype).reshape(shape)
