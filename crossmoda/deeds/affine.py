@@ -1,40 +1,65 @@
 """The linear stage: block matches in both directions, and the affine or rigid transform that most of them agree on."""
 
+import numba
 import numpy as np
 
 from crossmoda.deeds import cost
 from crossmoda.deeds.levels import Level, Pyramid
 from crossmoda.errors import InputError
 
+_compiled = numba.njit(cache=True, nogil=True, boundscheck=False)
 
-def fit_affine(source: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """Return the 4 x 4 affine matrix that maps ``source`` to ``target`` points (n, 3) with least squares."""
-    centre, goal = source.mean(axis=0), target.mean(axis=0)
-    local = source - centre
+
+@_compiled
+def _squared_residuals(matrix, source, target, residuals):
+    for row in range(len(source)):
+        x, y, z = source[row, 0], source[row, 1], source[row, 2]
+        total = 0.0
+        for axis in range(3):
+            there = matrix[axis, 0] * x + matrix[axis, 1] * y + matrix[axis, 2] * z + matrix[axis, 3]
+            total += (there - target[row, axis]) ** 2
+        residuals[row] = total
+
+
+@_compiled
+def _moments(source, target, residuals, most, sums, products):
+    """Sum the pairs whose residual is at most ``most``, and the products of their coordinates; return how many.
+
+    ``sums`` (2, 3): of source and target; ``products`` (2, 3, 3): of source and target with source.
+    """
+    count = 0
+    sums[:] = 0
+    products[:] = 0
+    for row in range(len(source)):
+        if residuals[row] <= most:
+            count += 1
+            for axis in range(3):
+                sums[0, axis] += source[row, axis]
+                sums[1, axis] += target[row, axis]
+                for other in range(3):
+                    products[0, axis, other] += source[row, axis] * source[row, other]
+                    products[1, axis, other] += target[row, axis] * source[row, other]
+    return count
+
+
+def _fit(source: np.ndarray, target: np.ndarray, residuals: np.ndarray, most: float, rigid: bool) -> np.ndarray:
+    """Return the 4 x 4 matrix that maps the pairs whose residual is at most ``most`` with least squares.
+
+    Affine by the normal equations, which are well conditioned about the centre; rigid after W. Kabsch (1976).
+    """
+    sums, products = np.empty((2, 3)), np.empty((2, 3, 3))
+    count = _moments(source, target, residuals, most, sums, products)
+    centre, goal = sums / count
+    spread, cross = products - count * np.stack([np.outer(centre, centre), np.outer(goal, centre)])
     matrix = np.eye(4)
-    # normal equations: about the centre they are well conditioned; the ridge is for points that lie in a plane
-    spread = local.T @ local
-    spread += (1e-9 * np.trace(spread) + 1e-12) * np.eye(3)
-    matrix[:3, :3] = np.linalg.solve(spread, local.T @ (target - goal)).T
+    if rigid:
+        left, _, right = np.linalg.svd(cross)
+        matrix[:3, :3] = left @ np.diag([1, 1, np.linalg.det(left @ right)]) @ right
+    else:
+        spread += (1e-9 * np.trace(spread) + 1e-12) * np.eye(3)  # for points that lie in a plane
+        matrix[:3, :3] = np.linalg.solve(spread, cross.T).T
     matrix[:3, 3] = goal - matrix[:3, :3] @ centre
     return matrix
-
-
-def fit_rigid(source: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """Return the 4 x 4 rigid matrix that maps ``source`` to ``target`` points (n, 3) with least squares (Kabsch)."""
-    centre, goal = source.mean(axis=0), target.mean(axis=0)
-    left, _, right = np.linalg.svd((target - goal).T @ (source - centre))
-    rotation = left @ np.diag([1, 1, np.linalg.det(left @ right)]) @ right
-    matrix = np.eye(4)
-    matrix[:3, :3] = rotation
-    matrix[:3, 3] = goal - rotation @ centre
-    return matrix
-
-
-def _residuals(matrix: np.ndarray, source: np.ndarray, target: np.ndarray) -> np.ndarray:
-    difference = source @ matrix[:3, :3].T
-    difference += matrix[:3, 3] - target
-    return np.einsum("ij,ij->i", difference, difference)
 
 
 def least_trimmed_squares(
@@ -54,31 +79,40 @@ def least_trimmed_squares(
         starts: number of random subsets.
 
     """
-    fit = fit_rigid if rigid else fit_affine
+    middle = source.mean(axis=0)  # near zero, products of coordinates lose nothing
+    source, target = np.ascontiguousarray(source - middle), np.ascontiguousarray(target - middle)
     rng = np.random.default_rng(0)
     some = np.arange(len(source)) if len(source) <= 600 else np.sort(rng.choice(len(source), 600, replace=False))
     few, few_target = source[some], target[some]
 
+    def fit_all(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        return _fit(a, b, np.zeros(len(a)), 0.0, rigid)
+
     def concentrate(matrix: np.ndarray, a: np.ndarray, b: np.ndarray, rounds: int) -> tuple[float, np.ndarray]:
         count = max(int(keep * len(a)), 4)
-        nearest = np.argpartition(_residuals(matrix, a, b), count - 1)[:count]
+        residuals = np.empty(len(a))
+        _squared_residuals(matrix, a, b, residuals)
+        least = np.partition(residuals, count - 1)[:count]
         previous = np.inf
         for _ in range(rounds):
-            matrix = fit(a[nearest], b[nearest])
-            residuals = _residuals(matrix, a, b)
-            nearest = np.argpartition(residuals, count - 1)[:count]
-            objective = float(residuals[nearest].sum())
+            matrix = _fit(a, b, residuals, least[-1], rigid)
+            _squared_residuals(matrix, a, b, residuals)
+            least = np.partition(residuals, count - 1)[:count]
+            objective = float(least.sum())
             if objective > previous * (1 - 1e-6):
                 break
             previous = objective
         return previous, matrix
 
-    candidates = [concentrate(fit(few, few_target), few, few_target, 3)]
+    candidates = [concentrate(fit_all(few, few_target), few, few_target, 3)]
     for _ in range(starts):
         subset = rng.choice(len(few), 6, replace=False) if len(few) > 6 else np.arange(len(few))
-        candidates.append(concentrate(fit(few[subset], few_target[subset]), few, few_target, 2))
+        candidates.append(concentrate(fit_all(few[subset], few_target[subset]), few, few_target, 2))
     candidates.sort(key=lambda candidate: candidate[0])
-    return min((concentrate(matrix, source, target, 30) for _, matrix in candidates[:3]), key=lambda final: final[0])[1]
+    finals = [concentrate(matrix, source, target, 30) for _, matrix in candidates[:3]]
+    best = min(finals, key=lambda final: final[0])[1]
+    best[:3, 3] += middle - best[:3, :3] @ middle
+    return best
 
 
 def _matches(

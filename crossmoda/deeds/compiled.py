@@ -19,13 +19,17 @@ class CompiledKernels:
         """Start without scratch memory; one registration at a time."""
         self._scratch = Scratch()
 
-    def upsample(self, *arguments: Any) -> np.ndarray:
+    def upsample(
+        self, field: np.ndarray, origin: np.ndarray, step: np.ndarray, shape: tuple[int, int, int]
+    ) -> np.ndarray:
         """See :func:`crossmoda.deeds.sampling.upsample`."""
-        return sampling.upsample(*arguments, scratch=self._scratch)
+        return sampling.upsample(field, origin, step, shape, self._scratch)
 
-    def warp(self, *arguments: Any) -> np.ndarray:
+    def warp(
+        self, image: np.ndarray, matrix: np.ndarray, shape: tuple[int, int, int], field: np.ndarray | None = None
+    ) -> np.ndarray:
         """See :func:`crossmoda.deeds.sampling.warp`."""
-        return sampling.warp(*arguments, scratch=self._scratch)
+        return sampling.warp(image, matrix, shape, field, self._scratch)
 
     def codes(self, image: np.ndarray, step: int) -> np.ndarray:
         """See :func:`crossmoda.mind.codes`."""

@@ -118,7 +118,7 @@ def _counted(start, stop, mask, block, out):
 
 @_compiled
 def _lines(z, y, shift_z, shift_y, block, skip, shape, fixed, moving, lines, label):
-    """Write where the rows of voxels of a block begin in both images, in bytes, to ``lines[label]``; return how many."""
+    """Write where the rows of voxels of a block begin in both images (bytes) to ``lines[label]``; return how many."""
     depth, height = shape
     count = 0
     for k in range(z * block[0], min((z + 1) * block[0], depth), skip[0]):

@@ -27,7 +27,7 @@ class Scratch:
         return _lay(self._named[name], shape, dtype)
 
     def fresh(self, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
-        """Return an array with any content that is the caller's own, in the memory of one that nobody holds any more."""
+        """Return an array with any content that is the caller's own, in memory that nobody holds any more."""
         size = _size(shape, dtype)
         buffers = self._buffers
         unused = [index for index in range(len(buffers)) if sys.getrefcount(buffers[index]) <= _UNUSED]
