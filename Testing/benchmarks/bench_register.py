@@ -16,6 +16,7 @@ out of the medians. Nothing is built or downloaded here.
 
     python Testing/benchmarks/bench_register.py --icbm 6 --phantom 2 --json bench_register.json
     python Testing/benchmarks/bench_register.py --curve
+    python Testing/benchmarks/bench_register.py --cancel
 """
 
 import argparse
@@ -39,6 +40,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from crossmoda import deeds, volume
+from crossmoda.errors import Cancelled
 from crossmoda.labels import STRUCTURES
 from crossmoda.volume.geometry import Grid, Volume
 
@@ -421,15 +423,50 @@ def _text(column: str, value: float) -> str:
     return f"{value:.{digits}f}"
 
 
-def curve() -> str:
-    """Return the seconds against the number of voxels, 0.41 x 0.41 x 1.5 mm, up to 448 x 448 x 80."""
+def full_size() -> list[Volume]:
+    """Return a fixed and a moving image of 448 x 448 x 80 voxels, 0.41 x 0.41 x 1.5 mm."""
     from crossmoda import simulation
-    from crossmoda.deeds import pipeline
 
     settings = simulation.Settings(field_of_view=184, slices=80, slice_thickness=1.5, in_plane_spacing=0.41)
     fixed, moving = (simulation.simulate_subject(seed, settings=settings) for seed in (1, 2))
     grid = Grid((448, 448, 80), (0.41, 0.41, 1.5), fixed.hrt2.grid.origin, fixed.hrt2.grid.direction)
-    images = [volume.resample(image, grid) for image in (fixed.hrt2, moving.cet1)]
+    return [volume.resample(image, grid) for image in (fixed.hrt2, moving.cet1)]
+
+
+def cancelling(moments: int = 12) -> str:
+    """Return how long a registration of full size goes on after it was cancelled, at moments spread over its course."""
+    from crossmoda.deeds import pipeline
+
+    images = full_size()
+    pipeline.warm_up()
+    settings = deeds.Settings(device="cpu")
+    clock = Clock()
+    deeds.register(*images, settings)
+    whole = clock.read()[0]
+    delays = []
+    for number in range(moments):
+        moment = time.monotonic() + (number + 0.5) / moments * whole
+
+        def progress(fraction: float, message: str, moment: float = moment) -> None:
+            if time.monotonic() >= moment:
+                raise Cancelled
+
+        try:
+            deeds.register(*images, settings, progress=progress)
+        except Cancelled:
+            delays.append(time.monotonic() - moment)
+    return (
+        f"448 x 448 x 80 in {whole:.1f} s; cancelled at {len(delays)} moments it went on for "
+        f"{statistics.median(delays):.2f} s in the median, {max(delays):.2f} s at most."
+    )
+
+
+def curve() -> str:
+    """Return the seconds against the number of voxels, 0.41 x 0.41 x 1.5 mm, up to 448 x 448 x 80."""
+    from crossmoda.deeds import pipeline
+
+    images = full_size()
+    grid = images[0].grid
     lines = [
         "| voxels | size | seconds | processor s | processor s / million voxels | MiB |",
         "|---|---|---|---|---|---|",
@@ -442,6 +479,7 @@ def curve() -> str:
         origin = (grid.index_to_physical @ [*low, 1])[:3]
         part = Grid(size, grid.spacing, tuple(origin.tolist()), grid.direction)
         crops = [Volume(np.ascontiguousarray(image.array[cut]), part) for image in images]
+        Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")  # forgets the peak so far
         before = _memory_mib("VmRSS")
         taken = []
         for _ in range(2):
@@ -475,9 +513,10 @@ def main() -> None:
     parser.add_argument("--limit", type=float, default=900, help="longest time of one method on one pair, s")
     parser.add_argument("--json", type=Path, help="write every row to this file, after each method")
     parser.add_argument("--curve", action="store_true", help="only seconds against number of voxels")
+    parser.add_argument("--cancel", action="store_true", help="only how long a cancelled registration goes on")
     options = parser.parse_args()
-    if options.curve:
-        print(curve())
+    if options.curve or options.cancel:
+        print(curve() if options.curve else cancelling())
         return
     jobs = [(base, options.first + n) for base in ("icbm", "phantom") for n in range(getattr(options, base))]
     jobs += [("cord", 0)] if (SHARED / "sct_cord").is_dir() and not options.no_cord else []

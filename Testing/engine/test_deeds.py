@@ -1,6 +1,7 @@
 """Registration from end to end: known transforms are found, results are consistent, bad input is told."""
 
 import dataclasses
+import itertools
 import json
 from collections.abc import Callable
 
@@ -10,6 +11,7 @@ import SimpleITK as sitk
 from scipy import ndimage
 
 from crossmoda import deeds, volume
+from crossmoda.deeds import threads
 from crossmoda.deeds.files import Outputs, register_files
 from crossmoda.errors import Cancelled, InputError
 from crossmoda.volume.geometry import Grid, Volume
@@ -340,6 +342,22 @@ def test_progress_is_heard_while_one_level_is_computed(monkeypatch):
     fractions = [fraction for fraction, _ in told]
     assert fractions == sorted(fractions)
     assert len(told) > 4 * len(set(told))  # the same is told again while it lasts, so that it can be cancelled
+
+
+def test_progress_is_told_between_any_two_loops_of_a_registration(monkeypatch):
+    events: list[str] = []
+    run = threads.run
+
+    def noted(*arguments) -> None:
+        events.append("loop")
+        run(*arguments)
+
+    monkeypatch.setattr("crossmoda.deeds.pipeline._SILENCE_SECONDS", 0.0)
+    monkeypatch.setattr(threads, "run", noted)
+    image = scan(grid((3.0, 3.0, 3.0)))
+    deeds.register(image, image, CPU, progress=lambda fraction, message: events.append("told"))
+    assert events.count("loop") > 100
+    assert all("told" in pair for pair in itertools.pairwise(events))
 
 
 def test_outputs_appear_together_or_not_at_all(tmp_path):

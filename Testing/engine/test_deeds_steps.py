@@ -190,7 +190,8 @@ def test_a_long_loop_is_cancelled_between_its_parts(monkeypatch, workers):
         done.extend(range(start, stop))
 
     def cancel() -> None:
-        raise Cancelled
+        if done:
+            raise Cancelled
 
     with threads.attended(cancel), pytest.raises(Cancelled):
         threads.run(kernel, 800)
@@ -198,6 +199,17 @@ def test_a_long_loop_is_cancelled_between_its_parts(monkeypatch, workers):
     done.clear()
     threads.run(kernel, 8)  # outside, nobody cancels
     assert sorted(done) == list(range(8))
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_short_loops_are_cancelled_before_each_of_them(monkeypatch, workers):
+    monkeypatch.setattr(threads, "thread_count", lambda: workers)
+    done: list[int] = []
+    heard: list[int] = []
+    with threads.attended(lambda: heard.append(len(done))):
+        for _ in range(4):
+            threads.run(lambda start, stop: done.extend(range(start, stop)), 3)
+    assert {0, 3, 6, 9} <= set(heard)
 
 
 def test_a_loop_covers_each_item_once_and_tells_its_errors(monkeypatch):

@@ -35,7 +35,7 @@ _pulse: contextvars.ContextVar[Callable[[], None] | None] = contextvars.ContextV
 
 @contextlib.contextmanager
 def attended(pulse: Callable[[], None] | None) -> Iterator[None]:
-    """Have ``pulse`` called several times a second while loops run, on the thread that waits for them.
+    """Have ``pulse`` called before each loop and several times a second while it runs, on the thread that waits for it.
 
     What it raises ends the loop that is running: so long work on large images is cancelled at once.
     """
@@ -53,6 +53,7 @@ def run(kernel: Callable[..., Any], count: int, *arguments: Any) -> None:
     depend on the number of threads. Python's own threads are used rather than numba's parallel loops: those cannot be
     entered from two threads at once and, with OpenMP, do not survive a fork.
     """
+    _attend()  # many short loops are as long as one long loop
     workers = thread_count()
     parts = min(count, max(4 * workers, _FEWEST_PARTS))
     bounds = [count * part // parts for part in range(parts + 1)] if parts > 0 else []
