@@ -8,6 +8,7 @@ import pytest
 from scipy import ndimage
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import minimum_spanning_tree
+from scipy.spatial.transform import Rotation
 
 from crossmoda import mind
 from crossmoda.deeds import affine, cost, sampling, threads, tree
@@ -286,6 +287,22 @@ def test_least_trimmed_squares_withstands_40_percent_outliers(rigid):
     if rigid:
         np.testing.assert_allclose(found[:3, :3] @ found[:3, :3].T, np.eye(3), atol=1e-9)
         assert np.linalg.det(found[:3, :3]) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("rigid", [False, True])
+def test_the_fit_to_all_pairs_is_that_of_numpy_and_scipy(rigid):
+    rng = np.random.default_rng(11)
+    source = rng.normal((120.0, -340.0, 80.0), 30, (200, 3))  # mm, as far from the origin as a scanner's
+    truth = rotation_and_scale()
+    target = source @ truth[:3, :3].T + truth[:3, 3] + rng.normal(0, 2, source.shape)
+    found = affine.least_trimmed_squares(source, target, rigid=rigid, keep=1.0)
+    if rigid:
+        middles = source.mean(axis=0), target.mean(axis=0)
+        expected = Rotation.align_vectors(target - middles[1], source - middles[0])[0].as_matrix()
+    else:
+        expected = np.linalg.lstsq(np.column_stack([source, np.ones(200)]), target)[0][:3].T
+    np.testing.assert_allclose(found[:3, :3], expected, atol=1e-6)
+    np.testing.assert_allclose(source.mean(axis=0) @ found[:3, :3].T + found[:3, 3], target.mean(axis=0), atol=1e-6)
 
 
 # Sampling and fields
