@@ -1,5 +1,5 @@
 #!/usr/bin/env python-real
-"""Slicer CLI module: fuse label maps of one target, propagated from several atlases, with STAPLE.
+"""Slicer CLI module: fuse label maps of one target, propagated from several atlases.
 
 The work is done by :func:`crossmoda.fusion.files.fuse_files`; this file only reads the arguments.
 """

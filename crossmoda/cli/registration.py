@@ -37,7 +37,7 @@ def _register() -> click.Command:
     return command
 
 
-@subcommand("fuse", "Fuse label maps of one target with STAPLE.")
+@subcommand("fuse", "Fuse label maps of one target.")
 def _fuse() -> click.Command:
     from crossmoda.fusion import files as fusion_files
 
@@ -81,7 +81,7 @@ def _fuse() -> click.Command:
 
 @subcommand("propagate", "Bring labelled atlases to targets: register, warp, fuse to noisy labels.")
 def _propagate() -> click.Command:
-    from crossmoda import dataset, device, propagation
+    from crossmoda import dataset, device, fusion, propagation
 
     @click.command()
     @click.option("--target", type=PATH, multiple=True, help="A scan to be labelled; may be given several times.")
@@ -92,6 +92,7 @@ def _propagate() -> click.Command:
     @click.option("--output", type=PATH, required=True, help="Folder of the results; one folder in it per target.")
     @click.option("--device", type=click.Choice(device.CHOICES), default="auto", help="Processor. [default: auto]")
     @options(propagation.Settings)
+    @options(fusion.Settings)
     def command(
         target: tuple[Path, ...],
         targets: Path | None,
@@ -118,7 +119,15 @@ def _propagate() -> click.Command:
             )
         settings = from_arguments(propagation.Settings, values)
         with progress_bar() as progress:
-            done, failed = propagation.propagate_all(cases, sources, output, settings, progress, device=device)
+            done, failed = propagation.propagate_all(
+                cases,
+                sources,
+                output,
+                settings,
+                progress,
+                device=device,
+                fusion_settings=from_arguments(fusion.Settings, values),
+            )
         report_cases(done, failed)
 
     return command

@@ -1,4 +1,4 @@
-"""Fusion of label maps: STAPLE for several structures at once, and majority vote.
+"""Fusion of label maps: STAPLE for several structures at once, majority vote, and locally weighted votes.
 
 STAPLE (Warfield, Zou and Wells, IEEE TMI 23:903, 2004) estimates the hidden true segmentation together with each
 rater's confusion matrix. What plain implementations do to small structures is avoided by four choices:
@@ -29,8 +29,15 @@ _VOLUME_TOLERANCE = 0.01
 
 @dataclasses.dataclass(frozen=True)
 class Settings(parameters.Settings):
-    """Parameters of STAPLE."""
+    """Parameters of the fusion."""
 
+    weighting: str = parameter(
+        "local",
+        "Which atlases are believed where their images are known: at each place those that look like the target there "
+        "(local), or everywhere those that STAPLE finds reliable (global)",
+        choices=("local", "global"),
+        advanced=True,
+    )
     prior: str = parameter(
         "local",
         "Prior of each structure: its frequency around each voxel, or in the whole region",
@@ -89,7 +96,7 @@ class Performance:
 
 @dataclasses.dataclass(frozen=True)
 class Fusion:
-    """The result of :func:`staple`."""
+    """The result of :func:`staple` or :func:`rate`."""
 
     label_map: np.ndarray
     """(z, y, x) uint8: the most probable label"""
@@ -158,19 +165,65 @@ def staple(
         Commowick, Warfield: Incorporating priors on expert performance parameters (MAP STAPLE), MICCAI 2010.
 
     """
-    maps = _checked(label_maps, values)
-    trust = _checked_weights(weights, len(maps))
-    missing = absent_structures(maps, values) if missing is None else missing
-    if len(missing) != len(maps):
-        raise InputError(f"missing must have one entry per label map: {len(maps)}; got {len(missing)}.")
-    statements = Statements(maps, missing, trust, values, settings.margin)
-    confusion = np.repeat(_good_rater(len(values))[None], len(maps), axis=0)
+    statements = _statements(label_maps, missing, weights, values, settings)
+    confusion = _good_raters(statements)
     changes: list[float] = []
     if statements.count:
         statements.use_prior(settings.prior, settings.prior_smoothing, settings.smoothness)
         confusion, changes = _iterate(statements, confusion, settings, progress)
     report(progress, 1.0, "STAPLE done")
     return _assemble(statements, confusion, changes, settings)
+
+
+def rate(
+    label_maps: Sequence[np.ndarray],
+    posterior: np.ndarray,
+    settings: Settings = Settings(),
+    *,
+    missing: Sequence[np.ndarray | int] | None = None,
+    values: Sequence[int] = labels.VALUES,
+) -> Fusion:
+    """Estimate how each rater compares with a truth that is known otherwise.
+
+    Args:
+        label_maps: one integer array (z, y, x) per rater.
+        posterior: probability of each label, (label, z, y, x), background first; what it says where all raters agree,
+            farther than the margin from any disagreement, is not asked for.
+        settings: parameters of the estimate.
+        missing: see :func:`staple`.
+        values: the label values, background first; at most 8.
+
+    Raises:
+        InputError: no label maps, different shapes, or a label that is none of ``values``.
+
+    """
+    statements = _statements(label_maps, missing, None, values, settings)
+    confusion = _good_raters(statements)
+    changes: list[float] = []
+    if statements.count:
+        statements.use_posterior(posterior)
+        belief = settings.regularization * _good_rater(len(values))
+        while len(changes) < settings.max_iterations and (not changes or changes[-1] > settings.tolerance):
+            updated = statements.estimate_confusion(confusion, belief)
+            changes.append(float(np.abs(updated - confusion).max()))
+            confusion = updated
+    return _assemble(statements, confusion, changes, settings)
+
+
+def _statements(
+    label_maps: Sequence[np.ndarray],
+    missing: Sequence[np.ndarray | int] | None,
+    weights: Sequence[float] | None,
+    values: Sequence[int],
+    settings: Settings,
+) -> Statements:
+    """Return what the raters say; see :func:`staple` for arguments and errors."""
+    maps = _checked(label_maps, values)
+    trust = _checked_weights(weights, len(maps))
+    missing = absent_structures(maps, values) if missing is None else missing
+    if len(missing) != len(maps):
+        raise InputError(f"missing must have one entry per label map: {len(maps)}; got {len(missing)}.")
+    return Statements(maps, missing, trust, values, settings.margin)
 
 
 def _iterate(
@@ -237,6 +290,11 @@ def _checked_weights(weights: Sequence[float] | None, count: int) -> np.ndarray:
     return trust
 
 
+def _good_raters(statements: Statements) -> np.ndarray:
+    """Return a good rater's confusion matrix for each rater, to begin with: (rater, said, true)."""
+    return np.repeat(_good_rater(statements.label_count)[None], statements.rater_count, axis=0)
+
+
 def _good_rater(label_count: int) -> np.ndarray:
     """Return the confusion matrix of a rater that is right nine times in ten."""
     return np.full((label_count, label_count), 0.1 / (label_count - 1)) + np.eye(label_count) * (
@@ -266,7 +324,7 @@ def _assemble(statements: Statements, confusion: np.ndarray, changes: list[float
         disagreement[box][region] = np.clip(entropy, 0.0, 1.0)[pattern_of]
     converged = not statements.count or changes[-1] <= settings.tolerance
     if not converged:
-        notes.append(f"STAPLE had not converged after {len(changes)} iterations (last change {changes[-1]:.2g}).")
+        notes.append(f"The fusion had not converged after {len(changes)} iterations (last change {changes[-1]:.2g}).")
     if statements.rater_count == 1:
         notes.append("Only one label map: the fusion is that label map.")
     performance = _performance(statements, confusion)

@@ -114,7 +114,7 @@ def fuse_files(
     images: Path | str | None = None,
     progress: Progress | None = None,
 ) -> FileFusion:
-    """Fuse label map files with STAPLE.
+    """Fuse label map files: with STAPLE or, with the atlases' images, by locally weighted votes.
 
     A label map without a cochlea on one side says nothing about it there; a tumour on another side than the fused one
     says nothing (see :mod:`crossmoda.fusion`). Label maps on another grid are resampled. With the warped images, failed

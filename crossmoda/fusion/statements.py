@@ -108,6 +108,11 @@ class Statements:
             probability = np.average(self.frequency, axis=0, weights=self.sizes)[None]
         self._log_prior = np.log(np.maximum(probability, FLOOR)).astype(np.float32)
 
+    def use_posterior(self, posterior: np.ndarray) -> None:
+        """Set the posterior to one that is known, (label, z, y, x)."""
+        self.by_voxel = True
+        self.posterior = np.stack([part[self.box][self.region] for part in posterior], axis=1)
+
     def _in_box(self, rows: np.ndarray) -> np.ndarray:
         """Put values (voxel of the region, label) on the box (label, z, y, x); the consensus fills the rest."""
         full = np.stack([(self._agreed_index == label).astype(np.float32) for label in range(self.label_count)])

@@ -7,9 +7,10 @@ import numpy as np
 from scipy import ndimage
 
 from crossmoda import fusion, labels
+from crossmoda.fusion.local import local_votes
 from crossmoda.progress import Progress
 from crossmoda.propagation import laterality
-from crossmoda.propagation.atlases import OUTSIDE, Registered
+from crossmoda.propagation.atlases import OUTSIDE, Registered, neighbourhood
 from crossmoda.propagation.fit import Speakers, speakers
 from crossmoda.volume import Grid, Volume
 
@@ -68,6 +69,8 @@ class Rater:
     """the sides on whose cochlea it speaks"""
     outside: np.ndarray | None = None
     """(z, y, x) bool: beyond its field of view; None: it covers the target"""
+    difference: np.ndarray | None = None
+    """(z, y, x): differing bits of its image and the target's; None: unknown"""
 
     def missing(self, on_left: np.ndarray) -> np.ndarray:
         """Return the bits of what it says nothing about where, as :func:`crossmoda.fusion.staple` reads them.
@@ -83,6 +86,11 @@ class Rater:
                 bits = bits | _not_about(labels.COCHLEA, self.label_map, on_left == (side == "left"))
         return bits if self.outside is None else np.where(self.outside, _SILENT, bits).astype(np.uint8)
 
+    def compared(self, grid: Grid) -> np.ndarray:
+        """Return where its image was compared with the target: around its structures, in its field of view."""
+        near = neighbourhood(self.label_map != labels.BACKGROUND, grid)
+        return near if self.outside is None else near & ~self.outside
+
 
 def _not_about(value: int, label_map: np.ndarray, place: np.ndarray) -> np.ndarray:
     own = (label_map == value) & place
@@ -92,7 +100,8 @@ def _not_about(value: int, label_map: np.ndarray, place: np.ndarray) -> np.ndarr
 def _rater(item: Registered, chosen: Speakers) -> Rater:
     outside = item.dissimilarity == OUTSIDE
     cochleae = frozenset(side for side, names in chosen.cochlea.items() if item.name in names)
-    return Rater(item.label_map, item.name in chosen.tumour, cochleae, outside if outside.any() else None)
+    about_tumour = item.name in chosen.tumour
+    return Rater(item.label_map, about_tumour, cochleae, outside if outside.any() else None, item.dissimilarity)
 
 
 def midplane(label_maps: Sequence[np.ndarray], grid: Grid) -> float:
@@ -132,14 +141,21 @@ def fuse_raters(
         raters: the label maps on ``grid``.
         midplane_mm: LPS x of the midplane.
         grid: where they lie.
-        settings: parameters of STAPLE.
+        settings: parameters of the fusion. Weighting is local only if every rater's image was compared.
         clean: whether to remove all but the largest piece of the tumour and of each cochlea.
         progress: is told the iteration; may cancel.
 
     """
     on_left = laterality.lateral_mm(grid) > midplane_mm
     missing = [rater.missing(on_left) for rater in raters]
-    result = fusion.staple([rater.label_map for rater in raters], settings, missing=missing, progress=progress)
+    maps = [rater.label_map for rater in raters]
+    differences = [rater.difference for rater in raters if rater.difference is not None]
+    if settings.weighting == "local" and len(differences) == len(raters):
+        compared = [rater.compared(grid) for rater in raters]
+        votes = local_votes(maps, differences, compared, missing, grid.spacing_zyx)
+        result = fusion.rate(maps, votes, settings, missing=missing)
+    else:
+        result = fusion.staple(maps, settings, missing=missing, progress=progress)
     stray = stray_pieces(result.label_map, on_left) if clean else np.zeros(grid.shape, bool)
     label_map, posterior = result.label_map, result.posterior
     if stray.any():

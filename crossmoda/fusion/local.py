@@ -1,0 +1,124 @@
+"""Locally weighted votes: each atlas is believed where its image looks like the target's.
+
+A registration is good here and bad there, which one number per atlas cannot say. Where the atlases' images are known,
+their labels are averaged at each voxel with weights that fall with the difference of the images around it
+(Artaechevarria, Munoz-Barrutia and Ortiz-de-Solorzano, IEEE TMI 28:1266, 2009; Sabuncu et al., IEEE TMI 29:1714, 2010),
+here the number of differing bits of MIND-SSC, which compares scans of different contrast.
+"""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from scipy import ndimage
+
+from crossmoda import labels
+
+#: Images are compared around each voxel: the standard deviation of the Gaussian, mm.
+AROUND_MM = 1.25
+#: An atlas with so many more differing bits (of 60) than the best one has 1 / e of its weight.
+BITS = 1.0
+#: The labels' edges are softened by this standard deviation, mm, so that votes can meet between voxels.
+SOFTENING_MM = 0.3
+#: What is computed around labelled voxels, mm: farther away nobody says anything but background.
+_REACH_MM = 1.5
+#: Less of the Gaussian than this on compared voxels is no comparison.
+_LEAST = 0.02
+_TRUNCATE = 2.5
+
+
+def local_votes(
+    label_maps: Sequence[np.ndarray],
+    differences: Sequence[np.ndarray],
+    compared: Sequence[np.ndarray],
+    missing: Sequence[np.ndarray],
+    spacing_zyx: Sequence[float],
+    values: Sequence[int] = labels.VALUES,
+) -> np.ndarray:
+    """Return the probability of each label by locally weighted votes, (label, z, y, x) float32, background first.
+
+    Args:
+        label_maps: one per atlas, (z, y, x).
+        differences: per atlas, the differing bits of the images' MIND-SSC, (z, y, x).
+        compared: per atlas, where its image was compared, (z, y, x) bool. Elsewhere it counts as the least similar one.
+        missing: per atlas, about which structures it says nothing where (see :func:`crossmoda.fusion.staple`).
+        spacing_zyx: voxel size, mm.
+        values: the label values, background first.
+
+    """
+    shape = label_maps[0].shape
+    votes = np.zeros((len(values), *shape), np.float32)
+    votes[0] = 1.0
+    labelled = np.logical_or.reduce([label_map != values[0] for label_map in label_maps])
+    for box, place in _places(labelled, spacing_zyx):
+        weights = _weights(
+            [item[box] for item in differences], [item[box] for item in compared], spacing_zyx, place.shape
+        )
+        own = [item[box] for item in label_maps]
+        silent = [np.broadcast_to(bits, shape)[box] for bits in missing]
+        shares = [
+            _share(own, silent, weights, index, value, spacing_zyx) for index, value in enumerate(values) if index
+        ]
+        found = np.stack([np.maximum(1.0 - np.sum(shares, axis=0), 0.0), *shares])
+        found /= found.sum(axis=0)
+        for index in range(len(values)):
+            votes[index][box][place] = found[index][place]
+    return votes
+
+
+def _places(labelled: np.ndarray, spacing_zyx: Sequence[float]) -> Iterator[tuple[tuple[slice, ...], np.ndarray]]:
+    """Yield a box with room for the Gaussians, and the mask in it, for each connected part of what is labelled."""
+    reach = [int(np.ceil(_REACH_MM / size)) for size in spacing_zyx]
+    grown = labelled
+    for axis, length in enumerate(reach):
+        grown = ndimage.maximum_filter1d(grown.view(np.uint8), 2 * length + 1, axis=axis, mode="constant").view(bool)
+    parts, _ = ndimage.label(grown, np.ones((3, 3, 3)))
+    room = [int(np.ceil(_TRUNCATE * AROUND_MM / size)) for size in spacing_zyx]
+    for number, box in enumerate(ndimage.find_objects(parts), start=1):
+        wide = tuple(
+            slice(max(side.start - more, 0), min(side.stop + more, size))
+            for side, more, size in zip(box, room, labelled.shape, strict=True)
+        )
+        yield wide, parts[wide] == number
+
+
+def _weights(
+    differences: Sequence[np.ndarray],
+    compared: Sequence[np.ndarray],
+    spacing_zyx: Sequence[float],
+    shape: tuple[int, ...],
+) -> np.ndarray:
+    """Return the weight of each atlas at each voxel, (atlas, z, y, x), up to a factor common to all atlases."""
+    width = [AROUND_MM / size for size in spacing_zyx]
+    mean = np.empty((len(differences), *shape), np.float32)
+    for number, (bits, known) in enumerate(zip(differences, compared, strict=True)):
+        share = _smooth(known.astype(np.float32), width)
+        total = _smooth(np.where(known, bits, 0).astype(np.float32), width)
+        mean[number] = np.where(share > _LEAST, total / np.maximum(share, _LEAST), np.nan)
+    unknown = np.isnan(mean)
+    worst = np.where(unknown, -np.inf, mean).max(axis=0)
+    mean = np.where(unknown, np.where(np.isfinite(worst), worst, 0.0), mean)
+    return np.exp(-(mean - mean.min(axis=0)) / BITS)
+
+
+def _share(
+    label_maps: Sequence[np.ndarray],
+    missing: Sequence[np.ndarray],
+    weights: np.ndarray,
+    index: int,
+    value: int,
+    spacing_zyx: Sequence[float],
+) -> np.ndarray:
+    """Return the weighted share of the atlases with a say about a label that name it, (z, y, x)."""
+    width = [SOFTENING_MM / size for size in spacing_zyx]
+    named, asked = np.zeros(weights.shape[1:], np.float32), np.zeros(weights.shape[1:], np.float32)
+    for label_map, bits, weight in zip(label_maps, missing, weights, strict=True):
+        counts = np.where(bits & (1 | 1 << index), np.float32(0), weight)
+        asked += counts
+        own = label_map == value
+        if own.any():
+            named += counts * _smooth(own.astype(np.float32), width)
+    return np.divide(named, asked, out=np.zeros_like(named), where=asked > 0)
+
+
+def _smooth(array: np.ndarray, width: Sequence[float]) -> np.ndarray:
+    return ndimage.gaussian_filter(array, width, mode="nearest", truncate=_TRUNCATE)
