@@ -19,8 +19,8 @@ from crossmoda.propagation.atlases import WARPED, folder_name
 from crossmoda.volume import Volume
 
 COLUMNS = (
-    "target", "tumour mm3", "side", "found", "wall s", "processor s", "VS fused", "VS same side", "VS mean single",
-    "VS blind single", "VS majority", "VS ITK", "VS HD95 mm", "ghost mm3", "cochlea fused", "cochlea mean single",
+    "target", "tumour mm3", "side", "found", "wall s", "processor s", "VS fused", "VS STAPLE", "VS same side", "VS mean single",
+    "VS blind single", "VS majority", "VS ITK", "VS HD95 mm", "ghost mm3", "cochlea fused", "cochlea STAPLE", "cochlea mean single",
     "cochlea best single", "cochlea blind single", "cochlea majority", "cochlea ITK", "cochlea volume %",
 )  # fmt: skip
 
@@ -43,16 +43,14 @@ def _votes(result: propagation.Propagation) -> dict[str, Volume]:
     return votes
 
 
-def _same_side(
-    case: dataset.Case, atlases: list[dataset.Case], side: str, result: propagation.Propagation, how: deeds.Settings
+def _again(
+    case: dataset.Case, atlases: list[dataset.Case], result: propagation.Propagation, how: deeds.Settings, **options
 ) -> Volume:
-    """Fuse the atlases of the tumour's own side only; their registrations are those that are done already."""
-    folder = result.folder.with_name(result.folder.name + "_same_side")
+    """Fuse otherwise, or fewer atlases; the registrations are those that are done already."""
+    folder = result.folder.with_name(result.folder.name + "_again")
     shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(result.folder / "registrations", folder / "registrations")
-    own = [atlas for atlas in atlases if atlas.side == side]
-    settings = propagation.Settings(tumour_side=side)
-    return propagation.propagate(case, own, folder, settings, registration=how).label_map
+    return propagation.propagate(case, atlases, folder, registration=how, **options).label_map
 
 
 def study(
@@ -75,16 +73,19 @@ def study(
     if itk:
         images = [sitk.GetImageFromArray(vote) for vote in votes.values()]
         other = _dice(sitk.GetArrayFromImage(sitk.MultiLabelSTAPLE(images, 0)), here)
-    same = _dice(_same_side(case, atlases, side, result, how).array, truth.array)
+    own, settings = [atlas for atlas in atlases if atlas.side == side], propagation.Settings(tumour_side=side)
+    same = _dice(_again(case, own, result, how, settings=settings).array, truth.array)
+    by_staple = fusion.Settings(weighting="global")
+    staple = _dice(_again(case, atlases, result, how, fusion_settings=by_staple).array, truth.array)
     fused = _dice(result.label_map.array, truth.array)
     scores = evaluation.evaluate(result.label_map, truth)
     on_left = laterality.lateral_mm(truth.grid) > laterality.find_sides(truth).midplane_mm
     ghost = (result.label_map.array == labels.VS) & (on_left != (side == "left"))
     return [
         case.id, scores["VS"]["reference_volume_mm3"], side, result.side, wall, processor,
-        fused[0], same[0], single[:, 0].mean(), single[blind, 0], majority[0], other[0],
+        fused[0], staple[0], same[0], single[:, 0].mean(), single[blind, 0], majority[0], other[0],
         scores["VS"]["hd95_mm"], ghost.sum() * truth.grid.voxel_volume_mm3,
-        fused[1], single[:, 1].mean(), single[:, 1].max(), single[blind, 1], majority[1], other[1],
+        fused[1], staple[1], single[:, 1].mean(), single[:, 1].max(), single[blind, 1], majority[1], other[1],
         scores["cochlea"]["volume_error_percent"],
     ]  # fmt: skip
 
