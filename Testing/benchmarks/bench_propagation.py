@@ -19,9 +19,9 @@ from crossmoda.propagation.atlases import WARPED, folder_name
 from crossmoda.volume import Volume
 
 COLUMNS = (
-    "target", "tumour mm3", "side", "found", "wall s", "processor s", "VS fused", "VS STAPLE", "VS same side", "VS mean single",
-    "VS blind single", "VS majority", "VS ITK", "VS HD95 mm", "ghost mm3", "cochlea fused", "cochlea STAPLE", "cochlea mean single",
-    "cochlea best single", "cochlea blind single", "cochlea majority", "cochlea ITK", "cochlea volume %",
+    "target", "tumour mm3", "side", "found", "wall s", "processor s", "VS fused", "VS STAPLE", "VS same side",
+    "VS mean single", "VS blind single", "VS majority", "VS ITK", "VS HD95 mm", "ghost mm3", "cochlea fused", "cochlea STAPLE",
+    "cochlea mean single", "cochlea best single", "cochlea blind single", "cochlea majority", "cochlea ITK", "cochlea volume %",
 )  # fmt: skip
 
 
