@@ -160,6 +160,30 @@ class TestNoisyLabel:
         truth = cases["truth"].read_label().array
         assert dice(result.label_map.array == 2, truth == 2) > 0.95
 
+    @pytest.mark.parametrize("tumour_side", ["auto", "left"])
+    def test_mirrored_copies_speak_about_the_cochlea_that_no_atlas_has(self, cases, tmp_path, tumour_side):
+        sides = ["left", "right", "left", "right", "left", "right"]
+        beside = [write_case(tmp_path, f"beside{n}", side, 40 + n, cochleae=(side,)) for n, side in enumerate(sides)]
+        settings, register = dataclasses.replace(WHOLE, tumour_side=tumour_side), Register()
+        result = run(cases, tmp_path / "out", settings, register, atlases=beside)
+        truth, fused = cases["truth"].read_label().array, result.label_map.array
+        assert dice(fused == 1, truth == 1) > 0.95 and not (fused[..., :36] == 1).any()
+        # A mirror image lies one voxel beside the head here, and nothing is registered.
+        assert dice(fused[..., 36:] == 2, truth[..., 36:] == 2) > 0.95
+        assert dice(fused[..., :36] == 2, truth[..., :36] == 2) > 0.8
+        assert "No atlas has the right cochlea: 2 mirrored copies speak about it." in result.notes
+        about = {(item.atlas, item.tumour_side): item.speaks_about for item in result.outcomes}
+        assert len(about) == 8 and sum(topics == "right cochlea" for topics in about.values()) == 2
+        assert all("right" not in topics for (_, side), topics in about.items() if side == "left")
+        # The probes are registered on both sides anyway: their copies cost nothing.
+        assert register.calls == (9 if tumour_side == "auto" else 8)
+
+    def test_without_mirroring_no_copy_is_made_and_the_cochlea_is_missing(self, cases, tmp_path):
+        beside = [write_case(tmp_path, f"beside{n}", "left", 40 + n, cochleae=("left",)) for n in range(3)]
+        result = run(cases, tmp_path / "out", dataclasses.replace(WHOLE, mirror=False), atlases=beside)
+        assert not (result.label_map.array[..., :36] == 2).any()
+        assert {item.mirrored for item in result.outcomes} == {False}
+
     def test_the_atlases_whose_tumour_fits_speak_about_it(self, cases, tmp_path):
         small = [write_case(tmp_path, f"small{n}", "left", 50 + n, radius=5.0) for n in range(4)]
         result = run(

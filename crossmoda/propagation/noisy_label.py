@@ -13,7 +13,7 @@ from crossmoda import labels, volume
 from crossmoda.fusion import Performance
 from crossmoda.output import write_json, write_text
 from crossmoda.progress import Progress, report
-from crossmoda.propagation.atlases import Target
+from crossmoda.propagation.atlases import Target, folder_name
 from crossmoda.propagation.consensus import Consensus
 from crossmoda.volume import Volume
 
@@ -81,14 +81,14 @@ def write(
 
 
 def table(outcomes: Sequence[Outcome], performance: Mapping[str, Performance]) -> str:
-    """Return what became of each atlas as CSV; ``performance`` is that of the atlases (ids) that were fused."""
+    """Return what became of each atlas as CSV; ``performance`` is that of the registrations (names) fused."""
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
     measures = [(kind, structure) for structure in labels.STRUCTURES for kind in ("sensitivity", "specificity")]
     columns = [field.name for field in dataclasses.fields(Outcome)]
     writer.writerow([*columns, *(f"{kind}_{structure.key}" for kind, structure in measures)])
     for outcome in outcomes:
-        each = None if outcome.dropped else performance.get(outcome.atlas)
+        each = None if outcome.dropped else performance.get(folder_name(outcome.atlas, outcome.mirrored))
         numbers = [getattr(each, kind)[structure.value] if each else None for kind, structure in measures]
         writer.writerow([_cell(value) for value in [*dataclasses.astuple(outcome), *numbers]])
     return stream.getvalue()

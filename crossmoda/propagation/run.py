@@ -18,7 +18,7 @@ from crossmoda import cache, fusion, preprocessing
 from crossmoda.errors import Cancelled, InputError
 from crossmoda.progress import Progress, part, report
 from crossmoda.propagation import atlases as atlas_steps
-from crossmoda.propagation import laterality, noisy_label
+from crossmoda.propagation import completion, laterality, noisy_label
 from crossmoda.propagation.atlases import Atlas, CannotWrite, Register, Registered, Target
 from crossmoda.propagation.consensus import failures, fuse
 from crossmoda.propagation.fit import side_evidence, vote
@@ -159,7 +159,7 @@ class Run:
 
     def pending(self) -> list[Pair]:
         """Return the registrations that the next decision waits for; none when only the fusion is left."""
-        for stage in (self.comparisons, self.probes, self.wanted):
+        for stage in (self.comparisons, self.probes, self.wanted, self.copies):
             if missing := [pair for pair in stage() if not self.is_finished(pair)]:
                 return missing
         return []
@@ -168,7 +168,10 @@ class Run:
         """Return how much of all registrations is done with ``pairs``, the pending ones: 0 to 1, roughly."""
         if pairs[0].linear:
             return 0.1
-        return 1.0 if self._side else 0.3
+        if not self._side:
+            return 0.3
+        wanted = {pair.key for pair in self.wanted()}
+        return 0.75 if self._side_without_cochlea() and pairs[0].key in wanted else 1.0
 
     def step_of(self, pair: Pair) -> cache.Step:
         """Return the step of a registration; it does not depend on the other atlases."""
@@ -326,6 +329,20 @@ class Run:
             for atlas in self.chosen()
         ]
 
+    def _side_without_cochlea(self) -> str | None:
+        """Return the side about whose cochlea mirrored copies shall speak, if any."""
+        if not (self.settings.mirror and self.side()):
+            return None
+        return completion.side_without_cochlea([(pair.atlas, pair.mirrored) for pair in self.wanted()])
+
+    def copies(self) -> list[Pair]:
+        """Return the registrations of mirrored copies that speak about a cochlea no atlas has; mostly none."""
+        if self._side_without_cochlea() is None:
+            return []
+        found = [item for item in map(self.registered, self.wanted()) if item is not None]
+        probes = {(pair.atlas.id, pair.mirrored) for pair in self.probes()}
+        return [Pair(item.atlas, not item.mirrored) for item in completion.to_be_copied(found, probes)]
+
     # The result
 
     def usable(self) -> list[Registered]:
@@ -348,6 +365,16 @@ class Run:
             )
         if middle < _DOUBTFUL:
             self.notes.append(f"The target looks little like the atlases (quality {middle:.2f}); check the label.")
+        return found + self._usable_copies()
+
+    def _usable_copies(self) -> list[Registered]:
+        """Return the mirrored copies without those that failed: judged by themselves, as their tumour fits nowhere."""
+        found = [item for item in map(self.registered, self.copies()) if item is not None]
+        failed = failures(found, self.settings.least_quality) if found else {}
+        found = [item for item in found if item.name not in failed]
+        if side := self._side_without_cochlea():
+            copies = f"{len(found)} mirrored copies speak" if len(found) != 1 else "a mirrored copy speaks"
+            self.notes.append(f"No atlas has the {side} cochlea: {copies} about it.")
         return found
 
     def fuse_and_write(self, progress: Progress | None = None) -> Volume:
@@ -371,7 +398,7 @@ class Run:
             fusion={"iterations": consensus.fusion.iterations, "converged": consensus.fusion.converged},
             notes=self.notes,
         )
-        performance = {item.atlas.id: each for item, each in zip(registered, consensus.fusion.performance, strict=True)}
+        performance = {item.name: each for item, each in zip(registered, consensus.fusion.performance, strict=True)}
         table = noisy_label.table(self.outcomes, performance)
         return noisy_label.write(self.folder, self.target, consensus, table, provenance, part(progress, 0.3, 1.0))
 
