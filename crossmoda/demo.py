@@ -1,6 +1,6 @@
 """The whole chain on digital subjects: a first walk through everything, with nothing to download.
 
-Simulated ceT1 atlases with labels and hrT2 targets without; deeds brings the atlases to every target, STAPLE fuses
+Simulated ceT1 atlases with labels and hrT2 targets without; deeds brings the atlases to every target, the fusion makes
 their labels, the network that comes along learns from the atlases and the noisy labels, and then segments targets it
 has never seen. The reference labels of the targets are only read for the scores.
 """
@@ -69,11 +69,11 @@ class Result:
 
 
 #: The steps that are scored, in the order of the chain.
-BY_HEADER, ONE_ATLAS, MAJORITY, STAPLE, AS_SHIPPED, NETWORK = (
+BY_HEADER, ONE_ATLAS, MAJORITY, FUSED, AS_SHIPPED, NETWORK = (
     "one atlas, by header",
     "one atlas, deeds",
     "majority vote",
-    "STAPLE (noisy label)",
+    "fused (noisy label)",
     "network, as it comes",
     "network, trained here",
 )
@@ -124,7 +124,7 @@ def run(
     files = {
         "segmentation": folder / "segmentation.seg.nrrd",
         "T2 scan it belongs to": subject.case.image,
-        "noisy label (STAPLE)": subject.propagation.folder / "noisy_label.seg.nrrd",
+        "noisy label (fused atlases)": subject.propagation.folder / "noisy_label.seg.nrrd",
         "transform, atlas to T2": folder / "registration" / "T.h5",
         "its inverse": folder / "registration" / "T_inverse.h5",
         "network weights": trained,
@@ -209,7 +209,7 @@ def _score(
 ) -> dict[str, dict[str, evaluation.Scores]]:
     """Score every step of the chain on the test cases."""
     scores: dict[str, dict[str, evaluation.Scores]] = {
-        step: {} for step in (BY_HEADER, ONE_ATLAS, MAJORITY, STAPLE, AS_SHIPPED, NETWORK)
+        step: {} for step in (BY_HEADER, ONE_ATLAS, MAJORITY, FUSED, AS_SHIPPED, NETWORK)
     }
     for case in tests:
         truth = _truth(case)
@@ -222,7 +222,7 @@ def _score(
             scores[ONE_ATLAS][f"{case.id} from {atlas_id}"] = evaluation.evaluate(vote, truth)
         majority = fusion.majority_vote([vote.array for vote in votes.values()])
         scores[MAJORITY][case.id] = evaluation.evaluate(truth.with_array(majority), truth)
-        scores[STAPLE][case.id] = evaluation.evaluate(done.label_map, truth)
+        scores[FUSED][case.id] = evaluation.evaluate(done.label_map, truth)
         as_shipped = inference.predict(case.read_image(), None, inference.Settings(device=device))
         scores[AS_SHIPPED][case.id] = evaluation.evaluate(as_shipped.label_map, truth)
         scores[NETWORK][case.id] = evaluation.evaluate(predicted[case.id].label_map, truth)
@@ -298,7 +298,7 @@ class _Shown:
                 self.propagation.label_map,
                 volume.read(self.propagation.folder / "disagreement.nii.gz"),
             ),
-            "Every atlas's label, the label that STAPLE fused from them, and where the atlases disagree.",
+            "Every atlas's label, the label fused from them, and where the atlases disagree.",
         )
         page.section("Segmentation", "What the network found, in colour, and the simulated truth, dashed white.")
         page.figure(figures.segmentation_figure(image, self.prediction.label_map, truth), "Outlines on the T2 scan.")

@@ -187,7 +187,7 @@ def fusion_figure(target: Volume, votes: Sequence[Volume], fused: Volume, disagr
         show_contours(axes[row, 1], fused, view)
         heat = show_heat(axes[row, 2], disagreement, view, maximum)
         axes[row, 0].set_title(f"{name}: {len(votes)} atlases", fontsize=9)
-        axes[row, 1].set_title("STAPLE label", fontsize=9)
+        axes[row, 1].set_title("fused label", fontsize=9)
         axes[row, 2].set_title("disagreement (entropy)", fontsize=9)
     figure.colorbar(heat, ax=axes[:, 2].tolist(), shrink=0.7)
     return figure

@@ -103,7 +103,7 @@ class Helpers:
 
         if button.enabled:
             other = self._case.array(self._case.source(source))
-            title = {"STAPLE": _("STAPLE"), "network": _("Network"), "majority": _("Majority")}[source]
+            title = {"STAPLE": _("Fused"), "network": _("Network"), "majority": _("Majority")}[source]
             self._change(lambda array, where: operations.take(array, other, where), title)
 
     def _segment(self) -> int:

@@ -148,7 +148,7 @@ class CrossModaSegLogic(ScriptedLoadableModuleLogic):
         return propagating.register_task(target, atlas, mirror, keepTransforms, device, settings)
 
     def fuseTasks(self, target, tumourSide="auto", settings=None) -> list:
-        """Return the tasks that fuse the propagated labels of a target (STAPLE).
+        """Return the tasks that fuse the propagated labels of a target.
 
         The result of the last is (noisy label, disagreement): a segmentation and a volume. ``tumourSide`` is the
         patient's (``"left"``, ``"right"``, ``"both"``); ``"auto"`` takes the side on which most atlases have it.

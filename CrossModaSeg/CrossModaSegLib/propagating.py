@@ -175,7 +175,7 @@ class Propagation:
 
 
 def fuse_tasks(target, labels, side="auto", settings=None, note=lambda: "") -> list[Task]:
-    """Return the tasks that write the registered atlases to files and fuse them (STAPLE).
+    """Return the tasks that write the registered atlases to files and fuse them.
 
     The result of the last is (noisy label, disagreement): a segmentation and a volume.
 
@@ -253,7 +253,7 @@ def fuse_tasks(target, labels, side="auto", settings=None, note=lambda: "") -> l
         clean()
 
     written = StepsTask(_("Write the registered atlases"), write, abandon=clean)
-    fuse = CliTask("CrossModaFuse", _("Fuse the labels (STAPLE)"), prepare, finish, abandon)
+    fuse = CliTask("CrossModaFuse", _("Fuse the labels"), prepare, finish, abandon)
     fuse.needs = written
     return [written, fuse]
 

@@ -20,8 +20,9 @@ from crossmoda.volume import Volume
 
 COLUMNS = (
     "target", "tumour mm3", "side", "found", "wall s", "processor s", "VS fused", "VS STAPLE", "VS same side",
-    "VS mean single", "VS blind single", "VS majority", "VS ITK", "VS HD95 mm", "ghost mm3", "cochlea fused", "cochlea STAPLE",
-    "cochlea mean single", "cochlea best single", "cochlea blind single", "cochlea majority", "cochlea ITK", "cochlea volume %",
+    "VS mean single", "VS blind single", "VS majority", "VS ITK", "VS HD95 mm", "ghost mm3",
+    "cochlea fused", "cochlea STAPLE", "cochlea mean single", "cochlea best single", "cochlea blind single",
+    "cochlea majority", "cochlea ITK", "cochlea volume %",
 )  # fmt: skip
 
 

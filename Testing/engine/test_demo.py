@@ -36,7 +36,7 @@ def test_registration_brings_the_structures_closer(finished: tuple[Path, demo.Re
 
 
 def test_the_fused_label_is_useful(finished: tuple[Path, demo.Result]) -> None:
-    (case,) = finished[1].scores[demo.STAPLE].values()
+    (case,) = finished[1].scores[demo.FUSED].values()
     assert case["VS"]["dice"] > 0.5 and case["cochlea"]["dice"] > 0.4
 
 

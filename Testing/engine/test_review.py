@@ -254,7 +254,7 @@ def test_nothing_speaks_against_an_ordinary_label():
 @pytest.mark.parametrize(
     ("case", "words"),
     [
-        (changed(dice_network_VS=0.41), "STAPLE and the network disagree about the tumour: Dice 0.41"),
+        (changed(dice_network_VS=0.41), "The atlases and the network disagree about the tumour: Dice 0.41"),
         (changed(dice_network_VS=0.0, apart_mm=52.0), "see the tumour in places 52 mm apart"),
         (changed(dice_network_cochlea=0.5), "disagree about the cochlea"),
         (changed(dice_network_VS=0.0, network_mm3_VS=0.0), "The network finds nothing of the tumour"),

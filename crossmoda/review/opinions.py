@@ -1,7 +1,7 @@
 """What the atlases and the network think of a label: their probabilities, and how wrong it is in their view.
 
 There are two opinions: that of the fused atlases and that of the network. Which of them is right is not known
-beforehand, so both count alike. STAPLE's posterior is nearly 0 or 1 even where the atlases are divided; the atlases'
+beforehand, so both count alike. The fused posterior can be nearly 0 or 1 where the atlases are divided; the atlases'
 opinion is therefore the mean of the posterior and of the share of atlases on either side, which their disagreement
 (an entropy) tells.
 """

@@ -125,7 +125,7 @@ def _opinions(case: Evidence, key: str, expected: float) -> list[tuple[float, st
             return [(1.0, f"The network finds {name} ({seen:.0f} mm³), the label has none.")]
         if key == "VS" and agreement == 0 and numbers.get("apart_mm", 0) > _ELSEWHERE_MM:
             return [(1.0, f"The label and the network see the tumour in places {numbers['apart_mm']:.0f} mm apart.")]
-        text = f"STAPLE and the network disagree about {name}: Dice {agreement:.2f} "
+        text = f"The atlases and the network disagree about {name}: Dice {agreement:.2f} "
         return [(1 - agreement, f"{text}({drawn:.0f} and {seen:.0f} mm³).")]
     if expected < _DOUBTFUL:
         who = "The atlases and the network are" if agreement is not None else "The atlases are"

@@ -104,7 +104,7 @@ def _report(
     page = Report(
         "CrossModa study",
         f"{len(cohort.atlases)} labelled ceT1 atlases, {len(cohort.targets)} hrT2 targets ({len(cohort.tests)} of them "
-        f"tests, never learned from). Noisy labels by registration and STAPLE: {len(outcome.noisy)}. Predictions of "
+        f"tests, never learned from). Noisy labels by registration and fusion: {len(outcome.noisy)}. Predictions of "
         f"{trained}: {len(outcome.predicted)}. Failed: {len(outcome.failed)}.",
     )
     if outcome.failed:
