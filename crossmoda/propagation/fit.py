@@ -31,7 +31,9 @@ _BINS = 32
 _ROUNDS = 3
 
 
-def side_evidence(as_left: Registered, as_right: Registered, target: Volume, modality: str) -> float | None:
+def side_evidence(
+    as_left: Registered, as_right: Registered, target: Volume, modality: str, level: float | None = None
+) -> float | None:
     """Return how much one atlas, registered with its tumour on the left and on the right, speaks for the left.
 
     The healthy canal and cistern are filled with fluid, which is bright on hrT2; a schwannoma is darker. On ceT1 fluid
@@ -42,13 +44,15 @@ def side_evidence(as_left: Registered, as_right: Registered, target: Volume, mod
         as_right: the atlas with its tumour on the right.
         target: the part of the target on which they lie.
         modality: the target's, ``"hrT2"`` or ``"ceT1"``.
+        level: the target's :func:`bright_level`, if it is known already.
 
     Returns:
         The difference of :func:`tumour_brightness` between both places of the tumour: above 0 for the left, below for
         the right. None where nothing can be compared.
 
     """
-    left, right = (tumour_brightness(item.label_map, target) for item in (as_left, as_right))
+    level = bright_level(target) if level is None else level
+    left, right = (tumour_brightness(item.label_map, target, level) for item in (as_left, as_right))
     if left is None or right is None:
         return None
     return right - left if modality == "hrT2" else left - right
@@ -60,15 +64,20 @@ def vote(evidence: Sequence[float]) -> tuple[str, int]:
     return side, sum((value > 0) == (side == "left") for value in evidence)
 
 
-def tumour_brightness(label_map: np.ndarray, target: Volume) -> float | None:
+def bright_level(target: Volume) -> float:
+    """Return the intensity half-way between a target's mean and its brightest tissue (its 97th percentile)."""
+    return (float(target.array.mean()) + float(np.percentile(target.array, _BRIGHTEST))) / 2
+
+
+def tumour_brightness(label_map: np.ndarray, target: Volume, level: float) -> float | None:
     """Return the share of bright voxels of the target where a label map has tumour near the cochlea.
 
-    Bright is what lies above the middle between the target's mean and its brightest tissue (its 97th percentile). Near
-    the cochlea is the canal, in which these tumours begin; farther away an atlas's tumour may cover anything.
+    Near the cochlea is the canal, in which these tumours begin; farther away an atlas's tumour may cover anything.
 
     Args:
         label_map: (z, y, x) on the target's grid.
         target: the part of the target on which it lies.
+        level: above this it is bright, see :func:`bright_level`.
 
     Returns:
         The share, 0 to 1; None without tumour.
@@ -82,9 +91,7 @@ def tumour_brightness(label_map: np.ndarray, target: Volume) -> float | None:
         spacing = target.grid.spacing_zyx
         distance = cKDTree(np.argwhere(cochlea) * spacing).query(np.argwhere(tumour) * spacing)[0]
         values = values[distance <= max(_NEAR_COCHLEA_MM, distance.min() + _LEAST_DEPTH_MM)]
-    mean = float(target.array.mean())
-    bright = (mean + float(np.percentile(target.array, _BRIGHTEST))) / 2
-    return float((values > bright).mean())
+    return float((values > level).mean())
 
 
 def tumour_fit(registered: Sequence[Registered], target: Volume) -> np.ndarray:

@@ -21,7 +21,7 @@ from crossmoda.propagation import atlases as atlas_steps
 from crossmoda.propagation import completion, laterality, noisy_label
 from crossmoda.propagation.atlases import Atlas, CannotWrite, Register, Registered, Target
 from crossmoda.propagation.consensus import failures, fuse
-from crossmoda.propagation.fit import side_evidence, vote
+from crossmoda.propagation.fit import bright_level, side_evidence, vote
 from crossmoda.propagation.noisy_label import Outcome
 from crossmoda.provenance import Record, checksum
 from crossmoda.volume import Grid, Volume
@@ -306,10 +306,12 @@ class Run:
             wanted = self.settings.tumour_side
             lateral = any(atlas.side is not None for atlas in self.chosen())
             return wanted if wanted in laterality.SIDES and lateral else None
+        target, modality = self.target.part, self.case.modality
+        level = bright_level(target)
         for as_it_is, mirrored in zip(pairs[::2], pairs[1::2], strict=True):
             found = {item.side: item for item in map(self.registered, (as_it_is, mirrored)) if item is not None}
             if len(found) == 2:
-                for_left = side_evidence(found["left"], found["right"], self.target.part, self.case.modality)
+                for_left = side_evidence(found["left"], found["right"], target, modality, level)
                 if for_left is not None:
                     self.side_evidence.append({"atlas": as_it_is.atlas.id, "for_left": round(for_left, 3)})
         if not self.side_evidence:

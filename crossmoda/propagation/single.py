@@ -150,7 +150,7 @@ def _judge(given: Inputs, found: _Found, mirrored: bool, side: str | None) -> Fi
         name = Path(given.paths["moving"]).name
         raise InputError(f"{name} does not overlap the target: none of its labels lies in the scan.")
     _bits, quality = atlases.compare(target, found.moving, found.registration, warped)
-    brightness = fit.tumour_brightness(warped, target.part)
+    brightness = fit.tumour_brightness(warped, target.part, fit.bright_level(target.part))
     return Fit(round(quality, 4), side, mirrored, None if brightness is None else round(brightness, 4))
 
 
