@@ -20,6 +20,7 @@ from crossmoda.progress import Progress, part, report
 from crossmoda.propagation import noisy_label
 from crossmoda.propagation.atlases import Atlas, CannotWrite, Register
 from crossmoda.propagation.noisy_label import OUTPUTS, Outcome
+from crossmoda.propagation.prepared import Prepared
 from crossmoda.propagation.run import Run, preparation_for
 from crossmoda.volume import Volume
 
@@ -90,6 +91,7 @@ def propagate(
     fusion_settings: fusion.Settings | None = None,
     register: Register | None = None,
     at_once: int | None = None,
+    prepared: Prepared | None = None,
 ) -> Propagation:
     """Make the noisy label of a target from labelled atlases.
 
@@ -104,13 +106,14 @@ def propagate(
         fusion_settings: settings of the fusion; None: the default of STAPLE.
         register: the registration program, ``register(fixed, moving, settings, initial=, progress=)``; None: deeds.
         at_once: registrations that are done at the same time; None: one per processor core, at most four.
+        prepared: keeps the prepared atlases for the next target; None: they are not kept.
 
     Raises:
         InputError: the target cannot be read, no atlas can be used (the message says why), or the outputs cannot be
             written.
 
     """
-    run = Run(target, Path(folder), settings, registration, fusion_settings, register)
+    run = Run(target, Path(folder), settings, registration, fusion_settings, register, prepared=prepared)
     run.examine(atlases, part(progress, 0.0, 0.03))
     step = run.step()
     done = step.results()
@@ -165,6 +168,7 @@ def propagate_all(
         from crossmoda import deeds
 
         options["registration"] = deeds.Settings(device=device)
+    options.setdefault("prepared", Prepared())
 
     def work(target: "Case", step: Progress | None) -> Propagation:
         own_atlases = [atlas for atlas in atlases if atlas.id != target.id]

@@ -23,6 +23,7 @@ from crossmoda.propagation.atlases import Atlas, CannotWrite, Register, Register
 from crossmoda.propagation.consensus import failures, fuse
 from crossmoda.propagation.fit import bright_level, side_evidence, vote
 from crossmoda.propagation.noisy_label import Outcome
+from crossmoda.propagation.prepared import Prepared
 from crossmoda.provenance import Record, checksum
 from crossmoda.volume import Grid, Volume
 
@@ -73,11 +74,13 @@ class Run:
         *,
         load: "Load | None" = None,
         has_cochlea: bool | None = None,
+        prepared: Prepared | None = None,
     ):
         """Begin with the arguments of :func:`crossmoda.propagation.propagate`.
 
         ``load`` replaces :func:`load_target`, to share a target between runs; ``has_cochlea`` tells whether any atlas
-        of the whole propagation has a cochlea, where this run knows only some of them.
+        of the whole propagation has a cochlea, where this run knows only some of them; ``prepared`` shares prepared
+        atlases between runs.
         """
         if registration is None:
             from crossmoda import deeds
@@ -91,6 +94,7 @@ class Run:
         self.atlases: list[Atlas] = []
         self.side_evidence: list[dict[str, Any]] = []
         self._load, self._has_cochlea = load or load_target, has_cochlea
+        self._prepared = Prepared(0) if prepared is None else prepared
         self._unusable: tuple[str, ...] = ()
         self._target: tuple[Target, preprocessing.Settings] | None = None
         self._done: dict[tuple[str, bool, bool], Registered | str] = {}
@@ -224,12 +228,17 @@ class Run:
             self.step_of(pair),
             register=self.register_program,
             registration_settings=self._registration_of(pair),
-            prepare=_preparer(self.preparation),
+            prepare=self._preparer_of(pair),
             mirrored=pair.mirrored,
             align_centres=self.preparation.region == "ears",
             keep_transform=self._keeps_transform(pair),
             progress=progress,
         )
+
+    def _preparer_of(self, pair: Pair) -> atlas_steps.Prepare:
+        how = self.preparation
+        key = (*pair.atlas.key(), pair.mirrored, how)
+        return lambda image, label_map: self._prepared.get(key, lambda: _preparer(how)(image, label_map))
 
     def registered(self, pair: Pair) -> Registered | None:
         """Return a finished registration; None where it failed (noted once)."""

@@ -18,6 +18,7 @@ from crossmoda.errors import Cancelled, InputError
 from crossmoda.progress import Progress
 from crossmoda.propagation import laterality
 from crossmoda.propagation.atlases import Atlas, CannotWrite, examine
+from crossmoda.propagation.prepared import Prepared
 from crossmoda.propagation.run import Pair, Run, load_target
 from crossmoda.provenance import checksum
 
@@ -86,11 +87,14 @@ class Job:
             self.fusion,
             load=_loaded,
             has_cochlea=self.has_cochlea,
+            prepared=_prepared,
         )
         run.examine(atlases)
         return run
 
 
+#: A worker registers the same atlases to one target after the other.
+_prepared = Prepared()
 #: One worker registers many atlases to the same target, one after the other.
 _loaded = functools.lru_cache(maxsize=2)(load_target)
 
