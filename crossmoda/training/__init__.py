@@ -11,7 +11,7 @@ import hashlib
 import json
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,10 +21,9 @@ from crossmoda.errors import Cancelled, InputError
 from crossmoda.parameters import parameter
 from crossmoda.progress import Progress, part, report
 from crossmoda.training import logs
+from crossmoda.training.cases import TrainingCase, check_cases, corrected_cases, noisy_cases
 
 if TYPE_CHECKING:
-    from crossmoda.dataset import Case
-    from crossmoda.review.corrections import Correction
     from crossmoda.training.learner import Learner
     from crossmoda.training.sampling import Example
 
@@ -39,85 +38,6 @@ PREPARED = "prepared"
 _CHECKPOINT_EVERY = 60.0
 #: How often in one training the validation cases are predicted.
 _VALIDATIONS = 20
-
-
-@dataclasses.dataclass(frozen=True)
-class TrainingCase:
-    """A scan to learn from."""
-
-    image: Path
-    label: Path
-    confidence: Path | None = None
-    """how sure each voxel's label is, 0..1, on the image's grid; None: sure everywhere"""
-    weight: float = 1.0
-    """how much the case counts"""
-    id: str = ""
-
-    @property
-    def name(self) -> str:
-        """What messages call it."""
-        return self.id or Path(self.image).name
-
-    @classmethod
-    def of(cls, case: Any) -> "TrainingCase":
-        """Make one of a :class:`crossmoda.dataset.Case`.
-
-        Raises:
-            InputError: the case has no label.
-
-        """
-        if isinstance(case, cls):
-            return case
-        if case.label is None:
-            raise InputError(f"{case.id} has no label map; training needs one for every case.")
-        return cls(Path(case.image), Path(case.label), id=str(case.id))
-
-
-def noisy_cases(
-    targets: "Sequence[Case]", folder: Path | str, corrections: "Mapping[str, Correction] | None" = None
-) -> list[TrainingCase]:
-    """Return the targets whose noisy label and confidence lie in ``folder/<id>`` (see :mod:`crossmoda.propagation`).
-
-    Args:
-        targets: the scans.
-        folder: the results of the propagation.
-        corrections: what reviewers decided (:func:`crossmoda.review.corrections.all_corrections`). The noisy label of
-            a target with a corrected label is left out: it is wrong where it differs. That of a target whose label
-            was accepted as it is counts fully, whatever its confidence was.
-
-    Raises:
-        InputError: there is none.
-
-    """
-    decided = {case: (corrections or {}).get(case.id) for case in targets}
-    drawn = {case for case, one in decided.items() if one is not None and one.is_settled and one.label is not None}
-    accepted = {case for case, one in decided.items() if one is not None and one.is_settled}
-    files = {case: Path(folder) / case.id for case in targets if case not in drawn}
-    found = [
-        TrainingCase(
-            case.image,
-            noisy / "noisy_label.nii.gz",
-            None if case in accepted else noisy / "confidence.nii.gz",
-            id=case.id,
-        )
-        for case, noisy in files.items()
-        if (noisy / "noisy_label.nii.gz").is_file()
-    ]
-    if not found and drawn:
-        return []
-    if not found:
-        raise InputError(f"{folder} holds no noisy label of the {len(files)} targets; run crossmoda propagate first.")
-    return found
-
-
-def corrected_cases(targets: "Sequence[Case]", corrections: "Mapping[str, Correction]") -> list[TrainingCase]:
-    """Return the targets whose label a reviewer drew or accepted, with full weight everywhere."""
-    found = {case: corrections[case.id] for case in targets if case.id in corrections}
-    return [
-        TrainingCase(case.image, one.label, id=case.id)
-        for case, one in found.items()
-        if one.is_settled and one.label is not None
-    ]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -241,7 +161,7 @@ def train(
     preparation = preparation or preprocessing.Settings()
     learning = [TrainingCase.of(case) for case in cases]
     checking = [TrainingCase.of(case) for case in validation or ()]
-    _check_cases(learning, checking)
+    check_cases(learning, checking)
     identity = _identity(learning, checking, settings, preparation, initial)
     if not settings.restart and (done := _finished(folder, identity)):
         report(progress, 1.0, "already trained")
@@ -311,23 +231,6 @@ def train_folder(
     cases += noisy_cases(found.targets, noisy, corrections) if noisy else []
     held_out = [TrainingCase.of(case) for case in open_dataset(validation).cases if case.label] if validation else []
     return train(cases, folder, settings, held_out, progress, initial=initial)
-
-
-def _check_cases(learning: Sequence[TrainingCase], checking: Sequence[TrainingCase]) -> None:
-    if not learning:
-        raise InputError("There are no labelled cases to train on; give a folder with labelled scans.")
-    for case in (*learning, *checking):
-        for file in (case.image, case.label):
-            if not Path(file).exists():
-                raise InputError(f"{case.name}: there is no file {file}; check the path.")
-        if not case.weight > 0:
-            raise InputError(f"{case.name}: the weight of a case must be positive; got {case.weight:g}.")
-    seen = {provenance.checksum(case.image): case.name for case in learning}
-    for case in checking:
-        if (twin := seen.get(provenance.checksum(case.image))) is not None:
-            raise InputError(
-                f"The validation case {case.name} is also the training case {twin}; take it out of one list."
-            )
 
 
 def _identity(
