@@ -7,15 +7,13 @@ finished lies on disk. :func:`crossmoda.propagation.propagate` does them here, a
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from pathlib import Path
-from threading import Event
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from crossmoda import cache, fusion, preprocessing
-from crossmoda.errors import Cancelled, InputError
+from crossmoda.errors import InputError
 from crossmoda.progress import Progress, part, report
 from crossmoda.propagation import atlases as atlas_steps
 from crossmoda.propagation import completion, laterality, noisy_label
@@ -23,6 +21,7 @@ from crossmoda.propagation.atlases import Atlas, CannotWrite, Register, Register
 from crossmoda.propagation.consensus import failures, fuse
 from crossmoda.propagation.fit import bright_level, side_evidence, vote
 from crossmoda.propagation.noisy_label import Outcome
+from crossmoda.propagation.parallel import default_at_once, in_parallel
 from crossmoda.propagation.prepared import Prepared
 from crossmoda.provenance import Record, checksum
 from crossmoda.volume import Grid, Volume
@@ -42,8 +41,6 @@ _REVISION, _REGISTRATION_REVISION = 6, 4
 _STRANGE, _DOUBTFUL = 0.13, 0.2
 #: The extent of a head scan in axial planes, mm.
 _HEAD_MM = (140.0, 340.0)
-#: Registrations done at the same time in one process, at most: each has its images in memory.
-_MOST_AT_ONCE = 4
 
 
 class Pair(NamedTuple):
@@ -219,7 +216,7 @@ class Run:
             except InputError as cause:
                 self._done[pair.key] = str(cause)
 
-        _in_parallel(work, pairs, at_once or _at_once(self.registration), progress)
+        in_parallel(work, pairs, at_once or default_at_once(self.registration), progress)
 
     def _register(self, pair: Pair, progress: Progress | None) -> Registered:
         return atlas_steps.register_atlas(
@@ -418,50 +415,6 @@ def _deeds(fixed: Volume, moving: Volume, settings: Any, **options: Any) -> Any:
     from crossmoda import deeds
 
     return deeds.register(fixed, moving, settings, **options)
-
-
-def _at_once(registration: Any) -> int:
-    """Return how many registrations are done at the same time: one where the graphics card does the work."""
-    from crossmoda import device
-    from crossmoda.deeds.threads import thread_count
-
-    if device.choose(getattr(registration, "device", "cpu")) != "cpu":
-        return 1
-    return min(thread_count(), _MOST_AT_ONCE)
-
-
-def _in_parallel(work: Any, items: Sequence[Any], at_once: int, progress: Progress | None) -> None:
-    """Call ``work(item, progress)`` for each item, some at once; progress is told, and may cancel, in this thread."""
-    names = [f"atlas {number} of {len(items)}: " for number in range(1, len(items) + 1)]
-    if at_once == 1 or len(items) == 1:
-        for number, (name, item) in enumerate(zip(names, items, strict=True)):
-            work(item, part(progress, number / len(items), (number + 1) / len(items), name))
-        return
-    fractions, messages, stop = [0.0] * len(items), ["waiting"], Event()
-
-    def one(number: int) -> None:
-        def tell(fraction: float, message: str) -> None:
-            if stop.is_set():
-                raise Cancelled
-            fractions[number], messages[0] = fraction, names[number] + message
-
-        tell(0.0, "reading")
-        work(items[number], tell)
-        fractions[number] = 1.0
-
-    with ThreadPoolExecutor(at_once, thread_name_prefix="registration") as pool:
-        tasks = [pool.submit(one, number) for number in range(len(items))]
-        try:
-            waiting = set(tasks)
-            while waiting:
-                finished, waiting = wait(waiting, 0.2, FIRST_EXCEPTION)
-                for task in finished:
-                    task.result()
-                report(progress, sum(fractions) / len(items), messages[0])
-        except BaseException:
-            stop.set()
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
 
 
 def load_target(case: "Case", key: str, region: str, has_cochlea: bool) -> tuple[Target, preprocessing.Settings]:
