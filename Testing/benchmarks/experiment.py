@@ -38,6 +38,7 @@ from crossmoda import (
     cache,
     components,
     evaluation,
+    fusion,
     inference,
     labels,
     mind,
@@ -135,6 +136,7 @@ def propagate(cohort: Cohort, options: argparse.Namespace, progress) -> None:
             propagation.Settings(region="ears"),
             progress,
             registration=deeds.Settings(device="cpu"),
+            fusion_settings=fusion.Settings(weighting="global"),  # STAPLE alone, as published
             at_once=options.threads,
         )
 
