@@ -183,7 +183,7 @@ class Photographer:
             panel.update()
             self.take("review_votes", "Review")
             panel.review.ui.votesCheckBox.checked = False
-            self.press(panel.correct.ui.takeNetworkButton)
+            self.press(panel.correct.ui.smoothButton)
             panel.correct.keeper.autosave()
             self.take("correct", "Correct")
             for item in panel.review.items[:2]:
@@ -193,8 +193,6 @@ class Photographer:
             parameters.improveMinutes = 1.0
             panel.update()
             panel.improve.ui.improveButton.click()
-            self.app.wait_until(lambda: panel.improve._work.progress > 0.3 or not panel.improve.running, 1200)
-            self.take("improving", "Improve")
             self.app.wait_until(lambda: not panel.improve.running, 1200)
             panel.update()
             self.take("improved", "Improve")
