@@ -351,7 +351,7 @@ def draw(table: Table, path: Path) -> None:
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    figure, axes = plt.subplots(1, 2, figsize=(1.5 * len(table) + 1, 4), sharey=True, layout="constrained")
+    figure, axes = plt.subplots(1, 2, figsize=(1.9 * len(table) + 1, 4), sharey=True, layout="constrained")
     for axis, structure in zip(axes, labels.STRUCTURES, strict=True):
         for place, runs in enumerate(table.values()):
             for seed, run in enumerate(runs):
@@ -361,7 +361,7 @@ def draw(table: Table, path: Path) -> None:
                 axis.scatter(place + shift + jitter, dice, s=14, alpha=0.6, color=f"C{seed}", linewidths=0)
             pooled = [scores[structure.key]["dice"] for run in runs for scores in run.values()]
             axis.hlines(np.median(pooled), place - 0.3, place + 0.3, color="black")
-        axis.set_xticks(range(len(table)), [name.replace(" ", "\n", 1) for name in table])
+        axis.set_xticks(range(len(table)), [name.replace(", ", ",\n").replace(" + ", "\n+ ") for name in table])
         axis.set_title(structure.name)
         axis.set_ylim(-0.03, 1)
         axis.grid(axis="y", alpha=0.3)
