@@ -169,7 +169,6 @@ class Photographer:
             parameters.datasetFolder, parameters.resultsFolder = str(data), str(results)
             panel.update()
             self.press(panel.review.ui.listButton)
-            self.take("review_queue", "Review")
             panel.review.open(panel.review.items[0]["id"])
             self.app.wait_until(lambda: not panel.logic.busy, 600)
             panel.update()
