@@ -26,21 +26,20 @@ import multiprocessing
 import os
 import pickle
 import queue
-import resource
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import SimpleITK as sitk
+from registration_peers import Found, methods
+from registration_size import cancelling, curve
+from usage import children_mib, memory_mib
 
 from crossmoda import deeds, volume
-from crossmoda.errors import Cancelled
 from crossmoda.labels import STRUCTURES
 from crossmoda.volume.geometry import Grid, Volume
 
@@ -119,178 +118,6 @@ def cord_pair() -> Pair:
     return Pair("cord", *images, *masks, {"cord": 1})
 
 
-# The methods: (fixed, moving) -> what they found
-
-
-@dataclasses.dataclass
-class Found:
-    """What a method found, and what it took."""
-
-    transform: sitk.Transform
-    """from fixed to moving points"""
-    seconds: float = 0.0
-    processor_seconds: float = 0.0
-    registration: deeds.Registration | None = None
-    """with its inverse, where there is one"""
-
-
-Method = Callable[[Volume, Volume], Found]
-
-
-class Clock:
-    """Seconds and processor seconds, of this process and its children, since it was made."""
-
-    def __init__(self) -> None:
-        """Start."""
-        self._start = time.perf_counter(), self._processor()
-
-    @staticmethod
-    def _processor() -> float:
-        usages = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-        return sum(usage.ru_utime + usage.ru_stime for usage in usages)
-
-    def read(self) -> tuple[float, float]:
-        """Return both."""
-        return time.perf_counter() - self._start[0], self._processor() - self._start[1]
-
-
-def _ours(settings: deeds.Settings) -> Method:
-    def run(fixed: Volume, moving: Volume) -> Found:
-        clock = Clock()
-        found = deeds.register(fixed, moving, settings)
-        return Found(found.transform, *clock.read(), found)
-
-    return run
-
-
-def _on_fixed_grid(fixed: Volume, moving: Volume) -> np.ndarray:
-    return volume.resample(moving, fixed.grid).array
-
-
-def _voxel_field(displacement: np.ndarray, grid: Grid) -> sitk.Transform:
-    """The transform of displacements (z, y, x, 3), components (x, y, z) in voxels of ``grid``."""
-    lps = displacement.astype(np.float64) @ grid.index_to_physical[:3, :3].T
-    image = sitk.GetImageFromArray(np.ascontiguousarray(lps), isVector=True)
-    image.SetSpacing(grid.spacing)
-    image.SetOrigin(grid.origin)
-    image.SetDirection(grid.direction)
-    return sitk.DisplacementFieldTransform(image)
-
-
-def deedsbcv(fixed: Volume, moving: Volume) -> Found:
-    """Run linearBCV and deedsBCV with their defaults."""
-    with tempfile.TemporaryDirectory() as folder:
-        for name, array in (("fixed", fixed.array), ("moving", _on_fixed_grid(fixed, moving))):
-            scaled = np.round(array * (1000 / np.percentile(array, 99))).astype(np.int16)
-            sitk.WriteImage(sitk.GetImageFromArray(scaled), f"{folder}/{name}.nii.gz")
-        files = ["-F", f"{folder}/fixed.nii.gz", "-M", f"{folder}/moving.nii.gz", "-O", f"{folder}/out"]
-        clock = Clock()
-        subprocess.run([os.environ["DEEDSBCV_LINEAR"], *files], check=True, capture_output=True)
-        affine = ["-A", f"{folder}/out_matrix.txt"]
-        subprocess.run([os.environ["DEEDSBCV_DEEDS"], *files, *affine], check=True, capture_output=True)
-        taken = clock.read()
-        matrix = np.loadtxt(f"{folder}/out_matrix.txt").T[:3]  # rows: x, y, z of the sampled voxel
-        controls = [size // 4 for size in fixed.grid.shape]
-        flow = np.fromfile(f"{folder}/out_displacements.dat", np.float32).reshape(3, *controls)
-    flow = flow[[1, 0, 2]]  # the file has y, x, z
-    place = np.stack(np.meshgrid(*(np.arange(size) for size in fixed.grid.shape), indexing="ij"))
-    from scipy.ndimage import map_coordinates
-
-    ratio = np.array([new / old for new, old in zip(controls, fixed.grid.shape, strict=True)])
-    at = place * ratio[:, None, None, None]
-    dense = np.stack([map_coordinates(part, at, order=1, mode="nearest") for part in flow], axis=-1)
-    index = np.moveaxis(place[::-1], 0, -1)
-    return Found(_voxel_field(index @ matrix[:, :3].T + matrix[:, 3] + dense - index, fixed.grid), *taken)
-
-
-def convexadam(fixed: Volume, moving: Volume) -> Found:
-    """Run convexAdam with its defaults."""
-    import torch
-    from convexAdam.convex_adam_MIND import convex_adam_pt
-
-    images = [fixed.array, _on_fixed_grid(fixed, moving)]
-    clock = Clock()
-    field = convex_adam_pt(*images, device=torch.device("cpu"), dtype=torch.float32)
-    taken = clock.read()
-    return Found(_voxel_field(field[..., ::-1], fixed.grid), *taken)
-
-
-def simpleitk(fixed: Volume, moving: Volume) -> Found:
-    """Affine, then B-spline, control points every 12 mm (30 in small images); Mattes mutual information."""
-    images = [fixed.to_sitk(), moving.to_sitk()]
-    clock = Clock()
-
-    def method(shrink: list[int], share: float) -> sitk.ImageRegistrationMethod:
-        registration = sitk.ImageRegistrationMethod()
-        registration.SetMetricAsMattesMutualInformation(50)
-        registration.SetMetricSamplingStrategy(registration.RANDOM)
-        registration.SetMetricSamplingPercentage(share, 1)
-        registration.SetInterpolator(sitk.sitkLinear)
-        registration.SetShrinkFactorsPerLevel(shrink)
-        registration.SetSmoothingSigmasPerLevel([factor / 2 for factor in shrink])
-        return registration
-
-    small = fixed.array.size < 1e6
-    linear = method([4, 2] if small else [8, 4, 2], 0.5 if small else 0.2)
-    linear.SetOptimizerAsGradientDescent(1.0, 100, 1e-6, 10, linear.EachIteration)  # stops when it no longer improves
-    linear.SetOptimizerScalesFromPhysicalShift()
-    first = sitk.AffineTransform(3)  # starts where the headers say
-    first.SetCenter(images[0].TransformContinuousIndexToPhysicalPoint([(size - 1) / 2 for size in fixed.grid.size]))
-    linear.SetInitialTransform(first, inPlace=True)
-    linear.Execute(*images)
-    apart = 30 if small else 12  # closer, the few voxels of a small image let it fold
-    mesh = [
-        max(round(count * size / apart), 1) for count, size in zip(fixed.grid.size, fixed.grid.spacing, strict=True)
-    ]
-    spline = sitk.BSplineTransformInitializer(images[0], mesh)
-    bending = method([4, 2], 0.5 if small else 0.1)
-    bending.SetOptimizerAsLBFGSB(numberOfIterations=15 if small else 40)
-    bending.SetMovingInitialTransform(first)
-    bending.SetInitialTransform(spline, inPlace=True)
-    bending.Execute(*images)
-    return Found(sitk.CompositeTransform([first, spline]), *clock.read())
-
-
-def header(fixed: Volume, moving: Volume) -> Found:
-    """Leave the images where their headers place them: the state before registration."""
-    return Found(sitk.Transform(3, sitk.sitkIdentity))
-
-
-def methods() -> dict[str, Method]:
-    """Return the methods that are there."""
-    found: dict[str, Method] = {
-        "header": header,
-        "deeds": _ours(deeds.Settings(device="cpu")),
-        "deeds, voxel units": _ours(deeds.Settings(device="cpu", units="voxel")),
-    }
-    if "DEEDSBCV_LINEAR" in os.environ and "DEEDSBCV_DEEDS" in os.environ:
-        found["linearBCV + deedsBCV"] = deedsbcv
-    import importlib.util
-
-    if importlib.util.find_spec("convexAdam"):
-        found["convexAdam"] = convexadam
-    if _cuda():
-        found["deeds, CUDA"] = _ours(deeds.Settings(device="cuda"))
-    found["SimpleITK affine + B-spline"] = simpleitk
-    return found
-
-
-def _cuda() -> bool:
-    from crossmoda import device
-
-    return device.choose("auto") == "cuda"
-
-
-def _memory_mib(field: str) -> float:
-    """Return ``VmRSS`` (now) or ``VmHWM`` (the peak) of this process (Linux)."""
-    lines = Path("/proc/self/status").read_text("utf-8").splitlines()
-    return int(next(line for line in lines if line.startswith(field)).split()[1]) / 1024
-
-
-def _children_mib() -> float:
-    return resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
-
-
 def _work(method: str, file: str, answer: Any) -> None:
     """Run one method on one pair, in a process of its own."""
     try:
@@ -307,10 +134,10 @@ def _measured(method: str, pair: Pair) -> dict[str, Any]:
         from crossmoda.deeds import pipeline
 
         pipeline.warm_up()
-    before = _memory_mib("VmRSS")
+    before = memory_mib("VmRSS")
     earlier = run(pair.fixed, pair.moving) if method in ("deeds", "deeds, CUDA") else None
     found = run(pair.fixed, pair.moving)
-    peak = _children_mib() if "BCV" in method else _memory_mib("VmHWM") - before
+    peak = children_mib() if "BCV" in method else memory_mib("VmHWM") - before
     row: dict[str, Any] = _accuracy(found, pair)
     row["seconds"], row["processor s"], row["MiB"] = found.seconds, found.processor_seconds, peak
     if earlier is not None:
@@ -421,84 +248,6 @@ def table(rows: list[dict[str, Any]]) -> str:
 def _text(column: str, value: float) -> str:
     digits = 0 if column == "MiB" else 3 if "Dice" in column or column == "folding %" else 2
     return f"{value:.{digits}f}"
-
-
-def full_size() -> list[Volume]:
-    """Return a fixed and a moving image of 448 x 448 x 80 voxels, 0.41 x 0.41 x 1.5 mm."""
-    from crossmoda import simulation
-
-    settings = simulation.Settings(field_of_view=184, slices=80, slice_thickness=1.5, in_plane_spacing=0.41)
-    fixed, moving = (simulation.simulate_subject(seed, settings=settings) for seed in (1, 2))
-    grid = Grid((448, 448, 80), (0.41, 0.41, 1.5), fixed.hrt2.grid.origin, fixed.hrt2.grid.direction)
-    return [volume.resample(image, grid) for image in (fixed.hrt2, moving.cet1)]
-
-
-def cancelling(moments: int = 12) -> str:
-    """Return how long a registration of full size goes on after it was cancelled, at moments spread over its course."""
-    from crossmoda.deeds import pipeline
-
-    images = full_size()
-    pipeline.warm_up()
-    settings = deeds.Settings(device="cpu")
-    clock = Clock()
-    deeds.register(*images, settings)
-    whole = clock.read()[0]
-    delays = []
-    for number in range(moments):
-        moment = time.monotonic() + (number + 0.5) / moments * whole
-
-        def progress(fraction: float, message: str, moment: float = moment) -> None:
-            if time.monotonic() >= moment:
-                raise Cancelled
-
-        try:
-            deeds.register(*images, settings, progress=progress)
-        except Cancelled:
-            delays.append(time.monotonic() - moment)
-    return (
-        f"448 x 448 x 80 in {whole:.1f} s; cancelled at {len(delays)} moments it went on for "
-        f"{statistics.median(delays):.2f} s in the median, {max(delays):.2f} s at most."
-    )
-
-
-def curve() -> str:
-    """Return the seconds against the number of voxels, 0.41 x 0.41 x 1.5 mm, up to 448 x 448 x 80."""
-    from crossmoda.deeds import pipeline
-
-    images = full_size()
-    grid = images[0].grid
-    lines = [
-        "| voxels | size | seconds | processor s | processor s / million voxels | MiB |",
-        "|---|---|---|---|---|---|",
-    ]
-    sizes, works = [], []
-    pipeline.warm_up()
-    for size in ((160, 160, 48), (224, 224, 64), (320, 320, 72), (448, 448, 80)):
-        low = [(full - part) // 2 for full, part in zip(grid.size, size, strict=True)]
-        cut = tuple(slice(start, start + count) for start, count in zip(low[::-1], size[::-1], strict=True))
-        origin = (grid.index_to_physical @ [*low, 1])[:3]
-        part = Grid(size, grid.spacing, tuple(origin.tolist()), grid.direction)
-        crops = [Volume(np.ascontiguousarray(image.array[cut]), part) for image in images]
-        Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")  # forgets the peak so far
-        before = _memory_mib("VmRSS")
-        taken = []
-        for _ in range(2):
-            clock = Clock()
-            deeds.register(*crops, deeds.Settings(device="cpu"))
-            taken.append(clock.read())
-        seconds, work = (min(values) for values in zip(*taken, strict=True))
-        millions = float(np.prod(size)) / 1e6
-        more = _memory_mib("VmHWM") - before
-        name = " x ".join(map(str, size))
-        lines.append(
-            f"| {millions:.1f} M | {name} | {seconds:.2f} | {work:.2f} | {work / millions:.3f} | +{more:.0f} |"
-        )
-        print(lines[-1], file=sys.stderr, flush=True)
-        sizes.append(millions)
-        works.append(work)
-    exponent = np.polyfit(np.log(sizes), np.log(works), 1)[0]
-    lines.append(f"\nProcessor time grows with the number of voxels to the power of {exponent:.2f}.")
-    return "\n".join(lines)
 
 
 def main() -> None:
