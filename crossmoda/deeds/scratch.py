@@ -6,8 +6,13 @@ from typing import Any
 
 import numpy as np
 
-#: References to a buffer that no array lies in: the list's and that of the count itself.
-_UNUSED = 2
+
+def _references(buffers: list[np.ndarray], index: int) -> int:
+    return sys.getrefcount(buffers[index])
+
+
+#: References to a buffer that no array lies in, as this interpreter counts them: the list's and its own.
+_UNUSED = _references([np.empty(0, np.uint8)], 0)
 
 
 class Scratch:
@@ -30,7 +35,7 @@ class Scratch:
         """Return an array with any content that is the caller's own, in memory that nobody holds any more."""
         size = _size(shape, dtype)
         buffers = self._buffers
-        unused = [index for index in range(len(buffers)) if sys.getrefcount(buffers[index]) <= _UNUSED]
+        unused = [index for index in range(len(buffers)) if _references(buffers, index) <= _UNUSED]
         fitting = [index for index in unused if buffers[index].nbytes >= size]
         if fitting:
             return _lay(min((buffers[index] for index in fitting), key=lambda buffer: buffer.nbytes), shape, dtype)

@@ -103,7 +103,7 @@ def propagate(
         settings: parameters of the propagation.
         progress: is told what is done; may cancel. What is finished stays.
         registration: settings of the registration; None: the default of deeds.
-        fusion_settings: settings of the fusion; None: the default of STAPLE.
+        fusion_settings: settings of the fusion; None: the default.
         register: the registration program, ``register(fixed, moving, settings, initial=, progress=)``; None: deeds.
         at_once: registrations that are done at the same time; None: one per processor core, at most four.
         prepared: keeps the prepared atlases for the next target; None: they are not kept.

@@ -67,10 +67,13 @@ class Rater:
     """whether it speaks about the tumour"""
     cochleae: frozenset[str] = frozenset(laterality.SIDES)
     """the sides on whose cochlea it speaks"""
-    outside: np.ndarray | None = None
-    """(z, y, x) bool: beyond its field of view; None: it covers the target"""
     difference: np.ndarray | None = None
-    """(z, y, x): differing bits of its image and the target's; None: unknown"""
+    """(z, y, x): differing bits of its image and the target's, ``OUTSIDE`` beyond its field of view; None: unknown"""
+
+    def _outside(self) -> np.ndarray | None:
+        """Return what is beyond its field of view, (z, y, x) bool; None where it covers the target."""
+        outside = None if self.difference is None else self.difference == OUTSIDE
+        return outside if outside is not None and outside.any() else None
 
     def missing(self, on_left: np.ndarray) -> np.ndarray:
         """Return the bits of what it says nothing about where, as :func:`crossmoda.fusion.staple` reads them.
@@ -84,12 +87,14 @@ class Rater:
         for side in laterality.SIDES:
             if side not in self.cochleae:
                 bits = bits | _not_about(labels.COCHLEA, self.label_map, on_left == (side == "left"))
-        return bits if self.outside is None else np.where(self.outside, _SILENT, bits).astype(np.uint8)
+        outside = self._outside()
+        return bits if outside is None else np.where(outside, _SILENT, bits).astype(np.uint8)
 
     def compared(self, grid: Grid) -> np.ndarray:
         """Return where its image was compared with the target: around its structures, in its field of view."""
         near = neighbourhood(self.label_map != labels.BACKGROUND, grid)
-        return near if self.outside is None else near & ~self.outside
+        outside = self._outside()
+        return near if outside is None else near & ~outside
 
 
 def _not_about(value: int, label_map: np.ndarray, place: np.ndarray) -> np.ndarray:
@@ -98,10 +103,8 @@ def _not_about(value: int, label_map: np.ndarray, place: np.ndarray) -> np.ndarr
 
 
 def _rater(item: Registered, chosen: Speakers) -> Rater:
-    outside = item.dissimilarity == OUTSIDE
     cochleae = frozenset(side for side, names in chosen.cochlea.items() if item.name in names)
-    about_tumour = item.name in chosen.tumour
-    return Rater(item.label_map, about_tumour, cochleae, outside if outside.any() else None, item.dissimilarity)
+    return Rater(item.label_map, item.name in chosen.tumour, cochleae, item.dissimilarity)
 
 
 def midplane(label_maps: Sequence[np.ndarray], grid: Grid) -> float:
