@@ -267,6 +267,20 @@ class TestConfiguration:
             study.plan(what)
 
 
+def _stand_in_for_slurm(folder, monkeypatch):
+    """Put an sbatch that runs job scripts here, and an scancel that ends them, in front of the PATH."""
+    folder.mkdir()
+    programs = {
+        "sbatch": 'cp "$1" "$here/job"\nsetsid sh "$here/job" > /dev/null 2>&1 &\n'
+        'echo $! >> "$here/jobs"\necho Submitted batch job $!',
+        "scancel": 'echo "$1" >> "$here/cancelled"\nkill -9 -- "-$1" 2> /dev/null || true',
+    }
+    for name, lines in programs.items():
+        (folder / name).write_text(f'#!/bin/sh\nhere="{folder}"\n{lines}\n')
+        (folder / name).chmod(0o755)
+    monkeypatch.setenv("PATH", str(folder), prepend=os.pathsep)
+
+
 class TestClusters:
     def test_the_job_of_slurm_starts_one_worker_with_its_threads(self):
         pytest.importorskip("dask_jobqueue")
@@ -295,6 +309,30 @@ class TestClusters:
         monkeypatch.setenv("PATH", "")
         with pytest.raises(InputError, match="no sbatch here"):
             cluster.slurm_cluster(cluster.Settings(kind="slurm"), {})
+
+    @pytest.mark.skipif(sys.platform == "win32", reason="job scripts are for Unix")
+    def test_a_job_that_ends_before_the_study_is_replaced(self, tmp_path, monkeypatch):
+        pytest.importorskip("dask_jobqueue")
+        import dask
+
+        _stand_in_for_slurm(tmp_path / "bin", monkeypatch)
+        monkeypatch.setattr(cluster, "_REPLACEMENT_MS", 100)
+        settings = cluster.Settings(kind="slurm", workers=1)
+        options = {"interface": "lo", "log_directory": str(tmp_path / "logs")}
+        with (
+            dask.config.set({"distributed.deploy.lost-worker-timeout": "200ms"}),
+            cluster.connected(settings, options) as client,
+        ):
+            client.wait_for_workers(1, timeout=60)
+            (first,) = client.run(os.getpid).values()
+            os.killpg(int((tmp_path / "bin" / "jobs").read_text()), signal.SIGKILL)
+            deadline = time.monotonic() + 60
+            while not (now := list(client.run(os.getpid, on_error="ignore").values())) or now == [first]:
+                assert time.monotonic() < deadline
+                time.sleep(0.2)
+        jobs = (tmp_path / "bin" / "jobs").read_text().split()
+        assert len(jobs) == 2
+        assert (tmp_path / "bin" / "cancelled").read_text().split()[-1] == jobs[1]
 
     def test_a_scheduler_that_does_not_answer_is_said(self):
         with (

@@ -15,6 +15,9 @@ from crossmoda.parameters import parameter
 if TYPE_CHECKING:
     from distributed import Client
 
+#: Jobs that ended are asked for again so often, milliseconds.
+_REPLACEMENT_MS = 5000
+
 
 @dataclasses.dataclass(frozen=True)
 class Settings(parameters.Settings):
@@ -56,6 +59,11 @@ class Settings(parameters.Settings):
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         return self.workers or max(1, cores // self.threads)
 
+    @property
+    def jobs(self) -> int:
+        """How many jobs of SLURM there are at a time; one that ends before the study is replaced by another."""
+        return max(1, self.workers)
+
 
 def environment(threads: int) -> dict[str, str]:
     """Return the environment in which a worker and the libraries it uses take ``threads`` threads."""
@@ -90,6 +98,8 @@ def connected(settings: Settings, batch_system: Mapping[str, Any]) -> "Iterator[
         else:
             cluster = local_cluster(settings) if settings.place == "local" else slurm_cluster(settings, batch_system)
             stack.enter_context(contextlib.closing(cluster))
+            if settings.place == "slurm":
+                stack.enter_context(kept(cluster, settings.jobs))
             client = distributed.Client(cluster, set_as_default=False)
         stack.callback(client.close, timeout=5)
         yield client
@@ -129,8 +139,21 @@ def slurm_cluster(settings: Settings, batch_system: Mapping[str, Any]) -> Any:
     if shutil.which("sbatch") is None:
         cluster.close()
         raise InputError("There is no sbatch here; start the study on a login node of the SLURM cluster.")
-    cluster.scale(jobs=max(1, settings.workers))
+    cluster.scale(jobs=settings.jobs)
     return cluster
+
+
+@contextlib.contextmanager
+def kept(cluster: Any, jobs: int) -> Iterator[None]:
+    """Ask for as many jobs again and again: Dask submits those whose workers were lost, and the others only once."""
+    from tornado.ioloop import PeriodicCallback
+
+    again = PeriodicCallback(lambda: cluster.scale(jobs=jobs), _REPLACEMENT_MS)
+    cluster.loop.add_callback(again.start)
+    try:
+        yield
+    finally:
+        cluster.loop.add_callback(again.stop)
 
 
 def unsubmitted_slurm_cluster(settings: Settings, batch_system: Mapping[str, Any]) -> Any:

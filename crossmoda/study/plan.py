@@ -172,7 +172,7 @@ def _workers(study: Configuration) -> str:
     settings = study.cluster
     if settings.place == "local":
         return f"{settings.local_workers} processes of this computer, {settings.threads} threads each"
-    return f"those of {settings.address}" if settings.place == "scheduler" else f"{max(1, settings.workers)} SLURM jobs"
+    return f"those of {settings.address}" if settings.place == "scheduler" else f"{settings.jobs} SLURM jobs"
 
 
 def _existing(folder: Path) -> Path:
