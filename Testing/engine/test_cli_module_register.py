@@ -22,7 +22,7 @@ MODULE = PROJECT / "CrossModaRegister" / "CrossModaRegister.py"
 DESCRIPTION = MODULE.with_suffix(".xml")
 TAGS = {float: "double", int: "integer", str: "string"}
 STATISTICS = ["mean_displacement_mm", "percentile_95_displacement_mm", "folding_percent"]
-JUDGED = ["quality", "tumour_side", "processor", "tumour_brightness"]
+JUDGED = ["quality", "tumour_side", "cochlea_sides", "processor", "tumour_brightness"]
 
 
 def run(*arguments: object, module: Path = MODULE) -> subprocess.CompletedProcess[str]:

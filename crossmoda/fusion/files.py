@@ -141,8 +141,8 @@ def fuse_files(
     notes = list(dropped)
     if images is not None:
         judged = _Judged.of(reference, images, kept, maps, settings, part(progress, 0.4, 0.7))
-        kept, dropped, notes = judged.kept, [*dropped, *judged.dropped], [*notes, *judged.dropped]
-        side = _side([item.atlas.sides.of for item in judged.atlases], judged.maps, settings.tumour_side, notes)
+        kept, dropped, side = judged.kept, [*dropped, *judged.dropped], judged.side
+        notes += [*judged.dropped, *judged.notes]
         consensus = warped.fuse_judged(
             judged.atlases, judged.target, grid.shape, side, settings.share, settings, part(progress, 0.7, 0.8)
         )
@@ -224,10 +224,10 @@ class _Judged:
     target: Target
     kept: list[Path]
     dropped: list[str]
-
-    @property
-    def maps(self) -> list[np.ndarray]:
-        return [item.label_map for item in self.atlases]
+    side: str | None
+    """the side of the tumour; None where both or neither"""
+    notes: list[str]
+    """what is to be said of the side"""
 
     @classmethod
     def of(
@@ -244,11 +244,26 @@ class _Judged:
         images = warped.find_images(folder, paths)
         judged, target = warped.judge(volume.read(reference), paths, images, maps, progress)
         failed = failures(judged, settings.least_quality)
+        notes: list[str] = []
+        side = _side_of([item for item in judged if item.name not in failed], settings.tumour_side, notes)
+        if side is not None:
+            failed = _failures_by_side(judged, side, settings.least_quality)
         dropped = [f"{name} was left out: {why}" for name, why in failed.items()]
         kept = [path for path, item in zip(paths, judged, strict=True) if item.name not in failed]
         if not kept:
             raise InputError(f"No label map can be used. {dropped[0]}")
-        return cls([item for item in judged if item.name not in failed], target, kept, dropped)
+        return cls([item for item in judged if item.name not in failed], target, kept, dropped, side, notes)
+
+
+def _side_of(judged: Sequence[Registered], wanted: str, notes: list[str]) -> str | None:
+    return _side([item.atlas.sides.of for item in judged], [item.label_map for item in judged], wanted, notes)
+
+
+def _failures_by_side(judged: Sequence[Registered], side: str, least_quality: float) -> dict[str, str]:
+    """Judge label maps with the tumour on the other side (mirrored copies) by themselves: theirs fits nowhere."""
+    copies = [item for item in judged if item.side == laterality.other(side)]
+    others = [item for item in judged if item.side != laterality.other(side)]
+    return {name: why for group in (others, copies) if group for name, why in failures(group, least_quality).items()}
 
 
 def _tumour_side(sides: list[frozenset[str]], maps: Sequence[np.ndarray], notes: list[str]) -> str | None:

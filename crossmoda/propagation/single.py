@@ -9,15 +9,17 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import SimpleITK as sitk
 
 from crossmoda import deeds, labels, preprocessing, propagation, volume
+from crossmoda.dataset import Case
 from crossmoda.deeds.files import Inputs, Outputs, statistics, write_outputs
 from crossmoda.deeds.transform import parts_of
 from crossmoda.errors import InputError
 from crossmoda.parameters import parameter, parameter_of
 from crossmoda.progress import Progress, part, report
-from crossmoda.propagation import atlases, fit, laterality
+from crossmoda.propagation import atlases, completion, fit, laterality
 from crossmoda.provenance import Record
 from crossmoda.volume import Grid, Volume
 
@@ -43,6 +45,8 @@ class Fit:
     """0 is chance, 1 the same image, around the structures"""
     tumour_side: str | None
     """the side of its tumour as registered"""
+    cochlea_sides: str | None
+    """the sides of its cochleae as registered: left, right or both"""
     mirrored: bool
     tumour_brightness: float | None
     """see :func:`crossmoda.propagation.fit.tumour_brightness`; None without tumour"""
@@ -87,9 +91,7 @@ def register_files(
     found = _register(given, settings, mirrored, part(progress, 0.03, 0.85))
     record.content["device"] = found.registration.provenance["device"]
     report(progress, 0.86, "judging the registration")
-    side = None if sides is None else sides.tumour
-    side = laterality.other(side) if mirrored and side else side
-    judged = {"mirrored": mirrored} if given.label is None else dataclasses.asdict(_judge(given, found, mirrored, side))
+    judged = {"mirrored": mirrored} if sides is None else dataclasses.asdict(_judge(given, found, sides, mirrored))
     report(progress, 0.92, "writing the results")
     result = dataclasses.replace(
         found.registration, provenance=record.finish(**statistics(found.registration), **judged)
@@ -142,7 +144,7 @@ def _on(mask: Volume | None, grid: Grid) -> Volume | None:
     return None if mask is None else volume.resample(mask, grid, interpolation="nearest")
 
 
-def _judge(given: Inputs, found: _Found, mirrored: bool, side: str | None) -> Fit:
+def _judge(given: Inputs, found: _Found, sides: laterality.Sides, mirrored: bool) -> Fit:
     target, label = found.target, found.label
     assert target is not None and label is not None
     warped = found.registration.warp_label_map(label, target.part.grid).array
@@ -151,7 +153,11 @@ def _judge(given: Inputs, found: _Found, mirrored: bool, side: str | None) -> Fi
         raise InputError(f"{name} does not overlap the target: none of its labels lies in the scan.")
     _bits, quality = atlases.compare(target, found.moving, found.registration, warped)
     brightness = fit.tumour_brightness(warped, target.part, fit.bright_level(target.part))
-    return Fit(round(quality, 4), side, mirrored, None if brightness is None else round(brightness, 4))
+    tumour, cochleae = sides.tumour, sides.of[labels.COCHLEA]
+    if mirrored:
+        tumour, cochleae = tumour and laterality.other(tumour), frozenset(map(laterality.other, cochleae))
+    spoken = "both" if len(cochleae) == 2 else next(iter(cochleae), None)
+    return Fit(round(quality, 4), tumour, spoken, mirrored, None if brightness is None else round(brightness, 4))
 
 
 def _with_reflection(registration: deeds.Registration, grid: Grid) -> deeds.Registration:
@@ -177,3 +183,33 @@ def side_of(brightness: Sequence[tuple[float | None, float | None]], modality: s
     if not evidence:
         return None, 0, 0
     return *fit.vote(evidence), len(evidence)
+
+
+def to_be_copied(placed: Sequence[tuple[str, float, str | None, str | None, bool]]) -> tuple[str | None, list[int]]:
+    """Return the side whose cochlea no atlas has, and whose mirrored copies shall speak about it.
+
+    Args:
+        placed: of each registered atlas its id, :attr:`Fit.quality`, :attr:`Fit.tumour_side`,
+            :attr:`Fit.cochlea_sides`, and whether it is registered with its tumour on the other side already.
+
+    Returns:
+        The side, None where there is none, and the positions in ``placed`` of the atlases to be copied; see
+        :mod:`crossmoda.propagation.completion`.
+
+    """
+    found = [_stand_in(identity, quality, side, cochleae) for identity, quality, side, cochleae, _copied in placed]
+    missing = completion.side_without_cochlea([(item.atlas, False) for item in found])
+    if missing is None:
+        return None, []
+    known = {(identity, True) for identity, _quality, _side, _cochleae, copied in placed if copied}
+    chosen = {id(item) for item in completion.to_be_copied(found, known)}
+    return missing, [number for number, item in enumerate(found) if id(item) in chosen]
+
+
+def _stand_in(identity: str, quality: float, side: str | None, cochleae: str | None) -> atlases.Registered:
+    """Return what is known of a registered atlas, without its images."""
+    drawn = frozenset(side for side in laterality.SIDES if cochleae in (side, "both"))
+    sides = laterality.Sides(0.0, {labels.COCHLEA: drawn})
+    atlas = atlases.Atlas(Case(identity, "ceT1", Path(identity)), sides, side or None, {})
+    nothing = np.zeros((0, 0, 0), np.uint8)
+    return atlases.Registered(atlas, False, nothing, nothing, quality, 0.0, True)
