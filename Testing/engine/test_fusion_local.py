@@ -7,7 +7,8 @@ from crossmoda import fusion, labels
 from crossmoda.fusion.local import BITS, local_votes
 
 SHAPE, SPACING = (12, 40, 90), (1.5, 0.5, 0.5)
-EVERYWHERE = np.ones(SHAPE, bool)
+#: an image without features, compared everywhere
+EVERYWHERE = np.ones(SHAPE, np.uint16)
 NOTHING_MISSING = np.zeros((1, 1, 1), np.uint8)
 #: bit of "says nothing about" the tumour
 NO_TUMOUR = np.full((1, 1, 1), 1 << labels.VS, np.uint8)
@@ -24,11 +25,11 @@ def bits(number: int | np.ndarray) -> np.ndarray:
     return np.broadcast_to(np.asarray(number, np.uint8), SHAPE)
 
 
-def votes(maps, differences, compared=None, missing=None) -> np.ndarray:
+def votes(maps, differences, images=None, missing=None, target=None) -> np.ndarray:
     count = len(maps)
-    return local_votes(
-        maps, differences, compared or [EVERYWHERE] * count, missing or [NOTHING_MISSING] * count, SPACING
-    )
+    images, missing = images or [EVERYWHERE] * count, missing or [NOTHING_MISSING] * count
+    target = np.zeros(SHAPE, np.float32) if target is None else target
+    return local_votes(maps, differences, images, missing, target, SPACING).probability
 
 
 def test_atlases_that_are_equally_alike_have_equal_votes():
@@ -66,14 +67,14 @@ def test_who_says_nothing_about_a_structure_has_no_vote_about_it():
 
 def test_an_image_that_was_not_compared_counts_like_the_least_similar_one():
     maps = [block(labels.VS, 20), np.zeros(SHAPE, np.uint8), np.zeros(SHAPE, np.uint8)]
-    compared = [EVERYWHERE, EVERYWHERE, ~EVERYWHERE]
-    found = votes(maps, [bits(3), bits(5), bits(0)], compared)
+    images = [EVERYWHERE, EVERYWHERE, 0 * EVERYWHERE]
+    found = votes(maps, [bits(3), bits(5), bits(0)], images)
     assert found[labels.VS][5, 18, 28] == pytest.approx(1 / (1 + 2 * np.exp(-2 / BITS)), abs=1e-4)
 
 
 def test_without_any_comparison_all_are_believed_alike():
     maps = [block(labels.VS, 20), block(labels.VS, 20), np.zeros(SHAPE, np.uint8)]
-    found = votes(maps, [bits(0)] * 3, [~EVERYWHERE] * 3)
+    found = votes(maps, [bits(0)] * 3, [0 * EVERYWHERE] * 3)
     assert found[labels.VS][5, 18, 28] == pytest.approx(2 / 3)
 
 

@@ -17,8 +17,9 @@ from crossmoda.parameters import parameter, parameter_of
 from crossmoda.progress import Progress, part, report
 from crossmoda.propagation import Settings as PropagationSettings
 from crossmoda.propagation import laterality, warped
-from crossmoda.propagation.atlases import Registered, Target
+from crossmoda.propagation.atlases import Registered
 from crossmoda.propagation.consensus import Consensus, Rater, failures, fuse_raters, midplane
+from crossmoda.propagation.target import Target
 from crossmoda.provenance import Record
 from crossmoda.volume import Grid, Volume
 
@@ -154,7 +155,8 @@ def fuse_files(
     names = [path.name for path in kept]
     notes += consensus.fusion.notes
     label_map = Volume(consensus.label_map, grid)
-    content = record.finish(tumour_side=side, notes=notes, iterations=consensus.fusion.iterations)
+    moved = [dataclasses.asdict(move) for move in consensus.moved]
+    content = record.finish(tumour_side=side, notes=notes, iterations=consensus.fusion.iterations, aligned=moved)
     result = FileFusion(label_map, consensus, tuple(names), side, tuple(dropped), tuple(notes), content)
     report(progress, 0.85, "writing")
     _write(result, outputs)

@@ -3,15 +3,18 @@
 A registration is good here and bad there, which one number per atlas cannot say. Where the atlases' images are known,
 their labels are averaged at each voxel with weights that fall with the difference of the images around it
 (Artaechevarria, Munoz-Barrutia and Ortiz-de-Solorzano, IEEE TMI 28:1266, 2009; Sabuncu et al., IEEE TMI 29:1714, 2010),
-here the number of differing bits of MIND-SSC, which compares scans of different contrast.
+here the number of differing bits of MIND-SSC, which compares scans of different contrast. The votes about a cochlea are
+then moved to where the target shows it (:mod:`crossmoda.fusion.alignment`).
 """
 
+import dataclasses
 from collections.abc import Iterator, Sequence
 
 import numpy as np
 from scipy import ndimage
 
 from crossmoda import labels
+from crossmoda.fusion.alignment import Displacement, find_displacement
 
 #: Images are compared around each voxel: the standard deviation of the Gaussian, mm.
 AROUND_MM = 1.25
@@ -24,45 +27,76 @@ _REACH_MM = 1.5
 #: Less of the Gaussian than this on compared voxels is no comparison.
 _LEAST = 0.02
 _TRUNCATE = 2.5
+#: The structures that look alike in everybody.
+_ALIGNED = (labels.COCHLEA,)
+
+
+@dataclasses.dataclass(frozen=True)
+class Move:
+    """How far the votes about a structure were moved."""
+
+    value: int
+    """of the label"""
+    middle: tuple[float, ...]
+    """of the structure: (z, y, x), voxels"""
+    displacement_mm: tuple[float, ...]
+    """of its middle, along z, y, x"""
+
+
+@dataclasses.dataclass(frozen=True)
+class Votes:
+    """What the atlases say together."""
+
+    probability: np.ndarray
+    """(label, z, y, x) float32, background first"""
+    moved: tuple[Move, ...]
 
 
 def local_votes(
     label_maps: Sequence[np.ndarray],
     differences: Sequence[np.ndarray],
-    compared: Sequence[np.ndarray],
+    images: Sequence[np.ndarray],
     missing: Sequence[np.ndarray],
+    target: np.ndarray,
     spacing_zyx: Sequence[float],
     values: Sequence[int] = labels.VALUES,
-) -> np.ndarray:
-    """Return the probability of each label by locally weighted votes, (label, z, y, x) float32, background first.
+) -> Votes:
+    """Return the probability of each label by locally weighted votes.
 
     Args:
         label_maps: one per atlas, (z, y, x).
         differences: per atlas, the differing bits of the images' MIND-SSC, (z, y, x).
-        compared: per atlas, where its image was compared, (z, y, x) bool. Elsewhere it counts as the least similar one.
+        images: per atlas, its image on the target, (z, y, x), of any scale; 0 where it was not compared. There it
+            counts as the least similar one.
         missing: per atlas, about which structures it says nothing where (see :func:`crossmoda.fusion.staple`).
+        target: the target's image, (z, y, x).
         spacing_zyx: voxel size, mm.
         values: the label values, background first.
 
     """
+    moves = []
     shape = label_maps[0].shape
     votes = np.zeros((len(values), *shape), np.float32)
     votes[0] = 1.0
     labelled = np.logical_or.reduce([label_map != values[0] for label_map in label_maps])
     for box, place in _places(labelled, spacing_zyx):
-        weights = _weights(
-            [item[box] for item in differences], [item[box] for item in compared], spacing_zyx, place.shape
-        )
+        seen = [item[box] for item in images]
+        weights = _weights([item[box] for item in differences], [item > 0 for item in seen], spacing_zyx, place.shape)
         own = [item[box] for item in label_maps]
         silent = [np.broadcast_to(bits, shape)[box] for bits in missing]
-        shares = [
-            _share(own, silent, weights, index, value, spacing_zyx) for index, value in enumerate(values) if index
-        ]
+        counts = [_counts(silent, weights, index) for index in range(len(values))]
+        shares = [_share(own, counts[index], value, spacing_zyx) for index, value in enumerate(values) if index]
+        for index, value in enumerate(values):
+            if value in _ALIGNED:
+                move = _align(shares, index, target[box], place, seen, counts[index], spacing_zyx)
+                if move is not None:
+                    middle = tuple(side.start + at for side, at in zip(box, move.middle, strict=True))
+                    moves.append(Move(value, middle, tuple(move.coefficients[0].tolist())))
         found = np.stack([np.maximum(1.0 - np.sum(shares, axis=0), 0.0), *shares])
         found /= found.sum(axis=0)
         for index in range(len(values)):
             votes[index][box][place] = found[index][place]
-    return votes
+    return Votes(votes, tuple(moves))
 
 
 def _places(labelled: np.ndarray, spacing_zyx: Sequence[float]) -> Iterator[tuple[tuple[slice, ...], np.ndarray]]:
@@ -100,24 +134,44 @@ def _weights(
     return np.exp(-(mean - mean.min(axis=0)) / BITS)
 
 
+def _counts(missing: Sequence[np.ndarray], weights: np.ndarray, index: int) -> list[np.ndarray]:
+    """Return the weight of each atlas about a label: 0 where it has no say."""
+    return [
+        np.where(bits & (1 | 1 << index), np.float32(0), weight) for bits, weight in zip(missing, weights, strict=True)
+    ]
+
+
 def _share(
-    label_maps: Sequence[np.ndarray],
-    missing: Sequence[np.ndarray],
-    weights: np.ndarray,
-    index: int,
-    value: int,
-    spacing_zyx: Sequence[float],
+    label_maps: Sequence[np.ndarray], counts: Sequence[np.ndarray], value: int, spacing_zyx: Sequence[float]
 ) -> np.ndarray:
     """Return the weighted share of the atlases with a say about a label that name it, (z, y, x)."""
     width = [SOFTENING_MM / size for size in spacing_zyx]
-    named, asked = np.zeros(weights.shape[1:], np.float32), np.zeros(weights.shape[1:], np.float32)
-    for label_map, bits, weight in zip(label_maps, missing, weights, strict=True):
-        counts = np.where(bits & (1 | 1 << index), np.float32(0), weight)
-        asked += counts
+    named, asked = np.zeros(counts[0].shape, np.float32), np.zeros(counts[0].shape, np.float32)
+    for label_map, weight in zip(label_maps, counts, strict=True):
+        asked += weight
         own = label_map == value
         if own.any():
-            named += counts * _smooth(own.astype(np.float32), width)
+            named += weight * _smooth(own.astype(np.float32), width)
     return np.divide(named, asked, out=np.zeros_like(named), where=asked > 0)
+
+
+def _align(
+    shares: list[np.ndarray],
+    index: int,
+    target: np.ndarray,
+    place: np.ndarray,
+    images: Sequence[np.ndarray],
+    counts: Sequence[np.ndarray],
+    spacing_zyx: Sequence[float],
+) -> Displacement | None:
+    """Move the share of a label (``shares`` begin with label 1) to where the target shows it; return how, if at all."""
+    known = [np.where(image > 0, weight, 0) for image, weight in zip(images, counts, strict=True)]
+    others = [share for number, share in enumerate(shares, start=1) if number != index]
+    votes = np.where(place, shares[index - 1], 0)
+    found = find_displacement(target, votes, others, images, known, spacing_zyx)
+    if found is not None:
+        shares[index - 1] = found.move(shares[index - 1])
+    return found
 
 
 def _smooth(array: np.ndarray, width: Sequence[float]) -> np.ndarray:

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import SimpleITK as sitk
-from scipy import ndimage
 
 from crossmoda import cache, labels, mind, volume
 from crossmoda.errors import InputError
 from crossmoda.progress import Progress, part, report
 from crossmoda.propagation import laterality
+from crossmoda.propagation.comparison import OUTSIDE, compare
+from crossmoda.propagation.target import Prepare, Target, part_of
 from crossmoda.provenance import checksum
 from crossmoda.volume import Grid, Volume
 
@@ -24,19 +25,10 @@ if TYPE_CHECKING:
 
 #: ``register(fixed, moving, settings, progress=...) -> Registration`` (see :mod:`crossmoda.deeds`)
 Register = Callable[..., Any]
-#: Returns the part of an image (with all labels of its label map) that is registered.
-Prepare = Callable[[Volume, Volume | None], Volume]
 
 WARPED = "warped_label.nii.gz"
 DISSIMILARITY = "dissimilarity.nii.gz"
-#: The value of a dissimilarity map outside the atlas's field of view; inside it is 0 to 60 (bits).
-OUTSIDE = 255
-#: How far around a structure images are compared, mm.
-NEIGHBOURHOOD_MM = 3.0
-#: Dissimilarity by chance is measured against copies moved this far, mm: farther than any structure's edge is thick.
-_CHANCE_SHIFT_MM = 8.0
-#: An atlas's field of view on the target is looked up once for every so many voxels along each axis.
-_COARSE = 4
+INTENSITY = "intensity.nii.gz"
 
 
 class CannotWrite(InputError):
@@ -95,56 +87,6 @@ def _examine(case: "Case", _content: str) -> Atlas:
 
 
 @dataclasses.dataclass(frozen=True)
-class Target:
-    """The scan to be labelled: what is registered, and where the labels go."""
-
-    id: str
-    key: str
-    """the checksum of its file"""
-    image: Volume
-    """the scan as it is"""
-    prepared: Volume
-    """what is registered: cropped, resampled, normalised"""
-    box: tuple[slice, ...]
-    """the part of the scan's array that receives labels"""
-    part: Volume
-    """that part of the scan"""
-    codes: np.ndarray
-    """MIND-SSC of that part, packed"""
-
-
-def load_target(case: "Case", prepare: Prepare) -> Target:
-    """Read the target and cut out the part of its own grid that the prepared image covers."""
-    return as_target(case.id, checksum(case.image), case.read_image(), prepare)
-
-
-def as_target(identity: str, key: str, image: Volume, prepare: Prepare) -> Target:
-    """Return an image as a target: what is registered, and the part of its grid that this covers."""
-    prepared = prepare(image, None)
-    box = _covered_box(image.grid, prepared.grid)
-    cropped = Volume(np.ascontiguousarray(image.array[box]), part_of(image.grid, box))
-    return Target(identity, key, image, prepared, box, cropped, mind.codes(cropped.array))
-
-
-def _covered_box(grid: Grid, inner: Grid) -> tuple[slice, ...]:
-    """Return the slices (z, y, x) of ``grid`` that hold the box of ``inner``."""
-    corners = np.array([[x, y, z, 1.0] for x in (0, 1) for y in (0, 1) for z in (0, 1)])
-    corners[:, :3] = corners[:, :3] * np.asarray(inner.size) - 0.5
-    index = (corners @ inner.index_to_physical.T @ grid.physical_to_index.T)[:, :3]
-    low = np.clip(np.ceil(index.min(axis=0) - 1e-3), 0, None).astype(int)
-    high = np.clip(np.floor(index.max(axis=0) + 1e-3) + 1, None, grid.size).astype(int)
-    return tuple(slice(int(a), int(b)) for a, b in zip(low[::-1], high[::-1], strict=True))
-
-
-def part_of(grid: Grid, box: tuple[slice, ...]) -> Grid:
-    """Return the grid of a box (slices of z, y, x) of a grid."""
-    first = [part.start for part in reversed(box)]
-    size = tuple(part.stop - part.start for part in reversed(box))
-    origin = grid.index_to_physical @ [*first, 1.0]
-    return Grid(size, grid.spacing, tuple(float(value) for value in origin[:3]), grid.direction)  # type: ignore[arg-type]
-
-
-@dataclasses.dataclass(frozen=True)
 class Registered:
     """An atlas on the target."""
 
@@ -153,10 +95,9 @@ class Registered:
     label_map: np.ndarray
     """(z, y, x) uint8 on the target's part"""
     dissimilarity: np.ndarray
-    """(z, y, x) uint8: differing bits of MIND-SSC (of 60) around the structures, 0 elsewhere; :data:`OUTSIDE` where the
-    atlas has no voxel"""
+    """see :class:`crossmoda.propagation.comparison.Comparison`, as the next two"""
+    intensity: np.ndarray
     quality: float
-    """1 - dissimilarity around the structures / dissimilarity by chance: 0 is chance, 1 the same image"""
     seconds: float
     reused: bool
     """whether it was found finished"""
@@ -203,7 +144,7 @@ def register_atlas(
     Args:
         target: the target.
         atlas: the atlas.
-        step: its folder receives the warped label map, the dissimilarity map and the seal.
+        step: its folder receives the warped label map, the comparison of the images and the seal.
         register: the registration program.
         registration_settings: its settings.
         prepare: crops and normalises the atlas.
@@ -239,18 +180,18 @@ def register_atlas(
             step.begin()
             step.finish([], {"failed": why})
         raise InputError(why) from cause
-    difference, quality = compare(target, image, registration, warped)
+    difference, intensity, quality = compare(target, image, registration, warped)
     seconds = time.perf_counter() - start
     with _keeping(atlas):
         step.begin()
-        files = [WARPED, DISSIMILARITY]
-        for name, array in zip(files, (warped, difference), strict=True):
+        files = [WARPED, DISSIMILARITY, INTENSITY]
+        for name, array in zip(files, (warped, difference, intensity), strict=True):
             volume.write(Volume(array, target.part.grid), step.folder / name)
         if keep_transform:
             files += _write_transforms(registration, image.grid if mirrored else None, step.folder)
         step.finish(files, {"quality": quality, "seconds": round(seconds, 3)})
     report(progress, 1.0, "done")
-    return Registered(atlas, mirrored, warped, difference, quality, seconds, False)
+    return Registered(atlas, mirrored, warped, difference, intensity, quality, seconds, False)
 
 
 def found(atlas: Atlas, step: cache.Step, mirrored: bool) -> Registered | None:
@@ -266,7 +207,8 @@ def found(atlas: Atlas, step: cache.Step, mirrored: bool) -> Registered | None:
     if "failed" in done:
         raise InputError(done["failed"])
     warped, difference = (volume.read_label_map(step.folder / name).array for name in (WARPED, DISSIMILARITY))
-    return Registered(atlas, mirrored, warped, difference, done["quality"], done["seconds"], True)
+    intensity = volume.read(step.folder / INTENSITY).array.astype(np.uint16)
+    return Registered(atlas, mirrored, warped, difference, intensity, done["quality"], done["seconds"], True)
 
 
 @contextlib.contextmanager
@@ -326,75 +268,3 @@ def _box_of(mask: np.ndarray) -> tuple[slice, ...]:
         used = np.flatnonzero(mask.any(axis=tuple(other for other in range(mask.ndim) if other != axis)))
         box.append(slice(int(used[0]), int(used[-1]) + 1))
     return tuple(box)
-
-
-def compare(target: Target, image: Volume, registration: Any, label_map: np.ndarray) -> tuple[np.ndarray, float]:
-    """Compare the warped atlas with the target around its structures: the dissimilarity map, and the quality.
-
-    Dissimilarity is the number of differing bits of MIND-SSC; quality relates its mean to that of the warped atlas
-    moved by some mm along each axis, which is what images of the same texture have in common by chance.
-
-    Args:
-        target: the target.
-        image: the atlas.
-        registration: the atlas's registration to the target.
-        label_map: its warped label map, (z, y, x) on the target's part.
-
-    """
-    grid = target.part.grid
-    inside = _field_of_view(image, grid, registration.transform) | (label_map > 0)
-    bits = np.where(inside, np.uint8(0), np.uint8(OUTSIDE))
-    near = neighbourhood(label_map > 0, grid) & inside
-    shifts = [max(1, round(_CHANCE_SHIFT_MM / spacing)) for spacing in grid.spacing_zyx]
-    aligned, chance = [], []
-    pieces = ndimage.label(near, np.ones((3, 3, 3)))[0]
-    for number, piece in enumerate(ndimage.find_objects(pieces), start=1):
-        # With what MIND-SSC looks at around a voxel, and with where the voxels are moved.
-        box = tuple(
-            slice(max(side.start - shift - 2, 0), min(side.stop + shift + 2, size))
-            for side, shift, size in zip(piece, shifts, near.shape, strict=True)
-        )
-        mask = pieces[box] == number
-        expected = target.codes[box][mask]
-        codes = mind.codes(registration.warp_image(image, part_of(grid, box)).array)
-        aligned.append(mind.hamming(expected, codes[mask]).astype(np.uint8))
-        bits[box][mask] = aligned[-1]
-        moved = [
-            (axis, step) for axis, shift in enumerate(shifts) if shift < mask.shape[axis] for step in (shift, -shift)
-        ]
-        chance += [mind.hamming(expected, np.roll(codes, step, axis=axis)[mask]) for axis, step in moved]
-    if not aligned:
-        return bits, 0.0
-    by_chance = float(np.concatenate(chance).mean()) if chance else mind.BITS / 3
-    return bits, 1.0 - float(np.concatenate(aligned).mean()) / max(by_chance, 1e-6)
-
-
-def _field_of_view(image: Volume, grid: Grid, transform: sitk.Transform) -> np.ndarray:
-    """Return the mask of the voxels of ``grid`` that lie in the image, (z, y, x); exact to some voxels."""
-    ones = image.with_array(np.ones(image.array.shape, np.uint8))
-    first = (grid.index_to_physical @ [*[(_COARSE - 1) / 2] * 3, 1.0])[:3]
-    coarse = Grid(
-        tuple(-(-count // _COARSE) for count in grid.size),  # type: ignore[arg-type]
-        tuple(value * _COARSE for value in grid.spacing),  # type: ignore[arg-type]
-        tuple(first.tolist()),
-        grid.direction,
-    )
-    inside = volume.resample(ones, coarse, transform, "nearest").array > 0
-    for axis, count in enumerate(grid.shape):
-        inside = inside.repeat(_COARSE, axis).take(range(count), axis)
-    return inside
-
-
-def neighbourhood(mask: np.ndarray, grid: Grid, distance_mm: float = NEIGHBOURHOOD_MM) -> np.ndarray:
-    """Return the mask grown by a distance in mm."""
-    found = ndimage.find_objects(mask.view(np.uint8))
-    grown = np.zeros(mask.shape, bool)
-    if not found or found[0] is None:
-        return grown
-    reach = [int(np.ceil(distance_mm / spacing)) for spacing in grid.spacing_zyx]
-    box = tuple(
-        slice(max(side.start - more, 0), min(side.stop + more, size))
-        for side, more, size in zip(found[0], reach, mask.shape, strict=True)
-    )
-    grown[box] = ndimage.distance_transform_edt(~mask[box], grid.spacing_zyx) <= distance_mm
-    return grown

@@ -7,10 +7,11 @@ import numpy as np
 from scipy import ndimage
 
 from crossmoda import fusion, labels
-from crossmoda.fusion.local import local_votes
+from crossmoda.fusion.local import Move, local_votes
 from crossmoda.progress import Progress
 from crossmoda.propagation import laterality
-from crossmoda.propagation.atlases import OUTSIDE, Registered, neighbourhood
+from crossmoda.propagation.atlases import Registered
+from crossmoda.propagation.comparison import OUTSIDE
 from crossmoda.propagation.fit import Speakers, speakers
 from crossmoda.volume import Grid, Volume
 
@@ -25,6 +26,16 @@ _BIT = {value: 1 << index for index, value in enumerate(labels.VALUES)}
 
 
 @dataclasses.dataclass(frozen=True)
+class Moved:
+    """How far the votes about a structure were moved to where the target shows it."""
+
+    structure: str
+    side: str
+    displacement_lps_mm: tuple[float, ...]
+    """of its middle"""
+
+
+@dataclasses.dataclass(frozen=True)
 class Consensus:
     """The fused label of a target's part."""
 
@@ -34,6 +45,7 @@ class Consensus:
     """(label, z, y, x) float32"""
     fusion: fusion.Fusion
     """as estimated, before stray pieces were removed"""
+    moved: tuple[Moved, ...] = ()
 
 
 def failures(registered: Sequence[Registered], least_quality: float) -> dict[str, str]:
@@ -69,6 +81,8 @@ class Rater:
     """the sides on whose cochlea it speaks"""
     difference: np.ndarray | None = None
     """(z, y, x): differing bits of its image and the target's, ``OUTSIDE`` beyond its field of view; None: unknown"""
+    intensity: np.ndarray | None = None
+    """(z, y, x): its image where it was compared with the target, else 0; known if ``difference`` is"""
 
     def _outside(self) -> np.ndarray | None:
         """Return what is beyond its field of view, (z, y, x) bool; None where it covers the target."""
@@ -90,12 +104,6 @@ class Rater:
         outside = self._outside()
         return bits if outside is None else np.where(outside, _SILENT, bits).astype(np.uint8)
 
-    def compared(self, grid: Grid) -> np.ndarray:
-        """Return where its image was compared with the target: around its structures, in its field of view."""
-        near = neighbourhood(self.label_map != labels.BACKGROUND, grid)
-        outside = self._outside()
-        return near if outside is None else near & ~outside
-
 
 def _not_about(value: int, label_map: np.ndarray, place: np.ndarray) -> np.ndarray:
     own = (label_map == value) & place
@@ -104,7 +112,7 @@ def _not_about(value: int, label_map: np.ndarray, place: np.ndarray) -> np.ndarr
 
 def _rater(item: Registered, chosen: Speakers) -> Rater:
     cochleae = frozenset(side for side, names in chosen.cochlea.items() if item.name in names)
-    return Rater(item.label_map, item.name in chosen.tumour, cochleae, item.dissimilarity)
+    return Rater(item.label_map, item.name in chosen.tumour, cochleae, item.dissimilarity, item.intensity)
 
 
 def midplane(label_maps: Sequence[np.ndarray], grid: Grid) -> float:
@@ -126,7 +134,8 @@ def fuse(
     middle_mm = midplane([item.label_map for item in registered], target.grid)
     chosen = speakers(registered, target, side, share, laterality.lateral_mm(target.grid) > middle_mm)
     raters = [_rater(item, chosen) for item in registered]
-    return fuse_raters(raters, middle_mm, target.grid, settings, clean=side is not None, progress=progress), chosen
+    clean = side is not None
+    return fuse_raters(raters, middle_mm, target.grid, settings, clean=clean, image=target, progress=progress), chosen
 
 
 def fuse_raters(
@@ -136,6 +145,7 @@ def fuse_raters(
     settings: fusion.Settings,
     *,
     clean: bool,
+    image: Volume | None = None,
     progress: Progress | None = None,
 ) -> Consensus:
     """Fuse label maps, each speaking about what it knows.
@@ -146,6 +156,7 @@ def fuse_raters(
         grid: where they lie.
         settings: parameters of the fusion. Weighting is local only if every rater's image was compared.
         clean: whether to remove all but the largest piece of the tumour and of each cochlea.
+        image: the target on ``grid``; given if the raters' images were compared with it.
         progress: is told the iteration; may cancel.
 
     """
@@ -153,10 +164,12 @@ def fuse_raters(
     missing = [rater.missing(on_left) for rater in raters]
     maps = [rater.label_map for rater in raters]
     differences = [rater.difference for rater in raters if rater.difference is not None]
-    if settings.weighting == "local" and len(differences) == len(raters):
-        compared = [rater.compared(grid) for rater in raters]
-        votes = local_votes(maps, differences, compared, missing, grid.spacing_zyx)
-        result = fusion.rate(maps, votes, settings, missing=missing)
+    images = [rater.intensity for rater in raters if rater.intensity is not None]
+    moved: tuple[Moved, ...] = ()
+    if settings.weighting == "local" and image is not None and len(differences) == len(images) == len(raters):
+        votes = local_votes(maps, differences, images, missing, image.array, grid.spacing_zyx)
+        moved = tuple(_moved(move, on_left, grid) for move in votes.moved)
+        result = fusion.rate(maps, votes.probability, settings, missing=missing)
     else:
         result = fusion.staple(maps, settings, missing=missing, progress=progress)
     stray = stray_pieces(result.label_map, on_left) if clean else np.zeros(grid.shape, bool)
@@ -165,7 +178,15 @@ def fuse_raters(
         label_map, posterior = label_map.copy(), posterior.copy()
         posterior[0][stray], posterior[1:, stray] = 1.0, 0.0
         label_map[stray] = labels.BACKGROUND
-    return Consensus(label_map, posterior, result)
+    return Consensus(label_map, posterior, result, moved)
+
+
+def _moved(move: Move, on_left: np.ndarray, grid: Grid) -> Moved:
+    place = tuple(round(value) for value in move.middle)
+    side = "left" if np.broadcast_to(on_left, grid.shape)[place] else "right"
+    lps = np.reshape(grid.direction, (3, 3)) @ np.asarray(move.displacement_mm[::-1])
+    key = next(structure.key for structure in labels.STRUCTURES if structure.value == move.value)
+    return Moved(key, side, tuple(round(float(value), 3) for value in lps))
 
 
 def stray_pieces(label_map: np.ndarray, on_left: np.ndarray) -> np.ndarray:

@@ -14,7 +14,8 @@ from scipy import ndimage
 from scipy.spatial import cKDTree
 
 from crossmoda import labels
-from crossmoda.propagation.atlases import Registered, neighbourhood
+from crossmoda.propagation.atlases import Registered
+from crossmoda.propagation.comparison import neighbourhood
 from crossmoda.volume.geometry import Grid, Volume
 
 #: How far around a tumour, and around a cochlea, images are compared, mm.

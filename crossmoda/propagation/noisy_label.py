@@ -13,8 +13,9 @@ from crossmoda import labels, volume
 from crossmoda.fusion import Performance
 from crossmoda.output import write_json, write_text
 from crossmoda.progress import Progress, report
-from crossmoda.propagation.atlases import Target, folder_name
+from crossmoda.propagation.atlases import folder_name
 from crossmoda.propagation.consensus import Consensus
+from crossmoda.propagation.target import Target
 from crossmoda.volume import Volume
 
 LABEL_MAP = "noisy_label.nii.gz"

@@ -17,12 +17,13 @@ from crossmoda.errors import InputError
 from crossmoda.progress import Progress, part, report
 from crossmoda.propagation import atlases as atlas_steps
 from crossmoda.propagation import completion, laterality, noisy_label
-from crossmoda.propagation.atlases import Atlas, CannotWrite, Register, Registered, Target
+from crossmoda.propagation.atlases import Atlas, CannotWrite, Register, Registered
 from crossmoda.propagation.consensus import failures, fuse
 from crossmoda.propagation.fit import bright_level, side_evidence, vote
 from crossmoda.propagation.noisy_label import Outcome
 from crossmoda.propagation.parallel import default_at_once, in_parallel
 from crossmoda.propagation.prepared import Prepared
+from crossmoda.propagation.target import Prepare, Target, as_target
 from crossmoda.provenance import Record, checksum
 from crossmoda.volume import Grid, Volume
 
@@ -35,7 +36,7 @@ Load = Callable[["Case", str, str, bool], tuple[Target, preprocessing.Settings]]
 #: Under the folder of a target: its registrations, and those that are linear only.
 REGISTRATIONS, LINEAR = "registrations", "linear"
 #: Raised when the steps after registration, or registration itself, change so that earlier results no longer hold.
-_REVISION, _REGISTRATION_REVISION = 6, 4
+_REVISION, _REGISTRATION_REVISION = 7, 5
 #: Registrations to unrelated images (smooth noise) reached a median quality of 0.12 at most, those to heads 0.15 (one
 #: of a few centimetres) and mostly above 0.24: below the first a target shows something else, below the second perhaps.
 _STRANGE, _DOUBTFUL = 0.13, 0.2
@@ -232,7 +233,7 @@ class Run:
             progress=progress,
         )
 
-    def _preparer_of(self, pair: Pair) -> atlas_steps.Prepare:
+    def _preparer_of(self, pair: Pair) -> Prepare:
         how = self.preparation
         key = (*pair.atlas.key(), pair.mirrored, how)
         return lambda image, label_map: self._prepared.get(key, lambda: _preparer(how)(image, label_map))
@@ -404,6 +405,7 @@ class Run:
             side_evidence=self.side_evidence,
             atlases=[dataclasses.asdict(outcome) for outcome in self.outcomes],
             fusion={"iterations": consensus.fusion.iterations, "converged": consensus.fusion.converged},
+            aligned=[dataclasses.asdict(move) for move in consensus.moved],
             notes=self.notes,
         )
         performance = {item.name: each for item, each in zip(registered, consensus.fusion.performance, strict=True)}
@@ -421,10 +423,10 @@ def load_target(case: "Case", key: str, region: str, has_cochlea: bool) -> tuple
     """Read a target, whose checksum is ``key``; return it and how it and its atlases are prepared."""
     image = case.read_image()
     how = preparation_for(region, image.grid, has_cochlea)
-    return atlas_steps.as_target(case.id, key, image, _preparer(how)), how
+    return as_target(case.id, key, image, _preparer(how)), how
 
 
-def _preparer(how: preprocessing.Settings) -> atlas_steps.Prepare:
+def _preparer(how: preprocessing.Settings) -> Prepare:
     return lambda image, label_map: preprocessing.prepare(image, label_map, how).image
 
 

@@ -19,7 +19,8 @@ from crossmoda.deeds.transform import parts_of
 from crossmoda.errors import InputError
 from crossmoda.parameters import parameter, parameter_of
 from crossmoda.progress import Progress, part, report
-from crossmoda.propagation import atlases, completion, fit, laterality
+from crossmoda.propagation import atlases, comparison, completion, fit, laterality
+from crossmoda.propagation.target import Target, as_target
 from crossmoda.provenance import Record
 from crossmoda.volume import Grid, Volume
 
@@ -107,7 +108,7 @@ def register_files(
 class _Found:
     registration: deeds.Registration
     """between the target and the moving image, mirrored if so wanted, on their whole grids"""
-    target: atlases.Target | None
+    target: Target | None
     moving: Volume
     label: Volume | None
 
@@ -129,7 +130,7 @@ def _register(given: Inputs, settings: Settings, mirrored: bool, progress: Progr
     def prepare(image: Volume, label_map: Volume | None) -> Volume:
         return preprocessing.prepare(image, label_map, preparation).image
 
-    target = atlases.as_target("", "", given.fixed, prepare)
+    target = as_target("", "", given.fixed, prepare)
     prepared = prepare(moving, label)
     start = given.initial
     if preparation.region == "ears" and start is None:
@@ -151,7 +152,7 @@ def _judge(given: Inputs, found: _Found, sides: laterality.Sides, mirrored: bool
     if not warped.any():
         name = Path(given.paths["moving"]).name
         raise InputError(f"{name} does not overlap the target: none of its labels lies in the scan.")
-    _bits, quality = atlases.compare(target, found.moving, found.registration, warped)
+    quality = comparison.compare(target, found.moving, found.registration, warped).quality
     brightness = fit.tumour_brightness(warped, target.part, fit.bright_level(target.part))
     tumour, cochleae = sides.tumour, sides.of[labels.COCHLEA]
     if mirrored:
@@ -212,4 +213,4 @@ def _stand_in(identity: str, quality: float, side: str | None, cochleae: str | N
     sides = laterality.Sides(0.0, {labels.COCHLEA: drawn})
     atlas = atlases.Atlas(Case(identity, "ceT1", Path(identity)), sides, side or None, {})
     nothing = np.zeros((0, 0, 0), np.uint8)
-    return atlases.Registered(atlas, False, nothing, nothing, quality, 0.0, True)
+    return atlases.Registered(atlas, False, nothing, nothing, nothing, quality, 0.0, True)

@@ -17,9 +17,11 @@ from crossmoda.dataset import Case
 from crossmoda.deeds import Registration
 from crossmoda.errors import InputError
 from crossmoda.progress import Progress, part, report
-from crossmoda.propagation import atlases, laterality
-from crossmoda.propagation.atlases import OUTSIDE, Registered, Target
+from crossmoda.propagation import laterality
+from crossmoda.propagation.atlases import Atlas, Registered
+from crossmoda.propagation.comparison import OUTSIDE, compare
 from crossmoda.propagation.consensus import Consensus, fuse, midplane
+from crossmoda.propagation.target import Target, as_target, part_of
 from crossmoda.volume import Volume
 
 #: How far around the labels the target is looked at, mm.
@@ -65,20 +67,21 @@ def judge(
     grid = target.grid
     middle_mm = midplane(maps, grid)
     box = _around(np.logical_or.reduce([label_map > 0 for label_map in maps]), grid.spacing_zyx)
-    here = atlases.part_of(grid, box)
+    here = part_of(grid, box)
     cropped = Volume(np.ascontiguousarray(target.array[box]), here)
-    whole = dataclasses.replace(atlases.as_target("target", "", cropped, lambda image, _label: image), box=box)
+    whole = dataclasses.replace(as_target("target", "", cropped, lambda image, _label: image), box=box)
     there = sitk.Transform(3, sitk.sitkIdentity)
     judged = []
     for number, (path, image_path, label_map) in enumerate(zip(paths, images, maps, strict=True)):
         report(progress, number / len(paths), f"comparing {path.name} with the target")
         image = volume.resample(volume.read(image_path), here)
         own = np.ascontiguousarray(label_map[box])
-        bits, quality = atlases.compare(whole, image, Registration(there, there, here, here), own)
-        bits = np.where(_beyond(image.array) & (own == 0), np.uint8(OUTSIDE), bits)
+        bits, intensity, quality = compare(whole, image, Registration(there, there, here, here), own)
+        beyond = _beyond(image.array) & (own == 0)
+        bits, intensity = np.where(beyond, np.uint8(OUTSIDE), bits), np.where(beyond, np.uint16(0), intensity)
         sides = laterality.find_sides(Volume(own, here), middle_mm)
-        atlas = atlases.Atlas(Case(path.name.partition(".")[0], "ceT1", image_path), sides, sides.tumour, {})
-        judged.append(Registered(atlas, False, own, bits, quality, 0.0, False))
+        atlas = Atlas(Case(path.name.partition(".")[0], "ceT1", image_path), sides, sides.tumour, {})
+        judged.append(Registered(atlas, False, own, bits, intensity, quality, 0.0, False))
     return judged, whole
 
 
@@ -125,4 +128,4 @@ def fuse_judged(
         agreement=whole(consensus.fusion.agreement, 1.0),
         disagreement=whole(consensus.fusion.disagreement, 0.0),
     )
-    return Consensus(whole(consensus.label_map, 0), posterior, fused)
+    return dataclasses.replace(consensus, label_map=whole(consensus.label_map, 0), posterior=posterior, fusion=fused)

@@ -1,0 +1,172 @@
+"""The votes about a small structure, moved to where the target shows it.
+
+A registration is smooth and stops a little short of what a target's own anatomy would ask for, and all atlases stop
+short in the same direction: their mean label is sharp, and beside the truth by some tenths of a millimetre. The mean of
+the warped images shows that with much less noise than any of them. So the target around the structure is explained by a
+curve of the mean image's intensities and by the votes themselves, whatever the contrasts, and what is found is the
+small affine displacement of both under which they explain it best (Gauss-Newton for the linear Gaussian model; a prior
+keeps the displacement where it is not seen).
+
+This is for structures that look alike in everybody, such as the cochlea in its bone. How an atlas's tumour looks says
+little about the target's.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+from scipy import ndimage
+
+#: What is looked at: voxels so near, mm, to votes of at least so much.
+REACH_MM, _VOTE = 1.5, 0.3
+#: Standard deviation of the displacement before the images are seen, mm: of its mean, and of the change along each axis
+#: over the structure's radius. The votes' centres were found beside the true ones by 0.10 to 0.16 mm along each axis.
+DISPLACEMENT_MM = 0.15
+#: One voxel's error is its neighbours' as well: so many mm^3 count as one observation.
+SAMPLE_MM3 = 10.0
+#: The degree of the curve from the mean image's intensities to the target's: bone and fluid are dark on one contrast,
+#: dark and bright on the other.
+_DEGREE = 3
+#: Displacements beyond this (mm) are those of a model that does not fit.
+_LARGEST_MM = 0.75
+_ROUNDS, _CONVERGED_MM = 12, 0.005
+#: A place must have so many observations.
+_LEAST_VOXELS = 100
+
+
+@dataclasses.dataclass(frozen=True)
+class Displacement:
+    """An affine displacement of what lies in a box."""
+
+    box: tuple[slice, ...]
+    """the part of the array that moves"""
+    coefficients: np.ndarray
+    """(4, 3): its mean and its change over ``radius_mm`` along z, y, x; each in mm along z, y, x"""
+    centre_mm: np.ndarray
+    """where it is the mean, (z, y, x), from the box's first voxel"""
+    radius_mm: float
+    spacing_zyx: np.ndarray
+
+    @property
+    def middle(self) -> tuple[float, ...]:
+        """The structure's middle, (z, y, x), in voxels of the array."""
+        inside = self.centre_mm / self.spacing_zyx
+        return tuple(side.start + float(at) for side, at in zip(self.box, inside, strict=True))
+
+    def sources(self, index: np.ndarray) -> np.ndarray:
+        """Return from where in the box (index, (3, n)) what comes to lie at ``index`` is taken."""
+        place = index * self.spacing_zyx[:, None]
+        return index - (self.coefficients.T @ self.basis(place)) / self.spacing_zyx[:, None]
+
+    def basis(self, place_mm: np.ndarray) -> np.ndarray:
+        """Return (4, n): what the coefficients are multiplied with at places (3, n)."""
+        relative = (place_mm - self.centre_mm[:, None]) / self.radius_mm
+        return np.concatenate([np.ones((1, place_mm.shape[1])), relative])
+
+    def move(self, array: np.ndarray) -> np.ndarray:
+        """Return the array (z, y, x) with what lies in the box moved."""
+        moved = array.copy()
+        part = array[self.box]
+        index = np.indices(part.shape).reshape(3, -1)
+        moved[self.box] = _sample(part, self.sources(index)).reshape(part.shape)
+        return moved
+
+
+def find_displacement(
+    target: np.ndarray,
+    votes: np.ndarray,
+    others: Sequence[np.ndarray],
+    images: Sequence[np.ndarray],
+    weights: Sequence[np.ndarray],
+    spacing_zyx: Sequence[float],
+) -> Displacement | None:
+    """Return how the votes about a structure should move; None where the images do not tell.
+
+    All arrays are (z, y, x).
+
+    Args:
+        target: the target's image.
+        votes: the probability of the structure.
+        others: the probabilities of the other structures.
+        images: the atlases' images on the target, of any scale.
+        weights: of each atlas at each voxel; 0 where its image is not known.
+        spacing_zyx: voxel size, mm.
+
+    """
+    spacing = np.asarray(spacing_zyx, float)
+    near = ndimage.distance_transform_edt(votes < _VOTE, spacing) <= REACH_MM if (votes >= _VOTE).any() else None
+    if near is None:
+        return None
+    known = np.sum(weights, axis=0) > 0
+    region = near & known
+    if np.count_nonzero(region) < _LEAST_VOXELS:
+        return None
+    room = [int(np.ceil((REACH_MM + _LARGEST_MM) / size)) for size in spacing]
+    box = tuple(
+        slice(max(side.start - more, 0), min(side.stop + more, size))
+        for side, more, size in zip(ndimage.find_objects(region.view(np.uint8))[0], room, region.shape, strict=True)
+    )
+    region = region[box]
+    image = _mean_image([item[box] for item in images], [item[box] for item in weights], region)
+    features = [image**degree for degree in range(1, _DEGREE + 1)] + [votes[box], *(item[box] for item in others)]
+    features = [item for item in features if item[region].std() > 1e-3]
+    values = target[box][region].astype(float)
+    if not features or values.std() == 0:
+        return None
+    place = np.argwhere(region).T * spacing[:, None]
+    centre = np.average(place, axis=1, weights=votes[box][region])
+    radius = np.sqrt(np.average(((place - centre[:, None]) ** 2).sum(axis=0), weights=votes[box][region]))
+    start = Displacement(box, np.zeros((4, 3)), centre, float(radius), spacing)
+    return _fit(values, features, region, start)
+
+
+def _mean_image(images: Sequence[np.ndarray], weights: Sequence[np.ndarray], region: np.ndarray) -> np.ndarray:
+    """Return the weighted mean of the images, each standardised over the region first; 0 where none is known."""
+    total, mean = np.zeros(region.shape), np.zeros(region.shape)
+    for image, weight in zip(images, weights, strict=True):
+        values = image[region & (weight > 0)]
+        spread = values.std() if values.size else 0.0
+        if spread > 0:
+            mean += weight * ((image - values.mean()) / spread)
+            total += weight
+    return np.divide(mean, total, out=np.zeros_like(mean), where=total > 0)
+
+
+def _fit(
+    values: np.ndarray, features: list[np.ndarray], region: np.ndarray, start: Displacement
+) -> Displacement | None:
+    """Alternate the linear model of the target's values and a Gauss-Newton step of the displacement."""
+    index = np.argwhere(region).T
+    spacing = start.spacing_zyx
+    basis = start.basis(index * spacing[:, None])
+    observations = values.size * float(np.prod(spacing)) / SAMPLE_MM3
+    prior = np.eye(basis.size // basis.shape[1] * 3) / DISPLACEMENT_MM**2
+    found = start
+    for _ in range(_ROUNDS):
+        there = found.sources(index)
+        design = np.stack([*(_sample(item, there) for item in features), np.ones(values.size)], axis=1)
+        model = np.linalg.lstsq(design, values, rcond=None)[0]
+        noise = float(np.mean((values - design @ model) ** 2))
+        if noise <= 1e-12 * float(np.mean(values**2)):
+            return found
+        explained = np.tensordot(model[:-1], features, 1)
+        slope = np.stack([_sample(item, there) for item in np.gradient(explained, *spacing)])
+        # What the values would change by if a coefficient grew: the content moves, so against the slope.
+        jacobian = -(basis[:, None] * slope[None]).reshape(-1, values.size).T
+        columns = np.concatenate([design, jacobian], axis=1)
+        precision = observations / (values.size * noise)
+        normal, right = precision * columns.T @ columns, precision * columns.T @ values
+        linear = design.shape[1]
+        normal[linear:, linear:] += prior
+        right[linear:] -= prior @ found.coefficients.ravel()
+        step = np.linalg.lstsq(normal, right, rcond=None)[0][linear:].reshape(found.coefficients.shape)
+        found = dataclasses.replace(found, coefficients=found.coefficients + step)
+        if np.abs(found.coefficients).max() > _LARGEST_MM:
+            return None
+        if np.abs(step).max() < _CONVERGED_MM:
+            return found
+    return found
+
+
+def _sample(array: np.ndarray, index: np.ndarray) -> np.ndarray:
+    return ndimage.map_coordinates(array, index, order=1, mode="nearest")
