@@ -4,16 +4,20 @@
 
 One cohort on the ICBM152 base with tumour shapes drawn by experts: labelled ceT1 sources, unlabelled hrT2 targets that
 get noisy labels by propagation, and unseen hrT2 test cases whose shapes come from other patients. Networks are trained
-in five ways, each with several seeds and the same number of steps, and scored on the test cases:
+in several ways, each with several seeds and the same number of steps, and scored on the test cases:
 
-    intensities        the normalised image instead of MIND-SSC, sources only
-    MIND               MIND-SSC, sources only
-    MIND + noisy       MIND-SSC, sources and targets with noisy labels
-    STAPLE label       no network: the propagated and fused labels themselves, of the targets
-    default            preset 'default', sources and targets with noisy labels
+    intensities                  the normalised image instead of MIND-SSC, sources only
+    MIND                         MIND-SSC, sources only
+    MIND + noisy                 MIND-SSC, sources and targets with noisy labels, fused by STAPLE as published
+    MIND + noisy (local votes)   the same with noisy labels fused by locally weighted votes
+    default                      preset 'default', sources and targets with the noisy labels of STAPLE
+    default (local votes)        the same with those of the votes
+    default, ...                 preset 'default' with one of its differences switched off (``--arms`` names them)
+    STAPLE label                 no network: the propagated and fused labels themselves, of the targets
+    local votes label            the same
 
-The first three have the paper's loss (cross entropy, classes weighted by the inverse square root of their frequency)
-and augmentation (affine maps, noise). ``--network paper`` also gives them its network, learning rate and batch;
+MIND and intensities have the paper's loss (cross entropy, classes weighted by the inverse square root of their
+frequency) and augmentation (affine maps, noise). ``--network paper`` also gives them its network, learning rate, batch;
 ``--network fast`` the network of preset 'default' with one cycle of the learning rate, which learns in a hundredth of
 the time. All of them are trained on crops that often hold a structure; the class weights are corrected for that, which
 makes the loss on average the paper's, of whole volumes. They are scored as they are and with the class weights divided
@@ -24,6 +28,7 @@ out of the probabilities. What is finished is kept in FOLDER and found again: ru
 import argparse
 import contextlib
 import dataclasses
+import itertools
 import json
 import sys
 import time
@@ -55,16 +60,53 @@ from crossmoda.provenance import checksum
 
 #: First seeds of sources, targets and tests.
 SOURCE, TARGET, TEST = 7000, 7020, 9000
-#: Name, whether the input is MIND-SSC, whether noisy labels are learned from, whether the routine is the paper's.
+#: How noisy labels are fused: ``fusion.Settings.weighting``, and what the label itself is called.
+LABELS = {"global": "STAPLE label", "local": "local votes label"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Arm:
+    """One kind of training."""
+
+    mind: bool = True
+    """whether the input is MIND-SSC"""
+    noisy: str = ""
+    """the fusion of the noisy labels that are learned from; empty: sources only"""
+    published: bool = True
+    """whether loss and augmentation are the paper's"""
+    without: str = ""
+    """what is switched off of preset 'default'"""
+
+    @property
+    def weighted(self) -> bool:
+        """Whether the loss weights the classes."""
+        return self.published or self.without == "loss"
+
+
 ARMS = {
-    "intensities": (False, False, True),
-    "MIND": (True, False, True),
-    "MIND + noisy": (True, True, True),
-    "default": (True, True, False),
+    "intensities": Arm(mind=False),
+    "MIND": Arm(),
+    "MIND + noisy": Arm(noisy="global"),
+    "MIND + noisy (local votes)": Arm(noisy="local"),
+    "default": Arm(noisy="global", published=False),
+    "default (local votes)": Arm(noisy="local", published=False),
 }
-STAPLE = "STAPLE label"
+#: Preset 'default' with one of its differences switched off.
+ABLATIONS = {
+    "default, no decoder": Arm(noisy="global", published=False, without="decoder"),
+    "default, weighted cross entropy": Arm(noisy="global", published=False, without="loss"),
+    "default, no confidence": Arm(noisy="global", published=False, without="confidence"),
+    "default, no mirroring": Arm(noisy="global", published=False, without="mirroring"),
+    "default, paper's augmentation": Arm(noisy="global", published=False, without="augmentation"),
+    "default, constant rate": Arm(noisy="global", published=False, without="cycle"),
+}
+EVERY = {**ARMS, **ABLATIONS}
 #: What a kind is called when the class weights of its loss are divided out of the probabilities.
 DIVIDED = ", divided"
+#: What a kind is called when the mirrored scan is predicted as well and both are averaged.
+FLIPPED = ", flips"
+#: The order of the tables.
+KINDS = tuple(arm + how for arm in EVERY for how in ("", DIVIDED, FLIPPED))
 #: The differences that are reported: a kind, and the kind it is compared with.
 PAIRS = (
     ("MIND", "intensities"),
@@ -73,6 +115,13 @@ PAIRS = (
     ("MIND + noisy" + DIVIDED, "MIND" + DIVIDED),
     ("default", "MIND + noisy"),
     ("default", "MIND + noisy" + DIVIDED),
+    (LABELS["local"], LABELS["global"]),
+    ("MIND + noisy (local votes)", "MIND"),
+    ("MIND + noisy (local votes)", "MIND + noisy"),
+    ("MIND + noisy (local votes)" + DIVIDED, "MIND + noisy" + DIVIDED),
+    ("default (local votes)", "default"),
+    ("default" + FLIPPED, "default"),
+    *((kind, "default") for arm in ABLATIONS for kind in (arm, arm + DIVIDED)),
 )
 #: Crops of each case from which the frequency of the classes in crops is estimated.
 _CROPS = 20
@@ -90,7 +139,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--steps", type=int, default=800, help="steps of each training")
     parser.add_argument("--network", choices=("fast", "paper"), default="fast", help="of the first three kinds")
     parser.add_argument("--stage", choices=("all", "simulate", "propagate", "train", "score"), default="all")
-    parser.add_argument("--arms", nargs="+", choices=list(ARMS), default=list(ARMS), help="kinds of training")
+    parser.add_argument("--arms", nargs="+", choices=list(EVERY), default=list(ARMS), help="kinds of training")
+    parser.add_argument("--labels", nargs="+", choices=list(LABELS), default=list(LABELS), help="fusions to propagate")
+    parser.add_argument("--flips", action="store_true", help="score preset 'default' with test-time flips, too")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--figure", type=Path, help="where the figure goes")
     return parser.parse_args()
@@ -123,20 +174,22 @@ class Cohort:
 
 
 def propagate(cohort: Cohort, options: argparse.Namespace, progress) -> None:
-    """Make the noisy labels of the targets, each from atlases that are drawn by lot."""
+    """Make the noisy labels of the targets, each from atlases that are drawn by lot; fusions share registrations."""
     from crossmoda import deeds
 
-    for number, target in enumerate(cohort.targets):
+    for (number, target), weighting in itertools.product(enumerate(cohort.targets), options.labels):
+        folder = folder_of_labels(options, weighting) / target.id
+        share(options.folder / "registrations" / target.id, folder / "registrations")
         lot = np.random.default_rng([number, 5]).permutation(len(cohort.sources))[: options.atlases]
         chosen = [dataclasses.replace(cohort.sources[index], id=cohort.sources[index].id + "_ceT1") for index in lot]
         propagation.propagate(
             dataclasses.replace(target, label=None),
             chosen,
-            folder_of_labels(options) / target.id,
+            folder,
             propagation.Settings(region="ears"),
             progress,
             registration=deeds.Settings(device="cpu"),
-            fusion_settings=fusion.Settings(weighting="global"),  # STAPLE alone, as published
+            fusion_settings=fusion.Settings(weighting=weighting),
             at_once=options.threads,
         )
 
@@ -144,9 +197,12 @@ def propagate(cohort: Cohort, options: argparse.Namespace, progress) -> None:
 def learned_from(arm: str, cohort: Cohort, options: argparse.Namespace) -> list[training.TrainingCase]:
     """Return the cases that an arm learns from."""
     cases = [training.TrainingCase.of(case) for case in cohort.sources]
-    if not ARMS[arm][1]:
+    kind = EVERY[arm]
+    if not kind.noisy:
         return cases
-    noisy = training.noisy_cases(cohort.targets, folder_of_labels(options))
+    noisy = training.noisy_cases(cohort.targets, folder_of_labels(options, kind.noisy))
+    if kind.without == "confidence":
+        noisy = [dataclasses.replace(case, confidence=None) for case in noisy]
     if len(noisy) < len(cohort.targets):
         raise InputError(f"Only {len(noisy)} of {len(cohort.targets)} targets have a noisy label; propagate first.")
     return cases + noisy
@@ -155,14 +211,26 @@ def learned_from(arm: str, cohort: Cohort, options: argparse.Namespace) -> list[
 @contextlib.contextmanager
 def routine_of(arm: str, which_network: str) -> Iterator[str]:
     """Change input and routine for an arm while it trains or predicts; gives the preset."""
-    with_mind, _, as_published = ARMS[arm]
-    preset = "paper" if as_published and which_network == "paper" else "default"
+    kind = EVERY[arm]
+    preset = "paper" if kind.published and which_network == "paper" else "default"
     plan = training.ROUTINES[preset]
-    if as_published:
-        plan = dataclasses.replace(plan, rarity=0.5, dice=False, augmentation="paper", crop=(24, 64, 64), around=0.7)
+    if kind.weighted:
+        plan = dataclasses.replace(plan, rarity=0.5, dice=False, crop=(24, 64, 64), around=0.7)
+    if kind.published or kind.without == "augmentation":
+        plan = dataclasses.replace(plan, augmentation="paper")
+    if kind.without == "cycle":
+        plan = dataclasses.replace(plan, one_cycle=False, learning_rate=training.ROUTINES["paper"].learning_rate)
     with contextlib.ExitStack() as changes:
         changes.enter_context(mock.patch.dict(training.ROUTINES, {preset: plan}))
-        if not with_mind:
+        if kind.without == "decoder":
+            plain = dataclasses.replace(network.DEFAULT, low_level=(), decoder=(), subpixel=False)
+            changes.enter_context(mock.patch.object(network, "DEFAULT", plain))
+        if kind.without == "mirroring":
+            from crossmoda.training import augmentation, learner
+
+            one_sided = augmentation.Strength(mirror=0.0)
+            changes.enter_context(mock.patch.dict(learner._STRENGTHS, {"default": one_sided}))
+        if not kind.mind:
             name = preset.upper()
             single = dataclasses.replace(getattr(network, name), inputs=1)
             changes.enter_context(mock.patch.object(network, name, single))
@@ -209,10 +277,10 @@ def train(arm: str, seed: int, cohort: Cohort, options: argparse.Namespace, prog
 
     cases = learned_from(arm, cohort, options)
     folder = folder_of(arm, seed, options)
-    share_prepared(folder, options.folder)
+    share(options.folder / training.PREPARED, folder / training.PREPARED)
     with routine_of(arm, options.network) as preset, contextlib.ExitStack() as changes:
         plan = training.ROUTINES[preset]
-        if ARMS[arm][2] and not (folder / training.WEIGHTS).exists():
+        if EVERY[arm].weighted and not (folder / training.WEIGHTS).exists():
             published, in_crops = class_weights(cases, plan, options.folder / training.PREPARED)
             print(f"class weights: {published} in volumes, {in_crops} in crops", file=sys.stderr, flush=True)
             corrected = torch_of(in_crops.astype(np.float32))
@@ -222,16 +290,16 @@ def train(arm: str, seed: int, cohort: Cohort, options: argparse.Namespace, prog
         return training.train(cases, folder, settings, progress=progress)
 
 
-def share_prepared(folder: Path, whole: Path) -> None:
-    """Let a training find the volumes that the others have prepared."""
-    (whole / training.PREPARED).mkdir(parents=True, exist_ok=True)
-    folder.mkdir(parents=True, exist_ok=True)
-    if not (folder / training.PREPARED).exists():
-        (folder / training.PREPARED).symlink_to((whole / training.PREPARED).resolve())
+def share(whole: Path, here: Path) -> None:
+    """Let a run find in ``here`` what the others have made in the folder ``whole``."""
+    whole.mkdir(parents=True, exist_ok=True)
+    here.parent.mkdir(parents=True, exist_ok=True)
+    if not here.exists():
+        here.symlink_to(whole.resolve())
 
 
-def folder_of_labels(options: argparse.Namespace) -> Path:
-    return options.folder / "propagated"
+def folder_of_labels(options: argparse.Namespace, weighting: str) -> Path:
+    return options.folder / ("propagated" if weighting == "global" else f"propagated_{weighting}")
 
 
 def folder_of(arm: str, seed: int, options: argparse.Namespace) -> Path:
@@ -243,11 +311,16 @@ Scores = dict[str, evaluation.Scores]
 """of each case"""
 
 
-def score_network(arm: str, seed: int, cohort: Cohort, options: argparse.Namespace) -> dict[str, Scores]:
-    """Return the scores on the test cases, or find them: as trained, and with the class weights divided out."""
+def score_network(
+    arm: str, seed: int, cohort: Cohort, options: argparse.Namespace, flips: bool = False
+) -> dict[str, Scores]:
+    """Return the scores on the test cases, or find them: as trained, and with the class weights divided out.
+
+    With ``flips`` the mirrored scans are predicted as well, and nothing is divided out.
+    """
     path = folder_of(arm, seed, options) / training.WEIGHTS
     step = cache.Step(
-        path.parent / "scores",
+        path.parent / ("scores_flips" if flips else "scores"),
         revision=_REVISION,
         weights=checksum(path),
         tests=[checksum(x.image) for x in cohort.tests],
@@ -256,15 +329,16 @@ def score_network(arm: str, seed: int, cohort: Cohort, options: argparse.Namespa
     if done is not None:
         return done
     step.begin()
-    influences = {arm: np.ones(len(labels.VALUES))}
+    influences = {arm + FLIPPED if flips else arm: np.ones(len(labels.VALUES))}
     with routine_of(arm, options.network) as preset:
-        if ARMS[arm][2]:
+        if EVERY[arm].weighted and not flips:
             cases, plan = learned_from(arm, cohort, options), training.ROUTINES[preset]
             influences[arm + DIVIDED], _ = class_weights(cases, plan, options.folder / training.PREPARED)
         model = weights.load(path)
         scores: dict[str, Scores] = {kind: {} for kind in influences}
         for case in cohort.tests:
-            found, truth = inference.predict(case.read_image(), model), volume.read_label_map(case.label)
+            found = inference.predict(case.read_image(), model, inference.Settings(flips=flips))
+            truth = volume.read_label_map(case.label)
             for kind, influence in influences.items():
                 label_map = decide(found, influence)
                 scores[kind][case.id] = evaluation.evaluate(label_map, truth)
@@ -283,7 +357,7 @@ def decide(found: inference.Prediction, influence: np.ndarray) -> volume.Volume:
     return found.label_map.with_array(label_map)
 
 
-def score_staple(cases: list[Case], folder: Path) -> Scores:
+def score_labels(cases: list[Case], folder: Path) -> Scores:
     """Return the scores of the noisy labels that are there."""
     found = {}
     for case in cases:
@@ -345,28 +419,29 @@ def compare(table: Table, draws: int = 10_000) -> None:
 
 
 def draw(table: Table, path: Path) -> None:
-    """Draw the Dice of every case and run, with the median of each kind."""
+    """Draw the Dice of every case and run, a row for each kind, with its median."""
     import matplotlib
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    figure, axes = plt.subplots(1, 2, figsize=(1.9 * len(table) + 1, 4), sharey=True, layout="constrained")
+    figure, axes = plt.subplots(1, 2, figsize=(11, 0.42 * len(table) + 1), sharey=True, layout="constrained")
     for axis, structure in zip(axes, labels.STRUCTURES, strict=True):
         for place, runs in enumerate(table.values()):
             for seed, run in enumerate(runs):
                 dice = [scores[structure.key]["dice"] for scores in run.values()]
-                shift = 0.14 * (seed - (len(runs) - 1) / 2)
-                jitter = np.random.default_rng(0).uniform(-0.05, 0.05, len(dice))
-                axis.scatter(place + shift + jitter, dice, s=14, alpha=0.6, color=f"C{seed}", linewidths=0)
+                shift = 0.26 * (seed - (len(runs) - 1) / 2)
+                jitter = np.random.default_rng(0).uniform(-0.08, 0.08, len(dice))
+                axis.scatter(dice, place + shift + jitter, s=14, alpha=0.6, color=f"C{seed}", linewidths=0)
             pooled = [scores[structure.key]["dice"] for run in runs for scores in run.values()]
-            axis.hlines(np.median(pooled), place - 0.3, place + 0.3, color="black")
-        axis.set_xticks(range(len(table)), [name.replace(", ", ",\n").replace(" + ", "\n+ ") for name in table])
+            axis.vlines(np.median(pooled), place - 0.34, place + 0.34, color="black")
+        axis.set_yticks(range(len(table)), list(table))
         axis.set_title(structure.name)
-        axis.set_ylim(-0.03, 1)
-        axis.grid(axis="y", alpha=0.3)
+        axis.set_xlim(-0.02, 1)
+        axis.set_xlabel("Dice on hrT2 scans")
+        axis.grid(axis="x", alpha=0.3)
         axis.spines[["top", "right"]].set_visible(False)
-    axes[0].set_ylabel("Dice on hrT2 scans")
+    axes[0].invert_yaxis()
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110)
 
@@ -399,11 +474,13 @@ def main() -> None:
     table: Table = {}
     for arm, seed in runs:
         if (folder_of(arm, seed, options) / training.WEIGHTS).exists():
-            for kind, scores in score_network(arm, seed, cohort, options).items():
-                table.setdefault(kind, []).append(scores)
-    table = {kind: table[kind] for arm in ARMS for kind in (arm, arm + DIVIDED) if kind in table}
-    if scores := score_staple(cohort.targets, folder_of_labels(options)):
-        table[STAPLE] = [scores]
+            for flips in (False, True) if options.flips and arm == "default" else (False,):
+                for kind, scores in score_network(arm, seed, cohort, options, flips).items():
+                    table.setdefault(kind, []).append(scores)
+    table = {kind: table[kind] for kind in KINDS if kind in table}
+    for weighting, kind in LABELS.items():
+        if scores := score_labels(cohort.targets, folder_of_labels(options, weighting)):
+            table[kind] = [scores]
     report(table)
     compare(table)
     if options.figure:
