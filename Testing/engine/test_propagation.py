@@ -23,7 +23,7 @@ from crossmoda.dataset import Case
 from crossmoda.errors import Cancelled, InputError
 from crossmoda.propagation import OUTPUTS, Settings, propagate
 from crossmoda.propagation.atlases import CannotWrite
-from crossmoda.propagation.fit import side_evidence
+from crossmoda.propagation.side import side_evidence
 from crossmoda.volume import Grid, Volume
 
 GRID = Grid((72, 48, 20), (1.25, 1.25, 2.0), (-45.0, -30.0, -20.0), (1, 0, 0, 0, 1, 0, 0, 0, 1))

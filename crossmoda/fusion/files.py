@@ -296,7 +296,7 @@ def _write(result: FileFusion, outputs: Outputs) -> None:
         else:
             volume.write(result.label_map, outputs.label)
     maps = {
-        outputs.confidence: posterior.max(axis=0),
+        outputs.confidence: result.consensus.confidence,
         outputs.probability_vs: posterior[labels.VALUES.index(labels.VS)],
         outputs.probability_cochlea: posterior[labels.VALUES.index(labels.COCHLEA)],
         outputs.agreement: fused.agreement,

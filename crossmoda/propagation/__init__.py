@@ -21,7 +21,8 @@ from crossmoda.propagation import noisy_label
 from crossmoda.propagation.atlases import Atlas, CannotWrite, Register
 from crossmoda.propagation.noisy_label import OUTPUTS, Outcome
 from crossmoda.propagation.prepared import Prepared
-from crossmoda.propagation.run import Run, preparation_for
+from crossmoda.propagation.run import Run
+from crossmoda.propagation.target import preparation_for
 from crossmoda.volume import Volume
 
 if TYPE_CHECKING:

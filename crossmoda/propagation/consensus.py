@@ -47,6 +47,12 @@ class Consensus:
     """as estimated, before stray pieces were removed"""
     moved: tuple[Moved, ...] = ()
 
+    @property
+    def confidence(self) -> np.ndarray:
+        """(z, y, x) float32: the probability of the label map's label."""
+        index = np.searchsorted(labels.VALUES, self.label_map)
+        return np.take_along_axis(self.posterior, index[None], axis=0)[0]
+
 
 def failures(registered: Sequence[Registered], least_quality: float) -> dict[str, str]:
     """Return which registrations failed, and why: name -> sentence.
@@ -187,6 +193,24 @@ def _moved(move: Move, on_left: np.ndarray, grid: Grid) -> Moved:
     lps = np.reshape(grid.direction, (3, 3)) @ np.asarray(move.displacement_mm[::-1])
     key = next(structure.key for structure in labels.STRUCTURES if structure.value == move.value)
     return Moved(key, side, tuple(round(float(value), 3) for value in lps))
+
+
+def with_doubt_about_side(consensus: Consensus, certainty: float, elsewhere: np.ndarray) -> Consensus:
+    """Return the consensus with the posterior of a tumour that may be on the other side; the label map stays.
+
+    Args:
+        consensus: as fused for one side.
+        certainty: the probability that this is the tumour's side.
+        elsewhere: the probability of tumour at each voxel if it is on the other side, (z, y, x).
+
+    """
+    vs, cochlea = labels.VALUES.index(labels.VS), labels.VALUES.index(labels.COCHLEA)
+    other = np.zeros_like(consensus.posterior)
+    other[vs] = elsewhere
+    other[cochlea] = np.minimum(consensus.posterior[cochlea], 1 - elsewhere)
+    other[0] = 1 - other[1:].sum(axis=0)
+    posterior = np.float32(certainty) * consensus.posterior + np.float32(1 - certainty) * other
+    return dataclasses.replace(consensus, posterior=posterior)
 
 
 def stray_pieces(label_map: np.ndarray, on_left: np.ndarray) -> np.ndarray:

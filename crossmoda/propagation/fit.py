@@ -1,4 +1,4 @@
-"""Where the registered atlases fit the target: on which side its tumour is, and who should speak about what.
+"""Where the registered atlases fit the target: who should speak about what.
 
 A registration can move a tumour but hardly make a small one large, no registration can put a left tumour on the right,
 and each registration is better here and worse there. All of it is judged by the target's image, which the atlases'
@@ -11,7 +11,6 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 from scipy import ndimage
-from scipy.spatial import cKDTree
 
 from crossmoda import labels
 from crossmoda.propagation.atlases import Registered
@@ -24,75 +23,8 @@ _RIM_MM, _COCHLEA_RIM_MM = 2.0, 1.0
 _SURROUNDINGS_MM = 3.0
 #: The target is smoothed this much (standard deviation) before its intensities are compared, mm.
 _SMOOTHING_MM = 0.6
-#: The part of an atlas's tumour that tells the side: this near to its cochlea, or its nearest mm.
-_NEAR_COCHLEA_MM, _LEAST_DEPTH_MM = 12.0, 3.0
-#: The percentile of the target's intensities that stands for its brightest tissue.
-_BRIGHTEST = 97
 _BINS = 32
 _ROUNDS = 3
-
-
-def side_evidence(
-    as_left: Registered, as_right: Registered, target: Volume, modality: str, level: float | None = None
-) -> float | None:
-    """Return how much one atlas, registered with its tumour on the left and on the right, speaks for the left.
-
-    The healthy canal and cistern are filled with fluid, which is bright on hrT2; a schwannoma is darker. On ceT1 fluid
-    is dark and a schwannoma bright. What else the atlas's tumour covers (brain, bone) is much the same on both sides.
-
-    Args:
-        as_left: the atlas with its tumour on the left.
-        as_right: the atlas with its tumour on the right.
-        target: the part of the target on which they lie.
-        modality: the target's, ``"hrT2"`` or ``"ceT1"``.
-        level: the target's :func:`bright_level`, if it is known already.
-
-    Returns:
-        The difference of :func:`tumour_brightness` between both places of the tumour: above 0 for the left, below for
-        the right. None where nothing can be compared.
-
-    """
-    level = bright_level(target) if level is None else level
-    left, right = (tumour_brightness(item.label_map, target, level) for item in (as_left, as_right))
-    if left is None or right is None:
-        return None
-    return right - left if modality == "hrT2" else left - right
-
-
-def vote(evidence: Sequence[float]) -> tuple[str, int]:
-    """Return the side for which evidence (see :func:`side_evidence`; at least one) speaks, and how many of it agree."""
-    side = "left" if sum(evidence) > 0 else "right"
-    return side, sum((value > 0) == (side == "left") for value in evidence)
-
-
-def bright_level(target: Volume) -> float:
-    """Return the intensity half-way between a target's mean and its brightest tissue (its 97th percentile)."""
-    return (float(target.array.mean()) + float(np.percentile(target.array, _BRIGHTEST))) / 2
-
-
-def tumour_brightness(label_map: np.ndarray, target: Volume, level: float) -> float | None:
-    """Return the share of bright voxels of the target where a label map has tumour near the cochlea.
-
-    Near the cochlea is the canal, in which these tumours begin; farther away an atlas's tumour may cover anything.
-
-    Args:
-        label_map: (z, y, x) on the target's grid.
-        target: the part of the target on which it lies.
-        level: above this it is bright, see :func:`bright_level`.
-
-    Returns:
-        The share, 0 to 1; None without tumour.
-
-    """
-    tumour = label_map == labels.VS
-    if not tumour.any():
-        return None
-    values, cochlea = target.array[tumour], label_map == labels.COCHLEA
-    if cochlea.any():
-        spacing = target.grid.spacing_zyx
-        distance = cKDTree(np.argwhere(cochlea) * spacing).query(np.argwhere(tumour) * spacing)[0]
-        values = values[distance <= max(_NEAR_COCHLEA_MM, distance.min() + _LEAST_DEPTH_MM)]
-    return float((values > level).mean())
 
 
 def tumour_fit(registered: Sequence[Registered], target: Volume) -> np.ndarray:

@@ -68,7 +68,7 @@ def write(
     volume.write(label_map, folder / LABEL_MAP)
     volume.write_segmentation(label_map, folder / "noisy_label.seg.nrrd", provenance)
     maps = {
-        "confidence": whole(consensus.posterior.max(axis=0), 1.0),
+        "confidence": whole(consensus.confidence, 1.0),
         "disagreement": whole(consensus.fusion.disagreement),
     }
     for index, structure in enumerate(labels.STRUCTURES, start=1):

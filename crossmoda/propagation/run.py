@@ -18,20 +18,20 @@ from crossmoda.progress import Progress, part, report
 from crossmoda.propagation import atlases as atlas_steps
 from crossmoda.propagation import completion, laterality, noisy_label
 from crossmoda.propagation.atlases import Atlas, CannotWrite, Register, Registered
-from crossmoda.propagation.consensus import failures, fuse
-from crossmoda.propagation.fit import bright_level, side_evidence, vote
+from crossmoda.propagation.consensus import failures, fuse, with_doubt_about_side
 from crossmoda.propagation.noisy_label import Outcome
 from crossmoda.propagation.parallel import default_at_once, in_parallel
 from crossmoda.propagation.prepared import Prepared
-from crossmoda.propagation.target import Prepare, Target, as_target
+from crossmoda.propagation.side import TumourSide, find_side
+from crossmoda.propagation.target import Prepare, Target, load_target, preparer
 from crossmoda.provenance import Record, checksum
-from crossmoda.volume import Grid, Volume
+from crossmoda.volume import Volume
 
 if TYPE_CHECKING:
     from crossmoda.dataset import Case
     from crossmoda.propagation import Settings
 
-#: See :func:`load_target`.
+#: See :func:`crossmoda.propagation.target.load_target`.
 Load = Callable[["Case", str, str, bool], tuple[Target, preprocessing.Settings]]
 #: Under the folder of a target: its registrations, and those that are linear only.
 REGISTRATIONS, LINEAR = "registrations", "linear"
@@ -40,8 +40,6 @@ _REVISION, _REGISTRATION_REVISION = 7, 5
 #: Registrations to unrelated images (smooth noise) reached a median quality of 0.12 at most, those to heads 0.15 (one
 #: of a few centimetres) and mostly above 0.24: below the first a target shows something else, below the second perhaps.
 _STRANGE, _DOUBTFUL = 0.13, 0.2
-#: The extent of a head scan in axial planes, mm.
-_HEAD_MM = (140.0, 340.0)
 
 
 class Pair(NamedTuple):
@@ -76,7 +74,7 @@ class Run:
     ):
         """Begin with the arguments of :func:`crossmoda.propagation.propagate`.
 
-        ``load`` replaces :func:`load_target`, to share a target between runs; ``has_cochlea`` tells whether any atlas
+        ``load`` replaces ``load_target``, to share a target between runs; ``has_cochlea`` tells whether any atlas
         of the whole propagation has a cochlea, where this run knows only some of them; ``prepared`` shares prepared
         atlases between runs.
         """
@@ -90,14 +88,13 @@ class Run:
         self.outcomes: list[Outcome] = []
         self.notes: list[str] = []
         self.atlases: list[Atlas] = []
-        self.side_evidence: list[dict[str, Any]] = []
         self._load, self._has_cochlea = load or load_target, has_cochlea
         self._prepared = Prepared(0) if prepared is None else prepared
         self._unusable: tuple[str, ...] = ()
         self._target: tuple[Target, preprocessing.Settings] | None = None
         self._done: dict[tuple[str, bool, bool], Registered | str] = {}
         self._chosen: list[Atlas] | None = None
-        self._side: list[str | None] = []
+        self._side: TumourSide | None = None
         self.record = Record(
             "propagate", self._parameters(), {"target": case.image}, getattr(registration, "device", "cpu")
         )
@@ -170,7 +167,7 @@ class Run:
         """Return how much of all registrations is done with ``pairs``, the pending ones: 0 to 1, roughly."""
         if pairs[0].linear:
             return 0.1
-        if not self._side:
+        if self._side is None:
             return 0.3
         wanted = {pair.key for pair in self.wanted()}
         return 0.75 if self._side_without_cochlea() and pairs[0].key in wanted else 1.0
@@ -236,7 +233,7 @@ class Run:
     def _preparer_of(self, pair: Pair) -> Prepare:
         how = self.preparation
         key = (*pair.atlas.key(), pair.mirrored, how)
-        return lambda image, label_map: self._prepared.get(key, lambda: _preparer(how)(image, label_map))
+        return lambda image, label_map: self._prepared.get(key, lambda: preparer(how)(image, label_map))
 
     def registered(self, pair: Pair) -> Registered | None:
         """Return a finished registration; None where it failed (noted once)."""
@@ -303,32 +300,23 @@ class Run:
 
     def side(self) -> str | None:
         """Return the side on which the target looks like a tumour where the atlases have theirs."""
-        if not self._side:
-            self._side = [self._find_side()]
-        return self._side[0]
+        return self.tumour_side().side
 
-    def _find_side(self) -> str | None:
+    def tumour_side(self) -> TumourSide:
+        """Return that side and how sure it is."""
+        if self._side is None:
+            self._side = self._find_side()
+        return self._side
+
+    def _find_side(self) -> TumourSide:
         pairs = self.probes()
         if not pairs:
             wanted = self.settings.tumour_side
             lateral = any(atlas.side is not None for atlas in self.chosen())
-            return wanted if wanted in laterality.SIDES and lateral else None
-        target, modality = self.target.part, self.case.modality
-        level = bright_level(target)
-        for as_it_is, mirrored in zip(pairs[::2], pairs[1::2], strict=True):
-            found = {item.side: item for item in map(self.registered, (as_it_is, mirrored)) if item is not None}
-            if len(found) == 2:
-                for_left = side_evidence(found["left"], found["right"], target, modality, level)
-                if for_left is not None:
-                    self.side_evidence.append({"atlas": as_it_is.atlas.id, "for_left": round(for_left, 3)})
-        if not self.side_evidence:
-            self.notes.append("The side of the tumour could not be found: no probe could be registered on both sides.")
-            return None
-        evidence = [probe["for_left"] for probe in self.side_evidence]
-        side, agree = vote(evidence)
-        if agree < len(evidence):
-            self.notes.append(f"The tumour is probably on the {side}: {agree} of {len(evidence)} probes say so; check.")
-        return side
+            return TumourSide(wanted if wanted in laterality.SIDES and lateral else None)
+        found = find_side([item for item in map(self.registered, pairs) if item], self.target.part, self.case.modality)
+        self.notes += [found.note] if found.note else []
+        return found
 
     def wanted(self) -> list[Pair]:
         """Return the registrations that are fused: of the chosen atlases, mirrored where their tumour is elsewhere."""
@@ -392,6 +380,9 @@ class Run:
         consensus, speakers = fuse(
             registered, self.target.part, side, self.settings.share, self.fusion_settings, part(progress, 0.0, 0.3)
         )
+        found = self.tumour_side()
+        if found.elsewhere is not None:
+            consensus = with_doubt_about_side(consensus, found.certainty, found.elsewhere)
         self.notes += consensus.fusion.notes
         for item in registered:
             about = speakers.about(item.name)
@@ -402,7 +393,8 @@ class Run:
             target=self.case.id,
             region=self.preparation.region,
             tumour_side=side,
-            side_evidence=self.side_evidence,
+            side_certainty=round(found.certainty, 4),
+            side_evidence=found.evidence,
             atlases=[dataclasses.asdict(outcome) for outcome in self.outcomes],
             fusion={"iterations": consensus.fusion.iterations, "converged": consensus.fusion.converged},
             aligned=[dataclasses.asdict(move) for move in consensus.moved],
@@ -417,29 +409,6 @@ def _deeds(fixed: Volume, moving: Volume, settings: Any, **options: Any) -> Any:
     from crossmoda import deeds
 
     return deeds.register(fixed, moving, settings, **options)
-
-
-def load_target(case: "Case", key: str, region: str, has_cochlea: bool) -> tuple[Target, preprocessing.Settings]:
-    """Read a target, whose checksum is ``key``; return it and how it and its atlases are prepared."""
-    image = case.read_image()
-    how = preparation_for(region, image.grid, has_cochlea)
-    return as_target(case.id, key, image, _preparer(how)), how
-
-
-def _preparer(how: preprocessing.Settings) -> Prepare:
-    return lambda image, label_map: preprocessing.prepare(image, label_map, how).image
-
-
-def preparation_for(region: str, target: Grid, has_cochlea: bool) -> preprocessing.Settings:
-    """Return how scans are prepared: cropped to the ears (asked for, or ``"auto"`` in a head with cochlea labels)."""
-    whole = region == "whole" or (region == "auto" and not (has_cochlea and _is_head(target)))
-    return preprocessing.Settings(region="whole" if whole else "ears", in_plane_spacing=0.0 if whole else 0.5)
-
-
-def _is_head(grid: Grid) -> bool:
-    """Whether a scan's axial extent is that of a head rather than a detail of it or a trunk."""
-    extent = np.abs(np.reshape(grid.direction, (3, 3))) @ (np.asarray(grid.size) * grid.spacing)
-    return bool(np.all((extent[:2] >= _HEAD_MM[0]) & (extent[:2] <= _HEAD_MM[1])))
 
 
 def _different_sizes(atlases: list[Atlas], count: int) -> list[Atlas]:

@@ -19,7 +19,8 @@ from crossmoda.deeds.transform import parts_of
 from crossmoda.errors import InputError
 from crossmoda.parameters import parameter, parameter_of
 from crossmoda.progress import Progress, part, report
-from crossmoda.propagation import atlases, comparison, completion, fit, laterality
+from crossmoda.propagation import atlases, comparison, completion, laterality
+from crossmoda.propagation.side import bright_level, tumour_brightness, vote
 from crossmoda.propagation.target import Target, as_target
 from crossmoda.provenance import Record
 from crossmoda.volume import Grid, Volume
@@ -50,7 +51,7 @@ class Fit:
     """the sides of its cochleae as registered: left, right or both"""
     mirrored: bool
     tumour_brightness: float | None
-    """see :func:`crossmoda.propagation.fit.tumour_brightness`; None without tumour"""
+    """see :func:`crossmoda.propagation.side.tumour_brightness`; None without tumour"""
 
 
 def register_files(
@@ -153,7 +154,7 @@ def _judge(given: Inputs, found: _Found, sides: laterality.Sides, mirrored: bool
         name = Path(given.paths["moving"]).name
         raise InputError(f"{name} does not overlap the target: none of its labels lies in the scan.")
     quality = comparison.compare(target, found.moving, found.registration, warped).quality
-    brightness = fit.tumour_brightness(warped, target.part, fit.bright_level(target.part))
+    brightness = tumour_brightness(warped, target.part, bright_level(target.part))
     tumour, cochleae = sides.tumour, sides.of[labels.COCHLEA]
     if mirrored:
         tumour, cochleae = tumour and laterality.other(tumour), frozenset(map(laterality.other, cochleae))
@@ -176,14 +177,14 @@ def side_of(brightness: Sequence[tuple[float | None, float | None]], modality: s
 
     Args:
         brightness: for each atlas :attr:`Fit.tumour_brightness` with its tumour on the left and on the right.
-        modality: the target's; see :func:`crossmoda.propagation.fit.side_evidence`.
+        modality: the target's; see :func:`crossmoda.propagation.side.side_evidence`.
 
     """
     sign = 1 if modality == "hrT2" else -1
     evidence = [sign * (right - left) for left, right in brightness if left is not None and right is not None]
     if not evidence:
         return None, 0, 0
-    return *fit.vote(evidence), len(evidence)
+    return *vote(evidence), len(evidence)
 
 
 def to_be_copied(placed: Sequence[tuple[str, float, str | None, str | None, bool]]) -> tuple[str | None, list[int]]:

@@ -1,13 +1,19 @@
-"""The scan to be labelled: what is registered, and the part of its own grid that receives labels."""
+"""The scan to be labelled: how it is prepared, what is registered, and the part of its grid that receives labels."""
 
 import dataclasses
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from crossmoda import mind
+from crossmoda import mind, preprocessing
 from crossmoda.volume import Grid, Volume
 
+if TYPE_CHECKING:
+    from crossmoda.dataset import Case
+
+#: The extent of a head scan in axial planes, mm.
+_HEAD_MM = (140.0, 340.0)
 #: Returns the part of an image (with all labels of its label map) that is registered.
 Prepare = Callable[[Volume, Volume | None], Volume]
 
@@ -29,6 +35,30 @@ class Target:
     """that part of the scan"""
     codes: np.ndarray
     """MIND-SSC of that part, packed"""
+
+
+def load_target(case: "Case", key: str, region: str, has_cochlea: bool) -> tuple[Target, preprocessing.Settings]:
+    """Read a target, whose checksum is ``key``; return it and how it and its atlases are prepared."""
+    image = case.read_image()
+    how = preparation_for(region, image.grid, has_cochlea)
+    return as_target(case.id, key, image, preparer(how)), how
+
+
+def preparer(how: preprocessing.Settings) -> Prepare:
+    """Return what prepares an image in one way."""
+    return lambda image, label_map: preprocessing.prepare(image, label_map, how).image
+
+
+def preparation_for(region: str, target: Grid, has_cochlea: bool) -> preprocessing.Settings:
+    """Return how scans are prepared: cropped to the ears (asked for, or ``"auto"`` in a head with cochlea labels)."""
+    whole = region == "whole" or (region == "auto" and not (has_cochlea and _is_head(target)))
+    return preprocessing.Settings(region="whole" if whole else "ears", in_plane_spacing=0.0 if whole else 0.5)
+
+
+def _is_head(grid: Grid) -> bool:
+    """Whether a scan's axial extent is that of a head rather than a detail of it or a trunk."""
+    extent = np.abs(np.reshape(grid.direction, (3, 3))) @ (np.asarray(grid.size) * grid.spacing)
+    return bool(np.all((extent[:2] >= _HEAD_MM[0]) & (extent[:2] <= _HEAD_MM[1])))
 
 
 def as_target(identity: str, key: str, image: Volume, prepare: Prepare) -> Target:

@@ -19,7 +19,8 @@ from crossmoda.progress import Progress
 from crossmoda.propagation import laterality
 from crossmoda.propagation.atlases import Atlas, CannotWrite, examine
 from crossmoda.propagation.prepared import Prepared
-from crossmoda.propagation.run import Pair, Run, load_target
+from crossmoda.propagation.run import Pair, Run
+from crossmoda.propagation.target import load_target
 from crossmoda.provenance import checksum
 
 #: Under which name workers tell how far a training is.
