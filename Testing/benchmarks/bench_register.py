@@ -1,7 +1,8 @@
 """Registration: deeds against its peers, on the same pairs in one run.
 
 Pairs: ceT1 (moving) to hrT2 (fixed) of simulated subjects, phantom and ICBM152 anatomy, where the true displacement is
-known; and the real T1 and T2 of a spinal cord with a mask on both sides. Peers, each if it is there:
+known; real T1 and T2 scans of heads, the T1 moved and bent by a known displacement; and the real T1 and T2 of a spinal
+cord with a mask on both sides. Peers, each if it is there:
 
 - deedsBCV: environment variables DEEDSBCV_LINEAR and DEEDSBCV_DEEDS name its programs linearBCV and deedsBCV;
 - convexAdam: the package of that name (no linear stage);
@@ -37,6 +38,7 @@ import numpy as np
 import SimpleITK as sitk
 from registration_peers import Found, methods
 from registration_size import cancelling, curve
+from scipy import ndimage
 from usage import children_mib, memory_mib
 
 from crossmoda import deeds, volume
@@ -110,12 +112,54 @@ def simulated_pair(base: str, number: int, seeds: str = "held out") -> Pair:
     )
 
 
+#: Real heads: T2 (fixed) and T1 on one grid.
+HEADS = (
+    ("stroke_t1_t2/stroke_T2.nii.gz", "stroke_t1_t2/stroke_T1.nii.gz"),
+    ("open_ms/patient07_T2.nii.gz", "open_ms/patient07_T1POST.nii.gz"),
+)
+
+
+def head_pair(number: int, seeds: str = "held out") -> Pair:
+    """A real T2 scan, and the T1 scan of the same head in another pose and bent by 4 mm: the contrast is real."""
+    from crossmoda.simulation.deformation import CENTRE, Deformation, draw_pose, smooth_field
+
+    fixed, still = (volume.read(SHARED / name) for name in HEADS[number % len(HEADS)])
+    rng = np.random.default_rng(SEEDS[seeds][0] + number)
+    bend = Deformation(draw_pose(rng, 5.0, 4.0, 0.03), smooth_field(rng, 4.0))
+    grid = fixed.grid
+    middle = (grid.index_to_physical @ [*((np.array(grid.size) - 1) / 2), 1])[:3]
+
+    place = np.indices(grid.shape).reshape(3, -1)[::-1].T
+    points = place @ grid.index_to_physical[:3, :3].T + grid.index_to_physical[:3, 3]
+    shown = bend.to_canonical(points - middle) - CENTRE + middle
+    index = shown @ still.grid.physical_to_index[:3, :3].T + still.grid.physical_to_index[:3, 3]
+    moved = ndimage.map_coordinates(still.array, index.T[::-1], order=3, mode="constant").reshape(grid.shape)
+
+    inside = np.zeros(grid.shape, bool)
+    inside[4:-4:4, 4:-4:4, 4:-4:4] = True
+    some = points[(inside & (fixed.array > 0.1 * np.percentile(fixed.array, 98))).ravel()]
+    truth = bend.from_canonical(some - middle + CENTRE) + middle
+    there = truth @ grid.physical_to_index[:3, :3].T + grid.physical_to_index[:3, 3]
+    seen = ((there >= 0) & (there <= np.array(grid.size) - 1)).all(axis=1)
+    nothing = Volume(np.zeros(grid.shape, np.uint8), grid)
+    images = fixed, Volume(moved.astype(np.float32), grid)
+    no_cochlea = np.zeros(int(seen.sum()), bool)
+    return Pair(f"head {number}", *images, nothing, nothing, {}, some[seen], truth[seen], no_cochlea)
+
+
 def cord_pair() -> Pair:
     """The real spinal cord, T1 to T2."""
     folder = SHARED / "sct_cord"
     images = [volume.read(folder / name) for name in ("t2.nii.gz", "t1w.nii.gz")]
     masks = [volume.read_label_map(folder / f"{name}_seg-manual.nii.gz") for name in ("t2", "t1w")]
     return Pair("cord", *images, *masks, {"cord": 1})
+
+
+def pair_of(group: str, number: int, seeds: str) -> Pair:
+    """Return a pair of a group: ``icbm``, ``phantom``, ``heads`` or ``cord``."""
+    if group == "cord":
+        return cord_pair()
+    return head_pair(number, seeds) if group == "heads" else simulated_pair(group, number, seeds)
 
 
 def _work(method: str, file: str, answer: Any) -> None:
@@ -163,7 +207,8 @@ def _accuracy(found: Found, pair: Pair) -> dict[str, Any]:
         error = np.linalg.norm(landed - pair.truth, axis=1)
         row["TRE mean"] = float(error[~pair.cochlea].mean())
         row["TRE 95%"] = float(np.percentile(error[~pair.cochlea], 95))
-        row["TRE cochlea"] = float(error[pair.cochlea].mean()) if pair.cochlea.any() else float("nan")
+        if pair.cochlea.any():
+            row["TRE cochlea"] = float(error[pair.cochlea].mean())
     warped = result.warp_label_map(pair.moving_label).array
     for name, value in pair.structures.items():
         one, other = warped == value, pair.fixed_label.array == value
@@ -255,6 +300,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--icbm", type=int, default=6, help="simulated pairs of ICBM152 anatomy (default 6)")
     parser.add_argument("--phantom", type=int, default=2, help="simulated pairs of phantom anatomy (default 2)")
+    parser.add_argument("--heads", type=int, default=0, help="pairs of real heads, bent (default 0)")
     parser.add_argument("--no-cord", action="store_true", help="leave the real spinal cord out")
     parser.add_argument("--first", type=int, default=1, help="number of the first pair of each anatomy")
     parser.add_argument("--development", action="store_true", help="the pairs that settings were chosen on")
@@ -267,7 +313,8 @@ def main() -> None:
     if options.curve or options.cancel:
         print(curve() if options.curve else cancelling())
         return
-    jobs = [(base, options.first + n) for base in ("icbm", "phantom") for n in range(getattr(options, base))]
+    groups = ("icbm", "phantom", "heads")
+    jobs = [(group, options.first + n) for group in groups for n in range(getattr(options, group))]
     jobs += [("cord", 0)] if (SHARED / "sct_cord").is_dir() and not options.no_cord else []
     seeds = "development" if options.development else "held out"
     rows: list[dict[str, Any]] = []
@@ -275,7 +322,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         for done, (group, number) in enumerate(jobs):
             print(f"pair {done + 1} of {len(jobs)}, {time.monotonic() - begin:.0f} s", file=sys.stderr, flush=True)
-            pair = cord_pair() if group == "cord" else simulated_pair(group, number, seeds)
+            pair = pair_of(group, number, seeds)
             for method in options.methods or list(methods()):
                 measured = measure(method, pair, Path(folder), options.limit)
                 rows.append({"group": group, "pair": pair.name, "method": method, **measured})
