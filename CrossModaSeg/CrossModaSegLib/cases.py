@@ -63,6 +63,7 @@ class Row:
     def _registration(self, target) -> str:
         """Say how well the atlas is registered to the target; an empty string if it is not."""
         labels = nodes.products("warped label", target, self.volume) if target else []
+        labels = [label for label in labels if not label.GetAttribute(nodes.COPY)]
         if not labels:
             return ""
         quality = nodes.provenance(labels[-1]).get("measurements", {}).get("quality")
@@ -101,6 +102,7 @@ def placing(row: Row, ready: dict) -> list[Callable[[], None]]:
         row.label = node("vtkMRMLLabelMapVolumeNode", row.id + " label", ready["label"])
         row.label.CreateDefaultDisplayNodes()
         row.volume.SetNodeReferenceID(nodes.LABEL, row.label.GetID())
+        row.volume.SetAttribute(nodes.TUMOUR_MM3, str(ready["label"]["tumour_mm3"]))
 
     def look():
         row.label.GetImageData().GetScalarRange()  # VTK remembers it; the table asks for it

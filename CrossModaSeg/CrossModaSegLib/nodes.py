@@ -10,7 +10,8 @@ from slicer.i18n import tr as _
 
 #: Attributes and reference roles that CrossModa puts on nodes; a saved scene carries them.
 CASE, MODALITY, SIDE, ROLE = "CrossModa.Case", "CrossModa.Modality", "CrossModa.Side", "CrossModa.Role"
-PROVENANCE, CORRECTED = "CrossModa.Provenance", "CrossModa.Corrected"
+PROVENANCE, CORRECTED, COPY = "CrossModa.Provenance", "CrossModa.Corrected", "CrossModa.Copy"
+TUMOUR_MM3 = "CrossModa.TumourVolume"
 LABEL, TARGET, ATLAS = "CrossModa.label", "CrossModa.target", "CrossModa.atlas"
 
 

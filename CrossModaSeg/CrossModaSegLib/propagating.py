@@ -1,5 +1,10 @@
-"""Label propagation in the panel: one CLI run per atlas, the side of the tumour found on the way, then the fusion."""
+"""Label propagation in the panel: one CLI run per atlas, then the fusion.
 
+On the way the side of the tumour is found and, where no atlas has the other side's cochlea, mirrored copies of some are
+registered that speak about it.
+"""
+
+import math
 import shutil
 from functools import partial
 from pathlib import Path
@@ -13,6 +18,8 @@ from CrossModaSegLib.tasks import CliTask, PythonTask, StepsTask, Task
 #: How many atlases are registered with the tumour on both sides to find the target's side.
 PROBES = 3
 SIDES = ("left", "right")
+#: How many mirrored copies there are at most, of the atlases.
+COPIES = 1 / 3
 #: What a registration is called by its side.
 _TITLES = {
     "left": _("Register {name} (tumour on the left)"),
@@ -21,11 +28,13 @@ _TITLES = {
 }
 
 
-def register_task(target, atlas, mirror="no", transforms=False, device="auto", settings=None) -> CliTask:
+def register_task(
+    target, atlas, mirror="no", transforms=False, device="auto", settings=None, then=lambda label: None
+) -> CliTask:
     """Return the task that registers one atlas to the target; its result is the warped label.
 
     ``mirror`` is ``"no"``, ``"yes"``, the side to which the tumour is to be brought, or a function that returns one of
-    them when the task's turn has come; None skips the task.
+    them when the task's turn has come; None skips the task. ``then(label)`` is called at the end.
     """
     row = next((row for row in cases.scene_rows() if row.volume is atlas), None)
     outputs: dict = {}
@@ -60,6 +69,7 @@ def register_task(target, atlas, mirror="no", transforms=False, device="auto", s
             made.SetAttribute(nodes.SIDE, found["tumour_side"])
             if not made.IsA("vtkMRMLTransformNode"):
                 nodes.place_beside(made, target)
+        then(outputs["warped_label"])
         return outputs["warped_label"]
 
     def abandon():
@@ -106,63 +116,132 @@ class Propagation:
         known = target.GetAttribute(nodes.SIDE) or None
         self.side = {"auto": known, "both": None}.get(tumour_side, tumour_side)
         self.is_to_be_found = tumour_side == "auto" and known is None
-        self.note = ""
+        self._tasks: list[Task] = []
+        self._probes = _probes(self.atlases) if self.is_to_be_found else []
+        self._choice: PythonTask | None = None
+        self._copied: list = []
+        self._notes: list[str] = []
 
     def tasks(self) -> list[Task]:
-        """Return the tasks; atlases that are registered already need none."""
-        probes = _spread(self.atlases, PROBES) if self.is_to_be_found else []
-        tasks = [self._register(atlas, side) for atlas in probes for side in SIDES]
-        if probes:
-            tasks.append(self._find_side(probes))
-        tasks += [self._register(atlas, None) for atlas in self.atlases if atlas not in probes]
-        return [task for task in tasks if task] + self._fuse()
+        """Return the tasks; atlases that are registered already need none.
+
+        More join the list before the last two as soon as an atlas has one cochlea only: mirrored copies may be needed.
+        """
+        tasks = [self._register(atlas, side) for atlas in self._probes for side in SIDES]
+        if self._probes:
+            tasks.append(self._find_side())
+        tasks += [self._register(atlas, None) for atlas in self.atlases if atlas not in self._probes]
+        self._tasks += [task for task in tasks if task] + self._fuse()
+        for atlas in self.atlases:
+            self._expect_copies(self._made(atlas, self.side))
+        return self._tasks
 
     def _made(self, atlas, side: str | None):
         return registered(self.target, atlas, side, self.settings.get("CrossModaRegister", {}))
 
-    def _register(self, atlas, side: str | None) -> CliTask | None:
+    def _register(self, atlas, side: str | None, is_copy: bool = False) -> CliTask | None:
         """Return the registration of an atlas with the tumour on a side; None: on the target's, once that is known."""
 
         def mirror():
             wanted = side or self.side
             return None if self._made(atlas, wanted) else wanted or "no"
 
+        def done(label):
+            runs.mark_copy(label, is_copy)
+            self._expect_copies(label)
+
         if (side or not self.is_to_be_found) and self._made(atlas, side or self.side):
             return None
         task = register_task(
-            self.target, atlas, mirror, self.transforms, self.device, self.settings.get("CrossModaRegister")
+            self.target, atlas, mirror, self.transforms, self.device, self.settings.get("CrossModaRegister"), done
         )
         if side:
             task.title = _TITLES[side].format(name=atlas.GetName())
         return task
 
-    def _find_side(self, probes: list) -> PythonTask:
+    def _find_side(self) -> PythonTask:
         def arguments():
-            pairs = [[_brightness(self._made(atlas, side)) for side in SIDES] for atlas in probes]
+            pairs = [[_brightness(self._made(atlas, side)) for side in SIDES] for atlas in self._probes]
             return {"brightness": pairs, "modality": self.target.GetAttribute(nodes.MODALITY) or cases.TARGET}
 
         def finish(answer):
             self.side, agree, of = answer["side"], answer["agree"], answer["of"]
             if self.side is None:
-                self.note = _("The side of the tumour could not be found; choose it above if the result has two.")
+                self._notes.append(
+                    _("The side of the tumour could not be found; choose it above if the result has two.")
+                )
                 return
             self.target.SetAttribute(nodes.SIDE, self.side)
-            self.note = _("The tumour is on the {side} ({agree} of {of} atlases say so).").format(
-                side=_(self.side), agree=agree, of=of
+            self._notes.append(
+                _("The tumour is on the {side} ({agree} of {of} atlases say so).").format(
+                    side=_(self.side), agree=agree, of=of
+                )
             )
-            for atlas in probes:
-                self._remove_other_side(atlas)
+            if self._choice is None:
+                self._remove_other_sides()
 
         return PythonTask("side", arguments, _("Find the side of the tumour"), finish)
 
-    def _remove_other_side(self, atlas) -> None:
-        """Remove the registration of a probe with its tumour on the wrong side, if there is one on the right side."""
-        if self._made(atlas, self.side) is not None:
-            made = [node for role in runs.REGISTERED for node in nodes.products(role, self.target, atlas)]
-            runs.remove(node for node in made if node.GetAttribute(nodes.SIDE) not in (self.side, "", None))
+    def _remove_other_sides(self) -> None:
+        """Remove the registrations of probes with the tumour on the wrong side, unless needed or the only ones."""
+        for atlas in self._probes:
+            if atlas not in self._copied and self._made(atlas, self.side) is not None:
+                made = [node for role in runs.REGISTERED for node in nodes.products(role, self.target, atlas)]
+                runs.remove(node for node in made if node.GetAttribute(nodes.SIDE) not in (self.side, "", None))
+
+    def _expect_copies(self, label) -> None:
+        """Plan mirrored copies if a registered atlas has one cochlea only: perhaps no atlas has the other."""
+        if label is None or self._choice or not (self.side or self.is_to_be_found):
+            return
+        if _found(label)["cochlea_sides"] in SIDES:
+            self._choice = self._choose_copies()
+            count = math.ceil(COPIES * len(self.atlases))
+            copies = [StepsTask(_("Register a mirrored copy"), list) for _number in range(count)]
+            self._tasks[-2:-2] = [self._choice, *copies]
+
+    def _choose_copies(self) -> PythonTask:
+        """Return the task that asks whose mirrored copies shall speak about a cochlea that no atlas has.
+
+        The registrations of these copies take the places that are kept for them behind the task.
+        """
+        asked: list = []
+
+        def arguments():
+            asked[:] = [atlas for atlas in self.atlases if self.side and self._made(atlas, self.side)]
+            return {"placed": [self._placed(atlas) for atlas in asked]} if asked else None
+
+        def finish(answer):
+            self._copied = [asked[number] for number in answer["copied"]]
+            self._remove_other_sides()
+            copies = [self._register(atlas, _other(self.side), is_copy=True) for atlas in self._copied]
+            self._tasks[self._tasks.index(choice) + 1 : -2] = [task for task in copies if task]
+            if answer["side"]:
+                self._notes.append(
+                    _("No atlas has the {side} cochlea: mirrored copies speak about it ({count}).").format(
+                        side=_(answer["side"]), count=len(self._copied)
+                    )
+                )
+
+        choice = PythonTask("copies", arguments, _("Choose atlases for the other cochlea"), finish)
+        return choice
+
+    def _placed(self, atlas) -> list:
+        """Return what the choice of copies needs to know of a registered atlas."""
+        found = _found(self._made(atlas, self.side))
+        is_copied = self._made(atlas, _other(self.side)) is not None
+        return [_identity(atlas), float(found["quality"]), found["tumour_side"], found["cochlea_sides"], is_copied]
 
     def _labels(self) -> list:
-        return [label for label in (self._made(atlas, self.side) for atlas in self.atlases) if label is not None]
+        """Return the labels that are fused: the atlases', then those of their mirrored copies."""
+        wanted = {False: [(atlas, self.side) for atlas in self.atlases]}
+        wanted[True] = [(atlas, _other(self.side)) for atlas in self._copied]
+        found = []
+        for is_copy, pairs in wanted.items():
+            labels = [label for atlas, side in pairs if (label := self._made(atlas, side)) is not None]
+            for label in labels:
+                runs.mark_copy(label, is_copy)
+            found += labels
+        return found
 
     def _fuse(self) -> list[Task]:
         return fuse_tasks(
@@ -170,7 +249,7 @@ class Propagation:
             self._labels,
             lambda: self.side or "both",
             self.settings.get("CrossModaFuse"),
-            lambda: self.note,
+            lambda: " ".join(self._notes),
         )
 
 
@@ -205,7 +284,7 @@ def fuse_tasks(target, labels, side="auto", settings=None, note=lambda: "") -> l
         steps = []
         for label in found:
             atlas = label.GetNodeReference(nodes.ATLAS)
-            name = runs.free_name(atlas or label, sources)
+            name = runs.free_name(atlas or label, sources, "_mirrored" if _is_mirrored(label) else "")
             sources[name] = atlas or label
             steps.append(partial(exporting.write_volume, label, folder / "labels" / f"{name}.nrrd"))
             image = runs.image_of(label)
@@ -258,13 +337,33 @@ def fuse_tasks(target, labels, side="auto", settings=None, note=lambda: "") -> l
     return [written, fuse]
 
 
+def _found(label) -> dict:
+    """Return what a registration found out about its atlas."""
+    return {"cochlea_sides": "", **nodes.provenance(label).get("measurements", {})}
+
+
+def _is_mirrored(label) -> bool:
+    return _found(label).get("mirrored") == "true"
+
+
+def _other(side: str) -> str:
+    return SIDES[1 - SIDES.index(side)]
+
+
 def _brightness(label) -> float | None:
     if label is None or not label.GetAttribute(nodes.SIDE):
         return None
-    return float(nodes.provenance(label)["measurements"]["tumour_brightness"])
+    return float(_found(label)["tumour_brightness"])
 
 
-def _spread(items: list, count: int) -> list:
-    """Return ``count`` items spread evenly over all."""
-    count = min(count, len(items))
-    return [items[int((number + 0.5) * len(items) / count)] for number in range(count)]
+def _probes(atlases: list) -> list:
+    """Return the atlases that tell the side of the tumour: of different sizes, where those are known."""
+    if all(atlas.GetAttribute(nodes.TUMOUR_MM3) for atlas in atlases):
+        lateral = [atlas for atlas in atlases if atlas.GetAttribute(nodes.SIDE)]
+        atlases = sorted(lateral, key=lambda atlas: (float(atlas.GetAttribute(nodes.TUMOUR_MM3)), _identity(atlas)))
+    count = min(PROBES, len(atlases))
+    return [atlases[int((number + 0.5) * len(atlases) / count)] for number in range(count)]
+
+
+def _identity(atlas) -> str:
+    return atlas.GetAttribute(nodes.CASE) or atlas.GetName()

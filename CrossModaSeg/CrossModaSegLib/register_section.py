@@ -116,7 +116,9 @@ class RegisterSection(Section):
         notes = "".join(f" {note}" for note in (on, fused.notes) if note)
         if fused.state == DONE:
             parameters.noisyLabel, parameters.disagreement = fused.result
-            warped = nodes.products("warped atlas", self._target)
+            warped = [
+                image for image in nodes.products("warped atlas", self._target) if not image.GetAttribute(nodes.COPY)
+            ]
             if parameters.warpedAtlas not in warped:
                 parameters.warpedAtlas = warped[-1] if warped else None
             if parameters.result is None:

@@ -94,9 +94,16 @@ def image_of(label):
     return next((image for image in reversed(images) if (image.GetAttribute(nodes.SIDE) or "") == side), None)
 
 
-def free_name(node, taken) -> str:
+def mark_copy(label, is_copy: bool) -> None:
+    """Note on a warped label and its image whether they are an atlas's mirrored copy, made for the other cochlea."""
+    for node in (label, image_of(label)):
+        if node is not None:
+            node.SetAttribute(nodes.COPY, "true" if is_copy else None)
+
+
+def free_name(node, taken, ending: str = "") -> str:
     """Return a file name for a node that is not taken yet."""
-    name = free = file_name(node.GetAttribute(nodes.CASE) or node.GetName())
+    name = free = file_name(node.GetAttribute(nodes.CASE) or node.GetName()) + ending
     number = 2
     while free in taken:
         free, number = f"{name}_{number}", number + 1
@@ -104,8 +111,12 @@ def free_name(node, taken) -> str:
 
 
 def newest_of_each_atlas(labels: list) -> list:
-    """Return the newest propagated label of each atlas."""
-    return list({label.GetNodeReferenceID(nodes.ATLAS) or label.GetID(): label for label in labels}.values())
+    """Return the newest propagated label of each atlas, and that of its mirrored copy if there is one."""
+
+    def key(label):
+        return label.GetNodeReferenceID(nodes.ATLAS) or label.GetID(), label.GetAttribute(nodes.COPY)
+
+    return list({key(label): label for label in labels}.values())
 
 
 def file_name(name: str) -> str:

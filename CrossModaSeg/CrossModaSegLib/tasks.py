@@ -186,10 +186,11 @@ def _cause(error_text: str, output: str) -> str:
 class PythonTask(Task):
     """A call of the engine in a Python process of its own: ``worker.py VERB ARGUMENTS``."""
 
-    def __init__(self, verb: str, arguments: "dict | Callable[[], dict]", title: str, finish=None, abandon=None):
+    def __init__(self, verb: str, arguments: "dict | Callable[[], dict | None]", title: str, finish=None, abandon=None):
         """Name the worker's verb and its arguments (JSON); ``finish(result)`` gets what the worker returned.
 
-        ``arguments`` may be a function that returns them when the task's turn has come.
+        ``arguments`` may be a function that returns them when the task's turn has come, or None if there is nothing to
+        do.
         """
         super().__init__(title, finish, abandon)
         self._verb, self._arguments = verb, arguments
@@ -197,6 +198,9 @@ class PythonTask(Task):
 
     def _start(self) -> None:
         arguments = self._arguments() if callable(self._arguments) else self._arguments
+        if arguments is None:
+            self._end(DONE, "")
+            return
         self._answer = Path(tempfile.mkdtemp(prefix="CrossModa-", dir=slicer.app.temporaryPath)) / "answer.json"
         worker = Path(__file__).with_name("worker.py")
         self._process = qt.QProcess()
@@ -274,7 +278,7 @@ class TaskQueue:
     """Tasks that run one after another."""
 
     def __init__(self, tasks: list[Task], changed: Callable[[], None] | None = None):
-        """Take the tasks; ``changed`` is called at every change."""
+        """Take the tasks, a list to which more may be added behind the running one; ``changed``: called at changes."""
         self.tasks, self.cancelled = tasks, False
         self._observers = [changed] if changed else []
 

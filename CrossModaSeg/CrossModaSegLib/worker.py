@@ -47,6 +47,7 @@ def prepare(rows: list[dict], folder: str, progress) -> dict:
     The panel only has to copy the voxels: reading and unpacking files would stop it. Targets come without a label, also
     where the data set has one to check results with.
     """
+    from crossmoda import labels
     from crossmoda.dataset import Case, tumour_side
     from crossmoda.errors import InputError
 
@@ -63,6 +64,8 @@ def prepare(rows: list[dict], folder: str, progress) -> dict:
                 label = case.read_label(image)
                 answer["side"] = row["side"] or tumour_side(label) or ""
                 answer["label"] = _handed_over(label, Path(folder) / f"{number}_label.npy")
+                tumour = label.array == labels.VS
+                answer["label"]["tumour_mm3"] = float(tumour.sum() * label.grid.voxel_volume_mm3)
         except InputError as error:
             answer["problem"] = str(error)
         ready.append(answer)
@@ -120,6 +123,14 @@ def side(brightness: list, modality: str, progress) -> dict:
     return {"side": found, "agree": agree, "of": of}
 
 
+def copies(placed: list, progress) -> dict:
+    """Return the side whose cochlea no atlas has, and the positions of the atlases whose copies speak about it."""
+    from crossmoda.propagation.single import to_be_copied
+
+    found, copied = to_be_copied([tuple(each) for each in placed])
+    return {"side": found, "copied": copied}
+
+
 def simulate(folder: str, sources: int, targets: int, seed: int, settings: dict, progress) -> dict:
     """Write a small simulated data set into a new folder."""
     from crossmoda.simulation import simulate_dataset
@@ -158,8 +169,8 @@ def main() -> int:
     from crossmoda.errors import InputError
     from crossmoda.output import write_json
 
-    verbs = {"device": device, "cases": cases, "check": check, "prepare": prepare, "side": side, "simulate": simulate}
-    verbs |= {"measure": measure, "convert": convert}
+    verbs = {"device": device, "cases": cases, "check": check, "prepare": prepare, "side": side, "copies": copies}
+    verbs |= {"simulate": simulate, "measure": measure, "convert": convert}
     verbs |= review_calls.VERBS
     try:
         write_json(answer, verbs[verb](**arguments, **({} if verb == "device" else {"progress": _tag})))

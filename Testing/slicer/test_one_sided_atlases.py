@@ -1,0 +1,156 @@
+"""Atlases that have the cochlea on the tumour's side only: the panel labels the other one as the engine does."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+
+from crossmoda import labels
+from crossmoda.dataset import Case, open_dataset
+from crossmoda.propagation import Settings, laterality, propagate
+
+
+@pytest.fixture(scope="module")
+def one_sided(tmp_path_factory) -> tuple[Case, list[Case]]:
+    """A target, and three atlases without the cochlea of the healthy side; their borders are far from the ears."""
+    from crossmoda import volume
+    from crossmoda.simulation import simulate_dataset, subject
+
+    folder, atlases = tmp_path_factory.mktemp("one sided"), []
+    settings = subject.Settings(field_of_view=125.0, slices=24, in_plane_spacing=1.25, slice_thickness=2.0)
+    data = open_dataset(simulate_dataset(folder / "data", sources=3, targets=1, tests=0, seed=4, settings=settings))
+    for case in data.sources:
+        label = case.read_label()
+        sides = laterality.find_sides(label)
+        on_left = np.broadcast_to(laterality.lateral_mm(label.grid) > sides.midplane_mm, label.array.shape)
+        healthy = ~on_left if sides.tumour == "left" else on_left
+        array = np.where(healthy & (label.array == labels.COCHLEA), 0, label.array).astype(np.uint8)
+        volume.write(label.with_array(array), folder / case.label.name)
+        atlases.append(dataclasses.replace(case, label=folder / case.label.name))
+    return data.targets[0], atlases
+
+
+@pytest.fixture
+def loaded(panel, one_sided):
+    """The panel with them in the scene."""
+    import slicer
+
+    target, atlases = one_sided
+    for case in atlases:
+        volume = slicer.util.loadVolume(str(case.image), {"name": case.id})
+        label = slicer.util.loadLabelVolume(str(case.label), {"name": case.id + " label"})
+        panel.logic.addCase(volume, label, "ceT1")
+    panel.parameters.target = slicer.util.loadVolume(str(target.image), {"name": target.id})
+    panel.logic.addCase(panel.parameters.target)
+    panel.update()
+    return panel
+
+
+def label_map(segmentation) -> np.ndarray:
+    import slicer
+    from CrossModaSegLib import nodes
+
+    target = segmentation.GetNodeReference(nodes.TARGET)
+    array = np.zeros(slicer.util.arrayFromVolume(target).shape, np.uint8)
+    for structure in labels.STRUCTURES:
+        array[slicer.util.arrayFromSegmentBinaryLabelmap(segmentation, structure.key, target) > 0] = structure.value
+    return array
+
+
+def propagated(application, loaded, side: str, **settings) -> list[str]:
+    """Propagate in the panel; return the titles of its steps."""
+    loaded.parameters.tumourSide = side
+    loaded.parameters.registerSettings = json.dumps({"CrossModaRegister": settings})
+    loaded.update()
+    loaded.register.ui.registerButton.click()
+    tasks = loaded.logic.queue.tasks
+    application.wait_until(lambda: not loaded.logic.busy)
+    assert [task.error for task in tasks if task.error] == []
+    loaded.update()
+    return [task.title for task in tasks]
+
+
+def copied(target) -> list[str]:
+    """Return the atlases whose mirrored copies are in the scene."""
+    from CrossModaSegLib import nodes
+
+    copies = [node for node in nodes.products("warped label", target) if node.GetAttribute(nodes.COPY)]
+    return [node.GetNodeReference(nodes.ATLAS).GetName() for node in copies]
+
+
+def test_a_mirrored_copy_speaks_about_the_cochlea_that_no_atlas_has_and_the_result_is_the_engines(
+    application, loaded, one_sided, tmp_path
+):
+    from CrossModaSegLib import nodes
+
+    target, atlases = one_sided
+    whole = propagate(
+        dataclasses.replace(target, label=None), atlases, tmp_path, Settings(tumour_side="left"), at_once=1
+    )
+    titles = propagated(application, loaded, "left")
+    np.testing.assert_array_equal(label_map(loaded.parameters.noisyLabel), whole.label_map.array)
+    on_right = laterality.lateral_mm(whole.label_map.grid) < 0
+    assert ((whole.label_map.array == labels.COCHLEA) & on_right).any()
+    message = loaded.register.ui.messageLabel.text
+    assert "No atlas has the right cochlea: mirrored copies speak about it (1)." in message
+    assert "No atlas has the right cochlea: a mirrored copy speaks about it." in whole.notes
+    assert copied(loaded.parameters.target) == [item.atlas for item in whole.outcomes if item.tumour_side == "right"]
+    assert titles == [
+        *(f"Register crossmoda_{number}" for number in (1, 2, 3)),
+        "Choose atlases for the other cochlea",
+        f"Register {copied(loaded.parameters.target)[0]} (tumour on the right)",
+        *("Write the registered atlases", "Fuse the labels"),
+    ]
+    assert not loaded.parameters.warpedAtlas.GetAttribute(nodes.COPY), "the visual check begins with an atlas"
+    assert "registered" in loaded.cases.rows[0].state(loaded.parameters.target)
+    again = propagated(application, loaded, "left")
+    assert not [title for title in again if title.startswith("Register")], "all of it is registered already"
+    np.testing.assert_array_equal(label_map(loaded.parameters.noisyLabel), whole.label_map.array)
+    assert len(nodes.products("warped label")) == len(nodes.products("warped atlas")) == 4
+
+
+def test_the_probes_of_the_tumours_side_become_the_copies_and_the_others_are_removed(application, loaded):
+    from CrossModaSegLib import nodes
+
+    titles = propagated(application, loaded, "auto", levels=1)
+    assert [title for title in titles if "Register" in title] == [
+        f"Register crossmoda_{number} (tumour on the {side})" for number in (1, 2, 3) for side in ("left", "right")
+    ]
+    assert len(copied(loaded.parameters.target)) == 1
+    assert len(nodes.products("warped label")) == len(nodes.products("warped atlas")) == 4
+    message = loaded.register.ui.messageLabel.text
+    assert "The tumour is on the left" in message and "mirrored copies speak about it (1)." in message
+    array = label_map(loaded.parameters.noisyLabel)
+    on_right = laterality.lateral_mm(nodes.grid_of(loaded.parameters.target)) < 0
+    assert ((array == labels.COCHLEA) & on_right).any()
+
+
+def test_cancelling_a_copy_keeps_the_atlases_and_the_next_run_goes_on_with_it(application, loaded):
+    from CrossModaSegLib import nodes
+    from CrossModaSegLib.tasks import DONE, RUNNING
+
+    loaded.parameters.tumourSide = "left"
+    loaded.parameters.registerSettings = json.dumps({"CrossModaRegister": {"levels": 1}})
+    loaded.update()
+    loaded.register.ui.registerButton.click()
+    tasks = loaded.logic.queue.tasks
+    assert len(tasks) == 5
+    application.wait_until(lambda: tasks[0].state == DONE)
+    assert len(tasks) == 7, "the choice of the copies, and one copy"
+    application.wait_until(lambda: tasks[4].state == RUNNING)
+    loaded.register.ui.cancelButton.click()
+    application.wait_until(lambda: not loaded.logic.busy)
+    assert (len(nodes.products("warped label")), loaded.parameters.noisyLabel) == (3, None)
+    titles = propagated(application, loaded, "left", levels=1)
+    assert [title.partition(" ")[0] for title in titles] == ["Choose", "Register", "Write", "Fuse"]
+    assert len(copied(loaded.parameters.target)) == 1
+
+
+def test_the_panel_makes_as_many_copies_and_probes_as_the_engine(application, panel):
+    from CrossModaSegLib import propagating
+
+    from crossmoda.propagation import completion
+
+    assert propagating.COPIES == completion._SHARE
+    assert Settings().probes == propagating.PROBES
