@@ -253,31 +253,43 @@ def good_enough(
 
 
 def calibrate(trained: Path, development: list[Path], calibrated: Path) -> Path:
-    """Favour the background by the factor with the best mean Dice on the development scans; write such weights."""
+    """Favour the background over each structure by the factor with the best mean Dice on the development scans.
+
+    Each structure has its own: a cochlea is always there, a small tumour is soon lost. Such weights are written.
+    """
     tensors, card = weights.read_tensors(trained)
     model = weights.load(trained)
-    dice: dict[int, list[float]] = {factor: [] for factor in FACTORS}
-    for image in development:
-        scan, truth = volume.read(image), volume.read_label_map(label_of(image))
-        found = inference.predict(scan, model).probabilities
-        for factor in FACTORS:
-            shifted = np.concatenate([factor * found[:1], found[1:]])
-            shifted /= shifted.sum(axis=0, keepdims=True)
-            label_map = components.plausible(shifted.argmax(axis=0).astype(np.uint8), shifted, scan.grid)
-            scores = evaluation.evaluate(scan.with_array(label_map), truth)
-            dice[factor] += [scores[structure.key]["dice"] for structure in labels.STRUCTURES]
-    means = {factor: round(float(np.mean(values)), 4) for factor, values in dice.items()}
-    best = max(means, key=lambda factor: means[factor])
-    print(f"Mean Dice on {len(development)} development scans by factor of the background: {means}")
-    shift_background(tensors, best)
-    card["training"]["background_factor"] = best
+    dice = [dice_by_factor(image, model) for image in development]
+    best = {}
+    for key in (structure.key for structure in labels.STRUCTURES):
+        means = {factor: round(float(np.mean([each[factor][key] for each in dice])), 4) for factor in FACTORS}
+        best[key] = max(means, key=lambda factor: means[factor])
+        print(f"{key}: mean Dice on {len(development)} development scans by factor of the background: {means}")
+    favour_background(tensors, best)
+    card["training"]["background_factors"] = best
     return weights.save(calibrated, tensors, card)
 
 
-def shift_background(tensors: dict, factor: float) -> None:
-    """Make the background ``factor`` times as probable relative to the structures, before normalisation."""
+def dice_by_factor(image: Path, model: weights.Model) -> dict[int, dict[str, float]]:
+    """Return the Dice of each structure with the background so many times as probable."""
+    scan, truth = volume.read(image), volume.read_label_map(label_of(image))
+    found = inference.predict(scan, model).probabilities
+    dice = {}
+    for factor in FACTORS:
+        shifted = np.concatenate([factor * found[:1], found[1:]])
+        shifted /= shifted.sum(axis=0, keepdims=True)
+        label_map = components.plausible(shifted.argmax(axis=0).astype(np.uint8), shifted, scan.grid)
+        scores = evaluation.evaluate(scan.with_array(label_map), truth)
+        dice[factor] = {structure.key: float(scores[structure.key]["dice"]) for structure in labels.STRUCTURES}
+    return dice
+
+
+def favour_background(tensors: dict, factors: dict[str, int]) -> None:
+    """Make the background as many times as probable relative to each structure, before normalisation."""
     bias = tensors["classifier.bias"]
-    bias[: len(bias) // len(labels.VALUES)] += float(np.log(factor))
+    each = len(bias) // len(labels.VALUES)
+    for structure in labels.STRUCTURES:
+        bias[structure.value * each : (structure.value + 1) * each] -= float(np.log(factors[structure.key]))
 
 
 def report(table: dict[str, dict[str, list[float]]], model: weights.Model) -> None:
