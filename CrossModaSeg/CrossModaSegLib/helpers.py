@@ -17,7 +17,7 @@ class Helpers:
         self.section, self.ui, self.say = section, section.ui, section.say
         self._suggestion = None
         slots = {
-            "takeStaple": self.on_staple,
+            "takeFused": self.on_fused,
             "takeNetwork": self.on_network,
             "takeMajority": self.on_majority,
             "fill": self.on_fill,
@@ -32,7 +32,7 @@ class Helpers:
 
     def keys(self) -> dict:
         """Return the keys with what they do."""
-        return {"S": self.on_staple, "D": self.on_network, "M": self.on_majority, "H": self.on_fill}
+        return {"S": self.on_fused, "D": self.on_network, "M": self.on_majority, "H": self.on_fill}
 
     @property
     def _case(self):
@@ -42,7 +42,7 @@ class Helpers:
         """Show what can be done; ``hindrance`` says why nothing can."""
         allow = self.section.allow
         for name, source, tip in (
-            ("Staple", "STAPLE", _("Take the fused atlas label here") + " (S)"),
+            ("Fused", "fused", _("Take the fused atlas label here") + " (S)"),
             ("Network", "network", _("Take the network's prediction here") + " (D)"),
             ("Majority", "majority", _("Take the majority vote of the atlases here") + " (M)"),
         ):
@@ -103,7 +103,7 @@ class Helpers:
 
         if button.enabled:
             other = self._case.array(self._case.source(source))
-            title = {"STAPLE": _("Fused"), "network": _("Network"), "majority": _("Majority")}[source]
+            title = {"fused": _("Fused"), "network": _("Network"), "majority": _("Majority")}[source]
             self._change(lambda array, where: operations.take(array, other, where), title)
 
     def _segment(self) -> int:
@@ -122,9 +122,9 @@ class Helpers:
         raise InputError(_("Choose the schwannoma or the cochlea in the list of segments."))
 
     @reported
-    def on_staple(self) -> None:
+    def on_fused(self) -> None:
         """Take the fused label here."""
-        self._take("STAPLE", self.ui.takeStapleButton)
+        self._take("fused", self.ui.takeFusedButton)
 
     @reported
     def on_network(self) -> None:

@@ -49,7 +49,7 @@ def review_case(data: str, results: str, case_id: str, folder: str, progress) ->
     maps = {
         key: str(path) if path.is_file() else ""
         for key, path in {
-            "STAPLE": at / NOISY_LABEL,
+            "fused": at / NOISY_LABEL,
             "network": network,
             "majority": into / "majority.nrrd",
         }.items()

@@ -24,10 +24,12 @@ STAMP = "CrossModa.File"
 DOUBT, NUMBERS = "CrossModa.doubt", "CrossModa.numbers"
 #: The labels a part can be taken from: reference role, the role of the node, its name.
 SOURCES = {
-    "STAPLE": ("CrossModa.staple", "noisy label"),
+    "fused": ("CrossModa.fused", "noisy label"),
     "network": ("CrossModa.network", "prediction"),
     "majority": ("CrossModa.majority", "majority"),
 }
+#: What the reference to the fused label was called in scenes that were saved by the first versions.
+_FUSED_BEFORE = "CrossModa.staple"
 #: References to what is loaded when it is asked for.
 PROBABILITY, VOTES = "CrossModa.probability.", "CrossModa.votes"
 LOADED_LATER = (PROBABILITY + "VS", PROBABILITY + "cochlea", VOTES)
@@ -41,6 +43,9 @@ class ReviewedCase:
     def __init__(self, correction):
         """Take the correction's segmentation node."""
         self.correction = correction
+        if before := correction.GetNodeReferenceID(_FUSED_BEFORE):
+            correction.SetNodeReferenceID(SOURCES["fused"][0], before)
+            correction.SetNodeReferenceID(_FUSED_BEFORE, None)
 
     @property
     def id(self) -> str:
@@ -206,7 +211,7 @@ def _load_scan(made: dict, answer: dict) -> None:
 
 
 def _load_source(made: dict, answer: dict, name: str) -> None:
-    titles = {"STAPLE": _("noisy label"), "network": _("prediction"), "majority": _("majority vote")}
+    titles = {"fused": _("noisy label"), "network": _("prediction"), "majority": _("majority vote")}
     made[name] = _segmentation(
         answer["labels"][name], made["scan"], f"{answer['id']} {titles[name]}", SOURCES[name][1], answer["id"]
     )

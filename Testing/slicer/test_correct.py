@@ -61,7 +61,7 @@ def spoil(case):
 @pytest.mark.parametrize(
     ("button", "where"),
     [
-        ("takeStaple", "whole scan"),
+        ("takeFused", "whole scan"),
         ("takeNetwork", "region"),
         ("takeMajority", "whole scan"),
         ("fill", "whole scan"),
@@ -273,7 +273,7 @@ panel.update()
 panel.correct.ui.takeNetworkButton.click()
 app.wait_until(lambda: panel.correct.keeper.drafted_at)
 print(panel.review.case.array().sum(), "drafted", flush=True)
-panel.correct.ui.takeStapleButton.click()
+panel.correct.ui.takeFusedButton.click()
 while True:
     app.processEvents()
     time.sleep(0.01)
@@ -400,11 +400,30 @@ def test_a_scene_that_is_saved_in_the_middle_goes_on_where_it_was(application, o
     np.testing.assert_array_equal(again.array(), drawn)
     opened.parameters.where = "whole scan"
     opened.update()
-    opened.correct.ui.takeStapleButton.click()
+    opened.correct.ui.takeFusedButton.click()
     opened.correct.editor.widget.undo()
     np.testing.assert_array_equal(again.array(), drawn)
     opened.correct.ui.saveButton.click()
     assert "is saved" in opened.correct.ui.messageLabel.text
+
+
+def test_a_scene_of_the_first_versions_still_has_its_fused_label(application, opened, case, tmp_path):
+    """They called the reference to it after STAPLE, which is no longer how labels are fused by default."""
+    import slicer
+    from CrossModaSegLib import reviewing
+
+    fused = case.source("fused")
+    before = case.array(fused)
+    case.correction.SetNodeReferenceID(reviewing.SOURCES["fused"][0], None)
+    case.correction.SetNodeReferenceID("CrossModa.staple", fused.GetID())
+    assert slicer.util.saveScene(str(tmp_path / "old.mrb"))
+    application.scene.Clear(False)
+    slicer.util.loadScene(str(tmp_path / "old.mrb"))
+    opened.update()
+    again = opened.review.case
+    np.testing.assert_array_equal(again.array(again.source("fused")), before)
+    assert again.correction.GetNodeReferenceID("CrossModa.staple") is None
+    assert opened.correct.ui.takeFusedButton.enabled
 
 
 def test_a_panel_that_is_closed_and_opened_again_goes_on_where_it_was(application, opened, case):
@@ -429,7 +448,7 @@ def test_a_panel_that_is_closed_and_opened_again_goes_on_where_it_was(applicatio
     np.testing.assert_array_equal(second.review.case.array(), drawn)
     second.parameters.where = "whole scan"
     second.update()
-    second.correct.ui.takeStapleButton.click()
+    second.correct.ui.takeFusedButton.click()
     second.correct.editor.widget.undo()
     np.testing.assert_array_equal(second.review.case.array(), drawn)
     second.correct.ui.saveButton.click()
