@@ -152,5 +152,5 @@ def test_the_panel_makes_as_many_copies_and_probes_as_the_engine(application, pa
 
     from crossmoda.propagation import completion
 
-    assert propagating.COPIES == completion._SHARE
+    assert propagating.COPIES == completion.SHARE
     assert Settings().probes == propagating.PROBES

@@ -13,7 +13,7 @@ from crossmoda.propagation import laterality
 from crossmoda.propagation.atlases import Atlas, Registered
 
 #: How many copies there are, of the atlases: this bounds the registrations they cost.
-_SHARE = 1 / 3
+SHARE = 1 / 3
 
 
 def side_without_cochlea(atlases: Sequence[tuple[Atlas, bool]]) -> str | None:
@@ -31,6 +31,11 @@ def side_without_cochlea(atlases: Sequence[tuple[Atlas, bool]]) -> str | None:
     return laterality.other(next(iter(drawn))) if len(drawn) == 1 else None
 
 
+def most_copies(atlases: int) -> int:
+    """Return how many mirrored copies there are at most of so many atlases."""
+    return math.ceil(SHARE * atlases)
+
+
 def to_be_copied(registered: Sequence[Registered], known: Collection[tuple[str, bool]] = ()) -> list[Registered]:
     """Return the atlases whose mirrored copies shall speak about the other cochlea, at most a third of them.
 
@@ -43,4 +48,4 @@ def to_be_copied(registered: Sequence[Registered], known: Collection[tuple[str, 
     ranked = sorted(
         able, key=lambda item: ((item.atlas.id, not item.mirrored) not in known, -item.quality, item.atlas.id)
     )
-    return ranked[: math.ceil(_SHARE * len(registered))]
+    return ranked[: most_copies(len(registered))]

@@ -7,10 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from crossmoda import cache, training
+from crossmoda import cache, labels, training
 from crossmoda.errors import InputError
 from crossmoda.progress import Progress, part, report
-from crossmoda.propagation import noisy_label
+from crossmoda.propagation import Settings, completion, laterality, noisy_label
+from crossmoda.propagation.atlases import Atlas, examine
 from crossmoda.propagation.run import LINEAR, REGISTRATIONS
 from crossmoda.study.cohort import STUDY, Cohort, open_cohort
 from crossmoda.study.configuration import Configuration
@@ -20,6 +21,7 @@ from crossmoda.study.configuration import Configuration
 _SECONDS, _BYTES, _TARGET_BYTES = 4.0, 60_000, 3_000_000
 #: Processor seconds of a target beside its registrations: reading, fusing, predicting.
 _TARGET_SECONDS = 15.0
+_COPIES = "{} of each target's at most are mirrored copies, which speak about a cochlea that no atlas has"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,6 +38,8 @@ class Plan:
     """all that the study needs (at most: what depends on results is counted as if it were needed)"""
     done: int
     """how many of them are finished"""
+    copies: int
+    """how many of each target's are mirrored copies, if some atlases turn out to be without a side's cochlea"""
     seconds_each: float
     """processor seconds of a registration"""
     measured: int
@@ -60,7 +64,9 @@ class Plan:
         lines = [
             f"{self.atlases} atlases, {self.targets} targets ({self.tests} of them tests), "
             f"{self.references} with a reference",
-            f"{self.registrations} registrations, {self.done} of them done, {left} left",
+            f"{'at most ' if self.copies else ''}{self.registrations} registrations, {self.done} of them done, "
+            f"{left} left",
+            *([_COPIES.format(self.copies)] if self.copies else []),
             f"{self.seconds_each:.1f} processor seconds each ({basis})",
             f"{spoken_time(self.processor_seconds)} of processor time left, without the training",
             f"training: {self.training}",
@@ -86,9 +92,10 @@ def plan(study: Configuration, progress: Progress | None = None) -> Plan:
 
     """
     cohort = open_cohort(study)
-    sides, unusable = _sides_of(cohort, study, part(progress, 0.0, 0.9))
+    atlases, unusable = _examined(cohort, part(progress, 0.0, 0.9))
     report(progress, 0.9, "counting what is done")
-    each = _registrations_of_target(study, sides)
+    copies = _copies(study.propagation, atlases)
+    each = _registrations_of_target(study.propagation, [atlas.side for atlas in atlases]) + copies
     seals = [seal for target in cohort.targets for seal in _seals(study.results / target.id / REGISTRATIONS)]
     seconds = sorted(seal["results"]["seconds"] for seal in seals if "seconds" in seal["results"])
     total = each * len(cohort.targets)
@@ -104,6 +111,7 @@ def plan(study: Configuration, progress: Progress | None = None) -> Plan:
         unusable=unusable,
         registrations=total,
         done=min(total, len(seals)),
+        copies=copies,
         seconds_each=seconds[len(seconds) // 2] if seconds else _SECONDS,
         measured=len(seconds),
         targets_done=finished,
@@ -117,35 +125,67 @@ def plan(study: Configuration, progress: Progress | None = None) -> Plan:
     )
 
 
-def _sides_of(
-    cohort: Cohort, study: Configuration, progress: Progress | None
-) -> tuple[list[str | None], dict[str, str]]:
-    """Return the tumour's side of each atlas that can be used, and what cannot."""
-    from crossmoda.propagation.atlases import examine
-
-    sides: list[str | None] = []
+def _examined(cohort: Cohort, progress: Progress | None) -> tuple[list[Atlas], dict[str, str]]:
+    """Return the atlases that can be used, and what cannot."""
+    atlases: list[Atlas] = []
     unusable = {case.id: "there is no such file." for case in cohort.targets if not case.image.exists()}
     for number, case in enumerate(cohort.atlases):
         report(progress, number / len(cohort.atlases), f"examining atlas {case.id}")
         try:
-            sides.append(examine(case).side)
+            atlases.append(examine(case))
         except InputError as cause:
             unusable[case.id] = str(cause)
-    return sides, unusable
+    return atlases, unusable
 
 
-def _registrations_of_target(study: Configuration, sides: list[str | None]) -> int:
-    """Return how many registrations a target needs."""
-    settings = study.propagation
+def _most(settings: Settings, side: str | None, there: int) -> int:
+    """Return how many of the atlases with the tumour on a side are chosen."""
+    return min(there, {"left": settings.left, "right": settings.right}.get(side or "", there))
+
+
+def _registrations_of_target(settings: Settings, sides: list[str | None]) -> int:
+    """Return how many registrations a target needs, without mirrored copies."""
     count = sides.count(None)
-    for side, most in (("left", settings.left), ("right", settings.right)):
-        there = sides.count(side)
-        count += min(there, most) + (there if there > most else 0)
-    lateral = min(sides.count("left"), settings.left) + min(sides.count("right"), settings.right)
-    if settings.tumour_side != "auto" or not lateral:
-        return count
+    lateral = 0
+    for side in laterality.SIDES:
+        there, chosen = sides.count(side), _most(settings, side, sides.count(side))
+        count += chosen + (there if there > chosen else 0)
+        lateral += chosen
     # Each probe is registered on both sides; one of the two is used later.
-    return count + min(settings.probes, lateral)
+    return count + _probes(settings, lateral)
+
+
+def _probes(settings: Settings, lateral: int) -> int:
+    return min(settings.probes, lateral) if settings.tumour_side == "auto" else 0
+
+
+def _copies(settings: Settings, atlases: list[Atlas]) -> int:
+    """Return how many mirrored copies (see :mod:`crossmoda.propagation.completion`) a target needs at most."""
+    sides = laterality.SIDES if settings.tumour_side == "auto" else (settings.tumour_side,)
+    if not settings.mirror or not any(_may_lack_a_cochlea(settings, atlases, side) for side in sides):
+        return 0
+    groups = [[atlas for atlas in atlases if atlas.side == side] for side in (*laterality.SIDES, None)]
+    chosen = [_most(settings, side, len(group)) for side, group in zip((*laterality.SIDES, None), groups, strict=True)]
+    lateral = sum(chosen[:2])
+    # The copies of probes are there already; one without a cochlea has nothing to say.
+    can_speak = all(atlas.sides.of.get(labels.COCHLEA) for atlas in groups[0] + groups[1])
+    known = _probes(settings, lateral) if can_speak else 0
+    return max(0, min(completion.most_copies(sum(chosen)), lateral) - known)
+
+
+def _may_lack_a_cochlea(settings: Settings, atlases: list[Atlas], side: str) -> bool:
+    """Whether the atlases chosen for a target with the tumour on ``side`` may all be without one side's cochlea."""
+    if side not in laterality.SIDES:
+        return False
+    drawn: set[str] = set()
+    for own in (*laterality.SIDES, None):
+        group = [atlas for atlas in atlases if atlas.side == own]
+        left_out = len(group) - _most(settings, own, len(group))
+        for place in laterality.SIDES:
+            before = laterality.other(place) if own == laterality.other(side) else place
+            if sum(before in atlas.sides.of.get(labels.COCHLEA, ()) for atlas in group) > left_out:
+                drawn.add(place)
+    return len(drawn) < len(laterality.SIDES) and any(atlas.sides.of.get(labels.COCHLEA) for atlas in atlases)
 
 
 def _seals(folder: Path) -> Iterator[dict[str, Any]]:
