@@ -122,6 +122,8 @@ PAIRS = (
     ("default (local votes)", "default"),
     ("default" + FLIPPED, "default"),
     *((kind, "default") for arm in ABLATIONS for kind in (arm, arm + DIVIDED)),
+    # The same loss: what is left is the augmentation.
+    *(("default, weighted cross entropy" + how, "MIND + noisy" + how) for how in ("", DIVIDED)),
 )
 #: Crops of each case from which the frequency of the classes in crops is estimated.
 _CROPS = 20
