@@ -9,11 +9,13 @@ import shutil
 import tempfile
 import time
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import SimpleITK as sitk
 
 from crossmoda import dataset, deeds, evaluation, fusion, labels, propagation, volume
+from crossmoda.fusion import local
 from crossmoda.propagation import laterality
 from crossmoda.propagation.atlases import WARPED, folder_name
 from crossmoda.volume import Volume
@@ -22,7 +24,7 @@ COLUMNS = (
     "target", "tumour mm3", "side", "found", "wall s", "processor s", "VS fused", "VS STAPLE", "VS same side",
     "VS mean single", "VS blind single", "VS majority", "VS ITK", "VS HD95 mm", "ghost mm3",
     "cochlea fused", "cochlea STAPLE", "cochlea mean single", "cochlea best single", "cochlea blind single",
-    "cochlea majority", "cochlea ITK", "cochlea volume %",
+    "cochlea majority", "cochlea ITK", "cochlea volume %", "cochlea not moved",
 )  # fmt: skip
 
 
@@ -78,6 +80,8 @@ def study(
     same = _dice(_again(case, own, result, how, settings=settings).array, truth.array)
     by_staple = fusion.Settings(weighting="global")
     staple = _dice(_again(case, atlases, result, how, fusion_settings=by_staple).array, truth.array)
+    with mock.patch.object(local, "ALIGNED", ()):
+        not_moved = _dice(_again(case, atlases, result, how).array, truth.array)
     fused = _dice(result.label_map.array, truth.array)
     scores = evaluation.evaluate(result.label_map, truth)
     on_left = laterality.lateral_mm(truth.grid) > laterality.find_sides(truth).midplane_mm
@@ -87,7 +91,7 @@ def study(
         fused[0], staple[0], same[0], single[:, 0].mean(), single[blind, 0], majority[0], other[0],
         scores["VS"]["hd95_mm"], ghost.sum() * truth.grid.voxel_volume_mm3,
         fused[1], staple[1], single[:, 1].mean(), single[:, 1].max(), single[blind, 1], majority[1], other[1],
-        scores["cochlea"]["volume_error_percent"],
+        scores["cochlea"]["volume_error_percent"], not_moved[1],
     ]  # fmt: skip
 
 

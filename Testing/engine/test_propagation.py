@@ -219,6 +219,25 @@ class TestNoisyLabel:
         assert provenance["tumour_side"] == "left" and len(provenance["side_evidence"]) == 3
         assert str(tmp_path) not in (tmp_path / "provenance.json").read_text("utf-8")
 
+    def test_where_the_probes_disagree_about_the_side_the_tumour_is_less_sure(self, cases, tmp_path, monkeypatch):
+        sure = run(cases, tmp_path / "sure")
+        evidence = iter([0.6, 0.5, -0.2])
+        monkeypatch.setattr("crossmoda.propagation.side.side_evidence", lambda *_: next(evidence))
+        unsure = run(cases, tmp_path / "unsure")
+        assert sure.side == unsure.side == "left" and any("2 of 3 probes" in note for note in unsure.notes)
+        np.testing.assert_array_equal(unsure.label_map.array, sure.label_map.array)
+        certainty = [
+            json.loads((tmp_path / name / "provenance.json").read_text())["side_certainty"]
+            for name in ("sure", "unsure")
+        ]
+        assert certainty[0] > 0.999 and certainty[1] == pytest.approx(0.92)
+        before, after = (volume.read(tmp_path / name / "confidence.nii.gz").array for name in ("sure", "unsure"))
+        tumour, mirrored = sure.label_map.array == 1, (sure.label_map.array == 1)[..., ::-1]
+        np.testing.assert_allclose(after[tumour] / before[tumour], 0.92, atol=0.001)
+        assert after[mirrored].mean() < 0.95 < before[mirrored].min()  # where the probes have it on the other side
+        elsewhere = ~ndimage.binary_dilation(tumour | mirrored, iterations=4)
+        np.testing.assert_allclose(after[elsewhere], before[elsewhere], atol=0.002)
+
     def test_two_runs_give_the_same_bytes(self, cases, tmp_path):
         run(cases, tmp_path / "a")
         run(cases, tmp_path / "b")

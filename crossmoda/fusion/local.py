@@ -27,8 +27,8 @@ _REACH_MM = 1.5
 #: Less of the Gaussian than this on compared voxels is no comparison.
 _LEAST = 0.02
 _TRUNCATE = 2.5
-#: The structures that look alike in everybody.
-_ALIGNED = (labels.COCHLEA,)
+#: The structures whose votes are moved: those that look alike in everybody.
+ALIGNED = (labels.COCHLEA,)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,7 +87,7 @@ def local_votes(
         counts = [_counts(silent, weights, index) for index in range(len(values))]
         shares = [_share(own, counts[index], value, spacing_zyx) for index, value in enumerate(values) if index]
         for index, value in enumerate(values):
-            if value in _ALIGNED:
+            if value in ALIGNED:
                 move = _align(shares, index, target[box], place, seen, counts[index], spacing_zyx)
                 if move is not None:
                     middle = tuple(side.start + at for side, at in zip(box, move.middle, strict=True))
