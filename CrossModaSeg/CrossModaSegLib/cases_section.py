@@ -4,7 +4,7 @@ import qt
 from slicer.i18n import tr as _
 
 from CrossModaSegLib import cases, display, nodes
-from CrossModaSegLib.section import ERROR, Section, reported, set_columns
+from CrossModaSegLib.section import ERROR, Section, reported, set_columns, shortened
 
 CASE, MODALITY, SIDE, STATE, PROBLEM = range(5)
 
@@ -93,7 +93,7 @@ class CasesSection(Section):
                 if item is None:
                     item = qt.QTableWidgetItem()
                     table.setItem(number, column, item)
-                item.setText(text)
+                item.setText(shortened(text) if column == CASE else text)
                 item.setToolTip(text)
                 item.setForeground(qt.QBrush(qt.QColor(ERROR if column == PROBLEM else "black")))
             case = table.item(number, CASE)

@@ -9,7 +9,7 @@ from CrossModaSegLib import nodes
 from CrossModaSegLib.editor import Editor
 from CrossModaSegLib.helpers import Helpers
 from CrossModaSegLib.keeping import Keeper
-from CrossModaSegLib.section import Section, reported
+from CrossModaSegLib.section import Section, reported, wrappable
 from CrossModaSegLib.shortcuts import Shortcuts
 
 
@@ -129,7 +129,7 @@ class CorrectSection(Section):
                 text += " " + _("Draft saved at {time}.").format(time=keeper.drafted_at)
             elif case.unsaved:
                 text += " " + _("Changed.")
-        self.ui.caseLabel.text = text
+        self.ui.caseLabel.text = wrappable(text)
         self.ui.recoveryFrame.setVisible(self.draft is not None)
         if self.draft is not None:
             self.ui.recoveryLabel.text = _("An unsaved correction of {when} was found.").format(when=self.draft)
@@ -150,9 +150,8 @@ class CorrectSection(Section):
         newest = max(results, key=order.IsItemPresent, default=None)
         if newest is not None and self._compared != newest.GetID():
             self._compared = newest.GetID()
-            label.text = _("Compared with “{name}”: {words}").format(
-                name=newest.GetName(), words=difference(case, newest)
-            )
+            text = _("Compared with “{name}”: {words}").format(name=newest.GetName(), words=difference(case, newest))
+            label.text = wrappable(text)
         label.setVisible(newest is not None)
 
     # ---------------------------------------------------------------- keep

@@ -5,7 +5,7 @@ import slicer
 from slicer.i18n import tr as _
 
 from CrossModaSegLib import display, exporting, nodes
-from CrossModaSegLib.section import ERROR, Section, reported, set_columns
+from CrossModaSegLib.section import ERROR, Section, reported, set_columns, wrappable
 from CrossModaSegLib.tasks import DONE
 
 
@@ -38,7 +38,7 @@ class ResultSection(Section):
             self.ui.measureButton, nothing or busy, _("Measure volume, largest diameter and distance to the cochlea")
         )
         self.allow(self.ui.exportButton, nothing or no_folder or busy, _("Write the files chosen"))
-        self.ui.provenanceLabel.text = self._provenance(result)
+        self.ui.provenanceLabel.text = wrappable(self._provenance(result))
         self.ui.provenanceLabel.setVisible(bool(self.ui.provenanceLabel.text))
         self._fill(result.GetNodeReference(exporting.TABLE) if result else None)
 
@@ -48,8 +48,9 @@ class ResultSection(Section):
         if not record:
             return ""
         names = ", ".join(source["name"] for source in record["inputs"].values())
-        text = _("Made by “{step}” of CrossModa {version} from {names} in {seconds:.0f} s, {when}.").format(
-            step=record["step"],
+        steps = {"register": _("Registered"), "fuse": _("Fused"), "predict": _("Segmented by the network")}
+        text = _("{step} (CrossModa {version}) from {names} in {seconds:.0f} s, {when}.").format(
+            step=steps.get(record["step"], record["step"]),
             version=record["crossmoda"],
             names=names,
             seconds=record["seconds"],

@@ -5,7 +5,7 @@ from slicer.i18n import tr as _
 
 from CrossModaSegLib import display, reviewing
 from CrossModaSegLib.keeping import Stopwatch
-from CrossModaSegLib.section import ERROR, NOTE, Section, reported, set_columns
+from CrossModaSegLib.section import ERROR, NOTE, Section, reported, set_columns, shortened
 from CrossModaSegLib.shortcuts import Shortcuts
 from CrossModaSegLib.tasks import DONE, PythonTask, StepsTask
 from CrossModaSegLib.where_to_look import Places
@@ -115,8 +115,14 @@ class ReviewSection(Section):
             seconds = item["seconds"] + (case.seconds if here else 0.0)
             state = names[item["status"]] + (" *" if here and case.unsaved else "")
             why = item["reasons"][0] if item["reasons"] else ""
-            texts = [item["id"], state, f"{item['priority']:.2f}", f"{seconds / 60:.0f}" if seconds else "", why]
-            tip = "\n".join(item["reasons"])
+            texts = [
+                shortened(item["id"]),
+                state,
+                f"{item['priority']:.2f}",
+                f"{seconds / 60:.0f}" if seconds else "",
+                why,
+            ]
+            tip = "\n".join([item["id"], *item["reasons"]])
             for column, text in enumerate(texts):
                 cell = table.item(number, column)
                 if cell is None:

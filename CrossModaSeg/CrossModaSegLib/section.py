@@ -2,6 +2,7 @@
 
 import functools
 import logging
+import re
 from pathlib import Path
 
 import qt
@@ -10,6 +11,8 @@ from slicer.i18n import tr as _
 
 UI_FOLDER = Path(__file__).resolve().parents[1] / "Resources" / "UI"
 ERROR, NOTE = "#b3261e", "#4a4a4a"
+#: Words of so many letters or more may be broken.
+_LONG_WORD = 32
 
 
 def reported(method):
@@ -60,7 +63,7 @@ class Section:
 
     def say(self, text: str, color: str = NOTE) -> None:
         """Show a message under the controls."""
-        self.ui.messageLabel.text = text
+        self.ui.messageLabel.text = wrappable(text)
         self.ui.messageLabel.setStyleSheet(f"color: {color}")
         self.ui.messageLabel.setVisible(bool(text))
 
@@ -90,6 +93,24 @@ class Section:
         """Show a path that the parameter node has."""
         if edit.currentPath != path:
             edit.currentPath = path
+
+
+def wrappable(text: str) -> str:
+    """Return a text whose long words (names of files and scans) can go on in the next line, here and there.
+
+    A label is at least as wide as its longest word; one of eighty letters would push half of the panel out of view.
+    """
+
+    def broken(word: re.Match) -> str:
+        at_signs = re.sub(r"([_/\\.-])", "\\1\u200b", word[0])
+        return re.sub(rf"[^\u200b]{{{_LONG_WORD}}}", "\\g<0>\u200b", at_signs)
+
+    return re.sub(rf"[^\s<>]{{{_LONG_WORD},}}", broken, text)
+
+
+def shortened(name: str, most: int = 22) -> str:
+    """Return a name without its middle if it is too long for a narrow column; its tool tip should have all of it."""
+    return name if len(name) <= most else f"{name[: most // 2 - 1]}…{name[-most // 2 :]}"
 
 
 def set_columns(table, titles: list[str], stretched: int) -> None:

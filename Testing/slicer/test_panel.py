@@ -238,7 +238,7 @@ def test_a_saved_scene_opens_with_the_state_of_the_panel(application, panel, atl
     assert panel.register.ui.checkComboBox.currentText == "contour"
     assert panel.register.ui.tumourSideComboBox.currentText == "left"
     assert panel.result.ui.resultSelector.currentNode().GetName() == "result"
-    assert "predict" in panel.result.ui.provenanceLabel.text
+    assert "Segmented by the network (CrossModa x)" in panel.result.ui.provenanceLabel.text
     found = {structure.key for structure, _segment in nodes.known_segments(panel.parameters.result)}
     assert found == {"VS", "cochlea"}
 

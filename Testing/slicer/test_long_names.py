@@ -1,0 +1,35 @@
+"""Names of scans as archives give them: the panel stays as wide as it is, and every column stays in view."""
+
+LONG = "VS-SEG-242_1994-05-17_MR_t1_mpr_sag_p2_iso_0p4_after_contrast_agent_second_acquisition"
+
+
+def test_a_long_name_in_a_message_does_not_widen_the_panel(panel):
+    for section in panel.sections:
+        label = section.ui.messageLabel
+        assert label.wordWrap
+        section.say(f"Register {LONG} (tumour on the left): The images do not overlap.")
+        assert label.minimumSizeHint().width() < 280
+        label.text = LONG
+        assert label.minimumSizeHint().width() > 450, "it would"
+
+
+def test_a_word_is_broken_only_if_it_is_long_and_only_in_what_is_read():
+    from CrossModaSegLib.section import wrappable
+
+    short = "crossmoda_1 was left out: <b>its registration failed</b>; check /data/crossmoda_1_ceT1.nii.gz."
+    assert wrappable(short) == short
+    long = wrappable(f"<b>{LONG}</b><br>C:\\{'x' * 100}")
+    assert long.replace("\u200b", "") == f"<b>{LONG}</b><br>C:\\{'x' * 100}"
+    assert long.startswith("<b>VS-\u200b") and "</b><br>" in long
+    assert max(len(word) for word in long.replace("<", " <").replace("\u200b", " ").split()) <= 40
+
+
+def test_a_long_name_leaves_the_other_columns_in_view_and_the_tool_tip_has_all_of_it(panel, add_volume):
+    volume = add_volume(LONG)
+    panel.logic.addCase(volume)
+    panel.update()
+    table = panel.cases.ui.casesTable
+    cell = table.item(0, 0)
+    assert cell.text() == "VS-SEG-242…acquisition"
+    assert cell.toolTip() == LONG
+    assert [row.id for row in panel.cases.ticked()] == [LONG]
