@@ -67,7 +67,9 @@ def test_noise_moves_it_by_less_than_was_thought_possible_beforehand():
     assert all(np.abs(move.coefficients).max() < DISPLACEMENT_MM for move in moves if move is not None)
 
 
-@pytest.mark.parametrize("case", ["no votes", "flat target", "flat atlases", "no image", "few voxels"])
+@pytest.mark.parametrize(
+    "case", ["no votes", "flat target", "flat atlases", "no image", "image elsewhere", "few voxels"]
+)
 def test_where_the_images_do_not_tell_nothing_moves(case):
     votes, target, atlas, weight = organ()[0], images((0.2, 0, 0))[1], images()[0], np.ones(SHAPE)
     if case == "no votes":
@@ -78,6 +80,8 @@ def test_where_the_images_do_not_tell_nothing_moves(case):
         atlas, votes = 0 * atlas, np.where(np.ones(SHAPE), 0.4, 0.4)
     elif case == "no image":
         weight = 0 * weight
+    elif case == "image elsewhere":
+        weight = (votes < 0.2).astype(float)
     else:
         votes = np.zeros(SHAPE)
         votes[20, 22, 22] = 1.0

@@ -30,7 +30,7 @@ _DEGREE = 3
 #: Displacements beyond this (mm) are those of a model that does not fit.
 _LARGEST_MM = 0.75
 _ROUNDS, _CONVERGED_MM = 12, 0.005
-#: A place must have so many observations.
+#: The images of fewer voxels are not asked.
 _LEAST_VOXELS = 100
 
 
@@ -94,11 +94,10 @@ def find_displacement(
 
     """
     spacing = np.asarray(spacing_zyx, float)
-    near = ndimage.distance_transform_edt(votes < _VOTE, spacing) <= REACH_MM if (votes >= _VOTE).any() else None
-    if near is None:
+    region = np.sum(weights, axis=0) > 0
+    if not (region & (votes >= _VOTE)).any():
         return None
-    known = np.sum(weights, axis=0) > 0
-    region = near & known
+    region &= ndimage.distance_transform_edt(votes < _VOTE, spacing) <= REACH_MM
     if np.count_nonzero(region) < _LEAST_VOXELS:
         return None
     room = [int(np.ceil((REACH_MM + _LARGEST_MM) / size)) for size in spacing]
@@ -140,7 +139,7 @@ def _fit(
     spacing = start.spacing_zyx
     basis = start.basis(index * spacing[:, None])
     observations = values.size * float(np.prod(spacing)) / SAMPLE_MM3
-    prior = np.eye(basis.size // basis.shape[1] * 3) / DISPLACEMENT_MM**2
+    prior = np.eye(start.coefficients.size) / DISPLACEMENT_MM**2
     found = start
     for _ in range(_ROUNDS):
         there = found.sources(index)
