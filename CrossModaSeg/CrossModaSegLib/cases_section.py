@@ -88,12 +88,14 @@ class CasesSection(Section):
         for number, row in enumerate(self.rows):
             problem = row.problem()
             texts = [row.id, row.modality, _(row.side) if row.side else "", row.state(self.parameters.target), problem]
+            # Narrow columns show the most telling part; the tool tips have all of it.
+            shown = {CASE: shortened(row.id), PROBLEM: problem.removeprefix(f"{row.id} ")}
             for column, text in enumerate(texts):
                 item = table.item(number, column)
                 if item is None:
                     item = qt.QTableWidgetItem()
                     table.setItem(number, column, item)
-                item.setText(shortened(text) if column == CASE else text)
+                item.setText(shown.get(column, text))
                 item.setToolTip(text)
                 item.setForeground(qt.QBrush(qt.QColor(ERROR if column == PROBLEM else "black")))
             case = table.item(number, CASE)

@@ -26,7 +26,7 @@ def require_present(used) -> None:
     from crossmoda.errors import InputError
 
     if not all(slicer.mrmlScene.IsNodePresent(node) for node in used):
-        raise InputError(_("A node was removed from the scene while the work was running; run it again."))
+        raise InputError(_("A scan or result was removed from the scene while the work was running; run it again."))
 
 
 def remove(some) -> None:

@@ -33,3 +33,11 @@ def test_a_long_name_leaves_the_other_columns_in_view_and_the_tool_tip_has_all_o
     assert cell.text() == "VS-SEG-242…acquisition"
     assert cell.toolTip() == LONG
     assert [row.id for row in panel.cases.ticked()] == [LONG]
+
+
+def test_the_column_of_problems_does_not_repeat_the_name(panel, add_volume):
+    panel.logic.addCase(add_volume(LONG, spacing=(1.0, 1.0, 1.0), origin=(0.0, 0.0, 0.0)))
+    panel.update()
+    cell = panel.cases.ui.casesTable.item(0, 4)
+    assert cell.text().startswith("has no geometry")
+    assert cell.toolTip().startswith(f"{LONG} has no geometry")
