@@ -65,11 +65,20 @@ def test_who_says_nothing_about_a_structure_has_no_vote_about_it():
     assert found[labels.VS][5, 18, 28] == pytest.approx(1)
 
 
-def test_an_image_that_was_not_compared_counts_like_the_least_similar_one():
+def test_an_image_that_was_not_compared_counts_like_the_most_similar_one():
     maps = [block(labels.VS, 20), np.zeros(SHAPE, np.uint8), np.zeros(SHAPE, np.uint8)]
     images = [EVERYWHERE, EVERYWHERE, 0 * EVERYWHERE]
     found = votes(maps, [bits(3), bits(5), bits(0)], images)
-    assert found[labels.VS][5, 18, 28] == pytest.approx(1 / (1 + 2 * np.exp(-2 / BITS)), abs=1e-4)
+    assert found[labels.VS][5, 18, 28] == pytest.approx(1 / (2 + np.exp(-2 / BITS)), abs=1e-4)
+
+
+def test_trust_multiplies_the_votes_about_a_label_alone():
+    maps = [block(labels.VS, 20) | block(labels.COCHLEA, 60), np.zeros(SHAPE, np.uint8)]
+    trust = np.array([[1, 3, 1], [1, 1, 1]])
+    nothing = np.zeros(SHAPE, np.float32)
+    found = local_votes(maps, [bits(4)] * 2, [EVERYWHERE] * 2, [NOTHING_MISSING] * 2, nothing, SPACING, trust=trust)
+    assert found.probability[labels.VS][5, 18, 28] == pytest.approx(3 / 4, abs=1e-4)
+    assert found.probability[labels.COCHLEA][5, 18, 68] == pytest.approx(1 / 2, abs=1e-4)
 
 
 def test_without_any_comparison_all_are_believed_alike():

@@ -23,6 +23,7 @@ from crossmoda.dataset import Case
 from crossmoda.errors import Cancelled, InputError
 from crossmoda.propagation import OUTPUTS, Settings, propagate
 from crossmoda.propagation.atlases import CannotWrite
+from crossmoda.propagation.consensus import Rater, fuse_raters
 from crossmoda.propagation.side import side_evidence
 from crossmoda.volume import Grid, Volume
 
@@ -66,6 +67,16 @@ def test_a_tumour_is_darker_than_the_fluid_of_the_other_side_on_t2_and_brighter_
     assert side_evidence(as_left, as_right, enhanced, "ceT1") > 0.25
     nothing = SimpleNamespace(label_map=np.zeros_like(atlas))
     assert side_evidence(as_left, nothing, target, "hrT2") is None
+
+
+def test_the_votes_about_the_tumour_weigh_e_for_each_standard_deviation_that_it_fits_better():
+    image, label_map = head("left", 0)
+    cochleae = np.where(label_map == 2, label_map, 0).astype(np.uint8)
+    compared = {"difference": np.zeros(GRID.shape, np.uint8), "intensity": np.ones(GRID.shape, np.uint16)}
+    raters = [Rater(label_map, tumour_fit=2.5, **compared), Rater(cochleae, tumour_fit=1.5, **compared)]
+    found = fuse_raters(raters, 0.0, GRID, fusion.Settings(), clean=False, image=Volume(image, GRID)).posterior
+    middle = tuple(np.argwhere(label_map == 1).mean(axis=0).round().astype(int))
+    assert found[(1, *middle)] == pytest.approx(np.e / (np.e + 1), abs=1e-3)
 
 
 def head(side: str | None, seed: int, radius: float = 9.0, cochleae=("left", "right")) -> tuple[np.ndarray, np.ndarray]:

@@ -60,18 +60,20 @@ def local_votes(
     target: np.ndarray,
     spacing_zyx: Sequence[float],
     values: Sequence[int] = labels.VALUES,
+    trust: np.ndarray | None = None,
 ) -> Votes:
     """Return the probability of each label by locally weighted votes.
 
     Args:
         label_maps: one per atlas, (z, y, x).
         differences: per atlas, the differing bits of the images' MIND-SSC, (z, y, x).
-        images: per atlas, its image on the target, (z, y, x), of any scale; 0 where it was not compared. There it
-            counts as the least similar one.
+        images: per atlas, its image on the target, (z, y, x), of any scale; 0 where it was not compared. There, away
+            from its labels, nothing speaks against it: it counts like the most similar one.
         missing: per atlas, about which structures it says nothing where (see :func:`crossmoda.fusion.staple`).
         target: the target's image, (z, y, x).
         spacing_zyx: voxel size, mm.
         values: the label values, background first.
+        trust: (atlas, label), what each atlas's votes about a label are multiplied with; None: 1.
 
     """
     moves = []
@@ -81,10 +83,11 @@ def local_votes(
     labelled = np.logical_or.reduce([label_map != values[0] for label_map in label_maps])
     for box, place in _places(labelled, spacing_zyx):
         seen = [item[box] for item in images]
-        weights = _weights([item[box] for item in differences], [item > 0 for item in seen], spacing_zyx, place.shape)
+        unlike = _around([item[box] for item in differences], [item > 0 for item in seen], spacing_zyx, place.shape)
         own = [item[box] for item in label_maps]
         silent = [np.broadcast_to(bits, shape)[box] for bits in missing]
-        counts = [_counts(silent, weights, index) for index in range(len(values))]
+        trusted = np.ones((len(own), len(values))) if trust is None else trust
+        counts = [_weights(silent, unlike, trusted[:, index], index) for index in range(len(values))]
         shares = [_share(own, counts[index], value, spacing_zyx) for index, value in enumerate(values) if index]
         for index, value in enumerate(values):
             if value in ALIGNED:
@@ -115,29 +118,31 @@ def _places(labelled: np.ndarray, spacing_zyx: Sequence[float]) -> Iterator[tupl
         yield wide, parts[wide] == number
 
 
-def _weights(
+def _around(
     differences: Sequence[np.ndarray],
     compared: Sequence[np.ndarray],
     spacing_zyx: Sequence[float],
     shape: tuple[int, ...],
 ) -> np.ndarray:
-    """Return the weight of each atlas at each voxel, (atlas, z, y, x), up to a factor common to all atlases."""
+    """Return the mean difference of each atlas around each voxel, (atlas, z, y, x); NaN where it was not compared."""
     width = [AROUND_MM / size for size in spacing_zyx]
     mean = np.empty((len(differences), *shape), np.float32)
     for number, (bits, known) in enumerate(zip(differences, compared, strict=True)):
         share = _smooth(known.astype(np.float32), width)
         total = _smooth(np.where(known, bits, 0).astype(np.float32), width)
         mean[number] = np.where(share > _LEAST, total / np.maximum(share, _LEAST), np.nan)
-    unknown = np.isnan(mean)
-    worst = np.where(unknown, -np.inf, mean).max(axis=0)
-    mean = np.where(unknown, np.where(np.isfinite(worst), worst, 0.0), mean)
-    return np.exp(-(mean - mean.min(axis=0)) / BITS)
+    return mean
 
 
-def _counts(missing: Sequence[np.ndarray], weights: np.ndarray, index: int) -> list[np.ndarray]:
-    """Return the weight of each atlas about a label: 0 where it has no say."""
+def _weights(missing: Sequence[np.ndarray], unlike: np.ndarray, trust: np.ndarray, index: int) -> list[np.ndarray]:
+    """Return the weight of each atlas about a label at each voxel: 0 where it has no say."""
+    asked = [np.broadcast_to((bits & (1 | 1 << index)) == 0, unlike.shape[1:]) for bits in missing]
+    least = np.full(unlike.shape[1:], np.inf, np.float32)
+    for mean, mask in zip(unlike, asked, strict=True):
+        np.fmin(least, mean, out=least, where=mask)  # the lesser of both, or that which is no NaN
     return [
-        np.where(bits & (1 | 1 << index), np.float32(0), weight) for bits, weight in zip(missing, weights, strict=True)
+        np.where(mask, np.where(np.isnan(mean), np.float32(1), np.exp((least - mean) / BITS)) * np.float32(factor), 0)
+        for mean, mask, factor in zip(unlike, asked, trust, strict=True)
     ]
 
 

@@ -89,6 +89,8 @@ class Rater:
     """(z, y, x): differing bits of its image and the target's, ``OUTSIDE`` beyond its field of view; None: unknown"""
     intensity: np.ndarray | None = None
     """(z, y, x): its image where it was compared with the target, else 0; known if ``difference`` is"""
+    tumour_fit: float = 0.0
+    """how well its tumour fits the target's, see :func:`crossmoda.propagation.fit.tumour_fit`"""
 
     def _outside(self) -> np.ndarray | None:
         """Return what is beyond its field of view, (z, y, x) bool; None where it covers the target."""
@@ -118,7 +120,8 @@ def _not_about(value: int, label_map: np.ndarray, place: np.ndarray) -> np.ndarr
 
 def _rater(item: Registered, chosen: Speakers) -> Rater:
     cochleae = frozenset(side for side, names in chosen.cochlea.items() if item.name in names)
-    return Rater(item.label_map, item.name in chosen.tumour, cochleae, item.dissimilarity, item.intensity)
+    about, fit = item.name in chosen.tumour, chosen.tumour.get(item.name, 0.0)
+    return Rater(item.label_map, about, cochleae, item.dissimilarity, item.intensity, fit)
 
 
 def midplane(label_maps: Sequence[np.ndarray], grid: Grid) -> float:
@@ -173,7 +176,10 @@ def fuse_raters(
     images = [rater.intensity for rater in raters if rater.intensity is not None]
     moved: tuple[Moved, ...] = ()
     if settings.weighting == "local" and image is not None and len(differences) == len(images) == len(raters):
-        votes = local_votes(maps, differences, images, missing, image.array, grid.spacing_zyx)
+        trust = np.ones((len(raters), len(labels.VALUES)))
+        fits = np.array([rater.tumour_fit for rater in raters])
+        trust[:, labels.VALUES.index(labels.VS)] = np.exp(fits - fits.max())
+        votes = local_votes(maps, differences, images, missing, image.array, grid.spacing_zyx, trust=trust)
         moved = tuple(_moved(move, on_left, grid) for move in votes.moved)
         result = fusion.rate(maps, votes.probability, settings, missing=missing)
     else:

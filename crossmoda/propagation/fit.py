@@ -96,7 +96,8 @@ def best(scores: Mapping[str, float], share: float) -> frozenset[str]:
 class Speakers:
     """The names of the atlases that speak about each structure."""
 
-    tumour: frozenset[str]
+    tumour: dict[str, float]
+    """name -> how well its tumour fits, see :func:`tumour_fit`"""
     cochlea: dict[str, frozenset[str]]
     """side -> names"""
 
@@ -125,7 +126,8 @@ def speakers(
         if (side is None or item.side in (side, None)) and (item.label_map == labels.VS).any()
     ]
     fit = tumour_fit(with_tumour, target) if with_tumour else np.zeros(0)
-    tumour = best({item.name: score for item, score in zip(with_tumour, fit, strict=True)}, share)
+    scores = {item.name: float(score) for item, score in zip(with_tumour, fit, strict=True)}
+    tumour = {name: scores[name] for name in best(scores, share)}
     left = np.broadcast_to(on_left, target.grid.shape)
     cochlea = {
         name: best({item.name: cochlea_fit(item, place, target.grid) for item in registered}, share)
