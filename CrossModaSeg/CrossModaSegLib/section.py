@@ -99,13 +99,16 @@ def wrappable(text: str) -> str:
     """Return a text whose long words (names of files and scans) can go on in the next line, here and there.
 
     A label is at least as wide as its longest word; one of eighty letters would push half of the panel out of view.
+    Tags stay as they are: a link leads to where it led.
     """
 
     def broken(word: re.Match) -> str:
+        if word[0].startswith("<"):
+            return word[0]
         at_signs = re.sub(r"([_/\\.-])", "\\1\u200b", word[0])
         return re.sub(rf"[^\u200b]{{{_LONG_WORD}}}", "\\g<0>\u200b", at_signs)
 
-    return re.sub(rf"[^\s<>]{{{_LONG_WORD},}}", broken, text)
+    return re.sub(rf"<[^<>]*>|[^\s<>]{{{_LONG_WORD},}}", broken, text)
 
 
 def shortened(name: str, most: int = 22) -> str:
