@@ -21,7 +21,7 @@ def test_a_word_is_broken_only_if_it_is_long_and_only_in_what_is_read():
     long = wrappable(f"<b>{LONG}</b><br>C:\\{'x' * 100}")
     assert long.replace("\u200b", "") == f"<b>{LONG}</b><br>C:\\{'x' * 100}"
     assert long.startswith("<b>VS-\u200b") and "</b><br>" in long
-    link = f"<a href='file:///home/{LONG}/report.html'>"
+    link = f"<a href='file:///data/{LONG}/report.html'>"
     assert wrappable(f"{link}{LONG}</a>").startswith(f"{link}VS-\u200b")
     assert max(len(word) for word in long.replace("<", " <").replace("\u200b", " ").split()) <= 40
 
