@@ -186,7 +186,7 @@ def _measured(method: str, pair: Pair) -> dict[str, Any]:
     row["seconds"], row["processor s"], row["MiB"] = found.seconds, found.processor_seconds, peak
     if earlier is not None:
         fields = [
-            sitk.GetArrayViewFromImage(
+            sitk.GetArrayFromImage(
                 deeds.Registration(
                     each.transform, each.transform, pair.fixed.grid, pair.moving.grid
                 ).displacement_field()
