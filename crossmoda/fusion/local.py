@@ -81,16 +81,16 @@ def local_votes(
     votes = np.zeros((len(values), *shape), np.float32)
     votes[0] = 1.0
     labelled = np.logical_or.reduce([label_map != values[0] for label_map in label_maps])
+    trust = np.ones((len(label_maps), len(values))) if trust is None else trust
     for box, place in _places(labelled, spacing_zyx):
         seen = [item[box] for item in images]
         unlike = _around([item[box] for item in differences], [item > 0 for item in seen], spacing_zyx, place.shape)
         own = [item[box] for item in label_maps]
         silent = [np.broadcast_to(bits, shape)[box] for bits in missing]
-        trusted = np.ones((len(own), len(values))) if trust is None else trust
-        counts = [_weights(silent, unlike, trusted[:, index], index) for index in range(len(values))]
-        shares = [_share(own, counts[index], value, spacing_zyx) for index, value in enumerate(values) if index]
-        for index, value in enumerate(values):
-            if value in ALIGNED:
+        counts = {index: _weights(silent, unlike, trust[:, index], index) for index in range(1, len(values))}
+        shares = [_share(own, counts[index], values[index], spacing_zyx) for index in counts]
+        for index in counts:
+            if (value := values[index]) in ALIGNED:
                 move = _align(shares, index, target[box], place, seen, counts[index], spacing_zyx)
                 if move is not None:
                     middle = tuple(side.start + at for side, at in zip(box, move.middle, strict=True))
