@@ -1,6 +1,5 @@
 """The data cost: how well each block of one image fits the other image under each displacement of a dense set."""
 
-import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,81 +8,86 @@ import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
-from numba.extending import intrinsic
 
-from crossmoda.deeds import threads
+from crossmoda.deeds import threads, vectors
 from crossmoda.deeds.scratch import Scratch
 
 _compiled = numba.njit(cache=True, nogil=True, fastmath={"contract", "nsz", "reassoc"}, boundscheck=False)
 
 #: Blocks along x that are compared at once.
 _LANES = 8
-#: Displacements along x that are summed at once: as many as the registers hold.
-_MOST = 9
+#: Displacements along x that are summed at once: at most as many as the registers hold, more in parts of eight.
+_MOST, _PART = 13, 8
 
 
 def _counter(displacements: int) -> Any:
     """Return the function that counts the differing bits of a chunk of blocks under ``displacements`` displacements."""
 
-    @intrinsic
-    def count(context, here, keep, there, lines, line_count, offsets, offset_step, block_x, columns, quantisation, out):
-        """Store the number of bits set in ``here ^ there`` where ``keep`` is set, summed over each block, as float32.
+    @vectors.intrinsic
+    def count(context, here, keep, there, lines, line_count, table, table_step, block, across, step, out, shift, scale):
+        """Store the number of bits set in ``here ^ there`` where ``keep`` is set, summed over each block, times scale.
 
         Arguments are addresses, and offsets and steps in bytes. ``lines`` holds pairs: where a row of the blocks begins
-        in ``here`` and where it begins in ``there``; ``offsets`` where ``there`` continues for each voxel along x and
-        displacement. ``keep`` has a bit for each code of ``here``. A displacement step (``quantisation`` voxels)
-        further along x, all displacements but one look up what was looked up before: it stays in the registers, as do
-        the sums while the rows go by. LLVM's own vectoriser does not find that.
+        in ``here``, whose voxels are ``across`` apart, and where it begins in ``there``; ``table`` where ``there``
+        continues for each voxel along x and displacement; ``keep`` a bit for each code of ``here``; ``out`` the
+        addresses of the eight blocks' costs, which begin ``shift`` further. A displacement step (``step`` voxels) on
+        along x, all displacements but one look up what was looked up before: it stays in the registers, as do the sums
+        while the rows go by.
         """
 
         def generate(context, builder, signature, arguments):
-            here, keep, there, lines, line_count, offsets, offset_step, block_x, columns, quantisation, out = arguments
-            word = ir.IntType(64)
-            vector, narrow, single = (ir.VectorType(kind, _LANES) for kind in (word, ir.IntType(32), ir.FloatType()))
+            here, keep, there, lines, line_count, table, table_step, block, across, step, *rest = arguments
+            out, shift, scale = rest
+            codes, narrow, flags = (ir.VectorType(ir.IntType(bits), _LANES) for bits in (64, 32, 1))
             name = f"llvm.ctpop.v{_LANES}i64"
-            popcount = cgutils.get_or_insert_function(builder.module, ir.FunctionType(vector, [vector]), name)
-
-            def load(kind, *parts):
-                return builder.load(builder.inttoptr(functools.reduce(builder.add, parts), kind.as_pointer()), align=8)
-
-            def constant(value):
-                return ir.Constant(word, value)
-
-            zero = ir.Constant(vector, [0] * _LANES)
+            popcount = cgutils.get_or_insert_function(builder.module, ir.FunctionType(codes, [codes]), name)
+            zero = vectors.same(codes, 0)
             sums = [cgutils.alloca_once_value(builder, zero) for _ in range(displacements)]
             seen = [cgutils.alloca_once_value(builder, zero) for _ in range(displacements)]
+
+            def word(*address):
+                return vectors.load(builder, vectors.WORD, *address, align=8)
+
+            def shifted(x, displacement):
+                return vectors.load(
+                    builder,
+                    codes,
+                    row,
+                    word(table, builder.mul(x, table_step), vectors.words(8 * displacement)),
+                    align=8,
+                )
+
             with cgutils.for_range(builder, line_count) as line:
-                pair = builder.add(lines, builder.mul(line.index, constant(16)))
-                inside, shifted = load(word, pair), builder.add(load(word, pair, constant(8)), there)
-                with cgutils.for_range(builder, quantisation) as phase:
-                    table = builder.add(offsets, builder.mul(phase.index, offset_step))
+                pair = builder.add(lines, builder.mul(line.index, vectors.words(16)))
+                inside, row = word(pair), builder.add(word(pair, vectors.words(8)), there)
+                with cgutils.for_range(builder, step) as phase:
                     for number in range(1, displacements):
-                        first = load(vector, shifted, load(word, table, constant(8 * (number - 1))))
-                        builder.store(first, seen[number])
-                    with cgutils.for_range_slice(builder, phase.index, block_x, quantisation, word) as (x, _):
-                        table = builder.add(offsets, builder.mul(x, offset_step))
-                        place = builder.add(inside, builder.mul(x, columns))
-                        one, octet = load(vector, here, place), builder.lshr(place, constant(6))
-                        octet = builder.load(builder.inttoptr(builder.add(keep, octet), ir.IntType(8).as_pointer()))
-                        mask = builder.bitcast(octet, ir.VectorType(ir.IntType(1), _LANES))
-                        others = [builder.load(part) for part in seen[1:]]
-                        others.append(load(vector, shifted, load(word, table, constant(8 * (displacements - 1)))))
+                        builder.store(shifted(phase.index, number - 1), seen[number])
+                    with cgutils.for_range_slice(builder, phase.index, block, step, vectors.WORD) as (x, _):
+                        place = builder.add(inside, builder.mul(x, across))
+                        one = vectors.load(builder, codes, here, place, align=8)
+                        octet = vectors.load(
+                            builder, ir.IntType(8), keep, builder.lshr(place, vectors.words(6)), align=1
+                        )
+                        mask = builder.bitcast(octet, flags)
+                        others = [*(builder.load(part) for part in seen[1:]), shifted(x, displacements - 1)]
                         for other, part, total in zip(others, seen, sums, strict=True):
                             bits = builder.call(popcount, [builder.select(mask, builder.xor(one, other), zero)])
                             builder.store(builder.add(builder.load(total), bits), total)
                             builder.store(other, part)
-            for number, total in enumerate(sums):
-                value = builder.sitofp(builder.trunc(builder.load(total), narrow), single)
-                address = builder.add(out, constant(4 * _LANES * number))
-                builder.store(value, builder.inttoptr(address, value.type.as_pointer()), align=4)
+            factor = vectors.spread(builder, scale, _LANES)
+            counts = [builder.sitofp(builder.trunc(builder.load(total), narrow), factor.type) for total in sums]
+            rows = [builder.add(word(out, vectors.words(8 * lane)), shift) for lane in range(_LANES)]
+            vectors.store_transposed(builder, [builder.fmul(count, factor) for count in counts], rows)
             return context.get_dummy_value()
 
-        return types.void(*[types.int64] * 11), generate
+        return types.void(*[types.int64] * 12, types.float32), generate
 
     return count
 
 
-_count_3, _count_5, _count_6, _count_7, _count_8, _count_9 = (_counter(number) for number in (3, 5, 6, 7, 8, 9))
+_count_3, _count_5, _count_7, _count_8 = _counter(3), _counter(5), _counter(7), _counter(8)
+_count_9, _count_11, _count_13 = _counter(9), _counter(11), _counter(13)
 
 
 @_compiled
@@ -93,11 +97,22 @@ def _by_phase(start, stop, codes, first, block, out):
     ``out[z, y, p, n]`` is voxel ``first + n * block + p`` of row (z, y).
     """
     height, width = codes.shape[1:]
+    count = out.shape[3]
+    inside = np.empty((block, 2), np.int64)
+    for phase in range(block):
+        place = first + phase
+        inside[phase, 0] = min(-(min(place, 0) // block), count)
+        inside[phase, 1] = min(max((width - 1 - place) // block + 1, inside[phase, 0]), count)
     for item in range(start, stop):
         z, y = item // height, item % height
         for phase in range(block):
-            for n in range(out.shape[3]):
-                out[z, y, phase, n] = codes[z, y, min(max(first + n * block + phase, 0), width - 1)]
+            begin, end = inside[phase]
+            for n in range(begin):
+                out[z, y, phase, n] = codes[z, y, 0]
+            for n in range(begin, end):
+                out[z, y, phase, n] = codes[z, y, first + phase + n * block]
+            for n in range(end, count):
+                out[z, y, phase, n] = codes[z, y, width - 1]
 
 
 @_compiled
@@ -132,35 +147,32 @@ def _lines(z, y, shift_z, shift_y, block, skip, shape, fixed, moving, lines, lab
 
 
 @_compiled
-def _blocks(places, count, block, step, labels, sums, scale, target, costs):
+def _blocks(places, count, block, step, labels, scale, out, shift):
     """Sum the Hamming distances of eight blocks for each displacement along x.
 
-    ``places`` are addresses and steps in bytes, see :func:`_counter`; ``target`` is the place in ``costs`` (block z, y,
-    x, displacement) of the first of the blocks and displacements. No view of an array is made here: numba counts
+    ``places`` are addresses and steps in bytes, see :func:`_counter`. No view of an array is made here: numba counts
     references to it, which takes as long as the sums where threads share the array.
     """
-    here, keep, there, lines, offsets, offset_step, across, out = places
-    z, y, column, first = target
-    groups = -(-labels // _MOST)
-    for group in range(groups):
-        low, high = group * labels // groups, (group + 1) * labels // groups
-        table = offsets + 8 * low
-        number = high - low
-        if number == 9:
-            _count_9(here, keep, there, lines, count, table, offset_step, block, across, step, out)
+    here, keep, there, lines, table, offset_step, across = places
+    while labels > 0:
+        number = labels if labels <= _MOST else _PART
+        if number == 13:
+            _count_13(here, keep, there, lines, count, table, offset_step, block, across, step, out, shift, scale)
+        elif number == 11:
+            _count_11(here, keep, there, lines, count, table, offset_step, block, across, step, out, shift, scale)
+        elif number == 9:
+            _count_9(here, keep, there, lines, count, table, offset_step, block, across, step, out, shift, scale)
         elif number == 8:
-            _count_8(here, keep, there, lines, count, table, offset_step, block, across, step, out)
+            _count_8(here, keep, there, lines, count, table, offset_step, block, across, step, out, shift, scale)
         elif number == 7:
-            _count_7(here, keep, there, lines, count, table, offset_step, block, across, step, out)
-        elif number == 6:
-            _count_6(here, keep, there, lines, count, table, offset_step, block, across, step, out)
+            _count_7(here, keep, there, lines, count, table, offset_step, block, across, step, out, shift, scale)
         elif number == 5:
-            _count_5(here, keep, there, lines, count, table, offset_step, block, across, step, out)
+            _count_5(here, keep, there, lines, count, table, offset_step, block, across, step, out, shift, scale)
         else:
-            _count_3(here, keep, there, lines, count, table, offset_step, block, across, step, out)
-        for lane in range(min(_LANES, costs.shape[2] - column)):
-            for k in range(number):
-                costs[z, y, column + lane, first + low + k] = sums[k, lane] * scale
+            _count_3(here, keep, there, lines, count, table, offset_step, block, across, step, out, shift, scale)
+        table += 8 * number
+        shift += 4 * number
+        labels -= number
 
 
 @_compiled
@@ -190,11 +202,12 @@ def _block_rows(start, stop, fixed, keep, moving, shape, block, radius, quantisa
     depth, height = shape
     labels_z, labels_y, labels_x = 2 * radius[0] + 1, 2 * radius[1] + 1, 2 * radius[2] + 1
     lines = np.empty((labels_y, block[0] * block[1], 2), np.int64)
-    sums = np.empty((_MOST, _LANES), np.float32)
+    nowhere = np.empty(labels_z * labels_y * labels_x, np.float32)
+    targets = np.empty(_LANES, np.int64)
     here, there = np.int64(fixed.ctypes.data), np.int64(moving.ctypes.data)
     mask, line, table = np.int64(keep.ctypes.data), np.int64(lines.ctypes.data), np.int64(offsets.ctypes.data)
     line_step, table_step, across = np.int64(lines.strides[0]), np.int64(offsets.strides[0]), np.int64(fixed.strides[2])
-    out = np.int64(sums.ctypes.data)
+    out, target = np.int64(costs.ctypes.data), np.int64(targets.ctypes.data)
     step = min(quantisation[2], block[2])  # each voxel of a block starts a sequence of its own if steps are longer
     for z in range(start // rows, -(-stop // rows)):
         first_z, last_z = z * block[0], min((z + 1) * block[0], depth) - 1
@@ -212,6 +225,11 @@ def _block_rows(start, stop, fixed, keep, moving, shape, block, radius, quantisa
                     count = _lines(z, y, shift_z, shift_y, block, skip, shape, fixed, moving, lines, label_y)
                 first_y, last_y = y * block[1], min((y + 1) * block[1], height) - 1
                 for column in range(0, columns, _LANES):
+                    for lane in range(_LANES):
+                        targets[lane] = out + z * costs.strides[0] + y * costs.strides[1]
+                        targets[lane] += (column + lane) * costs.strides[2]
+                        if column + lane >= columns:
+                            targets[lane] = np.int64(nowhere.ctypes.data)
                     for label_y in range(labels_y):
                         shift_y = (label_y - radius[1]) * quantisation[1]
                         label = first + label_y * labels_x
@@ -226,9 +244,8 @@ def _block_rows(start, stop, fixed, keep, moving, shape, block, radius, quantisa
                             table,
                             table_step,
                             across,
-                            out,
                         )
-                        _blocks(places, count, block[2], step, labels_x, sums, scale, (z, y, column, label), costs)
+                        _blocks(places, count, block[2], step, labels_x, scale, target, 4 * label)
 
 
 def data_cost(
@@ -299,23 +316,50 @@ def data_cost(
     return costs
 
 
+@vectors.intrinsic
+def _weighted_sums(context, rows, weights, count, size, out):
+    """Write the weighted sum of ``count`` rows of ``size`` (16 at least) numbers; arguments are addresses."""
+    lanes = 16
+
+    def generate(context, builder, signature, arguments):
+        rows, weights, count, size, out = arguments
+        kind = vectors.numbers(lanes)
+        last = builder.sub(size, vectors.words(lanes))
+        with cgutils.for_range_slice(builder, vectors.words(0), size, vectors.words(lanes), vectors.WORD) as (first, _):
+            first = builder.select(builder.icmp_signed("<", first, last), first, last)  # the last vector overlaps
+            offset = builder.mul(first, vectors.words(4))
+            total = cgutils.alloca_once_value(builder, vectors.same(kind, 0.0))
+            with cgutils.for_range(builder, count) as row:
+                address = vectors.load(builder, vectors.WORD, rows, builder.mul(row.index, vectors.words(8)), align=8)
+                weight = vectors.load(builder, vectors.SINGLE, weights, builder.mul(row.index, vectors.words(4)))
+                part = builder.fmul(
+                    vectors.load(builder, kind, address, offset), vectors.spread(builder, weight, lanes)
+                )
+                builder.store(builder.fadd(builder.load(total), part), total)
+            vectors.store(builder, builder.load(total), out, offset)
+        return context.get_dummy_value()
+
+    return types.void(*[types.int64] * 5), generate
+
+
 @_compiled
 def _smoothed_minima(start, stop, costs, best, lowest):
     """Find the best displacement of each control point after averaging its costs with its 26 neighbours."""
     depth, height, width, labels = costs.shape
-    smooth = np.empty(labels, np.float32)
+    smooth, rows, weights = np.empty(labels, np.float32), np.empty(27, np.int64), np.empty(27, np.float32)
+    first, table = np.int64(costs.ctypes.data), np.int64(rows.ctypes.data)
     for item in range(start, stop):
         z, y, x = item // (height * width), item // width % height, item % width
-        smooth[:] = 0.0
+        count = 0
         for dz in range(-1, 2):
             for dy in range(-1, 2):
                 for dx in range(-1, 2):
-                    weight = np.float32(0.5 ** (3 + abs(dz) + abs(dy) + abs(dx)))
-                    other = costs[
-                        min(max(z + dz, 0), depth - 1), min(max(y + dy, 0), height - 1), min(max(x + dx, 0), width - 1)
-                    ]
-                    for label in range(labels):
-                        smooth[label] += weight * other[label]
+                    there_z, there_y = min(max(z + dz, 0), depth - 1), min(max(y + dy, 0), height - 1)
+                    rows[count] = first + there_z * costs.strides[0] + there_y * costs.strides[1]
+                    rows[count] += min(max(x + dx, 0), width - 1) * costs.strides[2]
+                    weights[count] = np.float32(0.5 ** (3 + abs(dz) + abs(dy) + abs(dx)))
+                    count += 1
+        _weighted_sums(table, np.int64(weights.ctypes.data), count, labels, np.int64(smooth.ctypes.data))
         index = 0
         for label in range(labels):
             if smooth[label] < smooth[index]:
@@ -327,7 +371,8 @@ def _smoothed_minima(start, stop, costs, best, lowest):
 def smoothed_minima(costs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return index and cost of the best displacement of each control point, costs smoothed over the control grid.
 
-    The smoothing is a linear B-spline (weights 1/4, 1/2, 1/4 along each axis), values repeated beyond the border.
+    The smoothing is a linear B-spline (weights 1/4, 1/2, 1/4 along each axis), values repeated beyond the border. There
+    are 16 displacements or more.
     """
     best = np.empty(costs.shape[:3], np.int64)
     lowest = np.empty(costs.shape[:3], np.float32)
