@@ -97,22 +97,11 @@ def _by_phase(start, stop, codes, first, block, out):
     ``out[z, y, p, n]`` is voxel ``first + n * block + p`` of row (z, y).
     """
     height, width = codes.shape[1:]
-    count = out.shape[3]
-    inside = np.empty((block, 2), np.int64)
-    for phase in range(block):
-        place = first + phase
-        inside[phase, 0] = min(-(min(place, 0) // block), count)
-        inside[phase, 1] = min(max((width - 1 - place) // block + 1, inside[phase, 0]), count)
     for item in range(start, stop):
         z, y = item // height, item % height
         for phase in range(block):
-            begin, end = inside[phase]
-            for n in range(begin):
-                out[z, y, phase, n] = codes[z, y, 0]
-            for n in range(begin, end):
-                out[z, y, phase, n] = codes[z, y, first + phase + n * block]
-            for n in range(end, count):
-                out[z, y, phase, n] = codes[z, y, width - 1]
+            for n in range(out.shape[3]):
+                out[z, y, phase, n] = codes[z, y, min(max(first + n * block + phase, 0), width - 1)]
 
 
 @_compiled

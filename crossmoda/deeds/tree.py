@@ -5,12 +5,10 @@ from typing import Any, NamedTuple
 
 import numba
 import numpy as np
-from llvmlite import ir
 from numba import types
 from numba.core import cgutils
-from numba.extending import intrinsic
 
-from crossmoda.deeds import threads
+from crossmoda.deeds import threads, vectors
 
 _compiled = numba.njit(cache=True, nogil=True, boundscheck=False)
 _vectorised = numba.njit(cache=True, nogil=True, fastmath={"contract", "nsz", "nnan", "ninf"}, boundscheck=False)
@@ -109,59 +107,71 @@ def spanning_tree(differences: np.ndarray, deviation: float) -> Tree:
 _LANES = 16
 
 
-def _least_sums(vectors: int) -> Any:
-    """Return the function that computes the least sums of ``vectors`` times 16 displacements at once."""
+def _least_sums(places: int, lists: int = 1) -> Any:
+    """Return the function that computes the least sums of ``places`` in a row with each of ``lists`` of numbers."""
 
-    @intrinsic
-    def least(context, row, row_step, number, number_step, count, out):
+    @vectors.intrinsic
+    def least(context, row, row_step, number, number_step, count, out, next_list, next_out):
         """Store, for each place in a row, the least of ``count`` sums of row k and number k.
 
-        Arguments are addresses and, in bytes, the steps from row to row and from number to number. Written as vector
-        instructions since the minima must stay in registers while the rows go by.
+        Arguments are addresses and, in bytes, the steps from row to row, from number to number, from the first number
+        of a list to that of the next, and from the sums of a list to those of the next. Minima stay in registers while
+        the rows go by.
         """
 
         def generate(context, builder, signature, arguments):
-            row, row_step, number, number_step, count, out = arguments
-            word, single = ir.IntType(64), ir.FloatType()
-            vector, places = ir.VectorType(single, _LANES), ir.VectorType(ir.IntType(32), _LANES)
-            nothing = ir.Constant(vector, ir.Undefined)
-
-            def part(address, k):
-                return builder.inttoptr(builder.add(address, ir.Constant(word, 4 * _LANES * k)), vector.as_pointer())
-
-            infinity = ir.Constant(vector, [float("inf")] * _LANES)
-            lowest = [cgutils.alloca_once_value(builder, infinity) for _ in range(vectors)]
+            row, row_step, number, number_step, count, out, next_list, next_out = arguments
+            kind = vectors.numbers(_LANES)
+            parts = [vectors.words(4 * place) for place in range(0, places, _LANES)]
+            steps = [vectors.words(index) for index in range(lists)]
+            infinity = vectors.same(kind, float("inf"))
+            lowest = [[cgutils.alloca_once_value(builder, infinity) for _ in parts] for _ in steps]
             with cgutils.for_range(builder, count) as k:
-                first = builder.add(row, builder.mul(k.index, row_step))
-                address = builder.add(number, builder.mul(k.index, number_step))
-                value = builder.load(builder.inttoptr(address, single.as_pointer()))
-                value = builder.insert_element(nothing, value, ir.Constant(ir.IntType(32), 0))
-                value = builder.shuffle_vector(value, nothing, ir.Constant(places, [0] * _LANES))
-                for index, best in enumerate(lowest):
-                    total = builder.fadd(builder.load(part(first, index), align=4), value)
-                    before = builder.load(best)
-                    builder.store(builder.select(builder.fcmp_ordered("<", total, before), total, before), best)
-            for index, best in enumerate(lowest):
-                builder.store(builder.load(best), part(out, index), align=4)
+                here = builder.add(row, builder.mul(k.index, row_step))
+                rows = [vectors.load(builder, kind, here, part) for part in parts]
+                here = builder.add(number, builder.mul(k.index, number_step))
+                for step, best in zip(steps, lowest, strict=True):
+                    value = vectors.load(builder, vectors.SINGLE, here, builder.mul(next_list, step))
+                    value = vectors.spread(builder, value, _LANES)
+                    for numbers, least in zip(rows, best, strict=True):
+                        total, before = builder.fadd(numbers, value), builder.load(least)
+                        builder.store(builder.select(builder.fcmp_ordered("<", total, before), total, before), least)
+            for step, best in zip(steps, lowest, strict=True):
+                for part, least in zip(parts, best, strict=True):
+                    vectors.store(builder, builder.load(least), out, builder.mul(next_out, step), part)
             return context.get_dummy_value()
 
-        return types.void(*[types.int64] * 6), generate
+        return types.void(*[types.int64] * 8), generate
 
     return least
 
 
-_least_16, _least_32 = _least_sums(1), _least_sums(2)
+_least_16, _least_32, _least_of_4 = _least_sums(_LANES), _least_sums(2 * _LANES), _least_sums(_LANES, 4)
+
+
+@_vectorised
+def _least_of_lists(lists, row, row_step, number, number_step, count, out, next_list, next_out):
+    """Compute the least sums of any number of lists, four at a time while there are as many."""
+    done = 0
+    while done < lists:
+        first, there = number + done * next_list, out + done * next_out
+        if lists - done >= 4:
+            _least_of_4(row, row_step, first, number_step, count, there, next_list, next_out)
+            done += 4
+        else:
+            _least_16(row, row_step, first, number_step, count, there, 0, 0)
+            done += 1
 
 
 @_vectorised
 def _envelopes(values, shape, offset, bends, spare):
     """Lower envelope along each axis: out[p] = min over c of values[c] + |p - c + offset|^2, p and c displacements.
 
-    ``values`` becomes scratch, the result is in ``spare``; both have room for 32 more. What is written beyond the end
-    of a row is overwritten with the next.
+    ``values`` becomes scratch, the result is in ``spare``; both have room for 32 more. The last vector of a row ends
+    with it; what a vector longer than the row writes beyond it is overwritten with the next row.
     """
     depth, rows, columns = shape
-    plane = rows * columns
+    plane, last = rows * columns, max(columns - _LANES, 0)
     source, target = np.int64(values.ctypes.data), np.int64(spare.ctypes.data)
     table = np.int64(bends.ctypes.data)
     for step in range(2 * depth - 1):
@@ -169,22 +179,22 @@ def _envelopes(values, shape, offset, bends, spare):
     for z in range(depth):
         for k in range(0, plane, 2 * _LANES):
             bend, out = table + 4 * (z + depth - 1), target + 4 * (z * plane + k)
-            _least_32(source + 4 * k, 4 * plane, bend, -4, depth, out)
+            _least_32(source + 4 * k, 4 * plane, bend, -4, depth, out, 0, 0)
     source, target = target, source
     for step in range(2 * rows - 1):
         bends[step] = (step - rows + 1 + offset[1]) ** 2
+    bend = table + 4 * (rows - 1)
     for z in range(depth):
-        for y in range(rows):
-            for k in range(0, columns, _LANES):
-                bend, out = table + 4 * (y + rows - 1), target + 4 * (z * plane + y * columns + k)
-                _least_16(source + 4 * (z * plane + k), 4 * columns, bend, -4, rows, out)
+        for k in range(0, columns, _LANES):
+            first = 4 * (z * plane + min(k, last))
+            _least_of_lists(rows, source + first, 4 * columns, bend, -4, rows, target + first, 4, 4 * columns)
     source, target = target, source
     for step in range(2 * columns - 1):
         bends[step] = (step - columns + 1 + offset[2]) ** 2
-    for row in range(depth * rows):
-        for k in range(0, columns, _LANES):
-            bend, out = table + 4 * (k + columns - 1), target + 4 * (row * columns + k)
-            _least_16(bend, -4, source + 4 * row * columns, 4, columns, out)
+    for k in range(0, columns, _LANES):
+        first = 4 * min(k, last)
+        bend = table + first + 4 * (columns - 1)
+        _least_of_lists(depth * rows, bend, -4, source, 4, columns, target + first, 4 * columns, 4 * columns)
 
 
 @_vectorised
@@ -194,7 +204,7 @@ def _minimum(values, size, spare):
     spare[2 * _LANES] = 0.0
     out = np.int64(spare.ctypes.data)
     count = -(-size // (2 * _LANES))
-    _least_32(np.int64(values.ctypes.data), 8 * _LANES, out + 8 * _LANES, 0, count, out)
+    _least_32(np.int64(values.ctypes.data), 8 * _LANES, out + 8 * _LANES, 0, count, out, 0, 0)
     lowest = spare[0]
     for lane in range(1, 2 * _LANES):
         lowest = min(lowest, spare[lane])
@@ -284,8 +294,8 @@ def _choose(order, parents, costs, weights, offsets, shape, lowest, selected):
 def _schedule(parents, order, limit, parts, nodes):
     """Divide the tree into independent subtrees of at most ``limit`` points, and the trunk that joins them.
 
-    Returns the number of subtrees. ``nodes[parts[i]:parts[i + 1]]`` is subtree ``i``, children before parents; the
-    trunk is the last part.
+    Returns the number of subtrees. ``nodes[parts[i]:parts[i + 1]]`` is subtree ``i``, all that is below a point right
+    before it, so that the costs of its last child are still in the cache; the trunk is the last part.
     """
     size = parents.shape[0]
     weight = np.ones(size, np.int64)
@@ -308,8 +318,15 @@ def _schedule(parents, order, limit, parts, nodes):
     for part in range(count + 1):
         parts[part + 1] += parts[part]
     fill = parts[: count + 1].copy()
-    for position in range(size - 1, -1, -1):
+    begin = np.zeros(size, np.int64)  # where the points below a point begin; later where its next child's do
+    sequence = np.empty(size, np.int64)
+    for position in range(size):
         node = order[position]
+        if position > 0:
+            begin[node] = begin[parents[node]]
+            begin[parents[node]] += weight[node]
+        sequence[begin[node] + weight[node] - 1] = node
+    for node in sequence:
         part = owner[node] if owner[node] >= 0 else count
         nodes[fill[part]] = node
         fill[part] += 1
