@@ -60,6 +60,21 @@ def test_data_cost_is_the_direct_sum_of_hamming_distances(block, radius, quantis
             assert costs[(*node, label)] == pytest.approx(0.7 * total / samples, abs=1e-4)
 
 
+@pytest.mark.parametrize("width", [13, 75])  # 4 and 19 blocks along x: less than a vector, two and a rest
+@pytest.mark.parametrize("steps", [1, 3, 5, 6, 7, 8, 9])  # 3 to 19 displacements along x
+def test_data_cost_is_the_direct_sum_for_any_number_of_blocks_and_displacements_along_x(width, steps):
+    fixed, moving = mind.codes(textured((6, 7, width))), mind.codes(textured((6, 7, width), seed=1))
+    costs = cost.data_cost(fixed, moving, block=(3, 4, 4), radius=(0, 1, steps), quantisation=(1, 2, 3))
+    rest = (0, 0), (0, 1), (0, -width % 4)
+    for label, (z, y, x) in enumerate(cost.displacements((0, 1, steps), (1, 2, 3)).astype(int)):
+        place = np.ix_(
+            *(np.clip(np.arange(n) + shift, 0, n - 1) for n, shift in zip(fixed.shape, (z, y, x), strict=True))
+        )
+        bits = np.pad(mind.hamming(fixed, moving[place]).astype(int), rest)
+        sums = bits.reshape(2, 3, 2, 4, -1, 4).sum(axis=(1, 3, 5))
+        np.testing.assert_allclose(costs[..., label], sums / 48, rtol=1e-6)
+
+
 def test_data_cost_is_least_at_the_true_shift():
     image = textured((24, 24, 24))
     moved = np.roll(image, (1, -2, 3), axis=(0, 1, 2))
@@ -71,8 +86,9 @@ def test_data_cost_is_least_at_the_true_shift():
     assert (found == (1, -2, 3)).all()
 
 
-def test_smoothed_minima_are_those_of_the_costs_filtered_along_the_control_grid():
-    costs = np.random.default_rng(0).random((4, 5, 6, 27)).astype(np.float32)
+@pytest.mark.parametrize("displacements", [16, 27, 45])
+def test_smoothed_minima_are_those_of_the_costs_filtered_along_the_control_grid(displacements):
+    costs = np.random.default_rng(0).random((4, 5, 6, displacements)).astype(np.float32)
     smooth = costs
     for axis in range(3):
         smooth = ndimage.convolve1d(smooth, [0.25, 0.5, 0.25], axis=axis, mode="nearest")
@@ -151,7 +167,7 @@ def test_message_passing_finds_the_best_of_all_labelings_of_a_tiny_tree(seed):
     assert energy(chosen, costs, grown, offsets, shape) == pytest.approx(best, rel=1e-5)
 
 
-@pytest.mark.parametrize("shape", [(3, 4, 5), (2, 3, 19), (17, 1, 2)])
+@pytest.mark.parametrize("shape", [(3, 4, 5), (2, 3, 19), (17, 1, 2), (3, 5, 33)])
 def test_min_convolution_is_the_least_over_all_displacements(shape):
     rng = np.random.default_rng(5)
     size = int(np.prod(shape))
