@@ -101,16 +101,22 @@ def _features(image: "torch.Tensor", radius: int, dilation: int) -> "torch.Tenso
     pad = torch.nn.functional.pad
     distances = torch.empty((image.shape[0], 12, *shape), dtype=torch.float32, device=image.device)
     padded = pad(image, (dilation,) * 6, mode="replicate")
-    for index, direction in enumerate(DIRECTIONS):
-        squares = (_shifted(padded, tuple(dilation * step for step in direction), dilation) - image).square()
+    at_once = len(DIRECTIONS) if image.is_cuda else 1  # few large operations there, what fits the cache here
+    for first in range(0, len(DIRECTIONS), at_once):
+        squares = torch.empty((image.shape[0], at_once, *shape), dtype=torch.float32, device=image.device)
+        for number, direction in enumerate(DIRECTIONS[first : first + at_once]):
+            moved = _shifted(padded, tuple(dilation * step for step in direction), dilation)
+            torch.sub(moved, image, out=squares.narrow(1, number, 1))
+        squares.square_()
         for axis in range(3):  # one axis after the other: three short sums instead of one over the cube
             window, margin = [1, 1, 1], [0] * 6
             window[axis], margin[5 - 2 * axis], margin[4 - 2 * axis] = 2 * radius + 1, radius, radius
             squares = torch.nn.functional.avg_pool3d(pad(squares, margin, mode="replicate"), window, stride=1)
         squares = pad(squares, (dilation,) * 6, mode="replicate")
         for channel, (which, start) in enumerate(PAIRS):
-            if which == index:
-                distances[:, channel] = _shifted(squares, tuple(dilation * step for step in start), dilation)[:, 0]
+            if first <= which < first + at_once:
+                moved = _shifted(squares, tuple(dilation * step for step in start), dilation)
+                distances[:, channel] = moved[:, which - first]
     distances -= distances.amin(dim=1, keepdim=True)
     noise = distances.mean(dim=1, keepdim=True).clamp_min_(1e-6)
     return distances.div_(noise).neg_().exp_().reshape(*lead, 12, *shape)

@@ -1,6 +1,11 @@
-"""The operations of the registration as torch tensors, for CUDA; they run on any torch device."""
+"""The operations of the registration as torch tensors, for CUDA; they run on any torch device.
 
-from collections.abc import Sequence
+A graphics card needs some microseconds to begin an operation, however small: there are few operations, each on all
+displacements, channels or axes at once.
+"""
+
+import functools
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,21 +15,56 @@ from crossmoda.deeds.sampling import taps
 from crossmoda.mind import THRESHOLDS, mind_ssc
 from crossmoda.volume.geometry import Grid
 
-#: Working memory of one step of the data cost, bytes.
+#: Working memory of one step of the data cost, bytes; twice as much where the card cannot count bits by itself.
 _CHUNK = 1 << 28
+#: Bits that differ between two codes where the third is set, in one operation: compiled by torch for the card at hand.
+_COUNT_ON_CARD = "template <typename T> T differing(T one, T other, T keep) { return __popcll((one ^ other) & keep); }"
 
 
-def _bit_count(words: torch.Tensor) -> torch.Tensor:
-    """Count the set bits of non-negative 64-bit words by adding neighbouring bits, pairs, nibbles and bytes."""
-    words = words - ((words >> 1) & 0x5555555555555555)
-    words = (words & 0x3333333333333333) + ((words >> 2) & 0x3333333333333333)
-    words = (words + (words >> 4)) & 0x0F0F0F0F0F0F0F0F
-    return (words * 0x0101010101010101) >> 56
+def _differing_bits(one: torch.Tensor, other: torch.Tensor, keep: torch.Tensor) -> torch.Tensor:
+    """Count the bits that differ where ``keep`` is set, by adding neighbouring bits, pairs, nibbles and bytes.
+
+    The words are not negative.
+    """
+    words = (one ^ other).bitwise_and_(keep)
+    words -= (words >> 1).bitwise_and_(0x5555555555555555)
+    pairs = (words >> 2).bitwise_and_(0x3333333333333333)
+    words = words.bitwise_and_(0x3333333333333333).add_(pairs)
+    words += words >> 4
+    return words.bitwise_and_(0x0F0F0F0F0F0F0F0F).mul_(0x0101010101010101).bitwise_right_shift_(56)
+
+
+@functools.cache
+def _bit_counter(device: torch.device) -> Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]:
+    """Return the fastest function on a device that does what :func:`_differing_bits` does."""
+    if device.type != "cuda":
+        return _differing_bits
+    try:
+        from torch.cuda.jiterator import _create_jit_fn
+
+        compiled = _create_jit_fn(_COUNT_ON_CARD)
+        sample = torch.arange(1, 1 << 60, (1 << 60) // 97, dtype=torch.int64, device=device)
+        operands = sample[:, None], sample[None], torch.full((1, 1), (1 << 59) - 1, device=device)
+        if torch.equal(compiled(*operands), _differing_bits(*operands)):
+            return compiled
+    except Exception:  # a beta feature of torch that needs NVIDIA's run-time compiler: whatever fails, there is another
+        pass
+    return _differing_bits
 
 
 def _along(matrix: torch.Tensor, image: torch.Tensor, axis: int) -> torch.Tensor:
     """Apply a matrix (new, old) along one axis."""
     return torch.movedim(torch.movedim(image, axis, -1) @ matrix.T, -1, axis)
+
+
+def _repeated(image: torch.Tensor, margins: Sequence[tuple[int, int]]) -> torch.Tensor:
+    """Return an image with its border repeated so many voxels (before, after) along each axis."""
+    for axis, (before, after) in enumerate(margins):
+        if before or after:
+            size = image.shape[axis]
+            index = torch.arange(-before, size + after, device=image.device).clamp_(0, size - 1)
+            image = image.index_select(axis, index)
+    return image
 
 
 class TensorKernels:
@@ -33,14 +73,20 @@ class TensorKernels:
     def __init__(self, device: str):
         """Work on the torch device ``device``."""
         self.device = torch.device(device)
+        self._thresholds = torch.tensor(THRESHOLDS, dtype=torch.float32, device=self.device)
+        self._unary = torch.tensor([(1 << level) - 1 for level in range(6)], device=self.device)
+        self._places = torch.arange(0, 60, 5, device=self.device)[:, None, None, None]
 
     def send(self, array: np.ndarray) -> torch.Tensor:
         """Bring an image to the device, float32."""
         return torch.from_numpy(np.ascontiguousarray(array, np.float32)).to(self.device)
 
     def receive(self, array: torch.Tensor) -> np.ndarray:
-        """Bring an array back."""
-        return array.cpu().numpy()
+        """Bring an array back, through memory that a card can write to directly."""
+        if array.device.type == "cpu":
+            return array.numpy()
+        here = torch.empty(array.shape, dtype=array.dtype, pin_memory=True)
+        return here.copy_(array).numpy()
 
     def resize(self, image: torch.Tensor, grid: Grid, new: Grid) -> torch.Tensor:
         """See :func:`crossmoda.deeds.sampling.resize`."""
@@ -75,27 +121,29 @@ class TensorKernels:
         field: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """See :func:`crossmoda.deeds.sampling.warp`."""
-        axes = [torch.arange(size, dtype=torch.float32, device=self.device) for size in shape]
-        points = torch.stack(torch.meshgrid(*axes, indexing="ij"))
-        if field is not None:
-            points = points + field
-        flipped = self.send(matrix[:3][::-1][:, [2, 1, 0, 3]])
-        points = torch.einsum("ij,jzyx->zyxi", flipped[:, :3], points) + flipped[:, 3]
         # grid_sample wants (x, y, z) from -1 to 1 between the centres of the first and the last voxel
-        last = torch.tensor([max(size - 1, 1) for size in image.shape], dtype=torch.float32, device=self.device)
-        points = (points * 2 / last - 1).flip(-1)
+        scale = 2 / np.maximum(np.array(image.shape[::-1]) - 1, 1)
+        linear = matrix[:3, :3][:, ::-1] * scale[:, None]
+        lines = [linear[:, [axis]] * np.arange(size) for axis, size in enumerate(shape)]
+        lines[0] += (matrix[:3, 3] * scale - 1)[:, None]
+        z, y, x = self.send(np.concatenate(lines, axis=1)).split(list(shape), dim=1)
+        points = z[:, :, None, None] + y[:, None, :, None] + x[:, None, None, :]
+        if field is not None:  # sums of products, not a matrix product: that may be less precise (TF32)
+            columns = self.send(linear)
+            for axis in range(3):
+                points.addcmul_(columns[:, axis, None, None, None], field[axis])
         return torch.nn.functional.grid_sample(
-            image[None, None], points[None], mode="bilinear", padding_mode="border", align_corners=True
+            image[None, None],
+            points.permute(1, 2, 3, 0)[None],
+            mode="bilinear",
+            padding_mode="border",
+            align_corners=True,
         )[0, 0]
 
     def codes(self, image: torch.Tensor, step: int) -> torch.Tensor:
         """See :func:`crossmoda.mind.codes`; int64 with the same bits."""
-        features = mind_ssc(image, step, step)
-        packed = torch.zeros(image.shape, dtype=torch.int64, device=self.device)
-        for channel in range(12):
-            for level, threshold in enumerate(THRESHOLDS):
-                packed |= (features[channel] > threshold).to(torch.int64) << (5 * channel + level)
-        return packed
+        levels = torch.bucketize(mind_ssc(image, step, step), self._thresholds)
+        return (self._unary[levels] << self._places).sum(dim=0)
 
     def data_cost(
         self,
@@ -111,63 +159,60 @@ class TensorKernels:
     ) -> torch.Tensor:
         """See :func:`crossmoda.deeds.cost.data_cost`."""
         counts = [-(-size // step) for size, step in zip(fixed.shape, block, strict=True)]
-        whole = [count * step for count, step in zip(counts, block, strict=True)]
+        missing = [count * step - size for count, step, size in zip(counts, block, fixed.shape, strict=True)]
+        pads = [pad for rest in reversed(missing) for pad in (0, rest)]
+        inside = torch.ones(fixed.shape, dtype=torch.bool) if mask is None else torch.from_numpy(mask)
+        keep = torch.nn.functional.pad(-inside.to(self.device).to(torch.int64), pads)
         reach = [steps * step for steps, step in zip(radius, quantisation, strict=True)]
-        keep = torch.zeros(whole, dtype=torch.int64, device=self.device)
-        counted = -1 if mask is None else -torch.from_numpy(mask.astype(np.int64)).to(self.device)
-        keep[: fixed.shape[0], : fixed.shape[1], : fixed.shape[2]] = counted
-        here = torch.zeros_like(keep)
-        here[: fixed.shape[0], : fixed.shape[1], : fixed.shape[2]] = fixed
-        surrounded = moving
-        for axis in range(3):
-            index = torch.arange(-reach[axis], whole[axis] + reach[axis], device=self.device)
-            surrounded = surrounded.index_select(axis, index.clamp(0, moving.shape[axis] - 1))
+        around = _repeated(moving, [(far, far + more) for far, more in zip(reach, missing, strict=True)])
 
-        def sampled(image: torch.Tensor) -> torch.Tensor:
-            """Divide into blocks along z and y and keep the voxels that are compared: (nz, sz, ny, sy, x, ...)."""
-            parts = image.unflatten(1, (counts[1], block[1])).unflatten(0, (counts[0], block[0]))
-            return parts[:, :: skip[0], :, :: skip[1]]
+        def samples(image: torch.Tensor) -> torch.Tensor:
+            """Divide into blocks and keep the voxels that are compared: (nz, sz, ny, sy, nx, sx, 1, 1, 1)."""
+            for axis in (2, 1, 0):
+                image = image.unflatten(axis, (counts[axis], block[axis]))
+            return image[:, :: skip[0], :, :: skip[1], ..., None, None, None]
 
-        here, keep = sampled(here)[..., None, :], sampled(keep)[..., None, :]
+        here, keep = samples(torch.nn.functional.pad(fixed, pads)), samples(keep)
         labels = [2 * steps + 1 for steps in radius]
+        strides = around.stride()
+        steps = [
+            count * stride
+            for step, every, stride in zip(block, (*skip[:2], 1), strides, strict=True)
+            for count in (step, every)
+        ]
+        steps += [step * stride for step, stride in zip(quantisation, strides, strict=True)]
+        there = around.as_strided((*here.shape[:6], *labels), steps)
         costs = torch.empty((*counts, *labels), dtype=torch.float32, device=self.device)
-        for z in range(labels[0]):
-            for y in range(labels[1]):
-                start_z, start_y = z * quantisation[0], y * quantisation[1]
-                area = surrounded[start_z : start_z + whole[0], start_y : start_y + whole[1]]
-                there = sampled(area).unfold(4, whole[2], quantisation[2])
-                for low, high in _chunks(counts[0], there[0].numel() * 8):
-                    bits = _bit_count((here[low:high] ^ there[low:high]) & keep[low:high])
-                    sums = bits.sum(dim=(1, 3)).unflatten(-1, (counts[2], block[2])).sum(dim=-1)
-                    costs[low:high, ..., z, y, :] = sums.transpose(-1, -2)
-        samples = -(-block[0] // skip[0]) * -(-block[1] // skip[1]) * block[2]
-        return costs.flatten(3).mul_(scale / samples)
+        count_bits = _bit_counter(self.device)
+        for low, high in _chunks(counts[0], there[0].numel() * 8):
+            bits = count_bits(here[low:high], there[low:high], keep[low:high])
+            costs[low:high] = bits.sum(dim=(1, 3, 5))
+        compared = here.shape[1] * here.shape[3] * here.shape[5]
+        return costs.flatten(3).mul_(scale / compared)
 
     def smoothed_minima(self, costs: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
         """See :func:`crossmoda.deeds.cost.smoothed_minima`."""
         for axis in range(3):
-            size = costs.shape[axis]
-            index = torch.arange(size, device=self.device)
-            before, after = (costs.index_select(axis, (index + step).clamp(0, size - 1)) for step in (-1, 1))
-            costs = 0.5 * costs + 0.25 * (before + after)
+            wide, size = _repeated(costs, [(int(axis == other),) * 2 for other in range(3)]), costs.shape[axis]
+            costs = 0.5 * costs + 0.25 * (wide.narrow(axis, 0, size) + wide.narrow(axis, 2, size))
         lowest, best = costs.min(dim=-1)
         return self.receive(best), self.receive(lowest)
 
     def block_differences(self, image: torch.Tensor, block: tuple[int, int, int]) -> np.ndarray:
         """See :func:`crossmoda.deeds.tree.block_differences`."""
         counts = [-(-size // step) for size, step in zip(image.shape, block, strict=True)]
-        out = torch.zeros((3, *counts), dtype=torch.float32, device=self.device)
+        sums, numbers = [], np.ones((3, *counts), np.float32)
         for axis in range(3):
-            size = image.shape[axis] - block[axis]
-            if size <= 0:
-                continue
-            change = (image.narrow(axis, block[axis], size) - image.narrow(axis, 0, size)).abs()
+            size = max(image.shape[axis] - block[axis], 0)
+            change = (image.narrow(axis, image.shape[axis] - size, size) - image.narrow(axis, 0, size)).abs()
             rest = [(0, step * count - have) for step, count, have in zip(block, counts, change.shape, strict=True)]
-            pads = [pad for pair in reversed(rest) for pad in pair]
-            total = self._block_sums(torch.nn.functional.pad(change, pads), block)
-            number = self._block_sums(torch.nn.functional.pad(torch.ones_like(change), pads), block)
-            out[axis] = total / number.clamp(min=1)
-        return self.receive(out)
+            sums.append(
+                self._block_sums(torch.nn.functional.pad(change, [p for pair in rest[::-1] for p in pair]), block)
+            )
+            for other, (step, count, have) in enumerate(zip(block, counts, change.shape, strict=True)):
+                voxels = np.clip(have - step * np.arange(count), 0, step)
+                numbers[axis] *= np.expand_dims(voxels, [place for place in range(3) if place != other])
+        return self.receive(torch.stack(sums)) / np.maximum(numbers, 1)
 
     @staticmethod
     def _block_sums(image: torch.Tensor, block: Sequence[int]) -> torch.Tensor:
