@@ -10,7 +10,8 @@ A study is described by a TOML file (:mod:`crossmoda.study.configuration`).
 
 from crossmoda.study.cluster import Settings as ClusterSettings
 from crossmoda.study.configuration import Configuration, read_configuration
-from crossmoda.study.course import Outcome, run
+from crossmoda.study.course import run
+from crossmoda.study.outcome import Outcome
 from crossmoda.study.plan import Plan, plan
 
 __all__ = ["ClusterSettings", "Configuration", "Outcome", "Plan", "plan", "read_configuration", "run"]

@@ -1,57 +1,35 @@
 """The course of a study: what is handed to the workers when, and what is said about it."""
 
 import dataclasses
-import datetime
 import functools
-import shutil
 import time
 import uuid
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from crossmoda import evaluation, inference, training
+from crossmoda import inference, training
 from crossmoda.dataset import Case
 from crossmoda.errors import Cancelled, InputError
-from crossmoda.progress import Progress, report
+from crossmoda.progress import Progress
 from crossmoda.propagation.atlases import Atlas
 from crossmoda.propagation.noisy_label import LABEL_MAP
 from crossmoda.provenance import Record
-from crossmoda.study import cluster, tasks
+from crossmoda.study import cluster, results, tasks
 from crossmoda.study.cohort import STUDY, Cohort, open_cohort
 from crossmoda.study.configuration import Configuration
 from crossmoda.study.crew import Crew
-from crossmoda.study.tasks import Checked, Failed, Job, Noisy, Predicted
+from crossmoda.study.journal import LOG, Journal
+from crossmoda.study.outcome import NOISY, PREDICTION, Outcome
+from crossmoda.study.propagating import Propagating
+from crossmoda.study.tasks import Checked, Failed, Job, Predicted
 
 if TYPE_CHECKING:
     from distributed import Client
 
-LOG, MODEL = "study.log", "model"
-STOP = ".stop-"
-#: With less free space than this a failure is taken for that of a full disk, bytes.
-_LEAST_FREE = 20_000_000
+MODEL, STOP = "model", ".stop-"
 #: The share of the whole work that is done after each step: a guess that only the bar shows.
 _AFTER = {"check": 0.03, "propagate": 0.6, "train": 0.85, "predict": 0.97}
-
-
-@dataclasses.dataclass
-class Outcome:
-    """What became of a study."""
-
-    folder: Path
-    """of the study's own results"""
-    noisy: dict[str, Noisy] = dataclasses.field(default_factory=dict)
-    predicted: dict[str, Predicted] = dataclasses.field(default_factory=dict)
-    scores: dict[str, dict[str, evaluation.Scores]] = dataclasses.field(default_factory=dict)
-    """target -> ``"noisy label"`` or ``"prediction"`` -> scores"""
-    failed: dict[str, list[str]] = dataclasses.field(default_factory=dict)
-    """what failed -> why"""
-    notes: list[str] = dataclasses.field(default_factory=list)
-    learned_from: tuple[str, ...] = ()
-    """the targets from which the network learned"""
-    weights: Path | None = None
-    registrations: int = 0
-    """done in this run"""
 
 
 def run(
@@ -92,11 +70,10 @@ class _Course:
         say: Callable[[str], None] | None,
     ):
         self.study, self.cohort, self.folder = study, cohort, folder
-        self._progress, self._say = progress, say
         self.outcome = Outcome(folder)
+        self.journal = Journal(self.outcome, progress, say)
         self.record = Record("study", _plain(study))
         self.stop_file = folder / f"{STOP}{uuid.uuid4().hex[:8]}"
-        self._fraction, self._message = 0.0, ""
 
     def run(self, client: "Client") -> Outcome:
         """Take all steps."""
@@ -115,7 +92,7 @@ class _Course:
             self.stop_file.touch()
             self.crew.dismiss()
             stopped = isinstance(cause, (Cancelled, KeyboardInterrupt))
-            self.log("Cancelled; what is finished is kept." if stopped else f"Stopped: {cause}")
+            self.journal.log("Cancelled; what is finished is kept." if stopped else f"Stopped: {cause}")
             raise
         self._report()
         return self.outcome
@@ -125,16 +102,16 @@ class _Course:
             self.folder.mkdir(parents=True, exist_ok=True)
             for leftover in self.folder.glob(f"{STOP}*"):
                 leftover.unlink(missing_ok=True)
-            self.log(f"Study of {self.study.data}")
+            self.journal.log(f"Study of {self.study.data}")
         except OSError as cause:
             raise InputError(
                 f"Cannot write {self.folder}: {(cause.strerror or str(cause)).lower()}; choose other results."
             ) from cause
         for name in self.cohort.repeated:
-            self.fail(name, "is given twice; the first of the scans is used: give each its own name.")
+            self.journal.fail(name, "is given twice; the first of the scans is used: give each its own name.")
 
     def _wait_for_workers(self, client: "Client") -> None:
-        self.show(0.0, "waiting for workers")
+        self.journal.show(0.0, "waiting for workers")
         begun = time.monotonic()
         while not self.crew.workers():
             if time.monotonic() - begun > self.study.cluster.patience:
@@ -143,41 +120,7 @@ class _Course:
                     "its logs), or give it more patience."
                 )
             time.sleep(0.2)
-            self.tick()
-
-    # What is said
-
-    def log(self, line: str) -> None:
-        """Write a line of the log."""
-        now = datetime.datetime.now().astimezone().strftime("%Y-%m-%d %H:%M:%S")
-        with (self.folder / LOG).open("a", encoding="utf-8") as stream:
-            stream.write(f"{now}  {line}\n")
-        if self._say is not None:
-            self._say(line)
-
-    def fail(self, name: str, why: str) -> None:
-        """Report that a case, or a step, failed.
-
-        Raises:
-            InputError: it failed because the disk is full.
-
-        """
-        if shutil.disk_usage(self.folder).free < _LEAST_FREE:
-            raise InputError(
-                f"The disk is full ({name}: {why}). Free some space and run again; what is finished is kept."
-            )
-        if why not in self.outcome.failed.setdefault(name, []):
-            self.outcome.failed[name].append(why)
-            self.log(f"{name}: failed: {why}")
-
-    def show(self, fraction: float, message: str) -> None:
-        """Show how far the study is; may cancel."""
-        self._fraction, self._message = fraction, message
-        report(self._progress, fraction, message)
-
-    def tick(self) -> None:
-        """Show the same again, so that the study can be cancelled while nothing happens."""
-        report(self._progress, self._fraction, self._message)
+            self.journal.tick()
 
     def _hear_training(self, event: Any) -> None:
         try:
@@ -185,8 +128,7 @@ class _Course:
         except (TypeError, ValueError, IndexError):
             return
         low, high = _AFTER["propagate"], _AFTER["train"]
-        # Heard in another thread: shown at the next tick.
-        self._fraction, self._message = low + (high - low) * float(fraction), f"training: {message}"
+        self.journal.foretell(low + (high - low) * float(fraction), f"training: {message}")
 
     # The steps
 
@@ -197,13 +139,13 @@ class _Course:
 
         def note(number: int, case: Case, result: Checked | Failed) -> None:
             if isinstance(result, Failed):
-                self.fail(case.id, result.why)
+                self.journal.fail(case.id, result.why)
             else:
                 found[number] = result
                 for problem in result.problems:
                     self.outcome.notes.append(problem)
-                    self.log(f"{case.id}: note: {problem}")
-            self.show(_AFTER["check"] * len(found) / len(cases), f"checked {len(found)} of {len(cases)} scans")
+                    self.journal.log(f"{case.id}: note: {problem}")
+            self.journal.show(_AFTER["check"] * len(found) / len(cases), f"checked {len(found)} of {len(cases)} scans")
 
         for number, case in enumerate(cases):
             place = self.folder / "checked" / f"{case.id}_{case.modality}"
@@ -211,7 +153,7 @@ class _Course:
                 functools.partial(note, number, case),
                 tasks.check, case, place, name=f"check-{case.id}",
             )  # fmt: skip
-        self.crew.work(self.tick)
+        self.crew.work(self.journal.tick)
         atlases = [found[n].atlas for n in range(len(self.cohort.atlases)) if n in found]
         targets = [case for n, case in enumerate(cases) if case in self.cohort.targets and n in found]
         if not atlases or not targets:
@@ -221,15 +163,15 @@ class _Course:
 
     def _propagate(self, atlases: Sequence[Atlas], targets: Sequence[Case]) -> None:
         """Make the noisy label of every target."""
-        from crossmoda.study.propagating import Propagating
-
-        Propagating(self, atlases, targets).run()
-        self.log(
+        jobs = [self._job(target, atlases) for target in targets]
+        shares = _AFTER["check"], _AFTER["propagate"]
+        Propagating(self.crew, self.journal, atlases, jobs, shares).run()
+        self.journal.log(
             f"{len(self.outcome.noisy)} of {len(targets)} noisy labels, {self.outcome.registrations} registrations in "
             "this run"
         )
 
-    def job(self, target: Case, atlases: Sequence[Atlas]) -> Job:
+    def _job(self, target: Case, atlases: Sequence[Atlas]) -> Job:
         """Return what the tasks of a target share."""
         study = self.study
         return Job(
@@ -260,24 +202,24 @@ class _Course:
                 if case.id not in {known.id for known in from_targets}
             ]
         self.outcome.learned_from = tuple(case.id for case in from_targets)
-        self.show(_AFTER["propagate"], f"training on {len(cases)} atlases and {len(from_targets)} targets")
+        self.journal.show(_AFTER["propagate"], f"training on {len(cases)} atlases and {len(from_targets)} targets")
         threads = self.study.cluster.threads
         if self.study.cluster.place == "local":
             threads *= self.study.cluster.local_workers  # the others have nothing to do meanwhile
 
         def done(result: Path | Failed) -> None:
             if isinstance(result, Failed):
-                self.fail("training", result.why)
+                self.journal.fail("training", result.why)
             else:
                 self.outcome.weights = result
-                self.log(f"Trained on {len(cases)} atlases and {len(from_targets)} targets: {result}")
+                self.journal.log(f"Trained on {len(cases)} atlases and {len(from_targets)} targets: {result}")
 
         self.crew.submit(
             done, tasks.train, (*cases, *from_targets), self.folder / MODEL, self.study.training,
             self.study.initial, threads,
             self.stop_file, name="train",
         )  # fmt: skip
-        self.crew.work(self.tick)
+        self.crew.work(self.journal.tick)
 
     def _predict(self, targets: Sequence[Case]) -> None:
         """Segment every target with the network."""
@@ -289,11 +231,11 @@ class _Course:
             nonlocal count
             count += 1
             if isinstance(result, Failed):
-                self.fail(case.id, result.why)
+                self.journal.fail(case.id, result.why)
             else:
                 self.outcome.predicted[case.id] = result
             low, high = _AFTER["train"], _AFTER["predict"]
-            self.show(low + (high - low) * count / len(targets), f"predicted {count} of {len(targets)} targets")
+            self.journal.show(low + (high - low) * count / len(targets), f"predicted {count} of {len(targets)} targets")
 
         for case in targets:
             self.crew.submit(
@@ -301,39 +243,37 @@ class _Course:
                 tasks.predict, case, self.study.results, self.outcome.weights, self.study.prediction, self.stop_file,
                 name=f"predict-{case.id}",
             )  # fmt: skip
-        self.crew.work(self.tick)
-        self.log(f"{len(self.outcome.predicted)} of {len(targets)} predictions")
+        self.crew.work(self.journal.tick)
+        self.journal.log(f"{len(self.outcome.predicted)} of {len(targets)} predictions")
 
     def _evaluate(self) -> None:
         """Score what there is of every target with a reference."""
-        self.show(_AFTER["predict"], "scoring")
+        self.journal.show(_AFTER["predict"], "scoring")
 
         def done(name: str, result: Any) -> None:
             if isinstance(result, Failed):
-                self.fail(name, result.why)
+                self.journal.fail(name, result.why)
             else:
                 self.outcome.scores[name] = result
 
         for name, reference in self.cohort.references.items():
             place = self.study.results / name
-            files = {"noisy label": place / LABEL_MAP} if name in self.outcome.noisy else {}
+            files = {NOISY: place / LABEL_MAP} if name in self.outcome.noisy else {}
             if name in self.outcome.predicted:
-                files["prediction"] = place / inference.PREDICTION / inference.LABEL_MAP
+                files[PREDICTION] = place / inference.PREDICTION / inference.LABEL_MAP
             if files:
                 self.crew.submit(
                     functools.partial(done, name), tasks.evaluate, files, reference,
                     name=f"evaluate-{name}",
                 )  # fmt: skip
-        self.crew.work(self.tick)
+        self.crew.work(self.journal.tick)
 
     def _report(self) -> None:
-        from crossmoda.study import results
-
-        self.show(0.99, "writing the report")
+        self.journal.show(0.99, "writing the report")
         results.write(self.study, self.cohort, self.outcome, self.record)
         failures = len(self.outcome.failed)
-        self.log(f"Done; {failures} failed." if failures else "Done; nothing failed.")
-        report(self._progress, 1.0, "done")
+        self.journal.log(f"Done; {failures} failed." if failures else "Done; nothing failed.")
+        self.journal.show(1.0, "done")
 
 
 def _plain(study: Configuration) -> dict[str, Any]:

@@ -3,27 +3,24 @@
 import functools
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
-from crossmoda.dataset import Case
 from crossmoda.propagation.atlases import Atlas
 from crossmoda.study import tasks
+from crossmoda.study.crew import Crew
+from crossmoda.study.journal import Journal
 from crossmoda.study.plan import spoken_time
 from crossmoda.study.tasks import Failed, Job, Next, Noisy
-
-if TYPE_CHECKING:
-    from crossmoda.study.course import _Course
-
-#: The share of the whole work that is done before and after.
-_BEFORE, _AFTER = 0.03, 0.6
 
 
 class Propagating:
     """The propagation of all targets."""
 
-    def __init__(self, course: "_Course", atlases: Sequence[Atlas], targets: Sequence[Case]):
-        """Propagate ``atlases`` to ``targets`` with the workers of a course."""
-        self.course, self.atlases, self.targets = course, atlases, targets
+    def __init__(
+        self, crew: Crew, journal: Journal, atlases: Sequence[Atlas], jobs: Sequence[Job], shares: tuple[float, float]
+    ):
+        """Propagate ``atlases`` to the targets of ``jobs``, between these two shares of the whole study."""
+        self.crew, self.journal, self.atlases, self.jobs = crew, journal, atlases, jobs
+        self._before, self._after = shares
         self.begun = time.monotonic()
         self.registrations = 0
         self._left: dict[str, int] = {}
@@ -31,19 +28,19 @@ class Propagating:
         self._finished = 0
 
     def run(self) -> None:
-        """Bring all targets to their noisy labels; failures are told to the course."""
-        for number, target in enumerate(self.targets):
-            atlases = tuple(atlas for atlas in self.atlases if atlas.id != target.id)
+        """Bring all targets to their noisy labels; failures are told to the journal."""
+        for number, job in enumerate(self.jobs):
+            atlases = tuple(atlas for atlas in self.atlases if atlas.id != job.target.id)
             if not atlases:
-                self.course.fail(target.id, "there is no atlas but the scan itself.")
+                self.journal.fail(job.target.id, "there is no atlas but the scan itself.")
                 continue
-            _Chain(self, self.course.job(target, self.atlases), atlases, -number).decide()
-        self.course.crew.work(self.course.tick)
-        self.course.outcome.registrations = self.registrations
+            _Chain(self, job, atlases, -number).decide()
+        self.crew.work(self.journal.tick)
+        self.journal.outcome.registrations = self.registrations
 
     def show(self) -> None:
         """Show how many targets are done and how long the rest may take."""
-        total = len(self.targets)
+        total = len(self.jobs)
         share = self._finished / total if total else 1.0
         spent = time.monotonic() - self.begun
         text = f"{self.registrations} registrations, {self._finished} of {total} targets"
@@ -51,7 +48,7 @@ class Propagating:
             mean_left = sum(self._left.values()) + (total - self._finished - len(self._left)) * len(self.atlases)
             text += f", about {spoken_time(spent / self.registrations * mean_left)} left"
             share = self.registrations / max(1, self.registrations + mean_left)
-        self.course.show(_BEFORE + (_AFTER - _BEFORE) * share, text)
+        self.journal.show(self._before + (self._after - self._before) * share, text)
 
     def waits_for(self, target: str, count: int) -> None:
         """Remember how many registrations a target still waits for."""
@@ -76,7 +73,7 @@ class _Chain:
 
     def __init__(self, whole: Propagating, job: Job, atlases: Sequence[Atlas], priority: int):
         self.whole, self.job, self.atlases, self.priority = whole, job, tuple(atlases), priority
-        self.crew, self.course = whole.course.crew, whole.course
+        self.crew, self.journal = whole.crew, whole.journal
         self._waiting, self._last = 0, False
         self._tried: set[tuple[str, bool, bool]] = set()
 
@@ -118,7 +115,7 @@ class _Chain:
     def _registered(self, atlas: str, result: float | Failed) -> None:
         if isinstance(result, Failed):
             # Not a matter of the images, which is remembered on disk: leave the atlas out for this target.
-            self.course.fail(f"{atlas} to {self.name}", result.why)
+            self.journal.fail(f"{atlas} to {self.name}", result.why)
             self.atlases = tuple(one for one in self.atlases if one.id != atlas)
         self.whole.registered(self.name)
         self._waiting -= 1
@@ -134,11 +131,11 @@ class _Chain:
         if isinstance(result, Failed):
             self._fail(result.why)
             return
-        self.course.outcome.noisy[self.name] = result
+        self.journal.outcome.noisy[self.name] = result
         for note in result.notes:
-            self.course.log(f"{self.name}: note: {note}")
+            self.journal.log(f"{self.name}: note: {note}")
         self.whole.finished(self.name)
 
     def _fail(self, why: str) -> None:
-        self.course.fail(self.name, why)
+        self.journal.fail(self.name, why)
         self.whole.finished(self.name)
