@@ -69,23 +69,23 @@ def cut(volume: torch.Tensor, centre: np.ndarray, size: Triple, matrix: np.ndarr
         mode: ``"bilinear"`` or ``"nearest"``. Outside the volume its border continues.
 
     """
+    # Numbers go along with the operations: an array would have to be copied to a card first, which then had to wait.
+    device = volume.device
     if matrix is None:
         indices = [
-            torch.as_tensor(np.clip(np.arange(extent) + int(middle) - extent // 2, 0, limit - 1), device=volume.device)
+            torch.arange(extent, device=device).add_(int(middle) - extent // 2).clamp_(0, limit - 1)
             for extent, middle, limit in zip(size, centre, volume.shape[1:], strict=True)
         ]
         return volume[:, indices[0]][:, :, indices[1]][:, :, :, indices[2]]
-    extents = torch.tensor(volume.shape[1:], dtype=torch.float32, device=volume.device)
-    offsets = [torch.arange(extent, dtype=torch.float32, device=volume.device) - extent // 2 for extent in size]
-    steps = torch.as_tensor(matrix, dtype=torch.float32, device=volume.device)
-    middle = torch.as_tensor(np.asarray(centre, dtype=np.float32), device=volume.device)
+    offsets = [torch.arange(extent, dtype=torch.float32, device=device) - extent // 2 for extent in size]
+    steps, middle = np.float32(matrix).tolist(), np.float32(centre).tolist()
     z, y, x = (
-        (middle[row] + sum(_along(offsets[column] * steps[row, column], column) for column in range(3)))
+        (middle[row] + sum(_along(offsets[column] * steps[row][column], column) for column in range(3)))
         for row in range(3)
     )
     # grid_sample wants (x, y, z), scaled so that the outer voxels' centres are at -1 and 1.
     points = torch.stack(
-        [axis * 2 / (extent - 1).clamp_min(1) - 1 for axis, extent in zip((x, y, z), extents.flip(0), strict=True)], -1
+        [axis * 2 / max(extent - 1, 1) - 1 for axis, extent in zip((x, y, z), volume.shape[:0:-1], strict=True)], -1
     )
     return functional.grid_sample(volume[None], points[None], mode=mode, padding_mode="border", align_corners=True)[0]
 
@@ -102,11 +102,13 @@ def change_contrast(image: torch.Tensor, rng: np.random.Generator, knots: int = 
     percentile): tissues that differ in one contrast may look alike in the result, as between ceT1 and T2.
     """
     values = image.flatten()[:: max(1, image.numel() // 20000)]
-    low, high = torch.quantile(values, torch.tensor([0.01, 0.995], device=image.device)).tolist()
-    identity = np.linspace(low, high, knots) * rng.choice([-1.0, 1.0])
-    heights = identity * rng.uniform(0.2, 1.0) + rng.normal(0, 0.25 * (high - low), knots)
-    curve = torch.as_tensor(heights, dtype=image.dtype, device=image.device)
-    position = ((image - low) / max(high - low, 1e-6)).clamp(0, 1) * (knots - 1)
+    limits = torch.tensor([0.01, 0.995]).to(image.device, non_blocking=True)
+    low, high = torch.quantile(values, limits).double().unbind()  # stay where they are: nobody waits for them
+    sign, share = rng.choice([-1.0, 1.0]), rng.uniform(0.2, 1.0)
+    random = torch.from_numpy(rng.standard_normal(knots)).to(image.device, non_blocking=True)
+    identity = torch.arange(knots, device=image.device) * ((high - low) / (knots - 1)) + low
+    curve = (identity * sign * share + random * (0.25 * (high - low))).to(image.dtype)
+    position = ((image - low) / (high - low).clamp_min(1e-6)).clamp(0, 1) * (knots - 1)
     left = position.floor().clamp_max(knots - 2)
     start = left.long()
     return torch.lerp(curve[start], curve[start + 1], position - left)

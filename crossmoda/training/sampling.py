@@ -162,7 +162,7 @@ def draw(
         inner = slice(augmentation.MARGIN, -augmentation.MARGIN)
         features = mind.mind_ssc(torch.stack(images))[..., inner, inner, inner]
     joined = torch.stack(targets)
-    weight = torch.tensor([example.weight for example in examples], device=device)
+    weight = torch.tensor([example.weight for example in examples]).to(device, non_blocking=True)
     return Batch(features, joined[:, 0].long(), joined[:, 1] * weight[:, None, None, None])
 
 
