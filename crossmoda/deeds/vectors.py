@@ -2,6 +2,8 @@
 
 Functions made by :data:`intrinsic` write LLVM's instructions themselves. They work on addresses and offsets in bytes:
 numba counts references to each view of an array, which takes as long as the work on a row where threads share it.
+
+numba's cache on disk looks at the file of a compiled function alone: after a change here, those of its users are stale.
 """
 
 import functools
