@@ -133,9 +133,9 @@ def train(device: str, steps: int, folder: Path) -> None:
         student = learner.Learner(examples, training.routine(settings), settings, None)
         draw, waited = student._draw, []
 
-        def timed_draw(draw=draw, waited=waited):
+        def timed_draw(step, draw=draw, waited=waited):
             start = time.perf_counter()
-            drawn = draw()
+            drawn = draw(step)
             if device == "cuda":
                 torch.cuda.synchronize()
             waited.append(time.perf_counter() - start)

@@ -10,6 +10,7 @@ import dataclasses
 from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -22,8 +23,10 @@ from torch.overrides import TorchFunctionMode  # noqa: E402
 from torch.utils._pytree import tree_leaves, tree_map  # noqa: E402
 
 from crossmoda import deeds, inference, mind, network, training, weights  # noqa: E402
+from crossmoda.network import layers  # noqa: E402
 from crossmoda.preprocessing import Settings as Preparation  # noqa: E402
 from crossmoda.training import learner  # noqa: E402
+from crossmoda.training.recording import Recording  # noqa: E402
 from crossmoda.volume import Grid, Volume  # noqa: E402
 
 CARD = torch.device("cuda", 0)
@@ -315,6 +318,75 @@ def test_a_training_on_the_card_resumes_to_the_bit(student):
         second.take_step()
     expected = state_of(through)
     assert all(torch.equal(item, expected[name]) for name, item in state_of(second).items())
+
+
+@pytest.fixture
+def recordings(card, monkeypatch) -> list[Recording]:
+    """CUDA's graphs, played: what was recorded is done again. Real ones do nothing while they record."""
+    made = []
+
+    class Played(Recording):
+        def __init__(self, network, work, batch):
+            super().__init__(network, work, batch)
+            made.append(self)
+
+            def again() -> None:
+                network.zero_grad(set_to_none=True)
+                self._loss = work(self._batch)
+
+            self._graph.replay = again
+
+    monkeypatch.setattr(learner, "Recording", Played)
+    monkeypatch.setattr(torch.cuda, "Stream", mock.MagicMock)
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", mock.MagicMock)
+    for name in ("current_stream", "stream", "graph"):
+        monkeypatch.setattr(torch.cuda, name, mock.MagicMock())
+    return made
+
+
+def test_a_recorded_step_learns_what_one_by_one_operations_learn(student, recordings):
+    recorded, plain = student(), student()
+    plain._records = False
+    for _ in range(3):
+        recorded.take_step()
+        plain.take_step()
+    assert len(recordings) == 1 and recorded._losses == plain._losses
+    expected = state_of(plain)
+    assert all(torch.equal(item, expected[name]) for name, item in state_of(recorded).items())
+
+
+def test_smaller_crops_are_recorded_anew(student, recordings):
+    one = student()
+    one.take_step()
+    one.crop = (16, 24, 24)
+    one.take_step()
+    assert [tuple(made._batch.label.shape) for made in recordings] == [(2, 16, 32, 32), (2, 16, 24, 24)]
+
+
+def test_what_cannot_be_recorded_is_done_step_by_step_and_from_the_same_start(student, recordings, monkeypatch):
+    plain, one = student(), student()
+    plain._records = False
+    monkeypatch.setattr(torch.cuda, "graph", mock.Mock(side_effect=RuntimeError("not permitted when recording")))
+    for training_ in (plain, one):
+        training_.take_step()
+    assert not recordings and not one._records
+    expected = state_of(plain)
+    assert all(torch.equal(item, expected[name]) for name, item in state_of(one).items())
+
+
+@pytest.mark.parametrize("size", [(4, 6, 10), (2, 6, 5)])
+def test_what_is_enlarged_on_the_card_is_what_the_processor_enlarges(card, size):
+    torch.manual_seed(0)
+    here = torch.randn(2, 3, 2, 3, 5, requires_grad=True)
+    there = here.detach().clone().to("cuda").requires_grad_()
+    gradient = torch.randn(2, 3, *size)
+    for features in (here, there):
+        (
+            layers.enlarge(features, torch.Size(size)) * (gradient if features is here else gradient.to("cuda"))
+        ).sum().backward()
+    torch.testing.assert_close(there.grad.cpu(), here.grad)
+    found = layers.enlarge(there, torch.Size(size)).detach().cpu()
+    torch.testing.assert_close(found, layers.enlarge(here, torch.Size(size)).detach())
 
 
 def test_a_training_leaves_a_full_card_for_the_processor(student, monkeypatch):

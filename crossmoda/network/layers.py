@@ -125,7 +125,23 @@ def enlarge(features: torch.Tensor, size: torch.Size) -> torch.Tensor:
     """Interpolate linearly to the size (z, y, x)."""
     if features.shape[2:] == size:
         return features
+    if features.is_cuda and all(new in (old, 2 * old) for new, old in zip(size, features.shape[2:], strict=True)):
+        for axis, new in enumerate(size, start=2):
+            features = features if features.shape[axis] == new else doubled(features, axis)
+        return features
     return functional.interpolate(features, size=tuple(size), mode="trilinear", align_corners=False)
+
+
+def doubled(features: torch.Tensor, axis: int) -> torch.Tensor:
+    """Interpolate linearly to twice the size along one axis.
+
+    As :func:`torch.nn.functional.interpolate` does, whose gradients on CUDA differ from run to run.
+    """
+    size = features.shape[axis]
+    before = torch.cat([features.narrow(axis, 0, 1), features.narrow(axis, 0, size - 1)], axis)
+    after = torch.cat([features.narrow(axis, 1, size - 1), features.narrow(axis, size - 1, 1)], axis)
+    halves = torch.lerp(features, before, 0.25), torch.lerp(features, after, 0.25)
+    return torch.stack(halves, axis + 1).flatten(axis, axis + 1)
 
 
 def unfold_pixels(logits: torch.Tensor, factor: Triple) -> torch.Tensor:

@@ -14,6 +14,7 @@ from crossmoda import device, labels, weights
 from crossmoda import network as networks
 from crossmoda.errors import InputError
 from crossmoda.training import augmentation, losses, sampling
+from crossmoda.training.recording import Recording
 from crossmoda.training.sampling import Example
 
 if TYPE_CHECKING:
@@ -60,6 +61,9 @@ class Learner:
         self.validations = 0
         self.validations_without_gain = 0
         self._losses: list[float] = []
+        self._drawn: tuple[int, tuple[int, int, int], sampling.Batch] | None = None
+        self._recording: Recording | None = None
+        self._records = True
 
     def _begin(self, initial: Path | str | None) -> torch.nn.Module:
         if initial is None:
@@ -127,6 +131,7 @@ class Learner:
             except (torch.cuda.OutOfMemoryError, RuntimeError) as error:
                 if not _out_of_memory(error):
                     raise
+                self._drawn = self._recording = None
                 self.optimiser.zero_grad(set_to_none=True)
             self._shrink()
         if not math.isfinite(loss):
@@ -143,35 +148,61 @@ class Learner:
         for group in self.optimiser.param_groups:
             group["lr"] = self.learning_rate
         self.network.train()
-        batch = self._draw()
+        loss = self._gradients(self._next_batch())
+        self.optimiser.step()
+        if self.device == "cuda":  # the card is at work: time to draw what it learns from next
+            with contextlib.suppress(torch.cuda.OutOfMemoryError):
+                self._drawn = self.step + 1, self.crop, self._draw(self.step + 1)
+        return loss.item()
+
+    def _next_batch(self) -> sampling.Batch:
+        """Return the batch of this step, drawn now unless it is there already."""
+        step, crop, batch = self._drawn or (-1, None, None)
+        self._drawn = None
+        return batch if batch is not None and (step, crop) == (self.step, self.crop) else self._draw(self.step)
+
+    def _gradients(self, batch: sampling.Batch) -> torch.Tensor:
+        """Compute the gradients of a batch and return its loss; on CUDA as a recording where that works."""
+        if self.device == "cuda" and self._records:
+            if self._recording is None or not self._recording.fits(batch):
+                self._recording = None
+                try:
+                    self._recording = Recording(self.network, self._work, batch)
+                except torch.cuda.OutOfMemoryError:
+                    raise
+                except Exception:  # whatever keeps this card, driver or torch from recording: it works without
+                    self._records = False
+            if self._recording is not None:
+                return self._recording(batch)
         self.optimiser.zero_grad(set_to_none=True)
-        with self.precision():
-            logits = self.network(batch.features)
-        logits = logits.float()
-        loss = losses.cross_entropy(logits, batch.label, batch.confidence, self.class_weights)
-        if self.routine.dice:
-            loss = loss + losses.dice_loss(logits, batch.label, batch.confidence)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(self.network.parameters(), _CLIP)
-        value = loss.item()
-        if math.isfinite(value):
-            self.optimiser.step()
-        return value
+        return self._work(batch)
+
+    def _work(self, batch: sampling.Batch) -> torch.Tensor:
+        with _reproducible(self.device):
+            with self.precision():
+                logits = self.network(batch.features)
+            logits = logits.float()
+            loss = losses.cross_entropy(logits, batch.label, batch.confidence, self.class_weights)
+            if self.routine.dice:
+                loss = loss + losses.dice_loss(logits, batch.label, batch.confidence)
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(self.network.parameters(), _CLIP)
+        return loss.detach()
 
     def precision(self) -> contextlib.AbstractContextManager[Any]:
         """Return the context of mixed precision: bfloat16 on GPUs that have it."""
         if self.device == "cuda" and torch.cuda.is_bf16_supported():
-            return torch.autocast("cuda", torch.bfloat16)
+            return torch.autocast("cuda", torch.bfloat16, cache_enabled=False)  # each weight is used once
         return contextlib.nullcontext()
 
-    def _draw(self) -> sampling.Batch:
-        """Draw the batch of this step: it depends on the seed and the step only."""
+    def _draw(self, step: int) -> sampling.Batch:
+        """Draw the batch of a step: it depends on the seed and the step only."""
         seed, routine = self.settings.seed, self.routine
-        places = [self.step % self.steps_per_epoch * routine.batch + item for item in range(routine.batch)]
-        epoch = self.step // self.steps_per_epoch
+        places = [step % self.steps_per_epoch * routine.batch + item for item in range(routine.batch)]
+        epoch = step // self.steps_per_epoch
         order = np.random.default_rng([seed, 1, epoch]).permutation(len(self.examples) * routine.visits)
         chosen = [self.examples[order[place % len(order)] % len(self.examples)] for place in places]
-        rngs = [np.random.default_rng([seed, 2, self.step, item]) for item in range(routine.batch)]
+        rngs = [np.random.default_rng([seed, 2, step, item]) for item in range(routine.batch)]
         strength = _STRENGTHS[routine.augmentation]
         return sampling.draw(chosen, self.crop, strength, rngs, routine.around, self.device)
 
@@ -287,3 +318,10 @@ class Learner:
 def _out_of_memory(error: Exception) -> bool:
     """Whether an error means that memory ran out, on the GPU or the CPU."""
     return isinstance(error, torch.cuda.OutOfMemoryError) or "not enough memory" in str(error)
+
+
+def _reproducible(device: str) -> contextlib.AbstractContextManager[Any]:
+    """Return a context in which convolutions on CUDA give the same bits on every run."""
+    if device != "cuda":
+        return contextlib.nullcontext()
+    return torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True)
