@@ -58,33 +58,46 @@ def block_differences(image: np.ndarray, block: tuple[int, int, int]) -> np.ndar
 
 @_compiled
 def _prim(differences, root, parents, costs, order):
-    """Grow the tree from the root, always by the cheapest edge that leaves it (R. C. Prim, 1957)."""
+    """Grow the tree from the root, always by the cheapest edge that leaves it (R. C. Prim, 1957).
+
+    Of edges that cost the same, that to the point with the least index, from the parent with the least index. In the
+    heap an edge is one number: the bits of its cost, which grow with it since it is not negative, and the point.
+    """
     _, depth, height, width = differences.shape
     size = depth * height * width
+    bits = differences.view(np.int32)
+    steps = np.array([height * width, width, 1])
     done = np.zeros(size, np.bool_)
+    nearest = np.full(size, np.iinfo(np.int32).max, np.int32)  # the cost of the cheapest edge to a point so far
     parents[:] = -1
-    heap = [(np.float32(0), root, np.int64(-1))]
+    place = np.empty(3, np.int64)
+    heap = [np.int64(root)]
     grown = 0
     while grown < size:
-        cost, node, parent = heapq.heappop(heap)
+        node = heapq.heappop(heap) & 0xFFFFFFFF
         if done[node]:
             continue
         done[node] = True
-        parents[node], costs[node], order[grown] = parent, cost, node
+        order[grown] = node
         grown += 1
-        z, y, x = node // (height * width), node // width % height, node % width
-        if z > 0 and not done[node - height * width]:
-            heapq.heappush(heap, (differences[0, z - 1, y, x], node - height * width, node))
-        if z < depth - 1 and not done[node + height * width]:
-            heapq.heappush(heap, (differences[0, z, y, x], node + height * width, node))
-        if y > 0 and not done[node - width]:
-            heapq.heappush(heap, (differences[1, z, y - 1, x], node - width, node))
-        if y < height - 1 and not done[node + width]:
-            heapq.heappush(heap, (differences[1, z, y, x], node + width, node))
-        if x > 0 and not done[node - 1]:
-            heapq.heappush(heap, (differences[2, z, y, x - 1], node - 1, node))
-        if x < width - 1 and not done[node + 1]:
-            heapq.heappush(heap, (differences[2, z, y, x], node + 1, node))
+        place[0], place[1], place[2] = node // (height * width), node // width % height, node % width
+        for axis in range(3):
+            for side in range(2):
+                if place[axis] == (differences.shape[1 + axis] - 1 if side else 0):
+                    continue
+                other = node + steps[axis] if side else node - steps[axis]
+                if done[other]:
+                    continue
+                first = min(node, other)
+                cost = bits[axis, first // (height * width), first // width % height, first % width]
+                if cost < nearest[other] or parents[other] < 0:
+                    nearest[other], parents[other] = cost, node
+                    heapq.heappush(heap, np.int64(cost) << 32 | other)
+                elif cost == nearest[other]:
+                    parents[other] = min(parents[other], node)
+    for node in order[1:]:
+        costs[node] = nearest[node : node + 1].view(np.float32)[0]
+    costs[root] = 0
 
 
 def spanning_tree(differences: np.ndarray, deviation: float) -> Tree:
