@@ -23,6 +23,9 @@ from torch.overrides import TorchFunctionMode  # noqa: E402
 from torch.utils._pytree import tree_leaves, tree_map  # noqa: E402
 
 from crossmoda import deeds, inference, mind, network, training, weights  # noqa: E402
+from crossmoda.deeds import kernels, threads  # noqa: E402
+from crossmoda.deeds.tensors import TensorKernels  # noqa: E402
+from crossmoda.errors import Cancelled  # noqa: E402
 from crossmoda.network import layers  # noqa: E402
 from crossmoda.preprocessing import Settings as Preparation  # noqa: E402
 from crossmoda.training import learner  # noqa: E402
@@ -143,8 +146,13 @@ def card(monkeypatch) -> Iterator[PretendedCard]:
     monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
     monkeypatch.setattr(torch, "autocast", lambda _device, *rest, **more: autocast("cpu", *rest, **more))
     monkeypatch.setattr(torch, "Generator", Generator)
+    monkeypatch.setattr(threads, "together", one_after_the_other)  # the mode holds for one thread
     with PretendedCard() as mode:
         yield mode
+
+
+def one_after_the_other(one: Callable[[], Any], other: Callable[[], Any]) -> tuple[Any, Any]:
+    return one(), other()
 
 
 # The pretended card itself
@@ -212,9 +220,29 @@ def test_the_registration_on_the_card_is_that_of_the_processor(registered, pair)
     assert 0 < counted["from the card"] + counted["waited"] <= 2 * 2 * (4 + 4)
 
 
+def test_both_directions_at_once_find_what_they_find_one_after_the_other(pair, monkeypatch):
+    monkeypatch.setattr(kernels, "choose", lambda _wanted: ("cpu", TensorKernels("cpu")))
+    coarse = deeds.Settings(linear="none", levels=3)
+    at_once = field(deeds.register(*pair, coarse))
+    monkeypatch.setattr(threads, "together", one_after_the_other)
+    assert np.array_equal(at_once, field(deeds.register(*pair, coarse)))
+
+
+def test_both_directions_end_when_one_fails_or_is_cancelled(pair, monkeypatch):
+    done = []
+    with pytest.raises(ValueError, match="there"):
+        threads.together(lambda: int("there"), lambda: done.append("back"))
+
+    def cancel() -> None:
+        raise Cancelled
+
+    with pytest.raises(Cancelled):
+        threads.together(lambda: done.append("there"), cancel)
+    assert done == ["back", "there"]
+
+
 def test_masks_and_images_smaller_than_a_block_work_on_the_card(card):
     from crossmoda.deeds.compiled import CompiledKernels
-    from crossmoda.deeds.tensors import TensorKernels
 
     rng = np.random.default_rng(3)
     image, other = (rng.normal(size=(5, 9, 7)).astype(np.float32) for _ in range(2))

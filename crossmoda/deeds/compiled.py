@@ -11,6 +11,7 @@ from crossmoda.deeds.scratch import Scratch
 class CompiledKernels:
     """See :class:`crossmoda.deeds.kernels.Kernels`. Costs are valid until the next costs or codes are asked for."""
 
+    at_once = False
     resize = staticmethod(sampling.resize)
     smoothed_minima = staticmethod(cost.smoothed_minima)
     block_differences = staticmethod(tree.block_differences)

@@ -2,11 +2,11 @@
 
 import dataclasses
 import functools
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from crossmoda.deeds import cost, sampling, tree
+from crossmoda.deeds import cost, sampling, threads, tree
 from crossmoda.deeds.kernels import Kernels
 from crossmoda.deeds.levels import Level, Pyramid
 from crossmoda.progress import Progress, report
@@ -83,7 +83,8 @@ def _search(
 ) -> Field:
     """Return ``field`` improved by the best displacements of the level's control points."""
     block, radius, quantisation = level.block(grid), level.radius(grid), level.quantisation(grid)
-    costs = kernels.data_cost(
+    differences = kernels.block_differences(image, block)
+    costs = kernels.data_cost(  # a card is at work on them while the tree grows here
         codes,
         other_codes,
         block=block,
@@ -94,7 +95,7 @@ def _search(
         mask=mask,
     )
     steps_mm = [count * size for count, size in zip(quantisation, grid.spacing_zyx, strict=True)]
-    span = tree.spanning_tree(kernels.block_differences(image, block), deviation)
+    span = tree.spanning_tree(differences, deviation)
     controls = control_grid(grid, block)
     before = field.at(controls)
     flat = before.reshape(3, -1).T / np.array(steps_mm, np.float32)
@@ -103,6 +104,43 @@ def _search(
     chosen = tree.best_displacements(kernels.receive(costs).reshape(len(flat), -1), span, offsets, (z, y, x))
     shift = cost.displacements(radius, steps_mm)[chosen]
     return Field(before + shift.T.reshape(before.shape), controls)
+
+
+def _search_forward(
+    fixed: Pyramid, moving: Pyramid, matrix: np.ndarray, field: Field, level: Level, alpha: float
+) -> Field:
+    """Return the forward field improved: blocks of the fixed image looked for in the moving one."""
+    kernels, grid = fixed.kernels, fixed.grid(level)
+    to_moving = moving.grid(level).physical_to_index @ matrix @ grid.index_to_physical
+    warped = kernels.warp(moving.image(level), to_moving, grid.shape, field.voxels(grid, kernels))
+    codes = fixed.codes(level), kernels.codes(warped, level.patch())
+    image, mask = fixed.image(level), fixed.mask(level)
+    return _search(kernels, *codes, image, mask, fixed.deviation, field, level=level, grid=grid, alpha=alpha)
+
+
+class _Aligned(NamedTuple):
+    """The moving image on a grid of the fixed one, as the linear stage aligned it."""
+
+    image: Any
+    codes: Any
+    mask: np.ndarray
+    deviation: float
+
+
+def _align(fixed: Pyramid, moving: Pyramid, matrix: np.ndarray, level: Level) -> _Aligned:
+    kernels, grid = fixed.kernels, fixed.grid(level)
+    to_moving = moving.grid(level).physical_to_index @ matrix @ grid.index_to_physical
+    image = kernels.warp(moving.image(level), to_moving, grid.shape)
+    return _Aligned(image, kernels.codes(image, level.patch()), moving.mask_on(grid, matrix), moving.deviation)
+
+
+def _search_backward(fixed: Pyramid, aligned: _Aligned, field: Field, level: Level, alpha: float) -> Field:
+    """Return the backward field improved: blocks of the aligned moving image looked for in the fixed one."""
+    kernels, grid = fixed.kernels, fixed.grid(level)
+    warped = kernels.warp(fixed.image(level), np.eye(4), grid.shape, field.voxels(grid, kernels))
+    codes = aligned.codes, kernels.codes(warped, level.patch())
+    image, mask = aligned.image, aligned.mask
+    return _search(kernels, *codes, image, mask, aligned.deviation, field, level=level, grid=grid, alpha=alpha)
 
 
 def register(
@@ -118,28 +156,21 @@ def register(
     A fixed point x (LPS mm) corresponds to the moving point ``matrix @ (x + forward(x))``, and a moving point y to
     ``z + backward(z)`` with ``z = inverse(matrix) @ y``.
     """
-    kernels = fixed.kernels
     forward = backward = zero_field(fixed.volume.grid)
     compared: tuple[Grid, int] | None = None
     for number, level in enumerate(levels):
         message = f"deformable registration, level {number + 1} of {len(levels)}"
         report(progress, number / len(levels), message)
-        grid, patch = fixed.grid(level), level.patch()
-        image, other = fixed.image(level), moving.image(level)
-        to_moving = moving.grid(level).physical_to_index @ matrix @ grid.index_to_physical
-
-        warped = kernels.warp(other, to_moving, grid.shape, forward.voxels(grid, kernels))
-        descriptors = fixed.codes(level), kernels.codes(warped, patch)
-        search = functools.partial(_search, kernels, level=level, grid=grid, alpha=alpha)
-        mask = fixed.mask(level)
-        better = search(*descriptors, image, mask, fixed.deviation, forward)
-        report(progress, (number + 0.5) / len(levels), message)
-
-        if (grid, patch) != compared:  # levels of the same resolution share the linearly aligned moving image
-            compared, aligned = (grid, patch), kernels.warp(other, to_moving, grid.shape)
-            aligned_codes, aligned_mask = kernels.codes(aligned, patch), moving.mask_on(grid, matrix)
-        warped = kernels.warp(image, np.eye(4), grid.shape, backward.voxels(grid, kernels))
-        descriptors = aligned_codes, kernels.codes(warped, patch)
-        back = search(*descriptors, aligned, aligned_mask, moving.deviation, backward)
-        forward, backward = make_consistent(better, back)
+        resolution = fixed.grid(level), level.patch()
+        if resolution != compared:  # levels of the same resolution share the linearly aligned moving image
+            compared, aligned = resolution, _align(fixed, moving, matrix, level)
+        there = functools.partial(_search_forward, fixed, moving, matrix, forward, level, alpha)
+        back = functools.partial(_search_backward, fixed, aligned, backward, level, alpha)
+        if fixed.kernels.at_once:
+            better, other = threads.together(there, back)
+        else:
+            better = there()
+            report(progress, (number + 0.5) / len(levels), message)
+            other = back()
+        forward, backward = make_consistent(better, other)
     return forward, backward

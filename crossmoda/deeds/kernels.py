@@ -17,6 +17,9 @@ from crossmoda.volume.geometry import Grid
 class Kernels(Protocol):
     """What both sets offer. ``Image``, ``Codes`` and ``Costs`` are arrays where the work is done."""
 
+    at_once: bool
+    """whether several threads may use them at once, so that a card has work while the tree is gone through here"""
+
     def send(self, array: np.ndarray) -> Any:
         """Bring an image (z, y, x) to where the work is done, float32."""
 

@@ -70,6 +70,8 @@ def _repeated(image: torch.Tensor, margins: Sequence[tuple[int, int]]) -> torch.
 class TensorKernels:
     """See :class:`crossmoda.deeds.kernels.Kernels`."""
 
+    at_once = True
+
     def __init__(self, device: str):
         """Work on the torch device ``device``."""
         self.device = torch.device(device)

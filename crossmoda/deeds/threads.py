@@ -75,6 +75,14 @@ def run(kernel: Callable[..., Any], count: int, *arguments: Any) -> None:
         task.result()
 
 
+def together(one: Callable[[], Any], other: Callable[[], Any]) -> tuple[Any, Any]:
+    """Return what two functions return, called at once: ``one`` on a thread of its own, which is not attended."""
+    with ThreadPoolExecutor(1, thread_name_prefix="deeds") as pool:
+        task = pool.submit(one)
+        result = other()
+    return task.result(), result
+
+
 def _attend() -> None:
     pulse = _pulse.get()
     if pulse is not None:
