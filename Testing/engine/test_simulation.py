@@ -235,3 +235,26 @@ def test_the_icbm_base_has_the_same_truth_and_real_tumours(shared_data):
         assert tumour > 1.5 * _mean_at(subject, subject.cet1, np.array([[0.0, 30.0, -38.0]]), to_hrt2=False)
     moved = true_points(made[0], made[1], positions(made[0].hrt2_label, labels.COCHLEA))
     assert (value_at(made[1].cet1_label, moved) == labels.COCHLEA).mean() > 0.8
+
+
+def test_a_healthy_subject_is_the_one_with_a_small_tumour_but_for_the_tumour():
+    settings = dataclasses.replace(SMALL, slices=24, tumour_volume=60)
+    ill = simulate_subject(104, side="right", settings=settings)
+    healthy = simulate_subject(104, settings=dataclasses.replace(settings, tumour_volume=0, healthy=True))
+    assert healthy.side is None
+    assert set(np.unique(healthy.hrt2_label.array)) == {0, labels.COCHLEA}
+    for (image, label), (with_tumour, with_label) in zip(scans(healthy), scans(ill), strict=True):
+        assert image.grid.same_as(with_tumour.grid)
+        tumour = positions(with_label, labels.VS)
+        changed = image.with_array((np.abs(image.array - with_tumour.array) > 1e-3).astype(np.uint8))
+        assert changed.array[with_label.array == labels.VS].mean() > 0.9
+        # The fluid around it and the slice profile reach a little further than the tumour itself.
+        away = np.linalg.norm(positions(changed, 1)[:, None] - tumour[None], axis=-1).min(axis=1)
+        assert away.max() < 6.0
+        rest = with_label.array != labels.VS
+        assert np.array_equal(label.array[rest], with_label.array[rest])
+
+
+def test_a_healthy_subject_has_no_volume_of_a_tumour():
+    with pytest.raises(InputError, match="healthy"):
+        simulate_subject(1, settings=dataclasses.replace(SMALL, healthy=True))

@@ -1,11 +1,13 @@
 """Data sets of digital subjects on disk."""
 
+import dataclasses
 import json
 
 import numpy as np
 import pytest
 import SimpleITK as sitk
 
+from crossmoda.dataset import open_dataset
 from crossmoda.errors import Cancelled, InputError
 from crossmoda.simulation import Settings, simulate_dataset, simulate_subject
 
@@ -68,3 +70,12 @@ def test_a_folder_with_files_is_refused_and_kept(tmp_path):
 def test_impossible_counts_are_refused(tmp_path, counts):
     with pytest.raises(InputError):
         simulate_dataset(tmp_path / "data", settings=TINY, **counts)
+
+
+def test_a_data_set_of_healthy_subjects_has_no_tumour_and_no_side(tmp_path):
+    folder = simulate_dataset(
+        tmp_path / "healthy", sources=0, targets=0, tests=1, settings=dataclasses.replace(TINY, healthy=True)
+    )
+    (case,) = json.loads((folder / "dataset.json").read_text(encoding="utf-8"))["cases"]
+    assert case["side"] is None and case["tumour_mm3"] == 0
+    assert [found.side for found in open_dataset(folder).targets] == [None]

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 BASES = ("phantom", "icbm")
 SIDES = ("left", "right")
 MODALITIES = ("ceT1", "hrT2")
+#: The signed distance to the tumour where there is none, mm.
+_FAR_MM = 9.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,6 +77,7 @@ class Settings(_Settings):
     tumour_volume: float = parameter(
         0.0, "Volume of the tumour; 0 draws from the real distribution", unit="mm3", minimum=0, maximum=15000
     )
+    healthy: bool = parameter(False, "No tumour: the cochleae alone are labelled")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,8 +86,8 @@ class Subject:
 
     seed: int
     base: str
-    side: str
-    """the tumour's side, "left" or "right", the patient's (LPS +x is left)"""
+    side: str | None
+    """the tumour's side, "left" or "right", the patient's (LPS +x is left); None without a tumour"""
     cet1: Volume
     """contrast-enhanced T1, float32"""
     cet1_label: Volume
@@ -119,14 +122,15 @@ def simulate_subject(
     Args:
         seed: decides everything that differs between subjects (0 or more).
         base: ``"phantom"`` (self-contained) or ``"icbm"`` (real average anatomy, see :mod:`crossmoda.simulation.icbm`).
-        side: the tumour's side; drawn by ``seed`` when None.
+        side: the tumour's side; drawn by ``seed`` when None. A healthy subject has none.
         settings: see :class:`Settings`.
         base_folder: where the ICBM152 images are; looked for when None.
         shapes_folder: expert label maps (1 = VS, 2 = cochlea) whose tumours are used, with their own volumes.
         progress: told what is done; may cancel.
 
     Raises:
-        InputError: unknown base or side, or the base's images are not found.
+        InputError: unknown base or side, a healthy subject with a volume of its tumour, or the base's images are not
+            found.
 
     """
     if base not in BASES:
@@ -136,6 +140,8 @@ def simulate_subject(
     if int(seed) != seed or seed < 0:
         raise InputError(f"seed must be a whole number from 0 on; got {seed!r}.")
     settings = settings or Settings()
+    if settings.healthy and settings.tumour_volume:
+        raise InputError("A healthy subject has no tumour: leave out its volume, or healthy.")
     # One stream for each concern: changing the noise does not change the anatomy.
     anatomy, body, contrasts, scan = (np.random.default_rng([int(seed), n]) for n in range(4))
     drawn = SIDES[int(anatomy.random() < 0.5)]
@@ -143,23 +149,19 @@ def simulate_subject(
     report(progress, 0.0, f"{base} anatomy")
     material = _material(base, base_folder)
 
-    volume = settings.tumour_volume or draw_volume(anatomy)
     smooth = Deformation(
         deformation.draw_pose(body, settings.rotation, settings.translation, settings.size),
         deformation.smooth_field(body, settings.deformation * body.uniform(0.75, 1.25)),
     )
-    sign = 1 if side == "left" else -1
-    mirror = np.array([sign, 1, 1])
-    ratio = smooth.volume_ratio(tumour_region(volume) * mirror)
-    lesion = real_lesion(anatomy, shapes_folder, ratio) if shapes_folder else draw_lesion(anatomy, volume * ratio)
-    mass = dataclasses.replace(lesion.mass, centre=lesion.mass.centre * mirror)
-    whole, mass = deformation.with_mass_effect(smooth, mass)
-    lesion = dataclasses.replace(lesion, mass=dataclasses.replace(mass, centre=mass.centre * mirror))
-    lesion = _fitted(lesion, whole, mirror, lesion.volume_mm3 / ratio)
+    if settings.healthy:
+        whole, scene, side = smooth, Scene.healthy(material), None
+    else:
+        volume = settings.tumour_volume or draw_volume(anatomy)
+        whole, lesion = _with_tumour(anatomy, smooth, volume, side, shapes_folder)
+        scene = Scene.of(material, lesion, side)
     movement = deformation.rigid_matrix(body, 0.2 * settings.misalignment, 0.24 * settings.misalignment)
 
     contrast = draw_contrast(contrasts, spread=settings.contrast)
-    scene = Scene.of(material, lesion, side)
     centre = smooth.from_canonical(deformation.CENTRE[None])[0]
     volumes = {}
     for n, modality in enumerate(MODALITIES):
@@ -171,6 +173,19 @@ def simulate_subject(
     report(progress, 1.0, "done")
     (cet1, cet1_label), (hrt2, hrt2_label) = volumes["ceT1"], volumes["hrT2"]
     return Subject(int(seed), base, side, cet1, cet1_label, hrt2, hrt2_label, whole, movement, settings)
+
+
+def _with_tumour(
+    rng: np.random.Generator, smooth: Deformation, volume_mm3: float, side: str, shapes_folder: Path | str | None
+) -> tuple[Deformation, Lesion]:
+    """Draw a tumour and return the deformation with what it pushes away, and the tumour (canonical, left)."""
+    mirror = np.array([1 if side == "left" else -1, 1, 1])
+    ratio = smooth.volume_ratio(tumour_region(volume_mm3) * mirror)
+    lesion = real_lesion(rng, shapes_folder, ratio) if shapes_folder else draw_lesion(rng, volume_mm3 * ratio)
+    mass = dataclasses.replace(lesion.mass, centre=lesion.mass.centre * mirror)
+    whole, mass = deformation.with_mass_effect(smooth, mass)
+    lesion = dataclasses.replace(lesion, mass=dataclasses.replace(mass, centre=mass.centre * mirror))
+    return whole, _fitted(lesion, whole, mirror, lesion.volume_mm3 / ratio)
 
 
 def true_points(fixed: Subject, moving: Subject, points_lps: np.ndarray) -> np.ndarray:
@@ -239,12 +254,20 @@ class Scene:
     """The base with one subject's tumour painted into it."""
 
     material: "Base"
-    side: str
+    side: str | None
+    """of the tumour"""
     ears: dict
     """side to painting, with the tumour"""
     cochlea: np.ndarray
     lesion: np.ndarray
     """(z, y, x) signed distances on the ear's grid, mm"""
+
+    @classmethod
+    def healthy(cls, material: "Base") -> "Scene":
+        """Return the base as it is."""
+        ears = {name: ear.painting for name, ear in material.ears.items()}
+        some = material.ears["left"]
+        return cls(material, None, ears, some.cochlea, np.full(some.painting.shape, _FAR_MM, np.float32))
 
     @classmethod
     def of(cls, material: "Base", lesion: Lesion, side: str) -> "Scene":
@@ -263,7 +286,7 @@ class Scene:
         grown = lesion.mass.push(points)
         shape = tuple((stop - start)[::-1])
         near = _finer(lesion.distance(grown), shape)
-        distance = np.full(painting.shape, 9.0, np.float32)
+        distance = np.full(painting.shape, _FAR_MM, np.float32)
         distance[start[2] : stop[2], start[1] : stop[1], start[0] : stop[0]] = near
         # A cleft of fluid lies between the tumour's cistern part and the brain that it pushes.
         free = _finer((grown - PORUS) @ BEHIND, shape)
@@ -311,7 +334,7 @@ def _scan(
     samples = max(2, round(grid.spacing[2] / 0.4))
     profile = acquisition.slice_profile(samples)
     whole_head = scene.material.head
-    sign = 1 if scene.side == "left" else -1
+    sign = -1 if scene.side == "right" else 1
 
     def sample(a: int, b: int) -> None:
         kernels.sample(
