@@ -34,8 +34,10 @@ OUTPUTS = (
     *(f"probability_{structure.key}.nii.gz" for structure in labels.STRUCTURES),
     PROVENANCE,
 )
+#: What a model card calls the mean probabilities below which a structure that was found is doubtful.
+DOUBTFUL = "doubtful_below"
 #: Raised when prediction changes so that earlier results no longer hold.
-_REVISION = 1
+_REVISION = 2
 
 #: Tiles (z, y, x) and the margin on each side that neighbouring tiles share, when memory runs out.
 TILE = (32, 96, 96)
@@ -119,11 +121,13 @@ def predict(
     if not settings.keep_all:
         label_map = components.plausible(label_map, full, image.grid)
     report(progress, 1.0, "segmented")
+    sureness = _sureness(label_map, full)
     about = record.finish(
         fallbacks=fallbacks,
-        notes=[*fallbacks, *_doubts(label_map)],
+        notes=[*fallbacks, *_doubts(sureness, trained.card.get(DOUBTFUL, {}))],
         network=trained.card["network"],
         volumes_mm3=_volumes(label_map, image),
+        mean_probability=sureness,
     )
     return Prediction(image.with_array(label_map), full, image.with_array(entropy(full)), about)
 
@@ -315,11 +319,11 @@ def _probabilities(
                     ),
                 )
             return (total / (2 if settings.flips else 1)).cpu().numpy(), fallbacks
-        except (torch.cuda.OutOfMemoryError, RuntimeError) as error:
-            if not (isinstance(error, torch.cuda.OutOfMemoryError) or "not enough memory" in str(error)):
+        except RuntimeError as error:
+            if not devices.ran_out_of_memory(error):
                 raise
         if where == "cuda":
-            torch.cuda.empty_cache()
+            devices.free_unused_memory()
     raise InputError("There is too little memory to segment this scan; close other programs.")
 
 
@@ -374,11 +378,25 @@ def _volumes(label_map: np.ndarray, image: Volume) -> dict[str, float]:
     return {item.key: round(float((label_map == item.value).sum()) * voxel, 2) for item in labels.STRUCTURES}
 
 
-def _doubts(label_map: np.ndarray) -> list[str]:
-    """Return what a user should know about an empty result."""
-    if label_map.any():
-        return []
-    return ["neither a schwannoma nor a cochlea was found: check that the scan shows the inner ears"]
+def _sureness(label_map: np.ndarray, probabilities: np.ndarray) -> dict[str, float]:
+    """Return the mean probability within each structure; 0 where it was not found."""
+    within = {item.key: probabilities[item.value][label_map == item.value] for item in labels.STRUCTURES}
+    return {key: round(float(values.mean()), 3) if len(values) else 0.0 for key, values in within.items()}
+
+
+def _doubts(sureness: Mapping[str, float], doubtful_below: Mapping[str, float]) -> list[str]:
+    """Return what a user should know about a structure that was not found, or of which the network is not sure."""
+    if not any(sureness.values()):
+        return ["neither a schwannoma nor a cochlea was found: check that the scan shows the inner ears"]
+    tumour = sureness["VS"]
+    if not tumour:
+        return ["no schwannoma was found"]
+    if tumour < doubtful_below.get("VS", 0.0):
+        return [
+            f"the schwannoma is doubtful (mean probability {tumour:.2f}): such marks are found where there is none as "
+            "well; look whether there is one"
+        ]
+    return []
 
 
 def _stem(path: Path) -> str:

@@ -182,6 +182,36 @@ def test_an_empty_result_says_what_to_check(weight_file, scan):
     np.testing.assert_allclose(found.uncertainty.array, 0, atol=1e-4)
 
 
+def favouring(weight_file, value):
+    """The network, sure that every voxel has this label."""
+    model = weights.load(weight_file)
+    each = len(model.network.classifier.bias) // len(labels.VALUES)
+    with torch.no_grad():
+        model.network.classifier.bias[value * each : (value + 1) * each] = 100.0
+    return model
+
+
+def test_a_result_without_a_schwannoma_says_so(weight_file, scan):
+    found = predict(scan, favouring(weight_file, labels.COCHLEA), Settings(device="cpu", keep_all=True))
+    assert found.provenance["notes"] == ["no schwannoma was found"]
+    assert found.provenance["mean_probability"] == {"VS": 0.0, "cochlea": pytest.approx(1.0, abs=1e-3)}
+
+
+def test_the_mean_probability_is_that_within_each_structure(weight_file, scan):
+    found = predict(scan, weight_file, CPU)
+    for structure in labels.structures_in(found.label_map.array):
+        within = found.probability(structure).array[found.label_map.array == structure.value]
+        assert found.provenance["mean_probability"][structure.key] == pytest.approx(within.mean(), abs=1e-3)
+
+
+@pytest.mark.parametrize(("below", "doubtful"), [({}, False), ({"VS": 0.5}, False), ({"VS": 1.1}, True)])
+def test_a_schwannoma_less_sure_than_the_model_card_asks_for_is_called_doubtful(weight_file, scan, below, doubtful):
+    model = favouring(weight_file, labels.VS)
+    model.card[inference.DOUBTFUL] = below
+    notes = predict(scan, model, Settings(device="cpu", keep_all=True)).provenance["notes"]
+    assert [note[:28] for note in notes] == ["the schwannoma is doubtful ("] * doubtful
+
+
 def test_files_are_written_with_their_provenance(weight_file, scan, tmp_path):
     volume.write(scan, tmp_path / "scan é.nii.gz")
     predict_files(
