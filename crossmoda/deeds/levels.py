@@ -100,9 +100,10 @@ class Pyramid:
             self._codes[key] = self.kernels.codes(self.image(level), level.patch())
         return self._codes[key]
 
-    def forget_codes(self) -> None:
-        """Give the memory of the descriptors back: nobody asks for them again."""
-        self._codes.clear()
+    def forget_codes(self, but: Level | None = None) -> None:
+        """Give the memory of the descriptors back, of all levels or ``but`` one: nobody asks for them again."""
+        kept = but and (self.grid(but), but.patch())
+        self._codes = {key: codes for key, codes in self._codes.items() if key == kept}
 
     def mask(self, level: Level) -> np.ndarray:
         """Return the foreground on the grid of ``level``, bool."""
