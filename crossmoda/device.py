@@ -47,3 +47,21 @@ def memory_gib(device: str) -> float:
     if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30
     return 0.0
+
+
+def ran_out_of_memory(error: BaseException) -> bool:
+    """Return whether an error of torch means that memory ran out, the card's or the computer's.
+
+    Torch's own error of that name comes from its allocator; libraries beside it use their own words.
+    """
+    words = ("out of memory", "not enough memory", "ALLOC_FAILED")
+    named = type(error).__name__ == "OutOfMemoryError"
+    return named or (isinstance(error, RuntimeError) and any(word in str(error) for word in words))
+
+
+def free_unused_memory() -> None:
+    """Give back the card's memory that torch holds and does not use."""
+    import torch
+
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()

@@ -93,6 +93,11 @@ def _shifted(image: "torch.Tensor", offset: tuple[int, ...], margin: int) -> "to
     return image
 
 
+def _directions_at_once(image: "torch.Tensor") -> int:
+    """Return of how many directions the differences are in memory: few large operations on a card, else few bytes."""
+    return len(DIRECTIONS) if image.is_cuda else 1
+
+
 def _features(image: "torch.Tensor", radius: int, dilation: int) -> "torch.Tensor":
     import torch
 
@@ -101,7 +106,7 @@ def _features(image: "torch.Tensor", radius: int, dilation: int) -> "torch.Tenso
     pad = torch.nn.functional.pad
     distances = torch.empty((image.shape[0], 12, *shape), dtype=torch.float32, device=image.device)
     padded = pad(image, (dilation,) * 6, mode="replicate")
-    at_once = len(DIRECTIONS) if image.is_cuda else 1  # few large operations there, what fits the cache here
+    at_once = _directions_at_once(image)
     for first in range(0, len(DIRECTIONS), at_once):
         squares = torch.empty((image.shape[0], at_once, *shape), dtype=torch.float32, device=image.device)
         for number, direction in enumerate(DIRECTIONS[first : first + at_once]):

@@ -22,12 +22,13 @@ torch = pytest.importorskip("torch")
 from torch.overrides import TorchFunctionMode  # noqa: E402
 from torch.utils._pytree import tree_leaves, tree_map  # noqa: E402
 
-from crossmoda import deeds, inference, mind, network, training, weights  # noqa: E402
+from crossmoda import deeds, device, inference, mind, network, training, weights  # noqa: E402
 from crossmoda.deeds import kernels, threads  # noqa: E402
 from crossmoda.deeds.tensors import TensorKernels  # noqa: E402
 from crossmoda.errors import Cancelled  # noqa: E402
 from crossmoda.network import layers  # noqa: E402
 from crossmoda.preprocessing import Settings as Preparation  # noqa: E402
+from crossmoda.propagation import parallel  # noqa: E402
 from crossmoda.training import learner  # noqa: E402
 from crossmoda.training.recording import Recording  # noqa: E402
 from crossmoda.volume import Grid, Volume  # noqa: E402
@@ -239,6 +240,42 @@ def test_both_directions_end_when_one_fails_or_is_cancelled(pair, monkeypatch):
     with pytest.raises(Cancelled):
         threads.together(lambda: done.append("there"), cancel)
     assert done == ["back", "there"]
+
+
+def test_a_registration_leaves_a_full_card_for_the_processor_and_says_so(card, pair, monkeypatch):
+    heard, settings = [], deeds.Settings(levels=1)
+
+    def full(*_arguments, **_settings):
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory.")
+
+    monkeypatch.setattr(TensorKernels, "data_cost", full)
+    found = deeds.register(
+        *pair, dataclasses.replace(settings, device="cuda"), progress=lambda _, said: heard.append(said)
+    )
+    assert found.provenance["device"].startswith("cpu") and "GPU memory ran out: on the CPU" in heard
+    assert np.array_equal(field(found), field(deeds.register(*pair, dataclasses.replace(settings, device="cpu"))))
+
+
+@pytest.mark.parametrize(
+    ("error", "meant"),
+    [
+        (torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"), True),
+        (RuntimeError("CUDA error: out of memory"), True),
+        (RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"), True),
+        (RuntimeError("[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: not enough memory"), True),
+        (RuntimeError("CUDA error: an illegal memory access was encountered"), False),
+        (ValueError("out of memory"), False),
+    ],
+)
+def test_what_torch_says_when_memory_runs_out_is_understood(error, meant):
+    assert device.ran_out_of_memory(error) == meant
+
+
+@pytest.mark.parametrize(("gib", "cores", "expected"), [(80.0, 16, 8), (80.0, 2, 2), (6.0, 16, 3), (1.5, 16, 1)])
+def test_registrations_at_once_fit_card_and_processor(card, monkeypatch, gib, cores, expected):
+    monkeypatch.setattr(device, "memory_gib", lambda _device: gib)
+    monkeypatch.setattr(threads, "thread_count", lambda: cores)
+    assert parallel.default_at_once(deeds.Settings(device="cuda")) == expected
 
 
 def test_masks_and_images_smaller_than_a_block_work_on_the_card(card):

@@ -1,5 +1,6 @@
 """The registration from end to end."""
 
+import dataclasses
 import threading
 import time
 
@@ -33,7 +34,15 @@ def register(
     """See :func:`crossmoda.deeds.register`."""
     attentive = _Attentive(progress)
     with threads.attended(attentive.repeat):
-        return _register(fixed, moving, settings, fixed_mask, moving_mask, initial, attentive)
+        try:
+            return _register(fixed, moving, settings, fixed_mask, moving_mask, initial, attentive)
+        except RuntimeError as error:
+            if settings.device == "cpu" or not device.ran_out_of_memory(error):
+                raise
+        device.free_unused_memory()
+        attentive(0.0, "GPU memory ran out: on the CPU")
+        on_cpu = dataclasses.replace(settings, device="cpu")
+        return _register(fixed, moving, on_cpu, fixed_mask, moving_mask, initial, attentive)
 
 
 class _Attentive:
@@ -80,6 +89,7 @@ def _register(
         for number, level in enumerate(levels):
             message = f"linear registration, level {number + 1} of {len(levels)}"
             report(progress, 0.05 + 0.25 * number / len(levels), message)
+            there.forget_codes(but=level)
             matrix = affine.refine(here, there, matrix, level, settings.linear == "rigid")
         _check_overlap(here, moving.grid, matrix)
     there.forget_codes()  # from here on only those of the moving image as the linear stage aligned it are compared

@@ -10,16 +10,20 @@ from crossmoda.progress import Progress, part, report
 
 #: Registrations done at the same time, at most: each has its images in memory.
 _MOST_AT_ONCE = 4
+#: The same where a graphics card registers: reading, preparing and warping then take most of the time.
+_MOST_WITH_CARD = 8
+#: What a registration takes of the card's memory, GiB.
+_CARD_GIB = 2.0
 
 
 def default_at_once(registration: Any) -> int:
-    """Return how many registrations are done at the same time: one where the graphics card does the work."""
+    """Return how many registrations are done at the same time."""
     from crossmoda import device
     from crossmoda.deeds.threads import thread_count
 
-    if device.choose(getattr(registration, "device", "cpu")) != "cpu":
-        return 1
-    return min(thread_count(), _MOST_AT_ONCE)
+    if device.choose(getattr(registration, "device", "cpu")) == "cpu":
+        return min(thread_count(), _MOST_AT_ONCE)
+    return max(min(thread_count(), _MOST_WITH_CARD, int(device.memory_gib("cuda") / _CARD_GIB)), 1)
 
 
 def in_parallel(work: Any, items: Sequence[Any], at_once: int, progress: Progress | None) -> None:

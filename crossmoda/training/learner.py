@@ -128,8 +128,8 @@ class Learner:
             try:
                 loss = self._learn()
                 break
-            except (torch.cuda.OutOfMemoryError, RuntimeError) as error:
-                if not _out_of_memory(error):
+            except RuntimeError as error:
+                if not device.ran_out_of_memory(error):
                     raise
                 self._drawn = self._recording = None
                 self.optimiser.zero_grad(set_to_none=True)
@@ -151,7 +151,7 @@ class Learner:
         loss = self._gradients(self._next_batch())
         self.optimiser.step()
         if self.device == "cuda":  # the card is at work: time to draw what it learns from next
-            with contextlib.suppress(torch.cuda.OutOfMemoryError):
+            with contextlib.suppress(torch.cuda.OutOfMemoryError):  # which the next step meets again
                 self._drawn = self.step + 1, self.crop, self._draw(self.step + 1)
         return loss.item()
 
@@ -168,9 +168,9 @@ class Learner:
                 self._recording = None
                 try:
                     self._recording = Recording(self.network, self._work, batch)
-                except torch.cuda.OutOfMemoryError:
-                    raise
-                except Exception:  # whatever keeps this card, driver or torch from recording: it works without
+                except Exception as error:  # whatever keeps this card, driver or torch from recording: it works without
+                    if device.ran_out_of_memory(error):
+                        raise
                     self._records = False
             if self._recording is not None:
                 return self._recording(batch)
@@ -220,8 +220,7 @@ class Learner:
         else:
             raise InputError("There is too little memory to train even on small crops; close other programs.")
         self.fallbacks.append(note)
-        if self.device == "cuda":
-            torch.cuda.empty_cache()
+        device.free_unused_memory()
 
     def _move_to_cpu(self) -> None:
         self.device = "cpu"
@@ -313,11 +312,6 @@ class Learner:
         except (RuntimeError, ValueError) as cause:
             raise InputError("The checkpoint is of another network; choose another output folder.") from cause
         self.best_state = groups["best"] or None
-
-
-def _out_of_memory(error: Exception) -> bool:
-    """Whether an error means that memory ran out, on the GPU or the CPU."""
-    return isinstance(error, torch.cuda.OutOfMemoryError) or "not enough memory" in str(error)
 
 
 def _reproducible(device: str) -> contextlib.AbstractContextManager[Any]:
