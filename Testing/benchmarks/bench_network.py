@@ -8,10 +8,12 @@ much of the time went into the data and, on a GPU, during how much of it a kerne
 """
 
 import argparse
+import collections
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from crossmoda import device as devices
 from crossmoda import network
@@ -115,18 +117,16 @@ def train(device: str, steps: int, folder: Path) -> None:
     """Print what the time of a training goes into: steps of preset default, batches of several sizes."""
     import torch
 
-    from crossmoda import preprocessing, training, volume
+    from crossmoda import training, volume
     from crossmoda.simulation import simulate_subject
-    from crossmoda.training import learner, sampling
+    from crossmoda.training import learner
 
-    cases = []
     for seed in (1, 2):
         subject = simulate_subject(seed)
-        files = folder / f"{seed}.nii.gz", folder / f"{seed}_label.nii.gz"
-        for file, image in zip(files, (subject.hrt2, subject.hrt2_label), strict=True):
-            volume.write(image, file)
-        cases.append(training.TrainingCase(*files))
-    examples = sampling.load(cases, preprocessing.Settings(), folder)
+        sources = folder / "source_training"
+        volume.write(subject.cet1, sources / f"crossmoda_{seed}_ceT1.nii.gz")
+        volume.write(subject.cet1_label, sources / f"crossmoda_{seed}_Label.nii.gz")
+    examples = load_examples(folder, 2)
     print("\n| training | s per step | data | goal | GPU busy | goal |\n|---|---|---|---|---|---|")
     for batch in (2, 8, 16) if device == "cuda" else (2,):
         settings = training.Settings(device=device, batch=batch)
@@ -158,21 +158,45 @@ def train(device: str, steps: int, folder: Path) -> None:
         )
 
 
+def load_examples(folder: Path, most: int) -> list[Any]:
+    """Return the labelled sources of a data set, prepared for a training, at most so many."""
+    from crossmoda import dataset, preprocessing, training
+    from crossmoda.training import sampling
+
+    cases = [training.TrainingCase.of(case) for case in dataset.open_dataset(folder).sources[:most]]
+    with tempfile.TemporaryDirectory() as prepared:
+        return sampling.load(cases, preprocessing.Settings(), Path(prepared))
+
+
+def device_intervals(work: Callable[[], object]) -> tuple[float, list[tuple[str, float]]]:
+    """Return the seconds during which kernels run on a GPU, and those of each kernel, longest first."""
+    import torch
+    from torch.autograd import DeviceType
+    from torch.profiler import ProfilerActivity, profile
+
+    with profile(activities=[ProfilerActivity.CUDA]) as profiler:
+        work()
+        torch.cuda.synchronize()
+    found = [event for event in profiler.events() if event.device_type == DeviceType.CUDA]
+    found = [event for event in found if not event.name.startswith(("Memcpy", "Memset"))]
+    busy, end, names = 0.0, 0.0, collections.Counter[str]()
+    for event in sorted(found, key=lambda event: event.time_range.start):
+        busy += max(event.time_range.end - max(event.time_range.start, end), 0.0)
+        end = max(end, event.time_range.end)
+        names[event.name] += event.time_range.end - event.time_range.start
+    return busy / 1e6, [(name, spent / 1e6) for name, spent in names.most_common()]
+
+
 def kernel_share(work: Callable[[], object]) -> tuple[float, float]:
     """Return during how much of its time a GPU kernel runs, and the time of the work without the profiler, s."""
     import torch
-    from torch.profiler import ProfilerActivity, profile
 
     torch.cuda.synchronize()
     start = time.perf_counter()
     work()
     torch.cuda.synchronize()
     seconds = time.perf_counter() - start
-    with profile(activities=[ProfilerActivity.CUDA]) as profiler:
-        work()
-        torch.cuda.synchronize()
-    kernels = sum(event.device_time_total for event in profiler.events()) / 1e6
-    return min(1.0, kernels / seconds), seconds
+    return min(1.0, device_intervals(work)[0] / seconds), seconds
 
 
 def main() -> None:

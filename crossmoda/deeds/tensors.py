@@ -80,8 +80,8 @@ class TensorKernels:
         self._places = torch.arange(0, 60, 5, device=self.device)[:, None, None, None]
 
     def send(self, array: np.ndarray) -> torch.Tensor:
-        """Bring an image to the device, float32."""
-        return torch.from_numpy(np.ascontiguousarray(array, np.float32)).to(self.device)
+        """Bring an image to the device, float32; the work that a card is at goes on meanwhile."""
+        return torch.from_numpy(np.ascontiguousarray(array, np.float32)).to(self.device, non_blocking=True)
 
     def receive(self, array: torch.Tensor) -> np.ndarray:
         """Bring an array back, through memory that a card can write to directly."""
@@ -164,7 +164,7 @@ class TensorKernels:
         missing = [count * step - size for count, step, size in zip(counts, block, fixed.shape, strict=True)]
         pads = [pad for rest in reversed(missing) for pad in (0, rest)]
         inside = torch.ones(fixed.shape, dtype=torch.bool) if mask is None else torch.from_numpy(mask)
-        keep = torch.nn.functional.pad(-inside.to(self.device).to(torch.int64), pads)
+        keep = torch.nn.functional.pad(-inside.to(self.device, non_blocking=True).to(torch.int64), pads)
         reach = [steps * step for steps, step in zip(radius, quantisation, strict=True)]
         around = _repeated(moving, [(far, far + more) for far, more in zip(reach, missing, strict=True)])
 

@@ -43,9 +43,7 @@ class Learner:
         self.device = device.choose(settings.device)
         self.fallbacks: list[str] = []
         self.network = self._begin(initial).to(self.device)
-        self.optimiser = torch.optim.AdamW(
-            self.network.parameters(), lr=routine.learning_rate, weight_decay=routine.weight_decay
-        )
+        self.optimiser = self._optimiser()
         self.examples = self._place(examples)
         self.crop = routine.crop or self._common_size(examples)
         counts = sum(torch.bincount(example.targets[0].flatten().long(), minlength=3) for example in examples)
@@ -64,6 +62,14 @@ class Learner:
         self._drawn: tuple[int, tuple[int, int, int], sampling.Batch] | None = None
         self._recording: Recording | None = None
         self._records = True
+
+    def _optimiser(self) -> torch.optim.Optimizer:
+        """Return the optimiser; on CUDA one that a recorded step can hold."""
+        parameters, rate, decay = self.network.parameters(), self.routine.learning_rate, self.routine.weight_decay
+        if self.device != "cuda":
+            return torch.optim.AdamW(parameters, lr=rate, weight_decay=decay)
+        there = torch.tensor(rate, device=self.device)
+        return torch.optim.AdamW(parameters, lr=there, weight_decay=decay, fused=True, capturable=True)
 
     def _begin(self, initial: Path | str | None) -> torch.nn.Module:
         if initial is None:
@@ -146,10 +152,12 @@ class Learner:
 
     def _learn(self) -> float:
         for group in self.optimiser.param_groups:
-            group["lr"] = self.learning_rate
+            if isinstance(group["lr"], torch.Tensor):
+                group["lr"].fill_(self.learning_rate)
+            else:
+                group["lr"] = self.learning_rate
         self.network.train()
-        loss = self._gradients(self._next_batch())
-        self.optimiser.step()
+        loss = self._work_on(self._next_batch())
         if self.device == "cuda":  # the card is at work: time to draw what it learns from next
             with contextlib.suppress(torch.cuda.OutOfMemoryError):  # which the next step meets again
                 self._drawn = self.step + 1, self.crop, self._draw(self.step + 1)
@@ -161,13 +169,13 @@ class Learner:
         self._drawn = None
         return batch if batch is not None and (step, crop) == (self.step, self.crop) else self._draw(self.step)
 
-    def _gradients(self, batch: sampling.Batch) -> torch.Tensor:
-        """Compute the gradients of a batch and return its loss; on CUDA as a recording where that works."""
+    def _work_on(self, batch: sampling.Batch) -> torch.Tensor:
+        """Learn from a batch and return its loss; on CUDA as a recording where that works."""
         if self.device == "cuda" and self._records:
             if self._recording is None or not self._recording.fits(batch):
                 self._recording = None
                 try:
-                    self._recording = Recording(self.network, self._work, batch)
+                    self._recording = Recording(self.network, self.optimiser, self._work, batch)
                 except Exception as error:  # whatever keeps this card, driver or torch from recording: it works without
                     if device.ran_out_of_memory(error):
                         raise
@@ -187,6 +195,7 @@ class Learner:
                 loss = loss + losses.dice_loss(logits, batch.label, batch.confidence)
             loss.backward()
             torch.nn.utils.clip_grad_norm_(self.network.parameters(), _CLIP)
+            self.optimiser.step()
         return loss.detach()
 
     def precision(self) -> contextlib.AbstractContextManager[Any]:
@@ -227,8 +236,13 @@ class Learner:
         self.network.cpu()
         self.examples = [example.to("cpu") for example in self.examples]
         self.class_weights = self.class_weights.cpu()
-        for moments in self.optimiser.state.values():
-            moments.update({name: item.cpu() for name, item in moments.items() if isinstance(item, torch.Tensor)})
+        remembered = self.optimiser.state_dict()["state"]
+        self.optimiser = self._optimiser()
+        self._remember(remembered)
+
+    def _remember(self, moments: dict[int, dict[str, torch.Tensor]]) -> None:
+        """Give the optimiser what another one remembered, wherever that was."""
+        self.optimiser.load_state_dict({**self.optimiser.state_dict(), "state": moments})
 
     def end_epoch(self, held_out: Sequence[Example], validations: int) -> None:
         """Note the epoch's metrics; predict the held-out cases when it is time (``validations`` times in all)."""
@@ -305,13 +319,14 @@ class Learner:
             moments.setdefault(int(index), {})[kind] = item
         try:
             self.network.load_state_dict(groups["network"])
-            self.optimiser.load_state_dict({**self.optimiser.state_dict(), "state": moments})
+            self._remember(moments)
             for name, value in state.items():
                 if name in vars(self):
                     setattr(self, name, tuple(value) if name == "crop" else value)
         except (RuntimeError, ValueError) as cause:
             raise InputError("The checkpoint is of another network; choose another output folder.") from cause
         self.best_state = groups["best"] or None
+        self._drawn = self._recording = None
 
 
 def _reproducible(device: str) -> contextlib.AbstractContextManager[Any]:

@@ -15,20 +15,32 @@ _WARM_UP = 3
 
 
 class Recording:
-    """Gradients of one batch after the other, of batches as large as the first."""
+    """A step on one batch after the other, of batches as large as the first."""
 
-    def __init__(self, network: torch.nn.Module, work: Callable[[Batch], torch.Tensor], batch: Batch):
-        """Record ``work``, which computes the loss of a batch and the gradients of ``network``.
+    def __init__(
+        self,
+        network: torch.nn.Module,
+        optimiser: torch.optim.Optimizer,
+        work: Callable[[Batch], torch.Tensor],
+        batch: Batch,
+    ):
+        """Record ``work``, which learns from a batch and returns its loss.
 
-        The network is as before afterwards, without gradients; nothing may drop its gradients' memory from then on.
+        Network and optimiser are as before afterwards, without gradients; nothing may drop the memory of the gradients
+        from then on. The optimiser keeps all numbers that change from step to step on the card.
         """
         self._batch = Batch(batch.features.clone(), batch.label.clone(), batch.confidence.clone())
-        kept = [(buffer, buffer.clone()) for buffer in network.buffers()]
+        held = *network.buffers(), *network.parameters(), *_moments(optimiser)
+        kept = {id(item): (item, item.detach().clone()) for item in held}
         try:
             self._record(network, work)
         finally:
-            for buffer, before in kept:
-                buffer.copy_(before)
+            with torch.no_grad():
+                for item, before in kept.values():
+                    item.copy_(before)
+                for item in _moments(optimiser):
+                    if id(item) not in kept:  # made on the way: an optimiser begins with zeros
+                        item.zero_()
 
     def _record(self, network: torch.nn.Module, work: Callable[[Batch], torch.Tensor]) -> None:
         aside = torch.cuda.Stream()
@@ -48,9 +60,14 @@ class Recording:
         return batch.features.shape == self._batch.features.shape
 
     def __call__(self, batch: Batch) -> torch.Tensor:
-        """Compute the gradients of a batch and return its loss, which is valid until the next call."""
+        """Learn from a batch and return its loss, which is valid until the next call."""
         self._batch.features.copy_(batch.features)
         self._batch.label.copy_(batch.label)
         self._batch.confidence.copy_(batch.confidence)
         self._graph.replay()
         return self._loss
+
+
+def _moments(optimiser: torch.optim.Optimizer) -> list[torch.Tensor]:
+    """Return what an optimiser remembers."""
+    return [item for own in optimiser.state.values() for item in own.values() if isinstance(item, torch.Tensor)]
