@@ -79,7 +79,7 @@ def registration(size: tuple[int, int, int]) -> None:
 
     with (
         mock.patch.object(kernels, "choose", lambda _device: ("cpu", tensors.TensorKernels("cpu"))),
-        mock.patch.object(threads, "together", lambda one, other: (one(), other())),
+        mock.patch.object(threads, "both", lambda one, other, at_once: (one(), other())),
         mock.patch.object(mind, "_directions_at_once", lambda _image: len(mind.DIRECTIONS)),
         mock.patch.object(tensors, "_bit_counter", lambda _device: counted),
         counter,

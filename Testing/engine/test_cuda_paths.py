@@ -145,14 +145,15 @@ def card(monkeypatch) -> Iterator[PretendedCard]:
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda *_: "pretended")
     monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
+    monkeypatch.setattr(device, "memory_gib", lambda _device: 16.0)
     monkeypatch.setattr(torch, "autocast", lambda _device, *rest, **more: autocast("cpu", *rest, **more))
     monkeypatch.setattr(torch, "Generator", Generator)
-    monkeypatch.setattr(threads, "together", one_after_the_other)  # the mode holds for one thread
+    monkeypatch.setattr(threads, "both", one_after_the_other)  # the mode holds for one thread
     with PretendedCard() as mode:
         yield mode
 
 
-def one_after_the_other(one: Callable[[], Any], other: Callable[[], Any]) -> tuple[Any, Any]:
+def one_after_the_other(one: Callable[[], Any], other: Callable[[], Any], at_once: bool) -> tuple[Any, Any]:
     return one(), other()
 
 
@@ -225,20 +226,20 @@ def test_both_directions_at_once_find_what_they_find_one_after_the_other(pair, m
     monkeypatch.setattr(kernels, "choose", lambda _wanted: ("cpu", TensorKernels("cpu")))
     coarse = deeds.Settings(linear="none", levels=3)
     at_once = field(deeds.register(*pair, coarse))
-    monkeypatch.setattr(threads, "together", one_after_the_other)
+    monkeypatch.setattr(threads, "both", one_after_the_other)
     assert np.array_equal(at_once, field(deeds.register(*pair, coarse)))
 
 
 def test_both_directions_end_when_one_fails_or_is_cancelled(pair, monkeypatch):
     done = []
     with pytest.raises(ValueError, match="there"):
-        threads.together(lambda: int("there"), lambda: done.append("back"))
+        threads.both(lambda: int("there"), lambda: done.append("back"), at_once=True)
 
     def cancel() -> None:
         raise Cancelled
 
     with pytest.raises(Cancelled):
-        threads.together(lambda: done.append("there"), cancel)
+        threads.both(lambda: done.append("there"), cancel, at_once=True)
     assert done == ["back", "there"]
 
 
@@ -336,8 +337,8 @@ def test_a_scan_is_segmented_on_the_card_in_tiles_or_on_the_processor(card, mode
 TINY = training.Settings(width=0.25, seed=3, device="cuda")
 
 
-@pytest.fixture
-def student(card) -> Callable[..., learner.Learner]:
+def new_student(**changes: Any) -> learner.Learner:
+    """Begin a training on two small noisy scans."""
     from crossmoda.training import sampling
 
     plan = dataclasses.replace(training.routine(TINY), crop=(16, 32, 32), epochs=2, visits=2)
@@ -350,7 +351,12 @@ def student(card) -> Callable[..., learner.Learner]:
         targets = torch.from_numpy(np.stack([label, np.ones(label.shape)]).astype(np.float32))
         voxels = tuple(np.argwhere(label == value) for value in (1, 2))
         examples.append(sampling.Example(str(number), image, targets, 1.0, (1.5, 0.5, 0.5), voxels))
-    return lambda **changes: learner.Learner(examples, plan, dataclasses.replace(TINY, **changes), None)
+    return learner.Learner(examples, plan, dataclasses.replace(TINY, **changes), None)
+
+
+@pytest.fixture
+def student(card) -> Callable[..., learner.Learner]:
+    return new_student
 
 
 def state_of(learning: learner.Learner) -> dict[str, torch.Tensor]:
@@ -481,3 +487,53 @@ def test_weights_trained_on_the_card_are_written_as_they_are(student, tmp_path):
     path = weights.save(tmp_path / "net.safetensors", one.network.state_dict(), card_text)
     loaded = weights.load(path).network.state_dict()
     assert all(torch.equal(item, loaded[name]) for name, item in state_of(one).items())
+
+
+# A real card
+
+
+@pytest.mark.gpu
+def test_a_card_counts_bits_as_it_adds_them():
+    from crossmoda.deeds import tensors
+
+    generator = torch.Generator("cuda").manual_seed(0)
+    codes = torch.randint(0, 1 << 60, (3, 40, 50), generator=generator, device="cuda")
+    operands = codes[0][:, :, None], codes[1][:, None, ::2], codes[2][:, :, None]
+    counter = tensors._bit_counter(codes.device)
+    assert counter is not tensors._differing_bits
+    assert torch.equal(counter(*operands), tensors._differing_bits(*operands))
+
+
+@pytest.mark.gpu
+def test_a_card_registers_the_same_on_every_run(pair):
+    one, two = (deeds.register(*pair, deeds.Settings(device="cuda")) for _ in range(2))
+    assert np.array_equal(field(one), field(two))
+
+
+@pytest.mark.gpu
+def test_a_card_learns_the_same_on_every_run_recorded_or_not():
+    one, two, plain = new_student(), new_student(), new_student()
+    plain._records = False
+    for learning in (one, two, plain):
+        for _ in range(4):
+            learning.take_step()
+    assert one._records and one._recording is not None
+    assert one._losses == two._losses
+    expected = state_of(one)
+    assert all(torch.equal(item, expected[name]) for name, item in state_of(two).items())
+    assert plain._losses == pytest.approx(one._losses, rel=1e-3)
+
+
+@pytest.mark.gpu
+def test_a_training_goes_on_to_the_bit_on_a_card():
+    through, first, second = new_student(), new_student(), new_student()
+    for _ in range(4):
+        through.take_step()
+    for _ in range(2):
+        first.take_step()
+    tensors, state = first.snapshot()
+    second.restore({name: item.cpu().clone() for name, item in tensors.items()}, state)
+    for _ in range(2):
+        second.take_step()
+    expected = state_of(through)
+    assert all(torch.equal(item, expected[name]) for name, item in state_of(second).items())

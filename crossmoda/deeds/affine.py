@@ -1,9 +1,11 @@
 """The linear stage: block matches in both directions, and the affine or rigid transform that most of them agree on."""
 
+import functools
+
 import numba
 import numpy as np
 
-from crossmoda.deeds import cost
+from crossmoda.deeds import cost, threads
 from crossmoda.deeds.levels import Level, Pyramid
 from crossmoda.errors import InputError
 
@@ -150,9 +152,13 @@ def refine(fixed: Pyramid, moving: Pyramid, matrix: np.ndarray, level: Level, ri
     The half of the matches with the least cost are taken from each direction, as in deedsBCV; of these, least trimmed
     squares keeps the half that agrees best.
     """
+    matches = threads.both(
+        functools.partial(_matches, fixed, moving, matrix, level),
+        functools.partial(_matches, moving, fixed, np.linalg.inv(matrix), level),
+        at_once=fixed.kernels.at_once,
+    )
     sources, targets = [], []
-    for here, there, current in ((fixed, moving, matrix), (moving, fixed, np.linalg.inv(matrix))):
-        points, moved, lowest = _matches(here, there, current, level)
+    for here, (points, moved, lowest) in zip((fixed, moving), matches, strict=True):
         if len(points) == 0:
             continue
         good = lowest <= np.median(lowest)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -143,6 +144,11 @@ def _search_backward(fixed: Pyramid, aligned: _Aligned, field: Field, level: Lev
     return _search(kernels, *codes, image, mask, aligned.deviation, field, level=level, grid=grid, alpha=alpha)
 
 
+def _after(first: Callable[[], object], work: Callable[[], Field]) -> Field:
+    first()
+    return work()
+
+
 def register(
     fixed: Pyramid,
     moving: Pyramid,
@@ -166,11 +172,7 @@ def register(
             compared, aligned = resolution, _align(fixed, moving, matrix, level)
         there = functools.partial(_search_forward, fixed, moving, matrix, forward, level, alpha)
         back = functools.partial(_search_backward, fixed, aligned, backward, level, alpha)
-        if fixed.kernels.at_once:
-            better, other = threads.together(there, back)
-        else:
-            better = there()
-            report(progress, (number + 0.5) / len(levels), message)
-            other = back()
+        half = functools.partial(report, progress, (number + 0.5) / len(levels), message)
+        better, other = threads.both(there, functools.partial(_after, half, back), at_once=fixed.kernels.at_once)
         forward, backward = make_consistent(better, other)
     return forward, backward

@@ -1,6 +1,7 @@
 """The registration from end to end."""
 
 import dataclasses
+import functools
 import threading
 import time
 
@@ -80,7 +81,11 @@ def _register(
     record = provenance.Record("register", settings, device=device.describe(processor))
     warm_up(progress)
     report(progress, 0.02, "preparing the images")
-    here, there = Pyramid(fixed, operations, fixed_mask), Pyramid(moving, operations, moving_mask)
+    here, there = threads.both(
+        functools.partial(Pyramid, fixed, operations, fixed_mask),
+        functools.partial(Pyramid, moving, operations, moving_mask),
+        at_once=operations.at_once,
+    )
     if initial is None and settings.initialisation == "centre":
         matrix[:3, 3] = _centre_of_mass(there) - _centre_of_mass(here)
     _check_overlap(here, moving.grid, matrix)

@@ -75,8 +75,14 @@ def run(kernel: Callable[..., Any], count: int, *arguments: Any) -> None:
         task.result()
 
 
-def together(one: Callable[[], Any], other: Callable[[], Any]) -> tuple[Any, Any]:
-    """Return what two functions return, called at once: ``one`` on a thread of its own, which is not attended."""
+def both(one: Callable[[], Any], other: Callable[[], Any], at_once: bool) -> tuple[Any, Any]:
+    """Return what two functions return.
+
+    Called ``at_once``, so that a card has work while the other one computes here, ``one`` has a thread of its own and
+    is not attended.
+    """
+    if not at_once:
+        return one(), other()
     with ThreadPoolExecutor(1, thread_name_prefix="deeds") as pool:
         task = pool.submit(one)
         result = other()

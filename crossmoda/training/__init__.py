@@ -2,7 +2,8 @@
 
 Two routines: ``paper`` is the published one, ``default`` the one that measures best. Everything random is drawn from
 the seed and the number of the step alone, so that a training that was stopped and resumed ends with the same bits as
-one that was not (with a time limit, and on GPUs, whose sums have no fixed order, up to what that changes).
+one that was not (with a time limit, up to what that changes). On CUDA no operation is used whose sums have no fixed
+order, as long as the sides of the crops are multiples of the network's strides.
 """
 
 import contextlib

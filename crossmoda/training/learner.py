@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 #: Crops are not made smaller than this when memory runs out.
 _SMALLEST = (16, 32, 32)
-#: Volumes of up to this size in total lie on the GPU during training.
-_RESIDENT_BYTES = 8 * 2**30
+#: Volumes of up to this part of its memory in total lie on the GPU during training.
+_RESIDENT_SHARE = 0.3
 #: One cycle: the part of the training in which the learning rate rises, and where it starts and ends.
 _RISE, _START, _END = 0.1, 0.1, 0.01
 _CLIP = 1.0
@@ -87,7 +87,7 @@ class Learner:
 
     def _place(self, examples: Sequence[Example]) -> list[Example]:
         size = sum(example.image.nbytes + example.targets.nbytes for example in examples)
-        resident = self.device == "cuda" and size <= _RESIDENT_BYTES
+        resident = self.device == "cuda" and size <= _RESIDENT_SHARE * device.memory_gib("cuda") * 2**30
         return [example.to(self.device) if resident else example for example in examples]
 
     @staticmethod
