@@ -4,6 +4,7 @@ A step on small crops is about a thousand short operations: to start them one by
 needs to do them. CUDA records them as a graph, which is then started as one.
 """
 
+import warnings
 from collections.abc import Callable
 
 import torch
@@ -45,7 +46,8 @@ class Recording:
     def _record(self, network: torch.nn.Module, work: Callable[[Batch], torch.Tensor]) -> None:
         aside = torch.cuda.Stream()
         aside.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(aside):
+        with torch.cuda.stream(aside), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", ".*capturable.*")  # of what is not recorded yet
             for _ in range(_WARM_UP):
                 network.zero_grad(set_to_none=True)
                 work(self._batch)
