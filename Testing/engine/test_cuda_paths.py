@@ -224,7 +224,7 @@ def test_the_registration_on_the_card_is_that_of_the_processor(registered, pair)
 
 def test_both_directions_at_once_find_what_they_find_one_after_the_other(pair, monkeypatch):
     monkeypatch.setattr(kernels, "choose", lambda _wanted: ("cpu", TensorKernels("cpu")))
-    coarse = deeds.Settings(linear="none", levels=3)
+    coarse = deeds.Settings(linear="none", levels=2)
     at_once = field(deeds.register(*pair, coarse))
     monkeypatch.setattr(threads, "both", one_after_the_other)
     assert np.array_equal(at_once, field(deeds.register(*pair, coarse)))

@@ -18,7 +18,7 @@ from crossmoda import batch, fusion, parameters, volume
 from crossmoda.parameters import parameter
 from crossmoda.progress import Progress, part, report
 from crossmoda.propagation import noisy_label
-from crossmoda.propagation.atlases import Atlas, CannotWrite, Register
+from crossmoda.propagation.atlases import Atlas, CannotWrite, Register, examined
 from crossmoda.propagation.noisy_label import OUTPUTS, Outcome
 from crossmoda.propagation.prepared import Prepared
 from crossmoda.propagation.run import Run
@@ -106,7 +106,8 @@ def propagate(
         registration: settings of the registration; None: the default of deeds.
         fusion_settings: settings of the fusion; None: the default.
         register: the registration program, ``register(fixed, moving, settings, initial=, progress=)``; None: deeds.
-        at_once: registrations that are done at the same time; None: one per processor core, at most four.
+        at_once: registrations that are done at the same time; None: one per processor core, at most four,
+            or eight where a graphics card registers.
         prepared: keeps the prepared atlases for the next target; None: they are not kept.
 
     Raises:
@@ -115,7 +116,8 @@ def propagate(
 
     """
     run = Run(target, Path(folder), settings, registration, fusion_settings, register, prepared=prepared)
-    run.examine(atlases, part(progress, 0.0, 0.03))
+    report(progress, 0.0, f"examining {len(atlases)} atlases")
+    run.examine(examined(atlases), part(progress, 0.0, 0.03))
     step = run.step()
     done = step.results()
     if done is not None:

@@ -4,7 +4,8 @@ import contextlib
 import dataclasses
 import functools
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -84,6 +85,20 @@ def _examine(case: "Case", _content: str) -> Atlas:
         for structure in labels.STRUCTURES
     }
     return Atlas(case, sides, case.side or sides.tumour, size)
+
+
+def examined(cases: "Sequence[Case | Atlas]") -> "list[Case | Atlas]":
+    """Examine cases on all cores; those that cannot be used stay what they are."""
+    from crossmoda.deeds.threads import thread_count
+
+    def attempt(case: "Case | Atlas") -> "Case | Atlas":
+        try:
+            return case if isinstance(case, Atlas) else examine(case)
+        except InputError:
+            return case
+
+    with ThreadPoolExecutor(thread_count(), thread_name_prefix="examination") as pool:
+        return list(pool.map(attempt, cases))
 
 
 @dataclasses.dataclass(frozen=True)
