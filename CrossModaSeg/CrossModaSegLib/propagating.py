@@ -165,18 +165,17 @@ class Propagation:
             return {"brightness": pairs, "modality": self.target.GetAttribute(nodes.MODALITY) or cases.TARGET}
 
         def finish(answer):
-            self.side, agree, of = answer["side"], answer["agree"], answer["of"]
+            self.side = answer["side"]
             if self.side is None:
                 self._notes.append(
                     _("The side of the tumour could not be found; choose it above if the result has two.")
                 )
                 return
             self.target.SetAttribute(nodes.SIDE, self.side)
-            self._notes.append(
-                _("The tumour is on the {side} ({agree} of {of} atlases say so).").format(
-                    side=_(self.side), agree=agree, of=of
-                )
-            )
+            said = _("The tumour is on the {side} ({agree} of {of} atlases say so).")
+            if not answer["sure"]:
+                said = _("The tumour is probably on the {side} ({agree} of {of} atlases say so): check.")
+            self._notes.append(said.format(side=_(self.side), agree=answer["agree"], of=answer["of"]))
             if self._choice is None:
                 self._remove_other_sides()
 

@@ -119,8 +119,10 @@ def side(brightness: list, modality: str, progress) -> dict:
     """
     from crossmoda.propagation.single import side_of
 
-    found, agree, of = side_of([(left, right) for left, right in brightness], modality)
-    return {"side": found, "agree": agree, "of": of}
+    found = side_of([(left, right) for left, right in brightness], modality)
+    if found is None:
+        return {"side": None}
+    return {"side": found.side, "agree": found.agree, "of": found.of, "sure": found.sure}
 
 
 def copies(placed: list, progress) -> dict:

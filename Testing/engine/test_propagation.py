@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import json
+import math
 import os
 import signal
 import subprocess
@@ -62,7 +63,7 @@ def test_a_tumour_is_darker_than_the_fluid_of_the_other_side_on_t2_and_brighter_
     atlas = head("left", 1)[1]
     as_left, as_right = (SimpleNamespace(label_map=places) for places in (atlas, atlas[..., ::-1]))
     target = Volume(image, GRID)
-    assert side_evidence(as_left, as_right, target, "hrT2") > 0.25
+    assert side_evidence(as_left, as_right, target, "hrT2") > 0.15
     enhanced = target.with_array(np.where(label_map == 1, 500, 300 - image / 2))
     assert side_evidence(as_left, as_right, enhanced, "ceT1") > 0.25
     nothing = SimpleNamespace(label_map=np.zeros_like(atlas))
@@ -232,7 +233,7 @@ class TestNoisyLabel:
 
     def test_where_the_probes_disagree_about_the_side_the_tumour_is_less_sure(self, cases, tmp_path, monkeypatch):
         sure = run(cases, tmp_path / "sure")
-        evidence = iter([0.6, 0.5, -0.2])
+        evidence = iter([0.3, 0.1, -0.2])
         monkeypatch.setattr("crossmoda.propagation.side.side_evidence", lambda *_: next(evidence))
         unsure = run(cases, tmp_path / "unsure")
         assert sure.side == unsure.side == "left" and any("2 of 3 probes" in note for note in unsure.notes)
@@ -241,10 +242,11 @@ class TestNoisyLabel:
             json.loads((tmp_path / name / "provenance.json").read_text())["side_certainty"]
             for name in ("sure", "unsure")
         ]
-        assert certainty[0] > 0.999 and certainty[1] == pytest.approx(0.92)
+        doubtful = 1 / (1 + math.exp(-8 * (0.3 + 0.1 - 0.2)))
+        assert certainty[0] > 0.999 and certainty[1] == pytest.approx(doubtful, abs=1e-4)
         before, after = (volume.read(tmp_path / name / "confidence.nii.gz").array for name in ("sure", "unsure"))
         tumour, mirrored = sure.label_map.array == 1, (sure.label_map.array == 1)[..., ::-1]
-        np.testing.assert_allclose(after[tumour] / before[tumour], 0.92, atol=0.001)
+        np.testing.assert_allclose(after[tumour] / before[tumour], doubtful, atol=0.001)
         assert after[mirrored].mean() < 0.95 < before[mirrored].min()  # where the probes have it on the other side
         elsewhere = ~ndimage.binary_dilation(tumour | mirrored, iterations=4)
         np.testing.assert_allclose(after[elsewhere], before[elsewhere], atol=0.002)

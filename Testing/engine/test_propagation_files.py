@@ -105,9 +105,10 @@ def test_the_side_is_the_one_on_which_the_target_is_darker_where_the_tumours_com
         ]
         assert [each["tumour_side"] for each in sides] == ["left", "right"]
         brightness.append(tuple(each["tumour_brightness"] for each in sides))
-    assert single.side_of(brightness, "hrT2") == ("left", 2, 2)
-    assert single.side_of(brightness, "ceT1") == ("right", 2, 2)
-    assert single.side_of([(None, 1.0)], "hrT2") == (None, 0, 0)
+    for modality, side in (("hrT2", "left"), ("ceT1", "right")):
+        found = single.side_of(brightness, modality)
+        assert (found.side, found.agree, found.of) == (side, 2, 2)
+    assert single.side_of([(None, 1.0)], "hrT2") is None
 
 
 def test_quality_tells_a_failed_registration_from_a_good_one(cases, registered, tmp_path):

@@ -7,7 +7,7 @@ import pytest
 
 from crossmoda import fusion, labels
 from crossmoda.propagation.consensus import Consensus, with_doubt_about_side
-from crossmoda.propagation.side import certainty, find_side
+from crossmoda.propagation.side import asymmetry, find_side, vote
 from crossmoda.volume import Grid, Volume
 
 SHAPE = (6, 20, 60)
@@ -46,34 +46,46 @@ def probes(right: int, wrong: int) -> list[SimpleNamespace]:
     return found
 
 
-class TestCertainty:
-    def test_it_is_that_of_independent_probes(self):
-        """Bayes: the probes that agree and those that do not, each right with a probability of 0.92."""
-        for agree, count in ((1, 1), (2, 2), (3, 3), (2, 3), (4, 5)):
-            for_it = 0.92**agree * 0.08 ** (count - agree)
-            against = 0.08**agree * 0.92 ** (count - agree)
-            assert certainty(agree, count) == pytest.approx(for_it / (for_it + against))
+class TestVote:
+    def test_the_logarithms_of_the_odds_add_up(self):
+        """Bayes: independent probes multiply the odds; those against a side divide them."""
+        odds = [vote([value]).certainty / (1 - vote([value]).certainty) for value in (0.1, 0.25, 0.2)]
+        together = vote([0.1, 0.25, -0.2])
+        assert together.side == "left" and (together.agree, together.of) == (2, 3)
+        assert together.certainty / (1 - together.certainty) == pytest.approx(odds[0] * odds[1] / odds[2])
 
-    def test_it_rises_with_every_probe_that_agrees(self):
-        values = [certainty(agree, 3) for agree in (1, 2, 3)]
-        assert values == sorted(values) and values[2] > 0.999 > 0.95 > values[1]
+    def test_strong_evidence_outweighs_weak_one(self):
+        assert vote([0.6, -0.1, -0.1])[:3:2] == ("left", 1)
+        assert vote([-0.3, 0.05, 0.1]).side == "right"
 
-    def test_a_side_most_probes_object_to_is_a_guess(self):
-        assert certainty(1, 3) == certainty(1, 2) == 0.5
+    def test_without_evidence_for_either_side_it_is_a_guess(self):
+        assert vote([0.0, 0.0]).certainty == 0.5 and not vote([0.0, 0.0]).sure
+
+    def test_evidence_is_relative_to_what_is_bright_on_both_sides(self):
+        """A large tumour covers brain, of which little is bright: the few bright voxels tell as much."""
+        assert asymmetry(0.02, 0.10, "hrT2") == pytest.approx(asymmetry(0.2, 0.76, "hrT2"), abs=0.01)
+        assert asymmetry(0.02, 0.10, "hrT2") == -asymmetry(0.02, 0.10, "ceT1") > 0
+        assert asymmetry(0.0, 0.001, "hrT2") < 0.05  # a voxel or two tell nothing
 
 
 class TestFindSide:
     def test_probes_that_agree_make_it_certain(self):
         found = find_side(probes(3, 0), target(LEFT), "hrT2")
         assert found.side == "left" and found.certainty > 0.999 and not found.note
-        assert [item["for_left"] for item in found.evidence] == [1.0, 1.0, 1.0]
+        assert [item["for_left"] for item in found.evidence] == [pytest.approx(0.98, abs=0.001)] * 3
 
-    def test_probes_that_disagree_make_it_doubtful_and_this_is_said(self):
+    def test_weak_evidence_makes_it_doubtful_and_this_is_said(self):
+        found = find_side(probes(3, 0), target(np.s_[2:4, 8:12, 40:41]), "hrT2")  # a sixth of the place is dark
+        evidence = [item["for_left"] for item in found.evidence]
+        assert found.side == "left" and evidence == [pytest.approx((1 - 5 / 6) / (1 + 5 / 6), abs=0.002)] * 3
+        assert 0.8 < found.certainty < 0.95
+        assert "3 of 3 probes" in found.note and f"multiplied by {found.certainty:.2f}" in found.note
+
+    def test_a_strong_probe_outweighs_weak_ones_that_disagree(self):
         image = target(LEFT).array.copy()
-        image[2:4, 8:12, 14:17] = 100
+        image[2:4, 8:12, 14:17] = 100  # half of the place on the right, where one probe comes to lie
         found = find_side(probes(2, 1), Volume(image, GRID), "hrT2")
-        assert found.side == "left" and found.certainty == pytest.approx(0.92)
-        assert "2 of 3 probes" in found.note and "multiplied by 0.92" in found.note
+        assert found.side == "left" and [item["for_left"] > 0 for item in found.evidence] == [True, True, False]
 
     def test_it_is_known_where_the_tumour_would_be_otherwise(self):
         found = find_side(probes(3, 0), target(LEFT), "hrT2")

@@ -1,8 +1,9 @@
 """On which side the target's tumour is: told by its image, where atlases' tumours of either side come to lie."""
 
 import dataclasses
+import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy.spatial import cKDTree
@@ -13,11 +14,15 @@ from crossmoda.propagation.atlases import Registered
 from crossmoda.volume import Volume
 
 #: The part of an atlas's tumour that tells the side: this near to its cochlea, or its nearest mm.
-_NEAR_COCHLEA_MM, _LEAST_DEPTH_MM = 12.0, 3.0
+_NEAR_COCHLEA_MM, _LEAST_DEPTH_MM = 20.0, 3.0
 #: The percentile of the target's intensities that stands for its brightest tissue.
 _BRIGHTEST = 97
-#: How often one probe tells the right side: 185 of 201 (docs/validation.md).
-_PROBE_IS_RIGHT = 0.92
+#: Keeps evidence small where hardly anything is bright on either side.
+_LEAST_BRIGHT = 0.02
+#: Logarithm of the odds that a probe is right whose evidence is 1; less in proportion (docs/validation.md).
+_LOG_ODDS = 8.0
+#: A side less sure than this is said to be doubtful.
+_SURE = 0.95
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,6 +40,22 @@ class TumourSide:
     not to be"""
     note: str = ""
     """what a user should know"""
+
+
+class Vote(NamedTuple):
+    """What probes say about the side of the tumour."""
+
+    side: str
+    certainty: float
+    """the probability that it is right, 0.5 to 1"""
+    agree: int
+    """how many of the probes are for this side"""
+    of: int
+
+    @property
+    def sure(self) -> bool:
+        """Whether nothing need be said about it."""
+        return self.certainty >= _SURE
 
 
 def find_side(probes: Sequence[Registered], target: Volume, modality: str) -> TumourSide:
@@ -56,17 +77,17 @@ def find_side(probes: Sequence[Registered], target: Volume, modality: str) -> Tu
     if not known:
         note = "The side of the tumour could not be found: no probe could be registered on both sides."
         return TumourSide(None, note=note)
-    side, agree = vote(list(known.values()))
-    sure, note = certainty(agree, len(known)), ""
-    if agree < len(known):
+    found = vote(list(known.values()))
+    note = ""
+    if not found.sure:
         note = (
-            f"The tumour is probably on the {side}: {agree} of {len(known)} probes say so; check. "
-            f"Where the label has tumour its confidence is multiplied by {sure:.2f}."
+            f"The tumour is probably on the {found.side}: {found.agree} of {found.of} probes say so; check. "
+            f"Where the label has tumour its confidence is multiplied by {found.certainty:.2f}."
         )
-    other = by_side[laterality.other(side)]
+    other = by_side[laterality.other(found.side)]
     elsewhere = np.mean([other[name].label_map == labels.VS for name in known], axis=0).astype(np.float32)
-    found = tuple({"atlas": name, "for_left": round(value, 3)} for name, value in known.items())
-    return TumourSide(side, sure, found, elsewhere, note)
+    said = tuple({"atlas": name, "for_left": round(value, 3)} for name, value in known.items())
+    return TumourSide(found.side, found.certainty, said, elsewhere, note)
 
 
 def side_evidence(
@@ -85,31 +106,39 @@ def side_evidence(
         level: the target's :func:`bright_level`, if it is known already.
 
     Returns:
-        The difference of :func:`tumour_brightness` between both places of the tumour: above 0 for the left, below for
-        the right. None where nothing can be compared.
+        See :func:`asymmetry`; None where nothing can be compared.
 
     """
     level = bright_level(target) if level is None else level
     left, right = (tumour_brightness(item.label_map, target, level) for item in (as_left, as_right))
-    if left is None or right is None:
-        return None
-    return right - left if modality == "hrT2" else left - right
+    return None if left is None or right is None else asymmetry(left, right, modality)
 
 
-def vote(evidence: Sequence[float]) -> tuple[str, int]:
-    """Return the side for which evidence (see :func:`side_evidence`; at least one) speaks, and how many of it agree."""
-    side = "left" if sum(evidence) > 0 else "right"
-    return side, sum((value > 0) == (side == "left") for value in evidence)
+def asymmetry(left: float, right: float, modality: str) -> float:
+    """Return how much the brightness of both places of a tumour speaks for the left, -1 (for the right) to 1.
 
+    It is relative: of a large tumour, most of which covers brain, the few bright voxels tell as much as of a small one.
 
-def certainty(agree: int, probes: int) -> float:
-    """Return the probability that the side is right which ``agree`` of ``probes`` probes say, 0.5 to 1.
+    Args:
+        left: :func:`tumour_brightness` where the tumour comes to lie on the left.
+        right: the same on the right.
+        modality: the target's, ``"hrT2"`` or ``"ceT1"``.
 
-    Both sides are as likely beforehand, and each probe is right with the probability that was measured, whatever the
-    others say. Where most probes object although their evidence together speaks for the side, it is anybody's guess.
     """
-    odds = (_PROBE_IS_RIGHT / (1 - _PROBE_IS_RIGHT)) ** (2 * agree - probes)
-    return max(odds / (1 + odds), 0.5)
+    difference = (right - left) / (right + left + _LEAST_BRIGHT)
+    return difference if modality == "hrT2" else -difference
+
+
+def vote(evidence: Sequence[float]) -> Vote:
+    """Return the side for which evidence (see :func:`side_evidence`; at least one) speaks.
+
+    Both sides are as likely beforehand, the odds that a probe is right grow with its evidence, and probes err
+    independently: the logarithms of their odds add up.
+    """
+    total = sum(evidence)
+    side = "left" if total > 0 else "right"
+    agree = sum((value > 0) == (side == "left") for value in evidence)
+    return Vote(side, 1 / (1 + math.exp(-_LOG_ODDS * abs(total))), agree, len(evidence))
 
 
 def bright_level(target: Volume) -> float:

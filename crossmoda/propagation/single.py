@@ -20,7 +20,7 @@ from crossmoda.errors import InputError
 from crossmoda.parameters import parameter, parameter_of
 from crossmoda.progress import Progress, part, report
 from crossmoda.propagation import atlases, comparison, completion, laterality
-from crossmoda.propagation.side import bright_level, tumour_brightness, vote
+from crossmoda.propagation.side import Vote, asymmetry, bright_level, tumour_brightness, vote
 from crossmoda.propagation.target import Target, as_target
 from crossmoda.provenance import Record
 from crossmoda.volume import Grid, Volume
@@ -172,19 +172,16 @@ def _with_reflection(registration: deeds.Registration, grid: Grid) -> deeds.Regi
     )
 
 
-def side_of(brightness: Sequence[tuple[float | None, float | None]], modality: str) -> tuple[str | None, int, int]:
-    """Return the side of the target's tumour, and how many atlases say so of how many that say something.
+def side_of(brightness: Sequence[tuple[float | None, float | None]], modality: str) -> Vote | None:
+    """Return the side of the target's tumour and how sure it is; None where no atlas says anything.
 
     Args:
         brightness: for each atlas :attr:`Fit.tumour_brightness` with its tumour on the left and on the right.
         modality: the target's; see :func:`crossmoda.propagation.side.side_evidence`.
 
     """
-    sign = 1 if modality == "hrT2" else -1
-    evidence = [sign * (right - left) for left, right in brightness if left is not None and right is not None]
-    if not evidence:
-        return None, 0, 0
-    return *vote(evidence), len(evidence)
+    known = [(left, right) for left, right in brightness if left is not None and right is not None]
+    return vote([asymmetry(left, right, modality) for left, right in known]) if known else None
 
 
 def to_be_copied(placed: Sequence[tuple[str, float, str | None, str | None, bool]]) -> tuple[str | None, list[int]]:
