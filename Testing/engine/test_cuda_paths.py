@@ -478,6 +478,15 @@ def test_a_training_leaves_a_full_card_for_the_processor(student, monkeypatch):
     assert "dice" in one.history[-1] or one.fraction < 1 / 20
 
 
+def test_too_little_memory_for_the_next_batch_does_not_repeat_this_step(student, monkeypatch):
+    one, draw = student(), learner.sampling.draw
+    answers = iter([draw, mock.Mock(side_effect=RuntimeError("CUDA error: out of memory")), draw, draw])
+    monkeypatch.setattr(learner.sampling, "draw", lambda *given: next(answers)(*given))
+    one.take_step()
+    assert one.step == 1 and not one.fallbacks and one._drawn is None
+    assert {int(moments["step"]) for moments in one.optimiser.state.values()} == {1}
+
+
 def test_weights_trained_on_the_card_are_written_as_they_are(student, tmp_path):
     one = student()
     one.take_step()

@@ -158,10 +158,17 @@ class Learner:
                 group["lr"] = self.learning_rate
         self.network.train()
         loss = self._work_on(self._next_batch())
-        if self.device == "cuda":  # the card is at work: time to draw what it learns from next
-            with contextlib.suppress(torch.cuda.OutOfMemoryError):  # which the next step meets again
-                self._drawn = self.step + 1, self.crop, self._draw(self.step + 1)
+        if self.device == "cuda":
+            self._draw_ahead()
         return loss.item()
+
+    def _draw_ahead(self) -> None:
+        """Draw the batch of the next step while the card is at work on this one."""
+        try:
+            self._drawn = self.step + 1, self.crop, self._draw(self.step + 1)
+        except RuntimeError as error:  # too little memory: the next step meets that again, this one is taken
+            if not device.ran_out_of_memory(error):
+                raise
 
     def _next_batch(self) -> sampling.Batch:
         """Return the batch of this step, drawn now unless it is there already."""
