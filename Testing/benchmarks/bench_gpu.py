@@ -14,11 +14,13 @@ import contextlib
 import json
 import os
 import pickle
+import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+import traceback
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
@@ -200,6 +202,20 @@ def inference(folder: Path, device: str, quick: bool) -> list[Row]:
     return rows
 
 
+def noise_example() -> Any:
+    """Return something to train on where no subject could be made: the time is the same."""
+    import torch
+
+    from crossmoda.training.sampling import Example
+
+    label = np.zeros((64, 192, 192), np.float32)
+    label[20:30, 80:100, 80:100], label[20:23, 20:25, 20:25] = 1, 2
+    image = np.random.default_rng(0).normal(size=(1, *label.shape)).astype(np.float32)
+    targets = torch.from_numpy(np.stack([label, np.ones_like(label)]))
+    voxels = tuple(np.argwhere(label == value) for value in (1, 2))
+    return Example("noise", torch.from_numpy(image), targets, 1.0, (1.5, 0.5, 0.5), voxels)
+
+
 def training(folder: Path, device: str, quick: bool) -> list[Row]:
     """Steps of the default routine: during which part of the time kernels run; whether two trainings are the same."""
     import torch
@@ -208,7 +224,8 @@ def training(folder: Path, device: str, quick: bool) -> list[Row]:
     from crossmoda import training
     from crossmoda.training import learner
 
-    examples = load_examples(folder / "data", 1 if quick else 4)
+    there = (folder / "data").is_dir()
+    examples = load_examples(folder / "data", 1 if quick else 4) if there else [noise_example()]
     steps, rows = (2 if quick else 40), []
     for batch in (2,) if quick else (2, 8):
         settings = training.Settings(device=device, batch=batch)
@@ -315,7 +332,12 @@ def main() -> int:
         start = time.perf_counter()
         if not (folder / "pair.pkl").exists():
             alone = "propagation" not in wanted
-            make_data(folder, options.atlases or (2 if options.quick else 4 if alone else 30))
+            try:
+                make_data(folder, options.atlases or (2 if options.quick else 4 if alone else 30))
+            except Exception as error:  # the parts that need no subject still tell something
+                traceback.print_exc()
+                rows.append(("digital subjects", f"failed: {error}"[:160], "", False))
+                shutil.rmtree(folder / "data", ignore_errors=True)
         print(f"digital subjects: {time.perf_counter() - start:.0f} s", flush=True)
         for name in wanted:
             start = time.perf_counter()
