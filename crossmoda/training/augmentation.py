@@ -5,6 +5,7 @@ with it, and so that the features of changed contrast and noise are the true one
 """
 
 import dataclasses
+import functools
 import math
 
 import numpy as np
@@ -78,9 +79,10 @@ def cut(volume: torch.Tensor, centre: np.ndarray, size: Triple, matrix: np.ndarr
         ]
         return volume[:, indices[0]][:, :, indices[1]][:, :, :, indices[2]]
     offsets = [torch.arange(extent, dtype=torch.float32, device=device) - extent // 2 for extent in size]
-    steps, middle = np.float32(matrix).tolist(), np.float32(centre).tolist()
+    steps: list[list[float]] = np.asarray(matrix, np.float32).tolist()
+    middle: list[float] = np.asarray(centre, np.float32).tolist()
     z, y, x = (
-        (middle[row] + sum(_along(offsets[column] * steps[row][column], column) for column in range(3)))
+        middle[row] + functools.reduce(torch.add, (_along(offsets[c] * steps[row][c], c) for c in range(3)))
         for row in range(3)
     )
     # grid_sample wants (x, y, z), scaled so that the outer voxels' centres are at -1 and 1.
