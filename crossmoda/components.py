@@ -44,6 +44,14 @@ def plausible(label_map: np.ndarray, probabilities: np.ndarray, grid: Grid) -> n
     return kept
 
 
+def beside_a_cochlea(label_map: np.ndarray, grid: Grid) -> bool:
+    """Whether the schwannoma of a label map (z, y, x) comes as near to a cochlea of it as schwannomas do."""
+    evenly = np.ones(label_map.shape, np.float32)
+    tumours, cochleae = (_candidates(label_map == value, evenly, grid)[2] for value in (labels.VS, labels.COCHLEA))
+    centres = np.array([part.mean(axis=0) for part in cochleae]).reshape(-1, 3)
+    return any(_beside(part, centres) for part in tumours)
+
+
 def _beside(points: np.ndarray, cochleae: np.ndarray) -> bool:
     """Whether any point comes as near to the middle of a cochlea as schwannomas do."""
     return any((((points - centre) ** 2).sum(axis=1) <= BESIDE_MM**2).any() for centre in cochleae)

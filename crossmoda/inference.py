@@ -124,7 +124,7 @@ def predict(
     sureness = _sureness(label_map, full)
     about = record.finish(
         fallbacks=fallbacks,
-        notes=[*fallbacks, *_doubts(sureness, trained.card.get(DOUBTFUL, {}))],
+        notes=[*fallbacks, *_doubts(sureness, trained.card.get(DOUBTFUL, {}), label_map, image)],
         network=trained.card["network"],
         volumes_mm3=_volumes(label_map, image),
         mean_probability=sureness,
@@ -384,19 +384,20 @@ def _sureness(label_map: np.ndarray, probabilities: np.ndarray) -> dict[str, flo
     return {key: round(float(values.mean()), 3) if len(values) else 0.0 for key, values in within.items()}
 
 
-def _doubts(sureness: Mapping[str, float], doubtful_below: Mapping[str, float]) -> list[str]:
+def _doubts(
+    sureness: Mapping[str, float], doubtful_below: Mapping[str, float], label_map: np.ndarray, image: Volume
+) -> list[str]:
     """Return what a user should know about a structure that was not found, or of which the network is not sure."""
     if not any(sureness.values()):
         return ["neither a schwannoma nor a cochlea was found: check that the scan shows the inner ears"]
-    tumour = sureness["VS"]
-    if not tumour:
+    if not sureness["VS"]:
         return ["no schwannoma was found"]
-    if tumour < doubtful_below.get("VS", 0.0):
-        return [
-            f"the schwannoma is doubtful (mean probability {tumour:.2f}): such marks are found where there is none as "
-            "well; look whether there is one"
-        ]
-    return []
+    reasons = []
+    if sureness["VS"] < doubtful_below.get("VS", 0.0):
+        reasons.append(f"its mean probability is {sureness['VS']:.2f}, as that of marks where there is none")
+    if not components.beside_a_cochlea(label_map, image.grid):
+        reasons.append("it lies beside no cochlea that was found")
+    return [f"the schwannoma is doubtful ({' and '.join(reasons)}): look whether there is one"] if reasons else []
 
 
 def _stem(path: Path) -> str:

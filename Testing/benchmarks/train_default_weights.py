@@ -251,6 +251,7 @@ def main() -> None:
     ]
     if development:
         trained = calibrate(trained, development, options.folder / "calibrated.safetensors")
+        learn_doubt(trained, development)
     model = weights.load(trained)
     tests = {"phantom": options.phantom_tests, "icbm": options.tests}
     table = {base: score(subjects(options, base, FIRST_TEST, tests[base], "test"), model) for base in tests}
@@ -308,6 +309,30 @@ def calibrate(trained: Path, development: list[Path], calibrated: Path) -> Path:
     favour_background(tensors, best)
     card["training"]["background_factors"] = best
     return weights.save(calibrated, tensors, card)
+
+
+def learn_doubt(trained: Path, development: list[Path]) -> None:
+    """Write into the model card below which mean probability a tumour is doubtful.
+
+    It is the value that tells best, on the development scans, what was marked where there is a tumour from what was
+    marked where there is none.
+    """
+    model = weights.load(trained)
+    marks: dict[bool, list[float]] = {True: [], False: []}
+    for image in development:
+        sure = inference.predict(volume.read(image), model).provenance["mean_probability"]["VS"]
+        if sure:
+            marks[bool((volume.read_label_map(label_of(image)).array == labels.VS).any())].append(sure)
+    true, false = (np.array(marks[there]) for there in (True, False))
+    if not len(false):
+        return
+    values = np.unique([*true, *false])
+    limits = [*(values[1:] + values[:-1]) / 2, values[-1] + 0.01]
+    best = max(limits, key=lambda limit: (true >= limit).mean() + (false < limit).mean())
+    doubted = f"{(true < best).sum()} of {len(true)} tumours, {(false < best).sum()} of {len(false)} false marks"
+    print(f"doubtful below a mean probability of {best:.3f}: {doubted} on the development scans")
+    tensors, card = weights.read_tensors(trained)
+    weights.save(trained, tensors, {**card, inference.DOUBTFUL: {"VS": round(float(best), 3)}})
 
 
 def dice_by_factor(image: Path, model: weights.Model) -> dict[int, dict[str, float]]:

@@ -209,7 +209,18 @@ def test_a_schwannoma_less_sure_than_the_model_card_asks_for_is_called_doubtful(
     model = favouring(weight_file, labels.VS)
     model.card[inference.DOUBTFUL] = below
     notes = predict(scan, model, Settings(device="cpu", keep_all=True)).provenance["notes"]
-    assert [note[:28] for note in notes] == ["the schwannoma is doubtful ("] * doubtful
+    assert ["as that of marks where there is none" in note for note in notes] == [doubtful]
+    assert "it lies beside no cochlea that was found" in notes[0]  # everything is called tumour here
+
+
+def test_a_tumour_that_reaches_near_a_cochlea_lies_beside_it():
+    grid = volume.Grid((120, 40, 10), (1.0, 1.0, 2.0), (5, 0, 0), (1, 0, 0, 0, 1, 0, 0, 0, 1))
+    label_map = np.zeros(grid.shape, np.uint8)
+    label_map[4:6, 18:22, 100:104] = labels.COCHLEA
+    label_map[4:6, 18:22, 60:80] = labels.VS  # its end is 22 mm from the middle of the cochlea
+    assert not components.beside_a_cochlea(label_map, grid)
+    label_map[4:6, 18:22, 80:90] = labels.VS
+    assert components.beside_a_cochlea(label_map, grid)
 
 
 def test_files_are_written_with_their_provenance(weight_file, scan, tmp_path):
