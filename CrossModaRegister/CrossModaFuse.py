@@ -1,7 +1,7 @@
 #!/usr/bin/env python-real
 """Slicer CLI module: fuse label maps of one target, propagated from several atlases.
 
-The work is done by :func:`crossmoda.fusion.files.fuse_files`; this file only reads the arguments.
+The work is done by :func:`crossmoda.propagation.label_files.fuse_files`; this file only reads the arguments.
 """
 
 import argparse
@@ -17,8 +17,8 @@ sys.path[:0] = [
 ]
 
 from crossmoda import parameters, slicer_cli  # noqa: E402
-from crossmoda.fusion.files import Outputs, Settings, find_label_maps, fuse_files  # noqa: E402
 from crossmoda.progress import Progress  # noqa: E402
+from crossmoda.propagation.label_files import Outputs, Settings, find_label_maps, fuse_files  # noqa: E402
 
 _OUTPUTS = {
     "label": "the fused label map",

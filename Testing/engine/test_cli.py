@@ -11,12 +11,12 @@ import SimpleITK as sitk
 
 from crossmoda import cli, deeds, demo, inference, propagation, simulation, training
 from crossmoda.errors import BAD_INPUT, BUG, INTERRUPTED, Cancelled
-from crossmoda.fusion import files as fusion_files
 from crossmoda.parameters import Settings, parameters
+from crossmoda.propagation import label_files
 
 DOORS: dict[str, type[Settings]] = {
     "demo": demo.Settings,
-    "fuse": fusion_files.Settings,
+    "fuse": label_files.Settings,
     "predict": inference.Settings,
     "propagate": propagation.Settings,
     "register": deeds.Settings,

@@ -11,8 +11,8 @@ import pytest
 
 from crossmoda import parameters, volume
 from crossmoda.errors import InputError
-from crossmoda.fusion import files as fusion_files
-from crossmoda.fusion.files import Outputs, Settings, find_label_maps, fuse_files
+from crossmoda.propagation import label_files
+from crossmoda.propagation.label_files import Outputs, Settings, find_label_maps, fuse_files
 from crossmoda.volume import Grid, Volume
 
 FOLDER = Path(__file__).resolve().parents[2] / "CrossModaRegister"
@@ -83,7 +83,7 @@ def test_the_description_has_the_parameters_of_the_engine():
         for name, limit in (("minimum", item.minimum), ("maximum", item.maximum)):
             assert limit is None or float(found.findtext(f"constraints/{name}")) == limit
         assert not (item.type is bool and item.default), "Slicer cannot switch a flag off"
-    for name in fusion_files.Outputs.__dataclass_fields__:
+    for name in label_files.Outputs.__dataclass_fields__:
         assert described[name].findtext("channel") == "output"
 
 

@@ -10,8 +10,7 @@ import SimpleITK as sitk
 from crossmoda import deeds, labels, propagation, volume
 from crossmoda.dataset import Case
 from crossmoda.errors import InputError
-from crossmoda.fusion import files as fusion_files
-from crossmoda.propagation import single
+from crossmoda.propagation import label_files, single
 from crossmoda.volume import Grid, Volume
 
 GRID = Grid((48, 40, 24), (1.0, 1.0, 1.5), (-10.0, 20.0, 5.0), (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0))
@@ -160,10 +159,10 @@ def warped(registered, tmp_path) -> Path:
     return tmp_path
 
 
-def fuse(cases, warped: Path, **settings) -> fusion_files.FileFusion:
-    return fusion_files.fuse_files(
-        fusion_files.find_label_maps(warped / "labels"),
-        settings=fusion_files.Settings(**settings),
+def fuse(cases, warped: Path, **settings) -> label_files.FileFusion:
+    return label_files.fuse_files(
+        label_files.find_label_maps(warped / "labels"),
+        settings=label_files.Settings(**settings),
         reference=cases["target"].image,
         images=warped / "images",
     )
@@ -199,4 +198,4 @@ def test_a_missing_image_or_target_is_named(cases, warped):
     with pytest.raises(InputError, match=r"no warped image named other\.nii\.gz"):
         fuse(cases, warped)
     with pytest.raises(InputError, match="give it as the reference"):
-        fusion_files.fuse_files(fusion_files.find_label_maps(warped / "labels"), images=warped / "images")
+        label_files.fuse_files(label_files.find_label_maps(warped / "labels"), images=warped / "images")

@@ -375,11 +375,11 @@ def test_the_choices_of_the_panel_are_those_of_the_engine(application):
     from CrossModaSegLib.parameters import CrossModaSegParameterNode
 
     from crossmoda import device, parameters
-    from crossmoda.fusion import files as fusion_files
+    from crossmoda.propagation import label_files
 
     def choices(name):
         return tuple(typing.get_args(CrossModaSegParameterNode.allParameters[name][0])[1].choices)
 
     assert choices("device") == device.CHOICES
-    engine = {item.name: item for item in parameters.parameters(fusion_files.Settings)}
+    engine = {item.name: item for item in parameters.parameters(label_files.Settings)}
     assert choices("tumourSide") == engine["tumour_side"].choices

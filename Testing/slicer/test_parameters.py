@@ -9,14 +9,13 @@ import pytest
 
 from crossmoda import inference, training
 from crossmoda.cli import crossmoda_command
-from crossmoda.fusion import files as fusion_files
 from crossmoda.parameters import Parameter, parameters
-from crossmoda.propagation import single
+from crossmoda.propagation import label_files, single
 
 PROJECT = Path(__file__).resolve().parents[2]
 MODULES = {
     "CrossModaRegister/CrossModaRegister": (single.Settings, "register"),
-    "CrossModaRegister/CrossModaFuse": (fusion_files.Settings, "fuse"),
+    "CrossModaRegister/CrossModaFuse": (label_files.Settings, "fuse"),
     "CrossModaSeg/CrossModaPredict": (inference.Settings, "predict"),
     "CrossModaSeg/CrossModaTrain": (training.Settings, "train"),
 }

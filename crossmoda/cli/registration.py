@@ -39,7 +39,7 @@ def _register() -> click.Command:
 
 @subcommand("fuse", "Fuse label maps of one target.")
 def _fuse() -> click.Command:
-    from crossmoda.fusion import files as fusion_files
+    from crossmoda.propagation import label_files
 
     @click.command()
     @click.argument("label_maps", type=PATH, nargs=-1, required=True)
@@ -48,15 +48,15 @@ def _fuse() -> click.Command:
     @click.option(
         "--images", type=PATH, help="Folder of the atlases' images on the reference, named as the label maps."
     )
-    @options(fusion_files.Settings)
+    @options(label_files.Settings)
     def command(
         label_maps: tuple[Path, ...], output: Path, reference: Path | None, images: Path | None, **values: Any
     ) -> None:
         """LABEL_MAPS are files, one per atlas, or one folder of them."""
         files = list(label_maps)
         if len(files) == 1 and files[0].is_dir():
-            files = fusion_files.find_label_maps(files[0])
-        outputs = fusion_files.Outputs(
+            files = label_files.find_label_maps(files[0])
+        outputs = label_files.Outputs(
             label=output / "noisy_label.seg.nrrd",
             confidence=output / "confidence.nii.gz",
             probability_vs=output / "probability_VS.nii.gz",
@@ -65,9 +65,9 @@ def _fuse() -> click.Command:
             disagreement=output / "disagreement.nii.gz",
             performance=output / "raters.csv",
         )
-        settings = from_arguments(fusion_files.Settings, values)
+        settings = from_arguments(label_files.Settings, values)
         with progress_bar() as progress:
-            result = fusion_files.fuse_files(
+            result = label_files.fuse_files(
                 files, outputs, settings, reference=reference, images=images, progress=progress
             )
         for note in result.notes:
