@@ -18,7 +18,7 @@ _SMALLEST_MM3 = 3.0
 
 
 def plausible(label_map: np.ndarray, probabilities: np.ndarray, grid: Grid) -> np.ndarray:
-    """Return the label map with one schwannoma at most and two cochleae at most, on different sides.
+    """Return the label map with one schwannoma at most, without holes, and two cochleae at most, on different sides.
 
     Of several candidates the one with the largest sum of probabilities is kept. The second cochlea is the best of those
     that lie as far from the first, from side to side, as cochleae do; a schwannoma beside a cochlea goes before one
@@ -40,8 +40,16 @@ def plausible(label_map: np.ndarray, probabilities: np.ndarray, grid: Grid) -> n
     beside = np.array([_beside(part, centres[cochleae]) for part in points], bool)
     if len(mass):
         best = int(np.argmax(np.where(beside, mass, -1) if beside.any() else mass))
-        kept[components == best + 1] = labels.VS
+        kept[_solid(components == best + 1) & (kept == 0)] = labels.VS
     return kept
+
+
+def _solid(mask: np.ndarray) -> np.ndarray:
+    """Return the mask with what it encloses: a tumour's cysts and its unsure middle are counted with it."""
+    (box,) = ndimage.find_objects(mask.view(np.uint8))
+    solid = mask.copy()
+    solid[box] = ndimage.binary_fill_holes(mask[box])
+    return solid
 
 
 def beside_a_cochlea(label_map: np.ndarray, grid: Grid) -> bool:

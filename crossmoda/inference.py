@@ -37,7 +37,7 @@ OUTPUTS = (
 #: What a model card calls the mean probabilities below which a structure that was found is doubtful.
 DOUBTFUL = "doubtful_below"
 #: Raised when prediction changes so that earlier results no longer hold.
-_REVISION = 2
+_REVISION = 3
 
 #: Tiles (z, y, x) and the margin on each side that neighbouring tiles share, when memory runs out.
 TILE = (32, 96, 96)

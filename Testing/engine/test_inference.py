@@ -164,6 +164,17 @@ def test_a_tumour_beside_a_cochlea_goes_before_a_larger_one_elsewhere():
     assert np.array_equal(components.plausible(found, probabilities, grid), largest)  # no cochlea to go by
 
 
+def test_a_hole_in_a_tumour_is_filled_but_a_bay_is_not():
+    grid = volume.Grid((20, 20, 10), (1.0, 1.0, 1.0), (0, 0, 0), (1, 0, 0, 0, 1, 0, 0, 0, 1))
+    wanted = np.zeros(grid.shape, np.uint8)
+    wanted[2:8, 4:14, 4:14] = labels.VS
+    wanted[2:8, 8:10, 11:14] = 0  # open to the side
+    found = wanted.copy()
+    found[4:6, 6:8, 6:9] = 0
+    found[4, 12, 12] = 0
+    assert np.array_equal(components.plausible(found, np.full((3, *grid.shape), 0.9, np.float32), grid), wanted)
+
+
 def test_nothing_found_stays_nothing():
     empty = np.zeros((4, 5, 6), np.uint8)
     grid = volume.Grid((6, 5, 4), (1.0, 1.0, 1.0), (0, 0, 0), (1, 0, 0, 0, 1, 0, 0, 0, 1))
