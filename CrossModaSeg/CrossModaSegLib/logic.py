@@ -200,7 +200,8 @@ class CrossModaSegLogic(ScriptedLoadableModuleLogic):
             record = runs.record("predict", {**used, **(settings or {})}, image=volume, seconds=task.seconds)
             found = record["measurements"] = runs.measurements(node)
             record["device"] = found["processor"]
-            task.notes = f"{runs.processor(found)} {found['notes']}".strip()
+            note = found["notes"]
+            task.notes = f"{runs.processor(found)} {note[:1].upper()}{note[1:]}{'.' if note else ''}".strip()
             uncertainty = outputs.pop("uncertainty")
             runs.reveal(uncertainty, "uncertainty", volume)
             for made in (segmentation, uncertainty):

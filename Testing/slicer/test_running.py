@@ -142,6 +142,20 @@ def test_the_logic_segments_from_a_script(application, loaded, weights):
     assert child_processes() == set()
 
 
+def test_what_the_result_leaves_open_is_said_beside_the_button(application, loaded, weights, tmp_path):
+    from crossmoda import labels
+    from crossmoda import weights as files
+
+    tensors, card = files.read_tensors(weights)
+    each = len(tensors["classifier.bias"]) // len(labels.VALUES)
+    tensors["classifier.bias"][labels.COCHLEA * each : (labels.COCHLEA + 1) * each] = 100.0  # sees nothing but cochlea
+    loaded.parameters.weights = str(files.save(tmp_path / "cochlea.safetensors", tensors, card))
+    loaded.update()
+    loaded.segment.ui.segmentButton.click()
+    application.wait_until(lambda: not loaded.logic.busy)
+    assert loaded.segment.ui.messageLabel.text.endswith(" No schwannoma was found.")
+
+
 def test_an_atlas_that_fails_is_listed_and_the_others_are_fused(application, loaded):
     from CrossModaSegLib.tasks import FAILED
 
