@@ -4,7 +4,7 @@ import qt
 from slicer.i18n import tr as _
 
 from CrossModaSegLib import cases, display, nodes
-from CrossModaSegLib.section import ERROR, Section, reported, set_columns, shortened
+from CrossModaSegLib.section import ERROR, Section, red, reported, set_columns, shortened
 
 CASE, MODALITY, SIDE, STATE, PROBLEM = range(5)
 
@@ -97,7 +97,8 @@ class CasesSection(Section):
                     table.setItem(number, column, item)
                 item.setText(shown.get(column, text))
                 item.setToolTip(text)
-                item.setForeground(qt.QBrush(qt.QColor(ERROR if column == PROBLEM else "black")))
+                if column == PROBLEM:
+                    item.setForeground(qt.QBrush(qt.QColor(red(table))))
             case = table.item(number, CASE)
             case.setFlags(qt.Qt.ItemIsUserCheckable | qt.Qt.ItemIsEnabled | qt.Qt.ItemIsSelectable)
             case.setCheckState(qt.Qt.Checked if id(row) in ticked else qt.Qt.Unchecked)

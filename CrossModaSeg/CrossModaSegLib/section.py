@@ -10,7 +10,10 @@ import slicer
 from slicer.i18n import tr as _
 
 UI_FOLDER = Path(__file__).resolve().parents[1] / "Resources" / "UI"
-ERROR, NOTE = "#b3261e", "#4a4a4a"
+#: What a message is: something to mend, or a remark.
+ERROR, NOTE = "error", "note"
+#: The red of errors on a light and on a dark panel; both have a contrast of at least 4.5 to it.
+_RED_ON_LIGHT, _RED_ON_DARK = "#b3261e", "#f2b8b5"
 #: Words of so many letters or more may be broken.
 _LONG_WORD = 32
 
@@ -61,10 +64,10 @@ class Section:
     def exit(self) -> None:
         """Do what the panel's leaving asks for."""
 
-    def say(self, text: str, color: str = NOTE) -> None:
-        """Show a message under the controls."""
+    def say(self, text: str, kind: str = NOTE) -> None:
+        """Show a message under the controls: an error in red, a remark in the colour of the panel's text."""
         self.ui.messageLabel.text = wrappable(text)
-        self.ui.messageLabel.setStyleSheet(f"color: {color}")
+        self.ui.messageLabel.setStyleSheet(f"color: {red(self.widget)}" if kind == ERROR else "")
         self.ui.messageLabel.setVisible(bool(text))
 
     @staticmethod
@@ -93,6 +96,12 @@ class Section:
         """Show a path that the parameter node has."""
         if edit.currentPath != path:
             edit.currentPath = path
+
+
+def red(widget) -> str:
+    """Return the red that can be read on a widget, in Slicer's light and dark style alike."""
+    is_dark = widget.palette.color(qt.QPalette.Window).lightness() < 128
+    return _RED_ON_DARK if is_dark else _RED_ON_LIGHT
 
 
 def wrappable(text: str) -> str:
