@@ -140,13 +140,6 @@ def pack(features: np.ndarray) -> np.ndarray:
     return packed
 
 
-def codes(array: np.ndarray, step: int = 1) -> np.ndarray:
-    """Return ``pack(mind_ssc(array, step, step))`` without the 12 float channels: (z, y, x) uint64, compiled code."""
-    from crossmoda.deeds import descriptor
-
-    return descriptor.codes(array, step)
-
-
 def hamming(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     """Return the number of bits in which two arrays of codes differ."""
     return np.bitwise_count(first ^ second) if hasattr(np, "bitwise_count") else _bit_count(first ^ second)

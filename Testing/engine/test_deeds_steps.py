@@ -11,7 +11,7 @@ from scipy.sparse.csgraph import minimum_spanning_tree
 from scipy.spatial.transform import Rotation
 
 from crossmoda import mind
-from crossmoda.deeds import affine, cost, sampling, threads, tree
+from crossmoda.deeds import affine, cost, descriptor, sampling, threads, tree
 from crossmoda.deeds.compiled import CompiledKernels
 from crossmoda.deeds.deformable import Field, control_grid, make_consistent
 from crossmoda.deeds.levels import Level
@@ -40,7 +40,7 @@ def textured(shape: tuple[int, int, int], seed: int = 0, sigma: float = 1.0) -> 
     ],
 )
 def test_data_cost_is_the_direct_sum_of_hamming_distances(block, radius, quantisation, skip):
-    fixed, moving = mind.codes(textured((9, 10, 13))), mind.codes(textured((9, 10, 13), seed=1))
+    fixed, moving = descriptor.codes(textured((9, 10, 13))), descriptor.codes(textured((9, 10, 13), seed=1))
     mask = textured((9, 10, 13), seed=2) > 0
     costs = cost.data_cost(
         fixed, moving, block=block, radius=radius, quantisation=quantisation, skip=skip, scale=0.7, mask=mask
@@ -63,7 +63,7 @@ def test_data_cost_is_the_direct_sum_of_hamming_distances(block, radius, quantis
 @pytest.mark.parametrize("width", [13, 75])  # 4 and 19 blocks along x: less than a vector, two and a rest
 @pytest.mark.parametrize("steps", [1, 3, 5, 6, 7, 8, 9])  # 3 to 19 displacements along x
 def test_data_cost_is_the_direct_sum_for_any_number_of_blocks_and_displacements_along_x(width, steps):
-    fixed, moving = mind.codes(textured((6, 7, width))), mind.codes(textured((6, 7, width), seed=1))
+    fixed, moving = descriptor.codes(textured((6, 7, width))), descriptor.codes(textured((6, 7, width), seed=1))
     costs = cost.data_cost(fixed, moving, block=(3, 4, 4), radius=(0, 1, steps), quantisation=(1, 2, 3))
     rest = (0, 0), (0, 1), (0, -width % 4)
     for label, (z, y, x) in enumerate(cost.displacements((0, 1, steps), (1, 2, 3)).astype(int)):
@@ -79,7 +79,7 @@ def test_data_cost_is_least_at_the_true_shift():
     image = textured((24, 24, 24))
     moved = np.roll(image, (1, -2, 3), axis=(0, 1, 2))
     costs = cost.data_cost(
-        mind.codes(image), mind.codes(moved), block=(6, 6, 6), radius=(3, 3, 3), quantisation=(1, 1, 1)
+        descriptor.codes(image), descriptor.codes(moved), block=(6, 6, 6), radius=(3, 3, 3), quantisation=(1, 1, 1)
     )
     inner = costs[1:-1, 1:-1, 1:-1].reshape(-1, 343)
     found = cost.displacements((3, 3, 3), (1, 1, 1))[inner.argmin(axis=1)]

@@ -33,7 +33,7 @@ class CompiledKernels:
         return sampling.warp(image, matrix, shape, field, self._scratch)
 
     def codes(self, image: np.ndarray, step: int) -> np.ndarray:
-        """See :func:`crossmoda.mind.codes`."""
+        """See :func:`crossmoda.deeds.descriptor.codes`."""
         return descriptor.codes(image, step, self._scratch)
 
     def data_cost(self, fixed: np.ndarray, moving: np.ndarray, **settings: Any) -> np.ndarray:

@@ -216,8 +216,18 @@ def _padded(image: np.ndarray, margin: int, scratch: Scratch) -> np.ndarray:
     return padded
 
 
-def codes(image: np.ndarray, step: int, scratch: Scratch | None = None) -> np.ndarray:
-    """Return the packed MIND-SSC codes (z, y, x) uint64; ``step`` is patch radius and dilation in voxels."""
+def codes(image: np.ndarray, step: int = 1, scratch: Scratch | None = None) -> np.ndarray:
+    """Return ``pack(mind_ssc(image, step, step))`` (see :mod:`crossmoda.mind`) without the 12 float channels.
+
+    Args:
+        image: (z, y, x).
+        step: patch radius and dilation, voxels.
+        scratch: memory that is used again.
+
+    Returns:
+        The packed codes, (z, y, x) uint64.
+
+    """
     image = np.ascontiguousarray(image, dtype=np.float32)
     depth, height, width = image.shape
     scratch = scratch or Scratch()

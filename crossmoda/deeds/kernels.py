@@ -33,7 +33,7 @@ class Kernels(Protocol):
         """See :func:`crossmoda.deeds.sampling.warp`."""
 
     def codes(self, image: Any, step: int) -> Any:
-        """See :func:`crossmoda.mind.codes`."""
+        """See :func:`crossmoda.deeds.descriptor.codes`."""
 
     def data_cost(self, fixed: Any, moving: Any, **settings: Any) -> Any:
         """See :func:`crossmoda.deeds.cost.data_cost`."""

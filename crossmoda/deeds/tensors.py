@@ -143,7 +143,7 @@ class TensorKernels:
         )[0, 0]
 
     def codes(self, image: torch.Tensor, step: int) -> torch.Tensor:
-        """See :func:`crossmoda.mind.codes`; int64 with the same bits."""
+        """See :func:`crossmoda.deeds.descriptor.codes`; int64 with the same bits."""
         levels = torch.bucketize(mind_ssc(image, step, step), self._thresholds)
         return (self._unary[levels] << self._places).sum(dim=0)
 

@@ -44,6 +44,8 @@ def compare(target: Target, image: Volume, registration: Any, label_map: np.ndar
         label_map: its warped label map, (z, y, x) on the target's part.
 
     """
+    from crossmoda.deeds import descriptor
+
     grid = target.part.grid
     inside = _field_of_view(image, grid, registration.transform) | (label_map > 0)
     bits = np.where(inside, np.uint8(0), np.uint8(OUTSIDE))
@@ -61,7 +63,7 @@ def compare(target: Target, image: Volume, registration: Any, label_map: np.ndar
         expected = target.codes[box][mask]
         warped = registration.warp_image(image, part_of(grid, box)).array
         values[box][mask] = warped[mask]
-        codes = mind.codes(warped)
+        codes = descriptor.codes(warped)
         aligned.append(mind.hamming(expected, codes[mask]).astype(np.uint8))
         bits[box][mask] = aligned[-1]
         moved = [
