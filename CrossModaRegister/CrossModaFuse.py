@@ -39,6 +39,7 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--files", default="", help="instead: names in the folder or paths, separated by commas")
     parser.add_argument("--reference", help="image whose grid the result has; without it the first label map's")
     parser.add_argument("--images", help="folder with the atlases' images on the reference, named as their label maps")
+    parser.add_argument("--elsewhere", help="image: probability of tumour where it is if on the other side")
     for name, text in _OUTPUTS.items():
         parser.add_argument("--" + name.replace("_", "-"), dest=name, help=f"output: {text}")
     parser.add_argument("--returnparameterfile", help=argparse.SUPPRESS)
@@ -56,6 +57,7 @@ def main(options: argparse.Namespace, progress: Progress) -> None:
         parameters.from_arguments(Settings, vars(options)),
         reference=options.reference,
         images=options.images,
+        elsewhere=options.elsewhere,
         progress=progress,
     )
     for note in result.notes:

@@ -12,12 +12,11 @@ from pathlib import Path
 import slicer
 from slicer.i18n import tr as _
 
-from CrossModaSegLib import cases, exporting, nodes, runs
+from CrossModaSegLib import cases, exporting, nodes, runs, sides
 from CrossModaSegLib.tasks import CliTask, PythonTask, StepsTask, Task
 
 #: How many atlases are registered with the tumour on both sides to find the target's side.
 PROBES = 3
-SIDES = ("left", "right")
 #: How many mirrored copies there are at most, of the atlases.
 COPIES = 1 / 3
 #: What a registration is called by its side.
@@ -115,7 +114,8 @@ class Propagation:
         self.settings = settings or {}
         known = target.GetAttribute(nodes.SIDE) or None
         self.side = {"auto": known, "both": None}.get(tumour_side, tumour_side)
-        self.is_to_be_found = tumour_side == "auto" and known is None
+        self.is_automatic = tumour_side == "auto"
+        self.is_to_be_found = self.is_automatic and known is None
         self._tasks: list[Task] = []
         self._probes = _probes(self.atlases) if self.is_to_be_found else []
         self._choice: PythonTask | None = None
@@ -127,9 +127,9 @@ class Propagation:
 
         More join the list before the last two as soon as an atlas has one cochlea only: mirrored copies may be needed.
         """
-        tasks = [self._register(atlas, side) for atlas in self._probes for side in SIDES]
+        tasks = [self._register(atlas, side) for atlas in self._probes for side in sides.SIDES]
         if self._probes:
-            tasks.append(self._find_side())
+            tasks += self._find_side()
         tasks += [self._register(atlas, None) for atlas in self.atlases if atlas not in self._probes]
         self._tasks += [task for task in tasks if task] + self._fuse()
         for atlas in self.atlases:
@@ -159,27 +159,21 @@ class Propagation:
             task.title = _TITLES[side].format(name=atlas.GetName())
         return task
 
-    def _find_side(self) -> PythonTask:
-        def arguments():
-            pairs = [[_brightness(self._made(atlas, side)) for side in SIDES] for atlas in self._probes]
-            return {"brightness": pairs, "modality": self.target.GetAttribute(nodes.MODALITY) or cases.TARGET}
+    def _find_side(self) -> list[Task]:
+        def probes():
+            return [[self._made(atlas, side) for side in sides.SIDES] for atlas in self._probes]
 
-        def finish(answer):
-            self.side = answer["side"]
-            if self.side is None:
+        def finish(side):
+            self.side = side
+            if side is None:
                 self._notes.append(
                     _("The side of the tumour could not be found; choose it above if the result has two.")
                 )
-                return
-            self.target.SetAttribute(nodes.SIDE, self.side)
-            said = _("The tumour is on the {side} ({agree} of {of} atlases say so).")
-            if not answer["sure"]:
-                said = _("The tumour is probably on the {side} ({agree} of {of} atlases say so): check.")
-            self._notes.append(said.format(side=_(self.side), agree=answer["agree"], of=answer["of"]))
-            if self._choice is None:
+            elif self._choice is None:
                 self._remove_other_sides()
 
-        return PythonTask("side", arguments, _("Find the side of the tumour"), finish)
+        region = self.settings.get("CrossModaRegister", {}).get("region", "auto")
+        return sides.find_tasks(self.target, probes, region, finish)
 
     def _remove_other_sides(self) -> None:
         """Remove the registrations of probes with the tumour on the wrong side, unless needed or the only ones."""
@@ -192,7 +186,7 @@ class Propagation:
         """Plan mirrored copies if a registered atlas has one cochlea only: perhaps no atlas has the other."""
         if label is None or self._choice or not (self.side or self.is_to_be_found):
             return
-        if _found(label)["cochlea_sides"] in SIDES:
+        if _found(label)["cochlea_sides"] in sides.SIDES:
             self._choice = self._choose_copies()
             count = math.ceil(COPIES * len(self.atlases))
             copies = [StepsTask(_("Register a mirrored copy"), list) for _number in range(count)]
@@ -217,7 +211,7 @@ class Propagation:
             if answer["side"]:
                 self._notes.append(
                     _("No atlas has the {side} cochlea: mirrored copies speak about it ({count}).").format(
-                        side=_(answer["side"]), count=len(self._copied)
+                        side=sides.NAMES[answer["side"]], count=len(self._copied)
                     )
                 )
 
@@ -248,14 +242,20 @@ class Propagation:
             self._labels,
             lambda: self.side or "both",
             self.settings.get("CrossModaFuse"),
-            lambda: " ".join(self._notes),
+            lambda: " ".join(self._said()),
+            lambda: sides.doubt(self.target) if self.is_automatic else {},
         )
 
+    def _said(self) -> list[str]:
+        of_side = sides.note(self.target) if self.is_automatic else ""
+        return [of_side, *self._notes] if of_side else self._notes
 
-def fuse_tasks(target, labels, side="auto", settings=None, note=lambda: "") -> list[Task]:
+
+def fuse_tasks(target, labels, side="auto", settings=None, note=lambda: "", doubted=dict) -> list[Task]:
     """Return the tasks that write the registered atlases to files and fuse them.
 
-    The result of the last is (noisy label, disagreement): a segmentation and a volume.
+    The result of the last is (noisy label, disagreement): a segmentation and a volume. A second volume is the label's
+    confidence.
 
     Args:
         target: the scan.
@@ -263,6 +263,7 @@ def fuse_tasks(target, labels, side="auto", settings=None, note=lambda: "") -> l
         side: the patient's side of the tumour, ``"both"`` or ``"auto"``; or a function that returns it.
         settings: the parameters of the fusion that are not at their default.
         note: a function that returns what else is to be said of the result.
+        doubted: a function that returns the parameters of the fusion that tell how sure the side is.
 
     """
     outputs: dict = {}
@@ -296,31 +297,33 @@ def fuse_tasks(target, labels, side="auto", settings=None, note=lambda: "") -> l
         images = folder / "images"
         complete = len(list(images.iterdir())) == len(list((folder / "labels").iterdir()))
         outputs["label"] = runs.add_hidden("vtkMRMLLabelMapVolumeNode", target.GetName() + " fused")
-        outputs["disagreement"] = runs.add_hidden(
-            "vtkMRMLScalarVolumeNode", slicer.mrmlScene.GenerateUniqueName(target.GetName() + " disagreement")
-        )
+        for what in ("disagreement", "confidence"):
+            name = slicer.mrmlScene.GenerateUniqueName(f"{target.GetName()} {what}")
+            outputs[what] = runs.add_hidden("vtkMRMLScalarVolumeNode", name)
         given = {"folder": str(folder / "labels"), **({"images": str(images)} if complete else {})}
         wanted = side() if callable(side) else side
-        return {**given, "reference": target, "tumour_side": wanted, **outputs, **(settings or {})}
+        return {**given, "reference": target, "tumour_side": wanted, **outputs, **doubted(), **(settings or {})}
 
     def finish(node):
         runs.require_present([target, *outputs.values()])
         segmentation = nodes.make_segmentation(
             outputs["label"], target, _("{name} noisy label").format(name=target.GetName()), "noisy label"
         )
-        disagreement = outputs["disagreement"]
-        runs.reveal(disagreement, "disagreement", target)
+        maps = {what: outputs[what] for what in ("disagreement", "confidence")}
+        for what, made in maps.items():
+            runs.reveal(made, what, target)
         chosen = {"tumour_side": side() if callable(side) else side, **(settings or {})}
+        chosen |= {name: value for name, value in doubted().items() if name == "side_certainty"}
         record = runs.record("fuse", chosen, seconds=fuse.seconds, target=target, **sources)
         record["measurements"] = runs.measurements(node)
         fuse.notes = f"{note()} {record['measurements']['notes']}".strip()
         record["measurements"]["notes"] = fuse.notes
-        for made in (segmentation, disagreement):
+        for made in (segmentation, *maps.values()):
             nodes.set_provenance(made, record)
         runs.remove([outputs["label"]])
         clean()
         nodes.watch_corrections(segmentation)
-        return segmentation, disagreement
+        return segmentation, maps["disagreement"]
 
     def clean():
         for path in folders:
@@ -346,13 +349,7 @@ def _is_mirrored(label) -> bool:
 
 
 def _other(side: str) -> str:
-    return SIDES[1 - SIDES.index(side)]
-
-
-def _brightness(label) -> float | None:
-    if label is None or not label.GetAttribute(nodes.SIDE):
-        return None
-    return float(_found(label)["tumour_brightness"])
+    return sides.SIDES[1 - sides.SIDES.index(side)]
 
 
 def _probes(atlases: list) -> list:

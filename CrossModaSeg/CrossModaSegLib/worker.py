@@ -112,17 +112,28 @@ def convert(source: str, target: str, progress) -> dict:
     return {}
 
 
-def side(brightness: list, modality: str, progress) -> dict:
-    """Return the side of a target's tumour, and how many atlases say so of how many.
+def side(target: str, probes: list, modality: str, region: str, folder: str, progress) -> dict:
+    """Return the side of a target's tumour, how sure it is, and how many probes say so of how many.
 
-    ``brightness`` has the target's brightness for each atlas with its tumour on the left and on the right.
+    ``probes`` has the files of each one's label map with its tumour on the left and on the right. Where the tumour is
+    if it is on the other side is handed over as an array in ``folder``.
     """
-    from crossmoda.propagation.single import side_of
-
-    found = side_of([(left, right) for left, right in brightness], modality)
-    if found is None:
+    if not probes:
         return {"side": None}
-    return {"side": found.side, "agree": found.agree, "of": found.of, "sure": found.sure}
+    from crossmoda.propagation.side_files import find_side_of_files
+
+    found, elsewhere = find_side_of_files(target, probes, modality=modality, region=region, progress=progress)
+    if found.side is None:
+        return {"side": None}
+    agree = sum((each["for_left"] > 0) == (found.side == "left") for each in found.evidence)
+    return {
+        "side": found.side,
+        "certainty": found.certainty,
+        "sure": not found.note,
+        "agree": agree,
+        "of": len(found.evidence),
+        "elsewhere": None if elsewhere is None else _handed_over(elsewhere, Path(folder) / "elsewhere.npy"),
+    }
 
 
 def copies(placed: list, progress) -> dict:

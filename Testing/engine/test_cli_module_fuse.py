@@ -66,6 +66,18 @@ def test_it_writes_what_slicer_asks_for(folder, tmp_path):
     assert rows[2]["sensitivity_VS"] == "" and float(rows[0]["sensitivity_cochlea"]) > 0.9
 
 
+def test_a_doubtful_side_lowers_the_confidence_of_the_tumour_and_of_where_it_may_be(folder, tmp_path):
+    other = label_map("right") == 1
+    volume.write(Volume(0.5 * other.astype(np.float32), GRID), tmp_path / "elsewhere.nrrd")
+    out, given = tmp_path / "confidence.nrrd", ("--tumour_side", "left", "--side_certainty", 0.6)
+    done = run(*given, "--elsewhere", tmp_path / "elsewhere.nrrd", "--confidence", out, folder)
+    assert done.returncode == 0, done.stderr
+    found = volume.read(out).array
+    assert found[label_map("left") == 1].max() == pytest.approx(0.6, abs=1e-3)
+    np.testing.assert_allclose(found[other], 0.6 + 0.4 * 0.5, atol=1e-3)
+    assert found[label_map("left") + label_map("right") == 0].min() > 0.99
+
+
 def test_a_bad_folder_is_one_sentence_and_no_output(tmp_path):
     done = run("--label", tmp_path / "fused.nrrd", tmp_path / "nothing")
     assert done.returncode == 2 and not (tmp_path / "fused.nrrd").exists()

@@ -1,6 +1,7 @@
 """Propagation atlas by atlas, through files: mirrored registration, judged fusion."""
 
 import dataclasses
+import json
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import SimpleITK as sitk
 from crossmoda import deeds, labels, propagation, volume
 from crossmoda.dataset import Case
 from crossmoda.errors import InputError
-from crossmoda.propagation import label_files, single
+from crossmoda.propagation import label_files, laterality, side_files, single
 from crossmoda.volume import Grid, Volume
 
 GRID = Grid((48, 40, 24), (1.0, 1.0, 1.5), (-10.0, 20.0, 5.0), (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0))
@@ -96,18 +97,97 @@ def test_the_transform_of_a_mirrored_atlas_belongs_to_the_atlas_as_it_is(cases, 
     assert written.TransformPoint(point) == pytest.approx(moved)
 
 
-def test_the_side_is_the_one_on_which_the_target_is_darker_where_the_tumours_come_to_lie(cases, tmp_path):
-    brightness = []
-    for name in ("same", "other"):
-        sides = [
-            register(cases, name, tmp_path / f"{name}_{side}", mirror=side).provenance for side in ("left", "right")
-        ]
-        assert [each["tumour_side"] for each in sides] == ["left", "right"]
-        brightness.append(tuple(each["tumour_brightness"] for each in sides))
-    for modality, side in (("hrT2", "left"), ("ceT1", "right")):
-        found = single.side_of(brightness, modality)
-        assert (found.side, found.agree, found.of) == (side, 2, 2)
-    assert single.side_of([(None, 1.0)], "hrT2") is None
+@pytest.fixture(scope="module")
+def doubted(cases, tmp_path_factory) -> tuple[Path, Path]:
+    """A target that looks the same on both sides, with a tumour on each, and the folder of a propagation to it."""
+    folder = tmp_path_factory.mktemp("doubted")
+    image = cases["target"].read_image()
+    array = image.array.copy()
+    array[tumour("right")] = array[..., ::-1][tumour("right")]
+    volume.write(image.with_array(array), folder / "target.nrrd")
+    propagation.propagate(
+        Case("target", "hrT2", folder / "target.nrrd"),
+        [cases[name] for name in ("same", "other", "third")],
+        folder / "result",
+        propagation.Settings(probes=2),
+        registration=deeds.Settings(**LEVELS),
+    )
+    return folder / "target.nrrd", folder / "result"
+
+
+def told_of(result: Path) -> dict:
+    return json.loads((result / "provenance.json").read_text("utf-8"))
+
+
+def find_again(target: Path, result: Path):
+    """Find the side from the label maps of a propagation's probes."""
+    pairs = []
+    for each in told_of(result)["side_evidence"]:
+        folders = (result / "registrations" / (each["atlas"] + ending) for ending in ("", "_mirrored"))
+        files = [folder / "warped_label.nii.gz" for folder in folders]
+        on_left = laterality.find_sides(volume.read_label_map(files[0])).tumour == "left"
+        pairs.append(tuple(files if on_left else files[::-1]))
+    return side_files.find_side_of_files(target, pairs)
+
+
+def test_the_side_found_from_files_is_the_propagations(doubted):
+    told = told_of(doubted[1])
+    found, elsewhere = find_again(*doubted)
+    assert (found.side, round(found.certainty, 4)) == (told["tumour_side"], told["side_certainty"])
+    assert [each["for_left"] for each in found.evidence] == [each["for_left"] for each in told["side_evidence"]]
+    assert len(found.evidence) == 2
+    on_grid = volume.resample(elsewhere, GRID, interpolation="nearest")
+    np.testing.assert_array_equal(on_grid.array, found.elsewhere)
+    assert elsewhere.array.size < found.elsewhere.size / 10, "only what is not 0 is kept"
+
+
+def test_the_side_of_a_symmetric_target_is_doubtful(doubted):
+    told = told_of(doubted[1])
+    assert told["side_certainty"] < 0.7
+    assert any("The tumour is probably on the" in note for note in told["notes"])
+
+
+def test_without_probes_no_side_is_found(cases):
+    found, elsewhere = side_files.find_side_of_files(cases["target"].image, [])
+    assert (found.side, elsewhere) == (None, None)
+
+
+def test_files_fused_with_the_sides_certainty_have_the_propagations_confidence(cases, doubted, tmp_path):
+    target, result = doubted
+    told = told_of(result)
+    found, elsewhere = find_again(target, result)
+    volume.write(elsewhere, tmp_path / "elsewhere.nrrd")
+    on_target = {**cases, "target": Case("target", "hrT2", target)}
+    registrations = {}
+    for name in ("same", "other", "third"):
+        register(on_target, name, tmp_path / name, mirror=found.side)
+        registrations[name] = tmp_path / name
+    warped = as_read_by_the_fusion(registrations, tmp_path)
+
+    def confidence(certainty: float, **files) -> np.ndarray:
+        out = tmp_path / "confidence.nrrd"
+        settings = label_files.Settings(tumour_side=found.side, side_certainty=certainty)
+        label_files.fuse_files(
+            label_files.find_label_maps(warped / "labels"),
+            label_files.Outputs(confidence=out),
+            settings,
+            reference=target,
+            images=warped / "images",
+            **files,
+        )
+        return volume.read(out).array
+
+    expected = volume.read(result / "confidence.nii.gz").array
+    label_map = volume.read_label_map(result / "noisy_label.nii.gz").array
+    heeded = confidence(told["side_certainty"], elsewhere=tmp_path / "elsewhere.nrrd")
+    np.testing.assert_allclose(heeded, expected, atol=1e-4)
+    sure = confidence(1.0, elsewhere=tmp_path / "elsewhere.nrrd")
+    inside = label_map == labels.VS
+    np.testing.assert_allclose(heeded[inside], told["side_certainty"] * sure[inside], atol=1e-4)
+    there = volume.resample(elsewhere, GRID, interpolation="nearest").array == 1
+    assert there.any() and (heeded[there] < 0.75).all() and (sure[there] > 0.99).all()
+    unknown = confidence(told["side_certainty"])
+    np.testing.assert_allclose(unknown[inside], heeded[inside], atol=1e-6)
 
 
 def test_quality_tells_a_failed_registration_from_a_good_one(cases, registered, tmp_path):
@@ -151,12 +231,16 @@ def test_labels_outside_the_target_are_an_error_and_nothing_is_written(cases, tm
 
 @pytest.fixture
 def warped(registered, tmp_path) -> Path:
-    """Two folders as the fusion reads them: label maps, and images of the same names."""
-    for name, folder in registered.items():
+    return as_read_by_the_fusion(registered, tmp_path)
+
+
+def as_read_by_the_fusion(registered: dict[str, Path], folder: Path) -> Path:
+    """Make two folders: label maps, and images of the same names."""
+    for name, made in registered.items():
         for kind, file in (("labels", "warped_label.nii.gz"), ("images", "warped.nii.gz")):
-            (tmp_path / kind).mkdir(exist_ok=True)
-            (tmp_path / kind / f"{name}.nii.gz").write_bytes((folder / file).read_bytes())
-    return tmp_path
+            (folder / kind).mkdir(exist_ok=True)
+            (folder / kind / f"{name}.nii.gz").write_bytes((made / file).read_bytes())
+    return folder
 
 
 def fuse(cases, warped: Path, **settings) -> label_files.FileFusion:

@@ -48,9 +48,15 @@ def _fuse() -> click.Command:
     @click.option(
         "--images", type=PATH, help="Folder of the atlases' images on the reference, named as the label maps."
     )
+    @click.option("--elsewhere", type=PATH, help="Image: probability of tumour where it is if on the other side.")
     @options(label_files.Settings)
     def command(
-        label_maps: tuple[Path, ...], output: Path, reference: Path | None, images: Path | None, **values: Any
+        label_maps: tuple[Path, ...],
+        output: Path,
+        reference: Path | None,
+        images: Path | None,
+        elsewhere: Path | None,
+        **values: Any,
     ) -> None:
         """LABEL_MAPS are files, one per atlas, or one folder of them."""
         files = list(label_maps)
@@ -68,7 +74,7 @@ def _fuse() -> click.Command:
         settings = from_arguments(label_files.Settings, values)
         with progress_bar() as progress:
             result = label_files.fuse_files(
-                files, outputs, settings, reference=reference, images=images, progress=progress
+                files, outputs, settings, reference=reference, images=images, elsewhere=elsewhere, progress=progress
             )
         for note in result.notes:
             click.echo(note)

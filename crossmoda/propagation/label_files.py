@@ -18,7 +18,14 @@ from crossmoda.progress import Progress, part, report
 from crossmoda.propagation import Settings as PropagationSettings
 from crossmoda.propagation import laterality, warped
 from crossmoda.propagation.atlases import Registered
-from crossmoda.propagation.consensus import Consensus, Rater, failures, fuse_raters, midplane
+from crossmoda.propagation.consensus import (
+    Consensus,
+    Rater,
+    failures,
+    fuse_raters,
+    midplane,
+    with_doubt_about_side,
+)
 from crossmoda.propagation.target import Target
 from crossmoda.provenance import Record
 from crossmoda.volume import Grid, Volume
@@ -34,6 +41,13 @@ class Settings(fusion.Settings):
         "auto",
         "Side of the tumour (the patient's); auto takes the side on which most atlases have it",
         choices=("auto", "left", "right", "both"),
+    )
+    side_certainty: float = parameter(
+        1.0,
+        "Probability that the tumour is on that side; where it is less, the result's probabilities and confidence "
+        "heed that the tumour may be on the other side",
+        minimum=0.5,
+        maximum=1.0,
     )
     share: float = parameter_of(PropagationSettings, "share", advanced=True)
     least_quality: float = parameter_of(PropagationSettings, "least_quality")
@@ -113,6 +127,7 @@ def fuse_files(
     *,
     reference: Path | str | None = None,
     images: Path | str | None = None,
+    elsewhere: Path | str | None = None,
     progress: Progress | None = None,
 ) -> FileFusion:
     """Fuse label map files: with STAPLE or, with the atlases' images, by locally weighted votes.
@@ -128,6 +143,9 @@ def fuse_files(
         reference: an image or label map whose grid the result has; None: the first label map's.
         images: a folder with the atlases' images on the target, named as their label maps; ``reference`` is then the
             target's image.
+        elsewhere: an image of the probability of tumour at each voxel if it is on the other side (see
+            :func:`crossmoda.propagation.side_files.find_side_of_files`), for a ``side_certainty`` below 1; None: it
+            could be anywhere there.
         progress: is told what is done; may cancel, and then nothing is written.
 
     Raises:
@@ -152,6 +170,8 @@ def fuse_files(
         consensus = fuse_raters(
             raters, middle_mm, grid, settings, clean=side is not None, progress=part(progress, 0.4, 0.8)
         )
+    if side is not None and settings.side_certainty < 1:
+        consensus = with_doubt_about_side(consensus, settings.side_certainty, _elsewhere(elsewhere, grid))
     names = [path.name for path in kept]
     notes += consensus.fusion.notes
     label_map = Volume(consensus.label_map, grid)
@@ -162,6 +182,15 @@ def fuse_files(
     _write(result, outputs)
     report(progress, 1.0, "fused")
     return result
+
+
+def _elsewhere(path: Path | str | None, grid: Grid) -> np.ndarray:
+    """Return the probability of tumour if it is on the other side, (z, y, x); 0 where nothing is known of it."""
+    if path is None:
+        return np.zeros(grid.shape, np.float32)
+    # Where it lies on the grid's voxels, as it mostly does, their values are kept to the bit.
+    image = volume.resample(volume.read(path), grid, interpolation="nearest")
+    return image.array.astype(np.float32).clip(0, 1)
 
 
 def _read(

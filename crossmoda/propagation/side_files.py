@@ -1,0 +1,93 @@
+"""The side of a target's tumour from files: for doors that register the probes one by one.
+
+What :class:`crossmoda.propagation.run.Run` knows of its probes is read again: where their label maps came to lie.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from crossmoda import labels, preprocessing, volume
+from crossmoda.dataset import Case
+from crossmoda.progress import Progress, report
+from crossmoda.propagation import laterality
+from crossmoda.propagation.atlases import Atlas, Registered
+from crossmoda.propagation.side import TumourSide, find_side
+from crossmoda.propagation.target import as_target, part_of, preparation_for
+from crossmoda.volume import Grid, Volume
+
+#: Voxels around the tumours elsewhere that are kept: a volume of one voxel is none to most programs.
+_MARGIN = 1
+
+
+def find_side_of_files(
+    target: Path | str,
+    probes: Sequence[tuple[Path | str, Path | str]],
+    *,
+    modality: str = "hrT2",
+    region: str = "auto",
+    progress: Progress | None = None,
+) -> tuple[TumourSide, Volume | None]:
+    """Return the side of the target's tumour as a propagation finds it (:func:`crossmoda.propagation.side.find_side`).
+
+    Args:
+        target: the scan.
+        probes: of each probe the label map on the target with its tumour on the left, and on the right (the patient's).
+        modality: the target's, ``"hrT2"`` or ``"ceT1"``.
+        region: the setting of the registrations (see :class:`crossmoda.propagation.Settings`).
+        progress: is told what is read; may cancel.
+
+    Returns:
+        The side, and what :func:`crossmoda.propagation.label_files.fuse_files` needs to know of a doubt: the share of
+        the probes that have tumour there if it is on the other side, on as much of the target's grid as is not 0; None
+        where no side was found or nothing lies elsewhere.
+
+    Raises:
+        InputError: a file cannot be used.
+
+    """
+    report(progress, 0.0, "reading the target")
+    image = volume.read(target)
+    maps = []
+    for number, pair in enumerate(probes):
+        report(progress, 0.1 + 0.6 * number / len(probes), f"reading probe {number + 1}")
+        maps.append([_on(volume.read_label_map(path, image.grid), image.grid) for path in pair])
+    has_cochlea = any((array == labels.COCHLEA).any() for pair in maps for array in pair)
+    how = preparation_for(region, image.grid, has_cochlea)
+    whole = as_target("", "", image, lambda scan, label_map: preprocessing.prepare(scan, label_map, how).image)
+    registered = [
+        _registered(str(number), side, array[whole.box])
+        for number, pair in enumerate(maps)
+        for side, array in zip(laterality.SIDES, pair, strict=True)
+    ]
+    report(progress, 0.7, "comparing both sides")
+    found = find_side(registered, whole.part, modality)
+    report(progress, 1.0, "done")
+    return found, None if found.elsewhere is None else _occupied(Volume(found.elsewhere, whole.part.grid))
+
+
+def _on(label_map: Volume, grid: Grid) -> np.ndarray:
+    """Return the array of a label map on a grid that is its own but for rounding, or another."""
+    if label_map.grid.same_as(grid):
+        return label_map.array
+    return volume.resample(label_map, grid, interpolation="label").array
+
+
+def _registered(name: str, side: str, label_map: np.ndarray) -> Registered:
+    """Return what is known of a probe: the left one counts as the atlas as it is."""
+    atlas = Atlas(Case(name, "ceT1", Path(name)), laterality.Sides(0.0, {}), "left", {})
+    nothing = np.zeros((0, 0, 0), np.uint8)
+    label_map = np.ascontiguousarray(label_map)
+    return Registered(atlas, side == "right", label_map, nothing, nothing, 0.0, 0.0, True)
+
+
+def _occupied(share: Volume) -> Volume | None:
+    """Return the part of a volume that is not 0, and a little around it."""
+    places = np.argwhere(share.array > 0)
+    if not len(places):
+        return None
+    low = np.maximum(places.min(axis=0) - _MARGIN, 0)
+    high = np.minimum(places.max(axis=0) + 1 + _MARGIN, share.array.shape)
+    box = tuple(slice(int(first), int(last)) for first, last in zip(low, high, strict=True))
+    return Volume(np.ascontiguousarray(share.array[box]), part_of(share.grid, box))
