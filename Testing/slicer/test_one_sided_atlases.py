@@ -6,15 +6,17 @@ import json
 import numpy as np
 import pytest
 
-from crossmoda import labels
+from crossmoda import deeds, labels, volume
 from crossmoda.dataset import Case, open_dataset
 from crossmoda.propagation import Settings, laterality, propagate
+
+#: The votes at a border change a little with the last bits of where its voxels are (docs/validation.md).
+ABOUT = 0.02
 
 
 @pytest.fixture(scope="module")
 def one_sided(tmp_path_factory) -> tuple[Case, list[Case]]:
     """A target, and three atlases without the cochlea of the healthy side; their borders are far from the ears."""
-    from crossmoda import volume
     from crossmoda.simulation import simulate_dataset, subject
 
     folder, atlases = tmp_path_factory.mktemp("one sided"), []
@@ -38,9 +40,9 @@ def loaded(panel, one_sided):
 
     target, atlases = one_sided
     for case in atlases:
-        volume = slicer.util.loadVolume(str(case.image), {"name": case.id})
+        scan = slicer.util.loadVolume(str(case.image), {"name": case.id})
         label = slicer.util.loadLabelVolume(str(case.label), {"name": case.id + " label"})
-        panel.logic.addCase(volume, label, "ceT1")
+        panel.logic.addCase(scan, label, "ceT1")
     panel.parameters.target = slicer.util.loadVolume(str(target.image), {"name": target.id})
     panel.logic.addCase(panel.parameters.target)
     panel.update()
@@ -56,6 +58,22 @@ def label_map(segmentation) -> np.ndarray:
     for structure in labels.STRUCTURES:
         array[slicer.util.arrayFromSegmentBinaryLabelmap(segmentation, structure.key, target) > 0] = structure.value
     return array
+
+
+def confidence(segmentation) -> np.ndarray:
+    import slicer
+    from CrossModaSegLib import nodes
+
+    return slicer.util.arrayFromVolume(nodes.products("confidence", segmentation.GetNodeReference(nodes.TARGET))[-1])
+
+
+def volume_of(node, target) -> np.ndarray:
+    """Return a volume's voxels on the target's grid."""
+    import slicer
+    from CrossModaSegLib import nodes
+
+    own = volume.Volume(slicer.util.arrayFromVolume(node).astype(np.float32), nodes.grid_of(node))
+    return volume.resample(own, nodes.grid_of(target), interpolation="nearest").array
 
 
 def propagated(application, loaded, side: str, **settings) -> list[str]:
@@ -90,6 +108,8 @@ def test_a_mirrored_copy_speaks_about_the_cochlea_that_no_atlas_has_and_the_resu
     )
     titles = propagated(application, loaded, "left")
     np.testing.assert_array_equal(label_map(loaded.parameters.noisyLabel), whole.label_map.array)
+    expected = volume.read(tmp_path / "confidence.nii.gz").array
+    np.testing.assert_allclose(confidence(loaded.parameters.noisyLabel), expected, atol=ABOUT)
     on_right = laterality.lateral_mm(whole.label_map.grid) < 0
     assert ((whole.label_map.array == labels.COCHLEA) & on_right).any()
     message = loaded.register.ui.messageLabel.text
@@ -124,6 +144,42 @@ def test_the_probes_of_the_tumours_side_become_the_copies_and_the_others_are_rem
     array = label_map(loaded.parameters.noisyLabel)
     on_right = laterality.lateral_mm(nodes.grid_of(loaded.parameters.target)) < 0
     assert ((array == labels.COCHLEA) & on_right).any()
+
+
+def test_the_side_is_the_engines_and_where_it_is_doubtful_so_is_the_label(application, loaded, one_sided, tmp_path):
+    from CrossModaSegLib import nodes, sides
+
+    scan = loaded.parameters.target
+    target, atlases = one_sided
+    whole = propagate(
+        dataclasses.replace(target, label=None), atlases, tmp_path, registration=deeds.Settings(levels=1), at_once=1
+    )
+    propagated(application, loaded, "auto", levels=1)
+    told = json.loads((tmp_path / "provenance.json").read_text("utf-8"))
+    found = sides.recall(scan)
+    assert found["side"] == told["tumour_side"]
+    assert found["certainty"] == pytest.approx(told["side_certainty"], abs=1e-3)
+    assert (label_map(loaded.parameters.noisyLabel) == whole.label_map.array).mean() > 0.9999
+    expected = volume.read(tmp_path / "confidence.nii.gz").array
+    assert np.percentile(np.abs(confidence(loaded.parameters.noisyLabel) - expected), 99.9) < ABOUT
+    # The next run heeds a doubt of the first, which is found again in a scene.
+    scan.SetAttribute(sides.FOUND, json.dumps({**found, "certainty": 0.6, "sure": False}))
+    sure = confidence(loaded.parameters.noisyLabel)
+    propagated(application, loaded, "auto", levels=1)
+    doubted, tumour = confidence(loaded.parameters.noisyLabel), label_map(loaded.parameters.noisyLabel) == labels.VS
+    np.testing.assert_allclose(doubted[tumour], 0.6 * sure[tumour], atol=1e-4)
+    elsewhere = volume_of(scan.GetNodeReference(sides.ELSEWHERE), scan)
+    there = elsewhere == 1
+    assert there.any() and doubted[there].max() < 0.61
+    assert "The tumour is probably on the left" in loaded.register.ui.messageLabel.text
+    assert nodes.provenance(loaded.parameters.noisyLabel)["parameters"]["side_certainty"] == 0.6
+    # What the user says is certain.
+    propagated(application, loaded, "left", levels=1)
+    np.testing.assert_allclose(confidence(loaded.parameters.noisyLabel)[tumour], sure[tumour], atol=1e-4)
+    assert "probably" not in loaded.register.ui.messageLabel.text
+    # And so is what a data set says.
+    loaded.logic.addCase(scan, side="right")
+    assert sides.doubt(scan) == {}
 
 
 def test_cancelling_a_copy_keeps_the_atlases_and_the_next_run_goes_on_with_it(application, loaded):
