@@ -122,9 +122,11 @@ class _Control:
             self.widget.setSingleStep(number(step))
             self.widget.connect("valueChanged(int)" if kind == "integer" else "valueChanged(double)", changed)
         self.widget.objectName = self.name
-        span = _(" Allowed: {low} to {high}.").format(low=low, high=high) if low and high else ""
-        shown = default or _("empty")
-        self.widget.toolTip = f"{element.findtext('description')}{span} " + _("Default: {value}.").format(value=shown)
+        texts = [element.findtext("description")]
+        if low and high:
+            texts.append(_("Allowed: {low} to {high}.").format(low=low, high=high))
+        texts.append(_("Default: {value}.").format(value=default or _("empty")))
+        self.widget.toolTip = " ".join(texts)
         self.show(self.default)
 
     def value(self):

@@ -1,6 +1,7 @@
 """The cases of the panel's table: volumes of the scene and files of the opened folder."""
 
 import dataclasses
+import itertools
 from collections.abc import Callable
 
 import numpy as np
@@ -74,13 +75,21 @@ def add_case(volume, label=None, modality=TARGET, case_id="", side=""):
     """Make a volume of the scene a case; return it.
 
     What it is, is written into the node's attributes, so that the saved scene knows it. ``side`` is the tumour's side
-    (``"left"``, ``"right"`` or unknown).
+    (``"left"``, ``"right"`` or unknown). Scans of one name get numbers, so that each can be ticked and found again.
     """
-    volume.SetAttribute(nodes.CASE, case_id or volume.GetName())
+    volume.SetAttribute(nodes.CASE, case_id or _free_identity(volume))
     volume.SetAttribute(nodes.MODALITY, modality)
     volume.SetAttribute(nodes.SIDE, side)
     volume.SetNodeReferenceID(nodes.LABEL, label.GetID() if label else None)
     return volume
+
+
+def _free_identity(volume) -> str:
+    """Return the name under which a volume is listed: its own, with a number if another case has it."""
+    name = volume.GetName().strip() or _("scan")
+    taken = {row.id for row in scene_rows() if row.volume is not volume}
+    numbered = (f"{name} ({number})" for number in itertools.count(2))
+    return next(free for free in itertools.chain([name], numbered) if free not in taken)
 
 
 def placing(row: Row, ready: dict) -> list[Callable[[], None]]:

@@ -3,7 +3,7 @@
 import qt
 from slicer.i18n import tr as _
 
-from CrossModaSegLib import cases, display, nodes
+from CrossModaSegLib import cases, display, nodes, sides
 from CrossModaSegLib.section import ERROR, Section, red, reported, set_columns, shortened
 
 CASE, MODALITY, SIDE, STATE, PROBLEM = range(5)
@@ -30,6 +30,11 @@ class CasesSection(Section):
             getattr(self.ui, name + "Button").connect("clicked(bool)", handler)
 
     # ---------------------------------------------------------------- state
+
+    def forget(self) -> None:
+        """Let go of the folder and the work of a scene that is being closed."""
+        super().forget()
+        self.in_folder = []
 
     def update(self) -> None:
         """Show the cases, and what can be done."""
@@ -87,7 +92,7 @@ class CasesSection(Section):
         table.setRowCount(len(self.rows))
         for number, row in enumerate(self.rows):
             problem = row.problem()
-            texts = [row.id, row.modality, _(row.side) if row.side else "", row.state(self.parameters.target), problem]
+            texts = [row.id, row.modality, sides.NAMES.get(row.side, ""), row.state(self.parameters.target), problem]
             # Narrow columns show the most telling part; the tool tips have all of it.
             shown = {CASE: shortened(row.id), PROBLEM: problem.removeprefix(f"{row.id} ")}
             for column, text in enumerate(texts):

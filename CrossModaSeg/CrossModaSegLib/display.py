@@ -15,8 +15,10 @@ def show_target(target) -> None:
 
 def show_doubt(target, doubt) -> None:
     """Lay a volume of disagreement or uncertainty over the target; where there is no doubt, nothing covers it."""
-    display = doubt.GetDisplayNode()
     greatest = max(doubt.GetImageData().GetScalarRange()[1], 1e-6)
+    if doubt.GetDisplayNode() is None:
+        nodes.show_range(doubt, 0.0, greatest)
+    display = doubt.GetDisplayNode()
     display.SetAndObserveColorNodeID("vtkMRMLColorTableNodeWarm1")
     display.SetAutoWindowLevel(False)
     display.SetWindowLevelMinMax(0.0, greatest)

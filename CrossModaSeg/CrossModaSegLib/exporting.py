@@ -144,7 +144,8 @@ def export_tasks(segmentation, folder: Path, segmentation_file: bool, label_map:
 
 def _free_stem(folder: Path, stem: str) -> str:
     taken = {path.name.split(".")[0] for path in folder.glob("*")} if folder.is_dir() else set()
-    number, free = 2, stem.replace(".", "_")
+    stem = stem.replace(".", "_")
+    number, free = 2, stem
     while free in taken:
         free, number = f"{stem}_{number}", number + 1
     return free

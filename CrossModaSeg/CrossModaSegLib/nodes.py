@@ -13,6 +13,8 @@ CASE, MODALITY, SIDE, ROLE = "CrossModa.Case", "CrossModa.Modality", "CrossModa.
 PROVENANCE, CORRECTED, COPY = "CrossModa.Provenance", "CrossModa.Corrected", "CrossModa.Copy"
 TUMOUR_MM3 = "CrossModa.TumourVolume"
 LABEL, TARGET, ATLAS = "CrossModa.label", "CrossModa.target", "CrossModa.atlas"
+#: Air has so many Hounsfield units or less; no MR scan has such values, whether as acquired or normalised.
+_AIR_IN_CT = -900
 
 
 def volume_problem(volume) -> str:
@@ -37,7 +39,18 @@ def volume_problem(volume) -> str:
         return _(
             "{name} has no geometry (voxels of 1 mm at the origin); load the original DICOM or NIfTI file."
         ).format(name=name)
+    if is_ct(volume):
+        return _("{name} looks like a CT (air has {air:.0f} or less); choose an MR scan.").format(
+            name=name, air=_AIR_IN_CT
+        )
     return ""
+
+
+def is_ct(volume) -> bool:
+    """Whether a volume has the Hounsfield units of air; every so many voxels are looked at, which takes no time."""
+    array = slicer.util.arrayFromVolume(volume)
+    some = array[tuple(slice(None, None, max(size // 24, 1)) for size in array.shape)]
+    return bool((some <= _AIR_IN_CT).mean() > 0.01)
 
 
 def harden(node) -> None:
@@ -276,6 +289,15 @@ def set_provenance(node, record: dict) -> None:
 def provenance(node) -> dict:
     """Return how a node was made; empty if CrossModa did not make it."""
     return json.loads(node.GetAttribute(PROVENANCE) or "{}")
+
+
+def without_scan(result) -> str:
+    """Say that the scan of a result is gone; an empty string if it is there."""
+    if result.GetNodeReference(TARGET) is not None:
+        return ""
+    return _("The scan of {name} is no longer in the scene; load the scan and run it again.").format(
+        name=result.GetName()
+    )
 
 
 def products(role: str, target=None, atlas=None) -> list:

@@ -79,6 +79,7 @@ class Panel(VTKObservationMixin):
         """The panel is shown: keys work, the time of the review runs."""
         for section in self.sections:
             section.enter()
+            section.show_style()
 
     def exit(self) -> None:
         """Another module is shown: keys are given back; long work goes on."""
@@ -97,6 +98,7 @@ class Panel(VTKObservationMixin):
         if self.parameters is not None:
             for section in self.sections:
                 section.update()
+                section.show_style()
 
     def update_soon(self, *_arguments) -> None:
         """Update once after the events of this moment."""
@@ -107,7 +109,8 @@ class Panel(VTKObservationMixin):
         self.correct.closing()
         if self.logic.busy:
             self.logic.queue.cancel()
-        self.cases.in_folder = []
+        for section in self.sections:
+            section.forget()
         self.close()
 
     def _on_scene_loaded(self, _caller, _event) -> None:

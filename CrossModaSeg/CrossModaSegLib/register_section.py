@@ -1,10 +1,12 @@
 """Register and fuse: the ticked atlases onto the target, one process after another, and the visual check."""
 
+import html
+
 from slicer.i18n import tr as _
 
 from CrossModaSegLib import display, nodes, propagating
 from CrossModaSegLib.advanced import Advanced
-from CrossModaSegLib.section import ERROR, Section, reported
+from CrossModaSegLib.section import ERROR, Section, reported, reported_beside
 from CrossModaSegLib.tasks import DONE
 
 
@@ -31,16 +33,23 @@ class RegisterSection(Section):
         self.ui.checkButton.connect("clicked(bool)", self.on_check)
         self.ui.fadeSlider.connect("valueChanged(double)", self.on_fade)
 
+    def forget(self) -> None:
+        """Let go of the work of a scene that is being closed."""
+        super().forget()
+        self._work = self._target = None
+
     def update(self) -> None:
         """Show what can be done, and the progress."""
         parameters = self.parameters
         self.advanced.update()
         running = self._work is not None and not self._work.over
-        if running:
+        if self._work is None:
+            self.ui.taskProgressBar.value = self.ui.progressBar.value = 0
+        elif running:
             task = self._work.current
             self.ui.taskProgressBar.value = round(100 * task.progress) if task else 0
             self.ui.progressBar.value = round(100 * self._work.progress)
-        elif self._work is not None and not self._work.cancelled:
+        elif not self._work.cancelled:
             self.ui.taskProgressBar.value = self.ui.progressBar.value = 100
         self.ui.taskProgressBar.enabled = self.ui.progressBar.enabled = running
         self.allow(
@@ -53,9 +62,15 @@ class RegisterSection(Section):
             "" if running else _("Nothing is running."),
             _("Stop at once; finished registrations are kept"),
         )
-        no_disagreement = "" if parameters.disagreement else _("Register and fuse first.")
+        no_disagreement = (
+            nodes.without_scan(parameters.disagreement) if parameters.disagreement else _("Register and fuse first.")
+        )
         self.allow(self.ui.disagreementButton, no_disagreement, _("Lay the disagreement over the target"))
-        no_warped = "" if parameters.warpedAtlas and parameters.target else _("Register an atlas and choose it.")
+        no_warped = (
+            nodes.without_scan(parameters.warpedAtlas)
+            if parameters.warpedAtlas
+            else _("Register an atlas and choose it.")
+        )
         self.allow(self.ui.checkButton, no_warped, _("Show target and atlas in the slice views"))
 
     def _hindrance(self) -> str:
@@ -110,7 +125,7 @@ class RegisterSection(Section):
 
     def _finish(self) -> None:
         work, parameters = self._work, self.parameters
-        failures = [f"{task.title}: {task.error}" for task in work.failures]
+        failures = [html.escape(f"{task.title}: {task.error}", quote=False) for task in work.failures]
         fused = work.tasks[-1]
         on = next((task.notes for task in work.tasks[:-1] if task.notes), "")
         notes = "".join(f" {note}" for note in (on, fused.notes) if note)
@@ -136,17 +151,17 @@ class RegisterSection(Section):
         """Stop at once."""
         self._work.cancel()
 
-    @reported
+    @reported_beside
     def on_disagreement(self) -> None:
         """Lay the disagreement over the target."""
         parameters = self.parameters
         display.show_doubt(parameters.disagreement.GetNodeReference(nodes.TARGET), parameters.disagreement)
 
-    @reported
+    @reported_beside
     def on_check(self) -> None:
         """Show target and warped atlas."""
         parameters = self.parameters
-        target = parameters.warpedAtlas.GetNodeReference(nodes.TARGET) or parameters.target
+        target = parameters.warpedAtlas.GetNodeReference(nodes.TARGET)
         display.show_check(target, parameters.warpedAtlas, parameters.check, parameters.fade, parameters.noisyLabel)
 
     def on_fade(self, value: float) -> None:

@@ -5,7 +5,7 @@ import slicer
 from slicer.i18n import tr as _
 
 from CrossModaSegLib import display, exporting, nodes
-from CrossModaSegLib.section import ERROR, Section, reported, set_columns, wrappable
+from CrossModaSegLib.section import ERROR, Section, reported, reported_beside, set_columns, wrappable
 from CrossModaSegLib.tasks import DONE
 
 
@@ -34,8 +34,9 @@ class ResultSection(Section):
         self.allow(self.ui.editButton, nothing, _("Open the segmentation in the Segment Editor with its scan"))
         self.allow(self.ui.show3DButton, nothing, _("Show or hide the surfaces in the 3D view"))
         busy = self.busy_reason()
+        no_scan = nodes.without_scan(result) if result else nothing
         self.allow(
-            self.ui.measureButton, nothing or busy, _("Measure volume, largest diameter and distance to the cochlea")
+            self.ui.measureButton, no_scan or busy, _("Measure volume, largest diameter and distance to the cochlea")
         )
         self.allow(self.ui.exportButton, nothing or no_folder or busy, _("Write the files chosen"))
         self.ui.provenanceLabel.text = wrappable(self._provenance(result))
@@ -72,7 +73,7 @@ class ResultSection(Section):
             for column in range(len(titles)):
                 view.setItem(row, column, qt.QTableWidgetItem(content.GetValue(row, column).ToString()))
 
-    @reported
+    @reported_beside
     def on_edit(self) -> None:
         """Open the Segment Editor with the result and its scan."""
         result = self.parameters.result
@@ -84,7 +85,7 @@ class ResultSection(Section):
         if volume is not None:
             editor.setSourceVolumeNode(volume)
 
-    @reported
+    @reported_beside
     def on_show_3d(self) -> None:
         """Show the surfaces, or hide them."""
         segmentation = self.parameters.result

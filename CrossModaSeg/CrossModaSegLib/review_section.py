@@ -88,8 +88,8 @@ class ReviewSection(Section):
         keys = {"next": "Ctrl+→", "previous": "Ctrl+←", "accept": "Ctrl+↵", "expert": "Ctrl+Shift+↵"}
         self.allow(self.ui.listButton, busy or missing, _("Sort the cases by how much a correction would help"))
         tips = {
-            "next": (busy or empty, _("Open the next case that is not done")),
-            "previous": (busy or empty, _("Open the case above this one")),
+            "next": (busy or missing or empty, _("Open the next case that is not done")),
+            "previous": (busy or missing or empty, _("Open the case above this one")),
             "accept": (nothing or busy or undecided, _("Keep the label as it is now and open the next case")),
             "expert": (nothing or busy, _("Put the case aside for an expert and open the next one")),
         }

@@ -18,15 +18,19 @@ _RED_ON_LIGHT, _RED_ON_DARK = "#b3261e", "#f2b8b5"
 _LONG_WORD = 32
 
 
-def reported(method):
-    """Show what goes wrong in a slot next to the controls of its section."""
+def reported(method, keeps_remark: bool = False):
+    """Show what goes wrong in a slot next to the controls of its section.
+
+    What was said before is gone then; ``keeps_remark``: only if it was an error.
+    """
 
     @functools.wraps(method)
     def slot(self):
         from crossmoda.errors import InputError
 
         try:
-            self.say("")
+            if self.is_error or not keeps_remark:
+                self.say("")
             return method(self)
         except InputError as error:
             self.say(str(error), ERROR)
@@ -35,6 +39,10 @@ def reported(method):
             self.say(_("Unexpected: {error}. The application log has the details.").format(error=error), ERROR)
 
     return slot
+
+
+#: For slots that only show something: what a run said of its result can still be read beside it.
+reported_beside = functools.partial(reported, keeps_remark=True)
 
 
 class Section:
@@ -58,6 +66,16 @@ class Section:
     def update(self) -> None:
         """Show the state of scene and work."""
 
+    def show_style(self) -> None:
+        """Take on the colours of Slicer's style, which may have been switched."""
+        style = f"color: {red(self.widget)}" if self.is_error else ""
+        if self.ui.messageLabel.styleSheet != style:
+            self.ui.messageLabel.setStyleSheet(style)
+
+    def forget(self) -> None:
+        """Let go of what belongs to a scene that is being closed."""
+        self.say("")
+
     def enter(self) -> None:
         """Do what the panel's opening asks for."""
 
@@ -67,7 +85,8 @@ class Section:
     def say(self, text: str, kind: str = NOTE) -> None:
         """Show a message under the controls: an error in red, a remark in the colour of the panel's text."""
         self.ui.messageLabel.text = wrappable(text)
-        self.ui.messageLabel.setStyleSheet(f"color: {red(self.widget)}" if kind == ERROR else "")
+        self.is_error = kind == ERROR
+        self.show_style()
         self.ui.messageLabel.setVisible(bool(text))
 
     @staticmethod

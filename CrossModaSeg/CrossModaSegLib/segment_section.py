@@ -6,7 +6,7 @@ from slicer.i18n import tr as _
 
 from CrossModaSegLib import display, nodes
 from CrossModaSegLib.advanced import Advanced
-from CrossModaSegLib.section import ERROR, NOTE, Section, reported
+from CrossModaSegLib.section import ERROR, NOTE, Section, reported, reported_beside
 from CrossModaSegLib.tasks import DONE
 
 
@@ -26,18 +26,26 @@ class SegmentSection(Section):
         self.ui.uncertaintyButton.connect("clicked(bool)", self.on_uncertainty)
         self.ui.cancelButton.connect("clicked(bool)", self.on_cancel)
 
+    def forget(self) -> None:
+        """Let go of the work of a scene that is being closed."""
+        super().forget()
+        self._work = self._target = None
+
     def update(self) -> None:
         """Show what can be done, and the progress."""
         self.show_path(self.ui.weightsEdit, self.parameters.weights)
         self.advanced.update()
         running = self._work is not None and not self._work.over
         self.ui.progressBar.enabled = running
-        if running:
+        if self._work is None:
+            self.ui.progressBar.value = 0
+        elif running:
             self.ui.progressBar.value = round(100 * self._work.progress)
-        elif self._work is not None and not self._work.cancelled and not self._work.failures:
+        elif not self._work.cancelled and not self._work.failures:
             self.ui.progressBar.value = 100
         self.allow(self.ui.segmentButton, self._hindrance(), _("Segment the target with the network"))
-        nothing = "" if self.parameters.uncertainty else _("Segment first.")
+        uncertainty = self.parameters.uncertainty
+        nothing = nodes.without_scan(uncertainty) if uncertainty else _("Segment first.")
         self.allow(self.ui.uncertaintyButton, nothing, _("Lay the network's uncertainty over the scan"))
         self.allow(self.ui.cancelButton, "" if running else _("Nothing is running."), _("Stop at once"))
 
@@ -85,7 +93,7 @@ class SegmentSection(Section):
             self.say(task.message)
         self.panel.update_soon()
 
-    @reported
+    @reported_beside
     def on_uncertainty(self) -> None:
         """Lay the uncertainty over the scan."""
         uncertainty = self.parameters.uncertainty

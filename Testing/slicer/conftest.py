@@ -130,6 +130,24 @@ def sample_folder(tmp_path_factory):
     )
 
 
+@pytest.fixture
+def loaded(panel, sample_folder):
+    """The panel with the sample's three atlases and its target in the scene."""
+    import slicer
+
+    from crossmoda.dataset import open_dataset
+
+    for case in open_dataset(sample_folder).cases:
+        volume = slicer.util.loadVolume(str(case.image), {"name": case.id})
+        atlas = case.modality == "ceT1"
+        label = slicer.util.loadLabelVolume(str(case.label), {"name": case.id + " label"}) if atlas else None
+        panel.logic.addCase(volume, label, case.modality)
+        if not atlas:
+            panel.parameters.target = volume
+    panel.update()
+    return panel
+
+
 @pytest.fixture(scope="session")
 def review_folders(tmp_path_factory):
     """A data set of two atlases and three targets, and the results of propagation and prediction."""

@@ -6,33 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import SimpleITK as sitk
-
-
-def child_processes() -> set[int]:
-    """Return the processes that this one has started and that are still there."""
-    found = set()
-    for children in Path("/proc/self/task").glob("*/children"):
-        found |= {int(pid) for pid in children.read_text("utf-8").split()}
-    alive = {pid for pid in found if Path(f"/proc/{pid}/stat").exists()}
-    return {pid for pid in alive if Path(f"/proc/{pid}/stat").read_text("utf-8").rsplit(")", 1)[1].split()[0] != "Z"}
-
-
-@pytest.fixture
-def loaded(panel, sample_folder):
-    """The panel with the sample's three atlases and its target in the scene."""
-    import slicer
-
-    from crossmoda.dataset import open_dataset
-
-    for case in open_dataset(sample_folder).cases:
-        volume = slicer.util.loadVolume(str(case.image), {"name": case.id})
-        atlas = case.modality == "ceT1"
-        label = slicer.util.loadLabelVolume(str(case.label), {"name": case.id + " label"}) if atlas else None
-        panel.logic.addCase(volume, label, case.modality)
-        if not atlas:
-            panel.parameters.target = volume
-    panel.update()
-    return panel
+from testbed.processes import child_processes
 
 
 def test_a_folder_is_listed_checked_and_loaded(application, panel, sample_folder):

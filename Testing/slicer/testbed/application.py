@@ -18,7 +18,7 @@ import slicer.util
 import vtk
 from PySide6 import QtCore, QtWidgets
 
-from testbed import cli_engine, pythonqt, slicer_python, slicer_source, widgets
+from testbed import cli_engine, pythonqt, segment_editor, slicer_python, slicer_source, widgets
 from testbed.files import Files
 from testbed.pythonqt import qt
 
@@ -208,6 +208,7 @@ class Application:
         ctk = types.ModuleType("ctk")
         sys.modules.update(qt=qt, ctk=ctk)
         widgets.install(ctk)
+        segment_editor.install()
         slicer.qSlicerScriptedLoadableModule = ScriptedModule
         slicer.qSlicerScriptedLoadableModuleWidget = ScriptedModuleWidget
         slicer.selfTests = {}

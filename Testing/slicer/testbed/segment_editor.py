@@ -14,7 +14,7 @@ import vtk
 from PySide6 import QtGui, QtWidgets
 from vtk.util.numpy_support import vtk_to_numpy
 
-from testbed.widgets import _stored, qMRMLWidget
+from testbed.widgets import qMRMLWidget, stored
 
 EFFECTS = ("Threshold", "Paint", "Draw", "Erase", "Level tracing", "Grow from seeds", "Margin", "Smoothing", "Scissors")
 
@@ -22,20 +22,20 @@ EFFECTS = ("Threshold", "Paint", "Draw", "Erase", "Level tracing", "Grow from se
 class qMRMLSegmentEditorWidget(qMRMLWidget):
     """The Segment Editor's widget: segments, effects, undo and redo, keys."""
 
-    segmentationNodeSelectorVisible = _stored(bool, True)
-    sourceVolumeNodeSelectorVisible = _stored(bool, True)
-    maskingSectionVisible = _stored(bool, True)
-    specifyGeometryButtonVisible = _stored(bool, True)
-    show3DButtonVisible = _stored(bool, True)
-    addRemoveSegmentButtonsVisible = _stored(bool, True)
-    switchToSegmentationsButtonVisible = _stored(bool, True)
-    autoShowSourceVolumeNode = _stored(bool, True)
-    unorderedEffectsVisible = _stored(bool, True)
-    jumpToSelectedSegmentEnabled = _stored(bool, False)
-    effectColumnCount = _stored(int, 2)
-    readOnly = _stored(bool, False)
-    defaultTerminologyEntrySettingsKey = _stored(str, "")
-    defaultTerminologyEntry = _stored(str, "")
+    segmentationNodeSelectorVisible = stored(bool, True)
+    sourceVolumeNodeSelectorVisible = stored(bool, True)
+    maskingSectionVisible = stored(bool, True)
+    specifyGeometryButtonVisible = stored(bool, True)
+    show3DButtonVisible = stored(bool, True)
+    addRemoveSegmentButtonsVisible = stored(bool, True)
+    switchToSegmentationsButtonVisible = stored(bool, True)
+    autoShowSourceVolumeNode = stored(bool, True)
+    unorderedEffectsVisible = stored(bool, True)
+    jumpToSelectedSegmentEnabled = stored(bool, False)
+    effectColumnCount = stored(int, 2)
+    readOnly = stored(bool, False)
+    defaultTerminologyEntrySettingsKey = stored(str, "")
+    defaultTerminologyEntry = stored(str, "")
 
     def __init__(self, *arguments):
         super().__init__(*arguments)
@@ -278,4 +278,9 @@ def paint(editor, centre_ras, radius_mm: float, erase: bool = False) -> None:
     logic.ModifySegmentByLabelmap(segmentation, editor.currentSegmentID(), image, mode, False, False)
 
 
-__all__ = ["paint", "qMRMLSegmentEditorWidget"]
+def install() -> None:
+    """Put the widget where Slicer has it."""
+    slicer.qMRMLSegmentEditorWidget = qMRMLSegmentEditorWidget
+
+
+__all__ = ["install", "paint", "qMRMLSegmentEditorWidget"]

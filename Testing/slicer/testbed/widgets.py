@@ -15,7 +15,7 @@ HEADER = 26
 _numbers = itertools.count()
 
 
-def _stored(kind, default):
+def stored(kind, default):
     """Return a Qt property that only keeps its value."""
     key = f"_bed_stored_{next(_numbers)}"
     return Property(
@@ -91,9 +91,9 @@ class ctkPathLineEdit(PythonQtObject, QtWidgets.QWidget):
         row.addWidget(browse)
         self.__dict__.update(_bed_edit=edit)
 
-    filters = _stored(int, 0)
-    settingKey = _stored(str, "")
-    nameFilters = _stored("QStringList", [])
+    filters = stored(int, 0)
+    settingKey = stored(str, "")
+    nameFilters = stored("QStringList", [])
     currentPath = Property(
         str, lambda self: self.__dict__["_bed_edit"].text(), lambda self, path: self.__dict__["_bed_edit"].setText(path)
     )
@@ -165,11 +165,11 @@ class qMRMLNodeComboBox(PythonQtObject, QtWidgets.QComboBox):
     currentNodeChanged = Signal(object)
     nodeAddedByUser = Signal(object)
     _bed_signals: typing.ClassVar = {"currentNodeChanged(vtkMRMLNode*)": True}
-    nodeTypes = _stored("QStringList", [])
-    noneEnabled, addEnabled, removeEnabled = _stored(bool, False), _stored(bool, True), _stored(bool, True)
-    renameEnabled, editEnabled, showHidden = _stored(bool, False), _stored(bool, False), _stored(bool, False)
-    showChildNodeTypes, selectNodeUponCreation = _stored(bool, True), _stored(bool, True)
-    noneDisplay = _stored(str, "None")
+    nodeTypes = stored("QStringList", [])
+    noneEnabled, addEnabled, removeEnabled = stored(bool, False), stored(bool, True), stored(bool, True)
+    renameEnabled, editEnabled, showHidden = stored(bool, False), stored(bool, False), stored(bool, False)
+    showChildNodeTypes, selectNodeUponCreation = stored(bool, True), stored(bool, True)
+    noneDisplay = stored(str, "None")
 
     def __init__(self, *arguments):
         super().__init__(*arguments)
@@ -260,7 +260,5 @@ def install(ctk: types.ModuleType) -> None:
         "ctkDoubleSpinBox": "QDoubleSpinBox",
     }.items():
         setattr(ctk, name, pythonqt_class(getattr(QtWidgets, base), name))
-    from testbed.segment_editor import qMRMLSegmentEditorWidget
-
-    for widget in (qMRMLWidget, qMRMLNodeComboBox, qMRMLSegmentEditorWidget):
+    for widget in (qMRMLWidget, qMRMLNodeComboBox):
         setattr(slicer, widget.__name__, widget)

@@ -1,0 +1,174 @@
+"""What happens to a panel in a clinic: scenes closed half-way, scans deleted, twins, odd names, a CT."""
+
+import numpy as np
+import pytest
+from testbed.processes import child_processes
+
+LABEL = np.zeros((12, 20, 24), np.uint8)
+LABEL[4:8, 6:9, 8:12], LABEL[4:8, 10:12, 8:12] = 1, 2
+
+
+@pytest.fixture
+def result(panel, add_volume):
+    """The panel with a scan and a segmentation of it."""
+    from CrossModaSegLib import nodes
+
+    volume = add_volume("T2")
+    panel.logic.addCase(volume)
+    made = nodes.make_segmentation(
+        add_volume("truth", LABEL, kind="vtkMRMLLabelMapVolumeNode"), volume, "T2 segmentation", "prediction"
+    )
+    panel.parameters.target, panel.parameters.result = volume, made
+    panel.update()
+    return panel
+
+
+def press(application, panel, button) -> None:
+    button.click()
+    application.wait_until(lambda: not panel.logic.busy)
+    panel.update()
+
+
+@pytest.mark.parametrize("job", ["sample", "register", "segment", "measure", "export"])
+def test_closing_the_scene_at_work_leaves_an_empty_panel(application, loaded, job, weights, tmp_path):
+    from CrossModaSegLib import nodes
+
+    parameters, label = loaded.parameters, loaded.cases.rows[0].label
+    parameters.result = nodes.make_segmentation(label, loaded.cases.rows[0].volume, "result", "prediction")
+    parameters.weights, parameters.exportFolder = str(weights), str(tmp_path)
+    loaded.update()
+    section = {"sample": loaded.cases, "register": loaded.register, "segment": loaded.segment}.get(job, loaded.result)
+    getattr(section.ui, job + "Button").click()
+    assert loaded.logic.busy
+    application.wait_until(lambda: child_processes())
+    application.scene.Clear(False)
+    application.wait_until(lambda: not child_processes())
+    loaded.update()
+    assert not loaded.logic.busy
+    assert [each.ui.messageLabel.text for each in loaded.sections] == [""] * len(loaded.sections)
+    assert loaded.register.ui.progressBar.value == loaded.segment.ui.progressBar.value == 0
+    assert loaded.cases.rows == []
+    assert {path.name for path in tmp_path.iterdir()} <= {"result.seg.nrrd"}, "only what is complete"
+
+
+def test_what_was_said_of_a_scene_is_gone_with_it(application, result):
+    result.result.say("Written: T2.seg.nrrd")
+    application.scene.Clear(False)
+    result.update()
+    assert result.result.ui.messageLabel.text == ""
+    assert not result.result.ui.messageLabel.visible
+
+
+def test_scans_of_one_name_are_ticked_one_by_one(panel, add_volume):
+    first, second, third = (add_volume(name) for name in ("t1_mpr", "t1_mpr", " "))
+    for volume in (first, second, third):
+        label = add_volume("label", LABEL, kind="vtkMRMLLabelMapVolumeNode")
+        panel.logic.addCase(volume, label, "ceT1")
+    panel.logic.addCase(second, second.GetNodeReference("CrossModa.label"), "ceT1")  # again: keeps its name
+    panel.update()
+    assert [row.id for row in panel.cases.rows] == ["t1_mpr", "t1_mpr (2)", "scan"]
+    item = panel.cases.ui.casesTable.item(1, 0)
+    item.setCheckState(item.checkState().Unchecked)
+    panel.update()
+    assert [row.volume.GetID() for row in panel.cases.ticked()] == [first.GetID(), third.GetID()]
+
+
+def test_exporting_a_name_with_a_dot_again_and_again_overwrites_nothing(application, result, tmp_path):
+    result.parameters.result.SetName("Müller/T2 1.5 mm")
+    result.parameters.exportFolder = str(tmp_path)
+    result.parameters.exportLabelMap = False
+    result.update()
+    for _time in range(4):
+        press(application, result, result.result.ui.exportButton)
+    names = sorted(path.name for path in tmp_path.glob("*.seg.nrrd"))
+    assert names == ["Müller_T2 1_5 mm.seg.nrrd", *(f"Müller_T2 1_5 mm_{n}.seg.nrrd" for n in (2, 3, 4))]
+
+
+def test_a_ct_is_refused_where_it_is_chosen(panel, add_volume):
+    air = np.where(np.indices((12, 20, 24)).sum(0) % 2, -1024, 60).astype(np.int16)
+    panel.cases.ui.volumeSelector.setCurrentNode(add_volume("3: Head 1.0 H31s", air))
+    panel.update()
+    panel.cases.ui.addTargetButton.click()
+    assert "looks like a CT" in panel.cases.ui.messageLabel.text
+    assert "choose an MR scan" in panel.cases.ui.messageLabel.text
+    assert panel.cases.rows == []
+
+
+def test_a_normalised_mr_scan_is_no_ct(panel, add_volume):
+    from CrossModaSegLib import nodes
+
+    scan = np.random.default_rng(0).normal(size=(12, 20, 24)).astype(np.float32)
+    scan[0, 0, 0] = -2000.0  # one voxel, as filters leave them
+    assert nodes.volume_problem(add_volume("z", scan)) == ""
+
+
+def test_an_error_is_read_after_the_style_was_switched(panel):
+    import qt
+    from CrossModaSegLib.section import ERROR
+    from PySide6 import QtGui
+
+    section = panel.register
+    section.say("Choose another scan.", ERROR)
+    light, before = section.ui.messageLabel.styleSheet, section.widget.palette
+    dark = QtGui.QPalette()
+    dark.setColor(qt.QPalette.Window, QtGui.QColor("#353535"))
+    section.widget.setPalette(dark)
+    panel.update()
+    assert section.ui.messageLabel.styleSheet != light
+    section.widget.setPalette(before)
+    panel.enter()
+    assert section.ui.messageLabel.styleSheet == light
+
+
+def test_the_panel_fits_into_a_narrow_column(panel):
+    """Slicer's panel can be made narrower than the 470 pixels of the pictures; nothing may be cut off then."""
+    for section in panel.sections:
+        section.ui.sectionButton.collapsed = False
+        assert section.widget.minimumSizeHint().width() <= 330, section.name
+
+
+def test_a_result_whose_scan_is_gone_says_so_at_the_buttons_that_need_it(application, result, add_volume):
+    from CrossModaSegLib import runs
+
+    parameters, volume = result.parameters, result.parameters.target
+    for role, name in (
+        ("disagreement", "disagreement"),
+        ("uncertainty", "uncertainty"),
+        ("warped atlas", "warpedAtlas"),
+    ):
+        made = add_volume(role)
+        runs.reveal(made, role, volume)
+        setattr(parameters, name, made)
+    result.update()
+    buttons = [
+        *(result.register.ui.disagreementButton, result.register.ui.checkButton),
+        *(result.segment.ui.uncertaintyButton, result.result.ui.measureButton),
+    ]
+    assert all(button.enabled for button in buttons)
+    application.scene.RemoveNode(volume)
+    result.update()
+    for button in buttons:
+        assert not button.enabled
+        assert "no longer in the scene" in button.toolTip
+    for node in (parameters.disagreement, parameters.uncertainty, parameters.warpedAtlas, parameters.result):
+        application.scene.RemoveNode(node)
+    result.update()
+    assert not any(button.enabled for button in buttons)
+    assert not any("no longer" in button.toolTip for button in buttons)
+
+
+def test_what_a_run_said_can_be_read_while_its_result_is_looked_at(result, add_volume):
+    from CrossModaSegLib import runs
+    from CrossModaSegLib.section import ERROR
+
+    made, section = add_volume("doubt"), result.register
+    runs.reveal(made, "disagreement", result.parameters.target)
+    made.SetAndObserveDisplayNodeID(None)
+    result.parameters.disagreement = made
+    result.update()
+    section.say("Done in 34 s. The tumour is on the left (3 of 3 atlases say so).")
+    section.ui.disagreementButton.click()
+    assert section.ui.messageLabel.text.startswith("Done in 34 s.")
+    section.say("It failed.", ERROR)
+    section.ui.disagreementButton.click()
+    assert section.ui.messageLabel.text == ""
