@@ -163,7 +163,7 @@ class CrossModaSegLogic(ScriptedLoadableModuleLogic):
     def propagate(self, target, atlases: list, device="auto", tumourSide="auto", settings=None):
         """Register the atlases to the target, fuse their labels, wait; return the noisy label (a segmentation).
 
-        Atlases whose tumour is on the other side are mirrored; ``"auto"`` finds the target's side from its brightness
+        Atlases whose tumour is on the other side are mirrored; ``"auto"`` finds the target's side from its image
         where the atlases' tumours come to lie. ``settings`` are parameters by CLI module, such as
         ``{"CrossModaRegister": {"alpha": 2.0}}``. What was registered with the same settings before is used again.
 

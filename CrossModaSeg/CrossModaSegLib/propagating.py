@@ -104,7 +104,7 @@ class Propagation:
             target: the scan to be labelled.
             atlases: the volumes of atlases.
             tumour_side: the patient's side of the target's tumour, ``"both"``, or ``"auto"``: known of the target, or
-                found from its brightness where the atlases' tumours come to lie.
+                found by comparing both sides where the atlases' tumours come to lie.
             transforms: whether the transforms are kept in the scene.
             device: the processor.
             settings: by CLI module, the parameters that are not at their default.
@@ -172,8 +172,8 @@ class Propagation:
             elif self._choice is None:
                 self._remove_other_sides()
 
-        region = self.settings.get("CrossModaRegister", {}).get("region", "auto")
-        return sides.find_tasks(self.target, probes, region, finish)
+        settings = {"device": self.device, **self.settings.get("CrossModaRegister", {})}
+        return sides.find_tasks(self.target, probes, settings, finish)
 
     def _remove_other_sides(self) -> None:
         """Remove the registrations of probes with the tumour on the wrong side, unless needed or the only ones."""

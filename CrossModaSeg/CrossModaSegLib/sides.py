@@ -18,14 +18,14 @@ NAMES = {"left": _("left"), "right": _("right")}
 SIDES = tuple(NAMES)
 
 
-def find_tasks(target, probes, region: str, finish) -> list[Task]:
+def find_tasks(target, probes, settings: dict, finish) -> list[Task]:
     """Return the tasks that find the side of the tumour.
 
     Args:
         target: the scan.
         probes: a function that returns, when the tasks' turn has come, for each probe its warped label with the tumour
             on the left and on the right; None where it could not be registered.
-        region: the setting of the registrations.
+        settings: of the registrations; the target is registered to its own mirror image with them.
         finish: is called with the side (or None) when it is known.
 
     """
@@ -48,7 +48,7 @@ def find_tasks(target, probes, region: str, finish) -> list[Task]:
         folder = folders[-1]
         modality = target.GetAttribute(nodes.MODALITY) or cases.TARGET
         given = {"target": str(folder / "target.nrrd"), "folder": str(folder)}
-        return {**given, "probes": pairs, "modality": modality, "region": region}
+        return {**given, "probes": pairs, "modality": modality, "settings": settings}
 
     def done(answer):
         runs.require_present([target])

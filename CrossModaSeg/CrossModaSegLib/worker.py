@@ -112,17 +112,21 @@ def convert(source: str, target: str, progress) -> dict:
     return {}
 
 
-def side(target: str, probes: list, modality: str, region: str, folder: str, progress) -> dict:
+def side(target: str, probes: list, modality: str, settings: dict, folder: str, progress) -> dict:
     """Return the side of a target's tumour, how sure it is, and how many probes say so of how many.
 
-    ``probes`` has the files of each one's label map with its tumour on the left and on the right. Where the tumour is
-    if it is on the other side is handed over as an array in ``folder``.
+    ``probes`` has the files of each one's label map with its tumour on the left and on the right, ``settings`` those of
+    their registration. Where the tumour is if it is on the other side is handed over as an array in ``folder``.
     """
     if not probes:
         return {"side": None}
     from crossmoda.propagation.side_files import find_side_of_files
+    from crossmoda.propagation.single import Settings
 
-    found, elsewhere = find_side_of_files(target, probes, modality=modality, region=region, progress=progress)
+    how = Settings(**settings)
+    found, elsewhere = find_side_of_files(
+        target, probes, modality=modality, region=how.region, registration=how, progress=progress
+    )
     if found.side is None:
         return {"side": None}
     agree = sum((each["for_left"] > 0) == (found.side == "left") for each in found.evidence)

@@ -25,7 +25,6 @@ from crossmoda.errors import Cancelled, InputError
 from crossmoda.propagation import OUTPUTS, Settings, propagate
 from crossmoda.propagation.atlases import CannotWrite
 from crossmoda.propagation.consensus import Rater, fuse_raters
-from crossmoda.propagation.side import side_evidence
 from crossmoda.volume import Grid, Volume
 
 GRID = Grid((72, 48, 20), (1.25, 1.25, 2.0), (-45.0, -30.0, -20.0), (1, 0, 0, 0, 1, 0, 0, 0, 1))
@@ -56,18 +55,6 @@ class Register:
             warp_image=lambda image, grid: volume.resample(image, grid, transform, "linear"),
             warp_label_map=lambda label_map, grid: volume.resample(label_map, grid, transform, "label"),
         )
-
-
-def test_a_tumour_is_darker_than_the_fluid_of_the_other_side_on_t2_and_brighter_on_contrast_enhanced_t1():
-    image, label_map = head("left", 0, radius=6.0)  # smaller than the atlas's tumour
-    atlas = head("left", 1)[1]
-    as_left, as_right = (SimpleNamespace(label_map=places) for places in (atlas, atlas[..., ::-1]))
-    target = Volume(image, GRID)
-    assert side_evidence(as_left, as_right, target, "hrT2") > 0.15
-    enhanced = target.with_array(np.where(label_map == 1, 500, 300 - image / 2))
-    assert side_evidence(as_left, as_right, enhanced, "ceT1") > 0.25
-    nothing = SimpleNamespace(label_map=np.zeros_like(atlas))
-    assert side_evidence(as_left, nothing, target, "hrT2") is None
 
 
 def test_the_votes_about_the_tumour_weigh_e_for_each_standard_deviation_that_it_fits_better():
@@ -187,8 +174,8 @@ class TestNoisyLabel:
         about = {(item.atlas, item.tumour_side): item.speaks_about for item in result.outcomes}
         assert len(about) == 8 and sum(topics == "right cochlea" for topics in about.values()) == 2
         assert all("right" not in topics for (_, side), topics in about.items() if side == "left")
-        # The probes are registered on both sides anyway: their copies cost nothing.
-        assert register.calls == (9 if tumour_side == "auto" else 8)
+        # The copies of probes, registered on both sides anyway, cost nothing; the target's mirror image is the tenth.
+        assert register.calls == (10 if tumour_side == "auto" else 8)
 
     def test_without_mirroring_no_copy_is_made_and_the_cochlea_is_missing(self, cases, tmp_path):
         beside = [write_case(tmp_path, f"beside{n}", "left", 40 + n, cochleae=("left",)) for n in range(3)]
@@ -233,7 +220,7 @@ class TestNoisyLabel:
 
     def test_where_the_probes_disagree_about_the_side_the_tumour_is_less_sure(self, cases, tmp_path, monkeypatch):
         sure = run(cases, tmp_path / "sure")
-        evidence = iter([0.3, 0.1, -0.2])
+        evidence = iter([0.03, 0.01, -0.02])
         monkeypatch.setattr("crossmoda.propagation.side.side_evidence", lambda *_: next(evidence))
         unsure = run(cases, tmp_path / "unsure")
         assert sure.side == unsure.side == "left" and any("2 of 3 probes" in note for note in unsure.notes)
@@ -242,7 +229,7 @@ class TestNoisyLabel:
             json.loads((tmp_path / name / "provenance.json").read_text())["side_certainty"]
             for name in ("sure", "unsure")
         ]
-        doubtful = 1 / (1 + math.exp(-8 * (0.3 + 0.1 - 0.2)))
+        doubtful = 1 / (1 + math.exp(-100 * (0.03 + 0.01 - 0.02) / 3))
         assert certainty[0] > 0.999 and certainty[1] == pytest.approx(doubtful, abs=1e-4)
         before, after = (volume.read(tmp_path / name / "confidence.nii.gz").array for name in ("sure", "unsure"))
         tumour, mirrored = sure.label_map.array == 1, (sure.label_map.array == 1)[..., ::-1]
@@ -297,7 +284,7 @@ class TestSeveralAtOnce:
         kept = len(list(tmp_path.glob(f"registrations/*/{cache.SEAL}")))
         register = Register()
         run(cases, tmp_path, register=register, at_once=2)
-        assert register.calls == 7 - kept
+        assert register.calls == 8 - kept
 
     def test_a_full_disk_stops_all_of_them(self, cases, tmp_path, monkeypatch):
         def full(_: Volume, path: Path) -> None:
@@ -348,7 +335,26 @@ class TestResuming:
         run(cases, tmp_path)
         register = Register()
         run(cases, tmp_path, register=register, registration=Registering(levels=4))
-        assert register.calls == 7  # three probes on both sides, and the fourth atlas
+        assert register.calls == 8  # three probes on both sides, the fourth atlas, the target's mirror image
+
+    def test_the_target_is_compared_with_its_mirror_image_once(self, cases, tmp_path):
+        run(cases, tmp_path)
+        (tmp_path / cache.SEAL).unlink()
+        (tmp_path / "opposite" / "opposite.nii.gz").unlink()
+        register = Register()
+        for calls in (1, 1):
+            run(cases, tmp_path, register=register)
+            assert register.calls == calls
+            (tmp_path / cache.SEAL).unlink()
+
+    def test_a_target_that_cannot_be_compared_with_its_mirror_image_has_no_side(self, cases, tmp_path, monkeypatch):
+        def fail(*_: Any) -> Any:
+            raise InputError("The scan has too little in common with its mirror image.")
+
+        monkeypatch.setattr("crossmoda.propagation.opposite.opposite_brightness", fail)
+        result = run(cases, tmp_path)
+        assert result.side is None
+        assert any("could not be found: The scan has too little" in note for note in result.notes)
 
     def test_a_changed_atlas_is_registered_again_and_no_other(self, cases, tmp_path):
         atlases = [write_case(tmp_path, f"atlas{n}", "left", 70 + n) for n in range(3)]

@@ -127,9 +127,9 @@ def propagate(
         return Propagation(label_map, run.folder, done["side"], outcomes, tuple(done["notes"]), reused=True)
     step.begin()
     start = 0.03
-    while pairs := run.pending():
+    while pairs := run.pending(part(progress, start, start + 0.02)):
         stop = 0.03 + 0.9 * run.fraction(pairs)
-        run.register(pairs, part(progress, start, stop), at_once)
+        run.register(pairs, part(progress, start + 0.02, stop), at_once)
         start = stop
     label_map = run.fuse_and_write(part(progress, 0.93, 1.0))
     outcomes, notes = tuple(run.outcomes), tuple(run.notes)

@@ -191,13 +191,13 @@ def register_atlas(
         why = str(cause)
         if isinstance(cause, np.linalg.LinAlgError):
             why = f"{atlas.id} has too little in common with the target for a linear registration."
-        with _keeping(atlas):
+        with keeping(f"the registration of {atlas.id}"):
             step.begin()
             step.finish([], {"failed": why})
         raise InputError(why) from cause
     difference, intensity, quality = compare(target, image, registration, warped)
     seconds = time.perf_counter() - start
-    with _keeping(atlas):
+    with keeping(f"the registration of {atlas.id}"):
         step.begin()
         files = [WARPED, DISSIMILARITY, INTENSITY]
         for name, array in zip(files, (warped, difference, intensity), strict=True):
@@ -227,14 +227,13 @@ def found(atlas: Atlas, step: cache.Step, mirrored: bool) -> Registered | None:
 
 
 @contextlib.contextmanager
-def _keeping(atlas: Atlas) -> Iterator[None]:
-    """Tell a full disk from the fault of an atlas."""
+def keeping(what: str) -> Iterator[None]:
+    """Tell a full disk from the fault of an image."""
     try:
         yield
     except (InputError, OSError) as cause:
         raise CannotWrite(
-            f"Cannot keep the registration of {atlas.id}: {cause} Free some space and run again; "
-            "what is finished is kept."
+            f"Cannot keep {what}: {cause} Free some space and run again; what is finished is kept."
         ) from cause
 
 

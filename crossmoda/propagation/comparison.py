@@ -47,7 +47,7 @@ def compare(target: Target, image: Volume, registration: Any, label_map: np.ndar
     from crossmoda.deeds import descriptor
 
     grid = target.part.grid
-    inside = _field_of_view(image, grid, registration.transform) | (label_map > 0)
+    inside = field_of_view(image, grid, registration.transform) | (label_map > 0)
     bits = np.where(inside, np.uint8(0), np.uint8(OUTSIDE))
     near = neighbourhood(label_map > 0, grid) & inside
     shifts = [max(1, round(_CHANCE_SHIFT_MM / spacing)) for spacing in grid.spacing_zyx]
@@ -85,7 +85,7 @@ def _quantised(values: np.ndarray, mask: np.ndarray) -> np.ndarray:
     return found
 
 
-def _field_of_view(image: Volume, grid: Grid, transform: sitk.Transform) -> np.ndarray:
+def field_of_view(image: Volume, grid: Grid, transform: sitk.Transform) -> np.ndarray:
     """Return the mask of the voxels of ``grid`` that lie in the image, (z, y, x); exact to some voxels."""
     ones = image.with_array(np.ones(image.array.shape, np.uint8))
     first = (grid.index_to_physical @ [*[(_COARSE - 1) / 2] * 3, 1.0])[:3]

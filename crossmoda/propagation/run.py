@@ -16,7 +16,7 @@ from crossmoda import cache, fusion, preprocessing
 from crossmoda.errors import InputError
 from crossmoda.progress import Progress, part, report
 from crossmoda.propagation import atlases as atlas_steps
-from crossmoda.propagation import completion, laterality, noisy_label
+from crossmoda.propagation import completion, laterality, noisy_label, opposite
 from crossmoda.propagation.atlases import Atlas, CannotWrite, Register, Registered
 from crossmoda.propagation.consensus import failures, fuse, with_doubt_about_side
 from crossmoda.propagation.noisy_label import Outcome
@@ -33,10 +33,10 @@ if TYPE_CHECKING:
 
 #: See :func:`crossmoda.propagation.target.load_target`.
 Load = Callable[["Case", str, str, bool], tuple[Target, preprocessing.Settings]]
-#: Under the folder of a target: its registrations, and those that are linear only.
-REGISTRATIONS, LINEAR = "registrations", "linear"
+#: Under the folder of a target: its registrations, those that are linear only, and what its opposite sides look like.
+REGISTRATIONS, LINEAR, OPPOSITE = "registrations", "linear", "opposite"
 #: Raised when the steps after registration, or registration itself, change so that earlier results no longer hold.
-_REVISION, _REGISTRATION_REVISION = 10, 5
+_REVISION, _REGISTRATION_REVISION = 11, 5
 #: Registrations to unrelated images (smooth noise) reached a median quality of 0.12 at most, those to heads 0.15 (one
 #: of a few centimetres) and mostly above 0.24: below the first a target shows something else, below the second perhaps.
 _STRANGE, _DOUBTFUL = 0.13, 0.2
@@ -156,9 +156,14 @@ class Run:
 
     # Registrations
 
-    def pending(self) -> list[Pair]:
-        """Return the registrations that the next decision waits for; none when only the fusion is left."""
+    def pending(self, progress: Progress | None = None) -> list[Pair]:
+        """Return the registrations that the next decision waits for; none when only the fusion is left.
+
+        Once the probes are registered the target is compared with its mirror image, of which ``progress`` is told.
+        """
         for stage in (self.comparisons, self.probes, self.wanted, self.copies):
+            if stage == self.wanted:
+                self.tumour_side(progress)
             if missing := [pair for pair in stage() if not self.is_finished(pair)]:
                 return missing
         return []
@@ -302,21 +307,45 @@ class Run:
         """Return the side on which the target looks like a tumour where the atlases have theirs."""
         return self.tumour_side().side
 
-    def tumour_side(self) -> TumourSide:
+    def tumour_side(self, progress: Progress | None = None) -> TumourSide:
         """Return that side and how sure it is."""
         if self._side is None:
-            self._side = self._find_side()
+            self._side = self._find_side(progress)
         return self._side
 
-    def _find_side(self) -> TumourSide:
+    def _find_side(self, progress: Progress | None) -> TumourSide:
         pairs = self.probes()
         if not pairs:
             wanted = self.settings.tumour_side
             lateral = any(atlas.side is not None for atlas in self.chosen())
             return TumourSide(wanted if wanted in laterality.SIDES and lateral else None)
-        found = find_side([item for item in map(self.registered, pairs) if item], self.target.part, self.case.modality)
+        probes = [item for item in map(self.registered, pairs) if item]
+        try:
+            found = find_side(probes, self.target.part, self._opposite(progress), self.case.modality)
+        except CannotWrite:
+            raise
+        except InputError as cause:
+            found = TumourSide(None, note=f"The side of the tumour could not be found: {cause}")
         self.notes += [found.note] if found.note else []
         return found
+
+    def _opposite(self, progress: Progress | None) -> np.ndarray:
+        """Return how bright the target is at the opposite places; it is registered to its mirror image once."""
+        target, settings = self.target.part, self.registration
+        step = cache.Step(
+            self.folder / OPPOSITE,
+            revision=_REGISTRATION_REVISION,
+            target=checksum(self.case.image),
+            registration=settings,
+            preparation=self.preparation,
+        )
+        if step.results() is None:
+            found = opposite.opposite_brightness(target, self.register_program, settings, progress)
+            with atlas_steps.keeping("the comparison of both sides"):
+                step.begin()
+                opposite.write(found, target, step.folder)
+                step.finish([opposite.OPPOSITE], {})
+        return opposite.read(step.folder)
 
     def wanted(self) -> list[Pair]:
         """Return the registrations that are fused: of the chosen atlases, mirrored where their tumour is elsewhere."""

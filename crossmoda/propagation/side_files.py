@@ -8,11 +8,12 @@ from pathlib import Path
 
 import numpy as np
 
-from crossmoda import labels, preprocessing, volume
+from crossmoda import deeds, labels, preprocessing, volume
 from crossmoda.dataset import Case
-from crossmoda.progress import Progress, report
+from crossmoda.progress import Progress, part, report
 from crossmoda.propagation import laterality
 from crossmoda.propagation.atlases import Atlas, Registered
+from crossmoda.propagation.opposite import opposite_brightness
 from crossmoda.propagation.side import TumourSide, find_side
 from crossmoda.propagation.target import as_target, part_of, preparation_for
 from crossmoda.volume import Grid, Volume
@@ -27,6 +28,7 @@ def find_side_of_files(
     *,
     modality: str = "hrT2",
     region: str = "auto",
+    registration: deeds.Settings | None = None,
     progress: Progress | None = None,
 ) -> tuple[TumourSide, Volume | None]:
     """Return the side of the target's tumour as a propagation finds it (:func:`crossmoda.propagation.side.find_side`).
@@ -36,6 +38,7 @@ def find_side_of_files(
         probes: of each probe the label map on the target with its tumour on the left, and on the right (the patient's).
         modality: the target's, ``"hrT2"`` or ``"ceT1"``.
         region: the setting of the registrations (see :class:`crossmoda.propagation.Settings`).
+        registration: how the target is registered to its mirror image; as the probes were. None: the default.
         progress: is told what is read; may cancel.
 
     Returns:
@@ -44,14 +47,16 @@ def find_side_of_files(
         where no side was found or nothing lies elsewhere.
 
     Raises:
-        InputError: a file cannot be used.
+        InputError: a file cannot be used, or the target cannot be registered to its mirror image.
 
     """
+    if not probes:
+        return TumourSide(None), None
     report(progress, 0.0, "reading the target")
     image = volume.read(target)
     maps = []
     for number, pair in enumerate(probes):
-        report(progress, 0.1 + 0.6 * number / len(probes), f"reading probe {number + 1}")
+        report(progress, 0.1 + 0.2 * number / len(probes), f"reading probe {number + 1}")
         maps.append([_on(volume.read_label_map(path, image.grid), image.grid) for path in pair])
     has_cochlea = any((array == labels.COCHLEA).any() for pair in maps for array in pair)
     how = preparation_for(region, image.grid, has_cochlea)
@@ -61,8 +66,9 @@ def find_side_of_files(
         for number, pair in enumerate(maps)
         for side, array in zip(laterality.SIDES, pair, strict=True)
     ]
-    report(progress, 0.7, "comparing both sides")
-    found = find_side(registered, whole.part, modality)
+    step = part(progress, 0.3, 0.95)
+    opposite = opposite_brightness(whole.part, deeds.register, registration or deeds.Settings(), step)
+    found = find_side(registered, whole.part, opposite, modality)
     report(progress, 1.0, "done")
     return found, None if found.elsewhere is None else _occupied(Volume(found.elsewhere, whole.part.grid))
 

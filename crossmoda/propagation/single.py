@@ -20,7 +20,6 @@ from crossmoda.errors import InputError
 from crossmoda.parameters import parameter, parameter_of
 from crossmoda.progress import Progress, part, report
 from crossmoda.propagation import atlases, comparison, completion, laterality
-from crossmoda.propagation.side import Vote, asymmetry, bright_level, tumour_brightness, vote
 from crossmoda.propagation.target import Target, as_target
 from crossmoda.provenance import Record
 from crossmoda.volume import Grid, Volume
@@ -50,8 +49,6 @@ class Fit:
     cochlea_sides: str | None
     """the sides of its cochleae as registered: left, right or both"""
     mirrored: bool
-    tumour_brightness: float | None
-    """see :func:`crossmoda.propagation.side.tumour_brightness`; None without tumour"""
 
 
 def register_files(
@@ -154,12 +151,11 @@ def _judge(given: Inputs, found: _Found, sides: laterality.Sides, mirrored: bool
         name = Path(given.paths["moving"]).name
         raise InputError(f"{name} does not overlap the target: none of its labels lies in the scan.")
     quality = comparison.compare(target, found.moving, found.registration, warped).quality
-    brightness = tumour_brightness(warped, target.part, bright_level(target.part))
     tumour, cochleae = sides.tumour, sides.of[labels.COCHLEA]
     if mirrored:
         tumour, cochleae = tumour and laterality.other(tumour), frozenset(map(laterality.other, cochleae))
     spoken = "both" if len(cochleae) == 2 else next(iter(cochleae), None)
-    return Fit(round(quality, 4), tumour, spoken, mirrored, None if brightness is None else round(brightness, 4))
+    return Fit(round(quality, 4), tumour, spoken, mirrored)
 
 
 def _with_reflection(registration: deeds.Registration, grid: Grid) -> deeds.Registration:
@@ -170,18 +166,6 @@ def _with_reflection(registration: deeds.Registration, grid: Grid) -> deeds.Regi
         transform=sitk.CompositeTransform([reflection, *parts_of(registration.transform)]),
         inverse_transform=sitk.CompositeTransform([*parts_of(registration.inverse_transform), reflection]),
     )
-
-
-def side_of(brightness: Sequence[tuple[float | None, float | None]], modality: str) -> Vote | None:
-    """Return the side of the target's tumour and how sure it is; None where no atlas says anything.
-
-    Args:
-        brightness: for each atlas :attr:`Fit.tumour_brightness` with its tumour on the left and on the right.
-        modality: the target's; see :func:`crossmoda.propagation.side.side_evidence`.
-
-    """
-    known = [(left, right) for left, right in brightness if left is not None and right is not None]
-    return vote([asymmetry(left, right, modality) for left, right in known]) if known else None
 
 
 def to_be_copied(placed: Sequence[tuple[str, float, str | None, str | None, bool]]) -> tuple[str | None, list[int]]:

@@ -1,0 +1,97 @@
+"""The other side of a head, brought onto each place of this one, as a radiologist compares the two inner ears.
+
+A scan is registered to its own mirror image: what is found at each place is then what the same scan shows at the
+opposite place. Left and right of a head are much more alike than two people; a tumour on one side stands out.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import SimpleITK as sitk
+
+from crossmoda import volume
+from crossmoda.errors import InputError
+from crossmoda.progress import Progress
+from crossmoda.propagation import laterality
+from crossmoda.propagation.comparison import field_of_view
+from crossmoda.volume import Volume
+
+#: The percentile of the intensities that stands for the brightest tissue.
+_BRIGHTEST = 97
+#: Both sides are made equally bright over a distance that a small tumour does not fill, mm: coils are nearer to one of
+#: them (docs/validation.md).
+_EVEN_OVER_MM = 8.0
+#: How much brighter one side is made at most.
+_MOST = 3.0
+#: The file that keeps it, and the value in it of places whose opposite is not in the scan; the others count from 0 up.
+OPPOSITE, _OUTSIDE, _LEVELS = "opposite.nii.gz", 255, 254
+
+
+def brightness(target: Volume) -> np.ndarray:
+    """Return how bright a scan is, (z, y, x), from 0 (its mean or less) to 1 (its brightest tissue)."""
+    return _bright(target.array, target.array)
+
+
+def _bright(array: np.ndarray, scan: np.ndarray) -> np.ndarray:
+    """Return the brightness of intensities on the scale of a scan."""
+    mean = float(scan.mean())
+    brightest = float(np.percentile(scan, _BRIGHTEST))
+    return np.clip((array - mean) / max(brightest - mean, 1e-6), 0, 1, dtype=np.float32)
+
+
+def opposite_brightness(
+    target: Volume, register: Any, settings: Any = None, progress: Progress | None = None
+) -> np.ndarray:
+    """Return how bright the scan is at the opposite place of the head.
+
+    Args:
+        target: the scan, or the part of it with both ears.
+        register: the registration program, ``register(fixed, moving, settings, initial=, progress=)``.
+        settings: its settings.
+        progress: is told what is done; may cancel.
+
+    Returns:
+        (z, y, x) on the scale of :func:`brightness`, as if both sides had the same sensitivity; NaN where the opposite
+        place lies outside.
+
+    Raises:
+        InputError: the scan cannot be registered to its mirror image.
+
+    """
+    mirror = laterality.mirrored(target)
+    try:
+        registration = register(target, mirror, settings, initial=None, progress=progress)
+    except np.linalg.LinAlgError as cause:
+        raise InputError("The scan has too little in common with its mirror image.") from cause
+    there = registration.warp_image(mirror, target.grid).array
+    inside = field_of_view(mirror, target.grid, registration.transform)
+    found = _bright(there * _gain(target, there, inside), target.array)
+    return np.where(inside, found, np.float32(np.nan))
+
+
+def _gain(target: Volume, there: np.ndarray, inside: np.ndarray) -> np.ndarray:
+    """Return by how much a scan is brighter than its other side in the neighbourhood of each place, (z, y, x)."""
+    here, other = (
+        sitk.GetArrayFromImage(sitk.SmoothingRecursiveGaussian(target.with_array(values).to_sitk(), _EVEN_OVER_MM))
+        for values in (np.where(inside, values, np.float32(0)) for values in (target.array, there))
+    )
+    least = 1e-3 * float(np.abs(other).max()) + 1e-6
+    return np.clip(here / np.maximum(other, least), 1 / _MOST, _MOST)
+
+
+def write(opposite: np.ndarray, target: Volume, folder: Path) -> None:
+    """Keep the opposite brightness of a target (:func:`opposite_brightness`) in steps of 1/254."""
+    values = np.where(np.isnan(opposite), _OUTSIDE, np.round(np.nan_to_num(opposite) * _LEVELS))
+    volume.write(target.with_array(values.astype(np.uint8)), folder / OPPOSITE)
+
+
+def read(folder: Path) -> np.ndarray:
+    """Return what :func:`write` kept.
+
+    Raises:
+        InputError: the file cannot be read.
+
+    """
+    values = volume.read(folder / OPPOSITE).array
+    return np.where(values == _OUTSIDE, np.float32(np.nan), values / np.float32(_LEVELS))
