@@ -152,6 +152,16 @@ def test_without_probes_no_side_is_found(cases):
     assert (found.side, elsewhere) == (None, None)
 
 
+def test_no_side_is_found_where_both_sides_cannot_be_compared(cases, doubted, monkeypatch):
+    def fail(*_arguments, **_options):
+        raise InputError("They have nothing in common.")
+
+    monkeypatch.setattr(deeds, "register", fail)
+    found, elsewhere = find_again(*doubted)
+    assert (found.side, elsewhere) == (None, None)
+    assert found.note == "The side of the tumour could not be found: They have nothing in common."
+
+
 def test_files_fused_with_the_sides_certainty_have_the_propagations_confidence(cases, doubted, tmp_path):
     target, result = doubted
     told = told_of(result)

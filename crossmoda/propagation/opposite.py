@@ -52,8 +52,8 @@ def opposite_brightness(
         progress: is told what is done; may cancel.
 
     Returns:
-        (z, y, x) on the scale of :func:`brightness`, as if both sides had the same sensitivity; NaN where the opposite
-        place lies outside.
+        (z, y, x) on the scale of :func:`brightness`, as if both sides had the same sensitivity, in the steps in which
+        it is kept; NaN where the opposite place lies outside.
 
     Raises:
         InputError: the scan cannot be registered to its mirror image.
@@ -67,7 +67,7 @@ def opposite_brightness(
     there = registration.warp_image(mirror, target.grid).array
     inside = field_of_view(mirror, target.grid, registration.transform)
     found = _bright(there * _gain(target, there, inside), target.array)
-    return np.where(inside, found, np.float32(np.nan))
+    return np.where(inside, np.round(found * _LEVELS) / np.float32(_LEVELS), np.float32(np.nan))
 
 
 def _gain(target: Volume, there: np.ndarray, inside: np.ndarray) -> np.ndarray:

@@ -10,6 +10,7 @@ import numpy as np
 
 from crossmoda import deeds, labels, preprocessing, volume
 from crossmoda.dataset import Case
+from crossmoda.errors import InputError
 from crossmoda.progress import Progress, part, report
 from crossmoda.propagation import laterality
 from crossmoda.propagation.atlases import Atlas, Registered
@@ -44,10 +45,10 @@ def find_side_of_files(
     Returns:
         The side, and what :func:`crossmoda.propagation.label_files.fuse_files` needs to know of a doubt: the share of
         the probes that have tumour there if it is on the other side, on as much of the target's grid as is not 0; None
-        where no side was found or nothing lies elsewhere.
+        where no side was found (the target cannot be compared with its mirror image) or nothing lies elsewhere.
 
     Raises:
-        InputError: a file cannot be used, or the target cannot be registered to its mirror image.
+        InputError: a file cannot be used.
 
     """
     if not probes:
@@ -67,7 +68,10 @@ def find_side_of_files(
         for side, array in zip(laterality.SIDES, pair, strict=True)
     ]
     step = part(progress, 0.3, 0.95)
-    opposite = opposite_brightness(whole.part, deeds.register, registration or deeds.Settings(), step)
+    try:
+        opposite = opposite_brightness(whole.part, deeds.register, registration or deeds.Settings(), step)
+    except InputError as cause:
+        return TumourSide(None, note=f"The side of the tumour could not be found: {cause}"), None
     found = find_side(registered, whole.part, opposite, modality)
     report(progress, 1.0, "done")
     return found, None if found.elsewhere is None else _occupied(Volume(found.elsewhere, whole.part.grid))
