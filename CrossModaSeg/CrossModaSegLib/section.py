@@ -29,7 +29,7 @@ def reported(method, keeps_remark: bool = False):
         from crossmoda.errors import InputError
 
         try:
-            if self.is_error or not keeps_remark:
+            if not keeps_remark or self.is_error:
                 self.say("")
             return method(self)
         except InputError as error:
