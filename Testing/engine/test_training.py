@@ -12,7 +12,7 @@ torch = pytest.importorskip("torch")
 
 from crossmoda import preprocessing, training, volume, weights  # noqa: E402
 from crossmoda.errors import Cancelled, InputError  # noqa: E402
-from crossmoda.training import Settings, TrainingCase, logs, train  # noqa: E402
+from crossmoda.training import Settings, TrainingCase, logs, losses, train  # noqa: E402
 
 WHOLE = preprocessing.Settings(in_plane_spacing=0, region="whole")
 TINY = Settings(width=0.25, epochs=2, device="cpu", seed=3)
@@ -96,6 +96,28 @@ def test_a_cancelled_training_resumes_to_the_same_bits(cases, tmp_path):
         "weights.json",
         "weights.safetensors",
     }
+
+
+@pytest.mark.parametrize("what", ["loss", "gradients"])
+def test_a_training_that_diverges_says_so_and_keeps_what_was_good(cases, tmp_path, monkeypatch, what):
+    with pytest.raises(Cancelled):
+        train(cases, tmp_path / "run", TINY, preparation=WHOLE, progress=stop_after(2))
+    before = tensors_of(tmp_path / "run" / "checkpoint.safetensors")
+    clip, entropy = torch.nn.utils.clip_grad_norm_, losses.cross_entropy
+
+    def endless(parameters, most):
+        parameters = list(parameters)
+        parameters[0].grad.fill_(torch.inf)
+        return clip(parameters, most)
+
+    if what == "gradients":
+        monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", endless)
+    else:
+        monkeypatch.setattr(losses, "cross_entropy", lambda *rest: entropy(*rest) * torch.nan)
+    with pytest.raises(InputError, match="diverged at step 3; choose a smaller learning rate"):
+        train(cases, tmp_path / "run", TINY, preparation=WHOLE)
+    after = tensors_of(tmp_path / "run" / "checkpoint.safetensors")
+    assert before and all(torch.equal(after[name], item) for name, item in before.items())
 
 
 def cases_for_validation(cases):

@@ -201,9 +201,10 @@ class Learner:
             if self.routine.dice:
                 loss = loss + losses.dice_loss(logits, batch.label, batch.confidence)
             loss.backward()
-            torch.nn.utils.clip_grad_norm_(self.network.parameters(), _CLIP)
+            length = torch.nn.utils.clip_grad_norm_(self.network.parameters(), _CLIP)
             self.optimiser.step()
-        return loss.detach()
+        # Gradients that are not finite spoil the weights: then the loss is not finite either, and nothing is kept.
+        return loss.detach() + 0 * length
 
     def precision(self) -> contextlib.AbstractContextManager[Any]:
         """Return the context of mixed precision: bfloat16 on GPUs that have it."""
