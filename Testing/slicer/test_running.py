@@ -37,15 +37,15 @@ def test_cancel_half_way_keeps_what_is_finished_and_goes_on_from_there(applicati
     register.ui.registerButton.click()
     tasks = loaded.logic.queue.tasks
     application.wait_until(lambda: tasks[0].state == DONE and tasks[1].state == RUNNING and tasks[1].progress > 0.2)
-    # Three atlases with the tumour on either side, which side it is, the files for the fusion, the fusion.
-    application.wait_until(lambda: "Step 2 of 9" in register.ui.messageLabel.text)
-    assert 11 <= register.ui.progressBar.value < 100
+    # Three atlases with the tumour on either side, their files, which side it is, the files for the fusion, the fusion.
+    application.wait_until(lambda: "Step 2 of 10" in register.ui.messageLabel.text)
+    assert 10 <= register.ui.progressBar.value < 100
     assert not register.ui.registerButton.enabled
     begun = time.monotonic()
     register.ui.cancelButton.click()
     application.wait_until(lambda: not child_processes())
     measured("cancelling a registration, until no process is left", time.monotonic() - begun, 1.0)
-    assert [task.state for task in tasks] == [DONE] + [CANCELLED] * 8
+    assert [task.state for task in tasks] == [DONE] + [CANCELLED] * 9
     assert len(nodes.products("warped label", loaded.parameters.target)) == 1
     assert len(nodes.products("warped atlas", loaded.parameters.target)) == 1
     assert heartbeat.beats > 20, "the panel's thread looked at events all the time"
@@ -54,7 +54,7 @@ def test_cancel_half_way_keeps_what_is_finished_and_goes_on_from_there(applicati
     assert "goes on from there" in register.ui.messageLabel.text
     assert loaded.cases.rows[-1].state(None) == "atlases registered: 1"
     register.ui.registerButton.click()
-    assert len(loaded.logic.queue.tasks) == 8
+    assert len(loaded.logic.queue.tasks) == 9
     loaded.logic.queue.cancel()
 
 
