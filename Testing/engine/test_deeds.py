@@ -418,6 +418,13 @@ def test_an_initial_transform_must_be_linear():
         deeds.register(scan(grid()), scan(grid()), CPU, initial=bend)
 
 
+def test_noise_in_which_nothing_agrees_is_refused():
+    where = Grid((60, 40, 12), (1.0, 1.0, 1.5), (0.0, 0.0, 0.0), (1, 0, 0, 0, 1, 0, 0, 0, 1))
+    noise = Volume(np.random.default_rng(0).normal(size=where.shape).astype(np.float32), where)
+    with pytest.raises(InputError, match=r"too little in common.*same part of the body"):
+        deeds.register(noise, noise)
+
+
 @pytest.mark.parametrize(
     ("values", "message"),
     [

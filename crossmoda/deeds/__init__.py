@@ -46,8 +46,8 @@ def register(
         The transforms in both directions, each other's inverse.
 
     Raises:
-        InputError: an image is constant, not finite or too small, the images do not overlap, a mask is empty or lies on
-            another grid, or ``initial`` is not linear.
+        InputError: an image is constant, not finite or too small, the images do not overlap or have nothing in common,
+            a mask is empty or lies on another grid, or ``initial`` is not linear.
 
     """
     from crossmoda.deeds import pipeline

@@ -9,6 +9,9 @@ from crossmoda.deeds import cost, threads
 from crossmoda.deeds.levels import Level, Pyramid
 from crossmoda.errors import InputError
 
+#: A linear registration that changes volumes by this factor has found nothing.
+_MOST_CHANGE = 10.0
+
 _compiled = numba.njit(cache=True, nogil=True, boundscheck=False)
 
 
@@ -151,6 +154,10 @@ def refine(fixed: Pyramid, moving: Pyramid, matrix: np.ndarray, level: Level, ri
 
     The half of the matches with the least cost are taken from each direction, as in deedsBCV; of these, least trimmed
     squares keeps the half that agrees best.
+
+    Raises:
+        InputError: there is next to nothing to match, or the matches agree on nothing.
+
     """
     matches = threads.both(
         functools.partial(_matches, fixed, moving, matrix, level),
@@ -170,4 +177,10 @@ def refine(fixed: Pyramid, moving: Pyramid, matrix: np.ndarray, level: Level, ri
             "The images hold too little for the linear registration: fewer than 8 blocks of either image "
             "lie in the foreground; check the masks or choose linear 'none'."
         )
-    return least_trimmed_squares(source, np.concatenate(targets), rigid=rigid)
+    found = least_trimmed_squares(source, np.concatenate(targets), rigid=rigid)
+    if not 1 / _MOST_CHANGE < np.linalg.det(found[:3, :3]) < _MOST_CHANGE:
+        raise InputError(
+            "The images have too little in common for the linear registration: it collapsed. Check that they show "
+            "the same part of the body, or choose linear 'rigid'."
+        )
+    return found

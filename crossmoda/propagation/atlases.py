@@ -187,14 +187,11 @@ def register_atlas(
         warped = registration.warp_label_map(_around_labels(label_map), target.part.grid).array
         if not warped.any():
             raise InputError(f"{atlas.id} does not overlap the target: none of its labels lies in the scan.")
-    except (InputError, np.linalg.LinAlgError) as cause:
-        why = str(cause)
-        if isinstance(cause, np.linalg.LinAlgError):
-            why = f"{atlas.id} has too little in common with the target for a linear registration."
+    except InputError as cause:
         with keeping(f"the registration of {atlas.id}"):
             step.begin()
-            step.finish([], {"failed": why})
-        raise InputError(why) from cause
+            step.finish([], {"failed": str(cause)})
+        raise
     difference, intensity, quality = compare(target, image, registration, warped)
     seconds = time.perf_counter() - start
     with keeping(f"the registration of {atlas.id}"):

@@ -11,7 +11,6 @@ import numpy as np
 import SimpleITK as sitk
 
 from crossmoda import volume
-from crossmoda.errors import InputError
 from crossmoda.progress import Progress
 from crossmoda.propagation import laterality
 from crossmoda.propagation.comparison import field_of_view
@@ -60,10 +59,7 @@ def opposite_brightness(
 
     """
     mirror = laterality.mirrored(target)
-    try:
-        registration = register(target, mirror, settings, initial=None, progress=progress)
-    except np.linalg.LinAlgError as cause:
-        raise InputError("The scan has too little in common with its mirror image.") from cause
+    registration = register(target, mirror, settings, initial=None, progress=progress)
     there = registration.warp_image(mirror, target.grid).array
     inside = field_of_view(mirror, target.grid, registration.transform)
     found = _bright(there * _gain(target, there, inside), target.array)
