@@ -31,10 +31,15 @@ class CrossModaSeg(ScriptedLoadableModule):
         parent.helpText = _(
             "Segments the vestibular schwannoma and the cochlea on T2 MR when only contrast-enhanced T1 scans "
             "carry labels. "
-            "Work from top to bottom; “Load sample data” gives a first case. Research software, not a medical device."
+            "Work from top to bottom; “Load sample data” gives a first case. Research software, not a medical device. "
+            "See the <a href='https://github.com/crossmoda/SlicerCrossModa/blob/main/docs/user_guide.md'>"
+            "user guide</a>."
         )
         parent.acknowledgementText = _(
-            "The methods are those of the papers named in the documentation; please cite them."
+            "The methods are those of these papers; please cite them. Registration (deeds): "
+            "Heinrich et al., IEEE TMI 32, 2013. Image descriptor (MIND-SSC): Heinrich et al., MICCAI 2013. "
+            "Fusion (STAPLE): Warfield, Zou and Wells, IEEE TMI 23, 2004. "
+            "The challenge (crossMoDA): Dorent et al., Medical Image Analysis 83, 2023."
         )
         slicer.app.connect("startupCompleted()", sample_data.register)
 

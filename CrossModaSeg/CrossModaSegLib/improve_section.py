@@ -7,7 +7,7 @@ import qt
 from slicer.i18n import tr as _
 
 from CrossModaSegLib import runs
-from CrossModaSegLib.section import ERROR, Section, reported, set_columns
+from CrossModaSegLib.section import ERROR, NOTE, Section, reported, set_columns
 from CrossModaSegLib.tasks import DONE, CliTask, PythonTask, TaskQueue
 
 NAME, DICE, MADE = range(3)
@@ -52,6 +52,11 @@ class ImproveSection(Section):
         """Stop the training."""
         if self.running:
             self._work.cancel()
+
+    def forget(self) -> None:
+        """Stop the training, whose CLI node goes with the scene; the folder of models keeps how far it was."""
+        super().forget()
+        self.stop()
 
     def update(self) -> None:
         """Show the models, and what can be done."""
@@ -165,7 +170,8 @@ class ImproveSection(Section):
             self.list_models()
             self._show_comparison(task.result)
         elif task.over:
-            self.say(task.error or _("Cancelled; the model in use stays. A new start goes on from there."), ERROR)
+            cancelled = _("Cancelled; the model in use stays. A new start goes on from there.")
+            self.say(task.error or cancelled, ERROR if task.error else NOTE)
         else:
             self.say(task.message)
         self.panel.update_soon()
@@ -251,7 +257,7 @@ class ImproveSection(Section):
                 )
             )
         elif task.over:
-            self.say(task.error or _("Cancelled."), ERROR)
+            self.say(task.error or _("Cancelled."), ERROR if task.error else NOTE)
         else:
             self.say(task.message)
         self.panel.update_soon()

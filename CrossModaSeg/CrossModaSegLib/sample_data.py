@@ -12,9 +12,9 @@ def register() -> None:
     """Add the sample to the Sample Data module."""
     import SampleData
 
-    category = _("CrossModa")
+    category = "CrossModa"  # a key; only the title is translated
     if hasattr(SampleData.SampleDataLogic, "registerCustomSampleDataCategory"):  # Slicer 5.11 and newer
-        SampleData.SampleDataLogic.registerCustomSampleDataCategory(category, title=category)
+        SampleData.SampleDataLogic.registerCustomSampleDataCategory(category, title=_("CrossModa"))
     SampleData.SampleDataLogic.registerCustomSampleDataSource(
         category=category,
         sampleName="CrossModaPhantom",

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from testbed.processes import child_processes
 
 
 @pytest.fixture
@@ -72,6 +73,19 @@ def test_a_training_that_is_cancelled_leaves_the_models_as_they_were(application
     assert not improve.running
     assert names(corrected) == ["shipped", "untrained"]
     assert "the model in use stays" in improve.ui.messageLabel.text
+    assert not improve.is_error, "the user wanted it"
+
+
+def test_closing_the_scene_stops_the_training_and_says_that_it_can_go_on(application, corrected, scene):
+    improve = corrected.improve
+    corrected.parameters.improveMinutes = 60
+    improve.ui.improveButton.click()
+    application.wait_until(lambda: improve._work.progress > 0)
+    scene.Clear(False)
+    application.wait_until(lambda: not child_processes())
+    corrected.update()
+    assert not improve.running
+    assert "A new start goes on from there" in improve.ui.messageLabel.text
 
 
 def test_too_few_corrections_are_said(application, reviewed, tmp_path):
