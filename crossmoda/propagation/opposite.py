@@ -19,7 +19,7 @@ from crossmoda.volume import Volume
 #: The percentile of the intensities that stands for the brightest tissue.
 _BRIGHTEST = 97
 #: Both sides are made equally bright over a distance that a small tumour does not fill, mm: coils are nearer to one of
-#: them (docs/validation.md).
+#: them (docs/validation/propagation.md).
 _EVEN_OVER_MM = 8.0
 #: How much brighter one side is made at most.
 _MOST = 3.0
