@@ -18,7 +18,8 @@ from crossmoda.volume import Grid, Volume
 _NEAR_COCHLEA_MM, _LEAST_DEPTH_MM = 20.0, 3.0
 #: Keeps evidence small where hardly anything is bright on either side.
 _LEAST_BRIGHT = 0.02
-#: Logarithm of the odds that probes are right whose mean evidence is 1; less in proportion (docs/validation/propagation.md).
+#: Logarithm of the odds that probes are right whose mean evidence is 1; less in proportion
+#: (docs/validation/propagation.md).
 _LOG_ODDS = 100.0
 #: A side less sure than this is said to be doubtful.
 _SURE = 0.95

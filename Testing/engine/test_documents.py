@@ -1,0 +1,31 @@
+"""The documents hang together."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+PROJECT = Path(__file__).resolve().parents[2]
+DOCUMENTS = [*PROJECT.glob("*.md"), *(PROJECT / "docs").rglob("*.md")]
+
+
+def anchors(document: Path) -> set[str]:
+    """Return what GitHub calls the headings of a document in links."""
+    headings = re.findall(r"^#+ (.*)$", document.read_text("utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(PROJECT)))
+def test_every_link_leads_to_a_file_or_a_heading(document: Path) -> None:
+    links = re.findall(r"\]\((?!https?:|mailto:)([^)\s]+)\)", document.read_text("utf-8"))
+    for link in links:
+        file, _, anchor = link.partition("#")
+        target = (document.parent / file).resolve() if file else document
+        assert target.exists(), f"{link} leads nowhere"
+        assert not anchor or anchor in anchors(target), f"{link}: no such heading"
+
+
+def test_the_documents_are_found() -> None:
+    assert {"README.md", "docs/validation.md", "docs/validation/network.md"} <= {
+        str(path.relative_to(PROJECT)) for path in DOCUMENTS
+    }
