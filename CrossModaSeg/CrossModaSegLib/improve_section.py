@@ -278,7 +278,7 @@ def _dice(card: dict) -> str:
 
 def _learned(card: dict) -> str:
     counts = card["learned_from"]
-    return _("{corrected} corrected cases, {noisy} noisy labels and {sources} atlases").format(
+    return _("corrections ({corrected}), noisy labels ({noisy}) and atlases ({sources})").format(
         **{key: counts.get(key, 0) for key in ("corrected", "noisy", "sources")}
     )
 

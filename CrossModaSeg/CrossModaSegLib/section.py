@@ -152,6 +152,7 @@ def set_columns(table, titles: list[str], stretched: int) -> None:
     table.setSelectionBehavior(qt.QAbstractItemView.SelectRows)
     table.setEditTriggers(qt.QAbstractItemView.NoEditTriggers)
     header = table.horizontalHeader()
+    header.setHighlightSections(False)  # bold headings would be wider than their columns
     for column in range(len(titles)):
         header.setSectionResizeMode(
             column, qt.QHeaderView.Stretch if column == stretched else qt.QHeaderView.ResizeToContents

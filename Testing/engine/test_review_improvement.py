@@ -310,7 +310,7 @@ def test_the_command_lists_and_switches_models(project, improved):
     folder = project / "models"
     assert run("models", folder, "--switch", "model-1").output.splitlines()[2].startswith("* model-1")
     back = run("models", folder, "--switch", "small").output
-    assert "* small" in back and "from small, 2 corrected cases" in back
+    assert "* small" in back and "from small, corrections: 2" in back
 
 
 def test_the_command_improves_and_reports(project, tmp_path):
