@@ -61,8 +61,9 @@ def _fit(source: np.ndarray, target: np.ndarray, residuals: np.ndarray, most: fl
         left, _, right = np.linalg.svd(cross)
         matrix[:3, :3] = left @ np.diag([1, 1, np.linalg.det(left @ right)]) @ right
     else:
-        spread += (1e-9 * np.trace(spread) + 1e-12) * np.eye(3)  # for points that lie in a plane
-        matrix[:3, :3] = np.linalg.solve(spread, cross.T).T
+        # Points that lie in a plane tell nothing of the direction across it, which stays as it is.
+        ridge = (1e-9 * np.trace(spread) + 1e-12) * np.eye(3)
+        matrix[:3, :3] = np.linalg.solve(spread + ridge, (cross + ridge).T).T
     matrix[:3, 3] = goal - matrix[:3, :3] @ centre
     return matrix
 
