@@ -61,9 +61,11 @@ def _fit(source: np.ndarray, target: np.ndarray, residuals: np.ndarray, most: fl
         left, _, right = np.linalg.svd(cross)
         matrix[:3, :3] = left @ np.diag([1, 1, np.linalg.det(left @ right)]) @ right
     else:
-        # Points that lie in a plane tell nothing of the direction across it, which stays as it is.
         ridge = (1e-9 * np.trace(spread) + 1e-12) * np.eye(3)
-        matrix[:3, :3] = np.linalg.solve(spread + ridge, (cross + ridge).T).T
+        spread += ridge
+        if np.linalg.eigvalsh(spread)[0] < 10 * ridge[0, 0]:
+            cross += ridge  # points in a plane tell nothing of the direction across it, which stays as it is
+        matrix[:3, :3] = np.linalg.solve(spread, cross.T).T
     matrix[:3, 3] = goal - matrix[:3, :3] @ centre
     return matrix
 
