@@ -268,11 +268,11 @@ def _load_atlas(atlas: Atlas, mirrored: bool) -> tuple[Volume, Volume]:
 
 def _around_labels(label_map: Volume) -> Volume:
     """Return the part of a label map that holds its labels."""
-    box = _box_of(label_map.array > 0)
+    box = box_of(label_map.array > 0)
     return Volume(np.ascontiguousarray(label_map.array[box]), part_of(label_map.grid, box))
 
 
-def _box_of(mask: np.ndarray) -> tuple[slice, ...]:
+def box_of(mask: np.ndarray) -> tuple[slice, ...]:
     """Return the slices of the smallest box that holds a mask."""
     box = []
     for axis in range(mask.ndim):

@@ -325,7 +325,7 @@ class Run:
         except CannotWrite:
             raise
         except InputError as cause:
-            found = TumourSide(None, note=f"The side of the tumour could not be found: {cause}")
+            found = TumourSide.unknown(str(cause))
         self.notes += [found.note] if found.note else []
         return found
 

@@ -41,6 +41,11 @@ class TumourSide:
     note: str = ""
     """what a user should know"""
 
+    @classmethod
+    def unknown(cls, why: str) -> "TumourSide":
+        """Return that it could not be found, and why."""
+        return cls(None, note=f"The side of the tumour could not be found: {why}")
+
 
 class Vote(NamedTuple):
     """What probes say about the side of the tumour."""
@@ -79,8 +84,7 @@ def find_side(probes: Sequence[Registered], target: Volume, opposite: np.ndarray
     }
     known = {name: value for name, value in evidence.items() if value is not None}
     if not known:
-        note = "The side of the tumour could not be found: no probe could be compared on both sides."
-        return TumourSide(None, note=note)
+        return TumourSide.unknown("no probe could be compared on both sides.")
     found = vote(list(known.values()))
     note = ""
     if not found.sure:

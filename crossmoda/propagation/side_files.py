@@ -13,7 +13,7 @@ from crossmoda.dataset import Case
 from crossmoda.errors import InputError
 from crossmoda.progress import Progress, part, report
 from crossmoda.propagation import laterality
-from crossmoda.propagation.atlases import Atlas, Registered
+from crossmoda.propagation.atlases import Atlas, Registered, box_of
 from crossmoda.propagation.opposite import opposite_brightness
 from crossmoda.propagation.side import TumourSide, find_side
 from crossmoda.propagation.target import as_target, part_of, preparation_for
@@ -71,7 +71,7 @@ def find_side_of_files(
     try:
         opposite = opposite_brightness(whole.part, deeds.register, registration or deeds.Settings(), step)
     except InputError as cause:
-        return TumourSide(None, note=f"The side of the tumour could not be found: {cause}"), None
+        return TumourSide.unknown(str(cause)), None
     found = find_side(registered, whole.part, opposite, modality)
     report(progress, 1.0, "done")
     return found, None if found.elsewhere is None else _occupied(Volume(found.elsewhere, whole.part.grid))
@@ -94,10 +94,10 @@ def _registered(name: str, side: str, label_map: np.ndarray) -> Registered:
 
 def _occupied(share: Volume) -> Volume | None:
     """Return the part of a volume that is not 0, and a little around it."""
-    places = np.argwhere(share.array > 0)
-    if not len(places):
+    if not share.array.any():
         return None
-    low = np.maximum(places.min(axis=0) - _MARGIN, 0)
-    high = np.minimum(places.max(axis=0) + 1 + _MARGIN, share.array.shape)
-    box = tuple(slice(int(first), int(last)) for first, last in zip(low, high, strict=True))
+    box = tuple(
+        slice(max(side.start - _MARGIN, 0), min(side.stop + _MARGIN, size))
+        for side, size in zip(box_of(share.array > 0), share.array.shape, strict=True)
+    )
     return Volume(np.ascontiguousarray(share.array[box]), part_of(share.grid, box))
