@@ -21,8 +21,9 @@ help:
 demo: $(VENV)/.app
 	$(BIN)/crossmoda demo --output "$(DEMO)"
 
+# A worker that crashes is not replaced: with whole files per worker, pytest-xdist would wait for its tests for ever.
 test: $(VENV)/.test lint
-	CROSSMODA_REQUIRE_TEST_BED=$(REQUIRE_TEST_BED) $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+	CROSSMODA_REQUIRE_TEST_BED=$(REQUIRE_TEST_BED) $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --max-worker-restart 0
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .

@@ -23,6 +23,8 @@ from slicer.i18n import tr as _
 WAITING, RUNNING, DONE, FAILED, CANCELLED = "waiting", "running", "done", "failed", "cancelled"
 _PROGRESS = re.compile(r"<filter-progress>\s*([0-9.eE+-]+)\s*</filter-progress>")
 _COMMENT = re.compile(r"<filter-comment>(.*?)</filter-comment>", re.DOTALL)
+#: What the engine gets to let go of a run: it looks whether to go on after it wrote the inputs to files.
+_PATIENCE_SECONDS = 10.0
 
 
 class Task:
@@ -122,6 +124,7 @@ class CliTask(Task):
         super().__init__(title, finish, abandon)
         self._module, self._prepare = module, prepare
         self._node, self._observer, self._was_busy = None, None, False
+        self._used: list = []
 
     def _start(self) -> None:
         module = getattr(slicer.modules, self._module.lower(), None)
@@ -133,6 +136,7 @@ class CliTask(Task):
         if parameters is None:
             self._end(DONE, "")
             return
+        self._used = list(parameters.values())  # the engine's thread writes them to files without holding them
         self._node = slicer.cli.run(module, None, parameters, wait_for_completion=False, update_display=False)
         self._observer = self._node.AddObserver(vtk.vtkCommand.ModifiedEvent, self._on_modified)
         self._on_modified()
@@ -159,18 +163,43 @@ class CliTask(Task):
         return lines[-1][:120] if lines else ""
 
     def _stop(self) -> None:
-        self._node.Cancel()
+        """Cancel, and wait until the engine's thread has let go of the scene: it must not change under it."""
+        node, end = self._node, time.monotonic() + _PATIENCE_SECONDS
+        while node.IsBusy() and node.GetStatus() != node.Completing and time.monotonic() < end:
+            if node.GetStatus() != node.Cancelling:  # that it starts overwrites what came while it wrote the inputs
+                node.Cancel()
+            if _waits_for_another(node):
+                break
+            time.sleep(0.002)
 
     def _release(self) -> None:
         node, self._node = self._node, None
         if node is not None:
             node.RemoveObserver(self._observer)
-            qt.QTimer.singleShot(0, lambda: _remove(node))
+            _remove(node, self._used)
 
 
-def _remove(node) -> None:
-    if slicer.mrmlScene.IsNodePresent(node):
-        slicer.mrmlScene.RemoveNode(node)
+def _waits_for_another(node) -> bool:
+    """Return whether the engine's one thread is busy with another run: this one then ends before it has begun."""
+    others = slicer.util.getNodesByClass("vtkMRMLCommandLineModuleNode")
+    return any(other is not node and other.GetStatus() == other.Running for other in others)
+
+
+def _remove(node, used: list) -> None:
+    """Remove the node of a run when the engine is done with it, and hold it and what it used until then.
+
+    The engine has no references of its own to the node whose outputs it still has to load.
+    """
+
+    def attempt() -> None:
+        if node.IsBusy():
+            qt.QTimer.singleShot(50, attempt)
+            return
+        used.clear()
+        if slicer.mrmlScene.IsNodePresent(node):
+            slicer.mrmlScene.RemoveNode(node)
+
+    qt.QTimer.singleShot(0, attempt)
 
 
 def _cause(error_text: str, output: str) -> str:

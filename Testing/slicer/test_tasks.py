@@ -2,8 +2,11 @@
 
 import os
 import time
+from pathlib import Path
 
+import numpy as np
 import pytest
+from testbed.processes import child_processes
 
 
 @pytest.fixture
@@ -71,6 +74,48 @@ def test_cancel_stops_at_once_and_leaves_no_process(application, scene, patience
     assert len(list(tmp_path.iterdir())) == 1, "the second task was not started"
     assert scene.GetNumberOfNodesByClass("vtkMRMLCommandLineModuleNode") <= 1
     application.wait_until(lambda: scene.GetNumberOfNodesByClass("vtkMRMLCommandLineModuleNode") == 0)
+
+
+@pytest.mark.parametrize("end", ["cancelled", "scene closed"])
+def test_a_run_that_is_stopped_while_its_inputs_are_written_lets_go_of_them(application, panel, add_volume, end):
+    """The engine's thread reads them without holding them, and forgets a cancel that comes then."""
+    from CrossModaSegLib.tasks import CANCELLED, CliTask
+
+    folder = Path(application.temporaryPath)
+    large = add_volume("large", np.zeros((128, 384, 384), np.float32))
+    before = set(folder.rglob("*"))
+    task = CliTask("Patience", "Patience", lambda: {"input": large, "seconds": 60.0})
+    queue = panel.logic.run([task]).start()
+    node = task._node
+    while not {path for path in folder.rglob("*") if path.is_file()} - before:
+        assert node.GetStatus() == node.Scheduled
+    if end == "cancelled":
+        queue.cancel()
+    else:
+        application.scene.Clear(False)
+    assert task.state == CANCELLED
+    assert not node.IsBusy()
+    assert child_processes() == set()
+    assert {path for path in folder.rglob("*") if path.is_file()} <= before
+    application.wait_until(lambda: not application.scene.IsNodePresent(node))
+
+
+def test_a_run_behind_that_of_another_module_is_cancelled_without_waiting_for_it(application, scene, patience):
+    import slicer
+    from CrossModaSegLib.tasks import CANCELLED, TaskQueue
+
+    other = slicer.cli.run(slicer.modules.patience, None, {"seconds": 60.0}, update_display=False)
+    application.wait_until(lambda: other.GetStatus() == other.Running)
+    task = patience(seconds=60.0)
+    queue = TaskQueue([task]).start()
+    node = task._node
+    queue.cancel()
+    assert task.state == CANCELLED
+    assert other.GetStatus() == other.Running
+    assert scene.IsNodePresent(node), "the engine still has to see that it was cancelled"
+    other.Cancel()
+    application.wait_until(lambda: not scene.IsNodePresent(node))
+    assert child_processes() == set()
 
 
 def test_a_task_that_cannot_be_prepared_says_why(application, scene):
