@@ -1,8 +1,10 @@
 """Files appear under their name only when they are complete."""
 
 import contextlib
+import io
 import json
 import os
+import sys
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -57,3 +59,14 @@ def write_text(path: Path | str, text: str) -> None:
 def write_json(path: Path | str, content: Any) -> None:
     """Write ``content`` as indented JSON in one step."""
     write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+
+
+def speak_utf8() -> None:
+    """Let the standard streams take every name: UTF-8 to pipes and files, whatever the computer's code page.
+
+    On Windows a pipe has the code page of the country, in which the folder of a patient may not be writable: the work
+    would end with its last message. Terminals keep their encoding and show such letters escaped.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(encoding=None if stream.isatty() else "utf-8", errors="backslashreplace")

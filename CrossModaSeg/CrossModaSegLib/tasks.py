@@ -213,7 +213,7 @@ def _cause(error_text: str, output: str) -> str:
 
 
 class PythonTask(Task):
-    """A call of the engine in a Python process of its own: ``worker.py VERB ARGUMENTS``."""
+    """A call of the engine in a Python process of its own (``worker.py``)."""
 
     def __init__(self, verb: str, arguments: "dict | Callable[[], dict | None]", title: str, finish=None, abandon=None):
         """Name the worker's verb and its arguments (JSON); ``finish(result)`` gets what the worker returned.
@@ -223,20 +223,22 @@ class PythonTask(Task):
         """
         super().__init__(title, finish, abandon)
         self._verb, self._arguments = verb, arguments
-        self._process, self._answer, self._stderr = None, None, ""
+        self._process, self._folder = None, None
 
     def _start(self) -> None:
         arguments = self._arguments() if callable(self._arguments) else self._arguments
         if arguments is None:
             self._end(DONE, "")
             return
-        self._answer = Path(tempfile.mkdtemp(prefix="CrossModa-", dir=slicer.app.temporaryPath)) / "answer.json"
+        self._folder = Path(tempfile.mkdtemp(prefix="CrossModa-", dir=slicer.app.temporaryPath))
+        (self._folder / "arguments.json").write_text(json.dumps(arguments), encoding="utf-8")
         worker = Path(__file__).with_name("worker.py")
         self._process = qt.QProcess()
         self._process.connect("readyReadStandardOutput()", self._on_output)
         self._process.connect("finished(int,QProcess::ExitStatus)", self._on_finished)
+        self._process.connect("errorOccurred(QProcess::ProcessError)", self._on_error)
         python = shutil.which("PythonSlicer") or sys.executable
-        self._process.start(python, [str(worker), self._verb, json.dumps(arguments), str(self._answer)])
+        self._process.start(python, [str(worker), self._verb, str(self._folder)])
 
     def _on_output(self) -> None:
         text = _text(self._process.readAllStandardOutput())
@@ -246,18 +248,23 @@ class PythonTask(Task):
     def _on_finished(self, code: int) -> None:
         if self.over:
             return
-        if code == 0 and self._answer.is_file():
-            self._succeed(json.loads(self._answer.read_text(encoding="utf-8")))
+        answer = self._folder / "answer.json"
+        if code == 0 and answer.is_file():
+            self._succeed(json.loads(answer.read_text(encoding="utf-8")))
         else:
             self._end(FAILED, _cause(_text(self._process.readAllStandardError()), ""))
+
+    def _on_error(self, error: int) -> None:
+        if error == qt.QProcess.FailedToStart:  # then it does not finish either
+            self._end(FAILED, _("Python could not be started: {error}").format(error=self._process.errorString()))
 
     def _stop(self) -> None:
         self._process.kill()
         self._process.waitForFinished(500)
 
     def _release(self) -> None:
-        if self._answer is not None:
-            shutil.rmtree(self._answer.parent, ignore_errors=True)
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
 
 
 def _text(output) -> str:

@@ -1,7 +1,8 @@
 """Calls of the engine that take too long for the panel's own process.
 
-``PythonSlicer worker.py VERB ARGUMENTS ANSWER``: ARGUMENTS is JSON, the answer is written as JSON to the file ANSWER,
-progress goes to stdout as the tags of CLI modules, and the last line on stderr is the cause of a failure.
+``PythonSlicer worker.py VERB FOLDER`` reads ``arguments.json`` in the folder and writes ``answer.json`` there: the paths
+of a cohort are too long for a command line. Progress goes to stdout as the tags of CLI modules, and the last line on stderr
+is the cause of a failure.
 """
 
 import json
@@ -181,16 +182,18 @@ def _tag(fraction: float, message: str) -> None:
 
 def main() -> int:
     """Run one verb; return the exit code."""
-    verb, arguments, answer = sys.argv[1], json.loads(sys.argv[2]), Path(sys.argv[3])
+    verb, folder = sys.argv[1], Path(sys.argv[2])
+    arguments = json.loads((folder / "arguments.json").read_text(encoding="utf-8"))
     ensure_engine()
     from crossmoda.errors import InputError
-    from crossmoda.output import write_json
+    from crossmoda.output import speak_utf8, write_json
 
+    speak_utf8()
     verbs = {"device": device, "cases": cases, "check": check, "prepare": prepare, "side": side, "copies": copies}
     verbs |= {"simulate": simulate, "measure": measure, "convert": convert}
     verbs |= review_calls.VERBS
     try:
-        write_json(answer, verbs[verb](**arguments, **({} if verb == "device" else {"progress": _tag})))
+        write_json(folder / "answer.json", verbs[verb](**arguments, **({} if verb == "device" else {"progress": _tag})))
     except InputError as error:
         print(error, file=sys.stderr)
         return 2

@@ -5,6 +5,8 @@ import dataclasses
 import hashlib
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -89,6 +91,18 @@ def test_a_protected_folder_is_refused(tmp_path: Path) -> None:
             write_text(tmp_path / "a.txt", "x")
     finally:
         tmp_path.chmod(0o700)
+
+
+@pytest.mark.parametrize("stream", ["stdout", "stderr"])
+def test_a_name_that_the_code_page_lacks_can_be_said(stream: str) -> None:
+    code = (
+        f"import sys; from crossmoda.output import speak_utf8; speak_utf8(); print('Жанна \\udcff', file=sys.{stream})"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, env={**os.environ, "PYTHONIOENCODING": "cp1252"}
+    )
+    assert done.returncode == 0, done.stderr
+    assert getattr(done, stream).decode("utf-8").split() == ["Жанна", "\\udcff"]
 
 
 def test_json_keeps_letters_of_all_languages(tmp_path: Path) -> None:

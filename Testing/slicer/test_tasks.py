@@ -147,3 +147,34 @@ def test_a_worker_says_its_cause_in_one_sentence(application, scene, tmp_path):
     assert task.state == FAILED
     assert task.error.startswith(str(tmp_path / "nowhere"))
     assert "Traceback" not in task.error
+
+
+def test_arguments_longer_than_a_command_line_reach_the_worker(application, scene, tmp_path):
+    from CrossModaSegLib.tasks import PythonTask, TaskQueue
+
+    row = {"id": "a", "modality": "hrT2", "image": str(tmp_path / "nowhere.nii.gz"), "label": "", "side": ""}
+    task = PythonTask("prepare", {"rows": [row] * 1500, "folder": str(tmp_path)}, "Prepare")
+    TaskQueue([task]).start().wait()
+    assert task.error == ""
+    assert ["nowhere.nii.gz" in row["problem"] for row in task.result["rows"]] == [True] * 1500
+
+
+def test_a_python_that_cannot_be_started_is_said(application, scene, monkeypatch):
+    from CrossModaSegLib import tasks
+
+    monkeypatch.setattr(tasks.shutil, "which", lambda _name: "/nowhere/PythonSlicer")
+    task = tasks.PythonTask("device", {}, "Look")
+    tasks.TaskQueue([task]).start().wait()
+    assert task.state == tasks.FAILED
+    assert task.error.startswith("Python could not be started")
+
+
+def test_a_name_that_the_code_page_lacks_does_not_end_the_work(application, scene, monkeypatch, tmp_path):
+    from CrossModaSegLib.tasks import PythonTask, TaskQueue
+
+    monkeypatch.setenv("PYTHONIOENCODING", "cp1252")  # a pipe on Windows
+    rows = [{"id": "Жанна", "modality": "hrT2", "image": str(tmp_path / "Жанна.nii.gz"), "label": "", "side": ""}]
+    task, said = PythonTask("prepare", {"rows": rows, "folder": str(tmp_path)}, "Prepare"), []
+    TaskQueue([task], lambda: said.append(task.message)).start().wait()
+    assert task.error == ""
+    assert "Жанна" in said
