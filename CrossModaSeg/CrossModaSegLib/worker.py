@@ -1,8 +1,8 @@
 """Calls of the engine that take too long for the panel's own process.
 
-``PythonSlicer worker.py VERB FOLDER`` reads ``arguments.json`` in the folder and writes ``answer.json`` there: the paths
-of a cohort are too long for a command line. Progress goes to stdout as the tags of CLI modules, and the last line on stderr
-is the cause of a failure.
+``PythonSlicer worker.py VERB FOLDER`` reads ``arguments.json`` in the folder and writes ``answer.json`` there: the
+paths of a cohort are too long for a command line. Progress goes to stdout as the tags of CLI modules, and the last line
+on stderr is the cause of a failure.
 """
 
 import json
