@@ -24,10 +24,11 @@ def atomic(path: Path | str) -> Iterator[Path]:
     Missing folders are made.
 
     Raises:
-        InputError: the folder cannot be made or written.
+        InputError: the folder cannot be made or written, or the name cannot be decoded.
 
     """
     path = Path(path)
+    refuse_undecodable(path)
     stem, dot, ending = path.name.partition(".")
     temporary = path.with_name(f"{PARTIAL}{stem}-{uuid.uuid4().hex[:8]}{dot}{ending}")
     try:
@@ -50,10 +51,19 @@ def atomic(path: Path | str) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def refuse_undecodable(path: Path) -> None:
+    """Raise InputError if a path is not UTF-8 (an old computer's, say): ITK ends the whole process on such a name."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError as cause:
+        shown = str(path).encode(errors="backslashreplace").decode()
+        raise InputError(f"{shown} has letters in its name that are not UTF-8; rename the file or folder.") from cause
+
+
 def write_text(path: Path | str, text: str) -> None:
     """Write ``text`` to ``path`` (UTF-8) in one step."""
     with atomic(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def write_json(path: Path | str, content: Any) -> None:

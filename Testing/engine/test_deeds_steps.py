@@ -338,6 +338,15 @@ def test_resizing_keeps_a_linear_image_linear_and_its_place():
     np.testing.assert_allclose(coarse[inner], expected[inner], atol=1e-3)
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_places_that_are_no_numbers_are_read_within_the_image(value):
+    image = textured((6, 7, 8))
+    field = np.full((3, *image.shape), value, np.float32)
+    ends = (image[0, 0, 0], image[-1, -1, -1])
+    assert np.isin(sampling.warp(image, np.eye(4), image.shape, field), ends).all()
+    assert np.isin(sampling.compose(np.stack([image] * 3), field), ends).all()
+
+
 def test_warping_is_scipys_linear_interpolation():
     image = textured((10, 11, 12))
     matrix = np.eye(4)

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 import crossmoda
-from crossmoda import device, parameters
+from crossmoda import device, parameters, volume
+from crossmoda.deeds import transform
 from crossmoda.errors import Cancelled, InputError
 from crossmoda.output import atomic, write_json, write_text
 from crossmoda.parameters import Settings, add_arguments, from_arguments, parameter
@@ -91,6 +92,18 @@ def test_a_protected_folder_is_refused(tmp_path: Path) -> None:
             write_text(tmp_path / "a.txt", "x")
     finally:
         tmp_path.chmod(0o700)
+
+
+@pytest.mark.skipif(sys.platform in ("darwin", "win32"), reason="all file names are UTF-8 there")
+def test_a_file_name_that_is_not_utf8_is_refused_before_itk_sees_it(tmp_path: Path) -> None:
+    path = tmp_path / "M\udcfcller.nii.gz"
+    path.touch()
+    for read in (volume.read, transform.read_transform):
+        with pytest.raises(InputError, match=r"M\\udcfcller.* not UTF-8; rename"):
+            read(path)
+    with pytest.raises(InputError, match="not UTF-8; rename"), atomic(path):
+        pass
+    assert [path] == list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("stream", ["stdout", "stderr"])

@@ -1,4 +1,8 @@
-"""Images and displacement fields sampled where they are needed, compiled."""
+"""Images and displacement fields sampled where they are needed, compiled.
+
+The compiled loops do not check where they read. Places are limited as ``max(0, place)``: in this order what is no
+number becomes 0, in the other it would stay and lead anywhere in the memory.
+"""
 
 import numba
 import numpy as np
@@ -100,15 +104,15 @@ def _upsample(start, stop, field, origin, step, out):
     first = np.empty(out.shape[3], np.int64)
     share = np.empty(out.shape[3], np.float32)
     for x in range(out.shape[3]):
-        px = min(max(origin[2] + x * step[2], 0.0), width - 1.0)
+        px = min(max(0.0, origin[2] + x * step[2]), width - 1.0)
         first[x] = min(int(px), max(width - 2, 0))
         share[x] = px - first[x]
     last = min(1, width - 1)
     line = np.empty(width, np.float32)
     for item in range(start, stop):
         z, y = item // out.shape[2], item % out.shape[2]
-        pz = min(max(origin[0] + z * step[0], 0.0), depth - 1.0)
-        py = min(max(origin[1] + y * step[1], 0.0), height - 1.0)
+        pz = min(max(0.0, origin[0] + z * step[0]), depth - 1.0)
+        py = min(max(0.0, origin[1] + y * step[1]), height - 1.0)
         z0, y0 = int(pz), int(py)
         z1, y1 = min(z0 + 1, depth - 1), min(y0 + 1, height - 1)
         fz, fy = np.float32(pz - z0), np.float32(py - y0)
@@ -149,11 +153,11 @@ def _row_places(z, y, field, moved, matrix, shape, places):
             for x in range(place.shape[0]):
                 at_z, at_y, at_x = np.float32(z) + move_z[x], np.float32(y) + move_y[x], np.float32(x) + move_x[x]
                 index = along_z * at_z + along_y * at_y + along_x * at_x + shift
-                place[x] = min(max(index, np.float32(0)), last)
+                place[x] = min(max(np.float32(0), index), last)
         else:
             for x in range(place.shape[0]):
                 index = along_z * np.float32(z) + along_y * np.float32(y) + along_x * np.float32(x) + shift
-                place[x] = min(max(index, np.float32(0)), last)
+                place[x] = min(max(np.float32(0), index), last)
 
 
 @_compiled
@@ -230,9 +234,9 @@ def _compose(start, stop, outer, inner, out):
     for item in range(start, stop):
         z, y = item // height, item % height
         for x in range(width):
-            pz = min(max(z + inner[0, z, y, x], np.float32(0)), np.float32(depth - 1))
-            py = min(max(y + inner[1, z, y, x], np.float32(0)), np.float32(height - 1))
-            px = min(max(x + inner[2, z, y, x], np.float32(0)), np.float32(width - 1))
+            pz = min(max(np.float32(0), z + inner[0, z, y, x]), np.float32(depth - 1))
+            py = min(max(np.float32(0), y + inner[1, z, y, x]), np.float32(height - 1))
+            px = min(max(np.float32(0), x + inner[2, z, y, x]), np.float32(width - 1))
             z0, y0, x0 = int(pz), int(py), int(px)
             z1, y1, x1 = min(z0 + 1, depth - 1), min(y0 + 1, height - 1), min(x0 + 1, width - 1)
             fz, fy, fx = np.float32(pz - z0), np.float32(py - y0), np.float32(px - x0)

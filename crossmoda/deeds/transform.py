@@ -11,7 +11,7 @@ import SimpleITK as sitk
 
 from crossmoda import volume
 from crossmoda.errors import InputError
-from crossmoda.output import atomic, write_json
+from crossmoda.output import atomic, refuse_undecodable, write_json
 from crossmoda.volume.geometry import Grid, Volume
 
 #: The names of the files of a registration.
@@ -59,6 +59,7 @@ def read_transform(path: Path | str) -> sitk.Transform:
         InputError: the file is missing or holds no 3D transform.
 
     """
+    refuse_undecodable(Path(path))
     try:
         transform = sitk.ReadTransform(str(path))
     except RuntimeError as cause:

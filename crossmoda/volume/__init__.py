@@ -14,7 +14,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from crossmoda.errors import InputError
-from crossmoda.output import atomic
+from crossmoda.output import atomic, refuse_undecodable
 from crossmoda.volume import dicom, nifti
 from crossmoda.volume.geometry import Grid, Volume
 from crossmoda.volume.resampling import filled_up, resample
@@ -126,6 +126,7 @@ def _load(path: Path, components: bool = False) -> sitk.Image:
     """Read a 3D image of any voxel type whose geometry is sound; several components only with ``components``."""
     if not path.exists():
         raise InputError(f"{path} does not exist; check the path.")
+    refuse_undecodable(path)
     with _quiet_itk():
         is_series = path.is_dir() or dicom.is_dicom(path)
         image = dicom.read_series(path) if is_series else _load_file(path)

@@ -8,6 +8,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from crossmoda.errors import InputError
+from crossmoda.output import refuse_undecodable
 
 _TAGS = (
     "SeriesInstanceUID",
@@ -118,6 +119,8 @@ def read_series(path: Path) -> sitk.Image:
             "put one series in a folder of its own or give one of its files."
         )
     (series,) = found
+    for file in series.files:
+        refuse_undecodable(file)
     try:
         if len(series.files) == 1:
             return sitk.ReadImage(str(series.files[0]))
