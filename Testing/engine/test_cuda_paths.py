@@ -145,6 +145,8 @@ def card(monkeypatch) -> Iterator[PretendedCard]:
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda *_: "pretended")
     monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
+    # a torch that is built for cards would ask the driver, of which there may be none
+    monkeypatch.setattr("torch.accelerator.current_accelerator", lambda **_: None, raising=False)
     monkeypatch.setattr(device, "memory_gib", lambda _device: 16.0)
     monkeypatch.setattr(torch, "autocast", lambda _device, *rest, **more: autocast("cpu", *rest, **more))
     monkeypatch.setattr(torch, "Generator", Generator)
@@ -274,6 +276,8 @@ def test_what_torch_says_when_memory_runs_out_is_understood(error, meant):
 
 @pytest.mark.parametrize(("gib", "cores", "expected"), [(80.0, 16, 8), (80.0, 2, 2), (6.0, 16, 3), (1.5, 16, 1)])
 def test_registrations_at_once_fit_card_and_processor(card, monkeypatch, gib, cores, expected):
+    # a torch that is built for cards would ask the driver, of which there may be none
+    monkeypatch.setattr("torch.accelerator.current_accelerator", lambda **_: None, raising=False)
     monkeypatch.setattr(device, "memory_gib", lambda _device: gib)
     monkeypatch.setattr(threads, "thread_count", lambda: cores)
     assert parallel.default_at_once(deeds.Settings(device="cuda")) == expected
