@@ -75,7 +75,7 @@ class Task:
             self._changed()
 
     def _succeed(self, result) -> None:
-        if self.over:
+        if self.over or self._stopping:
             return
         from crossmoda.errors import InputError
 
@@ -163,14 +163,17 @@ class CliTask(Task):
         return lines[-1][:120] if lines else ""
 
     def _stop(self) -> None:
-        """Cancel, and wait until the engine's thread has let go of the scene: it must not change under it."""
+        """Cancel, and wait until the engine has let go of the scene: it must not change under it."""
         node, end = self._node, time.monotonic() + _PATIENCE_SECONDS
-        while node.IsBusy() and node.GetStatus() != node.Completing and time.monotonic() < end:
-            if node.GetStatus() != node.Cancelling:  # that it starts overwrites what came while it wrote the inputs
+        while node.IsBusy() and time.monotonic() < end:
+            status = node.GetStatus()
+            if status == node.Completing:  # its outputs are loaded into nodes that have to be there
+                slicer.app.applicationLogic().ProcessReadData()
+            elif status != node.Cancelling:  # that it starts overwrites what came while it wrote the inputs
                 node.Cancel()
-            if _waits_for_another(node):
+            elif _waits_for_another(node):
                 break
-            time.sleep(0.002)
+            time.sleep(0.005)
 
     def _release(self) -> None:
         node, self._node = self._node, None

@@ -81,14 +81,15 @@ def test_a_run_that_is_stopped_while_its_inputs_are_written_lets_go_of_them(appl
     """The engine's thread reads them without holding them, and forgets a cancel that comes then."""
     from CrossModaSegLib.tasks import CANCELLED, CliTask
 
-    folder = Path(application.temporaryPath)
-    large = add_volume("large", np.zeros((128, 384, 384), np.float32))
-    before = set(folder.rglob("*"))
+    def files():
+        return {path for path in Path(application.temporaryPath).iterdir() if path.is_file()}
+
+    large, before = add_volume("large", np.zeros((128, 384, 384), np.float32)), files()
     task = CliTask("Patience", "Patience", lambda: {"input": large, "seconds": 60.0})
     queue = panel.logic.run([task]).start()
-    node = task._node
-    while not {path for path in folder.rglob("*") if path.is_file()} - before:
-        assert node.GetStatus() == node.Scheduled
+    node, end_by = task._node, time.monotonic() + 60
+    while not files() - before and time.monotonic() < end_by:  # no events: the engine's thread is on its own
+        time.sleep(0.001)
     if end == "cancelled":
         queue.cancel()
     else:
@@ -96,8 +97,33 @@ def test_a_run_that_is_stopped_while_its_inputs_are_written_lets_go_of_them(appl
     assert task.state == CANCELLED
     assert not node.IsBusy()
     assert child_processes() == set()
-    assert {path for path in folder.rglob("*") if path.is_file()} <= before
+    assert files() <= before
     application.wait_until(lambda: not application.scene.IsNodePresent(node))
+
+
+@pytest.mark.parametrize("end", ["cancelled", "scene closed"])
+def test_a_run_that_is_stopped_before_its_outputs_are_loaded_loads_them_first(application, panel, add_volume, end):
+    """The engine loads them into nodes that have to be there."""
+    from CrossModaSegLib import runs
+    from CrossModaSegLib.tasks import CANCELLED, CliTask
+
+    volume, finished = add_volume("input"), []
+    outputs = [runs.add_hidden("vtkMRMLScalarVolumeNode", "output")]
+    parameters = {"input": volume, "output": outputs[0], "seconds": 0.1}
+    task = CliTask("Patience", "Patience", lambda: parameters, finished.append, lambda: runs.remove(outputs))
+    queue = panel.logic.run([task]).start()
+    node, end_by = task._node, time.monotonic() + 60
+    while node.GetStatus() != node.Completing and time.monotonic() < end_by:  # no events: nothing is loaded
+        time.sleep(0.001)
+    if end == "cancelled":
+        queue.cancel()
+    else:
+        application.scene.Clear(False)
+    assert task.state == CANCELLED
+    assert finished == []
+    assert not node.IsBusy()
+    application.wait_until(lambda: not application.scene.IsNodePresent(node))
+    assert not application.scene.IsNodePresent(outputs[0])
 
 
 def test_a_run_behind_that_of_another_module_is_cancelled_without_waiting_for_it(application, scene, patience):
