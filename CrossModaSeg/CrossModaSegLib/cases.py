@@ -80,6 +80,7 @@ def add_case(volume, label=None, modality=TARGET, case_id="", side=""):
     volume.SetAttribute(nodes.CASE, case_id or _free_identity(volume))
     volume.SetAttribute(nodes.MODALITY, modality)
     volume.SetAttribute(nodes.SIDE, side)
+    volume.SetAttribute(nodes.SIDE_FOUND, None)  # what is said now holds, and it is certain
     volume.SetNodeReferenceID(nodes.LABEL, label.GetID() if label else None)
     return volume
 

@@ -12,8 +12,8 @@ from slicer.i18n import tr as _
 from CrossModaSegLib import cases, exporting, nodes, runs
 from CrossModaSegLib.tasks import PythonTask, StepsTask, Task
 
-#: On the target: what was found (JSON), and a hidden volume of where the tumour is if it is on the other side.
-FOUND, ELSEWHERE = "CrossModa.SideFound", "CrossModa.elsewhere"
+#: On the target: a hidden volume of where the tumour is if it is on the other side.
+ELSEWHERE = "CrossModa.elsewhere"
 NAMES = {"left": _("left"), "right": _("right")}
 SIDES = tuple(NAMES)
 
@@ -74,7 +74,7 @@ def remember(target, answer: dict) -> None:
         return
     target.SetAttribute(nodes.SIDE, answer["side"])
     elsewhere = answer.pop("elsewhere")
-    target.SetAttribute(FOUND, json.dumps(answer))
+    target.SetAttribute(nodes.SIDE_FOUND, json.dumps(answer))
     if elsewhere is not None:
         node = runs.add_hidden("vtkMRMLScalarVolumeNode", target.GetName() + " tumour elsewhere")
         nodes.set_grid(node, elsewhere["grid"])
@@ -85,7 +85,7 @@ def remember(target, answer: dict) -> None:
 
 def recall(target) -> dict:
     """Return what was found of the side that a target has; empty if that was given."""
-    found = json.loads(target.GetAttribute(FOUND) or "{}")
+    found = json.loads(target.GetAttribute(nodes.SIDE_FOUND) or "{}")
     return found if found and found["side"] == target.GetAttribute(nodes.SIDE) else {}
 
 

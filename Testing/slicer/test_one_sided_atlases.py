@@ -163,7 +163,7 @@ def test_the_side_is_the_engines_and_where_it_is_doubtful_so_is_the_label(applic
     expected = volume.read(tmp_path / "confidence.nii.gz").array
     assert np.percentile(np.abs(confidence(loaded.parameters.noisyLabel) - expected), 99.9) < ABOUT
     # The next run heeds a doubt of the first, which is found again in a scene.
-    scan.SetAttribute(sides.FOUND, json.dumps({**found, "certainty": 0.6, "sure": False}))
+    scan.SetAttribute(nodes.SIDE_FOUND, json.dumps({**found, "certainty": 0.6, "sure": False}))
     sure = confidence(loaded.parameters.noisyLabel)
     propagated(application, loaded, "auto", levels=1)
     doubted, tumour = confidence(loaded.parameters.noisyLabel), label_map(loaded.parameters.noisyLabel) == labels.VS
@@ -178,7 +178,8 @@ def test_the_side_is_the_engines_and_where_it_is_doubtful_so_is_the_label(applic
     np.testing.assert_allclose(confidence(loaded.parameters.noisyLabel)[tumour], sure[tumour], atol=1e-4)
     assert "probably" not in loaded.register.ui.messageLabel.text
     # And so is what a data set says.
-    loaded.logic.addCase(scan, side="right")
+    assert sides.doubt(scan) != {}
+    loaded.logic.addCase(scan, side=found["side"])
     assert sides.doubt(scan) == {}
 
 
