@@ -6,7 +6,7 @@ import json
 import os
 import sys
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +29,8 @@ def atomic(path: Path | str) -> Iterator[Path]:
     """
     path = Path(path)
     refuse_undecodable(path)
-    stem, dot, ending = path.name.partition(".")
-    temporary = path.with_name(f"{PARTIAL}{stem}-{uuid.uuid4().hex[:8]}{dot}{ending}")
+    _, dot, ending = path.name.partition(".")
+    temporary = path.with_name(f"{PARTIAL}{uuid.uuid4().hex[:12]}{dot}{ending}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         if not os.access(path.parent, os.W_OK):
@@ -49,6 +49,30 @@ def atomic(path: Path | str) -> Iterator[Path]:
             ) from cause
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def check_apart(outputs: Iterable[Path | str | None], inputs: Iterable[Path | str | None]) -> None:
+    """Refuse outputs that would replace an input or each other; None is a file that is not given.
+
+    Raises:
+        InputError: an output is an input, or two outputs are one file.
+
+    """
+    given = [Path(path) for path in inputs if path is not None]
+    taken: list[Path] = []
+    for output in (Path(path) for path in outputs if path is not None):
+        if any(_same(output, path) for path in given):
+            raise InputError(f"{output} is an input and would be replaced by a result; choose another file name.")
+        if any(_same(output, path) for path in taken):
+            raise InputError(f"{output} is to hold two results; choose different file names.")
+        taken.append(output)
+
+
+def _same(one: Path, other: Path) -> bool:
+    try:
+        return one.samefile(other)
+    except OSError:  # one of them is not there yet
+        return os.path.normcase(os.path.realpath(one)) == os.path.normcase(os.path.realpath(other))
 
 
 def refuse_undecodable(path: Path) -> None:

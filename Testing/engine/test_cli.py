@@ -124,6 +124,28 @@ def test_a_label_on_another_grid_is_refused(image: Path, run: Callable[..., tupl
     assert not (image.parent / "out").exists()
 
 
+@pytest.mark.parametrize("command", ["register", "predict", "predict by another name", "fuse"])
+def test_no_result_replaces_an_input(
+    command: str, image: Path, tmp_path: Path, run: Callable[..., tuple[int, str, str]]
+) -> None:
+    folder = tmp_path / "results"
+    names = {"register": "warped.nii.gz", "fuse": "confidence.nii.gz"}
+    original = image.rename(image.with_name(names.get(command, image.name)))
+    before = original.read_bytes()
+    folder.symlink_to(original.parent, target_is_directory=True)
+    arguments = {
+        "register": ["register", original, original, "--output", folder],
+        "predict": ["predict", original, "--output", original],
+        "predict by another name": ["predict", original, "--output", folder / original.name],
+        "fuse": ["fuse", original, "--output", folder],
+    }[command]
+    code, _, err = run("--quiet", *arguments)
+    assert code == BAD_INPUT
+    assert "is an input and would be replaced" in err
+    assert original.read_bytes() == before
+    assert list(original.parent.iterdir()) == [original]
+
+
 def test_an_output_that_cannot_be_written_is_one_sentence(
     image: Path, run: Callable[..., tuple[int, str, str]]
 ) -> None:

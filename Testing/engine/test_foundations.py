@@ -15,7 +15,7 @@ import crossmoda
 from crossmoda import device, parameters, volume
 from crossmoda.deeds import transform
 from crossmoda.errors import Cancelled, InputError
-from crossmoda.output import atomic, write_json, write_text
+from crossmoda.output import atomic, check_apart, write_json, write_text
 from crossmoda.parameters import Settings, add_arguments, from_arguments, parameter
 from crossmoda.progress import part, report
 from crossmoda.provenance import Record, checksum
@@ -74,6 +74,19 @@ def test_what_fails_leaves_the_former_file_and_nothing_else(tmp_path: Path) -> N
         raise RuntimeError("on the way")
     assert target.read_text("utf-8") == "former"
     assert [file.name for file in tmp_path.iterdir()] == ["result.txt"]
+
+
+def test_two_results_do_not_share_a_file(tmp_path: Path) -> None:
+    check_apart([tmp_path / "a.nrrd", None, tmp_path / "b.nrrd"], [tmp_path / "c.nrrd", None])
+    with pytest.raises(InputError, match="to hold two results; choose different file names"):
+        check_apart([tmp_path / "a.nrrd", tmp_path / "b" / ".." / "a.nrrd"], [])
+
+
+def test_a_name_as_long_as_a_file_may_have_is_written(tmp_path: Path) -> None:
+    write_text(tmp_path / ("n" * 251 + ".txt"), "all")
+    assert [path.read_text("utf-8") for path in tmp_path.iterdir()] == ["all"]
+    with pytest.raises(InputError, match="too long; choose another file name"):
+        write_text(tmp_path / ("n" * 256 + ".txt"), "all")
 
 
 def test_a_path_through_a_file_or_onto_a_folder_is_refused_in_one_sentence(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from crossmoda.deeds import register
 from crossmoda.deeds.settings import Settings
 from crossmoda.deeds.transform import INVERSE, PROVENANCE, TRANSFORM, WARPED, WARPED_LABEL, Registration, read_transform
 from crossmoda.errors import InputError
-from crossmoda.output import atomic
+from crossmoda.output import atomic, check_apart
 from crossmoda.progress import Progress, part, report
 
 
@@ -82,6 +82,10 @@ class Inputs:
             raise InputError(
                 "A warped label map is asked for, but no moving label map is given; give one or leave it out."
             )
+        roles = {"fixed": fixed, "moving": moving, "moving_label": moving_label, "fixed_mask": fixed_mask}
+        roles |= {"moving_mask": moving_mask, "initial": initial}
+        paths = {role: path for role, path in roles.items() if path is not None}
+        check_apart(vars(outputs).values(), paths.values())
         images = volume.read(fixed), volume.read(moving)
         label = None if moving_label is None else volume.read_label_map(moving_label)
         if label is not None and not label.grid.same_as(images[1].grid):
@@ -91,9 +95,6 @@ class Inputs:
             )
         here, there = (None if path is None else volume.read_label_map(path) for path in (fixed_mask, moving_mask))
         start = None if initial is None else read_transform(initial)
-        roles = {"fixed": fixed, "moving": moving, "moving_label": moving_label, "fixed_mask": fixed_mask}
-        roles |= {"moving_mask": moving_mask, "initial": initial}
-        paths = {role: path for role, path in roles.items() if path is not None}
         return cls(*images, label, here, there, start, paths)
 
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from crossmoda import fusion, labels, volume
 from crossmoda.errors import InputError
-from crossmoda.output import write_text
+from crossmoda.output import check_apart, write_text
 from crossmoda.parameters import parameter, parameter_of
 from crossmoda.progress import Progress, part, report
 from crossmoda.propagation import Settings as PropagationSettings
@@ -155,6 +155,8 @@ def fuse_files(
     paths = [Path(file) for file in files]
     if not paths:
         raise InputError("There are no label maps to fuse; give at least one.")
+    beside = [] if images is None else Path(images).glob("*")
+    check_apart(vars(outputs).values(), [*paths, reference, elsewhere, *beside])
     maps, kept, dropped, grid = _read(paths, reference, part(progress, 0.0, 0.4))
     record = Record("fuse", settings, {str(number): path for number, path in enumerate(kept, 1)})
     notes = list(dropped)
