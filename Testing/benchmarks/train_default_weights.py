@@ -5,8 +5,9 @@
 
 Every training subject gives two cases: its ceT1 and its hrT2 scan, both with true labels (it is simulation). Subjects
 differ widely in anatomy, pose, contrast, resolution and noise; those on the ICBM base have tumour shapes drawn by
-experts, where SHAPES is given. Further ones, on both bases, have a small tumour, which too few of the others have, or
-none at all: a network that has always seen one finds one.
+experts, where SHAPES is given. Further ones, on both bases, have a small tumour, which too few of the others have, or a
+compact one somewhere in the canal with fluid before and behind it, or none at all: a network that has always seen one
+finds one.
 Development subjects, with the tumours of other patients or small ones, decide how much the background is favoured: the
 Dice loss makes structures too large. The test subjects have the tumours of yet other patients and are scanned as whole
 heads; further ones have a small tumour of a fixed volume, or none. The weights are written only if they are good
@@ -21,6 +22,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+from canal_tumours import draw_canal_tumour
 
 from crossmoda import components, evaluation, inference, labels, training, volume, weights
 from crossmoda.provenance import checksum
@@ -47,6 +49,8 @@ FIRST_TRAINING, FIRST_DEVELOPMENT, FIRST_TEST = 7000, 8000, 9000
 FIRST_SMALL = {"train": 7500, "dev": 8500, "test": 91000}
 #: Those of subjects without a tumour.
 FIRST_HEALTHY = {"train": 7600, "dev": 8600, "test": 93000}
+#: Those of subjects with a compact tumour in the canal.
+FIRST_CANAL = {"train": 7700, "dev": 8700, "test": 94000}
 #: Volumes of small tumours, mm3: between these for training and development, exactly these for testing.
 SMALL_MM3 = {"train": (50.0, 400.0), "dev": (60.0, 300.0)}
 SMALL_TESTS_MM3 = (110.0, 245.0)
@@ -62,14 +66,16 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--phantoms", type=int, default=10, help="training subjects, phantom base")
     parser.add_argument("--icbm", type=int, default=40, help="training subjects, ICBM152 base (0 without its images)")
     parser.add_argument("--small", type=int, default=16, help="training subjects with a small tumour, on each base")
+    parser.add_argument("--canal", type=int, default=15, help="training subjects with a tumour in the canal, each base")
     parser.add_argument("--healthy", type=int, default=16, help="training subjects without a tumour, on each base")
     parser.add_argument("--healthy-tests", type=int, default=10, help="unseen subjects without a tumour, on each base")
     parser.add_argument("--tests", type=int, default=20, help="unseen subjects, ICBM152 base")
     parser.add_argument("--development", type=int, default=8, help="development subjects, ICBM152 base")
     parser.add_argument(
-        "--small-development", type=int, default=6, help="with a small tumour, and with none, on each base"
+        "--small-development", type=int, default=6, help="with a small tumour, one in the canal, and none, each base"
     )
     parser.add_argument("--small-tests", type=int, default=6, help="of each volume, on each base")
+    parser.add_argument("--canal-tests", type=int, default=8, help="with a tumour in the canal, on each base")
     parser.add_argument("--phantom-tests", type=int, default=6, help="unseen subjects, phantom base")
     parser.add_argument("--width", type=float, default=1.0, help="width of the network")
     parser.add_argument("--learning-rate", type=float, default=0.0, help="largest learning rate; 0: the preset's")
@@ -178,6 +184,25 @@ def small_subjects(options: argparse.Namespace, base: str, count: int, group: st
     return images
 
 
+def canal_subjects(options: argparse.Namespace, base: str, count: int, group: str) -> list[Path]:
+    """Simulate subjects with a compact tumour in the canal (or find them) and return the paths of their images."""
+    images = []
+    for number in range(count):
+        seed = FIRST_CANAL[group] + number
+        shape = options.folder / "shapes" / "canal" / str(seed)
+        images += simulate(
+            options.folder / "subjects",
+            base,
+            seed,
+            options.base_folder,
+            shape,
+            group != "train",
+            tumour_volume=draw_canal_tumour(seed, shape),
+            side=SIDES[number % 2],
+        )
+    return images
+
+
 def healthy_subjects(options: argparse.Namespace, base: str, count: int, group: str) -> list[Path]:
     """Simulate subjects without a tumour (or find them) and return the paths of their images."""
     first = FIRST_HEALTHY[group]
@@ -229,6 +254,7 @@ def main() -> None:
     images = [path for base in counts for path in subjects(options, base, FIRST_TRAINING, counts[base], "train")]
     images += [path for base in counts for path in small_subjects(options, base, options.small, "train")]
     images += [path for base in counts for path in healthy_subjects(options, base, options.healthy, "train")]
+    images += [path for base in counts for path in canal_subjects(options, base, options.canal, "train")]
     settings = training.Settings(
         seconds=options.seconds,
         epochs=1_000_000,
@@ -249,6 +275,10 @@ def main() -> None:
     development += [
         path for base in bases for path in healthy_subjects(options, base, options.small_development, "dev")
     ]
+    if options.canal:
+        development += [
+            path for base in bases for path in canal_subjects(options, base, options.small_development, "dev")
+        ]
     if development:
         trained = calibrate(trained, development, options.folder / "calibrated.safetensors")
         learn_doubt(trained, development)
@@ -263,12 +293,14 @@ def main() -> None:
     healthy = {
         base: false_volumes(healthy_subjects(options, base, options.healthy_tests, "test"), model) for base in bases
     }
+    canal = {base: score(canal_subjects(options, base, options.canal_tests, "test"), model)["VS"] for base in bases}
     report(table, model)
     report_small(small)
+    report_canal(canal)
     report_healthy(healthy)
     good = good_enough(table, small, healthy)
     if options.output and good:
-        ship(trained, options.output, table, small, healthy, about(options))
+        ship(trained, options.output, table, small, healthy, canal, about(options))
         print(f"\nWritten to {options.output} ({options.output.stat().st_size / 2**20:.2f} MB).")
     elif options.output:
         print("\nNot good enough: nothing was written.")
@@ -375,6 +407,12 @@ def report_small(small: dict[tuple[str, float], dict[str, list[float]]]) -> None
         print(f"| {base} | {size:.0f} | {tumours} | {np.median(scores['cochlea']):.3f} |")
 
 
+def report_canal(canal: dict[str, list[float]]) -> None:
+    print("\n| base, tumour in the canal | VS Dice, sorted | median |\n|---|---|---|")
+    for base, values in canal.items():
+        print(f"| {base} | {', '.join(f'{value:.2f}' for value in sorted(values))} | {np.median(values):.3f} |")
+
+
 def report_healthy(healthy: dict[str, list[float]]) -> None:
     print("\n| base, without a tumour | scans | none marked | false VS [mm3], sorted |\n|---|---|---|---|")
     for base, volumes in healthy.items():
@@ -389,7 +427,8 @@ def about(options: argparse.Namespace) -> dict:
     initial = {"initial_weights_sha256": checksum(options.initial)} if options.initial else {}
     return {
         "data": f"simulated: {options.phantoms} subjects (phantom base) and {options.icbm} (icbm base{shapes}), "
-        f"{options.small} of each base with a tumour of {smallest:.0f} to {largest:.0f} mm3 and "
+        f"{options.small} of each base with a tumour of {smallest:.0f} to {largest:.0f} mm3, "
+        f"{options.canal} of each base with a compact tumour in the canal and "
         f"{options.healthy} of each base without a tumour, "
         "ceT1 and hrT2 scan of each, true labels; the icbm base is the ICBM152 2009c average head (MNI)",
         "licence": LICENCE,
@@ -404,6 +443,7 @@ def ship(
     table: dict[str, dict[str, list[float]]],
     small: dict[tuple[str, float], dict[str, list[float]]],
     healthy: dict[str, list[float]],
+    canal: dict[str, list[float]],
     said: dict,
 ) -> None:
     """Write the weights in half precision with what was measured, and what is ``said``, in their card."""
@@ -420,6 +460,10 @@ def ship(
         card["metrics"]["dice_on_small_VS"] = {
             f"{base}, {size:.0f} mm3": sorted(round(value, 2) for value in scores["VS"])
             for (base, size), scores in small.items()
+        }
+    if any(canal.values()):
+        card["metrics"]["dice_on_VS_in_the_canal"] = {
+            base: sorted(round(value, 2) for value in values) for base, values in canal.items()
         }
     if any(healthy.values()):
         card["metrics"]["false_VS_mm3_without_a_tumour"] = {
