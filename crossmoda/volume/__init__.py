@@ -15,7 +15,7 @@ import SimpleITK as sitk
 
 from crossmoda.errors import InputError
 from crossmoda.output import atomic, refuse_undecodable
-from crossmoda.volume import dicom, nifti
+from crossmoda.volume import dicom, metaimage, nifti
 from crossmoda.volume.geometry import Grid, Volume
 from crossmoda.volume.resampling import filled_up, resample
 from crossmoda.volume.segmentation_file import label_map_of_segments, segments_of, write_segmentation
@@ -148,6 +148,8 @@ def _load_file(path: Path) -> sitk.Image:
     try:
         if path.stat().st_size == 0:
             raise InputError(f"{path} is empty; copy or download the file again.")
+        if metaimage.is_metaimage(path):
+            metaimage.check(path)
         voxels = nifti.check(path) if nifti.is_nifti(path) else None
         reader.ReadImageInformation()
         if reader.GetDimension() != 3:
@@ -192,7 +194,12 @@ def _check_geometry(grid: Grid, path: Path) -> None:
         raise InputError(
             f"{path} has a voxel spacing of {spacing} mm; every spacing must be positive: correct its header."
         )
-    nifti.refuse_sheared(np.reshape(grid.direction, (3, 3)), path)
+    axes = np.reshape(grid.direction, (3, 3))
+    nifti.refuse_sheared(axes, path)
+    if np.abs(np.linalg.norm(axes, axis=0) - 1).max() > nifti.SHEAR_TOLERANCE:
+        raise InputError(
+            f"{path} has axis directions that are not of length 1, so that its spacing is in doubt; correct its header."
+        )
 
 
 def _check_label_values(array: np.ndarray, path: Path) -> None:

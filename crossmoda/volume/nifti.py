@@ -23,6 +23,10 @@ SHEAR_TOLERANCE = 1e-3
 _CHUNK = 1 << 22
 #: NumPy's names of the data types of the standard that ITK keeps as they are.
 _TYPES = {2: "u1", 4: "i2", 8: "i4", 16: "f4", 64: "f8", 256: "i1", 512: "u2", 768: "u4"}
+#: Bytes per voxel of the standard's other data types: complex, colours, 64-bit and 128-bit numbers.
+_OTHER_TYPES = {32: 8, 128: 3, 1024: 8, 1280: 8, 1536: 16, 1792: 16, 2048: 32, 2304: 4}
+#: The most bytes before the first voxel, for the header's extensions.
+_MOST_BEFORE = 1 << 28
 
 
 def is_nifti(path: Path) -> bool:
@@ -84,14 +88,14 @@ def _check_header(header: bytes, path: Path) -> tuple[int, int, np.dtype | None,
     for order in "<>":
         if header[:4] == struct.pack(order + "i", 348) and len(header) >= 348:
             dimensions = struct.unpack_from(order + "8h", header, 40)
-            datatype, bits = struct.unpack_from(order + "2h", header, 70)
+            (datatype,) = struct.unpack_from(order + "h", header, 70)
             spacing = struct.unpack_from(order + "8f", header, 76)
             offset, slope, intercept = struct.unpack_from(order + "3f", header, 108)
             (sform_code,) = struct.unpack_from(order + "h", header, 254)
             sform = struct.unpack_from(order + "12f", header, 280)
             break
         if header[:4] == struct.pack(order + "i", 540) and len(header) >= 540:
-            datatype, bits = struct.unpack_from(order + "2h", header, 12)
+            (datatype,) = struct.unpack_from(order + "h", header, 12)
             dimensions = struct.unpack_from(order + "8q", header, 16)
             spacing = struct.unpack_from(order + "8d", header, 104)
             offset, slope, intercept = struct.unpack_from(order + "q2d", header, 168)
@@ -111,9 +115,15 @@ def _check_header(header: bytes, path: Path) -> tuple[int, int, np.dtype | None,
         )
     if sform_code > 0 and rank >= 3:
         refuse_sheared(np.reshape(sform, (3, 4))[:, :3], path)
+    if not 0 <= offset <= _MOST_BEFORE:
+        raise InputError(f"{path} has a NIfTI header with an impossible place of its voxels; export it again.")
+    begin = max(int(offset), struct.unpack(order + "i", header[:4])[0])  # never within the header, as ITK reads it
     kind = np.dtype(order + _TYPES[datatype]) if datatype in _TYPES else None
+    if kind is None and datatype not in _OTHER_TYPES:
+        raise InputError(f"{path} has voxels of a type that NIfTI does not know ({datatype}); export it again.")
     plain = slope == 0 or (slope == 1 and intercept == 0)
-    return int(offset), math.prod(dimensions[1 : rank + 1]) * bits // 8, kind, plain
+    size = _OTHER_TYPES[datatype] if kind is None else kind.itemsize
+    return begin, math.prod(dimensions[1 : rank + 1]) * size, kind, plain
 
 
 def refuse_sheared(columns: np.ndarray, path: Path) -> None:
