@@ -359,6 +359,14 @@ def test_warping_is_scipys_linear_interpolation():
     np.testing.assert_allclose(warped, expected, atol=2e-3)
 
 
+def test_a_result_of_one_voxel_is_moved_as_well():
+    image = np.arange(60, dtype=np.float32).reshape(3, 4, 5)
+    field = np.array([1, 2, 3], np.float32).reshape(3, 1, 1, 1)
+    assert sampling.warp(image, np.eye(4), (1, 1, 1), field).item() == image[1, 2, 3]
+    with pytest.raises(ValueError, match="the field has the shape"):
+        sampling.warp(image, np.eye(4), (1, 1, 2), field)
+
+
 def test_consistent_fields_undo_each_other():
     grid = Grid((12, 12, 12), (4.0, 4.0, 4.0), (0.0, 0.0, 0.0), AXES)
     rng = np.random.default_rng(10)

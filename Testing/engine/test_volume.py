@@ -1,6 +1,7 @@
 """Volumes keep their voxels and their place in space; unusable files are refused in one sentence."""
 
 import gzip
+import re
 import struct
 from pathlib import Path
 
@@ -178,6 +179,49 @@ def test_a_spacing_that_is_not_positive_is_refused(tmp_path: Path, spacing: floa
         read(compressed)
 
 
+@pytest.mark.parametrize("millimetres", [0.001, 1000.0])
+def test_a_scan_whose_spacing_is_in_another_unit_is_refused_with_its_size(tmp_path: Path, millimetres: float) -> None:
+    path = tmp_path / "scan.nrrd"
+    image = sitk.Image(40, 50, 60, sitk.sitkInt16)
+    image.SetSpacing([millimetres] * 3)
+    sitk.WriteImage(image, str(path))
+    size = f"{40 * millimetres:g} x {50 * millimetres:g} x {60 * millimetres:g} mm"
+    with pytest.raises(InputError, match=f"is {re.escape(size)} in size; .* correct the spacing"):
+        read(path)
+
+
+@pytest.mark.parametrize(
+    ("offset", "kind", "value", "words"),
+    [
+        (108, "f", float("nan"), "impossible place of its voxels"),  # vox_offset
+        (108, "f", -5.0, "impossible place of its voxels"),
+        (108, "f", 1e30, "impossible place of its voxels"),
+        (70, "h", 3490, "a type that NIfTI does not know"),  # datatype
+        (344, "4s", b"\0\0\0\0", "not a NIfTI image"),  # ITK reads it as Analyze, from the header's first byte on
+    ],
+)
+def test_a_damaged_nifti_header_is_refused(
+    tmp_path: Path, offset: int, kind: str, value: float | bytes, words: str
+) -> None:
+    path = edited_nifti(tmp_path, offset, kind, value)
+    for file in (path, tmp_path / "scan.nii.gz"):
+        if file != path:
+            file.write_bytes(gzip.compress(path.read_bytes()))
+        with pytest.raises(InputError, match=words):
+            read(file)
+
+
+def test_voxels_never_begin_within_the_header(tmp_path: Path) -> None:
+    path = edited_nifti(tmp_path, 108, "f", 0.0)
+    assert np.array_equal(read(path).array, sitk.GetArrayFromImage(sitk.ReadImage(str(path))))
+
+
+def test_a_size_that_no_memory_holds_is_refused_unread(tmp_path: Path) -> None:
+    path = edited_nifti(tmp_path, 42, "3h", 32767, 32767, 32767)
+    with pytest.raises(InputError, match=r"truncated: \d+ of \d{15} bytes"):
+        read(path)
+
+
 def test_axes_that_are_not_perpendicular_are_refused_with_their_angle(tmp_path: Path) -> None:
     # The first axis of a slab that is sheared by 5 degrees: (cos 5, sin 5, 0); then sform alone decides.
     angle = np.radians(5.0)
@@ -194,6 +238,14 @@ def test_axes_that_are_not_perpendicular_are_refused_with_their_angle(tmp_path: 
     ("ending", "old", "new", "words"),
     [
         ("mha", b"ElementSpacing = 0.5 0.5", b"ElementSpacing = 0.5 0", "every spacing must be positive"),
+        ("mha", b"TransformMatrix = 1 0", b"TransformMatrix = 9 0", "not of length 1"),
+        # with these three ITK ended the process
+        ("mha", b"NDims = 3", b"NDims = 93", "damaged MetaImage header"),
+        ("mha", b"NDims = 3", b"NDims = -1", "damaged MetaImage header"),
+        ("mha", b"NDims = 3", b"NDims = 99999999", "damaged MetaImage header"),
+        ("mha", b"DimSize = 6 5", b"DimSize = 6 0", "damaged MetaImage header"),
+        ("mha", b"DimSize = 6 5", b"DimSize = 6", "damaged MetaImage header"),
+        ("mha", b"ElementDataFile", b"ElementDate", "damaged MetaImage header"),
         ("nrrd", b"(0,0.5,0)", b"(0,0,0)", "every spacing must be positive"),
         ("mha", b"TransformMatrix = 1 0 0 0 1 0", b"TransformMatrix = 1 0 0 1 0 0", "do not span space"),
         ("nrrd", b"(0,0.5,0)", b"(0.5,0,0)", "do not span space"),

@@ -161,14 +161,15 @@ def _row_places(z, y, field, moved, matrix, shape, places):
 
 
 @_compiled
-def _warp(start, stop, image, field, matrix, out):
+def _warp(start, stop, image, field, moved, matrix, out):
     """Trilinear values of an image at matrix @ (index + field), the nearest voxel standing in beyond its border.
+
+    ``field`` is looked at only if ``moved``.
 
     Row by row in three loops of which each can be vectorised; unsigned places need no test for negative ones.
     """
     depth, height, width = image.shape
     voxels = image.reshape(-1)
-    moved = field.shape[1] > 1 or field.shape[2] > 1 or field.shape[3] > 1
     shares = np.empty((3, out.shape[2]), np.float32)
     first = np.empty(out.shape[2], np.uint32)
     steps = np.empty((3, out.shape[2]), np.uint32)
@@ -220,10 +221,12 @@ def warp(
         scratch: memory to answer in.
 
     """
+    if field is not None and field.shape[1:] != tuple(shape):
+        raise ValueError(f"the field has the shape {field.shape[1:]}, the result {tuple(shape)}")
     flipped = matrix[:3][::-1][:, [2, 1, 0, 3]]
-    field = np.zeros((3, 1, 1, 1), np.float32) if field is None else field
+    moved, field = field is not None, np.zeros((3, 1, 1, 1), np.float32) if field is None else field
     out = (scratch or Scratch()).fresh(shape, np.float32)
-    threads.run(_warp, shape[0] * shape[1], image, field, np.ascontiguousarray(flipped, np.float32), out)
+    threads.run(_warp, shape[0] * shape[1], image, field, moved, np.ascontiguousarray(flipped, np.float32), out)
     return out
 
 

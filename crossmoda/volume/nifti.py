@@ -85,8 +85,8 @@ def _check_header(header: bytes, path: Path) -> tuple[int, int, np.dtype | None,
         are values as they stand.
 
     """
-    for order in "<>":
-        if header[:4] == struct.pack(order + "i", 348) and len(header) >= 348:
+    for order in "<>":  # a file without the mark n+1 is for ITK one of Analyze's, whose voxels begin elsewhere
+        if header[:4] == struct.pack(order + "i", 348) and header[344:347] == b"n+1":
             dimensions = struct.unpack_from(order + "8h", header, 40)
             (datatype,) = struct.unpack_from(order + "h", header, 70)
             spacing = struct.unpack_from(order + "8f", header, 76)
@@ -94,7 +94,7 @@ def _check_header(header: bytes, path: Path) -> tuple[int, int, np.dtype | None,
             (sform_code,) = struct.unpack_from(order + "h", header, 254)
             sform = struct.unpack_from(order + "12f", header, 280)
             break
-        if header[:4] == struct.pack(order + "i", 540) and len(header) >= 540:
+        if header[:4] == struct.pack(order + "i", 540) and header[4:7] == b"n+2" and len(header) >= 540:
             (datatype,) = struct.unpack_from(order + "h", header, 12)
             dimensions = struct.unpack_from(order + "8q", header, 16)
             spacing = struct.unpack_from(order + "8d", header, 104)
