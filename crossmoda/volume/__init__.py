@@ -197,6 +197,12 @@ def _check_geometry(grid: Grid, path: Path) -> None:
         raise InputError(
             f"{path} has a voxel spacing of {spacing} mm; every spacing must be positive: correct its header."
         )
+    lengths = [count * step for count, step in zip(grid.size, grid.spacing, strict=True)]
+    if not _LEAST_MM <= max(lengths) <= _MOST_MM:
+        size = " x ".join(f"{length:g}" for length in lengths)
+        raise InputError(
+            f"{path} is {size} mm in size; its spacing may be in another unit: correct the spacing in its header."
+        )
     axes = np.reshape(grid.direction, (3, 3))
     nifti.refuse_sheared(axes, path)
     if np.abs(np.linalg.norm(axes, axis=0) - 1).max() > nifti.SHEAR_TOLERANCE:
