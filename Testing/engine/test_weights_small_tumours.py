@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from crossmoda import inference, labels, weights
+from crossmoda import inference, labels, volume, weights
 from crossmoda.simulation import Settings, simulate_subject
+from crossmoda.simulation.lesion import COCHLEA_CENTRE, FUNDUS, PORUS
 
 CPU = inference.Settings(device="cpu")
 
@@ -16,6 +17,25 @@ def test_the_weights_that_come_along_find_a_small_tumour_on_its_side(seed, side,
     found = inference.predict(subject.hrt2, None, CPU).label_map.array == labels.VS
     truth = subject.hrt2_label.array == labels.VS
     # Half the tumour found, with as much beside it, is a Dice of 0.5: enough to be seen on the right side.
+    assert 2 * np.count_nonzero(found & truth) / (found.sum() + truth.sum()) > 0.5
+
+
+def test_the_weights_that_come_along_find_a_compact_tumour_in_the_middle_of_the_canal(tmp_path):
+    # An ellipsoid of 4/3 pi 5 x 3.5 x 3.5 = 257 mm3 with fluid before it. Of four seeds this is the one in which weights
+    # that had hardly seen any tumour but those which begin at the porus had the lowest Dice, 0.16 (now 0.92).
+    spacing, shape = 0.5, (64, 64, 80)
+    origin = COCHLEA_CENTRE - spacing * np.array([60, 32, 32])
+    grid = volume.Grid(shape[::-1], (spacing,) * 3, tuple(origin.tolist()), (1, 0, 0, 0, 1, 0, 0, 0, 1))
+    points = np.stack(np.indices(shape)[::-1], axis=-1) * spacing + origin
+    label = np.zeros(shape, np.uint8)
+    label[np.linalg.norm(points - COCHLEA_CENTRE, axis=-1) < 1] = labels.COCHLEA
+    label[np.linalg.norm((points - (PORUS + FUNDUS) / 2) / (5, 3.5, 3.5), axis=-1) < 1] = labels.VS
+    volume.write(volume.Volume(label, grid), tmp_path / "patient.nii.gz")
+
+    scan = Settings(tumour_volume=257.0, field_of_view=112, slices=56)
+    subject = simulate_subject(8711, side="left", settings=scan, shapes_folder=tmp_path)
+    found = inference.predict(subject.hrt2, None, CPU).label_map.array == labels.VS
+    truth = subject.hrt2_label.array == labels.VS
     assert 2 * np.count_nonzero(found & truth) / (found.sum() + truth.sum()) > 0.5
 
 
