@@ -21,8 +21,8 @@ def test_the_weights_that_come_along_find_a_small_tumour_on_its_side(seed, side,
 
 
 def test_the_weights_that_come_along_find_a_compact_tumour_in_the_middle_of_the_canal(tmp_path):
-    # An ellipsoid of 4/3 pi 5 x 3.5 x 3.5 = 257 mm3 with fluid before it. Of four seeds this is the one in which weights
-    # that had hardly seen any tumour but those which begin at the porus had the lowest Dice, 0.16 (now 0.92).
+    # An ellipsoid of 4/3 pi 5 x 3.5 x 3.5 = 257 mm3 with fluid before it. Of four seeds this is the one with the lowest
+    # Dice (0.16, now 0.92) of weights that had hardly seen any tumour but those which begin at the porus.
     spacing, shape = 0.5, (64, 64, 80)
     origin = COCHLEA_CENTRE - spacing * np.array([60, 32, 32])
     grid = volume.Grid(shape[::-1], (spacing,) * 3, tuple(origin.tolist()), (1, 0, 0, 0, 1, 0, 0, 0, 1))
