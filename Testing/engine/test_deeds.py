@@ -11,7 +11,7 @@ import SimpleITK as sitk
 from scipy import ndimage
 
 from crossmoda import deeds, volume
-from crossmoda.deeds import threads
+from crossmoda.deeds import pipeline, threads
 from crossmoda.deeds.files import Outputs, register_files
 from crossmoda.errors import Cancelled, InputError
 from crossmoda.volume.geometry import Grid, Volume
@@ -389,9 +389,14 @@ def far() -> Volume:
     return Volume(scan(grid()).array, dataclasses.replace(grid(), origin=(900.0, 0.0, 0.0)))
 
 
+def huge() -> Volume:
+    return Volume(scan(grid()).array, dataclasses.replace(grid(), spacing=(50.0, 50.0, 50.0)))
+
+
 @pytest.mark.parametrize(
     ("image", "message"),
     [
+        (huge, "moving image is too large, .* mm; check the spacing"),
         (constant, "moving image is constant"),
         (not_finite, "moving image has values that are not finite"),
         (thin, "moving image is too small"),
@@ -401,6 +406,15 @@ def far() -> Volume:
 def test_images_that_cannot_be_registered_are_told(image, message):
     with pytest.raises(InputError, match=message):
         deeds.register(scan(grid()), image(), CPU)
+
+
+def test_too_little_memory_is_told(monkeypatch):
+    def fail(*_: object) -> None:
+        raise MemoryError("Unable to allocate 8.60 GiB")
+
+    monkeypatch.setattr(pipeline, "Pyramid", fail)
+    with pytest.raises(InputError, match=r"memory does not suffice to register .* crop the images"):
+        deeds.register(scan(grid()), scan(grid()), CPU)
 
 
 def test_masks_must_have_content_and_the_grid_of_their_image():

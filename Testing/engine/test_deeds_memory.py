@@ -170,7 +170,7 @@ class Case:
         best, lowest = cost.smoothed_minima(costs)
         expected, least = tensors.smoothed_minima(torch.from_numpy(costs.copy()))
         np.testing.assert_allclose(lowest, least, rtol=1e-5, err_msg=f"{shape}")
-        assert (best == expected).mean() > 0.99, shape
+        assert (best != expected).sum() <= 1 + best.size // 100, shape  # rounding may decide between equals
 
     def codes(self, tensors: Any) -> None:
         import torch

@@ -96,6 +96,31 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
         read(tmp_path / "nothing.nii.gz")
 
 
+@pytest.mark.parametrize("name", ["n" * 300 + ".nii", "nul\0.nii"])
+def test_a_name_that_no_file_can_have_is_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(InputError, match="check the path"):
+        read(tmp_path / name)
+
+
+@pytest.mark.parametrize("ending", ["nii", "nrrd"])
+def test_complex_numbers_are_refused_not_halved(tmp_path: Path, ending: str) -> None:
+    path = tmp_path / f"scan.{ending}"
+    sitk.WriteImage(sitk.Image(4, 5, 6, sitk.sitkComplexFloat32), str(tmp_path / "scan.nii"))
+    if ending == "nrrd":
+        sitk.WriteImage(sitk.ReadImage(str(tmp_path / "scan.nii")), str(path))
+    for reading in (read, read_label_map):
+        with pytest.raises(InputError, match="has complex numbers"):
+            reading(path)
+
+
+@pytest.mark.filterwarnings("error")
+def test_numbers_beyond_single_precision_are_refused_without_a_warning(tmp_path: Path) -> None:
+    image = sitk.GetImageFromArray(np.array([0.0, 1e300] * 12).reshape(2, 3, 4))
+    sitk.WriteImage(image, str(tmp_path / "scan.nrrd"))
+    with pytest.raises(InputError, match="holds 12 voxels that are not a finite number"):
+        read(tmp_path / "scan.nrrd")
+
+
 @pytest.mark.parametrize("name", ["scan.nii.gz", "scan.nii", "scan.nrrd", "scan.mha", "scan.txt"])
 def test_a_file_that_is_no_image_is_refused(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_text("these are not the voxels you are looking for")

@@ -19,6 +19,8 @@ from crossmoda.volume.geometry import Grid, Volume
 
 #: Less of the fixed image's foreground than this inside the moving image is no overlap.
 _LEAST_OVERLAP = 0.02
+#: Images of more cubic millimetres than this (a metre cubed) have a wrong spacing or would fill the memory.
+_LARGEST_MM3 = 1e9
 #: The progress hears something at least this often, seconds.
 _SILENCE_SECONDS = 0.15
 
@@ -37,6 +39,11 @@ def register(
     with threads.attended(attentive.repeat):
         try:
             return _register(fixed, moving, settings, fixed_mask, moving_mask, initial, attentive)
+        except MemoryError as cause:
+            raise InputError(
+                f"The memory does not suffice to register {fixed.grid} to {moving.grid}; crop the images to the part "
+                "that matters, or set a larger grid_spacing or a smaller search_radius."
+            ) from cause
         except RuntimeError as error:
             if settings.device == "cpu" or not device.ran_out_of_memory(error):
                 raise
@@ -133,6 +140,11 @@ def _check(volume: Volume, mask: Volume | None, role: str, settings: Settings) -
         raise InputError(
             f"The {role} image is too small, {' x '.join(f'{length:g}' for length in extent)} {settings.units}: less "
             f"than the coarsest grid spacing of {coarsest:g} {settings.units}; choose a larger image."
+        )
+    if settings.units == "mm" and np.prod(extent) > _LARGEST_MM3:
+        raise InputError(
+            f"The {role} image is too large, {' x '.join(f'{length:g}' for length in extent)} mm; check the spacing in "
+            "its header, or crop it."
         )
     if mask is None:
         return

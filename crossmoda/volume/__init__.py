@@ -46,7 +46,8 @@ def read(path: Path | str) -> Volume:
     path = Path(path)
     image = _load(path)
     stored = sitk.GetArrayViewFromImage(image)
-    array = stored.astype(np.float32)
+    with np.errstate(over="ignore"):  # what is larger than float32 can hold is not finite, which is told below
+        array = stored.astype(np.float32)
     if stored.dtype.kind == "f":
         nifti.refuse_not_finite(array.size - int(np.count_nonzero(np.isfinite(array))), path)
     return Volume(array, Grid.of(image))
@@ -127,15 +128,22 @@ def _quiet_itk() -> Iterator[None]:
 
 def _load(path: Path, components: bool = False) -> sitk.Image:
     """Read a 3D image of any voxel type whose geometry is sound; several components only with ``components``."""
-    if not path.exists():
-        raise InputError(f"{path} does not exist; check the path.")
     refuse_undecodable(path)
+    try:
+        there = path.exists()
+    except (OSError, ValueError) as cause:
+        reason = getattr(cause, "strerror", None) or str(cause)
+        raise InputError(f"{path} cannot be read: {reason.lower()}; check the path.") from cause
+    if not there:
+        raise InputError(f"{path} does not exist; check the path.")
     with _quiet_itk():
         is_series = path.is_dir() or dicom.is_dicom(path)
         image = dicom.read_series(path) if is_series else _load_file(path)
     if image.GetDimension() != 3 or min(image.GetSize()) < 2:
         size = " x ".join(map(str, image.GetSize()))
         raise InputError(f"{path} is not a 3D image (its size is {size}); give one 3D scan.")
+    if "complex" in image.GetPixelIDTypeAsString():
+        raise InputError(f"{path} has complex numbers; give a grey-value image, such as their magnitude.")
     if image.GetNumberOfComponentsPerPixel() > 1 and not components:
         count = image.GetNumberOfComponentsPerPixel()
         raise InputError(
