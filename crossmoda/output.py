@@ -1,6 +1,7 @@
 """Files appear under their name only when they are complete."""
 
 import contextlib
+import errno
 import io
 import json
 import os
@@ -14,6 +15,8 @@ from crossmoda.errors import InputError
 
 #: What marks a file that is still being written. A run that is killed may leave one; it is never read.
 PARTIAL = ".partial-"
+#: What the system says where a disk, a share of it or what a file may hold is full.
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @contextlib.contextmanager
@@ -24,7 +27,7 @@ def atomic(path: Path | str) -> Iterator[Path]:
     Missing folders are made.
 
     Raises:
-        InputError: the folder cannot be made or written, or the name cannot be decoded.
+        InputError: the folder cannot be made or written, the disk is full, or the name cannot be decoded.
 
     """
     path = Path(path)
@@ -40,7 +43,12 @@ def atomic(path: Path | str) -> Iterator[Path]:
             f"Cannot write {path}: {(cause.strerror or str(cause)).lower()}; choose a folder that can be written."
         ) from cause
     try:
-        yield temporary
+        try:
+            yield temporary
+        except OSError as cause:
+            if cause.errno not in _NO_ROOM:
+                raise
+            raise InputError(f"Cannot write {path}: the disk is full; make room or choose another folder.") from cause
         try:
             temporary.replace(path)
         except OSError as cause:

@@ -12,7 +12,16 @@ import SimpleITK as sitk
 from crossmoda import provenance, volume
 from crossmoda.deeds import register
 from crossmoda.deeds.settings import Settings
-from crossmoda.deeds.transform import INVERSE, PROVENANCE, TRANSFORM, WARPED, WARPED_LABEL, Registration, read_transform
+from crossmoda.deeds.transform import (
+    INVERSE,
+    PROVENANCE,
+    TRANSFORM,
+    WARPED,
+    WARPED_LABEL,
+    Registration,
+    read_transform,
+    write_transform,
+)
 from crossmoda.errors import InputError
 from crossmoda.output import atomic, check_apart
 from crossmoda.progress import Progress, part, report
@@ -166,8 +175,8 @@ def write_outputs(
     """Write all outputs under temporary names, then give each its own."""
     writers: list[tuple[Path | str | None, Callable[[Path], Any]]] = [
         (outputs.provenance, lambda path: path.write_text(_json(registration), encoding="utf-8")),
-        (outputs.transform, lambda path: sitk.WriteTransform(registration.transform, str(path))),
-        (outputs.inverse, lambda path: sitk.WriteTransform(registration.inverse_transform, str(path))),
+        (outputs.transform, lambda path: write_transform(registration.transform, path)),
+        (outputs.inverse, lambda path: write_transform(registration.inverse_transform, path)),
         (outputs.warped, lambda path: volume.write(registration.warp_image(moving), path)),
         (outputs.displacement_field, registration.write_displacement_field),
     ]
@@ -181,6 +190,8 @@ def write_outputs(
                     write(temporary)
                 except RuntimeError as cause:
                     raise InputError(f"Cannot write {path}: choose another folder or file type.") from cause
+                except InputError as cause:  # which names the temporary file
+                    raise InputError(str(cause).replace(str(temporary), str(path))) from cause
 
 
 def _json(registration: Registration) -> str:

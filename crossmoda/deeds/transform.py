@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import SimpleITK as sitk
 from crossmoda import volume
 from crossmoda.errors import InputError
 from crossmoda.output import atomic, refuse_undecodable, write_json
+from crossmoda.volume import nifti
 from crossmoda.volume.geometry import Grid, Volume
 
 #: The names of the files of a registration.
@@ -20,6 +22,9 @@ INVERSE = "T_inverse.h5"
 WARPED = "warped.nii.gz"
 WARPED_LABEL = "warped_label.nii.gz"
 PROVENANCE = "provenance.json"
+
+#: What a transform file takes beside the numbers of its fields at most, bytes.
+_ROOM = 1 << 17
 
 
 def affine_transform(matrix: np.ndarray) -> sitk.AffineTransform:
@@ -71,9 +76,22 @@ def read_transform(path: Path | str) -> sitk.Transform:
 
 
 def write_transform(transform: sitk.Transform, path: Path | str) -> None:
-    """Write an ITK transform file in one step."""
+    """Write an ITK transform file in one step.
+
+    Raises:
+        InputError: the disk has no room for it, or the file cannot be written.
+
+    """
+    fields = [part for part in parts_of(transform) if part.GetTransformEnum() == sitk.sitkDisplacementField]
+    numbers = sum(sitk.DisplacementFieldTransform(field).GetDisplacementField().GetNumberOfPixels() for field in fields)
     with atomic(path) as temporary:
-        sitk.WriteTransform(transform, str(temporary))
+        # not begun where there is no room: HDF5 takes the whole process along when it ends after a failure
+        if shutil.disk_usage(temporary.parent).free < 3 * 8 * numbers + _ROOM:
+            raise InputError(f"Cannot write {path}: the disk is full; make room or choose another folder.")
+        try:
+            sitk.WriteTransform(transform, str(temporary))
+        except RuntimeError as cause:
+            raise InputError(f"Cannot write {path}: choose another folder or file type.") from cause
 
 
 def field_transforms(forward: np.ndarray, backward: np.ndarray, grid: Grid) -> tuple[sitk.Transform, sitk.Transform]:
@@ -160,7 +178,12 @@ class Registration:
     def write_displacement_field(self, path: Path | str) -> None:
         """Write :meth:`displacement_field` as NRRD or NIfTI, which Slicer, SimpleITK and ANTs read as a transform."""
         with atomic(path) as temporary:
-            sitk.WriteImage(self.displacement_field(), str(temporary), useCompression=True)
+            try:
+                sitk.WriteImage(self.displacement_field(), str(temporary), useCompression=True)
+                if nifti.is_nifti(temporary):  # ITK says nothing where the disk is full
+                    nifti.check(temporary)
+            except (RuntimeError, InputError) as cause:
+                raise InputError(f"Cannot write {path}: choose another folder or file type.") from cause
 
     def jacobian_determinant(self) -> np.ndarray:
         """Return the local change of volume at each voxel of the fixed grid, (z, y, x) float32: moving over fixed."""

@@ -154,6 +154,9 @@ def write(image: sitk.Image, path: Path) -> None:
     plain = path if path.suffix == ".nii" else path.with_name(path.name.removesuffix(".gz"))
     try:
         sitk.WriteImage(image, str(plain))
+        voxels = math.prod(image.GetSize()) * image.GetNumberOfComponentsPerPixel() * image.GetSizeOfPixelComponent()
+        if plain.stat().st_size < voxels + 348:  # ITK says nothing where the disk is full
+            raise RuntimeError("the file was written in part only")
         _restore_grid(plain, Grid.of(image))
         if plain != path:
             # No time and name in the file: the same voxels make the same bytes.

@@ -1,0 +1,93 @@
+"""A full disk ends the work with one sentence: nothing incomplete is left under the name of a result."""
+
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+
+from crossmoda import output, volume
+from crossmoda.deeds import transform
+from crossmoda.errors import InputError
+from crossmoda.volume import Grid, Volume
+
+AXES = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
+GRID = Grid((40, 40, 40), (1.0, 1.0, 1.0), (0.0, 0.0, 0.0), AXES)
+CONTROLS = Grid((10, 10, 10), (4.0, 4.0, 4.0), (0.0, 0.0, 0.0), AXES)
+
+
+@pytest.fixture
+def full() -> Iterator[None]:
+    """No file grows beyond 8 kB, as on a disk that fills up while it is written."""
+    resource = pytest.importorskip("resource", reason="limits the size of files as POSIX does")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (8192, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def a_registration() -> transform.Registration:
+    field = np.random.default_rng(0).normal(size=(3, 10, 10, 10)).astype(np.float32)
+    forward, backward = transform.field_transforms(field, -field, CONTROLS)
+    return transform.Registration(forward, backward, GRID, GRID)
+
+
+def write_image(path: Path) -> None:
+    volume.write(Volume(np.random.default_rng(0).normal(size=GRID.shape).astype(np.float32), GRID), path)
+
+
+def write_empty_label_map(path: Path) -> None:
+    """So compressible that the file itself would fit: what it is made from does not."""
+    volume.write(Volume(np.zeros(GRID.shape, np.uint8), GRID), path)
+
+
+@pytest.mark.parametrize(
+    ("name", "write"),
+    [
+        ("image.nii", write_image),
+        ("image.nii.gz", write_image),
+        ("image.nrrd", write_image),
+        ("image.mha", write_image),
+        ("label.nii.gz", write_empty_label_map),
+        ("field.nii.gz", lambda path: a_registration().write_displacement_field(path)),
+        ("field.nrrd", lambda path: a_registration().write_displacement_field(path)),
+        ("numbers.json", lambda path: output.write_json(path, list(range(9000)))),
+    ],
+)
+@pytest.mark.usefixtures("full")
+def test_a_file_that_the_disk_cannot_hold_is_one_sentence_and_no_file(
+    tmp_path: Path, name: str, write: Callable[[Path], None], capfd: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(InputError, match=f"Cannot write .*{name}"):
+        write(tmp_path / name)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a path of POSIX")
+def test_a_transform_is_not_begun_where_it_has_no_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """HDF5 ends the process when a file could not be completed: seen on a disk of 64 kB."""
+    free = 3 * 8 * 10**3
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(free, 0, free))  # type: ignore[attr-defined]
+    monkeypatch.setattr(sitk, "WriteTransform", lambda *_: pytest.fail("it was begun"))
+    with pytest.raises(InputError, match=r"Cannot write .*T\.h5: the disk is full"):
+        a_registration().save(tmp_path / "results")
+    assert list((tmp_path / "results").iterdir()) == []
+
+
+def test_what_goes_wrong_names_the_result_not_its_temporary_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from crossmoda.deeds import files
+
+    def fail(_: Volume, path: Path) -> None:
+        raise InputError(f"Cannot write {path}; is the disk full or the folder write-protected?")
+
+    monkeypatch.setattr(files.volume, "write", fail)
+    image = Volume(np.zeros(GRID.shape, np.float32), GRID)
+    with pytest.raises(InputError) as caught:
+        files.write_outputs(a_registration(), files.Outputs(warped=tmp_path / "warped.nii.gz"), image, None)
+    assert str(tmp_path / "warped.nii.gz") in str(caught.value)
+    assert output.PARTIAL not in str(caught.value)
