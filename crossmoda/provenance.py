@@ -5,12 +5,14 @@ import datetime
 import functools
 import hashlib
 import platform
+import stat
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import crossmoda
+from crossmoda.errors import InputError
 
 
 @functools.lru_cache(maxsize=256)
@@ -23,13 +25,26 @@ def _digest(path: Path, size: int, modified_ns: int) -> str:
 
 
 def checksum(path: Path | str) -> str:
-    """Return the SHA-256 of a file, or of the sorted files of a folder (a DICOM series)."""
+    """Return the SHA-256 of a file, or of the sorted files of a folder (a DICOM series).
+
+    Raises:
+        InputError: the file is missing, is none (a pipe, say) or cannot be read.
+
+    """
     path = Path(path)
-    if path.is_dir():
-        digests = [checksum(file) for file in sorted(path.rglob("*")) if file.is_file()]
-        return hashlib.sha256("".join(digests).encode()).hexdigest()
-    status = path.stat()
-    return _digest(path, status.st_size, status.st_mtime_ns)
+    try:
+        status = path.stat()
+        if stat.S_ISDIR(status.st_mode):
+            digests = [checksum(file) for file in sorted(path.rglob("*")) if file.is_file()]
+            return hashlib.sha256("".join(digests).encode()).hexdigest()
+        if not stat.S_ISREG(status.st_mode):
+            raise InputError(f"{path} is neither a file nor a folder; give one.")
+        return _digest(path, status.st_size, status.st_mtime_ns)
+    except FileNotFoundError as cause:
+        raise InputError(f"{path} does not exist; check the path.") from cause
+    except OSError as cause:
+        reason = (cause.strerror or str(cause)).lower()
+        raise InputError(f"{path} cannot be read: {reason}; check the path.") from cause
 
 
 class Record:

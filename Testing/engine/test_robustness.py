@@ -1,5 +1,6 @@
-"""A full disk ends the work with one sentence: nothing incomplete is left under the name of a result."""
+"""Full disks and files that cannot be read end the work with one sentence and leave nothing incomplete."""
 
+import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator
@@ -12,6 +13,7 @@ import SimpleITK as sitk
 from crossmoda import output, volume
 from crossmoda.deeds import transform
 from crossmoda.errors import InputError
+from crossmoda.provenance import checksum
 from crossmoda.volume import Grid, Volume
 
 AXES = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
@@ -91,3 +93,15 @@ def test_what_goes_wrong_names_the_result_not_its_temporary_file(
         files.write_outputs(a_registration(), files.Outputs(warped=tmp_path / "warped.nii.gz"), image, None)
     assert str(tmp_path / "warped.nii.gz") in str(caught.value)
     assert output.PARTIAL not in str(caught.value)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="links, pipes and long names of POSIX")
+@pytest.mark.parametrize("kind", ["missing", "dangling", "loop", "pipe", "long"])
+def test_a_file_that_cannot_be_read_is_one_sentence_before_any_work(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / ("n" * 300 if kind == "long" else "scan.nii")
+    if kind in ("dangling", "loop"):
+        path.symlink_to("nowhere.nii" if kind == "dangling" else path.name)
+    if kind == "pipe":
+        os.mkfifo(path)  # to read it would be to wait for ever
+    with pytest.raises(InputError, match=r"does not exist|cannot be read|neither a file nor a folder"):
+        checksum(path)
