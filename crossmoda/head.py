@@ -47,7 +47,10 @@ def foreground(array: np.ndarray, spacing_zyx: tuple[float, float, float]) -> np
 
 def _otsu(values: np.ndarray) -> float:
     """Return the threshold that separates two classes of values best (Otsu, IEEE Trans. SMC 1979)."""
-    counts, edges = np.histogram(values, bins=256)
+    try:
+        counts, edges = np.histogram(values, bins=256)
+    except ValueError:  # they differ by less than 256 numbers
+        return float(values.mean())
     centres = (edges[:-1] + edges[1:]) / 2
     below = np.cumsum(counts)
     above = below[-1] - below
@@ -68,9 +71,9 @@ def temporal_bones(volume: Volume) -> tuple[float, float, float]:
     spacing = np.asarray(volume.grid.spacing_zyx)
     stride = np.maximum(1, np.round(_STEP_MM / spacing)).astype(int)
     smooth = ndimage.uniform_filter(volume.array, stride.tolist())
-    coarse = smooth[tuple(slice(step // 2, None, step) for step in stride)]
-    mask = foreground(coarse, tuple((spacing * stride).tolist()))
-    first, step_mm = stride // 2, spacing * stride
+    first, step_mm = np.minimum(stride, smooth.shape) // 2, spacing * stride
+    coarse = smooth[tuple(slice(int(start), None, int(step)) for start, step in zip(first, stride, strict=True))]
+    mask = foreground(coarse, tuple(step_mm.tolist()))
 
     section_mm2 = mask.sum(axis=(1, 2)) * step_mm[1] * step_mm[2]
     z_mm = _height(section_mm2, mask, step_mm, volume.array.shape[0] * spacing[0])

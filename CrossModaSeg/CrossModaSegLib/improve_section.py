@@ -7,7 +7,7 @@ import qt
 from slicer.i18n import tr as _
 
 from CrossModaSegLib import runs
-from CrossModaSegLib.section import ERROR, NOTE, Section, reported, set_columns
+from CrossModaSegLib.section import ERROR, NOTE, Section, refuse, reported, set_columns
 from CrossModaSegLib.tasks import DONE, CliTask, PythonTask, TaskQueue
 
 NAME, DICE, MADE = range(3)
@@ -145,6 +145,7 @@ class ImproveSection(Section):
     @reported
     def on_improve(self) -> None:
         """Train further, then compare; nothing is switched."""
+        refuse(self._hindrance())
         parameters = self.parameters
         if self.panel.correct.keeper.case is not None and self.panel.correct.keeper.case.unsaved:
             self.say(_("The correction that is open is not saved and will not be learned from."))

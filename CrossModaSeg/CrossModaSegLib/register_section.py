@@ -6,7 +6,7 @@ from slicer.i18n import tr as _
 
 from CrossModaSegLib import display, nodes, propagating
 from CrossModaSegLib.advanced import Advanced
-from CrossModaSegLib.section import ERROR, Section, reported, reported_beside
+from CrossModaSegLib.section import ERROR, Section, refuse, reported, reported_beside
 from CrossModaSegLib.tasks import DONE
 
 
@@ -94,6 +94,7 @@ class RegisterSection(Section):
     @reported
     def on_register(self) -> None:
         """Register the ticked atlases that are not registered yet, then fuse all ticked ones."""
+        refuse(self._hindrance())
         parameters = self.parameters
         without_torch = parameters.device == "auto" and not self.panel.setup.versions["torch"]
         self._target = parameters.target

@@ -45,6 +45,14 @@ def reported(method, keeps_remark: bool = False):
 reported_beside = functools.partial(reported, keeps_remark=True)
 
 
+def refuse(hindrance: str) -> None:
+    """Raise InputError if something hinders a button that has not yet been greyed out for it."""
+    from crossmoda.errors import InputError
+
+    if hindrance:
+        raise InputError(hindrance)
+
+
 class Section:
     """One collapsible part of the panel: a .ui file and what its controls do."""
 

@@ -6,7 +6,7 @@ from slicer.i18n import tr as _
 
 from CrossModaSegLib import display, nodes
 from CrossModaSegLib.advanced import Advanced
-from CrossModaSegLib.section import ERROR, NOTE, Section, reported, reported_beside
+from CrossModaSegLib.section import ERROR, NOTE, Section, refuse, reported, reported_beside
 from CrossModaSegLib.tasks import DONE
 
 
@@ -68,6 +68,7 @@ class SegmentSection(Section):
     @reported
     def on_segment(self) -> None:
         """Segment the target."""
+        refuse(self._hindrance())
         parameters = self.parameters
         settings = self.advanced.values().get("CrossModaPredict")
         task = self.logic.segmentTask(

@@ -217,6 +217,15 @@ def test_the_labyrinths_of_a_real_average_head_lie_in_the_crop(shared_data, name
         assert np.all(index < np.asarray(grid.size) - 10.0 / np.asarray(grid.spacing))
 
 
+@pytest.mark.parametrize("scale", [1.0, 1e-42])
+@pytest.mark.parametrize("shape", [(3, 3, 3), (2, 40, 40), (40, 2, 40)])
+def test_the_middle_of_an_image_thinner_than_the_search_is_found(shape: tuple[int, ...], scale: float) -> None:
+    array = np.random.default_rng(0).normal(size=shape).astype(np.float32) * np.float32(scale)
+    scan = Volume(array, Grid(shape[::-1], (0.5, 0.5, 0.5), (0, 0, 0), (1, 0, 0, 0, 1, 0, 0, 0, 1)))
+    place = head.temporal_bones(scan)
+    assert all(-0.5 <= index <= size for index, size in zip(place, scan.grid.size, strict=True))
+
+
 def test_the_head_is_found_in_noise_and_with_a_bright_rim() -> None:
     scan = a_scan((64, 64, 40), (3.0, 3.0, 4.0))
     scan.array[0, 0, :] = 5000.0

@@ -172,3 +172,15 @@ def test_what_a_run_said_can_be_read_while_its_result_is_looked_at(result, add_v
     section.say("It failed.", ERROR)
     section.ui.disagreementButton.click()
     assert section.ui.messageLabel.text == ""
+
+
+@pytest.mark.parametrize("job", ["register", "segment"])
+def test_a_button_clicked_before_it_is_greyed_out_says_why(application, loaded, weights, job):
+    section = getattr(loaded, job)
+    loaded.parameters.weights = str(weights)
+    loaded.update()
+    assert getattr(section.ui, job + "Button").enabled
+    application.scene.RemoveNode(loaded.parameters.target)
+    getattr(section.ui, job + "Button").click()
+    assert section.ui.messageLabel.text.startswith("Choose a target")
+    assert not loaded.logic.busy
