@@ -19,6 +19,10 @@ PARTIAL = ".partial-"
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
+class CannotWrite(InputError):
+    """The disk is full or the folder cannot be written: no fault of any input."""
+
+
 @contextlib.contextmanager
 def atomic(path: Path | str) -> Iterator[Path]:
     """Give a temporary path beside ``path``; rename it to ``path`` when the block ends, delete it when the block fails.
@@ -27,7 +31,8 @@ def atomic(path: Path | str) -> Iterator[Path]:
     Missing folders are made.
 
     Raises:
-        InputError: the folder cannot be made or written, the disk is full, or the name cannot be decoded.
+        InputError: the folder cannot be made or written, or the name cannot be decoded.
+        CannotWrite: the disk is full.
 
     """
     path = Path(path)
@@ -48,7 +53,7 @@ def atomic(path: Path | str) -> Iterator[Path]:
         except OSError as cause:
             if cause.errno not in _NO_ROOM:
                 raise
-            raise InputError(f"Cannot write {path}: the disk is full; make room or choose another folder.") from cause
+            raise CannotWrite(f"Cannot write {path}: the disk is full; make room or choose another folder.") from cause
         try:
             temporary.replace(path)
         except OSError as cause:

@@ -22,8 +22,8 @@ from scipy import ndimage
 from crossmoda import cache, deeds, fusion, propagation, volume
 from crossmoda.dataset import Case
 from crossmoda.errors import Cancelled, InputError
+from crossmoda.output import CannotWrite
 from crossmoda.propagation import OUTPUTS, Settings, propagate
-from crossmoda.propagation.atlases import CannotWrite
 from crossmoda.propagation.consensus import Rater, fuse_raters
 from crossmoda.volume import Grid, Volume
 

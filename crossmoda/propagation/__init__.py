@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from crossmoda import batch, fusion, parameters, volume
+from crossmoda.output import CannotWrite
 from crossmoda.parameters import parameter
 from crossmoda.progress import Progress, part, report
 from crossmoda.propagation import noisy_label
-from crossmoda.propagation.atlases import Atlas, CannotWrite, Register, examined
+from crossmoda.propagation.atlases import Atlas, Register, examined
 from crossmoda.propagation.noisy_label import OUTPUTS, Outcome
 from crossmoda.propagation.prepared import Prepared
 from crossmoda.propagation.run import Run

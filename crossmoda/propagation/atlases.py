@@ -14,6 +14,7 @@ import SimpleITK as sitk
 
 from crossmoda import cache, labels, mind, volume
 from crossmoda.errors import InputError
+from crossmoda.output import CannotWrite
 from crossmoda.progress import Progress, part, report
 from crossmoda.propagation import laterality
 from crossmoda.propagation.comparison import OUTSIDE, compare
@@ -30,10 +31,6 @@ Register = Callable[..., Any]
 WARPED = "warped_label.nii.gz"
 DISSIMILARITY = "dissimilarity.nii.gz"
 INTENSITY = "intensity.nii.gz"
-
-
-class CannotWrite(InputError):
-    """The disk is full or the folder cannot be written: no fault of an atlas."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,10 +14,11 @@ import numpy as np
 
 from crossmoda import cache, fusion, preprocessing
 from crossmoda.errors import InputError
+from crossmoda.output import CannotWrite
 from crossmoda.progress import Progress, part, report
 from crossmoda.propagation import atlases as atlas_steps
 from crossmoda.propagation import completion, laterality, noisy_label, opposite
-from crossmoda.propagation.atlases import Atlas, CannotWrite, Register, Registered
+from crossmoda.propagation.atlases import Atlas, Register, Registered
 from crossmoda.propagation.consensus import failures, fuse, with_doubt_about_side
 from crossmoda.propagation.noisy_label import Outcome
 from crossmoda.propagation.parallel import default_at_once, in_parallel

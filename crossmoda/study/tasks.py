@@ -15,9 +15,10 @@ from typing import Any, NamedTuple, TypeVar
 from crossmoda import cache, dataset, deeds, evaluation, fusion, inference, labels, propagation, training, volume
 from crossmoda.dataset import Case
 from crossmoda.errors import Cancelled, InputError
+from crossmoda.output import CannotWrite
 from crossmoda.progress import Progress
 from crossmoda.propagation import laterality
-from crossmoda.propagation.atlases import Atlas, CannotWrite, examine
+from crossmoda.propagation.atlases import Atlas, examine
 from crossmoda.propagation.prepared import Prepared
 from crossmoda.propagation.run import Pair, Run
 from crossmoda.propagation.target import load_target
