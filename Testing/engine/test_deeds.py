@@ -408,13 +408,15 @@ def test_images_that_cannot_be_registered_are_told(image, message):
         deeds.register(scan(grid()), image(), CPU)
 
 
-def test_too_little_memory_is_told(monkeypatch):
+def test_too_little_memory_is_told(monkeypatch, tmp_path):
     def fail(*_: object) -> None:
         raise MemoryError("Unable to allocate 8.60 GiB")
 
     monkeypatch.setattr(pipeline, "Pyramid", fail)
+    volume.write(scan(grid()), tmp_path / "scan.nii.gz")
     with pytest.raises(InputError, match=r"memory does not suffice to register .* crop the images"):
-        deeds.register(scan(grid()), scan(grid()), CPU)
+        register_files(tmp_path / "scan.nii.gz", tmp_path / "scan.nii.gz", tmp_path / "results", settings=CPU)
+    assert not (tmp_path / "results").exists()
 
 
 def test_masks_must_have_content_and_the_grid_of_their_image():

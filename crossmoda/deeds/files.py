@@ -157,10 +157,16 @@ def register_files(
     report(progress, 0.0, "reading the images")
     given = Inputs.read(fixed, moving, outputs, moving_label, fixed_mask, moving_mask, initial)
     record = provenance.Record("register", settings, given.paths)
-    result = register(
-        *(given.fixed, given.moving, settings, given.fixed_mask, given.moving_mask, given.initial),
-        part(progress, 0.05, 0.85),
-    )
+    try:
+        result = register(
+            *(given.fixed, given.moving, settings, given.fixed_mask, given.moving_mask, given.initial),
+            part(progress, 0.05, 0.85),
+        )
+    except MemoryError as cause:  # told here, at the door: a propagation would remember it as the fault of an atlas
+        raise InputError(
+            f"The memory does not suffice to register {given.fixed.grid} to {given.moving.grid}; crop the images to "
+            "the part that matters, or set a larger grid_spacing or a smaller search_radius."
+        ) from cause
     record.content["device"] = result.provenance["device"]
     report(progress, 0.86, "writing the results")
     finished = dataclasses.replace(result, provenance=record.finish(**statistics(result)))

@@ -39,11 +39,6 @@ def register(
     with threads.attended(attentive.repeat):
         try:
             return _register(fixed, moving, settings, fixed_mask, moving_mask, initial, attentive)
-        except MemoryError as cause:
-            raise InputError(
-                f"The memory does not suffice to register {fixed.grid} to {moving.grid}; crop the images to the part "
-                "that matters, or set a larger grid_spacing or a smaller search_radius."
-            ) from cause
         except RuntimeError as error:
             if settings.device == "cpu" or not device.ran_out_of_memory(error):
                 raise
