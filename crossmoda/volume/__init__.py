@@ -26,7 +26,7 @@ __all__ = ["Grid", "Volume", "read", "read_label_map", "resample", "write", "wri
 WRITABLE = (".nii.gz", ".nii", ".nrrd", ".mha")
 
 #: What is smaller or larger than this along its longest axis has its spacing in another unit.
-_LEAST_MM, _MOST_MM = 1.0, 3000.0
+_LEAST_MM, _MOST_MM = 0.1, 3000.0
 
 _FORMATS = "NIfTI (.nii, .nii.gz), NRRD (.nrrd), MetaImage (.mha, .mhd) or a folder with one DICOM series"
 
