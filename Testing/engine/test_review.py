@@ -113,6 +113,17 @@ def test_doubt_is_a_probability_on_the_targets_grid_and_largest_where_the_networ
     assert 0.02 < found.array[divided].mean() < found.array[contradicted].mean()
 
 
+def test_a_schwannoma_that_the_network_sees_where_none_can_be_is_no_reason_to_look_there(tmp_path):
+    """Its label map leaves it out; beside a cochlea it is worth a look."""
+    write_results(tmp_path, ears(), network=ears())
+    far, near = ball(10, 30, 50, 5.0), ball(10, 30, 72, 5.0)
+    seen = (ears() == labels.VS) | far | near
+    write(seen.astype(np.float32), tmp_path / "prediction" / "probability_VS.nii.gz")
+    found = review.doubt(tmp_path).array
+    assert found[far].max() == 0
+    assert found[near & (ears() == 0)].min() >= 0.5
+
+
 def test_without_any_opinion_there_is_no_doubt_and_the_list_says_what_to_do(data, tmp_path):
     write(ears(), tmp_path / "results" / "p1" / "noisy_label.nii.gz")
     assert review.doubt(tmp_path / "results" / "p1").array.max() == 0

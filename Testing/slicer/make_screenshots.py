@@ -213,7 +213,10 @@ if __name__ == "__main__":
     parser.add_argument("--output", type=Path, default=PROJECT / "Resources/Screenshots", help="folder of the pictures")
     parser.add_argument("--small", action="store_true", help="a coarse sample, for a quick look")
     parser.add_argument(
-        "--demo", type=Path, help="only the review: of what `crossmoda demo` wrote here, with predictions"
+        "--demo",
+        type=Path,
+        help="only the review: of what `crossmoda demo` wrote here, "
+        "after `crossmoda predict --targets DEMO/dataset --output DEMO/propagated`",
     )
     options = parser.parse_args()
     options.output.mkdir(parents=True, exist_ok=True)

@@ -16,7 +16,7 @@ from crossmoda.volume import Grid, Volume
 
 FILE = "review.json"
 #: Raised when the numbers are computed in another way.
-_REVISION = 2
+_REVISION = 3
 #: A smaller piece of a structure is a stray voxel, mm3.
 _PIECE_MM3 = 3.0
 

@@ -13,6 +13,7 @@ import numpy as np
 from scipy import ndimage
 
 from crossmoda import labels, volume
+from crossmoda.components import BESIDE_MM
 from crossmoda.errors import InputError
 from crossmoda.volume import Grid, Volume
 
@@ -107,6 +108,8 @@ def read_opinions(case_folder: Path | str) -> Opinions:
     if predicted is not None and network is None:
         network = _softened(_certain(predicted[box]), predicted[box], _cut(uncertainty, box), label_map.grid)
     network_label = None if predicted is None else np.ascontiguousarray(predicted[box])
+    if network is not None and network_label is not None:
+        network = _without_strays(network, np.where(inside == labels.BACKGROUND, network_label, inside), label_map.grid)
     return Opinions(label_map.grid, box, inside, atlases, network, network_label, tuple(files.notes))
 
 
@@ -170,6 +173,25 @@ def _box(label_map: np.ndarray, *maps: np.ndarray | None) -> tuple[slice, ...]:
         slice(max(part.start - _BORDER, 0), min(part.stop + _BORDER, size))
         for part, size in zip(found[0], label_map.shape, strict=True)
     )
+
+
+def _without_strays(network: np.ndarray, drawn: np.ndarray, grid: Grid) -> np.ndarray:
+    """Return the network's probabilities without a schwannoma where none can be: far from the cochleae drawn.
+
+    The network's label map leaves such places out (:func:`crossmoda.components.plausible`), its probabilities do not.
+    """
+    cochleae = drawn == labels.COCHLEA
+    if not cochleae.any():
+        return network
+    pieces, count = ndimage.label(network[labels.VS] > _LEAST, np.ones((3, 3, 3)))
+    distance = ndimage.distance_transform_edt(~cochleae, grid.spacing_zyx)
+    number = np.arange(1, count + 1)
+    stray = ndimage.minimum(distance, pieces, number) > BESIDE_MM
+    stray &= ndimage.maximum(drawn == labels.VS, pieces, number) == 0
+    kept, there = network.copy(), np.isin(pieces, number[stray])
+    kept[labels.BACKGROUND, there] += kept[labels.VS, there]
+    kept[labels.VS, there] = 0
+    return kept
 
 
 def _opinion_of_atlases(
