@@ -76,28 +76,34 @@ def test_cancel_stops_at_once_and_leaves_no_process(application, scene, patience
     application.wait_until(lambda: scene.GetNumberOfNodesByClass("vtkMRMLCommandLineModuleNode") == 0)
 
 
+def stop(application, panel, task, moment, end):
+    """Run a task until a moment without events, so that the engine's thread is alone; then stop it; return its node."""
+    queue = panel.logic.run([task]).start()
+    node, end_by = task._node, time.monotonic() + 60
+    while not moment(node) and time.monotonic() < end_by:
+        time.sleep(0.001)
+    if end == "cancelled":
+        queue.cancel()
+    else:
+        application.scene.Clear(False)
+    assert task.state == "cancelled"
+    assert not node.IsBusy()
+    return node
+
+
 @pytest.mark.parametrize("end", ["cancelled", "scene closed"])
 def test_a_run_that_is_stopped_while_its_inputs_are_written_lets_go_of_them(application, panel, add_volume, end):
     """The engine's thread reads them without holding them, and forgets a cancel that comes then."""
-    from CrossModaSegLib.tasks import CANCELLED, CliTask
+    from CrossModaSegLib.tasks import CliTask
 
     def files():
         return {path for path in Path(application.temporaryPath).iterdir() if path.is_file()}
 
     large, before = add_volume("large", np.zeros((128, 384, 384), np.float32)), files()
     task = CliTask("Patience", "Patience", lambda: {"input": large, "seconds": 60.0})
-    queue = panel.logic.run([task]).start()
-    node, end_by = task._node, time.monotonic() + 60
-    while not files() - before and time.monotonic() < end_by:  # no events: the engine's thread is on its own
-        time.sleep(0.001)
-    if end == "cancelled":
-        queue.cancel()
-    else:
-        application.scene.Clear(False)
-    assert task.state == CANCELLED
-    assert not node.IsBusy()
+    node = stop(application, panel, task, lambda _node: files() - before, end)
     assert child_processes() == set()
-    assert files() <= before
+    application.wait_until(lambda: files() <= before)
     application.wait_until(lambda: not application.scene.IsNodePresent(node))
 
 
@@ -105,23 +111,14 @@ def test_a_run_that_is_stopped_while_its_inputs_are_written_lets_go_of_them(appl
 def test_a_run_that_is_stopped_before_its_outputs_are_loaded_loads_them_first(application, panel, add_volume, end):
     """The engine loads them into nodes that have to be there."""
     from CrossModaSegLib import runs
-    from CrossModaSegLib.tasks import CANCELLED, CliTask
+    from CrossModaSegLib.tasks import CliTask
 
     volume, finished = add_volume("input"), []
     outputs = [runs.add_hidden("vtkMRMLScalarVolumeNode", "output")]
     parameters = {"input": volume, "output": outputs[0], "seconds": 0.1}
     task = CliTask("Patience", "Patience", lambda: parameters, finished.append, lambda: runs.remove(outputs))
-    queue = panel.logic.run([task]).start()
-    node, end_by = task._node, time.monotonic() + 60
-    while node.GetStatus() != node.Completing and time.monotonic() < end_by:  # no events: nothing is loaded
-        time.sleep(0.001)
-    if end == "cancelled":
-        queue.cancel()
-    else:
-        application.scene.Clear(False)
-    assert task.state == CANCELLED
+    node = stop(application, panel, task, lambda node: node.GetStatus() == node.Completing, end)
     assert finished == []
-    assert not node.IsBusy()
     application.wait_until(lambda: not application.scene.IsNodePresent(node))
     assert not application.scene.IsNodePresent(outputs[0])
 
