@@ -1,7 +1,10 @@
 """DICOM series are read in the order of their slices; what is no complete series is refused in one sentence."""
 
 import shutil
+import warnings
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -87,3 +90,165 @@ def test_a_folder_without_dicom_is_refused(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("nothing here")
     with pytest.raises(InputError, match="no DICOM image series"):
         read(tmp_path)
+
+
+def edit(file: Path, **changes: Any) -> None:
+    """Set elements of a DICOM file; None removes one."""
+    import pydicom
+
+    header = pydicom.dcmread(file)
+    for name, value in changes.items():
+        if value is None:
+            delattr(header, name)
+        else:
+            setattr(header, name, value)
+    header.save_as(file)
+
+
+def cut(file: Path, size: int) -> None:
+    file.write_bytes(file.read_bytes()[:size])
+
+
+@pytest.mark.parametrize(
+    ("damage", "sentence"),
+    [
+        (lambda file: cut(file, 0), r"001\.dcm is empty"),
+        (lambda file: cut(file, 100), r"001\.dcm is not a DICOM file"),
+        (lambda file: cut(file, 300), r"001\.dcm is a damaged DICOM file"),
+        (lambda file: edit(file, Rows=None), r"001\.dcm is a damaged DICOM file"),
+        (lambda file: edit(file, Columns=None), r"001\.dcm is a damaged DICOM file"),
+        (lambda file: file.write_bytes(b"\0" * 128 + b"DICM" + bytes(range(256))), r"001\.dcm is a damaged DICOM file"),
+        (lambda file: edit(file, PixelData=None), r"001\.dcm cannot be read \(its pixel data\)"),
+        (lambda file: cut(file, file.stat().st_size - 40), r"001\.dcm cannot be read \(its pixel data\)"),
+        (lambda file: edit(file, Rows=60000), r"001\.dcm is shorter than its image"),
+    ],
+    ids=["empty", "short", "cut header", "no rows", "no columns", "garbage", "no pixels", "cut pixels", "lying header"],
+)
+def test_a_damaged_slice_at_the_end_of_a_series_is_named_and_not_passed_over(
+    tmp_path: Path, damage: Callable[[Path], None], sentence: str
+) -> None:
+    write_series(tmp_path, a_scan())
+    damage(tmp_path / "001.dcm")
+    with pytest.raises(InputError, match=sentence):
+        read(tmp_path)
+
+
+def test_other_files_beside_a_series_are_passed_over(tmp_path: Path, write_rtstruct: Callable[..., None]) -> None:
+    scan = a_scan()
+    write_series(tmp_path, scan)
+    write_rtstruct(tmp_path / "rt.dcm", {"VS": [np.eye(3)]})
+    (tmp_path / "notes.txt").write_text("")
+    (tmp_path / ".001.dcm").write_text("of an interrupted download")
+    assert np.array_equal(read(tmp_path).array, scan.array)
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"PixelSpacing": None}, "pixel spacing"),
+        ({"PixelSpacing": [0, 0]}, "pixel spacing"),
+        ({"PixelSpacing": ["0.5", "nan"]}, "pixel spacing"),
+        ({"PixelSpacing": ["0.5"]}, "pixel spacing"),
+        ({"ImageOrientationPatient": [1, 0, 0]}, "without position, orientation"),
+        ({"ImageOrientationPatient": []}, "without position, orientation"),
+        ({"ImageOrientationPatient": ["nan"] * 6}, "without position, orientation"),
+        ({"ImageOrientationPatient": [0] * 6}, "no two directions of length 1"),
+        ({"ImageOrientationPatient": [1, 0, 0, 1, 0, 0]}, "no two directions of length 1"),
+        ({"ImagePositionPatient": [0, 0]}, "without position, orientation"),
+        ({"ImagePositionPatient": ["inf", 0, 0]}, "without position, orientation"),
+        ({"NumberOfFrames": 2, "Rows": 4}, "several files with several slices each"),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("which", ["all", "one"])
+def test_slices_that_do_not_say_where_they_lie_are_refused_and_not_taken_for_1_mm(
+    tmp_path: Path, changes: dict[str, Any], sentence: str, which: str
+) -> None:
+    write_series(tmp_path, a_scan())
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that such values break the standard
+        for file in sorted(tmp_path.iterdir())[: None if which == "all" else 1]:
+            edit(file, **changes)
+    with pytest.raises(InputError, match=sentence if which == "all" else f"{sentence}|mixes slices"):
+        read(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"PixelSpacing": ["0.6", "0.5"]}, {"PhotometricInterpretation": "RGB"}, {"BitsAllocated": 8}],
+    ids=str,
+)
+def test_a_slice_of_another_kind_is_refused(tmp_path: Path, changes: dict[str, Any]) -> None:
+    write_series(tmp_path, a_scan())
+    edit(tmp_path / "002.dcm", **changes)
+    with pytest.raises(InputError, match="mixes slices"):
+        read(tmp_path)
+
+
+def test_a_slice_that_lies_twice_in_the_folder_is_named(tmp_path: Path) -> None:
+    write_series(tmp_path, a_scan())
+    shutil.copy(tmp_path / "003.dcm", tmp_path / "copy.dcm")
+    with pytest.raises(InputError, match=r"at one position, such as 003\.dcm and copy\.dcm"):
+        read(tmp_path)
+
+
+def test_slices_that_are_scaled_differently_keep_their_values(tmp_path: Path) -> None:
+    scan = a_scan()
+    write_series(tmp_path, scan)
+    edit(tmp_path / "001.dcm", RescaleSlope="0.25", RescaleIntercept="-3.5")
+    expected = scan.array.copy()
+    expected[5] = 0.25 * expected[5] - 3.5
+    assert np.allclose(read(tmp_path).array, expected)
+
+
+def write_frames(file: Path, scan: Volume, **changes: Any) -> None:
+    """Write a volume as one enhanced file; ``changes`` remove or replace what its slices say."""
+    import pydicom
+    from pydicom.dataset import Dataset
+
+    write_series(file.parent / "slices", scan)
+    header = pydicom.dcmread(file.parent / "slices" / "006.dcm")
+    shutil.rmtree(file.parent / "slices")
+    header.SOPClassUID = header.file_meta.MediaStorageSOPClassUID = "1.2.840.10008.5.1.4.1.1.4.1"
+    measures, orientation, shared = Dataset(), Dataset(), Dataset()
+    measures.PixelSpacing, orientation.ImageOrientationPatient = header.PixelSpacing, header.ImageOrientationPatient
+    shared.PixelMeasuresSequence, shared.PlaneOrientationSequence = [measures], [orientation]
+    for name in ("PixelSpacing", "ImageOrientationPatient", "ImagePositionPatient"):
+        delattr(header, name)
+    header.SharedFunctionalGroupsSequence, header.PerFrameFunctionalGroupsSequence = [shared], []
+    for number in changes.pop("order", range(scan.grid.size[2])):
+        position, frame = Dataset(), Dataset()
+        place = scan.grid.index_to_physical @ [0, 0, number, 1]
+        position.ImagePositionPatient = [f"{value:.10g}" for value in place[:3]]
+        frame.PlanePositionSequence = [position]
+        header.PerFrameFunctionalGroupsSequence.append(frame)
+    header.NumberOfFrames, header.PixelData = scan.grid.size[2], scan.array.astype(np.uint16).tobytes()
+    for name, value in changes.items():
+        setattr(shared, name, value)
+    pydicom.dcmwrite(file, header, enforce_file_format=True)
+
+
+def test_a_file_of_several_slices_is_read_where_it_says_how_they_lie(tmp_path: Path) -> None:
+    scan = a_scan()
+    write_frames(tmp_path / "scan.dcm", scan)
+    back = read(tmp_path / "scan.dcm")
+    assert np.array_equal(back.array, scan.array)
+    assert back.grid.same_as(scan.grid)
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"PixelMeasuresSequence": []}, "does not say the position, orientation and pixel spacing"),
+        ({"order": []}, "does not say the position, orientation and pixel spacing"),
+        ({"order": [0, 1, 2, 4, 5, 6]}, "not evenly spaced"),
+        ({"order": [0, 2, 1, 3, 4, 5]}, "not evenly spaced, or not in order"),
+    ],
+    ids=str,
+)
+def test_a_file_of_several_slices_that_does_not_say_how_they_lie_is_refused(
+    tmp_path: Path, changes: dict[str, Any], sentence: str
+) -> None:
+    write_frames(tmp_path / "scan.dcm", a_scan(), **changes)
+    with pytest.raises(InputError, match=sentence):
+        read(tmp_path / "scan.dcm")
