@@ -8,9 +8,11 @@ another is a hole.
 
 import json
 import re
+import warnings
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -30,13 +32,17 @@ def read_contours(path: Path | str) -> Contours:
     """Read a contour JSON file or a DICOM RTSTRUCT.
 
     Raises:
-        InputError: the file is missing or is neither of both.
+        InputError: the file is missing, damaged or neither of both.
 
     """
     path = Path(path)
     if not path.is_file():
         raise InputError(f"{path} does not exist; check the path.")
-    return _read_rtstruct(path) if is_dicom(path) else _read_json(path)
+    contours = _read_rtstruct(path) if is_dicom(path) else _read_json(path)
+    for name, polygons in contours.items():
+        if not all(np.isfinite(polygon).all() for polygon in polygons):
+            raise InputError(f"{path} has a contour of {name} with a point that is no number; export it again.")
+    return contours
 
 
 def _read_json(path: Path) -> Contours:
@@ -47,7 +53,7 @@ def _read_json(path: Path) -> Contours:
             polygons = [np.asarray(polygon, float).reshape(-1, 3) for polygon in entry["LPS_contour_points"]]
             contours.setdefault(str(entry["structure_name"]), []).extend(polygons)
         return contours
-    except (ValueError, KeyError, TypeError) as cause:
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as cause:
         raise InputError(
             f"{path} is not a contour file of the Vestibular-Schwannoma-SEG collection (a JSON list with "
             "structure_name and LPS_contour_points) nor a DICOM RTSTRUCT; give one of these."
@@ -57,17 +63,46 @@ def _read_json(path: Path) -> Contours:
 def _read_rtstruct(path: Path) -> Contours:
     import pydicom
 
-    dataset = pydicom.dcmread(path)
-    if dataset.get("Modality") != "RTSTRUCT":
-        raise InputError(f"{path} is DICOM of the modality {dataset.get('Modality')}; give an RTSTRUCT.")
-    names = {roi.ROINumber: str(roi.ROIName) for roi in dataset.get("StructureSetROISequence", [])}
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of values that break the standard: those that matter are checked
+            dataset = pydicom.dcmread(path)
+            modality = dataset.get("Modality")
+            contours = _contours_of(dataset, path) if modality == "RTSTRUCT" else {}
+    except InputError:
+        raise
+    except Exception as cause:  # damaged bytes end pydicom with errors of many kinds
+        raise InputError(f"{path} is a damaged or incomplete RTSTRUCT; copy or export it again.") from cause
+    if not modality:
+        raise InputError(f"{path} is DICOM that does not say what it holds; copy or export it again.")
+    if modality != "RTSTRUCT":
+        raise InputError(f"{path} is DICOM of the modality {str(modality)[:40]}; give an RTSTRUCT.")
+    return contours
+
+
+def _contours_of(dataset: Any, path: Path) -> Contours:
+    """Return the closed contours of an RTSTRUCT; none may be left out for what it lacks, since nobody would see it."""
+    structures = [(roi.ROINumber, str(roi.ROIName or "").strip()) for roi in dataset.StructureSetROISequence]
+    names = dict(structures)
+    if len(names) < len(structures):
+        raise InputError(f"{path} has two structures of one number, so that their names are in doubt; export it again.")
     contours: Contours = {}
-    for roi in dataset.get("ROIContourSequence", []):
-        name = names.get(roi.ReferencedROINumber, str(roi.ReferencedROINumber))
-        for contour in roi.get("ContourSequence", []):
-            if str(contour.ContourGeometricType).upper().startswith("CLOSED"):
-                points = np.asarray(contour.ContourData, float).reshape(-1, 3)
-                contours.setdefault(name, []).append(points)
+    for roi in dataset.get("ROIContourSequence") or []:
+        for contour in roi.get("ContourSequence") or []:
+            if not contour.ContourGeometricType:
+                raise ValueError("it may be a closed contour")
+            if not str(contour.ContourGeometricType).upper().startswith("CLOSED"):
+                continue
+            name = names.get(roi.ReferencedROINumber)
+            if not name:
+                raise InputError(
+                    f"{path} has contours of a structure without a name (number {roi.ReferencedROINumber}); name it, "
+                    "such as VS or cochlea."
+                )
+            points = np.asarray(contour.ContourData, float).reshape(-1, 3)
+            if len(points) != (contour.get("NumberOfContourPoints") or len(points)):
+                raise InputError(f"{path} has a contour of {name} that lacks points; copy or export it again.")
+            contours.setdefault(name, []).append(points)
     return contours
 
 
@@ -80,17 +115,31 @@ def read_rigid_transform(path: Path | str) -> np.ndarray:
         InputError: the file is not an ITK text transform with 12 parameters.
 
     """
-    text = Path(path).read_text(encoding="utf-8") if Path(path).is_file() else ""
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+        matrix, offset, centre = _affine_of(text)
+        forward = np.eye(4)
+        forward[:3, :3] = matrix
+        forward[:3, 3] = offset + centre - matrix @ centre
+        found = np.linalg.inv(forward)
+    except (OSError, ValueError, TypeError, np.linalg.LinAlgError) as cause:
+        raise InputError(
+            f"{path} is not an ITK transform file with the 12 parameters of an affine transform; give one."
+        ) from cause
+    if not np.isfinite(found).all():
+        raise InputError(f"{path} has parameters that are no numbers; copy or export it again.")
+    return found
+
+
+def _affine_of(text: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return matrix, translation and centre of an affine transform in ITK's text format."""
     parameters = re.search(r"^Parameters:(.*)$", text, re.MULTILINE)
-    centre = re.search(r"^FixedParameters:(.*)$", text, re.MULTILINE)
-    values = [float(value) for value in parameters[1].split()] if parameters else []
-    if len(values) != 12:
-        raise InputError(f"{path} is not an ITK transform file with the 12 parameters of an affine transform.")
-    matrix = np.eye(4)
-    matrix[:3, :3] = np.reshape(values[:9], (3, 3))
-    fixed = np.array([float(value) for value in centre[1].split()] if centre else [0.0, 0.0, 0.0])
-    matrix[:3, 3] = np.asarray(values[9:]) + fixed - matrix[:3, :3] @ fixed
-    return np.linalg.inv(matrix)
+    fixed = re.search(r"^FixedParameters:(.*)$", text, re.MULTILINE)
+    values = np.array(parameters[1].split() if parameters else [], float)
+    centre = np.array(fixed[1].split() if fixed else [0, 0, 0], float)
+    if values.shape != (12,) or centre.shape != (3,):
+        raise ValueError("another number of parameters")
+    return values[:9].reshape(3, 3), values[9:], centre
 
 
 def rasterise(contours: Mapping[str, Iterable[np.ndarray]], grid: Grid, transform: np.ndarray | None = None) -> Volume:
@@ -105,22 +154,29 @@ def rasterise(contours: Mapping[str, Iterable[np.ndarray]], grid: Grid, transfor
         transform: 4 x 4 matrix that maps the contours' points to points of the image, if they were drawn on another.
 
     Raises:
-        InputError: no structure has a known name, or the contours lie outside the image or across its slices.
+        InputError: no structure has a known name, one fills no voxel, or the contours lie outside the image or across
+            its slices.
 
     """
-    known: dict[int, list[np.ndarray]] = defaultdict(list)
+    known: dict[labels.Structure, list[np.ndarray]] = defaultdict(list)
     for name, polygons in contours.items():
         structure = labels.structure_of_name(name)
         if structure is not None:
-            known[structure.value].extend(polygons)
+            known[structure].extend(polygons)
     if not any(known.values()):
         raise InputError(
             f"None of the contours ({', '.join(contours) or 'none'}) is named as a vestibular schwannoma or a cochlea; "
             "rename them to VS and cochlea."
         )
     array = np.zeros(grid.shape, np.uint8)
-    for value in sorted(known):
-        array[_mask(known[value], grid, transform)] = value
+    for structure in sorted(known, key=lambda one: one.value):
+        mask = _mask(known[structure], grid, transform)
+        if known[structure] and not mask.any():
+            raise InputError(
+                f"The contours of the structure {structure.name} fill no voxel of the image; draw them again, or give "
+                "the image on which they were drawn."
+            )
+        array[mask] = structure.value
     return Volume(array, grid)
 
 
@@ -132,6 +188,8 @@ def _mask(polygons: list[np.ndarray], grid: Grid, transform: np.ndarray | None) 
     """
     to_index = grid.physical_to_index if transform is None else grid.physical_to_index @ transform
     indices = [polygon @ to_index[:3, :3].T + to_index[:3, 3] for polygon in polygons if len(polygon) >= 3]
+    if not indices:
+        return np.zeros(grid.shape, bool)
     axis = _slice_axis(indices, grid)
     in_plane = [other for other in range(3) if other != axis]
     count = grid.size[axis]
@@ -142,6 +200,7 @@ def _mask(polygons: list[np.ndarray], grid: Grid, transform: np.ndarray | None) 
         raise InputError(
             f"{outside} of {len(levels)} contour planes lie outside the image; give the image on which they were drawn."
         )
+    _refuse_far([index[:, in_plane] for index in indices], np.asarray(grid.size)[in_plane])
     reach = max(0.5, float(np.median(np.diff(levels))) / 2 if len(levels) > 1 else 0.5) + 1e-3
     # Array axes are (z, y, x): slices first, then the in-plane axes from the slower to the faster.
     stack = np.zeros((count, grid.size[in_plane[1]], grid.size[in_plane[0]]), bool)
@@ -151,6 +210,17 @@ def _mask(polygons: list[np.ndarray], grid: Grid, transform: np.ndarray | None) 
             for index in planes[nearest]:
                 _toggle(stack[number], index[:, in_plane])
     return np.moveaxis(stack, 0, 2 - axis)
+
+
+def _refuse_far(indices: list[np.ndarray], size: np.ndarray) -> None:
+    """Refuse contours that miss their slice of ``size`` pixels, or have points as far beyond it as it is wide."""
+    missed = [bool(((index.max(0) < -1) | (index.min(0) > size)).any()) for index in indices]
+    strayed = [bool(((index.min(0) < -size) | (index.max(0) > 2 * size)).any()) for index in indices]
+    outside = np.count_nonzero(np.logical_or(missed, strayed))
+    if outside:
+        raise InputError(
+            f"{outside} of {len(indices)} contours lie outside the image; give the image on which they were drawn."
+        )
 
 
 def _planes(indices: list[np.ndarray], axis: int) -> dict[float, list[np.ndarray]]:
@@ -165,8 +235,6 @@ def _planes(indices: list[np.ndarray], axis: int) -> dict[float, list[np.ndarray
 
 def _slice_axis(indices: list[np.ndarray], grid: Grid) -> int:
     """Return the axis of the grid (0 x, 1 y, 2 z) across which the polygons are flat."""
-    if not indices:
-        return 2
     # A plane that is slightly oblique to the slices (contours of a registered scan) still counts.
     spread_mm = [max(float(np.ptp(index[:, axis])) for index in indices) * grid.spacing[axis] for axis in range(3)]
     axis = int(np.argmin(spread_mm))

@@ -247,7 +247,7 @@ def _series_of_json(file: Path) -> set[str]:
     try:
         entries = json.loads(file.read_text(encoding="utf-8"))
         return {entry["MR_SeriesInstanceUID"] for entry in entries}
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return set()
 
 

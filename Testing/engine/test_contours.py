@@ -1,8 +1,10 @@
 """Contours become the label maps that their drawer saw."""
 
 import json
+import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -138,12 +140,34 @@ def test_contours_of_another_image_are_refused() -> None:
 def test_files_that_are_no_contours_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="does not exist"):
         read_contours(tmp_path / "none.json")
-    for content in ("{", '{"a": 1}', '[{"structure_name": "VS"}]', "[1, 2]"):
+    number = '[{"structure_name": "VS", "LPS_contour_points": [[[' + "9" * 400 + ", 2, 3]]]}]"
+    for content in ("{", '{"a": 1}', '[{"structure_name": "VS"}]', "[1, 2]", number, "[" * 100_000):
         (tmp_path / "c.json").write_text(content)
         with pytest.raises(InputError, match="is not a contour file"):
             read_contours(tmp_path / "c.json")
-    (tmp_path / "t.tfm").write_text("#Insight Transform File V1.0\nParameters: 1 2 3\n")
-    with pytest.raises(InputError, match="12 parameters"):
+    for points in ("[[[NaN, 2, 3], [4, 5, 6], [7, 8, 10]]]", "[[[1e999, 2, 3], [4, 5, 6], [7, 8, 10]]]"):
+        (tmp_path / "c.json").write_text(f'[{{"structure_name": "VS", "LPS_contour_points": {points}}}]')
+        with pytest.raises(InputError, match="contour of VS with a point that is no number"):
+            read_contours(tmp_path / "c.json")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"Parameters: 1 2 3",
+        b"\xff\xfe",
+        b"Parameters: a b c d e f g h i j k l",
+        b"Parameters: 0 0 0 0 0 0 0 0 0 0 0 0",
+        b"Parameters: 1 0 0 0 1 0 0 0 1 nan 0 0",
+        b"Parameters: 1 0 0 0 1 0 0 0 1 0 0 0\nFixedParameters: 1 2",
+        None,
+    ],
+    ids=str,
+)
+def test_a_file_that_is_no_transform_is_refused(tmp_path: Path, content: bytes | None) -> None:
+    if content is not None:
+        (tmp_path / "t.tfm").write_bytes(content)
+    with pytest.raises(InputError, match=r"12 parameters|no numbers"):
         read_rigid_transform(tmp_path / "t.tfm")
 
 
@@ -165,6 +189,76 @@ def test_an_rtstruct_gives_the_same_label_map_as_its_contours(
     write_rtstruct(tmp_path / "rt.dcm", contours)
     found = rasterise(read_contours(tmp_path / "rt.dcm"), GRID)
     assert np.array_equal(found.array, rasterise(contours, GRID).array)
+
+
+def damaged_rtstruct(path: Path, damage: Callable[[Any], None]) -> None:
+    import pydicom
+
+    dataset = pydicom.dcmread(path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that such values break the standard
+        damage(dataset)
+        dataset.save_as(path)
+
+
+def set_points(dataset: Any, values: list[str]) -> None:
+    dataset.ROIContourSequence[0].ContourSequence[0].ContourData = values
+
+
+@pytest.mark.parametrize(
+    ("damage", "sentence"),
+    [
+        (lambda it: it.StructureSetROISequence[0].__delattr__("ROIName"), "damaged or incomplete RTSTRUCT"),
+        (lambda it: it.StructureSetROISequence[0].__delattr__("ROINumber"), "damaged or incomplete RTSTRUCT"),
+        (lambda it: it.__delattr__("StructureSetROISequence"), "damaged or incomplete RTSTRUCT"),
+        (lambda it: it.ROIContourSequence[0].__delattr__("ReferencedROINumber"), "damaged or incomplete RTSTRUCT"),
+        (lambda it: it.ROIContourSequence[0].ContourSequence[0].__delattr__("ContourData"), "damaged or incomplete"),
+        (lambda it: it.ROIContourSequence[0].ContourSequence[0].__delattr__("ContourGeometricType"), "damaged or"),
+        (lambda it: setattr(it.ROIContourSequence[0].ContourSequence[0], "ContourGeometricType", None), "damaged or"),
+        (lambda it: set_points(it, ["1", "2", "3", "4"]), "damaged or incomplete RTSTRUCT"),
+        (lambda it: set_points(it, ["1", "2", "3"] * 19), "contour of TV that lacks points"),
+        (lambda it: set_points(it, ["nan"] + ["1"] * 59), "contour of TV with a point that is no number"),
+        (lambda it: setattr(it.StructureSetROISequence[0], "ROIName", ""), r"without a name \(number 1\)"),
+        (lambda it: setattr(it.ROIContourSequence[0], "ReferencedROINumber", 9), r"without a name \(number 9\)"),
+        (lambda it: setattr(it.StructureSetROISequence[1], "ROINumber", 1), "two structures of one number"),
+        (lambda it: it.__delattr__("ROIContourSequence"), r"None of the contours \(none\)"),
+        (lambda it: it.__delattr__("Modality"), "does not say what it holds"),
+        (lambda it: setattr(it, "Modality", "CT"), "DICOM of the modality CT"),
+    ],
+)
+def test_a_damaged_rtstruct_is_refused_before_a_structure_gets_lost(
+    tmp_path: Path, write_rtstruct: Callable[..., None], damage: Callable[[Any], None], sentence: str
+) -> None:
+    contours = {"TV": [circle(5.0, level(4), count=20)], "Cochlea": [circle(1.5, level(5), (7.0, 2.0))]}
+    write_rtstruct(tmp_path / "rt.dcm", contours)
+    damaged_rtstruct(tmp_path / "rt.dcm", damage)
+    with pytest.raises(InputError, match=sentence):
+        rasterise(read_contours(tmp_path / "rt.dcm"), GRID)
+
+
+@pytest.mark.parametrize("share", [0.1, 0.3, 0.5, 0.7, 0.9, 0.99])
+def test_an_rtstruct_cut_short_anywhere_is_refused(
+    tmp_path: Path, write_rtstruct: Callable[..., None], share: float
+) -> None:
+    contours = {"TV": [circle(5.0, level(4), count=20)], "Cochlea": [circle(1.5, level(5), (7.0, 2.0), count=20)]}
+    write_rtstruct(tmp_path / "rt.dcm", contours)
+    content = (tmp_path / "rt.dcm").read_bytes()
+    (tmp_path / "rt.dcm").write_bytes(content[: int(share * len(content))])
+    with pytest.raises(InputError):
+        rasterise(read_contours(tmp_path / "rt.dcm"), GRID)
+
+
+def test_contours_that_miss_the_image_or_fill_nothing_are_refused() -> None:
+    good = circle(5.0, level(4))
+    with pytest.raises(InputError, match="1 of 2 contours lie outside the image"):
+        rasterise({"VS": [good, circle(5.0, level(5), (500.0, 0.0))]}, GRID)
+    stray = good.copy()
+    stray[3, 1] = 1e9
+    with pytest.raises(InputError, match="1 of 1 contours lie outside the image"):
+        rasterise({"VS": [stray]}, GRID)
+    for nothing in (good[:2], np.repeat(good[:1], 9, axis=0), good[:1]):
+        with pytest.raises(InputError, match="contours of the structure Cochlea fill no voxel"):
+            rasterise({"VS": [good], "cochlea": [nothing]}, GRID)
 
 
 @pytest.mark.shared_data
