@@ -6,6 +6,9 @@ Slicer CLI modules (arguments and XML) and the panel read name, default, range, 
 
 import argparse
 import dataclasses
+import math
+import numbers
+import reprlib
 import types
 import typing
 from collections.abc import Iterator
@@ -46,22 +49,62 @@ def parameter_of(settings: type, name: str, **changes: Any) -> Any:
     return parameter(**{"default": field.default, **field.metadata, **changes})
 
 
+def shown(value: Any) -> str:
+    """Return a value as it is shown in a sentence: what is long is cut."""
+    short = reprlib.Repr()
+    short.maxstring = short.maxother = short.maxlong = 60
+    return short.repr(value)
+
+
+#: What a value of each type is, and what it may be in Python (numbers of NumPy too).
+_KINDS: dict[type, tuple[str, type]] = {
+    bool: ("true or false", bool),
+    int: ("a whole number", numbers.Integral),
+    float: ("a number", numbers.Real),
+    str: ("a text", str),
+}
+
+
 class Settings:
-    """Base of the settings dataclasses: values outside their range raise :class:`InputError` at construction."""
+    """Base of the settings dataclasses: values of another type or outside their range raise :class:`InputError`."""
 
     def __post_init__(self) -> None:
-        """Check each value against its range and its choices."""
+        """Check each value against its type, its range and its choices."""
+        kinds = _types(type(self))
         for field in dataclasses.fields(self):  # type: ignore[arg-type]
             value, about = getattr(self, field.name), field.metadata
             choices, low, high = about.get("choices"), about.get("minimum"), about.get("maximum")
             if value is None and field.default is None:
                 continue
             if choices is not None and value not in choices:
-                raise InputError(f"{field.name} must be one of {', '.join(choices)}; got {value!r}.")
+                raise InputError(f"{field.name} must be one of {', '.join(choices)}; got {shown(value)}.")
+            kind = kinds[field.name]
+            if kind in _KINDS and not _is_of(kind, value):
+                raise InputError(f"{field.name} must be {_KINDS[kind][0]}; got {shown(value)}.")
             if (low is not None and not value >= low) or (high is not None and not value <= high):
                 span = f"{low:g} to {high:g}" if None not in (low, high) else _one_sided(low, high)
                 unit = f" {about['unit']}" if about["unit"] else ""
-                raise InputError(f"{field.name} must be {span}{unit}; got {value!r}.")
+                raise InputError(f"{field.name} must be {span}{unit}; got {shown(value)}.")
+            if isinstance(value, float) and not math.isfinite(value):
+                raise InputError(f"{field.name} must be a number; got {shown(value)}.")
+
+
+def _is_of(kind: type, value: Any) -> bool:
+    """Return whether a value, from a file perhaps, can be one of a parameter: true is no number."""
+    if kind is bool or isinstance(value, bool):
+        return kind is bool and isinstance(value, bool)
+    return isinstance(value, _KINDS[kind][1])
+
+
+def _types(settings: type) -> dict[str, Any]:
+    """Return the types of the parameters, that of what may also be None included."""
+    return {name: _one_type(kind) for name, kind in typing.get_type_hints(settings).items()}
+
+
+def _one_type(kind: Any) -> Any:
+    if isinstance(kind, types.UnionType):
+        return next(member for member in typing.get_args(kind) if member is not type(None))
+    return kind
 
 
 def _one_sided(low: float | None, high: float | None) -> str:
@@ -97,12 +140,9 @@ class Parameter:
 
 def parameters(settings: type[Settings]) -> Iterator[Parameter]:
     """Yield the parameters of a settings dataclass in order."""
-    kinds = typing.get_type_hints(settings)
+    kinds = _types(settings)
     for field in dataclasses.fields(settings):  # type: ignore[arg-type]
-        kind = kinds[field.name]
-        if isinstance(kind, types.UnionType):
-            kind = next(member for member in typing.get_args(kind) if member is not type(None))
-        yield Parameter(name=field.name, type=kind, default=field.default, **field.metadata)
+        yield Parameter(name=field.name, type=kinds[field.name], default=field.default, **field.metadata)
 
 
 def add_arguments(parser: argparse.ArgumentParser, settings: type[Settings]) -> None:

@@ -457,12 +457,25 @@ def test_a_thin_slab_of_noise_registered_to_itself_stays_where_it_is():
         ({"grid_spacing": "8,7,x"}, "numbers separated by commas"),
         ({"grid_spacing": "8,7"}, "as many values"),
         ({"search_radius": "4,4,3,3,2.5"}, "whole numbers"),
-        ({"quantisation": "4,3,2,1,0"}, "above 0"),
+        ({"quantisation": "4,3,2,1,0"}, "numbers from 0.01 to 100"),
+        ({"quantisation": "inf,3,2,1,1"}, "numbers from 0.01 to 100"),
+        ({"quantisation": "4,3,2,1,nan"}, "numbers from 0.01 to 100"),
+        ({"grid_spacing": "1e300,9,7,4,3"}, "numbers from 0.1 to 1000"),
+        ({"search_radius": "2000,4,3,3,2"}, "whole numbers from 1 to 50"),
+        ({"search_radius": "1" * 9999}, r"got '1{5,30}\.\.\.1{5,30}'"),
     ],
+    ids=lambda value: str(value)[:40],
 )
 def test_settings_out_of_range_are_told(values, message):
     with pytest.raises(InputError, match=message):
         deeds.Settings(**values)
+
+
+def test_a_search_that_would_fill_the_memory_is_refused_before_it_begins():
+    large = Grid((200, 200, 60), (1.0, 1.0, 1.0), (0.0, 0.0, 0.0), (1, 0, 0, 0, 1, 0, 0, 0, 1))
+    noise = Volume(np.random.default_rng(0).normal(size=large.shape).astype(np.float32), large)
+    with pytest.raises(InputError, match="search radius of 50 steps is too much work"):
+        deeds.register(noise, noise, deeds.Settings(grid_spacing="9,9,7,4,3", search_radius="4,4,3,3,50"))
 
 
 def test_voxel_units_have_the_defaults_of_deedsbcv():

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import crossmoda
@@ -150,6 +151,8 @@ class Example(Settings):
     mode: str = parameter("fast", "How it is done", choices=("fast", "exact"))
     mirror: bool = parameter(True, "Mirror the atlases")
     seed: int | None = parameter(None, "Seed of the draw", minimum=0, advanced=True)
+    weight: float = parameter(1.0, "Weight without a limit", minimum=0)
+    name: str = parameter("", "Any name")
 
 
 @pytest.mark.parametrize(
@@ -160,6 +163,16 @@ class Example(Settings):
         ({"steps": 0}, "steps must be at least 1; got 0."),
         ({"mode": "quick"}, "mode must be one of fast, exact; got 'quick'."),
         ({"seed": -1}, "seed must be at least 0; got -1."),
+        ({"steps": float("inf")}, "steps must be a whole number; got inf."),
+        ({"steps": 2.5}, "steps must be a whole number; got 2.5."),
+        ({"steps": True}, "steps must be a whole number; got True."),
+        ({"spacing": "1"}, "spacing must be a number; got '1'."),
+        ({"spacing": None}, "spacing must be a number; got None."),
+        ({"weight": float("inf")}, "weight must be a number; got inf."),
+        ({"mode": []}, "mode must be one of fast, exact; got []."),
+        ({"mirror": 1}, "mirror must be true or false; got 1."),
+        ({"name": 1}, "name must be a text; got 1."),
+        ({"steps": "x" * 9999}, f"steps must be a whole number; got '{'x' * 27}...{'x' * 28}'."),
     ],
 )
 def test_a_value_out_of_range_is_named_with_its_range(values: dict, sentence: str) -> None:
@@ -170,6 +183,7 @@ def test_a_value_out_of_range_is_named_with_its_range(values: dict, sentence: st
 
 def test_values_at_the_ends_of_the_range_and_a_default_of_none_are_allowed() -> None:
     assert (Example(spacing=0.1).spacing, Example(spacing=5.0).spacing, Example().seed) == (0.1, 5.0, None)
+    assert (Example(spacing=1, steps=np.int64(4), weight=np.float32(2)).steps) == 4
 
 
 def test_settings_cannot_be_changed_afterwards() -> None:
@@ -179,7 +193,7 @@ def test_settings_cannot_be_changed_afterwards() -> None:
 
 def test_each_parameter_is_described_once_for_all_doors() -> None:
     found = {item.name: item for item in parameters.parameters(Example)}
-    assert list(found) == ["spacing", "steps", "mode", "mirror", "seed"]
+    assert list(found) == ["spacing", "steps", "mode", "mirror", "seed", "weight", "name"]
     assert found["spacing"].flag == "--spacing"
     assert found["spacing"].full_help == "Grid spacing (mm). [default: 0.5]"
     assert found["mode"].choices == ("fast", "exact")

@@ -238,7 +238,16 @@ class TestConfiguration:
             ('data = "d"\nresults = "r"\n[cluster.slurm]\nqueu = "gpu"', "'queu'; did you mean 'queue'"),
             ('results = "r"', 'does not say data = "FOLDER"'),
             ("data = d", "no valid TOML"),
+            ("data = " + "9" * 9999, "no valid TOML: a number in it has too many digits"),
+            ("data = " + "[" * 99999, "no valid TOML: its brackets are nested too deeply"),
+            ('results = "r"\ndata = "a\\u0000b"', "data must be a path"),
+            (f'data = "d"\nresults = "r"\ntrain = "{"x" * 9999}"', r"true or false; got 'x{20,30}\.\.\.x{20,30}'"),
+            ('data = "d"\nresults = "r"\n[training]\nseconds = inf', r"\[training\]: seconds must be 0 to 1e\+06 s"),
+            ('data = "d"\nresults = "r"\n[cluster]\npatience = inf', r"\[cluster\]: patience must be 1 to 1e\+06 s"),
+            ('data = "d"\nresults = "r"\n[cluster.slurm]\ncores = 0', "cores in .* must be a whole number above 0"),
+            ('data = "d"\nresults = "r"\n[cluster.slurm]\nworker_extra_args = "-a"', "must be a list of texts"),
         ],
+        ids=lambda value: value[:60],
     )
     def test_what_is_wrong_is_one_sentence(self, text, said, tmp_path):
         if "slurm" in text:
@@ -303,6 +312,16 @@ class TestClusters:
         assert "#SBATCH --cpus-per-task=4" in lines and "export CROSSMODA_THREADS=4" in lines
         (command,) = [line for line in lines if "dask_worker" in line or "dask worker" in line]
         assert command.split("--nthreads")[-1].split()[0] == "1" and "tcp://" in command
+
+    def test_an_option_that_dask_cannot_use_is_one_sentence(self):
+        pytest.importorskip("dask_jobqueue")
+        options = cluster.checked_batch_system({"memory": "much"})
+        with pytest.raises(InputError, match=r"\[cluster.slurm\] \(Could not interpret 'much'"):
+            cluster.unsubmitted_slurm_cluster(cluster.Settings(kind="slurm"), options)
+
+    def test_more_processes_than_the_computer_can_bear_are_not_started(self):
+        with pytest.raises(InputError, match=r"workers must be at most \d+ on this computer.* got 99999"):
+            cluster.local_cluster(cluster.Settings(workers=99999))
 
     def test_slurm_without_slurm_is_said(self, monkeypatch):
         pytest.importorskip("dask_jobqueue")

@@ -21,6 +21,8 @@ from crossmoda.volume.geometry import Grid, Volume
 _LEAST_OVERLAP = 0.02
 #: Images of more cubic millimetres than this (a metre cubed) have a wrong spacing or would fill the memory.
 _LARGEST_MM3 = 1e9
+#: A level that weighs more displacements than this, of all control points together, would fill the memory.
+_MOST_DISPLACEMENTS = 8e9
 #: The progress hears something at least this often, seconds.
 _SILENCE_SECONDS = 0.15
 
@@ -141,6 +143,15 @@ def _check(volume: Volume, mask: Volume | None, role: str, settings: Settings) -
             f"The {role} image is too large, {' x '.join(f'{length:g}' for length in extent)} mm; check the spacing in "
             "its header, or crop it."
         )
+    for spacing, radius, step in settings.linear_levels() + settings.deformable_levels():
+        level = Level(spacing, radius, step, settings.units)
+        working = level.working_grid(grid)
+        controls = np.ceil(np.array(working.shape) / level.block(working)).prod()
+        if controls * (2 * radius + 1) ** 3 > _MOST_DISPLACEMENTS:
+            raise InputError(
+                f"A grid spacing of {spacing:g} {settings.units} with a search radius of {radius} steps is too much "
+                f"work for the {role} image; choose a wider spacing or a smaller radius."
+            )
     if mask is None:
         return
     if not mask.grid.same_as(grid):

@@ -1,11 +1,12 @@
 """What can be set in a registration."""
 
 import dataclasses
+import math
 
 from crossmoda.device import CHOICES
 from crossmoda.errors import InputError
 from crossmoda.parameters import Settings as _Settings
-from crossmoda.parameters import parameter
+from crossmoda.parameters import parameter, shown
 
 #: Grid spacing, search radius (steps) and quantisation of the linear and the deformable levels, by unit.
 #: ``voxel`` holds the defaults of linearBCV and deedsBCV.
@@ -15,6 +16,8 @@ _LEVELS = {
     ("linear", "mm"): ("14,12,10,8", "5,4,3,2", "4,3,2,1"),
     ("deformable", "mm"): ("12,9,7,4,3", "4,4,3,3,2", "4,3,2,1,1"),
 }
+#: The values that each list may hold: what is beyond is no registration but a slip of the pen.
+_RANGES = {"grid_spacing": (0.1, 1000.0), "search_radius": (1.0, 50.0), "quantisation": (0.01, 100.0)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,8 +86,10 @@ def _numbers(name: str, text: str) -> list[float]:
     try:
         numbers = [float(item) for item in text.replace("x", ",").split(",")]
     except ValueError:
-        raise InputError(f"{name} must be numbers separated by commas, such as 8,7,6,5,4; got {text!r}.") from None
-    if not all(number > 0 for number in numbers) or (name == "search_radius" and any(n % 1 for n in numbers)):
-        kind = "whole numbers above 0" if name == "search_radius" else "above 0"
-        raise InputError(f"{name} must be {kind}; got {text!r}.")
+        raise InputError(f"{name} must be numbers separated by commas, such as 8,7,6,5,4; got {shown(text)}.") from None
+    least, most = _RANGES.get(name, (0.0, math.inf))
+    whole = name == "search_radius"
+    if not all(least <= number <= most for number in numbers) or (whole and any(number % 1 for number in numbers)):
+        kind = "whole numbers" if whole else "numbers"
+        raise InputError(f"{name} must be {kind} from {least:g} to {most:g}; got {shown(text)}.")
     return numbers

@@ -10,13 +10,18 @@ from typing import TYPE_CHECKING, Any
 
 from crossmoda import parameters
 from crossmoda.errors import InputError
-from crossmoda.parameters import parameter
+from crossmoda.parameters import parameter, shown
 
 if TYPE_CHECKING:
     from distributed import Client
 
 #: Jobs that ended are asked for again so often, milliseconds.
 _REPLACEMENT_MS = 5000
+#: A computer gets no more worker processes than this for each of its cores.
+_MOST_PER_CORE = 8
+#: Options of dask_jobqueue that are numbers of something, and those that are lists of texts.
+_COUNTS = ("cores", "processes", "job_cpu")
+_LISTS = ("job_script_prologue", "worker_extra_args", "job_extra_directives", "job_directives_skip")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,7 +42,11 @@ class Settings(parameters.Settings):
         3, "How often a task is done again after its worker died or it failed unexpectedly", minimum=0, maximum=100
     )
     patience: float = parameter(
-        600.0, "Time to wait for the first worker, and for another one when all are gone", unit="s", minimum=1
+        600.0,
+        "Time to wait for the first worker, and for another one when all are gone",
+        unit="s",
+        minimum=1,
+        maximum=1_000_000,
     )
 
     def __post_init__(self) -> None:
@@ -56,13 +65,16 @@ class Settings(parameters.Settings):
     @property
     def local_workers(self) -> int:
         """How many worker processes run on this computer."""
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        return self.workers or max(1, cores // self.threads)
+        return self.workers or max(1, _cores() // self.threads)
 
     @property
     def jobs(self) -> int:
         """How many jobs of SLURM there are at a time; one that ends before the study is replaced by another."""
         return max(1, self.workers)
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def environment(threads: int) -> dict[str, str]:
@@ -113,7 +125,18 @@ def _client_of(address: str, patience_s: float) -> "Client":
 
 
 def local_cluster(settings: Settings) -> Any:
-    """Start worker processes on this computer."""
+    """Start worker processes on this computer.
+
+    Raises:
+        InputError: they are so many that the computer would come to a halt.
+
+    """
+    most = _MOST_PER_CORE * _cores()
+    if settings.local_workers > most:
+        raise InputError(
+            f"workers must be at most {most} on this computer, which has {_cores()} processor cores; "
+            f"got {settings.local_workers}."
+        )
     return _distributed().LocalCluster(
         n_workers=settings.local_workers,
         threads_per_worker=1,  # one task at a time; its threads are CrossModa's own
@@ -130,7 +153,7 @@ def slurm_cluster(settings: Settings, batch_system: Mapping[str, Any]) -> Any:
     """Return the SLURM cluster of dask-jobqueue whose jobs are the workers; submits them.
 
     Raises:
-        InputError: dask-jobqueue is not installed, or there is no SLURM here.
+        InputError: dask-jobqueue is not installed or cannot use the options, or there is no SLURM here.
 
     """
     import shutil
@@ -165,7 +188,15 @@ def unsubmitted_slurm_cluster(settings: Settings, batch_system: Mapping[str, Any
     options["job_script_prologue"] = [*prologue, *options.get("job_script_prologue", [])]
     # One task at a time per process, whatever number of cores it has.
     options["worker_extra_args"] = [*options.get("worker_extra_args", []), "--nthreads", "1"]
-    return jobqueue.SLURMCluster(n_workers=0, **options)
+    try:
+        cluster = jobqueue.SLURMCluster(n_workers=0, **options)
+        cluster.job_script()
+    except Exception as cause:  # what Dask makes of an option that it cannot use
+        reason = str(cause).strip().splitlines()[0].rstrip(".") if str(cause).strip() else type(cause).__name__
+        raise InputError(
+            f"dask_jobqueue.SLURMCluster cannot use the options of [cluster.slurm] ({reason}); correct them."
+        ) from cause
+    return cluster
 
 
 def _jobqueue() -> Any:
@@ -184,7 +215,7 @@ def checked_batch_system(options: Any) -> dict[str, Any]:
 
     """
     if not isinstance(options, Mapping):
-        raise InputError(f"slurm must be a section, [cluster.slurm], with its options below it; got {options!r}.")
+        raise InputError(f"slurm must be a section, [cluster.slurm], with its options below it; got {shown(options)}.")
     jobqueue = _jobqueue()
     known: set[str] = set()
     for maker in (jobqueue.core.Job, jobqueue.slurm.SLURMJob, jobqueue.core.JobQueueCluster):
@@ -194,5 +225,13 @@ def checked_batch_system(options: Any) -> dict[str, Any]:
         if key not in known:
             close = difflib.get_close_matches(key, known, n=1)
             nearest = f"; did you mean {close[0]!r}?" if close else "; see dask_jobqueue.SLURMCluster"
-            raise InputError(f"[cluster.slurm] has an unknown key {key!r}{nearest}.")
+            raise InputError(f"[cluster.slurm] has an unknown key {shown(key)}{nearest}.")
+    for key, value in options.items():
+        if key in _COUNTS and (type(value) is not int or value < 1):
+            raise InputError(f"{key} in [cluster.slurm] must be a whole number above 0; got {shown(value)}.")
+        # Dask would take a text for a list of letters.
+        if key in _LISTS and not (isinstance(value, list) and all(isinstance(item, str) for item in value)):
+            raise InputError(
+                f'{key} in [cluster.slurm] must be a list of texts, such as ["one", "two"]; got {shown(value)}.'
+            )
     return dict(options)

@@ -19,7 +19,7 @@ from crossmoda.deeds import Settings as RegistrationSettings
 from crossmoda.errors import InputError
 from crossmoda.fusion import Settings as FusionSettings
 from crossmoda.inference import Settings as PredictionSettings
-from crossmoda.parameters import parameters
+from crossmoda.parameters import parameters, shown
 from crossmoda.propagation import Settings as PropagationSettings
 from crossmoda.study.cluster import Settings as ClusterSettings
 from crossmoda.study.cluster import checked_batch_system
@@ -89,8 +89,11 @@ def read_configuration(path: Path | str) -> Configuration:
 def _parse(text: str, path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as cause:
-        raise InputError(f"{path} is no valid TOML: {cause}; correct it there.") from cause
+    except RecursionError as cause:
+        raise InputError(f"{path} is no valid TOML: its brackets are nested too deeply; correct it there.") from cause
+    except ValueError as cause:  # numbers of thousands of digits too
+        reason = str(cause) if isinstance(cause, tomllib.TOMLDecodeError) else "a number in it has too many digits"
+        raise InputError(f"{path} is no valid TOML: {reason}; correct it there.") from cause
 
 
 def configuration(content: Mapping[str, Any], folder: Path) -> Configuration:
@@ -104,7 +107,7 @@ def configuration(content: Mapping[str, Any], folder: Path) -> Configuration:
     values: dict[str, Any] = {}
     for key, value in content.items():
         if key not in known:
-            raise InputError(f"The study has an unknown key {key!r}{_nearest(key, known)}.")
+            raise InputError(f"The study has an unknown key {shown(key)}{_nearest(key, known)}.")
         if key in SECTIONS:
             values[key] = _section(key, value, values)
         else:
@@ -113,7 +116,7 @@ def configuration(content: Mapping[str, Any], folder: Path) -> Configuration:
         if key not in values:
             raise InputError(f'The study does not say {key} = "FOLDER"; add it to the top of the file.')
     if values.get("pictures", 0) < 0:
-        raise InputError(f"pictures must be at least 0; got {values['pictures']}.")
+        raise InputError(f"pictures must be at least 0; got {shown(values['pictures'])}.")
     return Configuration(**values)
 
 
@@ -121,36 +124,38 @@ def _top_level(key: str, kind: Any, value: Any, folder: Path) -> Any:
     """Return the value of a key at the top, as its field wants it."""
     wanted = typing.get_args(kind) if isinstance(kind, types.UnionType) else (kind,)
     if Path in wanted:
-        if not isinstance(value, str) or not value:
-            raise InputError(f"{key} must be a path in quotation marks; got {value!r}.")
+        if not isinstance(value, str) or not value or "\0" in value:
+            raise InputError(f"{key} must be a path in quotation marks; got {shown(value)}.")
         return folder / Path(value).expanduser()
     if kind in (bool, int):
         if type(value) is not kind:
-            raise InputError(f"{key} must be {'true or false' if kind is bool else 'a whole number'}; got {value!r}.")
+            raise InputError(
+                f"{key} must be {'true or false' if kind is bool else 'a whole number'}; got {shown(value)}."
+            )
         return value
     names = [value] if isinstance(value, str) else value
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise InputError(f'{key} must be a list of names such as ["crossmoda_106", "target_*"]; got {value!r}.')
+        raise InputError(f'{key} must be a list of names such as ["crossmoda_106", "target_*"]; got {shown(value)}.')
     return tuple(names)
 
 
 def _section(name: str, table: Any, values: dict[str, Any]) -> Any:
     """Return the settings of a section."""
     if not isinstance(table, Mapping):
-        raise InputError(f"{name} must be a section, [{name}], with its parameters below it; got {table!r}.")
+        raise InputError(f"{name} must be a section, [{name}], with its parameters below it; got {shown(table)}.")
     kinds = {item.name: item.type for item in parameters(SECTIONS[name])}
     given = dict(table)
     if name == "cluster" and "slurm" in given:
         values["batch_system"] = checked_batch_system(given.pop("slurm"))
     for key, value in given.items():
         if key not in kinds:
-            raise InputError(f"[{name}] has an unknown key {key!r}{_nearest(key, kinds)}.")
+            raise InputError(f"[{name}] has an unknown key {shown(key)}{_nearest(key, kinds)}.")
         kind = kinds[key]
         if kind is float and type(value) is int:
             given[key] = value = float(value)
         if type(value) is not kind:
             wanted = {bool: "true or false", int: "a whole number", float: "a number", str: "a text in quotation marks"}
-            raise InputError(f"{key} in [{name}] must be {wanted[kind]}; got {value!r}.")
+            raise InputError(f"{key} in [{name}] must be {wanted[kind]}; got {shown(value)}.")
     try:
         return SECTIONS[name](**given)
     except InputError as cause:
@@ -178,5 +183,5 @@ def selected(cases: Sequence[Any], patterns: Sequence[str], data: Path, what: st
 
     for pattern in patterns:
         if pattern != "*" and not any(matches(case, pattern) for case in cases):
-            raise InputError(f"{what} names {pattern!r}, but no such scan is in {data}; correct the name.")
+            raise InputError(f"{what} names {shown(pattern)}, but no such scan is in {data}; correct the name.")
     return [case for case in cases if any(matches(case, pattern) for pattern in patterns)]

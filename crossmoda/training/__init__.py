@@ -56,6 +56,7 @@ class Settings(parameters.Settings):
         "End the training, with its whole schedule, after this time at the latest; 0 sets no limit",
         unit="s",
         minimum=0,
+        maximum=1_000_000,
     )
     learning_rate: float = parameter(
         0.0,
