@@ -34,8 +34,8 @@ OUTPUTS = (
     *(f"probability_{structure.key}.nii.gz" for structure in labels.STRUCTURES),
     PROVENANCE,
 )
-#: What a model card calls the mean probabilities below which a structure that was found is doubtful.
-DOUBTFUL = "doubtful_below"
+#: See :data:`crossmoda.weights.DOUBTFUL`.
+DOUBTFUL = weights.DOUBTFUL
 #: Raised when prediction changes so that earlier results no longer hold.
 _REVISION = 3
 
@@ -321,7 +321,13 @@ def _probabilities(
                         for axes, view in _views(torch.from_numpy(image).to(where), settings.flips)
                     ),
                 )
-            return (total / (2 if settings.flips else 1)).cpu().numpy(), fallbacks
+            found = (total / (2 if settings.flips else 1)).cpu().numpy()
+            if not np.isfinite(found).all():  # else every voxel would be background
+                raise InputError(
+                    "The network gives no numbers on this scan, so that its weights must be damaged; copy them again, "
+                    "or train again."
+                )
+            return found, fallbacks
         except RuntimeError as error:
             if not devices.ran_out_of_memory(error):
                 raise

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 FORMAT = "CrossModa weights 1"
 _CARD = "card"
+#: What a model card calls the mean probabilities below which a structure that was found is doubtful.
+DOUBTFUL = "doubtful_below"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,9 +89,12 @@ def read_tensors(path: Path | str) -> "tuple[dict[str, torch.Tensor], dict[str, 
     except (SafetensorError, OSError) as cause:
         raise InputError(f"{path.name} is damaged or no safetensors file; copy it again.") from cause
     try:
-        return tensors, json.loads(metadata[_CARD])
-    except (KeyError, ValueError) as cause:
+        about = json.loads(metadata[_CARD])
+        if not isinstance(about, dict):
+            raise TypeError("a card is a JSON object")
+    except (KeyError, ValueError, TypeError, RecursionError) as cause:
         raise InputError(f"{path.name} has no model card in its header; use weights that CrossModa wrote.") from cause
+    return tensors, about
 
 
 def save(path: Path | str, state: "dict[str, torch.Tensor]", card: dict[str, Any], *, half: bool = False) -> Path:
@@ -129,6 +134,10 @@ def load(path: Path | str) -> Model:
         preparation = preprocessing.Settings(**card["preprocessing"])
     except (KeyError, TypeError) as cause:
         raise InputError(f"The model card of {path.name} is of another version ({cause}); train again.") from cause
+    except InputError as cause:
+        raise InputError(
+            f"The model card of {path.name} is damaged or of another version ({str(cause).rstrip('.')}); copy it again."
+        ) from cause
     model = networks.build(settings)
     expected = model.state_dict()
     if {name: tuple(item.shape) for name, item in tensors.items()} != {
@@ -138,7 +147,19 @@ def load(path: Path | str) -> Model:
             f"{path.name} holds the weights of another architecture than its card says "
             f"(preset {settings.preset}, width {settings.width:g}); use weights and card of one training."
         )
-    if not all(torch.isfinite(item).all() for item in tensors.values() if item.is_floating_point()):
+    if not _are_limits(card.get(DOUBTFUL, {})):
+        raise InputError(f"The model card of {path.name} is damaged ({DOUBTFUL} are no numbers); copy it again.")
+    if any(item.is_floating_point() != expected[name].is_floating_point() for name, item in tensors.items()):
+        raise InputError(f"{path.name} holds weights of another kind of numbers; copy it again, or train again.")
+    state = {name: item.to(expected[name].dtype) for name, item in tensors.items()}
+    if not all(torch.isfinite(item).all() for item in state.values() if item.is_floating_point()):
         raise InputError(f"{path.name} holds weights that are not finite; train again.")
-    model.load_state_dict({name: item.to(expected[name].dtype) for name, item in tensors.items()})
+    if any((item < 0).any() for name, item in state.items() if name.endswith("running_var")):
+        raise InputError(f"{path.name} holds variances below 0; copy it again, or train again.")
+    model.load_state_dict(state)
     return Model(model.eval(), settings, preparation, card)
+
+
+def _are_limits(doubtful: Any) -> bool:
+    """Return whether an entry of a card holds numbers by the names of structures."""
+    return isinstance(doubtful, dict) and all(isinstance(limit, int | float) for limit in doubtful.values())

@@ -422,6 +422,55 @@ def test_unusable_weights_are_refused_in_one_sentence(weight_file, tmp_path):
         weights.load(tmp_path / "nan.safetensors")
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        *({"card": card} for card in ("null", "[]", "1", "[" * 99999)),
+        *({"preprocessing": {"crop_x": value}} for value in ("64", 64.5, None, True, 10**400)),
+        *({"network": value} for value in (None, [], {"width": "1"}, {"depth": 3})),
+        *({inference.DOUBTFUL: value} for value in (0.5, ["VS"], {"VS": "0.5"}, None)),
+    ],
+    ids=lambda change: str(change)[:50],
+)
+def test_a_damaged_model_card_is_told_with_the_name_of_its_file(weight_file, tmp_path, change):
+    from safetensors.torch import save
+
+    tensors, card = weights.read_tensors(weight_file)
+    text = change.get("card") or json.dumps({**card, **change})
+    (tmp_path / "odd.safetensors").write_bytes(save(tensors, metadata={"card": text}))
+    with pytest.raises(InputError, match=r"odd\.safetensors") as caught:
+        weights.load(tmp_path / "odd.safetensors")
+    assert len(str(caught.value)) < 250
+
+
+@pytest.mark.parametrize("kind", ["float8_e4m3fn", "complex64", "int32", "bool"])
+def test_weights_of_another_type_are_converted_or_refused(weight_file, tmp_path, kind):
+    tensors, card = weights.read_tensors(weight_file)
+    tensors["classifier.weight"] = tensors["classifier.weight"].to(getattr(torch, kind))
+    weights.write_tensors(tmp_path / "net.safetensors", tensors, card)
+    if kind.startswith("float"):
+        assert weights.load(tmp_path / "net.safetensors").network.classifier.weight.dtype == torch.float32
+        return
+    with pytest.raises(InputError, match="another kind of numbers"):
+        weights.load(tmp_path / "net.safetensors")
+
+
+def test_weights_that_give_no_numbers_are_refused_and_not_taken_for_a_scan_without_tumour(weight_file, scan, tmp_path):
+    tensors, card = weights.read_tensors(weight_file)
+    variance = next(name for name in tensors if name.endswith("running_var"))
+    for name, item, said in (
+        (variance, torch.full_like(tensors[variance], -1.0), "variances below 0"),
+        ("classifier.bias", tensors["classifier.bias"].double() + 1e300, "not finite"),
+    ):
+        weights.write_tensors(tmp_path / "net.safetensors", {**tensors, name: item}, card)
+        with pytest.raises(InputError, match=said):
+            weights.load(tmp_path / "net.safetensors")
+    huge = {name: torch.full_like(item, 3e38) if name.endswith("weight") else item for name, item in tensors.items()}
+    weights.write_tensors(tmp_path / "net.safetensors", huge, card)
+    with pytest.raises(InputError, match="gives no numbers on this scan"):
+        predict(scan, tmp_path / "net.safetensors", Settings(device="cpu"))
+
+
 def test_a_scan_without_contrast_is_refused(weight_file, scan):
     with pytest.raises(InputError):
         predict(scan.with_array(np.ones_like(scan.array)), weight_file, CPU)

@@ -245,6 +245,31 @@ def test_a_model_in_use_that_was_deleted_gives_way_to_the_shipped_one(tmp_path):
     assert models.current(tmp_path).name == "shipped"
 
 
+def test_a_damaged_card_beside_the_weights_of_a_model_hinders_nothing(project, tmp_path):
+    """The card that counts is in the file of the weights; the one beside it is for people."""
+    folder = tmp_path / "models"
+    models.add(folder, models.current(project / "models").weights, "small")
+    models.switch(folder, "small")
+
+    def stop(fraction, message):
+        if message.startswith("training") and fraction > 0:
+            raise Cancelled
+
+    for card in ("{", "null", '{"learned_from": 1, "metrics": [], "held_out": 3}', "[" * 99999):
+        (folder / "small" / "weights.json").write_text(card)
+        assert models.current(folder).card == {}
+        with pytest.raises(Cancelled):
+            improve(project / "data", None, folder, dataclasses.replace(QUICK, epochs=2), stop)
+
+
+def test_weights_that_cannot_be_used_do_not_become_a_model(project, tmp_path):
+    tensors, card = weights.read_tensors(models.current(project / "models").weights)
+    weights.write_tensors(tmp_path / "odd.safetensors", {"odd": next(iter(tensors.values()))}, card)
+    with pytest.raises(InputError, match="another architecture"):
+        models.add(tmp_path / "models", tmp_path / "odd.safetensors", "odd")
+    assert not (tmp_path / "models").exists()
+
+
 def test_a_name_is_taken_once_and_must_be_a_folders(project):
     file = models.current(project / "models").weights
     for name, words in (("small", "already"), ("shipped", "already"), ("../x", "cannot be the name")):

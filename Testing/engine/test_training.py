@@ -147,6 +147,27 @@ def test_a_pickled_checkpoint_is_refused(cases, tmp_path):
         train(cases, folder, TINY, preparation=WHOLE)
 
 
+@pytest.mark.parametrize("damage", ["cut", "not finite", "without crop"])
+def test_a_damaged_checkpoint_says_how_to_go_on(cases, tmp_path, damage):
+    with pytest.raises(Cancelled):
+        train(cases, tmp_path / "run", TINY, None, stop_after(1), preparation=WHOLE)
+    path = tmp_path / "run" / training.CHECKPOINT
+    if damage == "cut":
+        path.write_bytes(path.read_bytes()[:-100])
+    else:
+        tensors, state = weights.read_tensors(path)
+        if damage == "not finite":
+            next(item for item in tensors.values() if item.is_floating_point()).fill_(float("nan"))
+        else:
+            state["crop"] = None
+        weights.write_tensors(path, tensors, state)
+    before = path.read_bytes()
+    with pytest.raises(InputError, match=r"choose another.* folder"):
+        train(cases, tmp_path / "run", TINY, preparation=WHOLE)
+    assert path.read_bytes() == before
+    train(cases, tmp_path / "run", dataclasses.replace(TINY, restart=True), preparation=WHOLE)
+
+
 def test_metrics_have_one_row_per_epoch(cases, tmp_path):
     train(cases, tmp_path / "run", TINY, cases_for_validation(cases), preparation=WHOLE)
     with (tmp_path / "run" / training.METRICS).open() as stream:

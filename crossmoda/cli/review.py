@@ -88,7 +88,7 @@ def _models() -> click.Command:
             models.switch(folder, switch)
         for model in models.models(folder):
             learned = model.card.get("learned_from")
-            about = f"from {learned['initial']}, corrections: {learned['corrected']}" if learned else ""
+            about = f"from {learned.get('initial')}, corrections: {learned.get('corrected')}" if learned else ""
             click.echo(f"{'*' if model.is_current else ' '} {model.name:<20} {about}".rstrip())
 
     return command

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from crossmoda import cache, dataset, device, output, parameters, preprocessing, training, weights
+from crossmoda import cache, dataset, device, output, parameters, training, weights
 from crossmoda.errors import InputError
 from crossmoda.parameters import parameter
 from crossmoda.progress import Progress, part, report
@@ -138,6 +138,7 @@ def improve(
 
     """
     old = models.current(models_folder)
+    begun = weights.load(old.weights)  # the card within the file: the one beside it is for people
     material = _material(data, results, models_folder, settings)
     how = training.Settings(
         seconds=settings.seconds,
@@ -145,7 +146,8 @@ def improve(
         learning_rate=settings.learning_rate,
         seed=settings.seed,
         device=settings.device,
-        **{name: old.card["network"][name] for name in ("preset", "width")},
+        preset=begun.settings.preset,
+        width=begun.settings.width,
     )
     place = Path(models_folder) / f"{_TRAINING}{_identity(material, how, old)}"
     trained = training.train(
@@ -154,7 +156,7 @@ def improve(
         how,
         None,
         part(progress, 0.0, 0.85),
-        preparation=preprocessing.Settings(**old.card["preprocessing"]),
+        preparation=begun.preparation,
         initial=old.weights,
     )
     found = _segment(material.kept, (old.weights, trained), settings, part(progress, 0.85, 0.97))

@@ -79,6 +79,7 @@ def add(folder: Path | str, file: Path | str, name: str | None = None, about: di
         raise InputError(f"There is already a model {name!r} in {folder}; choose another name.")
     if not re.fullmatch(r"[\w][\w .+-]*", name):
         raise InputError(f"{name!r} cannot be the name of a model; use letters, digits, '-', '_' and '.'.")
+    weights.load(file)  # what cannot be used is refused now, not when it is chosen
     tensors, card = weights.read_tensors(file)
     temporary = folder / f"{output.PARTIAL}{name}"
     shutil.rmtree(temporary, ignore_errors=True)
@@ -102,12 +103,15 @@ def _age(path: Path) -> tuple[float, str]:
 
 
 def _card(file: Path) -> dict[str, Any]:
-    """Return the card beside the weights; what cannot be read is empty."""
+    """Return the card beside the weights; what cannot be read, of what the review tells from it, is empty."""
     try:
         card = json.loads(file.with_suffix(".json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
-    return card if isinstance(card, dict) else {}
+    if not isinstance(card, dict):
+        return {}
+    kinds = {"learned_from": dict, "metrics": dict, "held_out": list}
+    return {name: value for name, value in card.items() if isinstance(value, kinds.get(name, object))}
 
 
 def _current_name(folder: Path) -> str:

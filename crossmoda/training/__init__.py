@@ -261,7 +261,8 @@ def _finished(folder: Path, identity: str) -> Path | None:
         return None
     with contextlib.suppress(InputError):
         _, card = weights.read_tensors(path)
-        if card.get("training", {}).get("identity") == identity:
+        training = card.get("training")
+        if isinstance(training, dict) and training.get("identity") == identity:
             return path
     return None
 
@@ -270,7 +271,11 @@ def _resume(student: "Learner", folder: Path, identity: str) -> None:
     path = folder / CHECKPOINT
     if not path.exists():
         return
-    tensors, state = weights.read_tensors(path)
+    try:
+        tensors, state = weights.read_tensors(path)
+    except InputError as cause:
+        reason = str(cause).partition(";")[0]
+        raise InputError(f"The training cannot be resumed: {reason}; restart, or choose another folder.") from cause
     if state.get("identity") != identity:
         raise InputError(
             f"{path} belongs to a training with other cases or settings; choose another folder, or restart."

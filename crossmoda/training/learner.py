@@ -331,8 +331,10 @@ class Learner:
             for name, value in state.items():
                 if name in vars(self):
                     setattr(self, name, tuple(value) if name == "crop" else value)
-        except (RuntimeError, ValueError) as cause:
+        except (RuntimeError, ValueError, TypeError, KeyError) as cause:
             raise InputError("The checkpoint is of another network; choose another output folder.") from cause
+        if not all(torch.isfinite(item).all() for item in tensors.values() if item.is_floating_point()):
+            raise InputError("The checkpoint holds numbers that are not finite; restart, or choose another folder.")
         self.best_state = groups["best"] or None
         self._drawn = self._recording = None
 
