@@ -162,17 +162,18 @@ def predict_files(
     maps = {structure: _probability_path(probabilities, structure) for structure in labels.STRUCTURES}
     output.check_apart([target, record, *maps.values(), uncertainty], [scan, model])
     result = predict(volume.read(scan), model, settings, progress, inputs={"image": scan})
-    if target.name.lower().endswith(".seg.nrrd"):
-        volume.write_segmentation(result.label_map, target, result.provenance)
-    else:
-        volume.write(result.label_map, target)
-    if record is not None:
-        output.write_json(record, result.provenance)
-    for structure, path in maps.items():
-        if path is not None:
-            volume.write(result.probability(structure), path)
-    if uncertainty is not None:
-        volume.write(result.uncertainty, uncertainty)
+    with output.together():
+        if target.name.lower().endswith(".seg.nrrd"):
+            volume.write_segmentation(result.label_map, target, result.provenance)
+        else:
+            volume.write(result.label_map, target)
+        if record is not None:
+            output.write_json(record, result.provenance)
+        for structure, path in maps.items():
+            if path is not None:
+                volume.write(result.probability(structure), path)
+        if uncertainty is not None:
+            volume.write(result.uncertainty, uncertainty)
     return result
 
 

@@ -1,6 +1,7 @@
 """Files appear under their name only when they are complete."""
 
 import contextlib
+import contextvars
 import errno
 import io
 import json
@@ -17,6 +18,10 @@ from crossmoda.errors import InputError
 PARTIAL = ".partial-"
 #: What the system says where a disk, a share of it or what a file may hold is full.
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+#: The files that are complete and wait for the others of a block of :func:`together`: (temporary, path) each.
+_waiting: contextvars.ContextVar[list[tuple[Path, Path]] | None] = contextvars.ContextVar("waiting", default=None)
 
 
 class CannotWrite(InputError):
@@ -48,20 +53,54 @@ def atomic(path: Path | str) -> Iterator[Path]:
             f"Cannot write {path}: {(cause.strerror or str(cause)).lower()}; choose a folder that can be written."
         ) from cause
     try:
+        if path.is_dir():
+            raise IsADirectoryError(21, "Is a directory")
+    except OSError as cause:  # a name that is too long as well
+        raise InputError(
+            f"Cannot write {path}: {(cause.strerror or str(cause)).lower()}; choose another file name."
+        ) from cause
+    try:
         try:
             yield temporary
         except OSError as cause:
             if cause.errno not in _NO_ROOM:
                 raise
             raise CannotWrite(f"Cannot write {path}: the disk is full; make room or choose another folder.") from cause
-        try:
-            temporary.replace(path)
-        except OSError as cause:
-            raise InputError(
-                f"Cannot write {path}: {(cause.strerror or str(cause)).lower()}; choose another file name."
-            ) from cause
-    finally:
+        waiting = _waiting.get()
+        if waiting is None:
+            _rename(temporary, path)
+        else:
+            waiting.append((temporary, path))
+    except BaseException:
         temporary.unlink(missing_ok=True)
+        raise
+
+
+def _rename(temporary: Path, path: Path) -> None:
+    try:
+        temporary.replace(path)
+    except OSError as cause:
+        raise InputError(
+            f"Cannot write {path}: {(cause.strerror or str(cause)).lower()}; choose another file name."
+        ) from cause
+
+
+@contextlib.contextmanager
+def together() -> Iterator[None]:
+    """Let all files that :func:`atomic` gives within the block appear at its end, or none if the block fails.
+
+    Files that were there under these names stay as they are until then. The block and the writing are in one thread.
+    """
+    waiting: list[tuple[Path, Path]] = []
+    token = _waiting.set(waiting)
+    try:
+        yield
+        for temporary, path in waiting:
+            _rename(temporary, path)
+    finally:
+        _waiting.reset(token)
+        for temporary, _ in waiting:
+            temporary.unlink(missing_ok=True)
 
 
 def check_apart(outputs: Iterable[Path | str | None], inputs: Iterable[Path | str | None]) -> None:

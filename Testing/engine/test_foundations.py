@@ -16,7 +16,7 @@ import crossmoda
 from crossmoda import device, parameters, volume
 from crossmoda.deeds import transform
 from crossmoda.errors import Cancelled, InputError
-from crossmoda.output import atomic, check_apart, write_json, write_text
+from crossmoda.output import atomic, check_apart, together, write_json, write_text
 from crossmoda.parameters import Settings, add_arguments, from_arguments, parameter
 from crossmoda.progress import part, report
 from crossmoda.provenance import Record, checksum
@@ -81,6 +81,26 @@ def test_two_results_do_not_share_a_file(tmp_path: Path) -> None:
     check_apart([tmp_path / "a.nrrd", None, tmp_path / "b.nrrd"], [tmp_path / "c.nrrd", None])
     with pytest.raises(InputError, match="to hold two results; choose different file names"):
         check_apart([tmp_path / "a.nrrd", tmp_path / "b" / ".." / "a.nrrd"], [])
+
+
+def test_files_that_are_written_together_appear_together_or_not_at_all(tmp_path: Path) -> None:
+    write_text(tmp_path / "a.txt", "former")
+    with together():
+        write_text(tmp_path / "a.txt", "new")
+        write_text(tmp_path / "folder" / "b.txt", "new")
+        assert (tmp_path / "a.txt").read_text("utf-8") == "former"
+        assert not (tmp_path / "folder" / "b.txt").exists()
+    assert (tmp_path / "a.txt").read_text("utf-8") == (tmp_path / "folder" / "b.txt").read_text("utf-8") == "new"
+    (tmp_path / "c.txt").mkdir()
+    for third in ("c.txt", "n" * 300, "a.txt/d.txt"):  # a folder, a name that is too long, a path through a file
+        with pytest.raises(InputError, match="Cannot write"), together():
+            write_text(tmp_path / "a.txt", "newer")
+            write_text(tmp_path / "e.txt", "newer")
+            write_text(tmp_path / third, "newer")
+    assert (tmp_path / "a.txt").read_text("utf-8") == "new"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.txt", "c.txt", "folder"]
+    write_text(tmp_path / "e.txt", "alone")
+    assert (tmp_path / "e.txt").exists()
 
 
 def test_a_name_as_long_as_a_file_may_have_is_written(tmp_path: Path) -> None:

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from crossmoda import output, volume
+from crossmoda import inference, output, volume
 from crossmoda.deeds import transform
 from crossmoda.errors import InputError
+from crossmoda.propagation import label_files
 from crossmoda.provenance import checksum
 from crossmoda.volume import Grid, Volume
 
@@ -105,3 +106,49 @@ def test_a_file_that_cannot_be_read_is_one_sentence_before_any_work(tmp_path: Pa
         os.mkfifo(path)  # to read it would be to wait for ever
     with pytest.raises(InputError, match=r"does not exist|cannot be read|neither a file nor a folder"):
         checksum(path)
+
+
+def a_folder_of_label_maps(folder: Path) -> list[Path]:
+    """Label maps that compress well, whose fusion's probabilities do not."""
+    rng = np.random.default_rng(0)
+    centres = rng.uniform(18, 22, (5, 3))
+    index = np.indices(GRID.shape)
+    for number, (z, y, x) in enumerate(centres):
+        ball = (index[0] - z) ** 2 + (index[1] - y) ** 2 + (index[2] - x) ** 2 < 150
+        volume.write(Volume(ball.astype(np.uint8), GRID), folder / f"{number}.nii.gz")
+    return sorted(folder.iterdir())
+
+
+def test_a_fusion_whose_second_file_does_not_fit_leaves_all_former_files(
+    tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    files = a_folder_of_label_maps(tmp_path / "maps")
+    results = tmp_path / "results"
+    outputs = label_files.Outputs(results / "label.nrrd", results / "confidence.nii", performance=results / "a.csv")
+    settings = label_files.Settings(weighting="global")
+    label_files.fuse_files(files[:2], outputs, settings)
+    before = {path.name: path.read_bytes() for path in results.iterdir()}
+    assert sorted(before) == ["a.csv", "confidence.nii", "label.nrrd"]
+    assert len(before["label.nrrd"]) < 8192 < len(before["confidence.nii"])
+    request.getfixturevalue("full")
+    with pytest.raises(InputError, match=r"Cannot write .*confidence\.nii"):
+        label_files.fuse_files(files, outputs, settings)
+    assert {path.name: path.read_bytes() for path in results.iterdir()} == before
+
+
+def test_a_prediction_whose_last_file_cannot_be_written_leaves_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image = Volume(np.zeros(GRID.shape, np.float32), GRID)
+    found = inference.Prediction(image.with_array(image.array.astype(np.uint8)), np.zeros((3, *GRID.shape)), image, {})
+    monkeypatch.setattr(inference, "predict", lambda *_, **__: found)
+    volume.write(image, tmp_path / "scan.nii")
+    (tmp_path / "uncertainty.nii").mkdir()
+    with pytest.raises(InputError, match=r"Cannot write .*uncertainty\.nii: is a directory"):
+        inference.predict_files(
+            tmp_path / "scan.nii",
+            tmp_path / "label.nrrd",
+            probabilities=tmp_path / "p",
+            uncertainty=tmp_path / "uncertainty.nii",
+        )
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["scan.nii", "uncertainty.nii"]

@@ -12,7 +12,7 @@ import numpy as np
 
 from crossmoda import fusion, labels, volume
 from crossmoda.errors import InputError
-from crossmoda.output import check_apart, write_text
+from crossmoda.output import check_apart, together, write_text
 from crossmoda.parameters import parameter, parameter_of
 from crossmoda.progress import Progress, part, report
 from crossmoda.propagation import Settings as PropagationSettings
@@ -319,6 +319,7 @@ def _tumour_side(sides: list[frozenset[str]], maps: Sequence[np.ndarray], notes:
     return side
 
 
+@together()
 def _write(result: FileFusion, outputs: Outputs) -> None:
     fused, posterior, grid = result.consensus.fusion, result.consensus.posterior, result.label_map.grid
     if outputs.label is not None:
