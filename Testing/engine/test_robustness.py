@@ -80,6 +80,18 @@ def test_a_transform_is_not_begun_where_it_has_no_room(tmp_path: Path, monkeypat
     assert list((tmp_path / "results").iterdir()) == []
 
 
+@pytest.mark.parametrize("name", ["image.nii", "image.nii.gz"])
+def test_a_nifti_file_is_not_begun_where_it_has_no_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    free = 4 * 40**3
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(free, 0, free))  # type: ignore[attr-defined]
+    monkeypatch.setattr(sitk, "WriteImage", lambda *_: pytest.fail("it was begun"))
+    with pytest.raises(InputError, match=f"Cannot write .*{name}; is the disk full"):
+        write_image(tmp_path / name)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_what_goes_wrong_names_the_result_not_its_temporary_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -152,9 +152,11 @@ def write(image: sitk.Image, path: Path) -> None:
 
     """
     plain = path if path.suffix == ".nii" else path.with_name(path.name.removesuffix(".gz"))
+    voxels = math.prod(image.GetSize()) * image.GetNumberOfComponentsPerPixel() * image.GetSizeOfPixelComponent()
     try:
+        if shutil.disk_usage(plain.parent).free < voxels + 348:  # ITK would print a line of its own beside the sentence
+            raise RuntimeError("the disk is full")
         sitk.WriteImage(image, str(plain))
-        voxels = math.prod(image.GetSize()) * image.GetNumberOfComponentsPerPixel() * image.GetSizeOfPixelComponent()
         if plain.stat().st_size < voxels + 348:  # ITK says nothing where the disk is full
             raise RuntimeError("the file was written in part only")
         _restore_grid(plain, Grid.of(image))
