@@ -147,19 +147,6 @@ class CrossModaSegLogic(ScriptedLoadableModuleLogic):
         """
         return propagating.register_task(target, atlas, mirror, keepTransforms, device, settings)
 
-    def fuseTasks(self, target, tumourSide="auto", settings=None) -> list:
-        """Return the tasks that fuse the propagated labels of a target.
-
-        The result of the last is (noisy label, disagreement): a segmentation and a volume. ``tumourSide`` is the
-        patient's (``"left"``, ``"right"``, ``"both"``); ``"auto"`` takes the side on which most atlases have it.
-        ``settings`` are parameters of the CLI module CrossModaFuse.
-        """
-
-        def labels():
-            return runs.newest_of_each_atlas(nodes.products("warped label", target))
-
-        return propagating.fuse_tasks(target, labels, tumourSide, settings)
-
     def propagate(self, target, atlases: list, device="auto", tumourSide="auto", settings=None):
         """Register the atlases to the target, fuse their labels, wait; return the noisy label (a segmentation).
 

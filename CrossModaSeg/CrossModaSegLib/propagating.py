@@ -129,8 +129,10 @@ class Propagation:
         """
         tasks = [self._register(atlas, side) for atlas in self._probes for side in sides.SIDES]
         if self._probes:
-            tasks += self._find_side()
+            tasks += self._compare()
         tasks += [self._register(atlas, None) for atlas in self.atlases if atlas not in self._probes]
+        if self._is_compared_late():
+            tasks += self._compare()
         self._tasks += [task for task in tasks if task] + self._fuse()
         for atlas in self.atlases:
             self._expect_copies(self._made(atlas, self.side))
@@ -159,7 +161,21 @@ class Propagation:
             task.title = _TITLES[side].format(name=atlas.GetName())
         return task
 
-    def _find_side(self) -> list[Task]:
+    def _is_compared_late(self) -> bool:
+        """Whether both sides are compared although the side is known: for the tumour's outline."""
+        return bool(self.side) and self._outlines() and not sides.are_compared(self.target, self._registration())
+
+    def _outlines(self) -> bool:
+        """Whether the comparison of both sides tells the tumour's outline."""
+        chosen = self.settings.get("CrossModaFuse", {})
+        return chosen.get("outline") != "votes" and chosen.get("weighting") != "global"
+
+    def _registration(self) -> dict:
+        return {"device": self.device, **self.settings.get("CrossModaRegister", {})}
+
+    def _compare(self) -> list[Task]:
+        """Return the tasks that compare both sides of the target and find the tumour's if it is not known."""
+
         def probes():
             return [[self._made(atlas, side) for side in sides.SIDES] for atlas in self._probes]
 
@@ -172,8 +188,9 @@ class Propagation:
             elif self._choice is None:
                 self._remove_other_sides()
 
-        settings = {"device": self.device, **self.settings.get("CrossModaRegister", {})}
-        return sides.find_tasks(self.target, probes, settings, finish)
+        if not self._probes:
+            return sides.compare_tasks(self.target, self._registration())
+        return sides.compare_tasks(self.target, self._registration(), probes, finish)
 
     def _remove_other_sides(self) -> None:
         """Remove the registrations of probes with the tumour on the wrong side, unless needed or the only ones."""
@@ -241,17 +258,24 @@ class Propagation:
             self.target,
             self._labels,
             lambda: self.side or "both",
-            self.settings.get("CrossModaFuse"),
+            self.settings.get("CrossModaFuse", {}),
             lambda: " ".join(self._said()),
-            lambda: sides.doubt(self.target) if self.is_automatic else {},
+            self._of_sides,
         )
 
+    def _of_sides(self) -> dict:
+        """Return the parameters of the fusion that the comparison of both sides tells."""
+        doubt = sides.doubt(self.target) if self.is_automatic else {}
+        return {**doubt, **(sides.comparison(self.target) if self.side else {})}
+
     def _said(self) -> list[str]:
-        of_side = sides.note(self.target) if self.is_automatic else ""
-        return [of_side, *self._notes] if of_side else self._notes
+        said = [sides.note(self.target) if self.is_automatic else "", *self._notes]
+        if self.side and self._outlines() and not sides.comparison(self.target):
+            said.append(_("Both sides could not be compared: the tumour's outline is as the atlases have it."))
+        return [text for text in said if text]
 
 
-def fuse_tasks(target, labels, side="auto", settings=None, note=lambda: "", doubted=dict) -> list[Task]:
+def fuse_tasks(target, labels, side, settings: dict, note, of_sides) -> list[Task]:
     """Return the tasks that write the registered atlases to files and fuse them.
 
     The result of the last is (noisy label, disagreement): a segmentation and a volume. A second volume is the label's
@@ -260,10 +284,11 @@ def fuse_tasks(target, labels, side="auto", settings=None, note=lambda: "", doub
     Args:
         target: the scan.
         labels: a function that returns the warped labels when the tasks' turn has come.
-        side: the patient's side of the tumour, ``"both"`` or ``"auto"``; or a function that returns it.
+        side: a function that returns the patient's side of the tumour, or ``"both"``.
         settings: the parameters of the fusion that are not at their default.
         note: a function that returns what else is to be said of the result.
-        doubted: a function that returns the parameters of the fusion that tell how sure the side is.
+        of_sides: a function that returns the parameters of the fusion that tell how sure the side is, and what lies
+            opposite.
 
     """
     outputs: dict = {}
@@ -301,8 +326,7 @@ def fuse_tasks(target, labels, side="auto", settings=None, note=lambda: "", doub
             name = slicer.mrmlScene.GenerateUniqueName(f"{target.GetName()} {what}")
             outputs[what] = runs.add_hidden("vtkMRMLScalarVolumeNode", name)
         given = {"folder": str(folder / "labels"), **({"images": str(images)} if complete else {})}
-        wanted = side() if callable(side) else side
-        return {**given, "reference": target, "tumour_side": wanted, **outputs, **doubted(), **(settings or {})}
+        return {**given, "reference": target, "tumour_side": side(), **outputs, **of_sides(), **settings}
 
     def finish(node):
         runs.require_present([target, *outputs.values()])
@@ -312,8 +336,8 @@ def fuse_tasks(target, labels, side="auto", settings=None, note=lambda: "", doub
         maps = {what: outputs[what] for what in ("disagreement", "confidence")}
         for what, made in maps.items():
             runs.reveal(made, what, target)
-        chosen = {"tumour_side": side() if callable(side) else side, **(settings or {})}
-        chosen |= {name: value for name, value in doubted().items() if name == "side_certainty"}
+        chosen = {"tumour_side": side(), **settings}
+        chosen |= {name: value for name, value in of_sides().items() if name in ("side_certainty", "modality")}
         record = runs.record("fuse", chosen, seconds=fuse.seconds, target=target, **sources)
         record["measurements"] = runs.measurements(node)
         fuse.notes = f"{note()} {record['measurements']['notes']}".strip()

@@ -110,15 +110,6 @@ def free_name(node, taken, ending: str = "") -> str:
     return free
 
 
-def newest_of_each_atlas(labels: list) -> list:
-    """Return the newest propagated label of each atlas, and that of its mirrored copy if there is one."""
-
-    def key(label):
-        return label.GetNodeReferenceID(nodes.ATLAS) or label.GetID(), label.GetAttribute(nodes.COPY)
-
-    return list({key(label): label for label in labels}.values())
-
-
 def file_name(name: str) -> str:
     """Return a name without letters that file systems refuse."""
     return "".join(letter if letter.isalnum() or letter in "-_" else "_" for letter in name)

@@ -1,4 +1,7 @@
-"""The side of a target's tumour: found by the engine where registered probes come to lie, remembered with its doubt."""
+"""Both sides of a target: compared by the engine, which finds the tumour's side where registered probes come to lie.
+
+What was found is remembered with its doubt, and the opposite side itself, by which the fusion outlines the tumour.
+"""
 
 import json
 import shutil
@@ -12,20 +15,20 @@ from slicer.i18n import tr as _
 from CrossModaSegLib import cases, exporting, nodes, runs
 from CrossModaSegLib.tasks import PythonTask, StepsTask, Task
 
-#: On the target: a hidden volume of where the tumour is if it is on the other side.
-ELSEWHERE = "CrossModa.elsewhere"
+#: On the target: hidden volumes of where the tumour is if it is on the other side, and of what lies opposite.
+ELSEWHERE, OPPOSITE = "CrossModa.elsewhere", "CrossModa.opposite"
 NAMES = {"left": _("left"), "right": _("right")}
 SIDES = tuple(NAMES)
 
 
-def find_tasks(target, probes, settings: dict, finish) -> list[Task]:
-    """Return the tasks that find the side of the tumour.
+def compare_tasks(target, settings: dict, probes=None, finish=lambda side: None) -> list[Task]:
+    """Return the tasks that compare both sides of a target and, with probes, find the side of the tumour.
 
     Args:
         target: the scan.
-        probes: a function that returns, when the tasks' turn has come, for each probe its warped label with the tumour
-            on the left and on the right; None where it could not be registered.
         settings: of the registrations; the target is registered to its own mirror image with them.
+        probes: a function that returns, when the tasks' turn has come, for each probe its warped label with the tumour
+            on the left and on the right; None where it could not be registered. Without probes the side is known.
         finish: is called with the side (or None) when it is known.
 
     """
@@ -34,7 +37,7 @@ def find_tasks(target, probes, settings: dict, finish) -> list[Task]:
 
     def write():
         runs.require(target, nodes.volume_problem)
-        complete = [pair for pair in probes() if None not in pair]
+        complete = [pair for pair in probes() if None not in pair] if probes else []
         folder = exporting.temporary_folder()
         folders.append(folder)
         steps = [partial(exporting.write_volume, target, folder / "target.nrrd")]
@@ -46,13 +49,14 @@ def find_tasks(target, probes, settings: dict, finish) -> list[Task]:
 
     def arguments():
         folder = folders[-1]
-        modality = target.GetAttribute(nodes.MODALITY) or cases.TARGET
         given = {"target": str(folder / "target.nrrd"), "folder": str(folder)}
-        return {**given, "probes": pairs, "modality": modality, "settings": settings}
+        return {**given, "probes": pairs, "modality": _modality(target), "settings": settings}
 
     def done(answer):
         runs.require_present([target])
-        remember(target, answer)
+        _keep(target, OPPOSITE, answer.pop("opposite"), _("{name} opposite side"), settings)
+        if probes:
+            _remember(target, answer, settings)
         clean()
         finish(answer["side"])
 
@@ -60,27 +64,51 @@ def find_tasks(target, probes, settings: dict, finish) -> list[Task]:
         for folder in folders:
             shutil.rmtree(folder, ignore_errors=True)
 
-    written = StepsTask(_("Write the probes"), write, abandon=clean)
-    found = PythonTask("side", arguments, _("Find the side of the tumour"), done, abandon=clean)
+    titles = [_("Write the probes"), _("Find the side of the tumour")]
+    if not probes:
+        titles = [_("Write the target"), _("Compare both sides")]
+    written = StepsTask(titles[0], write, abandon=clean)
+    found = PythonTask("compare", arguments, titles[1], done, abandon=clean)
     found.needs = written
     return [written, found]
 
 
-def remember(target, answer: dict) -> None:
+def _keep(target, reference: str, volume: dict | None, name: str, settings: dict) -> None:
+    """Keep a volume that the worker handed over as a hidden node of a target, instead of an earlier one."""
+    runs.remove(node for node in [target.GetNodeReference(reference)] if node)
+    target.SetNodeReferenceID(reference, None)
+    if volume is not None:
+        node = runs.add_hidden("vtkMRMLScalarVolumeNode", name.format(name=target.GetName()))
+        nodes.set_grid(node, volume["grid"])
+        slicer.util.updateVolumeFromArray(node, np.load(volume["array"]))
+        node.SetAttribute(nodes.ROLE, reference.rpartition(".")[2])
+        nodes.set_provenance(node, runs.record("compare", _that_matter(settings), seconds=0.0, target=target))
+        target.SetNodeReferenceID(reference, node.GetID())
+
+
+def _kept(target, reference: str):
+    """Return the hidden node of a target, or None."""
+    node = target.GetNodeReference(reference)
+    return node if node is not None and node.GetImageData() is not None else None
+
+
+def _that_matter(settings: dict) -> dict:
+    """Return the settings of a registration that change its result."""
+    return {name: value for name, value in settings.items() if name != "device"}
+
+
+def are_compared(target, settings: dict) -> bool:
+    """Whether both sides of a target were compared with these settings of the registration."""
+    kept = _kept(target, OPPOSITE)
+    return kept is not None and nodes.provenance(kept)["parameters"] == _that_matter(settings)
+
+
+def _remember(target, answer: dict, settings: dict) -> None:
     """Note on a target what the worker found of its tumour's side, and where the tumour is if that is wrong."""
-    runs.remove(node for node in [target.GetNodeReference(ELSEWHERE)] if node)
-    target.SetNodeReferenceID(ELSEWHERE, None)
-    if answer["side"] is None:
-        return
-    target.SetAttribute(nodes.SIDE, answer["side"])
-    elsewhere = answer.pop("elsewhere")
-    target.SetAttribute(nodes.SIDE_FOUND, json.dumps(answer))
-    if elsewhere is not None:
-        node = runs.add_hidden("vtkMRMLScalarVolumeNode", target.GetName() + " tumour elsewhere")
-        nodes.set_grid(node, elsewhere["grid"])
-        slicer.util.updateVolumeFromArray(node, np.load(elsewhere["array"]))
-        node.SetAttribute(nodes.ROLE, "tumour elsewhere")
-        target.SetNodeReferenceID(ELSEWHERE, node.GetID())
+    _keep(target, ELSEWHERE, answer.pop("elsewhere"), _("{name} tumour elsewhere"), settings)
+    if answer["side"] is not None:
+        target.SetAttribute(nodes.SIDE, answer["side"])
+        target.SetAttribute(nodes.SIDE_FOUND, json.dumps(answer))
 
 
 def recall(target) -> dict:
@@ -94,16 +122,25 @@ def note(target) -> str:
     found = recall(target)
     if not found:
         return ""
-    said = _("The tumour is on the {side} ({agree} of {of} atlases say so).")
+    said = _("The tumour is on the {side}.")
     if not found["sure"]:
-        said = _("The tumour is probably on the {side} ({agree} of {of} atlases say so): check.")
-    return said.format(side=NAMES[found["side"]], agree=found["agree"], of=found["of"])
+        said = _("The tumour is probably on the {side}, but both sides look much alike: check.")
+    return said.format(side=NAMES[found["side"]])
 
 
 def doubt(target) -> dict:
     """Return the parameters of the fusion that tell how sure the side of a target's tumour is."""
-    found, elsewhere = recall(target), target.GetNodeReference(ELSEWHERE)
+    found, elsewhere = recall(target), _kept(target, ELSEWHERE)
     if not found:
         return {}
-    known = elsewhere is not None and elsewhere.GetImageData() is not None
-    return {"side_certainty": found["certainty"], **({"elsewhere": elsewhere} if known else {})}
+    return {"side_certainty": found["certainty"], **({"elsewhere": elsewhere} if elsewhere else {})}
+
+
+def comparison(target) -> dict:
+    """Return the parameters of the fusion that tell what lies opposite; empty if both sides were not compared."""
+    opposite = _kept(target, OPPOSITE)
+    return {"opposite": opposite, "modality": _modality(target)} if opposite else {}
+
+
+def _modality(target) -> str:
+    return target.GetAttribute(nodes.MODALITY) or cases.TARGET

@@ -113,31 +113,26 @@ def convert(source: str, target: str, progress) -> dict:
     return {}
 
 
-def side(target: str, probes: list, modality: str, settings: dict, folder: str, progress) -> dict:
-    """Return the side of a target's tumour, how sure it is, and how many probes say so of how many.
+def compare(target: str, probes: list, modality: str, settings: dict, folder: str, progress) -> dict:
+    """Return what a target shows at the opposite places, and the side of its tumour if there are probes.
 
     ``probes`` has the files of each one's label map with its tumour on the left and on the right, ``settings`` those of
-    their registration. Where the tumour is if it is on the other side is handed over as an array in ``folder``.
+    their registration. The opposite side, and where the tumour is if it is on the other one, are handed over as arrays
+    in ``folder``. Of the side it is told how sure it is.
     """
-    if not probes:
-        return {"side": None}
-    from crossmoda.propagation.side_files import find_side_of_files
+    from crossmoda.propagation.side_files import compare_files
     from crossmoda.propagation.single import Settings
 
     how = Settings(**settings)
-    found, elsewhere = find_side_of_files(
+    found, elsewhere, opposite = compare_files(
         target, probes, modality=modality, region=how.region, registration=how, progress=progress
     )
-    if found.side is None:
-        return {"side": None}
-    agree = sum((each["for_left"] > 0) == (found.side == "left") for each in found.evidence)
+    volumes = {"elsewhere": elsewhere, "opposite": opposite}
     return {
         "side": found.side,
         "certainty": found.certainty,
         "sure": not found.note,
-        "agree": agree,
-        "of": len(found.evidence),
-        "elsewhere": None if elsewhere is None else _handed_over(elsewhere, Path(folder) / "elsewhere.npy"),
+        **{name: made and _handed_over(made, Path(folder) / f"{name}.npy") for name, made in volumes.items()},
     }
 
 
@@ -189,8 +184,8 @@ def main() -> int:
     from crossmoda.output import speak_utf8, write_json
 
     speak_utf8()
-    verbs = {"device": device, "cases": cases, "check": check, "prepare": prepare, "side": side, "copies": copies}
-    verbs |= {"simulate": simulate, "measure": measure, "convert": convert}
+    verbs = {"device": device, "cases": cases, "check": check, "prepare": prepare, "copies": copies}
+    verbs |= {"compare": compare, "simulate": simulate, "measure": measure, "convert": convert}
     verbs |= review_calls.VERBS
     try:
         write_json(folder / "answer.json", verbs[verb](**arguments, **({} if verb == "device" else {"progress": _tag})))

@@ -174,8 +174,8 @@ class TestNoisyLabel:
         about = {(item.atlas, item.tumour_side): item.speaks_about for item in result.outcomes}
         assert len(about) == 8 and sum(topics == "right cochlea" for topics in about.values()) == 2
         assert all("right" not in topics for (_, side), topics in about.items() if side == "left")
-        # The copies of probes, registered on both sides anyway, cost nothing; the target's mirror image is the tenth.
-        assert register.calls == (10 if tumour_side == "auto" else 8)
+        # The copies of probes, registered on both sides anyway, cost nothing; the target's mirror image is the last.
+        assert register.calls == (10 if tumour_side == "auto" else 9)
 
     def test_without_mirroring_no_copy_is_made_and_the_cochlea_is_missing(self, cases, tmp_path):
         beside = [write_case(tmp_path, f"beside{n}", "left", 40 + n, cochleae=("left",)) for n in range(3)]
@@ -215,21 +215,22 @@ class TestNoisyLabel:
         assert 0.8 < float(rows["left1"]["sensitivity_VS"]) <= 1 and float(rows["left1"]["quality"]) > 0.3
         assert rows["right1"]["mirrored"] == "yes" and rows["right1"]["tumour_side"] == "left"
         provenance = json.loads((tmp_path / "provenance.json").read_text("utf-8"))
-        assert provenance["tumour_side"] == "left" and len(provenance["side_evidence"]) == 3
+        assert provenance["tumour_side"] == "left" and len(provenance["probes"]) == 3
+        assert provenance["side_evidence"]["left"] > 100 > 20 > provenance["side_evidence"]["right"]
         assert str(tmp_path) not in (tmp_path / "provenance.json").read_text("utf-8")
 
-    def test_where_the_probes_disagree_about_the_side_the_tumour_is_less_sure(self, cases, tmp_path, monkeypatch):
+    def test_where_both_sides_look_alike_the_tumour_is_less_sure(self, cases, tmp_path, monkeypatch):
         sure = run(cases, tmp_path / "sure")
-        evidence = iter([0.03, 0.01, -0.02])
-        monkeypatch.setattr("crossmoda.propagation.side.side_evidence", lambda *_: next(evidence))
+        difference = iter([30.0, 20.0])
+        monkeypatch.setattr("crossmoda.propagation.side.difference_mm3", lambda *_: next(difference))
         unsure = run(cases, tmp_path / "unsure")
-        assert sure.side == unsure.side == "left" and any("2 of 3 probes" in note for note in unsure.notes)
+        assert sure.side == unsure.side == "left" and any("both sides look much alike" in note for note in unsure.notes)
         np.testing.assert_array_equal(unsure.label_map.array, sure.label_map.array)
         certainty = [
             json.loads((tmp_path / name / "provenance.json").read_text())["side_certainty"]
             for name in ("sure", "unsure")
         ]
-        doubtful = 1 / (1 + math.exp(-100 * (0.03 + 0.01 - 0.02) / 3))
+        doubtful = 1 / (1 + math.exp(-0.1 * (30 - 20)))
         assert certainty[0] > 0.999 and certainty[1] == pytest.approx(doubtful, abs=1e-4)
         before, after = (volume.read(tmp_path / name / "confidence.nii.gz").array for name in ("sure", "unsure"))
         tumour, mirrored = sure.label_map.array == 1, (sure.label_map.array == 1)[..., ::-1]
@@ -372,7 +373,7 @@ class TestResuming:
         assert not any((tmp_path / name).exists() for name in OUTPUTS)
         register = Register()
         run(cases, tmp_path, settings, register)
-        assert register.calls == 2
+        assert register.calls == 3  # two atlases, the target's mirror image
 
     @pytest.mark.parametrize("damage", ["truncate", "delete", "unsealed"])
     def test_a_damaged_registration_is_done_again(self, cases, tmp_path, damage):
@@ -417,7 +418,7 @@ class TestResuming:
         assert second.exists() and not (tmp_path / cache.SEAL).exists()
         register = Register()
         result = run(cases, tmp_path, dataclasses.replace(WHOLE, tumour_side="left"), register)
-        assert register.calls == 2
+        assert register.calls == 3  # two atlases, the target's mirror image
         assert [item.reused for item in result.outcomes] == [True, True, False, False]
 
 
@@ -484,7 +485,7 @@ class TestFailures:
         monkeypatch.undo()
         register = Register()
         run(cases, tmp_path, settings, register)
-        assert register.calls == 2
+        assert register.calls == 3  # two atlases, the target's mirror image
 
     def test_a_registration_that_failed_is_not_tried_again(self, cases, tmp_path):
         lost = write_case(tmp_path, "lost", "left", 93, z_mm=13.0)

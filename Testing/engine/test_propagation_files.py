@@ -11,7 +11,7 @@ import SimpleITK as sitk
 from crossmoda import deeds, labels, propagation, volume
 from crossmoda.dataset import Case
 from crossmoda.errors import InputError
-from crossmoda.propagation import label_files, laterality, side_files, single
+from crossmoda.propagation import label_files, laterality, opposite, side_files, single
 from crossmoda.volume import Grid, Volume
 
 GRID = Grid((48, 40, 24), (1.0, 1.0, 1.5), (-10.0, 20.0, 5.0), (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0))
@@ -122,20 +122,19 @@ def told_of(result: Path) -> dict:
 def find_again(target: Path, result: Path):
     """Find the side from the label maps of a propagation's probes."""
     pairs = []
-    for each in told_of(result)["side_evidence"]:
-        folders = (result / "registrations" / (each["atlas"] + ending) for ending in ("", "_mirrored"))
+    for atlas in told_of(result)["probes"]:
+        folders = (result / "registrations" / (atlas + ending) for ending in ("", "_mirrored"))
         files = [folder / "warped_label.nii.gz" for folder in folders]
         on_left = laterality.find_sides(volume.read_label_map(files[0])).tumour == "left"
         pairs.append(tuple(files if on_left else files[::-1]))
-    return side_files.find_side_of_files(target, pairs)
+    return side_files.compare_files(target, pairs)
 
 
 def test_the_side_found_from_files_is_the_propagations(doubted):
     told = told_of(doubted[1])
-    found, elsewhere = find_again(*doubted)
+    found, elsewhere, _ = find_again(*doubted)
     assert (found.side, round(found.certainty, 4)) == (told["tumour_side"], told["side_certainty"])
-    assert [each["for_left"] for each in found.evidence] == [each["for_left"] for each in told["side_evidence"]]
-    assert len(found.evidence) == 2
+    assert found.evidence == told["side_evidence"] and set(found.evidence) == {"left", "right"}
     on_grid = volume.resample(elsewhere, GRID, interpolation="nearest")
     np.testing.assert_array_equal(on_grid.array, found.elsewhere)
     assert elsewhere.array.size < found.elsewhere.size / 10, "only what is not 0 is kept"
@@ -147,9 +146,10 @@ def test_the_side_of_a_symmetric_target_is_doubtful(doubted):
     assert any("The tumour is probably on the" in note for note in told["notes"])
 
 
-def test_without_probes_no_side_is_found(cases):
-    found, elsewhere = side_files.find_side_of_files(cases["target"].image, [])
-    assert (found.side, elsewhere) == (None, None)
+def test_without_probes_both_sides_are_compared_only(doubted):
+    found, elsewhere, there = side_files.compare_files(doubted[0])
+    assert (found.side, found.note, elsewhere) == (None, "", None)
+    np.testing.assert_array_equal(opposite.from_steps(there), opposite.from_steps(find_again(*doubted).opposite))
 
 
 def test_no_side_is_found_where_both_sides_cannot_be_compared(cases, doubted, monkeypatch):
@@ -157,16 +157,17 @@ def test_no_side_is_found_where_both_sides_cannot_be_compared(cases, doubted, mo
         raise InputError("They have nothing in common.")
 
     monkeypatch.setattr(deeds, "register", fail)
-    found, elsewhere = find_again(*doubted)
-    assert (found.side, elsewhere) == (None, None)
+    found, elsewhere, there = find_again(*doubted)
+    assert (found.side, elsewhere, there) == (None, None, None)
     assert found.note == "The side of the tumour could not be found: They have nothing in common."
 
 
 def test_files_fused_with_the_sides_certainty_have_the_propagations_confidence(cases, doubted, tmp_path):
     target, result = doubted
     told = told_of(result)
-    found, elsewhere = find_again(target, result)
+    found, elsewhere, there = find_again(target, result)
     volume.write(elsewhere, tmp_path / "elsewhere.nrrd")
+    volume.write(there, tmp_path / "opposite.nrrd")
     on_target = {**cases, "target": Case("target", "hrT2", target)}
     registrations = {}
     for name in ("same", "other", "third"):
@@ -183,6 +184,7 @@ def test_files_fused_with_the_sides_certainty_have_the_propagations_confidence(c
             settings,
             reference=target,
             images=warped / "images",
+            opposite=tmp_path / "opposite.nrrd",
             **files,
         )
         return volume.read(out).array

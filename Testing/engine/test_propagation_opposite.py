@@ -8,6 +8,7 @@ import SimpleITK as sitk
 
 from crossmoda import deeds, volume
 from crossmoda.propagation import laterality, opposite
+from crossmoda.propagation.target import part_of
 from crossmoda.simulation import Settings, simulate_subject
 from crossmoda.volume import Grid, Volume
 
@@ -64,9 +65,24 @@ def test_a_side_that_lies_nearer_to_the_coil_is_not_brighter():
 
 def test_it_is_kept_as_it_is_in_a_small_file(tmp_path):
     found = opposite.opposite_brightness(head(), shifted_by(12.0))
-    opposite.write(found, head(), tmp_path)
-    np.testing.assert_array_equal(opposite.read(tmp_path), found)
+    volume.write(opposite.in_steps(found, head()), tmp_path / opposite.OPPOSITE)
+    kept = volume.read(tmp_path / opposite.OPPOSITE)
+    np.testing.assert_array_equal(opposite.from_steps(kept), found)
     assert (tmp_path / opposite.OPPOSITE).stat().st_size < found.nbytes / 20
+
+
+def test_what_was_kept_of_a_part_is_unknown_around_it():
+    found = opposite.opposite_brightness(head(), shifted_by(0.0))
+    part = Volume(opposite.in_steps(found, head()).array[2:], part_of(GRID, np.s_[2:12, 0:40, 0:60]))
+    on_all = opposite.from_steps(part, GRID)
+    np.testing.assert_array_equal(on_all[2:], found[2:])
+    assert np.isnan(on_all[:2]).all()
+
+
+@pytest.mark.parametrize(("modality", "sign"), [("hrT2", 1), ("ceT1", -1)])
+def test_a_tumour_is_darker_than_the_opposite_side_on_t2_and_brighter_on_t1(modality, sign):
+    here, there = np.array([0.25, 0.5]), np.array([0.75, np.nan])
+    np.testing.assert_array_equal(opposite.BothSides(here, there, modality).excess, [sign * 0.5, np.nan])
 
 
 def test_ears_that_are_not_mirror_images_are_brought_onto_each_other():

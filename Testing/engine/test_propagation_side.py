@@ -7,8 +7,9 @@ import pytest
 
 from crossmoda import fusion, labels
 from crossmoda.propagation.consensus import Consensus, with_doubt_about_side
-from crossmoda.propagation.opposite import brightness
-from crossmoda.propagation.side import find_side, near_cochlea, side_evidence, vote
+from crossmoda.propagation.laterality import other
+from crossmoda.propagation.opposite import BothSides, brightness
+from crossmoda.propagation.side import find_side
 from crossmoda.volume import Grid, Volume
 
 SHAPE = (6, 20, 60)
@@ -42,7 +43,10 @@ def opposite(image: Volume) -> np.ndarray:
 
 def find(probes: list[SimpleNamespace], dark, modality: str = "hrT2"):
     image = target(dark)
-    return find_side(probes, image, opposite(image), modality)
+    here, there = brightness(image), opposite(image)
+    if modality == "ceT1":
+        here, there = 1 - here, 1 - there
+    return find_side(probes, BothSides(here, there, modality), GRID.spacing_zyx)
 
 
 def probes(count: int, far: int = 0) -> list[SimpleNamespace]:
@@ -55,78 +59,42 @@ def probes(count: int, far: int = 0) -> list[SimpleNamespace]:
     return found
 
 
-class TestEvidence:
-    def evidence(self, here: float, there: float, modality: str = "hrT2", outside=None) -> float | None:
-        """Of a target that has these two brightnesses on the left and on the right."""
-        bright, other = (np.full(SHAPE, value, np.float32) for value in (here, there))
-        bright[..., :30], other[..., :30] = there, here
-        if outside is not None:
-            other[outside] = np.nan
-        return side_evidence(tumour(LEFT), tumour(RIGHT), bright, other, GRID, modality)
-
-    def test_what_is_darker_than_the_opposite_place_on_t2_and_brighter_on_contrast_enhanced_t1_is_the_tumour(self):
-        assert self.evidence(0.2, 0.8) == pytest.approx(0.6 / 1.02) == -self.evidence(0.8, 0.2)
-        assert self.evidence(0.8, 0.2, "ceT1") == pytest.approx(0.6 / 1.02)
-        assert self.evidence(0.5, 0.5) == 0
-
-    def test_it_is_relative_to_what_is_bright_on_both_sides(self):
-        """A large tumour covers brain, of which little is bright: the few bright voxels tell as much."""
-        assert self.evidence(0.1, 0.4) == pytest.approx(self.evidence(0.2, 0.8), abs=0.02)
-        assert self.evidence(0.0, 0.001) < 0.05  # a voxel or two tell nothing
-
-    def test_places_whose_opposite_is_not_in_the_scan_do_not_count(self):
-        half = np.s_[2:3]
-        assert self.evidence(0.2, 0.8, outside=half) == pytest.approx(self.evidence(0.2, 0.8))
-        assert self.evidence(0.2, 0.8, outside=RIGHT) is None
-
-    def test_without_tumour_on_a_side_there_is_none(self):
-        flat = np.ones(SHAPE, np.float32)
-        assert side_evidence(tumour(LEFT), np.zeros(SHAPE, np.uint8), flat, flat, GRID, "hrT2") is None
-
-    def test_the_tumour_far_from_the_cochlea_tells_nothing(self):
-        label_map = tumour(np.s_[2:4, 8:12, 10:46])
-        label_map[2:4, 8:12, 46:49] = labels.COCHLEA
-        near = near_cochlea(label_map, GRID)
-        assert near[2, 8].nonzero()[0].tolist() == list(range(26, 46))
-        label_map[label_map == labels.COCHLEA] = 0
-        assert (near_cochlea(label_map, GRID) == (label_map == labels.VS)).all()
-
-
-class TestVote:
-    def test_the_odds_grow_with_the_mean_evidence_and_not_with_the_number_of_probes(self):
-        """All probes look at the same target, so ten that say the same are no surer than one."""
-        one, ten = vote([0.02]), vote([0.02] * 10)
-        assert one.certainty == pytest.approx(ten.certainty) == pytest.approx(1 / (1 + np.exp(-2.0)))
-        assert vote([0.03, 0.03, -0.06]).certainty == pytest.approx(0.5)
-
-    def test_strong_evidence_outweighs_weak_one(self):
-        assert vote([0.6, -0.1, -0.1])[:3:2] == ("left", 1)
-        assert vote([-0.3, 0.05, 0.1]).side == "right"
-
-    def test_without_evidence_for_either_side_it_is_a_guess(self):
-        assert vote([0.0, 0.0]).certainty == 0.5 and not vote([0.0, 0.0]).sure
-
-
 class TestFindSide:
     @pytest.mark.parametrize(("dark", "side"), [(LEFT, "left"), (RIGHT, "right")])
-    def test_probes_that_agree_make_it_certain(self, dark, side):
-        found = find(probes(3), dark)
+    @pytest.mark.parametrize("modality", ["hrT2", "ceT1"])
+    def test_it_is_where_the_target_differs_as_a_tumour_would(self, dark, side, modality):
+        found = find(probes(3), dark, modality)
         assert found.side == side and found.certainty > 0.999 and not found.note
-        sign = 1 if side == "left" else -1
-        assert [sign * item["for_left"] for item in found.evidence] == [pytest.approx(1 / 1.02, abs=0.001)] * 3
+        assert found.evidence[side] > 40 and found.evidence[other(side)] < 5
 
-    def test_weak_evidence_makes_it_doubtful_and_this_is_said(self):
-        found = find(probes(1, far=2), np.s_[2:3, 8:10, 40:41])  # two voxels of 48
-        evidence = [item["for_left"] for item in found.evidence]
-        assert found.side == "left" and evidence == [pytest.approx((2 / 48) / (2 - 2 / 48 + 0.02), abs=1e-3), 0, 0]
-        assert 0.6 < found.certainty < 0.95
-        assert "1 of 3 probes" in found.note and f"multiplied by {found.certainty:.2f}" in found.note
+    def test_what_differs_little_makes_it_doubtful_and_this_is_said(self):
+        found = find(probes(3), np.s_[2:4, 8:11, 42:44])
+        assert found.side == "left" and 0.6 < found.certainty < 0.95
+        assert "probably on the left" in found.note and f"multiplied by {found.certainty:.2f}" in found.note
+
+    def test_without_any_difference_it_is_a_guess(self):
+        assert find(probes(3), np.s_[:0]).certainty == pytest.approx(0.5, abs=0.01)
+
+    def test_the_odds_grow_with_the_difference_and_not_with_the_number_of_probes(self):
+        """All probes look at the same target, so ten that say the same are no surer than one."""
+        dark = np.s_[2:4, 8:11, 42:44]
+        assert find(probes(1), dark).certainty == pytest.approx(find(probes(10), dark).certainty)
+
+    def test_probes_whose_tumours_come_to_lie_in_brain_do_not_mislead(self):
+        assert find(probes(1, far=2), LEFT).side == "left"
 
     def test_it_is_known_where_the_tumour_would_be_otherwise(self):
         np.testing.assert_array_equal(find(probes(3), LEFT).elsewhere, tumour(RIGHT) == labels.VS)
 
     def test_without_a_probe_on_both_sides_it_is_unknown(self):
         found = find(probes(3)[::2], LEFT)
+        assert found.side is None and "could not be found" in found.note
+
+    def test_where_the_opposite_side_is_not_in_the_scan_it_is_unknown(self):
+        image = target(LEFT)
+        there = opposite(image)
+        there[RIGHT] = np.nan
+        found = find_side(probes(3), BothSides(brightness(image), there, "hrT2"), GRID.spacing_zyx)
         assert found.side is None and "could not be found" in found.note
 
 

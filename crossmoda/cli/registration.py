@@ -49,13 +49,11 @@ def _fuse() -> click.Command:
         "--images", type=PATH, help="Folder of the atlases' images on the reference, named as the label maps."
     )
     @click.option("--elsewhere", type=PATH, help="Image: probability of tumour where it is if on the other side.")
+    @click.option("--opposite", type=PATH, help="Image: brightness of the reference on the opposite side.")
     @options(label_files.Settings)
     def command(
         label_maps: tuple[Path, ...],
         output: Path,
-        reference: Path | None,
-        images: Path | None,
-        elsewhere: Path | None,
         **values: Any,
     ) -> None:
         """LABEL_MAPS are files, one per atlas, or one folder of them."""
@@ -72,10 +70,9 @@ def _fuse() -> click.Command:
             performance=output / "raters.csv",
         )
         settings = from_arguments(label_files.Settings, values)
+        given = {name: values[name] for name in ("reference", "images", "elsewhere", "opposite")}
         with progress_bar() as progress:
-            result = label_files.fuse_files(
-                files, outputs, settings, reference=reference, images=images, elsewhere=elsewhere, progress=progress
-            )
+            result = label_files.fuse_files(files, outputs, settings, progress=progress, **given)
         for note in result.notes:
             click.echo(note)
         for name, value in result.measurements().items():

@@ -181,6 +181,7 @@ def rate(
     settings: Settings = Settings(),
     *,
     missing: Sequence[np.ndarray | int] | None = None,
+    where: np.ndarray | None = None,
     values: Sequence[int] = labels.VALUES,
 ) -> Fusion:
     """Estimate how each rater compares with a truth that is known otherwise.
@@ -191,13 +192,14 @@ def rate(
             farther than the margin from any disagreement, is not asked for.
         settings: parameters of the estimate.
         missing: see :func:`staple`.
+        where: voxels, (z, y, x) bool, whose posterior is asked for even if all raters agree there.
         values: the label values, background first; at most 8.
 
     Raises:
         InputError: no label maps, different shapes, or a label that is none of ``values``.
 
     """
-    statements = _statements(label_maps, missing, None, values, settings)
+    statements = _statements(label_maps, missing, None, values, settings, where)
     confusion = _good_raters(statements)
     changes: list[float] = []
     if statements.count:
@@ -216,6 +218,7 @@ def _statements(
     weights: Sequence[float] | None,
     values: Sequence[int],
     settings: Settings,
+    where: np.ndarray | None = None,
 ) -> Statements:
     """Return what the raters say; see :func:`staple` for arguments and errors."""
     maps = _checked(label_maps, values)
@@ -223,7 +226,7 @@ def _statements(
     missing = absent_structures(maps, values) if missing is None else missing
     if len(missing) != len(maps):
         raise InputError(f"missing must have one entry per label map: {len(maps)}; got {len(missing)}.")
-    return Statements(maps, missing, trust, values, settings.margin)
+    return Statements(maps, missing, trust, values, settings.margin, where)
 
 
 def _iterate(

@@ -29,6 +29,7 @@ class Statements:
         trust: np.ndarray,
         values: Sequence[int],
         margin: int,
+        where: np.ndarray | None = None,
     ):
         """Collect the statements of label maps (z, y, x), uint8.
 
@@ -38,6 +39,7 @@ class Statements:
             trust: weight of each rater, 0 to 1.
             values: label values, background first.
             margin: how many voxels around the disagreement belong to the region.
+            where: further voxels of the region, (z, y, x) bool, whether raters disagree there or not.
 
         """
         self.values, self.trust, self.shape = values, trust, maps[0].shape
@@ -51,7 +53,8 @@ class Statements:
         possible = functools.reduce(np.bitwise_and, trusted)
         #: (z, y, x) uint8: what all statements allow (the background if they do); the background where they disagree
         self.consensus = np.asarray(values, np.uint8)[_LOWEST_BIT[possible]]
-        self.box, self.region = _region(possible == 0, margin)
+        differs = possible == 0
+        self.box, self.region = _region(differs if where is None else differs | where, margin)
         self._agreed_index = index_of[self.consensus[self.box]]
         voxels = np.flatnonzero(self.region)
         self.count = len(voxels)

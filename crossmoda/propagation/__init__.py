@@ -48,6 +48,12 @@ class Settings(parameters.Settings):
         minimum=0.05,
         maximum=1,
     )
+    outline: str = parameter(
+        "compared",
+        "Outline of the tumour: where the target differs from the opposite side of the head (compared), or as the "
+        "atlases have it (votes)",
+        choices=("compared", "votes"),
+    )
     region: str = parameter(
         "auto", "Part of the scans that is registered: around the ears, or all", choices=("auto", "ears", "whole")
     )

@@ -13,6 +13,8 @@ from crossmoda.propagation import laterality
 from crossmoda.propagation.atlases import Registered
 from crossmoda.propagation.comparison import OUTSIDE
 from crossmoda.propagation.fit import Speakers, speakers
+from crossmoda.propagation.opposite import BothSides
+from crossmoda.propagation.outline import difference_mm3, outlined
 from crossmoda.volume import Grid, Volume
 
 #: A registration this many standard deviations (from the median absolute deviation) below the others has failed ...
@@ -21,6 +23,13 @@ _OUTLIER = 4.0
 _LEAST_DIFFERENCE = 0.05
 #: The statement of an atlas that says nothing at all: every label is possible.
 _SILENT = (1 << len(labels.VALUES)) - 1
+#: If less of the tumour than this differs from the opposite side, mm3, there may be none
+#: (docs/validation/propagation.md).
+_LEAST_TUMOUR_MM3 = 15.0
+_NO_TUMOUR = (
+    "Where the atlases have their tumour the target looks like its opposite side: "
+    "it has no tumour, or has it on the other side; check."
+)
 #: Bits of the structures in statements.
 _BIT = {value: 1 << index for index, value in enumerate(labels.VALUES)}
 
@@ -138,13 +147,21 @@ def fuse(
     share: float,
     settings: fusion.Settings,
     progress: Progress | None = None,
+    *,
+    compared: BothSides | None = None,
 ) -> tuple[Consensus, Speakers]:
-    """Fuse what registered atlases say about what they fit best (see :mod:`crossmoda.propagation.fit`)."""
+    """Fuse what registered atlases say about what they fit best (see :mod:`crossmoda.propagation.fit`).
+
+    The tumour's outline heeds the opposite side of the head if ``compared`` with it.
+    """
     middle_mm = midplane([item.label_map for item in registered], target.grid)
     chosen = speakers(registered, target, side, share, laterality.lateral_mm(target.grid) > middle_mm)
     raters = [_rater(item, chosen) for item in registered]
     clean = side is not None
-    return fuse_raters(raters, middle_mm, target.grid, settings, clean=clean, image=target, progress=progress), chosen
+    consensus = fuse_raters(
+        raters, middle_mm, target.grid, settings, clean=clean, image=target, compared=compared, progress=progress
+    )
+    return consensus, chosen
 
 
 def fuse_raters(
@@ -155,6 +172,7 @@ def fuse_raters(
     *,
     clean: bool,
     image: Volume | None = None,
+    compared: BothSides | None = None,
     progress: Progress | None = None,
 ) -> Consensus:
     """Fuse label maps, each speaking about what it knows.
@@ -166,6 +184,8 @@ def fuse_raters(
         settings: parameters of the fusion. Weighting is local only if every rater's image was compared.
         clean: whether to remove all but the largest piece of the tumour and of each cochlea.
         image: the target on ``grid``; given if the raters' images were compared with it.
+        compared: the target and its opposite side, by which votes that are weighted locally are made a tumour's outline
+            (:mod:`crossmoda.propagation.outline`); None: they are taken as they are.
         progress: is told the iteration; may cancel.
 
     """
@@ -181,7 +201,16 @@ def fuse_raters(
         trust[:, labels.VALUES.index(labels.VS)] = np.exp(fits - fits.max())
         votes = local_votes(maps, differences, images, missing, image.array, grid.spacing_zyx, trust=trust)
         moved = tuple(_moved(move, on_left, grid) for move in votes.moved)
-        result = fusion.rate(maps, votes.probability, settings, missing=missing)
+        posterior = votes.probability
+        # Elsewhere than about the ears both sides need not be alike.
+        if compared is not None and any((label_map == labels.COCHLEA).any() for label_map in maps):
+            posterior = _outlined(posterior, compared, grid)
+        changed = (posterior != votes.probability).any(axis=0)
+        result = fusion.rate(maps, posterior, settings, missing=missing, where=changed)
+        if compared is not None and changed.any():
+            tumour = posterior[labels.VALUES.index(labels.VS)]
+            if difference_mm3(tumour, compared, grid.spacing_zyx) < _LEAST_TUMOUR_MM3:
+                result = dataclasses.replace(result, notes=(*result.notes, _NO_TUMOUR))
     else:
         result = fusion.staple(maps, settings, missing=missing, progress=progress)
     stray = stray_pieces(result.label_map, on_left) if clean else np.zeros(grid.shape, bool)
@@ -191,6 +220,15 @@ def fuse_raters(
         posterior[0][stray], posterior[1:, stray] = 1.0, 0.0
         label_map[stray] = labels.BACKGROUND
     return Consensus(label_map, posterior, result, moved)
+
+
+def _outlined(posterior: np.ndarray, compared: BothSides, grid: Grid) -> np.ndarray:
+    """Return the posterior (label, z, y, x) with the tumour's outline; cochleae stay as they are."""
+    vs, cochlea = labels.VALUES.index(labels.VS), labels.VALUES.index(labels.COCHLEA)
+    found = posterior.copy()
+    found[vs] = np.minimum(outlined(posterior[vs], compared, grid.spacing_zyx), 1 - posterior[cochlea])
+    found[0] = 1 - found[1:].sum(axis=0)
+    return found
 
 
 def _moved(move: Move, on_left: np.ndarray, grid: Grid) -> Moved:

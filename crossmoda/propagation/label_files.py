@@ -26,6 +26,7 @@ from crossmoda.propagation.consensus import (
     midplane,
     with_doubt_about_side,
 )
+from crossmoda.propagation.opposite import BothSides, brightness, from_steps
 from crossmoda.propagation.target import Target
 from crossmoda.provenance import Record
 from crossmoda.volume import Grid, Volume
@@ -48,6 +49,10 @@ class Settings(fusion.Settings):
         "heed that the tumour may be on the other side",
         minimum=0.5,
         maximum=1.0,
+    )
+    outline: str = parameter_of(PropagationSettings, "outline")
+    modality: str = parameter(
+        "hrT2", "Kind of the target's scan, which tells how a tumour looks on it", choices=("hrT2", "ceT1")
     )
     share: float = parameter_of(PropagationSettings, "share", advanced=True)
     least_quality: float = parameter_of(PropagationSettings, "least_quality")
@@ -128,6 +133,7 @@ def fuse_files(
     reference: Path | str | None = None,
     images: Path | str | None = None,
     elsewhere: Path | str | None = None,
+    opposite: Path | str | None = None,
     progress: Progress | None = None,
 ) -> FileFusion:
     """Fuse label map files: with STAPLE or, with the atlases' images, by locally weighted votes.
@@ -144,8 +150,10 @@ def fuse_files(
         images: a folder with the atlases' images on the target, named as their label maps; ``reference`` is then the
             target's image.
         elsewhere: an image of the probability of tumour at each voxel if it is on the other side (see
-            :func:`crossmoda.propagation.side_files.find_side_of_files`), for a ``side_certainty`` below 1; None: it
-            could be anywhere there.
+            :func:`crossmoda.propagation.side_files.compare_files`), for a ``side_certainty`` below 1; None: it could be
+            anywhere there.
+        opposite: an image of how bright ``reference`` is at the opposite places, from the same function: with warped
+            images it tells the tumour's outline. None: the outline is as the atlases have it.
         progress: is told what is done; may cancel, and then nothing is written.
 
     Raises:
@@ -156,7 +164,7 @@ def fuse_files(
     if not paths:
         raise InputError("There are no label maps to fuse; give at least one.")
     beside = [] if images is None else Path(images).glob("*")
-    check_apart(vars(outputs).values(), [*paths, reference, elsewhere, *beside])
+    check_apart(vars(outputs).values(), [*paths, reference, elsewhere, opposite, *beside])
     maps, kept, dropped, grid = _read(paths, reference, part(progress, 0.0, 0.4))
     record = Record("fuse", settings, {str(number): path for number, path in enumerate(kept, 1)})
     notes = list(dropped)
@@ -164,8 +172,11 @@ def fuse_files(
         judged = _Judged.of(reference, images, kept, maps, settings, part(progress, 0.4, 0.7))
         kept, dropped, side = judged.kept, [*dropped, *judged.dropped], judged.side
         notes += [*judged.dropped, *judged.notes]
+        part_grid = judged.target.part.grid
+        compared = _compared(opposite, reference, part_grid, settings) if side is not None else None
+        step = part(progress, 0.7, 0.8)
         consensus = warped.fuse_judged(
-            judged.atlases, judged.target, grid.shape, side, settings.share, settings, part(progress, 0.7, 0.8)
+            judged.atlases, judged.target, grid.shape, side, settings.share, settings, step, compared=compared
         )
     else:
         raters, middle_mm, side = _raters(maps, grid, settings.tumour_side, notes)
@@ -184,6 +195,19 @@ def fuse_files(
     _write(result, outputs)
     report(progress, 1.0, "fused")
     return result
+
+
+def _compared(
+    path: Path | str | None, reference: Path | str | None, grid: Grid, settings: Settings
+) -> BothSides | None:
+    """Return the target and its opposite side on ``grid``; None if the tumour's outline is not to heed that."""
+    if path is None or reference is None or settings.outline == "votes":
+        return None
+    kept = volume.read(path)
+    # Brightness is relative to the part of the target that was compared with its mirror image.
+    here = brightness(volume.resample(volume.read(reference), kept.grid, interpolation="nearest"))
+    here = volume.resample(Volume(here, kept.grid), grid, interpolation="nearest").array
+    return BothSides(here, from_steps(kept, grid), settings.modality)
 
 
 def _elsewhere(path: Path | str | None, grid: Grid) -> np.ndarray:

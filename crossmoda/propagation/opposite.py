@@ -4,7 +4,7 @@ A scan is registered to its own mirror image: what is found at each place is the
 opposite place. Left and right of a head are much more alike than two people; a tumour on one side stands out.
 """
 
-from pathlib import Path
+import dataclasses
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ from crossmoda import volume
 from crossmoda.progress import Progress
 from crossmoda.propagation import laterality
 from crossmoda.propagation.comparison import field_of_view
-from crossmoda.volume import Volume
+from crossmoda.volume import Grid, Volume
 
 #: The percentile of the intensities that stands for the brightest tissue.
 _BRIGHTEST = 97
@@ -25,6 +25,24 @@ _EVEN_OVER_MM = 8.0
 _MOST = 3.0
 #: The file that keeps it, and the value in it of places whose opposite is not in the scan; the others count from 0 up.
 OPPOSITE, _OUTSIDE, _LEVELS = "opposite.nii.gz", 255, 254
+
+
+@dataclasses.dataclass(frozen=True)
+class BothSides:
+    """How bright a scan is at each place, and at the opposite place of the head."""
+
+    here: np.ndarray
+    """(z, y, x), see :func:`brightness`"""
+    opposite: np.ndarray
+    """(z, y, x), see :func:`opposite_brightness`; NaN where the opposite place is not in the scan"""
+    modality: str
+    """the scan's: on ``"hrT2"`` a schwannoma is darker than the fluid in whose place it is, on ``"ceT1"`` brighter"""
+
+    @property
+    def excess(self) -> np.ndarray:
+        """(z, y, x): how much more a place looks like a tumour than the opposite one, -1 to 1; NaN where unknown."""
+        darker = self.opposite - self.here
+        return darker if self.modality == "hrT2" else -darker
 
 
 def brightness(target: Volume) -> np.ndarray:
@@ -76,18 +94,14 @@ def _gain(target: Volume, there: np.ndarray, inside: np.ndarray) -> np.ndarray:
     return np.clip(here / np.maximum(other, least), 1 / _MOST, _MOST)
 
 
-def write(opposite: np.ndarray, target: Volume, folder: Path) -> None:
-    """Keep the opposite brightness of a target (:func:`opposite_brightness`) in steps of 1/254."""
+def in_steps(opposite: np.ndarray, target: Volume) -> Volume:
+    """Return the opposite brightness of a target (:func:`opposite_brightness`) as it is kept: in steps of 1/254."""
     values = np.where(np.isnan(opposite), _OUTSIDE, np.round(np.nan_to_num(opposite) * _LEVELS))
-    volume.write(target.with_array(values.astype(np.uint8)), folder / OPPOSITE)
+    return target.with_array(values.astype(np.uint8))
 
 
-def read(folder: Path) -> np.ndarray:
-    """Return what :func:`write` kept.
-
-    Raises:
-        InputError: the file cannot be read.
-
-    """
-    values = volume.read(folder / OPPOSITE).array
-    return np.where(values == _OUTSIDE, np.float32(np.nan), values / np.float32(_LEVELS))
+def from_steps(kept: Volume, grid: Grid | None = None) -> np.ndarray:
+    """Return the opposite brightness that was kept (:func:`in_steps`), on its own grid or on another."""
+    values = kept if grid is None else volume.resample(kept, grid, interpolation="nearest", outside=_OUTSIDE)
+    brightness = values.array.astype(np.float32) / np.float32(_LEVELS)
+    return np.where(values.array == _OUTSIDE, np.float32(np.nan), brightness)

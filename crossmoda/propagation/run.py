@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from crossmoda import cache, fusion, preprocessing
+from crossmoda import cache, fusion, preprocessing, volume
 from crossmoda.errors import InputError
 from crossmoda.output import CannotWrite
 from crossmoda.progress import Progress, part, report
@@ -37,7 +37,7 @@ Load = Callable[["Case", str, str, bool], tuple[Target, preprocessing.Settings]]
 #: Under the folder of a target: its registrations, those that are linear only, and what its opposite sides look like.
 REGISTRATIONS, LINEAR, OPPOSITE = "registrations", "linear", "opposite"
 #: Raised when the steps after registration, or registration itself, change so that earlier results no longer hold.
-_REVISION, _REGISTRATION_REVISION = 11, 5
+_REVISION, _REGISTRATION_REVISION = 12, 5
 #: Registrations to unrelated images (smooth noise) reached a median quality of 0.12 at most, those to heads 0.15 (one
 #: of a few centimetres) and mostly above 0.24: below the first a target shows something else, below the second perhaps.
 _STRANGE, _DOUBTFUL = 0.13, 0.2
@@ -322,7 +322,7 @@ class Run:
             return TumourSide(wanted if wanted in laterality.SIDES and lateral else None)
         probes = [item for item in map(self.registered, pairs) if item]
         try:
-            found = find_side(probes, self.target.part, self._opposite(progress), self.case.modality)
+            found = find_side(probes, self._both_sides(progress), self.target.part.grid.spacing_zyx)
         except CannotWrite:
             raise
         except InputError as cause:
@@ -330,8 +330,8 @@ class Run:
         self.notes += [found.note] if found.note else []
         return found
 
-    def _opposite(self, progress: Progress | None) -> np.ndarray:
-        """Return how bright the target is at the opposite places; it is registered to its mirror image once."""
+    def _both_sides(self, progress: Progress | None) -> opposite.BothSides:
+        """Return the target and its opposite side; it is registered to its mirror image once."""
         target, settings = self.target.part, self.registration
         step = cache.Step(
             self.folder / OPPOSITE,
@@ -344,9 +344,22 @@ class Run:
             found = opposite.opposite_brightness(target, self.register_program, settings, progress)
             with atlas_steps.keeping("the comparison of both sides"):
                 step.begin()
-                opposite.write(found, target, step.folder)
+                volume.write(opposite.in_steps(found, target), step.folder / opposite.OPPOSITE)
                 step.finish([opposite.OPPOSITE], {})
-        return opposite.read(step.folder)
+        there = opposite.from_steps(volume.read(step.folder / opposite.OPPOSITE))
+        return opposite.BothSides(opposite.brightness(target), there, self.case.modality)
+
+    def _compared(self, progress: Progress | None) -> opposite.BothSides | None:
+        """Return the target and its opposite side, by which the tumour is outlined; None where that is not done."""
+        if self.settings.outline == "votes" or self.fusion_settings.weighting == "global" or not self.side():
+            return None
+        try:
+            return self._both_sides(progress)
+        except CannotWrite:
+            raise
+        except InputError as cause:
+            self.notes.append(f"The tumour was not compared with the opposite side: {cause}")
+            return None
 
     def wanted(self) -> list[Pair]:
         """Return the registrations that are fused: of the chosen atlases, mirrored where their tumour is elsewhere."""
@@ -407,8 +420,10 @@ class Run:
     def fuse_and_write(self, progress: Progress | None = None) -> Volume:
         """Fuse what the registered atlases say and write all outputs on the target's grid."""
         registered, side = self.usable(), self.side()
+        compared = self._compared(part(progress, 0.0, 0.3))
+        settings, step = self.fusion_settings, part(progress, 0.3, 0.5)
         consensus, speakers = fuse(
-            registered, self.target.part, side, self.settings.share, self.fusion_settings, part(progress, 0.0, 0.3)
+            registered, self.target.part, side, self.settings.share, settings, step, compared=compared
         )
         found = self.tumour_side()
         if found.elsewhere is not None:
@@ -425,6 +440,7 @@ class Run:
             tumour_side=side,
             side_certainty=round(found.certainty, 4),
             side_evidence=found.evidence,
+            probes=list(dict.fromkeys(pair.atlas.id for pair in self.probes())),
             atlases=[dataclasses.asdict(outcome) for outcome in self.outcomes],
             fusion={"iterations": consensus.fusion.iterations, "converged": consensus.fusion.converged},
             aligned=[dataclasses.asdict(move) for move in consensus.moved],
@@ -432,7 +448,7 @@ class Run:
         )
         performance = {item.name: each for item, each in zip(registered, consensus.fusion.performance, strict=True)}
         table = noisy_label.table(self.outcomes, performance)
-        return noisy_label.write(self.folder, self.target, consensus, table, provenance, part(progress, 0.3, 1.0))
+        return noisy_label.write(self.folder, self.target, consensus, table, provenance, part(progress, 0.5, 1.0))
 
 
 def _deeds(fixed: Volume, moving: Volume, settings: Any, **options: Any) -> Any:

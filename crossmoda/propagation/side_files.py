@@ -1,10 +1,11 @@
-"""The side of a target's tumour from files: for doors that register the probes one by one.
+"""Both sides of a target compared, from files: for doors that register the probes one by one.
 
 What :class:`crossmoda.propagation.run.Run` knows of its probes is read again: where their label maps came to lie.
 """
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -14,7 +15,7 @@ from crossmoda.errors import InputError
 from crossmoda.progress import Progress, part, report
 from crossmoda.propagation import laterality
 from crossmoda.propagation.atlases import Atlas, Registered, box_of
-from crossmoda.propagation.opposite import opposite_brightness
+from crossmoda.propagation.opposite import BothSides, brightness, in_steps, opposite_brightness
 from crossmoda.propagation.side import TumourSide, find_side
 from crossmoda.propagation.target import as_target, part_of, preparation_for
 from crossmoda.volume import Grid, Volume
@@ -23,36 +24,45 @@ from crossmoda.volume import Grid, Volume
 _MARGIN = 1
 
 
-def find_side_of_files(
+class Compared(NamedTuple):
+    """What the comparison of a target with its mirror image says; see :func:`compare_files`."""
+
+    found: TumourSide
+    """the side of the tumour"""
+    elsewhere: Volume | None = None
+    """the share of the probes that have tumour there if it is on the other side, on as much of the target's grid as is
+    not 0; None where no side was found or nothing lies elsewhere"""
+    opposite: Volume | None = None
+    """how bright the target is at the opposite places (:func:`crossmoda.propagation.opposite.in_steps`), on the part of
+    its grid that is registered; None where it cannot be compared with its mirror image"""
+
+
+def compare_files(
     target: Path | str,
-    probes: Sequence[tuple[Path | str, Path | str]],
+    probes: Sequence[tuple[Path | str, Path | str]] = (),
     *,
     modality: str = "hrT2",
     region: str = "auto",
     registration: deeds.Settings | None = None,
     progress: Progress | None = None,
-) -> tuple[TumourSide, Volume | None]:
-    """Return the side of the target's tumour as a propagation finds it (:func:`crossmoda.propagation.side.find_side`).
+) -> Compared:
+    """Compare a target with its mirror image as a propagation does; find the side of the tumour.
+
+    :func:`crossmoda.propagation.label_files.fuse_files` needs all that is returned.
 
     Args:
         target: the scan.
-        probes: of each probe the label map on the target with its tumour on the left, and on the right (the patient's).
+        probes: of each probe the label map on the target with its tumour on the left, and on the right (the patient's);
+            none where the side is known.
         modality: the target's, ``"hrT2"`` or ``"ceT1"``.
         region: the setting of the registrations (see :class:`crossmoda.propagation.Settings`).
         registration: how the target is registered to its mirror image; as the probes were. None: the default.
         progress: is told what is read; may cancel.
 
-    Returns:
-        The side, and what :func:`crossmoda.propagation.label_files.fuse_files` needs to know of a doubt: the share of
-        the probes that have tumour there if it is on the other side, on as much of the target's grid as is not 0; None
-        where no side was found (the target cannot be compared with its mirror image) or nothing lies elsewhere.
-
     Raises:
         InputError: a file cannot be used.
 
     """
-    if not probes:
-        return TumourSide(None), None
     report(progress, 0.0, "reading the target")
     image = volume.read(target)
     maps = []
@@ -60,7 +70,7 @@ def find_side_of_files(
         report(progress, 0.1 + 0.2 * number / len(probes), f"reading probe {number + 1}")
         maps.append([_on(volume.read_label_map(path, image.grid), image.grid) for path in pair])
     has_cochlea = any((array == labels.COCHLEA).any() for pair in maps for array in pair)
-    how = preparation_for(region, image.grid, has_cochlea)
+    how = preparation_for(region, image.grid, has_cochlea or not probes)
     whole = as_target("", "", image, lambda scan, label_map: preprocessing.prepare(scan, label_map, how).image)
     registered = [
         _registered(str(number), side, array[whole.box])
@@ -69,12 +79,14 @@ def find_side_of_files(
     ]
     step = part(progress, 0.3, 0.95)
     try:
-        opposite = opposite_brightness(whole.part, deeds.register, registration or deeds.Settings(), step)
+        there = opposite_brightness(whole.part, deeds.register, registration or deeds.Settings(), step)
     except InputError as cause:
-        return TumourSide.unknown(str(cause)), None
-    found = find_side(registered, whole.part, opposite, modality)
+        return Compared(TumourSide.unknown(str(cause)))
+    both = BothSides(brightness(whole.part), there, modality)
+    found = find_side(registered, both, whole.part.grid.spacing_zyx) if probes else TumourSide(None)
+    elsewhere = None if found.elsewhere is None else _occupied(Volume(found.elsewhere, whole.part.grid))
     report(progress, 1.0, "done")
-    return found, None if found.elsewhere is None else _occupied(Volume(found.elsewhere, whole.part.grid))
+    return Compared(found, elsewhere, in_steps(there, whole.part))
 
 
 def _on(label_map: Volume, grid: Grid) -> np.ndarray:

@@ -21,6 +21,7 @@ from crossmoda.propagation import laterality
 from crossmoda.propagation.atlases import Atlas, Registered
 from crossmoda.propagation.comparison import OUTSIDE, compare
 from crossmoda.propagation.consensus import Consensus, fuse, midplane
+from crossmoda.propagation.opposite import BothSides
 from crossmoda.propagation.target import Target, as_target, part_of
 from crossmoda.volume import Volume
 
@@ -112,9 +113,12 @@ def fuse_judged(
     share: float,
     settings: fusion.Settings,
     progress: Progress | None = None,
+    *,
+    compared: BothSides | None = None,
 ) -> Consensus:
     """Fuse what the atlases say about what they fit best, on the target's whole grid of ``shape``."""
-    consensus, _speakers = fuse(judged, target.part, side, share, settings, part(progress, 0.0, 1.0))
+    step = part(progress, 0.0, 1.0)
+    consensus, _speakers = fuse(judged, target.part, side, share, settings, step, compared=compared)
 
     def whole(array: np.ndarray, outside: float) -> np.ndarray:
         full = np.full((*array.shape[:-3], *shape), outside, array.dtype)

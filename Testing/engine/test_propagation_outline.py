@@ -1,0 +1,131 @@
+"""The tumour's outline: votes of atlases, corrected by what the target shows on the opposite side."""
+
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from crossmoda import fusion, labels
+from crossmoda.propagation.consensus import Consensus, Rater, fuse_raters
+from crossmoda.propagation.opposite import BothSides
+from crossmoda.propagation.outline import outlined
+from crossmoda.volume import Grid, Volume
+
+SHAPE = (20, 40, 60)
+GRID = Grid((60, 40, 20), (0.5, 0.5, 0.8), (-14.75, 0.0, 0.0), (1, 0, 0, 0, 1, 0, 0, 0, 1))
+CANAL, TUMOUR = np.s_[6:14, 14:26, 34:50], np.s_[7:13, 15:25, 40:48]
+CISTERN = np.s_[3:17, 12:28, 14:26]
+COCHLEA = np.s_[8:12, 28:32, 42:48]
+
+
+def mask(place) -> np.ndarray:
+    found = np.zeros(SHAPE, bool)
+    found[place] = True
+    return found
+
+
+def scan(tumour=None, modality: str = "hrT2") -> BothSides:
+    """Brain, fluid in a cistern and in the canals, and perhaps a tumour in one; both sides fit but for noise."""
+    rng = np.random.default_rng(0)
+    opposite = np.where(mask(CANAL) | mask(CISTERN), 0.9, 0.25)
+    here = np.where(mask(tumour), 0.3, opposite) if tumour else opposite
+    noisy = [
+        np.clip(ndimage.gaussian_filter(side, 0.5) + rng.normal(0, 0.04, SHAPE), 0, 1) for side in (here, opposite)
+    ]
+    if modality == "ceT1":
+        noisy = [1 - side for side in noisy]
+    return BothSides(noisy[0].astype(np.float32), noisy[1].astype(np.float32), modality)
+
+
+def votes() -> np.ndarray:
+    """The atlases' tumours fill the canal, and a little more."""
+    return ndimage.gaussian_filter(mask(CANAL).astype(np.float32), 1.5) * np.float32(0.95)
+
+
+def dice(first: np.ndarray, second: np.ndarray) -> float:
+    return 2 * np.count_nonzero(first & second) / (np.count_nonzero(first) + np.count_nonzero(second))
+
+
+@pytest.mark.parametrize("modality", ["hrT2", "ceT1"])
+def test_the_tumour_is_what_differs_from_the_opposite_side(modality):
+    found = outlined(votes(), scan(TUMOUR, modality), GRID.spacing_zyx)
+    assert found.dtype == np.float32 and found.min() >= 0 and found.max() <= 1
+    assert dice(votes() > 0.5, mask(TUMOUR)) < 0.6
+    assert dice(found > 0.5, mask(TUMOUR)) > 0.9
+
+
+def test_of_a_healthy_canal_little_remains():
+    found = outlined(votes(), scan(), GRID.spacing_zyx)
+    assert np.count_nonzero(found > 0.5) < 0.25 * np.count_nonzero(votes() > 0.5)
+
+
+def test_a_tumour_that_fills_the_canal_stays():
+    found = outlined(votes(), scan(CANAL), GRID.spacing_zyx)
+    assert dice(found > 0.5, mask(CANAL)) > 0.9
+
+
+def test_where_no_atlas_has_a_tumour_there_is_none():
+    far = np.s_[6:14, 2:10, 4:14]
+    sides = scan(TUMOUR)
+    sides.opposite[far] = 0.9
+    found = outlined(votes(), sides, GRID.spacing_zyx)
+    assert found[far].max() < 1e-3
+
+
+def test_where_the_opposite_side_is_not_in_the_scan_the_votes_decide():
+    sides, given = scan(TUMOUR), votes()
+    sides.opposite[:10] = np.nan
+    found = outlined(given, sides, GRID.spacing_zyx)
+    np.testing.assert_array_equal(found[:10], given[:10])
+    assert dice(found[10:] > 0.5, mask(TUMOUR)[10:]) > 0.85
+
+
+@pytest.mark.parametrize("case", ["unknown", "the same on both sides", "no votes"])
+def test_without_anything_to_compare_the_votes_stay(case):
+    sides, given = scan(TUMOUR), votes()
+    if case == "unknown":
+        sides.opposite[:] = np.nan
+    elif case == "no votes":
+        given[:] = 0
+    else:
+        sides.opposite[:] = sides.here
+    np.testing.assert_array_equal(outlined(given, sides, GRID.spacing_zyx), given)
+
+
+def raters(cochlea: bool = True) -> list[Rater]:
+    """Atlases whose tumours fill the canal, registered without an error."""
+    label_map = np.where(mask(CANAL), labels.VS, 0).astype(np.uint8)
+    if cochlea:
+        label_map[COCHLEA] = labels.COCHLEA
+    same = {"difference": np.zeros(SHAPE, np.uint8), "intensity": np.ones(SHAPE, np.uint16)}
+    return [Rater(label_map, **same) for _ in range(3)]
+
+
+def fused(sides: BothSides, weighting: str = "local", cochlea: bool = True) -> Consensus:
+    settings = fusion.Settings(weighting=weighting)
+    image = Volume(sides.here * 500, GRID)
+    return fuse_raters(raters(cochlea), 0.0, GRID, settings, clean=True, image=image, compared=sides)
+
+
+def test_the_fused_label_has_the_outline_also_where_all_atlases_agree():
+    result = fused(scan(TUMOUR))
+    assert dice(result.label_map == labels.VS, mask(TUMOUR)) > 0.85
+    np.testing.assert_array_equal(result.label_map == labels.COCHLEA, mask(COCHLEA))
+    np.testing.assert_allclose(result.posterior.sum(axis=0), 1, atol=1e-5)
+    fluid = mask(CANAL) & (result.label_map == 0)
+    assert fluid.any() and result.fusion.agreement[fluid].max() == 0, "no atlas says what the target shows there"
+    specificity = [each.specificity[labels.VS] for each in result.fusion.performance]
+    assert max(specificity) < 0.9 and [each.sensitivity[labels.VS] > 0.9 for each in result.fusion.performance]
+
+
+@pytest.mark.parametrize("case", ["STAPLE", "no cochlea"])
+def test_the_votes_are_taken_as_they_are(case):
+    """Where reliable atlases are asked for, and where the label maps show that this is no ear."""
+    result = fused(scan(TUMOUR), "global") if case == "STAPLE" else fused(scan(TUMOUR), cochlea=False)
+    assert dice(result.label_map == labels.VS, mask(CANAL)) > 0.99
+
+
+def test_on_the_wrong_side_it_is_said_that_there_is_perhaps_no_tumour():
+    said, sides = "it has no tumour, or has it on the other side; check.", scan(TUMOUR)
+    result = fused(BothSides(sides.opposite, sides.here, "hrT2"))
+    assert any(note.endswith(said) for note in result.fusion.notes)
+    assert not any(note.endswith(said) for note in fused(sides).fusion.notes)
