@@ -50,9 +50,9 @@ class Step:
         try:
             seal = json.loads((self.folder / SEAL).read_text(encoding="utf-8"))
             intact = all((self.folder / name).stat().st_size == size for name, size in seal["files"].items())
+            return seal["results"] if seal["key"] == self.key and intact else None
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return None
-        return seal["results"] if seal.get("key") == self.key and intact else None
 
     def begin(self) -> None:
         """Make the folder and withdraw an earlier seal: from here on the folder is unfinished."""

@@ -41,7 +41,7 @@ def test_another_version_is_another_step(tmp_path, monkeypatch):
     assert Step(tmp_path).results() is None
 
 
-@pytest.mark.parametrize("damage", ["shorter", "missing", "seal cut", "seal of another shape"])
+@pytest.mark.parametrize("damage", ["shorter", "missing", "seal cut", "seal of another shape", "no results"])
 def test_what_is_not_complete_is_not_finished(tmp_path, damage):
     finished(tmp_path)
     if damage == "shorter":
@@ -50,6 +50,9 @@ def test_what_is_not_complete_is_not_finished(tmp_path, damage):
         (tmp_path / "result.bin").unlink()
     elif damage == "seal cut":
         (tmp_path / SEAL).write_text((tmp_path / SEAL).read_text("utf-8")[:-5])
+    elif damage == "no results":
+        seal = json.loads((tmp_path / SEAL).read_text("utf-8"))
+        (tmp_path / SEAL).write_text(json.dumps({name: seal[name] for name in ("key", "files")}))
     else:
         (tmp_path / SEAL).write_text(json.dumps([1, 2]))
     assert Step(tmp_path).results() is None

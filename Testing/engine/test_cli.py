@@ -115,6 +115,27 @@ def test_a_value_out_of_range_names_the_parameter(image: Path, run: Callable[...
     assert not (image.parent / "out").exists()
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("validate", "{}"),
+        ("predict", "{}", "--output", "a.nrrd"),
+        ("fuse", "{}", "--output", "a"),
+        ("train", "--data", "{}", "--output", "a"),
+        ("models", "{}"),
+        ("evaluate", "{}", "{}"),
+        ("simulate", "{}"),
+    ],
+    ids=lambda arguments: arguments[0],
+)
+def test_a_name_that_is_too_long_for_a_path_is_one_short_sentence(
+    run: Callable[..., tuple[int, str, str]], arguments: tuple[str, ...]
+) -> None:
+    code, _, err = run(*(word.format("x" * 5000) for word in arguments))
+    assert code == BAD_INPUT
+    assert err.startswith("Error: The name 'xxx") and err.count("\n") == 1 and len(err) < 200
+
+
 def test_a_label_on_another_grid_is_refused(image: Path, run: Callable[..., tuple[int, str, str]]) -> None:
     label = image.with_name("label.nii.gz")
     sitk.WriteImage(sitk.GetImageFromArray(np.ones((5, 5, 5), np.uint8)), str(label))

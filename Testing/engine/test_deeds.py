@@ -484,6 +484,15 @@ def test_voxel_units_have_the_defaults_of_deedsbcv():
     assert deeds.Settings(units="voxel").linear_levels() == [(7, 5, 4), (6, 4, 3), (5, 3, 2), (4, 2, 1)]
 
 
+@pytest.mark.parametrize(
+    "content", ["", "null", "1", "[]", "{}", '{"grids": 1}', '{"grids": {"fixed": [], "moving": 1}}']
+)
+def test_a_folder_with_a_damaged_record_holds_no_registration(tmp_path, content):
+    (tmp_path / "provenance.json").write_text(content)
+    with pytest.raises(InputError, match="no complete registration"):
+        deeds.load(tmp_path)
+
+
 @pytest.mark.gpu
 def test_cuda_and_cpu_agree(deformed):
     fixed, moving, found = deformed

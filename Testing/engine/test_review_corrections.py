@@ -92,6 +92,14 @@ def test_the_record_says_what_changed_and_from_what(data, case, noisy):
     assert load(data, "a").intact
 
 
+@pytest.mark.parametrize("made", ["{", "1", "null", '["step"]'])
+def test_a_damaged_provenance_of_the_noisy_label_loses_no_work(data, case, noisy, made):
+    (noisy.parent / "provenance.json").write_text(made)
+    save(case, drawing(6), data, based_on=noisy)
+    record = load(data, case.id).record
+    assert record["based_on"]["name"] == "noisy_label.nii.gz" and "crossmoda" not in record["based_on"]
+
+
 def test_who_and_when_are_recorded_only_when_asked_for(data, case, noisy):
     save(case, drawing(), data, based_on=noisy)
     assert not {"reviewer", "when"} & set(load(data, "a").record)

@@ -66,10 +66,19 @@ def test_a_folder_with_files_is_refused_and_kept(tmp_path):
     assert (tmp_path / "mine.txt").read_text("utf-8") == "precious"
 
 
-@pytest.mark.parametrize("counts", [{"sources": -1}, {"sources": 0, "targets": 0, "tests": 0}])
-def test_impossible_counts_are_refused(tmp_path, counts):
-    with pytest.raises(InputError):
+@pytest.mark.parametrize(
+    ("counts", "sentence"),
+    [
+        ({"sources": -1}, "sources must be 0 to 10000; got -1"),
+        ({"tests": 10**12}, "tests must be 0 to 10000; got 1000000000000"),
+        ({"sources": 0, "targets": 0, "tests": 0}, "Nothing to simulate"),
+        ({"seed": -1}, "seed must be a whole number from 0 on; got -1"),
+    ],
+)
+def test_impossible_counts_are_refused(tmp_path, counts, sentence):
+    with pytest.raises(InputError, match=sentence):
         simulate_dataset(tmp_path / "data", settings=TINY, **counts)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_data_set_of_healthy_subjects_has_no_tumour_and_no_side(tmp_path):

@@ -1,5 +1,6 @@
 """What all subcommands share: they are built lazily, take their options from settings, and show progress."""
 
+import errno
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -8,11 +9,25 @@ from typing import Any
 import click
 
 import crossmoda
-from crossmoda.errors import BAD_INPUT
-from crossmoda.parameters import Settings, parameters
+from crossmoda.errors import BAD_INPUT, InputError
+from crossmoda.parameters import Settings, parameters, shown
 from crossmoda.progress import Progress
 
-PATH = click.Path(path_type=Path)
+
+class _Path(click.Path):
+    """A path that the system can look for; whether anything is there the engine says."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        path = Path(str(super().convert(value, param, ctx)))
+        try:
+            path.lstat()
+        except OSError as cause:
+            if cause.errno == errno.ENAMETOOLONG:
+                raise InputError(f"The name {shown(str(path))} is too long for a file or folder; check it.") from cause
+        return path
+
+
+PATH = _Path(path_type=Path)
 Builder = Callable[[], click.Command]
 _BUILDERS: dict[str, tuple[str, Builder]] = {}
 

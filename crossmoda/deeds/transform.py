@@ -286,7 +286,7 @@ def load(folder: Path | str) -> Registration:
         fixed, moving = (
             Grid(**{name: tuple(value) for name, value in grids[side].items()}) for side in ("fixed", "moving")
         )
-    except (OSError, ValueError, KeyError, TypeError) as cause:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as cause:
         raise InputError(
             f"{folder} holds no complete registration ({PROVENANCE}); run the registration again."
         ) from cause

@@ -317,7 +317,7 @@ def _described(file: Path) -> dict[str, Any]:
     try:
         made = json.loads((file.parent / "provenance.json").read_text(encoding="utf-8"))
         return {**about, **{key: made[key] for key in ("step", "crossmoda", "created") if key in made}}
-    except (OSError, ValueError):
+    except (OSError, ValueError, TypeError):
         return about
 
 

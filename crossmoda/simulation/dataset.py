@@ -15,6 +15,8 @@ from crossmoda.simulation.subject import SIDES, Settings, Subject, simulate_subj
 from crossmoda.volume import Volume, write
 
 SOURCE, TARGET, TEST, TRUTH = "source_training", "target_training", "target_validation", "truth"
+#: More subjects of one kind would take weeks and terabytes.
+_MOST_SUBJECTS = 10000
 
 
 def simulate_dataset(
@@ -50,13 +52,15 @@ def simulate_dataset(
         progress: told what is done; may cancel, which leaves nothing behind.
 
     Raises:
-        InputError: a count is negative or all are zero, or the folder already holds files.
+        InputError: a count is negative or beyond any use, all are zero, or the folder already holds files.
 
     """
     counts = {"sources": sources, "targets": targets, "tests": tests}
     for name, count in counts.items():
-        if count < 0:
-            raise InputError(f"{name} must be 0 or more; got {count}.")
+        if not 0 <= count <= _MOST_SUBJECTS:
+            raise InputError(f"{name} must be 0 to {_MOST_SUBJECTS}; got {count}.")
+    if seed < 0:  # before the seeds of the subjects, which are told from it
+        raise InputError(f"seed must be a whole number from 0 on; got {seed}.")
     total = sources + targets + tests
     if total == 0:
         raise InputError("Nothing to simulate: sources, targets and tests are all 0.")

@@ -192,9 +192,11 @@ def _seals(folder: Path) -> Iterator[dict[str, Any]]:
     """Yield the seals of the finished registrations in a folder."""
     for file in sorted([*folder.glob(f"*/{cache.SEAL}"), *folder.glob(f"{LINEAR}/*/{cache.SEAL}")]):
         try:
-            yield json.loads(file.read_text(encoding="utf-8"))
+            seal = json.loads(file.read_text(encoding="utf-8"))
         except (OSError, ValueError):
             continue
+        if isinstance(seal, dict) and all(isinstance(seal.get(part), dict) for part in ("results", "files")):
+            yield seal
 
 
 def _training(study: Configuration) -> str:
