@@ -112,7 +112,10 @@ def predict(
     device = devices.choose(settings.device)
     record = provenance.Record("predict", settings, files, devices.describe(device))
     report(progress, 0.1, "preparing the scan")
-    prepared = preprocessing.prepare(image, None, trained.preparation)
+    try:
+        prepared = preprocessing.prepare(image, None, trained.preparation)
+    except MemoryError as cause:
+        raise InputError("There is too little memory to prepare this scan; close other programs.") from cause
     report(progress, 0.3, "segmenting")
     found, fallbacks = _probabilities(trained.network, prepared.image.array, settings, device, progress)
     report(progress, 0.8, "restoring the scan's grid")

@@ -8,16 +8,22 @@ flipping them, which moves no voxel; :meth:`Prepared.restore` undoes all of it.
 
 import dataclasses
 import itertools
+import math
 
 import numpy as np
 
 from crossmoda import parameters
 from crossmoda.errors import InputError
 from crossmoda.head import temporal_bones
-from crossmoda.parameters import parameter
+from crossmoda.parameters import parameter, shown
 from crossmoda.progress import Progress, report
 from crossmoda.volume.geometry import Grid, Volume
 from crossmoda.volume.resampling import resample, sub_grid
+
+#: No scan has a finer spacing than this, mm.
+_FINEST_MM = 0.05
+#: The features of more voxels than this would take 24 GiB.
+_MOST_VOXELS = 2**29
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,6 +53,13 @@ class Settings(parameters.Settings):
         192, "Size of the part from front to back.", unit="voxels", minimum=8, maximum=1024, advanced=True
     )
     crop_z: int = parameter(64, "Size of the part in slices.", unit="voxels", minimum=8, maximum=1024, advanced=True)
+
+    def __post_init__(self) -> None:
+        """Check that spacings are 0 or what a scan can have as well."""
+        super().__post_init__()
+        for name in ("in_plane_spacing", "slice_spacing"):
+            if 0 < getattr(self, name) < _FINEST_MM:
+                raise InputError(f"{name} must be 0 or at least {_FINEST_MM:g} mm; got {shown(getattr(self, name))}.")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -160,8 +173,8 @@ def prepare(
     cropped or padded.
 
     Raises:
-        InputError: the label map lies on another grid, its annotations do not fit into the crop, or the image has the
-            same value everywhere.
+        InputError: the label map lies on another grid, its annotations do not fit into the crop, the crop is beyond
+            any memory, or the image has the same value everywhere.
 
     """
     if label is not None and not label.grid.same_as(image.grid):
@@ -181,6 +194,10 @@ def prepare(
     else:
         size = (settings.crop_x, settings.crop_y, settings.crop_z)
         start = _crop_start(Volume(array, lps), annotation, whole, size)
+    if math.prod(size) > _MOST_VOXELS:
+        raise InputError(
+            f"{' x '.join(map(str, size))} voxels are too many for the network: take a smaller crop or a wider spacing."
+        )
     mean, deviation = float(array.mean(dtype=np.float64)), float(array.std(dtype=np.float64))
     if not deviation > 0:
         raise InputError("The image has the same value everywhere; give a scan.")

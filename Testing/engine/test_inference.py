@@ -471,6 +471,15 @@ def test_weights_that_give_no_numbers_are_refused_and_not_taken_for_a_scan_witho
         predict(scan, tmp_path / "net.safetensors", Settings(device="cpu"))
 
 
+def test_memory_that_does_not_suffice_for_the_preparation_is_told(weight_file, scan, monkeypatch):
+    def full(*_):
+        raise MemoryError
+
+    monkeypatch.setattr(preprocessing, "prepare", full)
+    with pytest.raises(InputError, match="too little memory to prepare this scan"):
+        predict(scan, weight_file, CPU)
+
+
 def test_a_scan_without_contrast_is_refused(weight_file, scan):
     with pytest.raises(InputError):
         predict(scan.with_array(np.ones_like(scan.array)), weight_file, CPU)

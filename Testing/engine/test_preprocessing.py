@@ -165,6 +165,18 @@ def test_a_label_on_another_grid_or_an_empty_image_is_refused() -> None:
         prepare(scan.with_array(np.zeros_like(scan.array)), None, SMALL)
 
 
+def test_a_part_that_would_fill_the_memory_is_refused_before_it_is_made() -> None:
+    scan = a_scan((30, 30, 20), (1.0, 1.0, 1.5))
+    with pytest.raises(InputError, match="1024 x 1024 x 1024 voxels are too many for the network"):
+        prepare(scan, None, Settings(crop_x=1024, crop_y=1024, crop_z=1024))
+    large = Volume(scan.array, Grid(scan.grid.size, (40.0, 40.0, 40.0), scan.grid.origin, scan.grid.direction))
+    with pytest.raises(InputError, match="12000 x 12000 x 20 voxels are too many"):
+        prepare(large, None, Settings(region="whole", in_plane_spacing=0.1))
+    for name in ("in_plane_spacing", "slice_spacing"):
+        with pytest.raises(InputError, match=rf"{name} must be 0 or at least 0\.05 mm; got 1e-300"):
+            Settings(**{name: 1e-300})
+
+
 def test_restore_refuses_an_array_of_another_shape() -> None:
     prepared = prepare(a_scan((40, 36, 24), (0.5, 0.5, 1.5)), None, SMALL)
     with pytest.raises(ValueError, match="restore needs an array"):
