@@ -40,16 +40,16 @@ def plausible(label_map: np.ndarray, probabilities: np.ndarray, grid: Grid) -> n
     beside = np.array([_beside(part, centres[cochleae]) for part in points], bool)
     if len(mass):
         best = int(np.argmax(np.where(beside, mass, -1) if beside.any() else mass))
-        kept[_solid(components == best + 1) & (kept == 0)] = labels.VS
+        kept[solid(components == best + 1) & (kept == 0)] = labels.VS
     return kept
 
 
-def _solid(mask: np.ndarray) -> np.ndarray:
+def solid(mask: np.ndarray) -> np.ndarray:
     """Return the mask with what it encloses: a tumour's cysts and its unsure middle are counted with it."""
-    (box,) = ndimage.find_objects(mask.view(np.uint8))
-    solid = mask.copy()
-    solid[box] = ndimage.binary_fill_holes(mask[box])
-    return solid
+    filled = mask.copy()
+    for box in ndimage.find_objects(mask.view(np.uint8)):
+        filled[box] = ndimage.binary_fill_holes(mask[box])
+    return filled
 
 
 def beside_a_cochlea(label_map: np.ndarray, grid: Grid) -> bool:

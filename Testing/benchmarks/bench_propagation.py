@@ -2,6 +2,7 @@
 
 ``python Testing/benchmarks/bench_propagation.py --data FOLDER`` reads a data set in crossMoDA's layout whose targets'
 truth lies in ``truth/<id>_Label.nii.gz`` (as ``crossmoda simulate`` writes it); without ``--data`` one is simulated.
+The atlases are those of the same data set, or of ``--atlases-from FOLDER``.
 """
 
 import argparse
@@ -18,11 +19,12 @@ from crossmoda import dataset, deeds, evaluation, fusion, labels, propagation, v
 from crossmoda.fusion import local
 from crossmoda.propagation import laterality
 from crossmoda.propagation.atlases import WARPED, folder_name
+from crossmoda.propagation.run import OPPOSITE, REGISTRATIONS
 from crossmoda.volume import Volume
 
 COLUMNS = (
-    "target", "tumour mm3", "side", "found", "wall s", "processor s", "VS fused", "VS STAPLE", "VS same side",
-    "VS mean single", "VS blind single", "VS majority", "VS ITK", "VS HD95 mm", "ghost mm3",
+    "target", "tumour mm3", "side", "found", "wall s", "processor s", "VS fused", "VS votes", "VS STAPLE",
+    "VS same side", "VS mean single", "VS blind single", "VS majority", "VS ITK", "VS HD95 mm", "ghost mm3",
     "cochlea fused", "cochlea STAPLE", "cochlea mean single", "cochlea best single", "cochlea blind single",
     "cochlea majority", "cochlea ITK", "cochlea volume %", "cochlea not moved",
 )  # fmt: skip
@@ -52,7 +54,8 @@ def _again(
     """Fuse otherwise, or fewer atlases; the registrations are those that are done already."""
     folder = result.folder.with_name(result.folder.name + "_again")
     shutil.rmtree(folder, ignore_errors=True)
-    shutil.copytree(result.folder / "registrations", folder / "registrations")
+    for kept in (REGISTRATIONS, OPPOSITE):
+        shutil.copytree(result.folder / kept, folder / kept)
     return propagation.propagate(case, atlases, folder, registration=how, **options).label_map
 
 
@@ -78,6 +81,8 @@ def study(
         other = _dice(sitk.GetArrayFromImage(sitk.MultiLabelSTAPLE(images, 0)), here)
     own, settings = [atlas for atlas in atlases if atlas.side == side], propagation.Settings(tumour_side=side)
     same = _dice(_again(case, own, result, how, settings=settings).array, truth.array)
+    as_voted = propagation.Settings(outline="votes")
+    voted = _dice(_again(case, atlases, result, how, settings=as_voted).array, truth.array)
     by_staple = fusion.Settings(weighting="global")
     staple = _dice(_again(case, atlases, result, how, fusion_settings=by_staple).array, truth.array)
     with mock.patch.object(local, "ALIGNED", ()):
@@ -88,7 +93,7 @@ def study(
     ghost = (result.label_map.array == labels.VS) & (on_left != (side == "left"))
     return [
         case.id, scores["VS"]["reference_volume_mm3"], side, result.side, wall, processor,
-        fused[0], staple[0], same[0], single[:, 0].mean(), single[blind, 0], majority[0], other[0],
+        fused[0], voted[0], staple[0], same[0], single[:, 0].mean(), single[blind, 0], majority[0], other[0],
         scores["VS"]["hd95_mm"], ghost.sum() * truth.grid.voxel_volume_mm3,
         fused[1], staple[1], single[:, 1].mean(), single[:, 1].max(), single[blind, 1], majority[1], other[1],
         scores["cochlea"]["volume_error_percent"], not_moved[1],
@@ -99,6 +104,7 @@ def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, help="data set with truth/; simulated if not given")
+    parser.add_argument("--atlases-from", type=Path, help="data set of the atlases; default: the same")
     parser.add_argument("--base", default="phantom", choices=("phantom", "icbm"), help="what is simulated")
     parser.add_argument("--atlases", type=int, default=30)
     parser.add_argument("--targets", type=int, default=4, help="how many")
@@ -114,14 +120,16 @@ def main() -> None:
 
             simulate_dataset(data, sources=options.atlases, targets=0, tests=options.targets, base=options.base)
         cases = dataset.open_dataset(data).with_sides()
-        atlases = list(cases.sources[: options.atlases])
+        others = cases if options.atlases_from is None else dataset.open_dataset(options.atlases_from).with_sides()
+        atlases = list(others.sources[: options.atlases])
         print(f"{len(atlases)} atlases\n\n| {' | '.join(COLUMNS)} |\n|{'---|' * len(COLUMNS)}")
         rows = []
         chosen = [case for case in cases.targets if not options.only or case.id in options.only]
         for case in chosen[: options.targets]:
             truth = volume.read_label_map(data / "truth" / f"{case.id}_Label.nii.gz")
             folder = options.output or Path(scratch) / "out"
-            rows.append(study(case, atlases, truth, folder, deeds.Settings(device=options.device), options.itk))
+            own = [atlas for atlas in atlases if atlas.id != case.id]
+            rows.append(study(case, own, truth, folder, deeds.Settings(device=options.device), options.itk))
             print(_line(rows[-1]), flush=True)
         numbers = [[row[column] for row in rows] for column in range(len(COLUMNS))]
         mean = [np.nanmean(column) if isinstance(column[0], float) else "" for column in numbers]

@@ -5,6 +5,7 @@ import pytest
 from scipy import ndimage
 
 from crossmoda import fusion, labels
+from crossmoda.propagation import outline
 from crossmoda.propagation.consensus import Consensus, Rater, fuse_raters
 from crossmoda.propagation.opposite import BothSides
 from crossmoda.propagation.outline import outlined
@@ -63,6 +64,17 @@ def test_a_tumour_that_fills_the_canal_stays():
     assert dice(found > 0.5, mask(CANAL)) > 0.9
 
 
+def test_the_dark_part_of_a_tumour_in_the_place_of_brain_is_believed_more(monkeypatch):
+    """It looks like the brain opposite, which tells little; where fluid is opposite it tells how dark tumours are."""
+    sides, dark = scan(TUMOUR), np.s_[8:12, 18:22, 28:34]
+    sides.here[8:12, 18:22, 28:48], sides.opposite[dark] = 0.02, 0.03
+    given = votes()
+    given[dark] = 0.85
+    found = outlined(given, sides, GRID.spacing_zyx)[dark].mean()
+    monkeypatch.setattr(outline, "_AGAINST", 1.0)
+    assert found > outlined(given, sides, GRID.spacing_zyx)[dark].mean() + 0.03
+
+
 def test_where_no_atlas_has_a_tumour_there_is_none():
     far = np.s_[6:14, 2:10, 4:14]
     sides = scan(TUMOUR)
@@ -104,6 +116,13 @@ def fused(sides: BothSides, weighting: str = "local", cochlea: bool = True) -> C
     settings = fusion.Settings(weighting=weighting)
     image = Volume(sides.here * 500, GRID)
     return fuse_raters(raters(cochlea), 0.0, GRID, settings, clean=True, image=image, compared=sides)
+
+
+def test_what_the_tumour_encloses_is_tumour():
+    """A cyst looks like the fluid opposite."""
+    sides, cyst = scan(TUMOUR), np.s_[9:11, 18:22, 42:46]
+    sides.here[cyst] = sides.opposite[cyst]
+    assert (fused(sides).label_map[cyst] == labels.VS).all()
 
 
 def test_the_fused_label_has_the_outline_also_where_all_atlases_agree():

@@ -64,7 +64,7 @@ class TestFindSide:
     @pytest.mark.parametrize("modality", ["hrT2", "ceT1"])
     def test_it_is_where_the_target_differs_as_a_tumour_would(self, dark, side, modality):
         found = find(probes(3), dark, modality)
-        assert found.side == side and found.certainty > 0.999 and not found.note
+        assert found.side == side and found.certainty > 0.98 and not found.note
         assert found.evidence[side] > 40 and found.evidence[other(side)] < 5
 
     def test_what_differs_little_makes_it_doubtful_and_this_is_said(self):

@@ -7,6 +7,7 @@ import numpy as np
 from scipy import ndimage
 
 from crossmoda import fusion, labels
+from crossmoda.components import solid
 from crossmoda.fusion.local import Move, local_votes
 from crossmoda.progress import Progress
 from crossmoda.propagation import laterality
@@ -53,7 +54,7 @@ class Consensus:
     posterior: np.ndarray
     """(label, z, y, x) float32"""
     fusion: fusion.Fusion
-    """as estimated, before stray pieces were removed"""
+    """as estimated, before stray pieces were removed and the tumour was filled"""
     moved: tuple[Moved, ...] = ()
 
     @property
@@ -182,7 +183,7 @@ def fuse_raters(
         midplane_mm: LPS x of the midplane.
         grid: where they lie.
         settings: parameters of the fusion. Weighting is local only if every rater's image was compared.
-        clean: whether to remove all but the largest piece of the tumour and of each cochlea.
+        clean: whether to remove all but the largest piece of the tumour and of each cochlea, and to fill the tumour.
         image: the target on ``grid``; given if the raters' images were compared with it.
         compared: the target and its opposite side, by which votes that are weighted locally are made a tumour's outline
             (:mod:`crossmoda.propagation.outline`); None: they are taken as they are.
@@ -219,6 +220,9 @@ def fuse_raters(
         label_map, posterior = label_map.copy(), posterior.copy()
         posterior[0][stray], posterior[1:, stray] = 1.0, 0.0
         label_map[stray] = labels.BACKGROUND
+    if clean:
+        enclosed = solid(label_map == labels.VS) & (label_map == labels.BACKGROUND)
+        label_map = np.where(enclosed, np.uint8(labels.VS), label_map)
     return Consensus(label_map, posterior, result, moved)
 
 

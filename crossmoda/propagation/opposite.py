@@ -44,6 +44,11 @@ class BothSides:
         darker = self.opposite - self.here
         return darker if self.modality == "hrT2" else -darker
 
+    @property
+    def room(self) -> np.ndarray:
+        """(z, y, x): the largest excess that there could be, given what lies opposite, 0 to 1; NaN where unknown."""
+        return self.opposite if self.modality == "hrT2" else 1 - self.opposite
+
 
 def brightness(target: Volume) -> np.ndarray:
     """Return how bright a scan is, (z, y, x), from 0 (its mean or less) to 1 (its brightest tissue)."""

@@ -26,6 +26,9 @@ _STEPS, _TUMOUR_FLOOR, _OTHER_FLOOR = 12, 0.05, 0.1
 _TUMOUR_SMOOTHING, _OTHER_SMOOTHING = 0.7, 0.3
 #: Both sides look alike, but for a standard deviation in steps, by the belief of so many voxels for each brightness.
 _ALIKE_STEPS, _ALIKE_VOXELS = 1.0, 50.0
+#: Where the opposite leaves less room than this for a tumour to differ, what speaks against one counts by this factor:
+#: the dark parts of a tumour look like the brain that it pushed away.
+_LITTLE_ROOM, _AGAINST = 0.2, 0.5
 #: The random field: the log odds that neighbours add which are all tumour, their Gaussian weights' standard deviation
 #: (mm), and how often all are asked.
 _NEIGHBOURS, _NEIGHBOURHOOD_MM, _ROUNDS = 5.0, 0.8, 3
@@ -87,6 +90,7 @@ def _log_odds(votes: np.ndarray, sides: BothSides, place: np.ndarray, spacing_zy
     evidence = np.log(tumour[ours[place]] / other[theirs[place], ours[place]])
     unlike = sides.excess[place] < -1 / _STEPS
     evidence[unlike] = np.minimum(evidence[unlike], 0)
+    evidence[(evidence < 0) & (sides.room[place] < _LITTLE_ROOM)] *= _AGAINST
     return np.log(sure / (1 - sure)) + evidence
 
 

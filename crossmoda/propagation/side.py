@@ -28,7 +28,7 @@ class TumourSide:
     """the probability that it is right"""
     evidence: dict[str, float] = dataclasses.field(default_factory=dict)
     """for ``left`` and ``right``, by how much a tumour there would differ from its opposite side, mm3
-    (:func:`crossmoda.propagation.outline.difference_mm3`)"""
+    (:func:`crossmoda.propagation.outline.difference_mm3`; 0 where it does not)"""
     elsewhere: np.ndarray | None = None
     """(z, y, x): the share of the probes that have tumour there if it is on the other side; None where that is known
     not to be"""
@@ -60,8 +60,9 @@ def find_side(probes: Sequence[Registered], compared: BothSides, spacing_zyx: Se
     known = ~np.isnan(compared.opposite)
     if not both or not all((each[known] > 0).any() for each in votes.values()):
         return TumourSide.unknown("no probe could be compared on both sides.")
+    # That a side looks less like a tumour than its opposite is known from the opposite already.
     evidence = {
-        side: difference_mm3(outlined(each, compared, spacing_zyx), compared, spacing_zyx)
+        side: max(difference_mm3(outlined(each, compared, spacing_zyx), compared, spacing_zyx), 0.0)
         for side, each in votes.items()
     }
     side = max(laterality.SIDES, key=lambda name: evidence[name])
