@@ -19,8 +19,8 @@ from crossmoda.study.configuration import Configuration
 #: What a registration takes where none was measured yet: processor seconds (192 x 192 x 64 crops of full-size scans on
 #: one core of 2020s make), and bytes on disk. What noisy label and prediction of a target take, bytes.
 _SECONDS, _BYTES, _TARGET_BYTES = 4.0, 60_000, 3_000_000
-#: Processor seconds of a target beside its registrations: reading, fusing, predicting.
-_TARGET_SECONDS = 15.0
+#: Processor seconds of a target beside its registrations: reading, comparing both sides, fusing, predicting.
+_TARGET_SECONDS = 17.0
 _COPIES = "{} of each target's at most are mirrored copies, which speak about a cochlea that no atlas has"
 
 
