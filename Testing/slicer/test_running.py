@@ -242,7 +242,7 @@ def test_the_settings_of_the_panel_reach_the_registration_and_other_settings_reg
     assert record["measurements"]["mirrored"] == "true"
     assert label.GetName() == "crossmoda_1 on crossmoda_4 label mirrored"
     fused = nodes.provenance(loaded.parameters.noisyLabel)
-    assert fused["parameters"] == {"tumour_side": "right", "margin": 3}
+    assert fused["parameters"] == {"tumour_side": "right", "margin": 3, "modality": "hrT2"}
     loaded.update()  # the button works again
     loaded.register.ui.registerButton.click()
     assert len(loaded.logic.queue.tasks) == 2, "registered already: only the fusion is done again"
@@ -250,7 +250,8 @@ def test_the_settings_of_the_panel_reach_the_registration_and_other_settings_reg
     loaded.register.advanced.reset()
     loaded.update()
     loaded.register.ui.registerButton.click()
-    assert len(loaded.logic.queue.tasks) == 3
+    titles = [task.title for task in loaded.logic.queue.tasks]
+    assert titles[:3] == ["Register crossmoda_1", "Write the target", "Compare both sides"] and len(titles) == 5
     loaded.logic.queue.cancel()
 
 
