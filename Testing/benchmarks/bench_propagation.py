@@ -24,8 +24,8 @@ from crossmoda.volume import Volume
 
 COLUMNS = (
     "target", "tumour mm3", "side", "found", "wall s", "processor s", "VS fused", "VS votes", "VS STAPLE",
-    "VS same side", "VS mean single", "VS blind single", "VS majority", "VS ITK", "VS HD95 mm", "ghost mm3",
-    "cochlea fused", "cochlea STAPLE", "cochlea mean single", "cochlea best single", "cochlea blind single",
+    "VS same side", "VS mean single", "VS blind single", "VS majority", "VS ITK", "VS volume %", "VS HD95 mm",
+    "ghost mm3", "cochlea fused", "cochlea STAPLE", "cochlea mean single", "cochlea best single", "cochlea blind single",
     "cochlea majority", "cochlea ITK", "cochlea volume %", "cochlea not moved",
 )  # fmt: skip
 
@@ -94,7 +94,7 @@ def study(
     return [
         case.id, scores["VS"]["reference_volume_mm3"], side, result.side, wall, processor,
         fused[0], voted[0], staple[0], same[0], single[:, 0].mean(), single[blind, 0], majority[0], other[0],
-        scores["VS"]["hd95_mm"], ghost.sum() * truth.grid.voxel_volume_mm3,
+        scores["VS"]["volume_error_percent"], scores["VS"]["hd95_mm"], ghost.sum() * truth.grid.voxel_volume_mm3,
         fused[1], staple[1], single[:, 1].mean(), single[:, 1].max(), single[blind, 1], majority[1], other[1],
         scores["cochlea"]["volume_error_percent"], not_moved[1],
     ]  # fmt: skip

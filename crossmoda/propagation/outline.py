@@ -87,7 +87,9 @@ def _log_odds(votes: np.ndarray, sides: BothSides, place: np.ndarray, spacing_zy
     sure = np.clip(votes[place], 1 - _SUREST, _SUREST)
     tumour = _seen_in_tumour(votes[place], sides.excess[place], ours[place], theirs[place])
     other = _seen_opposite(ours, theirs, _surroundings(votes, sides.opposite, spacing_zyx))
-    evidence = np.log(tumour[ours[place]] / other[theirs[place], ours[place]])
+    middles = _STEPS * np.stack([sides.opposite[place], sides.here[place]]) - 0.5
+    # between the middles of the steps: rounding, which may change a voxel's step, hardly changes its evidence
+    evidence = ndimage.map_coordinates(np.log(tumour / other), middles, order=1, mode="nearest")
     unlike = sides.excess[place] < -1 / _STEPS
     evidence[unlike] = np.minimum(evidence[unlike], 0)
     evidence[(evidence < 0) & (sides.room[place] < _LITTLE_ROOM)] *= _AGAINST

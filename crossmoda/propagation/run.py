@@ -37,7 +37,7 @@ Load = Callable[["Case", str, str, bool], tuple[Target, preprocessing.Settings]]
 #: Under the folder of a target: its registrations, those that are linear only, and what its opposite sides look like.
 REGISTRATIONS, LINEAR, OPPOSITE = "registrations", "linear", "opposite"
 #: Raised when the steps after registration, or registration itself, change so that earlier results no longer hold.
-_REVISION, _REGISTRATION_REVISION = 12, 5
+_REVISION, _REGISTRATION_REVISION = 13, 5
 #: Registrations to unrelated images (smooth noise) reached a median quality of 0.12 at most, those to heads 0.15 (one
 #: of a few centimetres) and mostly above 0.24: below the first a target shows something else, below the second perhaps.
 _STRANGE, _DOUBTFUL = 0.13, 0.2
