@@ -25,8 +25,8 @@ from crossmoda.volume import Volume
 COLUMNS = (
     "target", "tumour mm3", "side", "found", "wall s", "processor s", "VS fused", "VS votes", "VS STAPLE",
     "VS same side", "VS mean single", "VS blind single", "VS majority", "VS ITK", "VS volume %", "VS HD95 mm",
-    "ghost mm3", "cochlea fused", "cochlea STAPLE", "cochlea mean single", "cochlea best single", "cochlea blind single",
-    "cochlea majority", "cochlea ITK", "cochlea volume %", "cochlea not moved",
+    "ghost mm3", "cochlea fused", "cochlea STAPLE", "cochlea mean single", "cochlea best single",
+    "cochlea blind single", "cochlea majority", "cochlea ITK", "cochlea volume %", "cochlea not moved",
 )  # fmt: skip
 
 
