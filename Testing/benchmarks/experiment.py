@@ -10,11 +10,14 @@ in several ways, each with several seeds and the same number of steps, and score
     MIND                         MIND-SSC, sources only
     MIND + noisy                 MIND-SSC, sources and targets with noisy labels, fused by STAPLE as published
     MIND + noisy (local votes)   the same with noisy labels fused by locally weighted votes
+    MIND + noisy (outlined)      the same, the tumour outlined by comparison with the opposite side (the default)
     default                      preset 'default', sources and targets with the noisy labels of STAPLE
     default (local votes)        the same with those of the votes
+    default (outlined)           the same with those of the votes, outlined
     default, ...                 preset 'default' with one of its differences switched off (``--arms`` names them)
     STAPLE label                 no network: the propagated and fused labels themselves, of the targets
     local votes label            the same
+    outlined label               the same
 
 MIND and intensities have the paper's loss (cross entropy, classes weighted by the inverse square root of their
 frequency) and augmentation (affine maps, noise). ``--network paper`` also gives them its network, learning rate, batch;
@@ -61,8 +64,12 @@ from crossmoda.provenance import checksum
 
 #: First seeds of sources, targets and tests.
 SOURCE, TARGET, TEST = 7000, 7020, 9000
-#: How noisy labels are fused: ``fusion.Settings.weighting``, and what the label itself is called.
-LABELS = {"global": "STAPLE label", "local": "local votes label"}
+#: How noisy labels are fused: ``fusion.Settings.weighting`` and ``propagation.Settings.outline``.
+LABELS = {
+    "STAPLE label": ("global", "votes"),
+    "local votes label": ("local", "votes"),
+    "outlined label": ("local", "compared"),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,7 +79,7 @@ class Arm:
     mind: bool = True
     """whether the input is MIND-SSC"""
     noisy: str = ""
-    """the fusion of the noisy labels that are learned from; empty: sources only"""
+    """the noisy labels that are learned from, by their name in ``LABELS``; empty: sources only"""
     published: bool = True
     """whether loss and augmentation are the paper's"""
     without: str = ""
@@ -87,19 +94,21 @@ class Arm:
 ARMS = {
     "intensities": Arm(mind=False),
     "MIND": Arm(),
-    "MIND + noisy": Arm(noisy="global"),
-    "MIND + noisy (local votes)": Arm(noisy="local"),
-    "default": Arm(noisy="global", published=False),
-    "default (local votes)": Arm(noisy="local", published=False),
+    "MIND + noisy": Arm(noisy="STAPLE label"),
+    "MIND + noisy (local votes)": Arm(noisy="local votes label"),
+    "MIND + noisy (outlined)": Arm(noisy="outlined label"),
+    "default": Arm(noisy="STAPLE label", published=False),
+    "default (local votes)": Arm(noisy="local votes label", published=False),
+    "default (outlined)": Arm(noisy="outlined label", published=False),
 }
 #: Preset 'default' with one of its differences switched off.
 ABLATIONS = {
-    "default, no decoder": Arm(noisy="global", published=False, without="decoder"),
-    "default, weighted cross entropy": Arm(noisy="global", published=False, without="loss"),
-    "default, no confidence": Arm(noisy="global", published=False, without="confidence"),
-    "default, no mirroring": Arm(noisy="global", published=False, without="mirroring"),
-    "default, paper's augmentation": Arm(noisy="global", published=False, without="augmentation"),
-    "default, constant rate": Arm(noisy="global", published=False, without="cycle"),
+    "default, no decoder": Arm(noisy="STAPLE label", published=False, without="decoder"),
+    "default, weighted cross entropy": Arm(noisy="STAPLE label", published=False, without="loss"),
+    "default, no confidence": Arm(noisy="STAPLE label", published=False, without="confidence"),
+    "default, no mirroring": Arm(noisy="STAPLE label", published=False, without="mirroring"),
+    "default, paper's augmentation": Arm(noisy="STAPLE label", published=False, without="augmentation"),
+    "default, constant rate": Arm(noisy="STAPLE label", published=False, without="cycle"),
 }
 EVERY = {**ARMS, **ABLATIONS}
 #: What a kind is called when the class weights of its loss are divided out of the probabilities.
@@ -116,11 +125,17 @@ PAIRS = (
     ("MIND + noisy" + DIVIDED, "MIND" + DIVIDED),
     ("default", "MIND + noisy"),
     ("default", "MIND + noisy" + DIVIDED),
-    (LABELS["local"], LABELS["global"]),
+    ("local votes label", "STAPLE label"),
+    ("outlined label", "local votes label"),
     ("MIND + noisy (local votes)", "MIND"),
     ("MIND + noisy (local votes)", "MIND + noisy"),
     ("MIND + noisy (local votes)" + DIVIDED, "MIND + noisy" + DIVIDED),
     ("default (local votes)", "default"),
+    *(
+        (f"{arm} (outlined){how}", f"{arm} (local votes){how}")
+        for arm in ("MIND + noisy", "default")
+        for how in ("", DIVIDED)
+    ),
     ("default" + FLIPPED, "default"),
     *((kind, "default") for arm in ABLATIONS for kind in (arm, arm + DIVIDED)),
     # The same loss: what is left is the augmentation.
@@ -180,8 +195,9 @@ def propagate(cohort: Cohort, options: argparse.Namespace, progress) -> None:
     """Make the noisy labels of the targets, each from atlases that are drawn by lot; fusions share registrations."""
     from crossmoda import deeds
 
-    for (number, target), weighting in itertools.product(enumerate(cohort.targets), options.labels):
-        folder = folder_of_labels(options, weighting) / target.id
+    for (number, target), kind in itertools.product(enumerate(cohort.targets), options.labels):
+        folder = folder_of_labels(options, kind) / target.id
+        weighting, outline = LABELS[kind]
         share(options.folder / "registrations" / target.id, folder / "registrations")
         lot = np.random.default_rng([number, 5]).permutation(len(cohort.sources))[: options.atlases]
         chosen = [dataclasses.replace(cohort.sources[index], id=cohort.sources[index].id + "_ceT1") for index in lot]
@@ -189,7 +205,7 @@ def propagate(cohort: Cohort, options: argparse.Namespace, progress) -> None:
             dataclasses.replace(target, label=None),
             chosen,
             folder,
-            propagation.Settings(region="ears"),
+            propagation.Settings(region="ears", outline=outline),
             progress,
             registration=deeds.Settings(device="cpu"),
             fusion_settings=fusion.Settings(weighting=weighting),
@@ -301,8 +317,8 @@ def share(whole: Path, here: Path) -> None:
         here.symlink_to(whole.resolve())
 
 
-def folder_of_labels(options: argparse.Namespace, weighting: str) -> Path:
-    return options.folder / ("propagated" if weighting == "global" else f"propagated_{weighting}")
+def folder_of_labels(options: argparse.Namespace, kind: str) -> Path:
+    return options.folder / "propagated" / kind
 
 
 def folder_of(arm: str, seed: int, options: argparse.Namespace) -> Path:
@@ -398,8 +414,8 @@ def main() -> None:
                 for kind, scores in score_network(arm, seed, cohort, options, flips).items():
                     table.setdefault(kind, []).append(scores)
     table = {kind: table[kind] for kind in KINDS if kind in table}
-    for weighting, kind in LABELS.items():
-        if scores := score_labels(cohort.targets, folder_of_labels(options, weighting)):
+    for kind in LABELS:
+        if scores := score_labels(cohort.targets, folder_of_labels(options, kind)):
             table[kind] = [scores]
     report(table)
     compare(table, PAIRS)
