@@ -8,7 +8,7 @@ from scipy import ndimage
 
 from crossmoda import fusion, labels
 from crossmoda.components import solid
-from crossmoda.fusion.local import Move, local_votes
+from crossmoda.fusion.local import Move, Votes, local_votes
 from crossmoda.progress import Progress
 from crossmoda.propagation import laterality
 from crossmoda.propagation.atlases import Registered
@@ -192,38 +192,66 @@ def fuse_raters(
     """
     on_left = laterality.lateral_mm(grid) > midplane_mm
     missing = [rater.missing(on_left) for rater in raters]
+    moved: tuple[Moved, ...] = ()
+    votes = _votes(raters, missing, image) if settings.weighting == "local" and image is not None else None
+    if votes is not None:
+        moved = tuple(_moved(move, on_left, grid) for move in votes.moved)
+        result = _rated(raters, votes.probability, missing, settings, compared, grid)
+    else:
+        result = fusion.staple([rater.label_map for rater in raters], settings, missing=missing, progress=progress)
+    label_map, posterior = _cleaned(result, on_left) if clean else (result.label_map, result.posterior)
+    return Consensus(label_map, posterior, result, moved)
+
+
+def _votes(raters: Sequence[Rater], missing: Sequence[np.ndarray], image: Volume) -> Votes | None:
+    """Return the votes, weighted where images are alike; None where some images were not compared with the target.
+
+    About the tumour those weigh more whose own fits the target's.
+    """
     maps = [rater.label_map for rater in raters]
     differences = [rater.difference for rater in raters if rater.difference is not None]
     images = [rater.intensity for rater in raters if rater.intensity is not None]
-    moved: tuple[Moved, ...] = ()
-    if settings.weighting == "local" and image is not None and len(differences) == len(images) == len(raters):
-        trust = np.ones((len(raters), len(labels.VALUES)))
-        fits = np.array([rater.tumour_fit for rater in raters])
-        trust[:, labels.VALUES.index(labels.VS)] = np.exp(fits - fits.max())
-        votes = local_votes(maps, differences, images, missing, image.array, grid.spacing_zyx, trust=trust)
-        moved = tuple(_moved(move, on_left, grid) for move in votes.moved)
-        posterior = votes.probability
-        # Elsewhere than about the ears both sides need not be alike.
-        if compared is not None and any((label_map == labels.COCHLEA).any() for label_map in maps):
-            posterior = _outlined(posterior, compared, grid)
-        changed = (posterior != votes.probability).any(axis=0)
-        result = fusion.rate(maps, posterior, settings, missing=missing, where=changed)
-        if compared is not None and changed.any():
-            tumour = posterior[labels.VALUES.index(labels.VS)]
-            if difference_mm3(tumour, compared, grid.spacing_zyx) < _LEAST_TUMOUR_MM3:
-                result = dataclasses.replace(result, notes=(*result.notes, _NO_TUMOUR))
-    else:
-        result = fusion.staple(maps, settings, missing=missing, progress=progress)
-    stray = stray_pieces(result.label_map, on_left) if clean else np.zeros(grid.shape, bool)
+    if not len(differences) == len(images) == len(raters):
+        return None
+    fits = np.array([rater.tumour_fit for rater in raters])
+    trust = np.ones((len(raters), len(labels.VALUES)))
+    trust[:, labels.VALUES.index(labels.VS)] = np.exp(fits - fits.max())
+    return local_votes(maps, differences, images, missing, image.array, image.grid.spacing_zyx, trust=trust)
+
+
+def _rated(
+    raters: Sequence[Rater],
+    votes: np.ndarray,
+    missing: Sequence[np.ndarray],
+    settings: fusion.Settings,
+    compared: BothSides | None,
+    grid: Grid,
+) -> fusion.Fusion:
+    """Return the fusion by votes (label, z, y, x), the tumour outlined if ``compared`` with the opposite side."""
+    maps = [rater.label_map for rater in raters]
+    posterior = votes
+    # Elsewhere than about the ears both sides need not be alike.
+    if compared is not None and any((label_map == labels.COCHLEA).any() for label_map in maps):
+        posterior = _outlined(votes, compared, grid)
+    changed = (posterior != votes).any(axis=0)
+    result = fusion.rate(maps, posterior, settings, missing=missing, where=changed)
+    if compared is not None and changed.any():
+        tumour = posterior[labels.VALUES.index(labels.VS)]
+        if difference_mm3(tumour, compared, grid.spacing_zyx) < _LEAST_TUMOUR_MM3:
+            return dataclasses.replace(result, notes=(*result.notes, _NO_TUMOUR))
+    return result
+
+
+def _cleaned(result: fusion.Fusion, on_left: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return label map and posterior without stray pieces, what the tumour encloses filled in the label map."""
     label_map, posterior = result.label_map, result.posterior
+    stray = stray_pieces(label_map, on_left)
     if stray.any():
         label_map, posterior = label_map.copy(), posterior.copy()
         posterior[0][stray], posterior[1:, stray] = 1.0, 0.0
         label_map[stray] = labels.BACKGROUND
-    if clean:
-        enclosed = solid(label_map == labels.VS) & (label_map == labels.BACKGROUND)
-        label_map = np.where(enclosed, np.uint8(labels.VS), label_map)
-    return Consensus(label_map, posterior, result, moved)
+    enclosed = solid(label_map == labels.VS) & (label_map == labels.BACKGROUND)
+    return np.where(enclosed, np.uint8(labels.VS), label_map), posterior
 
 
 def _outlined(posterior: np.ndarray, compared: BothSides, grid: Grid) -> np.ndarray:
