@@ -2,7 +2,8 @@
 
 ``python Testing/benchmarks/bench_propagation.py --data FOLDER`` reads a data set in crossMoDA's layout whose targets'
 truth lies in ``truth/<id>_Label.nii.gz`` (as ``crossmoda simulate`` writes it); without ``--data`` one is simulated.
-The atlases are those of the same data set, or of ``--atlases-from FOLDER``.
+The atlases are those of the same data set, or of ``--atlases-from FOLDER``. ``--figure FILE`` draws the tumours: as
+the target shows them, as the atlases vote, and as fused (the truth dashed).
 """
 
 import argparse
@@ -15,7 +16,7 @@ from unittest import mock
 import numpy as np
 import SimpleITK as sitk
 
-from crossmoda import dataset, deeds, evaluation, fusion, labels, propagation, volume
+from crossmoda import dataset, deeds, evaluation, figures, fusion, labels, propagation, volume
 from crossmoda.fusion import local
 from crossmoda.propagation import laterality
 from crossmoda.propagation.atlases import WARPED, folder_name
@@ -61,8 +62,8 @@ def _again(
 
 def study(
     case: dataset.Case, atlases: list[dataset.Case], truth: Volume, folder: Path, how: deeds.Settings, itk: bool
-) -> list[object]:
-    """Return one row of the table."""
+) -> tuple[list[object], Volume, Volume]:
+    """Return one row of the table, the fused label map, and that of the votes."""
     side = dataset.tumour_side(truth)
     wall, processor = time.perf_counter(), time.process_time()
     result = propagation.propagate(case, atlases, folder / case.id, registration=how)
@@ -82,7 +83,7 @@ def study(
     own, settings = [atlas for atlas in atlases if atlas.side == side], propagation.Settings(tumour_side=side)
     same = _dice(_again(case, own, result, how, settings=settings).array, truth.array)
     as_voted = propagation.Settings(outline="votes")
-    voted = _dice(_again(case, atlases, result, how, settings=as_voted).array, truth.array)
+    voted = _again(case, atlases, result, how, settings=as_voted)
     by_staple = fusion.Settings(weighting="global")
     staple = _dice(_again(case, atlases, result, how, fusion_settings=by_staple).array, truth.array)
     with mock.patch.object(local, "ALIGNED", ()):
@@ -91,13 +92,34 @@ def study(
     scores = evaluation.evaluate(result.label_map, truth)
     on_left = laterality.lateral_mm(truth.grid) > laterality.find_sides(truth).midplane_mm
     ghost = (result.label_map.array == labels.VS) & (on_left != (side == "left"))
-    return [
+    row = [
         case.id, scores["VS"]["reference_volume_mm3"], side, result.side, wall, processor,
-        fused[0], voted[0], staple[0], same[0], single[:, 0].mean(), single[blind, 0], majority[0], other[0],
-        scores["VS"]["volume_error_percent"], scores["VS"]["hd95_mm"], ghost.sum() * truth.grid.voxel_volume_mm3,
+        fused[0], _dice(voted.array, truth.array)[0], staple[0], same[0], single[:, 0].mean(), single[blind, 0],
+        majority[0], other[0], scores["VS"]["volume_error_percent"], scores["VS"]["hd95_mm"],
+        ghost.sum() * truth.grid.voxel_volume_mm3,
         fused[1], staple[1], single[:, 1].mean(), single[:, 1].max(), single[blind, 1], majority[1], other[1],
         scores["cochlea"]["volume_error_percent"], not_moved[1],
     ]  # fmt: skip
+    return row, result.label_map, voted
+
+
+def draw(drawn: list[tuple[Volume, Volume, Volume, Volume, str]], path: Path) -> None:
+    """Draw the tumour of each target: scan, truth (dashed), votes, fused label map and title."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(2.4 * len(drawn), 7.4), layout="constrained", dpi=100)
+    axes = figure.subplots(3, len(drawn), squeeze=False)
+    for column, (image, truth, voted, fused, title) in zip(axes.T, drawn, strict=True):
+        image, truth, voted, fused = (figures.oriented(item) for item in (image, truth, voted, fused))
+        view = figures.close_views(truth, margin_mm=8.0)["VS"]
+        for axis in column:
+            figures.show_image(axis, image, view)
+        for axis, label_map, name in zip(column[1:], (voted, fused), ("votes", "outlined"), strict=True):
+            figures.show_contours(axis, label_map, view)
+            figures.show_contours(axis, truth, view, reference=True)
+            axis.set_title(name, fontsize=9)
+        column[0].set_title(title, fontsize=9)
+    figure.savefig(path)
 
 
 def main() -> None:
@@ -112,6 +134,7 @@ def main() -> None:
     parser.add_argument("--device", default="auto")
     parser.add_argument("--itk", action="store_true", help="SimpleITK's MultiLabelSTAPLE as well (slow)")
     parser.add_argument("--output", type=Path, help="folder that keeps the registrations")
+    parser.add_argument("--figure", type=Path, help="picture of the tumours")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         data = options.data or Path(scratch) / "data"
@@ -123,17 +146,21 @@ def main() -> None:
         others = cases if options.atlases_from is None else dataset.open_dataset(options.atlases_from).with_sides()
         atlases = list(others.sources[: options.atlases])
         print(f"{len(atlases)} atlases\n\n| {' | '.join(COLUMNS)} |\n|{'---|' * len(COLUMNS)}")
-        rows = []
+        rows, drawn = [], []
         chosen = [case for case in cases.targets if not options.only or case.id in options.only]
         for case in chosen[: options.targets]:
             truth = volume.read_label_map(data / "truth" / f"{case.id}_Label.nii.gz")
             folder = options.output or Path(scratch) / "out"
             own = [atlas for atlas in atlases if atlas.id != case.id]
-            rows.append(study(case, own, truth, folder, deeds.Settings(device=options.device), options.itk))
+            row, fused, voted = study(case, own, truth, folder, deeds.Settings(device=options.device), options.itk)
+            rows.append(row)
+            drawn.append((case.read_image(), truth, voted, fused, f"{case.id}, {row[1]:.0f} mm³"))
             print(_line(rows[-1]), flush=True)
         numbers = [[row[column] for row in rows] for column in range(len(COLUMNS))]
-        mean = [np.nanmean(column) if isinstance(column[0], float) else "" for column in numbers]
+        mean = [np.mean(column) if isinstance(column[0], float) else "" for column in numbers]
         print(_line(["mean", *mean[1:]]))
+        if options.figure:
+            draw(drawn, options.figure)
 
 
 def _line(row: list[object]) -> str:
