@@ -92,9 +92,12 @@ class CasesSection(Section):
         table.setRowCount(len(self.rows))
         for number, row in enumerate(self.rows):
             problem = row.problem()
-            texts = [row.id, row.modality, sides.NAMES.get(row.side, ""), row.state(self.parameters.target), problem]
+            side, doubt = sides.NAMES.get(row.side, ""), sides.doubtful(row.volume)
+            texts = [row.id, row.modality, doubt or side, row.state(self.parameters.target), problem]
             # Narrow columns show the most telling part; the tool tips have all of it.
             shown = {CASE: shortened(row.id), PROBLEM: problem.removeprefix(f"{row.id} ")}
+            if doubt:
+                shown[SIDE] = side + "?"
             for column, text in enumerate(texts):
                 item = table.item(number, column)
                 if item is None:

@@ -6,11 +6,28 @@ import vtk
 from CrossModaSegLib import nodes
 
 CHECKER = "CrossModa checkerboard"
+#: On the display of a segmentation that is hidden because another scan is shown.
+HIDDEN = "CrossModa.Hidden"
 
 
 def show_target(target) -> None:
     """Show the target alone."""
-    slicer.util.setSliceViewerLayers(background=target, foreground=None, label=None, fit=True)
+    _show(target, foreground=None, label=None, fit=True)
+
+
+def _show(target, **layers) -> None:
+    """Show a target with what lies over it; segmentations of other targets, which would too, are hidden until then."""
+    slicer.util.setSliceViewerLayers(background=target, **layers)
+    for segmentation in slicer.util.getNodesByClass("vtkMRMLSegmentationNode"):
+        display, scan = segmentation.GetDisplayNode(), segmentation.GetNodeReference(nodes.TARGET)
+        if display is None or scan is None:
+            continue
+        if scan is target and display.GetAttribute(HIDDEN):
+            display.SetAttribute(HIDDEN, None)
+            display.SetVisibility(True)
+        elif scan is not target and display.GetVisibility():
+            display.SetAttribute(HIDDEN, "true")
+            display.SetVisibility(False)
 
 
 def show_doubt(target, doubt) -> None:
@@ -24,7 +41,7 @@ def show_doubt(target, doubt) -> None:
     display.SetWindowLevelMinMax(0.0, greatest)
     display.SetApplyThreshold(True)
     display.SetThreshold(0.05 * greatest, 1e6)
-    slicer.util.setSliceViewerLayers(background=target, foreground=doubt, foregroundOpacity=0.6)
+    _show(target, foreground=doubt, foregroundOpacity=0.6)
 
 
 def show_check(target, warped, mode: str, fade: float, segmentation=None) -> None:
@@ -37,11 +54,11 @@ def show_check(target, warped, mode: str, fade: float, segmentation=None) -> Non
     if segmentation is not None:
         outline_only(segmentation, mode == "contour")
     if mode == "contour":
-        slicer.util.setSliceViewerLayers(background=target, foreground=None)
+        _show(target, foreground=None)
     elif mode == "checkerboard":
-        slicer.util.setSliceViewerLayers(background=target, foreground=_checkerboard(warped), foregroundOpacity=1.0)
+        _show(target, foreground=_checkerboard(warped), foregroundOpacity=1.0)
     else:
-        slicer.util.setSliceViewerLayers(background=target, foreground=warped, foregroundOpacity=fade / 100)
+        _show(target, foreground=warped, foregroundOpacity=fade / 100)
 
 
 def outline_only(segmentation, only: bool) -> None:

@@ -188,7 +188,8 @@ class CrossModaSegLogic(ScriptedLoadableModuleLogic):
             found = record["measurements"] = runs.measurements(node)
             record["device"] = found["processor"]
             note = found["notes"]
-            task.notes = f"{runs.processor(found)} {note[:1].upper()}{note[1:]}{'.' if note else ''}".strip()
+            found["notes"] = f"{note[:1].upper()}{note[1:]}{'.' if note else ''}"
+            task.notes = f"{runs.processor(found)} {found['notes']}".strip()
             uncertainty = outputs.pop("uncertainty")
             runs.reveal(uncertainty, "uncertainty", volume)
             for made in (segmentation, uncertainty):

@@ -11,8 +11,8 @@ from slicer.i18n import tr as _
 #: Attributes and reference roles that CrossModa puts on nodes; a saved scene carries them.
 CASE, MODALITY, SIDE, ROLE = "CrossModa.Case", "CrossModa.Modality", "CrossModa.Side", "CrossModa.Role"
 PROVENANCE, CORRECTED, COPY = "CrossModa.Provenance", "CrossModa.Corrected", "CrossModa.Copy"
-#: The tumour's volume, and (JSON) what was found of the side of a target's tumour.
-TUMOUR_MM3, SIDE_FOUND = "CrossModa.TumourVolume", "CrossModa.SideFound"
+#: The tumour's volume, (JSON) what was found of the side of a target's tumour, and what was chosen for it in the panel.
+TUMOUR_MM3, SIDE_FOUND, SIDE_CHOSEN = "CrossModa.TumourVolume", "CrossModa.SideFound", "CrossModa.SideChosen"
 LABEL, TARGET, ATLAS = "CrossModa.label", "CrossModa.target", "CrossModa.atlas"
 #: Air has so many Hounsfield units or less; no MR scan has such values, whether as acquired or normalised.
 _AIR_IN_CT = -900

@@ -7,7 +7,7 @@ import slicer
 import vtk
 from slicer.util import VTKObservationMixin
 
-from CrossModaSegLib import nodes
+from CrossModaSegLib import display, nodes
 from CrossModaSegLib.cases_section import CasesSection
 from CrossModaSegLib.correct_section import CorrectSection
 from CrossModaSegLib.improve_section import ImproveSection
@@ -17,6 +17,14 @@ from CrossModaSegLib.review_section import ReviewSection
 from CrossModaSegLib.segment_section import SegmentSection
 from CrossModaSegLib.setup_section import SetupSection
 
+#: The parameters that show a result of the target, by its role.
+_SHOWN = {
+    "noisy label": "noisyLabel",
+    "disagreement": "disagreement",
+    "warped atlas": "warpedAtlas",
+    "uncertainty": "uncertainty",
+}
+
 
 class Panel(VTKObservationMixin):
     """Holds the sections together: parameter node, scene events, updates."""
@@ -24,7 +32,7 @@ class Panel(VTKObservationMixin):
     def __init__(self, layout, logic):
         """Build the sections into a layout."""
         super().__init__()
-        self.logic, self.parameters, self._gui_tag = logic, None, None
+        self.logic, self.parameters, self._gui_tag, self._target = logic, None, None, ""
         self.sample = None
         self.setup = SetupSection(self)
         self.cases = CasesSection(self)
@@ -44,6 +52,7 @@ class Panel(VTKObservationMixin):
         layout.addStretch(1)
         for selector in (self.cases.ui.volumeSelector, self.cases.ui.labelSelector):
             selector.connect("currentNodeChanged(vtkMRMLNode*)", self.update_soon)
+        self.register.ui.targetSelector.connect("currentNodeChanged(vtkMRMLNode*)", self._on_target)
         self._timer = qt.QTimer()
         self._timer.setSingleShot(True)
         self._timer.setInterval(30)
@@ -65,6 +74,7 @@ class Panel(VTKObservationMixin):
         self.parameters = self.logic.getParameterNode()
         gui = {f"{section.name}_{name}": item for section in self.sections for name, item in vars(section.ui).items()}
         self._gui_tag = self.parameters.connectGui(types.SimpleNamespace(**gui))
+        self._target = self.parameters.target.GetID() if self.parameters.target else ""
         self.addObserver(self.parameters.parameterNode, vtk.vtkCommand.ModifiedEvent, self.update_soon)
         self.update()
 
@@ -73,7 +83,7 @@ class Panel(VTKObservationMixin):
         if self.parameters is not None:
             self.parameters.disconnectGui(self._gui_tag)
             self.removeObserver(self.parameters.parameterNode, vtk.vtkCommand.ModifiedEvent, self.update_soon)
-            self.parameters = None
+            self.parameters = self._gui_tag = None
 
     def enter(self) -> None:
         """The panel is shown: keys work, the time of the review runs."""
@@ -105,6 +115,26 @@ class Panel(VTKObservationMixin):
         if not self._timer.isActive():
             self._timer.start()
 
+    def _on_target(self, target) -> None:
+        """Show another target with its own results, and the tumour side that was chosen for it."""
+        if self._gui_tag is None or target is None or target.GetID() == self._target:
+            return
+        before, self._target = self._target, target.GetID()
+        if not before:
+            return
+        parameters, earlier = self.parameters, slicer.mrmlScene.GetNodeByID(before)
+        if earlier is not None:
+            earlier.SetAttribute(nodes.SIDE_CHOSEN, parameters.tumourSide)
+        parameters.target = target  # before the others: what is written shows all parameters in the controls
+        parameters.tumourSide = target.GetAttribute(nodes.SIDE_CHOSEN) or "auto"
+        for role, parameter in _SHOWN.items():
+            setattr(parameters, parameter, _newest(role, target))
+        parameters.result = _newest("prediction", target) or parameters.noisyLabel
+        if not self.logic.busy:
+            for section in (self.register, self.segment, self.result):
+                section.say("")
+        display.show_target(target)
+
     def _on_scene_closing(self, _caller, _event) -> None:
         self.correct.closing()
         if self.logic.busy:
@@ -118,3 +148,9 @@ class Panel(VTKObservationMixin):
             for segmentation in nodes.products(role):
                 self.logic.watchCorrections(segmentation)
         self.open()
+
+
+def _newest(role: str, target):
+    """Return the newest result of a target, or None; mirrored copies do not count."""
+    found = [node for node in nodes.products(role, target) if not node.GetAttribute(nodes.COPY)]
+    return found[-1] if found else None

@@ -130,7 +130,7 @@ class RegisterSection(Section):
         fused = work.tasks[-1]
         on = next((task.notes for task in work.tasks[:-1] if task.notes), "")
         notes = "".join(f" {note}" for note in (on, fused.notes) if note)
-        if fused.state == DONE:
+        if fused.state == DONE and parameters.target in (self._target, None):  # else another one's results are shown
             parameters.noisyLabel, parameters.disagreement = fused.result
             warped = [
                 image for image in nodes.products("warped atlas", self._target) if not image.GetAttribute(nodes.COPY)
@@ -145,7 +145,9 @@ class RegisterSection(Section):
         elif work.cancelled:
             self.say(_("Cancelled. Finished registrations are kept; “Register and fuse” goes on from there."))
         else:
-            self.say(_("Done in {seconds:.0f} s.").format(seconds=sum(task.seconds for task in work.tasks)) + notes)
+            seconds = sum(task.seconds for task in work.tasks)
+            done = _("{name}: done in {seconds:.0f} s.").format(name=self._target.GetName(), seconds=seconds)
+            self.say(done + notes)
 
     @reported
     def on_cancel(self) -> None:

@@ -58,7 +58,12 @@ class ResultSection(Section):
             when=record["created"][:16].replace("T", " "),
         )
         corrected = result.GetAttribute(nodes.CORRECTED)
-        return text + (" " + _("Corrected {when}.").format(when=corrected[:16].replace("T", " ")) if corrected else "")
+        said = [
+            text,
+            record.get("measurements", {}).get("notes", ""),
+            _("Corrected {when}.").format(when=corrected[:16].replace("T", " ")) if corrected else "",
+        ]
+        return " ".join(part for part in said if part)
 
     def _fill(self, table) -> None:
         view = self.ui.measuresTable

@@ -84,9 +84,12 @@ class SegmentSection(Section):
         if self.parameters is None:
             return
         if task.state == DONE:
-            self.parameters.result, self.parameters.uncertainty = task.result
-            display.show_target(self._target)
-            done = _("Done in {seconds:.0f} s. Check and correct the result.").format(seconds=task.seconds)
+            if self.parameters.target in (self._target, None):  # else another one's results are shown
+                self.parameters.result, self.parameters.uncertainty = task.result
+                display.show_target(self._target)
+            done = _("{name}: done in {seconds:.0f} s. Check and correct the result.").format(
+                name=self._target.GetName(), seconds=task.seconds
+            )
             self.say(f"{done} {task.notes}".strip())
         elif task.over:
             self.say(task.error or _("Cancelled."), ERROR if task.error else NOTE)

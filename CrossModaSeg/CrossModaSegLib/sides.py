@@ -128,6 +128,11 @@ def note(target) -> str:
     return said.format(side=NAMES[found["side"]])
 
 
+def doubtful(volume) -> str:
+    """Say that the side of a scan's tumour is doubtful; empty if it is not, or the scan is none of the scene."""
+    return "" if volume is None or recall(volume).get("sure", True) else note(volume)
+
+
 def doubt(target) -> dict:
     """Return the parameters of the fusion that tell how sure the side of a target's tumour is."""
     found, elsewhere = recall(target), _kept(target, ELSEWHERE)

@@ -307,7 +307,7 @@ def test_hiding_the_target_while_it_is_segmented_changes_nothing(application, lo
     target.SetHideFromEditors(True)
     loaded.parameters.target = None  # what a selector does when its node is gone from it
     application.wait_until(lambda: not loaded.logic.busy)
-    assert "Done in" in loaded.segment.ui.messageLabel.text, loaded.segment.ui.messageLabel.text
+    assert "done in" in loaded.segment.ui.messageLabel.text, loaded.segment.ui.messageLabel.text
     assert loaded.parameters.result.GetNodeReference(nodes.TARGET).GetID() == target.GetID()
     loaded.update()
     assert "Choose a target" in loaded.segment.ui.segmentButton.toolTip

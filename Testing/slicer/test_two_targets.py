@@ -1,0 +1,187 @@
+"""Two targets in one scene: each has its own results and tumour side, and neither is drawn over the other."""
+
+import json
+
+import numpy as np
+import pytest
+
+LABEL = np.zeros((12, 20, 24), np.uint8)
+LABEL[4:8, 6:9, 8:12], LABEL[4:8, 10:12, 8:12] = 1, 2
+
+
+@pytest.fixture(autouse=True)
+def view(scene):
+    """A slice view's layers."""
+    scene.AddNewNodeByClass("vtkMRMLSliceCompositeNode")
+
+
+@pytest.fixture
+def targets(panel, add_volume):
+    """Two targets; the first is chosen and has been fused and segmented."""
+    from CrossModaSegLib import nodes, runs
+
+    first, second = add_volume("first"), add_volume("second")
+    for volume in (first, second):
+        panel.logic.addCase(volume)
+    panel.parameters.target = first
+    label_map = add_volume("truth", LABEL, kind="vtkMRMLLabelMapVolumeNode")
+    made = {role: nodes.make_segmentation(label_map, first, role, role) for role in ("noisy label", "prediction")}
+    panel.parameters.noisyLabel = panel.parameters.result = made["noisy label"]
+    for role in ("disagreement", "uncertainty"):
+        volume = add_volume(role)
+        runs.reveal(volume, role, first)
+        setattr(panel.parameters, role, volume)
+    panel.update()
+    return first, second
+
+
+def choose(panel, target) -> None:
+    panel.register.ui.targetSelector.setCurrentNode(target)
+    panel.update()
+
+
+def shown(panel) -> list:
+    parameters = panel.parameters
+    return [parameters.noisyLabel, parameters.disagreement, parameters.uncertainty, parameters.result]
+
+
+def visible() -> dict:
+    import slicer
+
+    segmentations = slicer.util.getNodesByClass("vtkMRMLSegmentationNode")
+    return {node.GetName(): bool(node.GetDisplayNode().GetVisibility()) for node in segmentations}
+
+
+def background() -> str:
+    import slicer
+
+    (composite,) = slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode")
+    return slicer.mrmlScene.GetNodeByID(composite.GetBackgroundVolumeID()).GetName()
+
+
+def test_another_target_is_shown_with_its_own_results_and_the_first_ones_come_back(panel, targets):
+    first, second = targets
+    panel.register.say("The tumour is on the left.")
+    choose(panel, second)
+    assert panel.parameters.target is second
+    assert shown(panel) == [None] * 4
+    assert visible() == {"noisy label": False, "prediction": False}, "they would be drawn over the second scan"
+    assert background() == "second"
+    assert panel.register.ui.messageLabel.text == "", "that was said of the first"
+    choose(panel, first)
+    assert [node.GetName() for node in shown(panel)] == ["noisy label", "disagreement", "uncertainty", "prediction"]
+    assert visible() == {"noisy label": True, "prediction": True}
+    assert background() == "first"
+
+
+def test_a_segmentation_that_the_user_has_hidden_stays_hidden(panel, targets):
+    import slicer
+
+    first, second = targets
+    slicer.util.getNode("prediction").GetDisplayNode().SetVisibility(False)
+    choose(panel, second)
+    choose(panel, first)
+    assert visible() == {"noisy label": True, "prediction": False}
+
+
+def test_the_tumour_side_is_chosen_for_one_target(panel, targets):
+    first, second = targets
+    panel.parameters.tumourSide = "left"
+    choose(panel, second)
+    assert panel.register.ui.tumourSideComboBox.currentText == "auto"
+    panel.parameters.tumourSide = "right"
+    choose(panel, first)
+    assert panel.register.ui.tumourSideComboBox.currentText == "left"
+    choose(panel, second)
+    assert panel.parameters.tumourSide == "right"
+
+
+def test_what_is_chosen_before_the_first_target_holds_for_it(panel, add_volume):
+    panel.parameters.tumourSide = "left"
+    volume = add_volume("T2")
+    panel.logic.addCase(volume)
+    choose(panel, volume)
+    assert panel.parameters.tumourSide == "left"
+
+
+def test_results_of_a_target_that_was_removed_do_not_stay_with_the_next(application, panel, targets):
+    first, second = targets
+    application.scene.RemoveNode(first)
+    choose(panel, second)
+    assert shown(panel) == [None] * 4
+
+
+def test_a_scene_opens_with_the_results_that_were_chosen(application, panel, targets, tmp_path):
+    import slicer
+
+    panel.parameters.tumourSide = "left"
+    assert slicer.util.saveScene(str(tmp_path / "scene.mrb"))
+    application.scene.Clear(False)
+    panel.update()
+    slicer.util.loadScene(str(tmp_path / "scene.mrb"))
+    panel.update()
+    assert panel.parameters.tumourSide == "left"
+    assert panel.parameters.result.GetName() == "noisy label", "not the newer prediction"
+    choose(panel, slicer.util.getNode("second"))
+    assert shown(panel) == [None] * 4
+
+
+def test_a_segmentation_that_ends_after_another_target_was_chosen_waits_for_its_own(
+    application, loaded, add_volume, weights
+):
+    second = add_volume("second")
+    loaded.logic.addCase(second)
+    first = loaded.parameters.target
+    loaded.parameters.weights = str(weights)
+    loaded.update()
+    loaded.segment.ui.segmentButton.click()
+    choose(loaded, second)
+    application.wait_until(lambda: not loaded.logic.busy)
+    assert f"{first.GetName()}: done in" in loaded.segment.ui.messageLabel.text
+    assert (loaded.parameters.target, loaded.parameters.result, background()) == (second, None, "second")
+    choose(loaded, first)
+    assert loaded.parameters.result.GetName() == f"{first.GetName()} segmentation"
+    assert visible() == {f"{first.GetName()} segmentation": True}
+
+
+def test_a_fusion_that_ends_after_another_target_was_chosen_waits_for_its_own(application, loaded, add_volume):
+    second = add_volume("second")
+    loaded.logic.addCase(second)
+    first = loaded.parameters.target
+    loaded.parameters.tumourSide = "left"
+    loaded.parameters.registerSettings = json.dumps({"CrossModaRegister": {"levels": 1}})
+    for number in (1, 2):
+        item = loaded.cases.ui.casesTable.item(number, 0)
+        item.setCheckState(item.checkState().Unchecked)
+    loaded.update()
+    loaded.register.ui.registerButton.click()
+    choose(loaded, second)
+    assert loaded.parameters.tumourSide == "auto"
+    application.wait_until(lambda: not loaded.logic.busy)
+    assert f"{first.GetName()}: done in" in loaded.register.ui.messageLabel.text
+    assert (loaded.parameters.noisyLabel, loaded.parameters.result, background()) == (None, None, "second")
+    choose(loaded, first)
+    assert loaded.parameters.noisyLabel.GetName() == f"{first.GetName()} noisy label"
+    assert loaded.parameters.warpedAtlas.GetName() == f"{loaded.cases.rows[0].id} on {first.GetName()}"
+
+
+def test_a_doubtful_side_is_said_in_the_table_and_at_the_result_also_after_the_scene_was_opened_again(
+    application, panel, targets, tmp_path
+):
+    import slicer
+    from CrossModaSegLib import nodes
+
+    first, _second = targets
+    first.SetAttribute(nodes.SIDE, "left")
+    first.SetAttribute(nodes.SIDE_FOUND, json.dumps({"side": "left", "certainty": 0.7, "sure": False}))
+    note = "The tumour is probably on the left, but both sides look much alike: check."
+    record = {"step": "fuse", "crossmoda": "x", "created": "y", "inputs": {}, "seconds": 1}
+    nodes.set_provenance(panel.parameters.noisyLabel, {**record, "measurements": {"notes": note}})
+    assert slicer.util.saveScene(str(tmp_path / "scene.mrb"))
+    application.scene.Clear(False)
+    slicer.util.loadScene(str(tmp_path / "scene.mrb"))
+    panel.update()
+    row = [row.id for row in panel.cases.rows].index("first")
+    item = panel.cases.ui.casesTable.item(row, 2)
+    assert (item.text(), item.toolTip()) == ("left?", note)
+    assert note in panel.result.ui.provenanceLabel.text
