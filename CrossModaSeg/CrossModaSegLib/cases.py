@@ -82,6 +82,8 @@ def add_case(volume, label=None, modality=TARGET, case_id="", side=""):
     volume.SetAttribute(nodes.SIDE, side)
     volume.SetAttribute(nodes.SIDE_FOUND, None)  # what is said now holds, and it is certain
     volume.SetNodeReferenceID(nodes.LABEL, label.GetID() if label else None)
+    if label:
+        nodes.watch_corrections(label)
     return volume
 
 
@@ -112,6 +114,7 @@ def placing(row: Row, ready: dict) -> list[Callable[[], None]]:
         row.label = node("vtkMRMLLabelMapVolumeNode", row.id + " label", ready["label"])
         row.label.CreateDefaultDisplayNodes()
         row.volume.SetNodeReferenceID(nodes.LABEL, row.label.GetID())
+        nodes.watch_corrections(row.label)
         row.volume.SetAttribute(nodes.TUMOUR_MM3, str(ready["label"]["tumour_mm3"]))
 
     def look():

@@ -92,7 +92,7 @@ class CasesSection(Section):
         table.setRowCount(len(self.rows))
         for number, row in enumerate(self.rows):
             problem = row.problem()
-            side, doubt = sides.NAMES.get(row.side, ""), sides.doubtful(row.volume)
+            side, doubt = self._side(row)
             texts = [row.id, row.modality, doubt or side, row.state(self.parameters.target), problem]
             # Narrow columns show the most telling part; the tool tips have all of it.
             shown = {CASE: shortened(row.id), PROBLEM: problem.removeprefix(f"{row.id} ")}
@@ -111,6 +111,15 @@ class CasesSection(Section):
             case.setFlags(qt.Qt.ItemIsUserCheckable | qt.Qt.ItemIsEnabled | qt.Qt.ItemIsSelectable)
             case.setCheckState(qt.Qt.Checked if id(row) in ticked else qt.Qt.Unchecked)
         self._filling = False
+
+    def _side(self, row) -> tuple[str, str]:
+        """Return the side of a case's tumour, as it was chosen or else found, and what is doubtful about it."""
+        chosen = row.volume.GetAttribute(nodes.SIDE_CHOSEN) if row.volume else None
+        if row.volume and row.volume is self.parameters.target:
+            chosen = self.parameters.tumourSide
+        if chosen in (None, "auto"):
+            return sides.NAMES.get(row.side, ""), sides.doubtful(row.volume)
+        return sides.NAMES.get(chosen, ""), ""
 
     # ---------------------------------------------------------------- slots
 

@@ -30,6 +30,15 @@ def _show(target, **layers) -> None:
             display.SetVisibility(False)
 
 
+def hide_earlier(result) -> None:
+    """Hide what was made of the same scan before: it would be drawn under the result, as if it were part of it."""
+    for role in nodes.RESULTS:
+        for other in nodes.products(role, result.GetNodeReference(nodes.TARGET)):
+            if other is not result and other.GetDisplayNode() is not None:
+                other.GetDisplayNode().SetAttribute(HIDDEN, None)
+                other.GetDisplayNode().SetVisibility(False)
+
+
 def show_doubt(target, doubt) -> None:
     """Lay a volume of disagreement or uncertainty over the target; where there is no doubt, nothing covers it."""
     greatest = max(doubt.GetImageData().GetScalarRange()[1], 1e-6)

@@ -213,9 +213,9 @@ class CrossModaSegLogic(ScriptedLoadableModuleLogic):
     # ---------------------------------------------------------------- result
 
     @staticmethod
-    def watchCorrections(segmentation) -> None:
-        """Mark the segmentation as corrected when somebody edits it."""
-        nodes.watch_corrections(segmentation)
+    def watchCorrections(label) -> None:
+        """Mark a segmentation or label map as corrected when somebody edits it."""
+        nodes.watch_corrections(label)
 
     def measure(self, segmentation, volume=None):
         """Return a table node with volume, largest diameter and distance to the cochlea of each structure.

@@ -14,6 +14,8 @@ PROVENANCE, CORRECTED, COPY = "CrossModa.Provenance", "CrossModa.Corrected", "Cr
 #: The tumour's volume, (JSON) what was found of the side of a target's tumour, and what was chosen for it in the panel.
 TUMOUR_MM3, SIDE_FOUND, SIDE_CHOSEN = "CrossModa.TumourVolume", "CrossModa.SideFound", "CrossModa.SideChosen"
 LABEL, TARGET, ATLAS = "CrossModa.label", "CrossModa.target", "CrossModa.atlas"
+#: The roles of segmentations that work made of a target.
+RESULTS = ("noisy label", "prediction")
 #: Air has so many Hounsfield units or less; no MR scan has such values, whether as acquired or normalised.
 _AIR_IN_CT = -900
 
@@ -272,14 +274,21 @@ def place_beside(node, volume) -> None:
             hierarchy.CreateItem(parent, node)
 
 
-def watch_corrections(segmentation) -> None:
-    """Mark the segmentation as corrected when somebody edits it."""
+def watch_corrections(label) -> None:
+    """Mark a segmentation or label map as corrected when somebody edits it."""
 
     def corrected(_caller, _event):
-        segmentation.SetAttribute(CORRECTED, time.strftime("%Y-%m-%dT%H:%M:%S"))
+        label.SetAttribute(CORRECTED, time.strftime("%Y-%m-%dT%H:%M:%S"))
 
-    source = segmentation.GetSegmentation()
-    source.AddObserver(slicer.vtkSegmentation.SourceRepresentationModified, corrected)
+    if label.IsA("vtkMRMLSegmentationNode"):
+        label.GetSegmentation().AddObserver(slicer.vtkSegmentation.SourceRepresentationModified, corrected)
+    else:
+        label.AddObserver(slicer.vtkMRMLVolumeNode.ImageDataModifiedEvent, corrected)
+
+
+def edition(label) -> list:
+    """Return what tells an atlas's label from another one, and from what it was before it was edited."""
+    return [label.GetID(), label.GetAttribute(CORRECTED)] if label is not None else []
 
 
 def set_provenance(node, record: dict) -> None:

@@ -7,7 +7,7 @@ import slicer
 import vtk
 from slicer.util import VTKObservationMixin
 
-from CrossModaSegLib import display, nodes
+from CrossModaSegLib import cases, display, nodes, sides
 from CrossModaSegLib.cases_section import CasesSection
 from CrossModaSegLib.correct_section import CorrectSection
 from CrossModaSegLib.improve_section import ImproveSection
@@ -66,7 +66,7 @@ class Panel(VTKObservationMixin):
         self.addObserver(scene, scene.EndCloseEvent, self.open)
         self.addObserver(scene, scene.EndImportEvent, self._on_scene_loaded)
         self.addObserver(scene, scene.NodeAddedEvent, self.update_soon)
-        self.addObserver(scene, scene.NodeRemovedEvent, self.update_soon)
+        self.addObserver(scene, scene.NodeRemovedEvent, self._on_node_removed)
 
     def open(self, _caller=None, _event=None) -> None:
         """Take the scene's parameter node and show it."""
@@ -135,6 +135,11 @@ class Panel(VTKObservationMixin):
                 section.say("")
         display.show_target(target)
 
+    def _on_node_removed(self, scene, _event) -> None:
+        if not scene.IsBatchProcessing():  # a scene that is being closed or loaded is not whole
+            sides.remove_unused()
+            self.update_soon()
+
     def _on_scene_closing(self, _caller, _event) -> None:
         self.correct.closing()
         if self.logic.busy:
@@ -144,9 +149,9 @@ class Panel(VTKObservationMixin):
         self.close()
 
     def _on_scene_loaded(self, _caller, _event) -> None:
-        for role in ("noisy label", "prediction"):
-            for segmentation in nodes.products(role):
-                self.logic.watchCorrections(segmentation)
+        results = [segmentation for role in nodes.RESULTS for segmentation in nodes.products(role)]
+        for label in [*results, *(row.label for row in cases.scene_rows() if row.label is not None)]:
+            self.logic.watchCorrections(label)
         self.open()
 
 

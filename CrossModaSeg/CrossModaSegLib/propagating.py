@@ -38,6 +38,7 @@ def register_task(
     row = next((row for row in cases.scene_rows() if row.volume is atlas), None)
     outputs: dict = {}
     temporary: list = []
+    edition_used: list = []
     chosen = {"device": device, **(settings or {})}
 
     def prepare():
@@ -48,6 +49,7 @@ def register_task(
         chosen["mirror"] = mirror() if callable(mirror) else mirror
         if chosen["mirror"] is None:
             return None
+        edition_used[:] = nodes.edition(row.label)
         label, is_temporary = nodes.label_map_of(row.label, atlas)
         temporary.extend([label] if is_temporary else [])
         outputs.update(runs.outputs(target, atlas, row.id, transforms))
@@ -58,7 +60,7 @@ def register_task(
         runs.require_present([target, *outputs.values()])
         record = runs.record("register", chosen, target=target, atlas=atlas, seconds=task.seconds)
         found = record["measurements"] = runs.measurements(node)
-        record["device"] = found["processor"]
+        record["device"], record["label"] = found["processor"], edition_used
         task.notes = runs.processor(found)
         for made in outputs.values():
             if found["mirrored"] == "true":
@@ -85,6 +87,8 @@ def registered(target, atlas, side: str | None, settings: dict | None = None):
     With a side, the tumour lies there, or the atlas has no tumour on either side; without one, the atlas is as it is.
     """
     for label in reversed(nodes.products("warped label", target, atlas)):
+        if not _holds(label, target, atlas):
+            continue
         record = nodes.provenance(label)
         used = {name: value for name, value in record["parameters"].items() if name not in ("device", "mirror")}
         found = record["measurements"]
@@ -92,6 +96,13 @@ def registered(target, atlas, side: str | None, settings: dict | None = None):
         if fits and (settings is None or used == settings):
             return label
     return None
+
+
+def _holds(label, target, atlas) -> bool:
+    """Whether since its registration neither the target was moved nor the atlas's label changed."""
+    used = nodes.provenance(label).get("label")  # scenes of the first versions do not tell
+    is_there = label.GetImageData() is not None and nodes.same_grid(label, target)
+    return is_there and used in (None, nodes.edition(atlas.GetNodeReference(nodes.LABEL)))
 
 
 class Propagation:
@@ -140,6 +151,11 @@ class Propagation:
 
     def _made(self, atlas, side: str | None):
         return registered(self.target, atlas, side, self.settings.get("CrossModaRegister", {}))
+
+    def images(self) -> list:
+        """Return the warped images of the atlases that are fused."""
+        labels = [self._made(atlas, self.side) for atlas in self.atlases]
+        return [image for label in labels if label and (image := runs.image_of(label))]
 
     def _register(self, atlas, side: str | None, is_copy: bool = False) -> CliTask | None:
         """Return the registration of an atlas with the tumour on a side; None: on the target's, once that is known."""

@@ -18,7 +18,7 @@ class RegisterSection(Section):
     def __init__(self, panel):
         """Connect the controls."""
         super().__init__(panel)
-        self._work = self._target = None
+        self._work = self._target = self._plan = None
         self.advanced = Advanced(self, "registerSettings", ("CrossModaRegister", "CrossModaFuse"))
         for selector, role in (
             ("noisyLabel", "noisy label"),
@@ -36,7 +36,7 @@ class RegisterSection(Section):
     def forget(self) -> None:
         """Let go of the work of a scene that is being closed."""
         super().forget()
-        self._work = self._target = None
+        self._work = self._target = self._plan = None
 
     def update(self) -> None:
         """Show what can be done, and the progress."""
@@ -98,7 +98,7 @@ class RegisterSection(Section):
         parameters = self.parameters
         without_torch = parameters.device == "auto" and not self.panel.setup.versions["torch"]
         self._target = parameters.target
-        plan = propagating.Propagation(
+        self._plan = propagating.Propagation(
             self._target,
             self._atlases(),
             tumour_side=parameters.tumourSide,
@@ -106,7 +106,7 @@ class RegisterSection(Section):
             device="cpu" if without_torch else parameters.device,
             settings=self.advanced.values(),
         )
-        self._work = self.logic.run(plan.tasks())
+        self._work = self.logic.run(self._plan.tasks())
         self._work.observe(self._on_work)
         self._work.start()
         self.panel.update()
@@ -130,15 +130,14 @@ class RegisterSection(Section):
         fused = work.tasks[-1]
         on = next((task.notes for task in work.tasks[:-1] if task.notes), "")
         notes = "".join(f" {note}" for note in (on, fused.notes) if note)
+        if fused.state == DONE:
+            display.hide_earlier(fused.result[0])
         if fused.state == DONE and parameters.target in (self._target, None):  # else another one's results are shown
             parameters.noisyLabel, parameters.disagreement = fused.result
-            warped = [
-                image for image in nodes.products("warped atlas", self._target) if not image.GetAttribute(nodes.COPY)
-            ]
+            parameters.result = parameters.noisyLabel
+            warped = self._plan.images()
             if parameters.warpedAtlas not in warped:
                 parameters.warpedAtlas = warped[-1] if warped else None
-            if parameters.result is None:
-                parameters.result = parameters.noisyLabel
             display.show_target(self._target)
         if failures:
             self.say("<br>".join(failures) + notes, ERROR)

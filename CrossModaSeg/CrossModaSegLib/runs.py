@@ -89,9 +89,9 @@ def outputs(target, atlas, atlas_id: str, transforms: bool) -> dict:
 def image_of(label):
     """Return the warped image that was made with a warped label, or None."""
     target, atlas = (label.GetNodeReference(role) for role in (nodes.TARGET, nodes.ATLAS))
-    side = label.GetAttribute(nodes.SIDE) or ""
     images = nodes.products("warped atlas", target, atlas) if target and atlas else []
-    return next((image for image in reversed(images) if (image.GetAttribute(nodes.SIDE) or "") == side), None)
+    made = nodes.provenance(label)
+    return next((image for image in reversed(images) if nodes.provenance(image) == made), None)
 
 
 def mark_copy(label, is_copy: bool) -> None:

@@ -84,6 +84,7 @@ class SegmentSection(Section):
         if self.parameters is None:
             return
         if task.state == DONE:
+            display.hide_earlier(task.result[0])
             if self.parameters.target in (self._target, None):  # else another one's results are shown
                 self.parameters.result, self.parameters.uncertainty = task.result
                 display.show_target(self._target)

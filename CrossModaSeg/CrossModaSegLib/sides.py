@@ -3,6 +3,7 @@
 What was found is remembered with its doubt, and the opposite side itself, by which the fusion outlines the tumour.
 """
 
+import dataclasses
 import json
 import shutil
 from functools import partial
@@ -82,14 +83,29 @@ def _keep(target, reference: str, volume: dict | None, name: str, settings: dict
         nodes.set_grid(node, volume["grid"])
         slicer.util.updateVolumeFromArray(node, np.load(volume["array"]))
         node.SetAttribute(nodes.ROLE, reference.rpartition(".")[2])
-        nodes.set_provenance(node, runs.record("compare", _that_matter(settings), seconds=0.0, target=target))
+        record = runs.record("compare", _that_matter(settings), seconds=0.0, target=target)
+        nodes.set_provenance(node, {**record, "grid": dataclasses.asdict(nodes.grid_of(target))})
         target.SetNodeReferenceID(reference, node.GetID())
 
 
 def _kept(target, reference: str):
-    """Return the hidden node of a target, or None."""
+    """Return the hidden node of a target, or None, also where the target was moved since."""
+    from crossmoda.volume import Grid
+
     node = target.GetNodeReference(reference)
-    return node if node is not None and node.GetImageData() is not None else None
+    if node is None or node.GetImageData() is None:
+        return None
+    grid = nodes.provenance(node).get("grid")  # scenes of the first versions do not tell
+    lay_there = grid is None or Grid(*map(tuple, grid.values())).same_as(nodes.grid_of(target))
+    return node if lay_there else None
+
+
+def remove_unused() -> None:
+    """Remove the hidden nodes of targets that are no longer in the scene."""
+    volumes = slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")
+    used = {volume.GetNodeReferenceID(reference) for volume in volumes for reference in (ELSEWHERE, OPPOSITE)}
+    roles = [reference.rpartition(".")[2] for reference in (ELSEWHERE, OPPOSITE)]
+    runs.remove(node for node in volumes if node.GetAttribute(nodes.ROLE) in roles and node.GetID() not in used)
 
 
 def _that_matter(settings: dict) -> dict:

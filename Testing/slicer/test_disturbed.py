@@ -1,5 +1,7 @@
 """What happens to a panel in a clinic: scenes closed half-way, scans deleted, twins, odd names, a CT."""
 
+import json
+
 import numpy as np
 import pytest
 from testbed.processes import child_processes
@@ -184,3 +186,105 @@ def test_a_button_clicked_before_it_is_greyed_out_says_why(application, loaded, 
     getattr(section.ui, job + "Button").click()
     assert section.ui.messageLabel.text.startswith("Choose a target")
     assert not loaded.logic.busy
+
+
+@pytest.fixture
+def fused(application, loaded):
+    """The panel after a quick fusion: of the first atlas, with its tumour on the left."""
+    loaded.parameters.tumourSide = "left"
+    loaded.parameters.registerSettings = json.dumps({"CrossModaRegister": {"levels": 1}})
+    for number in (1, 2):
+        item = loaded.cases.ui.casesTable.item(number, 0)
+        item.setCheckState(item.checkState().Unchecked)
+    loaded.update()
+    press(application, loaded, loaded.register.ui.registerButton)
+    return loaded
+
+
+def planned(panel) -> list[str]:
+    """Return the titles of what the button would do now."""
+    panel.update()
+    panel.register.ui.registerButton.click()
+    panel.logic.queue.cancel()
+    panel.update()
+    return [task.title for task in panel.logic.queue.tasks]
+
+
+FUSION = ["Write the registered atlases", "Fuse the labels"]
+
+
+def test_after_the_target_was_moved_nothing_that_lies_where_it_was_is_used(fused):
+    assert planned(fused) == FUSION
+    fused.parameters.target.SetOrigin(12.0, -7.0, 3.0)
+    assert planned(fused) == ["Register crossmoda_1", "Write the target", "Compare both sides", *FUSION]
+
+
+@pytest.mark.parametrize("change", ["voxels", "another one"])
+def test_an_atlas_whose_label_was_changed_is_registered_again(application, fused, change, tmp_path):
+    import slicer
+    from CrossModaSegLib import nodes
+
+    atlas = fused.cases.rows[0].volume
+    label = atlas.GetNodeReference(nodes.LABEL)
+    array = slicer.util.arrayFromVolume(label)
+    if change == "voxels":
+        slicer.util.updateVolumeFromArray(label, np.where(array == 2, 0, array))
+    else:
+        segmentation = nodes.make_segmentation(label, atlas, "by hand", "")
+        fused.logic.addCase(atlas, segmentation, "ceT1", side="left")
+    assert planned(fused) == ["Register crossmoda_1", *FUSION]
+    if change == "another one":
+        press(application, fused, fused.register.ui.registerButton)
+        assert planned(fused) == FUSION
+        assert slicer.util.saveScene(str(tmp_path / "scene.mrb"))
+        application.scene.Clear(False)
+        slicer.util.loadScene(str(tmp_path / "scene.mrb"))
+        assert planned(fused) == FUSION, "a scene that was saved and opened needs no registration"
+        slicer.util.getNode("by hand").GetSegmentation().RemoveSegment("cochlea")
+        assert planned(fused) == ["Register crossmoda_1", *FUSION]
+
+
+def test_what_was_fused_last_is_the_result_and_drawn_alone_with_an_atlas_of_its_side(application, fused):
+    from CrossModaSegLib import nodes
+
+    first, parameters = fused.parameters.result, fused.parameters
+    parameters.tumourSide = "right"
+    fused.update()
+    press(application, fused, fused.register.ui.registerButton)
+    assert parameters.result is parameters.noisyLabel is not first
+    assert not first.GetDisplayNode().GetVisibility()
+    assert parameters.result.GetDisplayNode().GetVisibility()
+    assert parameters.warpedAtlas.GetAttribute(nodes.SIDE) == "right"
+    parameters.tumourSide = "left"
+    fused.update()
+    press(application, fused, fused.register.ui.registerButton)
+    assert parameters.warpedAtlas.GetAttribute(nodes.SIDE) == "left", "not the one that was registered last"
+
+
+def test_what_was_hidden_for_a_target_leaves_the_scene_with_it(application, fused):
+    import slicer
+
+    def hidden() -> list[str]:
+        volumes = slicer.util.getNodesByClass("vtkMRMLVolumeNode")
+        return [volume.GetName() for volume in volumes if volume.GetHideFromEditors()]
+
+    assert hidden() == ["crossmoda_4 opposite side"]
+    application.scene.RemoveNode(fused.parameters.target)
+    assert hidden() == []
+
+
+def test_a_side_chosen_by_hand_is_listed_without_the_doubt_about_the_one_found(panel, add_volume):
+    from CrossModaSegLib import nodes
+
+    volume = add_volume("T2")
+    panel.logic.addCase(volume)
+    volume.SetAttribute(nodes.SIDE, "left")
+    volume.SetAttribute(nodes.SIDE_FOUND, json.dumps({"side": "left", "certainty": 0.7, "sure": False}))
+    panel.parameters.target = volume
+    panel.update()
+    item = panel.cases.ui.casesTable.item(0, 2)
+    assert item.text() == "left?"
+    for side, listed in {"right": "right", "left": "left", "both": "", "auto": "left?"}.items():
+        panel.parameters.tumourSide = side
+        panel.update()
+        assert item.text() == listed
