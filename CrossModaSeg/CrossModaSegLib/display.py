@@ -20,7 +20,7 @@ def _show(target, **layers) -> None:
     slicer.util.setSliceViewerLayers(background=target, **layers)
     for segmentation in slicer.util.getNodesByClass("vtkMRMLSegmentationNode"):
         display, scan = segmentation.GetDisplayNode(), segmentation.GetNodeReference(nodes.TARGET)
-        if display is None or scan is None:
+        if display is None or not segmentation.GetAttribute(nodes.ROLE):
             continue
         if scan is target and display.GetAttribute(HIDDEN):
             display.SetAttribute(HIDDEN, None)

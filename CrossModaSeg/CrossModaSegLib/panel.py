@@ -32,7 +32,7 @@ class Panel(VTKObservationMixin):
     def __init__(self, layout, logic):
         """Build the sections into a layout."""
         super().__init__()
-        self.logic, self.parameters, self._gui_tag, self._target = logic, None, None, ""
+        self.logic, self.parameters, self._gui_tag, self._target = logic, None, None, None
         self.sample = None
         self.setup = SetupSection(self)
         self.cases = CasesSection(self)
@@ -74,7 +74,7 @@ class Panel(VTKObservationMixin):
         self.parameters = self.logic.getParameterNode()
         gui = {f"{section.name}_{name}": item for section in self.sections for name, item in vars(section.ui).items()}
         self._gui_tag = self.parameters.connectGui(types.SimpleNamespace(**gui))
-        self._target = self.parameters.target.GetID() if self.parameters.target else ""
+        self._target = self.parameters.target  # the node: Slicer gives IDs of removed ones again
         self.addObserver(self.parameters.parameterNode, vtk.vtkCommand.ModifiedEvent, self.update_soon)
         self.update()
 
@@ -83,7 +83,7 @@ class Panel(VTKObservationMixin):
         if self.parameters is not None:
             self.parameters.disconnectGui(self._gui_tag)
             self.removeObserver(self.parameters.parameterNode, vtk.vtkCommand.ModifiedEvent, self.update_soon)
-            self.parameters = self._gui_tag = None
+            self.parameters = self._gui_tag = self._target = None
 
     def enter(self) -> None:
         """The panel is shown: keys work, the time of the review runs."""
@@ -117,14 +117,13 @@ class Panel(VTKObservationMixin):
 
     def _on_target(self, target) -> None:
         """Show another target with its own results, and the tumour side that was chosen for it."""
-        if self._gui_tag is None or target is None or target.GetID() == self._target:
+        if self._gui_tag is None or target is None or target is self._target:
             return
-        before, self._target = self._target, target.GetID()
-        if not before:
+        before, self._target = self._target, target
+        if before is None:
             return
-        parameters, earlier = self.parameters, slicer.mrmlScene.GetNodeByID(before)
-        if earlier is not None:
-            earlier.SetAttribute(nodes.SIDE_CHOSEN, parameters.tumourSide)
+        parameters = self.parameters
+        before.SetAttribute(nodes.SIDE_CHOSEN, parameters.tumourSide)
         parameters.target = target  # before the others: what is written shows all parameters in the controls
         parameters.tumourSide = target.GetAttribute(nodes.SIDE_CHOSEN) or "auto"
         for role, parameter in _SHOWN.items():

@@ -109,6 +109,27 @@ def test_results_of_a_target_that_was_removed_do_not_stay_with_the_next(applicat
     application.scene.RemoveNode(first)
     choose(panel, second)
     assert shown(panel) == [None] * 4
+    assert visible() == {"noisy label": False, "prediction": False}
+
+
+def test_a_target_that_gets_the_identity_of_a_removed_one_is_another(application, panel, targets, tmp_path):
+    """Slicer gives the ID of a node that was removed to the next one once a scene was loaded."""
+    import slicer
+    from CrossModaSegLib import nodes
+
+    assert slicer.util.saveScene(str(tmp_path / "scene.mrb"))
+    application.scene.Clear(False)
+    slicer.util.loadScene(str(tmp_path / "scene.mrb"))
+    panel.update()
+    first, second = slicer.util.getNode("first"), slicer.util.getNode("second")
+    removed = first.GetID()
+    panel.parameters.tumourSide = "left"
+    application.scene.RemoveNode(first)
+    second.SetAttribute(nodes.SIDE_CHOSEN, "right")
+    copy = application.scene.CopyNode(second)
+    assert copy.GetID() == removed
+    panel.parameters.target = copy
+    assert panel.parameters.tumourSide == "right"
 
 
 def test_a_scene_opens_with_the_results_that_were_chosen(application, panel, targets, tmp_path):
