@@ -31,10 +31,15 @@ def _show(target, **layers) -> None:
 
 
 def hide_earlier(result) -> None:
-    """Hide what was made of the same scan before: it would be drawn under the result, as if it were part of it."""
+    """Hide what was made of the same scan before: it would be drawn under the result, as if it were part of it.
+
+    What is open in a Segment Editor stays: somebody may be drawing.
+    """
+    editors = slicer.util.getNodesByClass("vtkMRMLSegmentEditorNode")
+    kept = [result, *(editor.GetSegmentationNode() for editor in editors)]
     for role in nodes.RESULTS:
         for other in nodes.products(role, result.GetNodeReference(nodes.TARGET)):
-            if other is not result and other.GetDisplayNode() is not None:
+            if other not in kept and other.GetDisplayNode() is not None:
                 other.GetDisplayNode().SetAttribute(HIDDEN, None)
                 other.GetDisplayNode().SetVisibility(False)
 

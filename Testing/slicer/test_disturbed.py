@@ -261,6 +261,22 @@ def test_what_was_fused_last_is_the_result_and_drawn_alone_with_an_atlas_of_its_
     assert parameters.warpedAtlas.GetAttribute(nodes.SIDE) == "left", "not the one that was registered last"
 
 
+def test_a_segmentation_that_is_being_edited_stays_in_view_and_as_it_is_when_another_one_is_made(application, fused):
+    import slicer
+    from CrossModaSegLib import selftest
+
+    edited, target = fused.parameters.result, fused.parameters.target
+    editor = application.scene.AddNewNodeByClass("vtkMRMLSegmentEditorNode")
+    editor.SetAndObserveSegmentationNode(edited)
+    fused.register.ui.registerButton.click()
+    selftest.paint_ball(edited, "VS", 3)
+    drawn = slicer.util.arrayFromSegmentBinaryLabelmap(edited, "VS", target).copy()
+    application.wait_until(lambda: not fused.logic.busy)
+    assert fused.parameters.result is not edited
+    assert edited.GetDisplayNode().GetVisibility()
+    np.testing.assert_array_equal(slicer.util.arrayFromSegmentBinaryLabelmap(edited, "VS", target), drawn)
+
+
 def test_what_was_hidden_for_a_target_leaves_the_scene_with_it(application, fused):
     import slicer
 
