@@ -25,6 +25,9 @@ _LEAST_COHORT = 5
 _LEAST_SPREAD = 0.15
 #: Dice below which a structure is a reason, between label and network and as expected.
 _DISAGREE, _DOUBTFUL = 0.7, 0.8
+#: How many times larger a tumour may be drawn by the one than by the other: from here on a tumour has grown, in
+#: follow-up (van de Langenberg et al., Neuroradiology 51:517, 2009).
+_GROWN = 1.2
 #: Tumours whose centres lie farther apart are two different ones, perhaps on either side.
 _ELSEWHERE_MM = 25.0
 
@@ -117,8 +120,9 @@ def _opinions(case: Evidence, key: str, expected: float) -> list[tuple[float, st
     """Return the reasons that atlases and network give, each with its weight."""
     name, numbers = SPOKEN[key], case.numbers
     agreement = numbers.get(f"dice_network_{key}")
-    if agreement is not None and agreement < _DISAGREE:
-        drawn, seen = case.volumes_mm3[key], numbers[f"network_mm3_{key}"]
+    drawn, seen = case.volumes_mm3[key], numbers.get(f"network_mm3_{key}", 0.0)
+    unequal = key == "VS" and max(drawn, seen) > _GROWN * min(drawn, seen)
+    if agreement is not None and (agreement < _DISAGREE or unequal):
         if seen == 0 < drawn:
             return [(1.0, f"The network finds nothing of {name} ({drawn:.0f} mm³ in the label).")]
         if drawn == 0 < seen:
