@@ -64,6 +64,11 @@ class Section:
         self.panel, self.logic = panel, panel.logic
         self.widget = slicer.util.loadUI(str(UI_FOLDER / f"{self.name}.ui"))
         self.ui = slicer.util.childWidgetVariables(self.widget)
+        policy = qt.QSizePolicy(qt.QSizePolicy.Ignored, qt.QSizePolicy.Preferred)
+        policy.setHorizontalStretch(1)
+        for label in vars(self.ui).values():
+            if isinstance(label, qt.QLabel) and label.wordWrap:  # else Qt reckons its lines at the width it would like
+                label.setSizePolicy(policy)
         self.say("")
 
     @property

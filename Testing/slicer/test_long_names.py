@@ -13,6 +13,25 @@ def test_a_long_name_in_a_message_does_not_widen_the_panel(panel):
         assert label.minimumSizeHint().width() > 450, "it would"
 
 
+def test_a_long_message_is_shown_to_its_last_line(application, panel):
+    """Qt reckons the lines of a label in a form at the width it would like, not at the one it gets."""
+    import slicer
+    from PySide6 import QtWidgets
+
+    widget, label = slicer.modules.crossmodaseg.widgetRepresentation(), panel.result.ui.messageLabel
+    for section in panel.sections:
+        section.ui.sectionButton.collapsed = section is not panel.result
+    widget.show()
+    for words in range(10, 70, 5):
+        for text in ("", " ".join(f"word{number}" for number in range(words))):
+            panel.result.say(text)
+            for _ in range(3):
+                application.processEvents()
+                widget.resize(470, QtWidgets.QWidget.heightForWidth(widget, 470) + 80)
+        assert QtWidgets.QWidget.height(label) >= QtWidgets.QLabel.heightForWidth(label, QtWidgets.QWidget.width(label))
+    panel.result.say("")
+
+
 def test_a_word_is_broken_only_if_it_is_long_and_only_in_what_is_read():
     from CrossModaSegLib.section import wrappable
 
