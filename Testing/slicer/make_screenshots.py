@@ -112,7 +112,6 @@ class Photographer:
         from CrossModaSegLib import display
 
         panel, parameters = self.panel, self.panel.parameters
-        parameters.noisyLabel.GetDisplayNode().SetVisibility(False)
         self.press(panel.segment.ui.segmentButton)
         self.aim(parameters.result, "VS", 90)
         self.take("segmented", "Segment", "Result")
