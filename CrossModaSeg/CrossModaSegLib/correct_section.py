@@ -49,6 +49,7 @@ class CorrectSection(Section):
         """Give the keys and the slice views back; the work so far is saved."""
         self._keys.uninstall()
         self.editor.exit()
+        self.keeper.look()
         if self.keeper.case is not None and self.keeper.case.unsaved:
             self.keeper.autosave()
 
@@ -70,6 +71,7 @@ class CorrectSection(Section):
         keeper = self.keeper
         if keeper.case is None:
             return ""
+        keeper.look()
         if keeper.case.unsaved:
             keeper.autosave()
             if keeper.problem:
@@ -91,6 +93,7 @@ class CorrectSection(Section):
 
     def closing(self) -> None:
         """Save the work before the scene or the panel is closed."""
+        self.keeper.look()
         if self.keeper.case is not None and self.keeper.case.unsaved:
             self.keeper.autosave()
         self.let_go()

@@ -13,7 +13,9 @@ from CrossModaSegLib.reviewing import IMAGE, REVIEWED, ReviewedCase
 
 #: Milliseconds from the first edit to the draft on disk: nothing older than this is lost when the application crashes.
 AUTOSAVE_MS = 3000
-_EVENTS = ("SourceRepresentationModified", "SegmentModified", "SegmentAdded", "SegmentRemoved")
+_EDITS = ("SourceRepresentationModified", "SegmentAdded", "SegmentRemoved")
+#: Undo does this, but so do renaming, colouring and saving the scene: the voxels tell whether it was an edit.
+_PERHAPS = "SegmentModified"
 
 
 class Keeper:
@@ -38,15 +40,19 @@ class Keeper:
         self._kept = None if case.unsaved else case.array()
         self.pending = self._draft()
         content = case.correction.GetSegmentation()
-        for event in _EVENTS:
-            tag = content.AddObserver(getattr(slicer.vtkSegmentation, event), self._on_edit)
-            self._tags.append((content, tag))
+        for event in (*_EDITS, _PERHAPS):
+            seen = self._on_edit if event in _EDITS else self._on_change
+            self._tags.append((content, content.AddObserver(getattr(slicer.vtkSegmentation, event), seen)))
 
     def leave(self) -> None:
         """Save a draft of what is not saved, and stop watching."""
+        self.look()
+        self.forget()
+
+    def look(self) -> None:
+        """Find out now whether what happened last was an edit, and save a draft if it was."""
         if self._timer.isActive():
             self.autosave()
-        self.forget()
 
     def forget(self) -> None:
         """Stop watching; nothing is saved."""
@@ -60,8 +66,11 @@ class Keeper:
             if not self.case.unsaved:
                 self.case.unsaved = True
                 self._changed()
-            if not self._timer.isActive():
-                self._timer.start()
+            self._on_change()
+
+    def _on_change(self, _caller=None, _event=None) -> None:
+        if self.case is not None and not self._quiet and not self._timer.isActive():
+            self._timer.start()
 
     def quietly(self, action) -> None:
         """Do something that is no edit of the user (such as restoring a draft)."""
@@ -85,6 +94,7 @@ class Keeper:
             case.unsaved = False  # a colour or a name was changed, nothing was drawn
             self._changed()
             return
+        case.unsaved = True
         try:
             corrections.save_draft(case.data, case.id, label_map, case.based_on, case.seconds)
             self.problem, self.drafted_at = "", time.strftime("%H:%M:%S")

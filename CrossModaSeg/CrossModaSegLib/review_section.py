@@ -216,6 +216,7 @@ class ReviewSection(Section):
             return
         case, correct = self.case, self.panel.correct
         self.count_time()
+        correct.keeper.look()
         item, spent = self.item(case.id), case.seconds
         if case.unsaved:
             said = correct.save()

@@ -454,3 +454,18 @@ def test_a_panel_that_is_closed_and_opened_again_goes_on_where_it_was(applicatio
     second.removeObservers()
     opened.observe()
     opened.open()
+
+
+def test_saving_the_scene_is_no_edit_of_the_correction(application, opened, tmp_path):
+    """Slicer writes tags into the segments it saves; an untouched case must not count as corrected after that."""
+    import slicer
+
+    assert slicer.util.saveScene(str(tmp_path / "scene.mrb"))
+    assert not opened.review.case.unsaved
+    application.scene.Clear(False)
+    slicer.util.loadScene(str(tmp_path / "scene.mrb"))
+    opened.update()
+    case = opened.review.case.id
+    assert not opened.review.case.unsaved
+    opened.review.ui.acceptButton.click()
+    assert opened.review.item(case)["status"] == "accepted"
