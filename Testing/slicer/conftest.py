@@ -5,6 +5,7 @@ that a continuous build cannot be green by skipping.
 """
 
 import importlib.util
+import json
 import os
 import platform
 import sys
@@ -146,6 +147,18 @@ def loaded(panel, sample_folder):
             panel.parameters.target = volume
     panel.update()
     return panel
+
+
+@pytest.fixture
+def quick(loaded):
+    """The panel with the sample, where a propagation is quick: of the first atlas, with its tumour on the left."""
+    loaded.parameters.tumourSide = "left"
+    loaded.parameters.registerSettings = json.dumps({"CrossModaRegister": {"levels": 1}})
+    for number in (1, 2):
+        item = loaded.cases.ui.casesTable.item(number, 0)
+        item.setCheckState(item.checkState().Unchecked)
+    loaded.update()
+    return loaded
 
 
 @pytest.fixture(scope="session")

@@ -189,16 +189,10 @@ def test_a_button_clicked_before_it_is_greyed_out_says_why(application, loaded, 
 
 
 @pytest.fixture
-def fused(application, loaded):
-    """The panel after a quick fusion: of the first atlas, with its tumour on the left."""
-    loaded.parameters.tumourSide = "left"
-    loaded.parameters.registerSettings = json.dumps({"CrossModaRegister": {"levels": 1}})
-    for number in (1, 2):
-        item = loaded.cases.ui.casesTable.item(number, 0)
-        item.setCheckState(item.checkState().Unchecked)
-    loaded.update()
-    press(application, loaded, loaded.register.ui.registerButton)
-    return loaded
+def fused(application, quick):
+    """The panel after a quick fusion."""
+    press(application, quick, quick.register.ui.registerButton)
+    return quick
 
 
 def planned(panel) -> list[str]:

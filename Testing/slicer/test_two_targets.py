@@ -165,25 +165,19 @@ def test_a_segmentation_that_ends_after_another_target_was_chosen_waits_for_its_
     assert visible() == {f"{first.GetName()} segmentation": True}
 
 
-def test_a_fusion_that_ends_after_another_target_was_chosen_waits_for_its_own(application, loaded, add_volume):
+def test_a_fusion_that_ends_after_another_target_was_chosen_waits_for_its_own(application, quick, add_volume):
     second = add_volume("second")
-    loaded.logic.addCase(second)
-    first = loaded.parameters.target
-    loaded.parameters.tumourSide = "left"
-    loaded.parameters.registerSettings = json.dumps({"CrossModaRegister": {"levels": 1}})
-    for number in (1, 2):
-        item = loaded.cases.ui.casesTable.item(number, 0)
-        item.setCheckState(item.checkState().Unchecked)
-    loaded.update()
-    loaded.register.ui.registerButton.click()
-    choose(loaded, second)
-    assert loaded.parameters.tumourSide == "auto"
-    application.wait_until(lambda: not loaded.logic.busy)
-    assert f"{first.GetName()}: done in" in loaded.register.ui.messageLabel.text
-    assert (loaded.parameters.noisyLabel, loaded.parameters.result, background()) == (None, None, "second")
-    choose(loaded, first)
-    assert loaded.parameters.noisyLabel.GetName() == f"{first.GetName()} noisy label"
-    assert loaded.parameters.warpedAtlas.GetName() == f"{loaded.cases.rows[0].id} on {first.GetName()}"
+    quick.logic.addCase(second)
+    first = quick.parameters.target
+    quick.register.ui.registerButton.click()
+    choose(quick, second)
+    assert quick.parameters.tumourSide == "auto"
+    application.wait_until(lambda: not quick.logic.busy)
+    assert f"{first.GetName()}: done in" in quick.register.ui.messageLabel.text
+    assert (quick.parameters.noisyLabel, quick.parameters.result, background()) == (None, None, "second")
+    choose(quick, first)
+    assert quick.parameters.noisyLabel.GetName() == f"{first.GetName()} noisy label"
+    assert quick.parameters.warpedAtlas.GetName() == f"{quick.cases.rows[0].id} on {first.GetName()}"
 
 
 def test_a_doubtful_side_is_said_in_the_table_and_at_the_result_also_after_the_scene_was_opened_again(
