@@ -34,8 +34,6 @@ OUTPUTS = (
     *(f"probability_{structure.key}.nii.gz" for structure in labels.STRUCTURES),
     PROVENANCE,
 )
-#: See :data:`crossmoda.weights.DOUBTFUL`.
-DOUBTFUL = weights.DOUBTFUL
 #: Raised when prediction changes so that earlier results no longer hold.
 _REVISION = 3
 
@@ -127,7 +125,7 @@ def predict(
     sureness = _sureness(label_map, full)
     about = record.finish(
         fallbacks=fallbacks,
-        notes=[*fallbacks, *_doubts(sureness, trained.card.get(DOUBTFUL, {}), label_map, image)],
+        notes=[*fallbacks, *_doubts(sureness, trained.card.get(weights.DOUBTFUL, {}), label_map, image)],
         network=trained.card["network"],
         volumes_mm3=_volumes(label_map, image),
         mean_probability=sureness,

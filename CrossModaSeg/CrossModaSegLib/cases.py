@@ -81,10 +81,15 @@ def add_case(volume, label=None, modality=TARGET, case_id="", side=""):
     volume.SetAttribute(nodes.MODALITY, modality)
     volume.SetAttribute(nodes.SIDE, side)
     volume.SetAttribute(nodes.SIDE_FOUND, None)  # what is said now holds, and it is certain
+    _set_label(volume, label)
+    return volume
+
+
+def _set_label(volume, label) -> None:
+    """Make a label, or None, that of an atlas; whether it is edited from now on is noted."""
     volume.SetNodeReferenceID(nodes.LABEL, label.GetID() if label else None)
     if label:
         nodes.watch_corrections(label)
-    return volume
 
 
 def _free_identity(volume) -> str:
@@ -113,8 +118,7 @@ def placing(row: Row, ready: dict) -> list[Callable[[], None]]:
     def place_label():
         row.label = node("vtkMRMLLabelMapVolumeNode", row.id + " label", ready["label"])
         row.label.CreateDefaultDisplayNodes()
-        row.volume.SetNodeReferenceID(nodes.LABEL, row.label.GetID())
-        nodes.watch_corrections(row.label)
+        _set_label(row.volume, row.label)
         row.volume.SetAttribute(nodes.TUMOUR_MM3, str(ready["label"]["tumour_mm3"]))
 
     def look():

@@ -49,9 +49,7 @@ class CorrectSection(Section):
         """Give the keys and the slice views back; the work so far is saved."""
         self._keys.uninstall()
         self.editor.exit()
-        self.keeper.look()
-        if self.keeper.case is not None and self.keeper.case.unsaved:
-            self.keeper.autosave()
+        self.keeper.draft()
 
     # ---------------------------------------------------------------- life of a case
 
@@ -71,9 +69,8 @@ class CorrectSection(Section):
         keeper = self.keeper
         if keeper.case is None:
             return ""
-        keeper.look()
+        keeper.draft()
         if keeper.case.unsaved:
-            keeper.autosave()
             if keeper.problem:
                 return _("The correction of {id} stays in the scene: {problem}").format(
                     id=keeper.case.id, problem=keeper.problem
@@ -93,9 +90,7 @@ class CorrectSection(Section):
 
     def closing(self) -> None:
         """Save the work before the scene or the panel is closed."""
-        self.keeper.look()
-        if self.keeper.case is not None and self.keeper.case.unsaved:
-            self.keeper.autosave()
+        self.keeper.draft()
         self.let_go()
 
     # ---------------------------------------------------------------- state

@@ -54,6 +54,11 @@ class Keeper:
         if self._timer.isActive():
             self.autosave()
 
+    def draft(self) -> None:
+        """Save a draft of what is unsaved, if anything is."""
+        if self._timer.isActive() or (self.case is not None and self.case.unsaved):
+            self.autosave()
+
     def forget(self) -> None:
         """Stop watching; nothing is saved."""
         self._timer.stop()

@@ -132,13 +132,13 @@ class RegisterSection(Section):
         notes = "".join(f" {note}" for note in (on, fused.notes) if note)
         if fused.state == DONE:
             display.hide_earlier(fused.result[0])
-        if fused.state == DONE and parameters.target in (self._target, None):  # else another one's results are shown
-            parameters.noisyLabel, parameters.disagreement = fused.result
-            parameters.result = parameters.noisyLabel
-            warped = self._plan.images()
-            if parameters.warpedAtlas not in warped:
-                parameters.warpedAtlas = warped[-1] if warped else None
-            display.show_target(self._target)
+            if self.shows(self._target):
+                parameters.noisyLabel, parameters.disagreement = fused.result
+                parameters.result = parameters.noisyLabel
+                warped = self._plan.images()
+                if parameters.warpedAtlas not in warped:
+                    parameters.warpedAtlas = warped[-1] if warped else None
+                display.show_target(self._target)
         if failures:
             self.say("<br>".join(failures) + notes, ERROR)
         elif work.cancelled:

@@ -108,6 +108,10 @@ class Section:
         button.enabled = not reason
         button.toolTip = reason or tip
 
+    def shows(self, target) -> bool:
+        """Whether results of a target are to be shown: another one may have been chosen since work on it began."""
+        return self.parameters.target in (target, None)
+
     def busy_reason(self) -> str:
         """Say why no work can be started now; an empty string if it can."""
         return _("CrossModa is at work; wait for it or cancel it.") if self.logic.busy else ""

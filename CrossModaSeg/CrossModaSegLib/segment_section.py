@@ -85,7 +85,7 @@ class SegmentSection(Section):
             return
         if task.state == DONE:
             display.hide_earlier(task.result[0])
-            if self.parameters.target in (self._target, None):  # else another one's results are shown
+            if self.shows(self._target):
                 self.parameters.result, self.parameters.uncertainty = task.result
                 display.show_target(self._target)
             done = _("{name}: done in {seconds:.0f} s. Check and correct the result.").format(

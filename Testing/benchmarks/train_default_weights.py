@@ -364,7 +364,7 @@ def learn_doubt(trained: Path, development: list[Path]) -> None:
     doubted = f"{(true < best).sum()} of {len(true)} tumours, {(false < best).sum()} of {len(false)} false marks"
     print(f"doubtful below a mean probability of {best:.3f}: {doubted} on the development scans")
     tensors, card = weights.read_tensors(trained)
-    weights.save(trained, tensors, {**card, inference.DOUBTFUL: {"VS": round(float(best), 3)}})
+    weights.save(trained, tensors, {**card, weights.DOUBTFUL: {"VS": round(float(best), 3)}})
 
 
 def dice_by_factor(image: Path, model: weights.Model) -> dict[int, dict[str, float]]:

@@ -218,7 +218,7 @@ def test_the_mean_probability_is_that_within_each_structure(weight_file, scan):
 @pytest.mark.parametrize(("below", "doubtful"), [({}, False), ({"VS": 0.5}, False), ({"VS": 1.1}, True)])
 def test_a_schwannoma_less_sure_than_the_model_card_asks_for_is_called_doubtful(weight_file, scan, below, doubtful):
     model = favouring(weight_file, labels.VS)
-    model.card[inference.DOUBTFUL] = below
+    model.card[weights.DOUBTFUL] = below
     notes = predict(scan, model, Settings(device="cpu", keep_all=True)).provenance["notes"]
     assert ["as that of marks where there is none" in note for note in notes] == [doubtful]
     assert "it lies beside no cochlea that was found" in notes[0]  # everything is called tumour here
@@ -428,7 +428,7 @@ def test_unusable_weights_are_refused_in_one_sentence(weight_file, tmp_path):
         *({"card": card} for card in ("null", "[]", "1", "[" * 99999)),
         *({"preprocessing": {"crop_x": value}} for value in ("64", 64.5, None, True, 10**400)),
         *({"network": value} for value in (None, [], {"width": "1"}, {"depth": 3})),
-        *({inference.DOUBTFUL: value} for value in (0.5, ["VS"], {"VS": "0.5"}, None)),
+        *({weights.DOUBTFUL: value} for value in (0.5, ["VS"], {"VS": "0.5"}, None)),
     ],
     ids=lambda change: str(change)[:50],
 )
