@@ -127,8 +127,8 @@ class Panel(VTKObservationMixin):
         parameters.target = target  # before the others: what is written shows all parameters in the controls
         parameters.tumourSide = target.GetAttribute(nodes.SIDE_CHOSEN) or "auto"
         for role, parameter in _SHOWN.items():
-            setattr(parameters, parameter, _newest(role, target))
-        parameters.result = _newest("prediction", target) or parameters.noisyLabel
+            setattr(parameters, parameter, _newest(target, role))
+        parameters.result = _newest(target, *nodes.RESULTS)
         if not self.logic.busy:
             for section in (self.register, self.segment, self.result):
                 section.say("")
@@ -154,7 +154,8 @@ class Panel(VTKObservationMixin):
         self.open()
 
 
-def _newest(role: str, target):
-    """Return the newest result of a target, or None; mirrored copies do not count."""
-    found = [node for node in nodes.products(role, target) if not node.GetAttribute(nodes.COPY)]
+def _newest(target, *roles: str):
+    """Return the newest result of a target that has one of the roles, or None; mirrored copies do not count."""
+    found = [node for role in roles for node in nodes.products(role, target) if not node.GetAttribute(nodes.COPY)]
+    found.sort(key=lambda node: nodes.provenance(node).get("created", ""))
     return found[-1] if found else None

@@ -74,6 +74,21 @@ def test_another_target_is_shown_with_its_own_results_and_the_first_ones_come_ba
     assert background() == "first"
 
 
+def test_what_was_made_last_is_the_result_again_whether_fused_or_predicted(panel, targets):
+    import slicer
+    from CrossModaSegLib import nodes
+
+    first, second = targets
+    record = {"step": "fuse", "crossmoda": "x", "inputs": {}, "seconds": 1}
+    for last, before in (("noisy label", "prediction"), ("prediction", "noisy label")):
+        for name, hour in ((before, 10), (last, 11)):
+            nodes.set_provenance(slicer.util.getNode(name), {**record, "created": f"2026-01-01T{hour}:00:00+00:00"})
+        choose(panel, second)
+        choose(panel, first)
+        assert panel.parameters.result.GetName() == last
+        assert panel.parameters.noisyLabel.GetName() == "noisy label"
+
+
 def test_a_segmentation_that_the_user_has_hidden_stays_hidden(panel, targets):
     import slicer
 
