@@ -197,15 +197,26 @@ def test_fewer_than_two_corrections_are_too_few(project, tmp_path):
         improve(tmp_path, None, tmp_path / "models", QUICK)
 
 
-def test_a_cancelled_improvement_goes_on_and_leaves_no_model(project, tmp_path):
+def models_of(project, tmp_path):
+    """Return a folder of models of its own, in which the small one of the project is in use."""
     folder = tmp_path / "models"
     models.add(folder, models.current(project / "models").weights, "small")
     models.switch(folder, "small")
+    return folder
+
+
+def cancel_training_after(done: float):
+    """Return a progress that cancels the work when its training has come farther."""
 
     def stop(fraction, message):
-        if message.startswith("training") and fraction > 0.3:
+        if message.startswith("training") and fraction > done:
             raise Cancelled
 
+    return stop
+
+
+def test_a_cancelled_improvement_goes_on_and_leaves_no_model(project, tmp_path):
+    folder, stop = models_of(project, tmp_path), cancel_training_after(0.3)
     longer = dataclasses.replace(QUICK, epochs=2)
     with pytest.raises(Cancelled):
         improve(project / "data", None, folder, longer, stop)
@@ -247,14 +258,7 @@ def test_a_model_in_use_that_was_deleted_gives_way_to_the_shipped_one(tmp_path):
 
 def test_a_damaged_card_beside_the_weights_of_a_model_hinders_nothing(project, tmp_path):
     """The card that counts is in the file of the weights; the one beside it is for people."""
-    folder = tmp_path / "models"
-    models.add(folder, models.current(project / "models").weights, "small")
-    models.switch(folder, "small")
-
-    def stop(fraction, message):
-        if message.startswith("training") and fraction > 0:
-            raise Cancelled
-
+    folder, stop = models_of(project, tmp_path), cancel_training_after(0)
     for card in ("{", "null", '{"learned_from": 1, "metrics": [], "held_out": 3}', "[" * 99999):
         (folder / "small" / "weights.json").write_text(card)
         assert models.current(folder).card == {}
