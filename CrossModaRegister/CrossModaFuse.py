@@ -39,7 +39,7 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--files", default="", help="instead: names in the folder or paths, separated by commas")
     parser.add_argument("--reference", help="image whose grid the result has; without it the first label map's")
     parser.add_argument("--images", help="folder with the atlases' images on the reference, named as their label maps")
-    parser.add_argument("--elsewhere", help="image: probability of tumour where it is if on the other side")
+    parser.add_argument("--elsewhere", help="image: probability of tumor where it is if on the other side")
     parser.add_argument("--opposite", help="image: brightness of the reference at the opposite places of the head")
     for name, text in _OUTPUTS.items():
         parser.add_argument("--" + name.replace("_", "-"), dest=name, help=f"output: {text}")

@@ -23,7 +23,7 @@ from crossmoda.propagation.single import Settings  # noqa: E402
 #: What is told to Slicer of a registration; the last four with a moving label map only.
 _MEASURED = (
     *("mean_displacement_mm", "percentile_95_displacement_mm", "folding_percent"),
-    *("quality", "tumour_side", "cochlea_sides", "mirrored"),
+    *("quality", "tumor_side", "cochlea_sides", "mirrored"),
 )
 
 

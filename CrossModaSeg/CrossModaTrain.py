@@ -1,5 +1,5 @@
 #!/usr/bin/env python-real
-"""Slicer CLI module: train the network on labelled ceT1 scans and on noisy labels of hrT2 scans.
+"""Slicer CLI module: train the network on labeled ceT1 scans and on noisy labels of hrT2 scans.
 
 The work is done by :func:`crossmoda.training.train_folder` or, with a folder of models, by
 :func:`crossmoda.review.improvement.improve`; this file only reads the arguments.
@@ -26,9 +26,9 @@ from crossmoda.training import Settings  # noqa: E402
 def arguments() -> argparse.ArgumentParser:
     """Return the parser of the module's arguments: folders, then the parameters of the training."""
     parser = argparse.ArgumentParser(prog="CrossModaTrain", description=__doc__.splitlines()[0])
-    parser.add_argument("data", help="data set with labelled ceT1 scans (and hrT2 scans)")
+    parser.add_argument("data", help="data set with labeled ceT1 scans (and hrT2 scans)")
     parser.add_argument("--noisy", help="folder with the propagations to the hrT2 scans, one folder for each")
-    parser.add_argument("--validation", help="data set with labelled scans that are never learned from")
+    parser.add_argument("--validation", help="data set with labeled scans that are never learned from")
     parser.add_argument("--initial", help="weights to begin with (.safetensors)")
     parser.add_argument(
         "--models",

@@ -11,17 +11,17 @@ os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
 from PySide6 import QtCore, QtGui
 
 ROOT = Path(__file__).resolve().parents[1]
-NIGHT, TUMOUR, COCHLEA = "#16202e", "#e6503c", "#58bdf5"
+NIGHT, TUMOR, COCHLEA = "#16202e", "#e6503c", "#58bdf5"
 
 
-def spiral(turns: float, outer: float, centre: QtCore.QPointF) -> QtGui.QPainterPath:
+def spiral(turns: float, outer: float, center: QtCore.QPointF) -> QtGui.QPainterPath:
     """Return a spiral that ends in a straight basal turn, in units of the icon's width."""
     path = QtGui.QPainterPath()
     steps = 120
     for step in range(steps + 1):
         share = step / steps
         radius, angle = outer * (0.16 + 0.84 * share), 2 * math.pi * turns * share + 0.75 * math.pi
-        point = centre + QtCore.QPointF(radius * math.cos(angle), radius * math.sin(angle))
+        point = center + QtCore.QPointF(radius * math.cos(angle), radius * math.sin(angle))
         path.moveTo(point) if step == 0 else path.lineTo(point)
     return path
 
@@ -39,12 +39,12 @@ def icon(pixels: int) -> QtGui.QImage:
     painter.setBrush(QtGui.QColor(NIGHT))
     painter.drawRoundedRect(QtCore.QRectF(0, 0, 1, 1), 0.2, 0.2)
 
-    tumour = QtGui.QPainterPath(QtCore.QPointF(0.52, 0.60))  # a cone in the canal, a ball in the cistern
-    tumour.cubicTo(0.62, 0.52, 0.80, 0.48, 0.89, 0.60)
-    tumour.cubicTo(0.99, 0.76, 0.88, 0.93, 0.74, 0.92)
-    tumour.cubicTo(0.60, 0.91, 0.56, 0.78, 0.52, 0.60)
-    painter.setBrush(QtGui.QColor(TUMOUR))
-    painter.drawPath(tumour)
+    tumor = QtGui.QPainterPath(QtCore.QPointF(0.52, 0.60))  # a cone in the canal, a ball in the cistern
+    tumor.cubicTo(0.62, 0.52, 0.80, 0.48, 0.89, 0.60)
+    tumor.cubicTo(0.99, 0.76, 0.88, 0.93, 0.74, 0.92)
+    tumor.cubicTo(0.60, 0.91, 0.56, 0.78, 0.52, 0.60)
+    painter.setBrush(QtGui.QColor(TUMOR))
+    painter.drawPath(tumor)
 
     pen = QtGui.QPen(QtGui.QColor(COCHLEA), 0.12 if small else 0.085)
     pen.setCapStyle(QtCore.Qt.RoundCap)

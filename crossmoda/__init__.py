@@ -1,6 +1,6 @@
 """CrossModa: segmentation of the vestibular schwannoma and the cochlea across MR contrasts.
 
-Labelled contrast-enhanced T1 atlases are registered to an unlabelled high-resolution T2 target with deeds, the
+Labeled contrast-enhanced T1 atlases are registered to an unlabeled high-resolution T2 target with deeds, the
 propagated labels are fused, and a DeepLab network on MIND-SSC features learns from both.
 
 Arrays are ``(z, y, x)`` or ``(channel, z, y, x)``; lengths are in mm; physical space is ITK's LPS.

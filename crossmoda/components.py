@@ -32,12 +32,12 @@ def plausible(label_map: np.ndarray, probabilities: np.ndarray, grid: Grid) -> n
     """
     kept = np.zeros_like(label_map)
     components, mass, points = _candidates(label_map == labels.COCHLEA, probabilities[labels.COCHLEA], grid)
-    centres = np.array([part.mean(axis=0) for part in points]).reshape(-1, 3)
-    cochleae = _pair(mass, centres)
+    centers = np.array([part.mean(axis=0) for part in points]).reshape(-1, 3)
+    cochleae = _pair(mass, centers)
     for index in cochleae:
         kept[components == index + 1] = labels.COCHLEA
     components, mass, points = _candidates(label_map == labels.VS, probabilities[labels.VS], grid)
-    beside = np.array([_beside(part, centres[cochleae]) for part in points], bool)
+    beside = np.array([_beside(part, centers[cochleae]) for part in points], bool)
     if len(mass):
         best = int(np.argmax(np.where(beside, mass, -1) if beside.any() else mass))
         kept[solid(components == best + 1) & (kept == 0)] = labels.VS
@@ -45,7 +45,7 @@ def plausible(label_map: np.ndarray, probabilities: np.ndarray, grid: Grid) -> n
 
 
 def solid(mask: np.ndarray) -> np.ndarray:
-    """Return the mask with what it encloses: a tumour's cysts and its unsure middle are counted with it."""
+    """Return the mask with what it encloses: a tumor's cysts and its unsure middle are counted with it."""
     filled = mask.copy()
     for box in ndimage.find_objects(mask.view(np.uint8)):
         filled[box] = ndimage.binary_fill_holes(mask[box])
@@ -55,14 +55,14 @@ def solid(mask: np.ndarray) -> np.ndarray:
 def beside_a_cochlea(label_map: np.ndarray, grid: Grid) -> bool:
     """Whether the schwannoma of a label map (z, y, x) comes as near to a cochlea of it as schwannomas do."""
     evenly = np.ones(label_map.shape, np.float32)
-    tumours, cochleae = (_candidates(label_map == value, evenly, grid)[2] for value in (labels.VS, labels.COCHLEA))
-    centres = np.array([part.mean(axis=0) for part in cochleae]).reshape(-1, 3)
-    return any(_beside(part, centres) for part in tumours)
+    tumors, cochleae = (_candidates(label_map == value, evenly, grid)[2] for value in (labels.VS, labels.COCHLEA))
+    centers = np.array([part.mean(axis=0) for part in cochleae]).reshape(-1, 3)
+    return any(_beside(part, centers) for part in tumors)
 
 
 def _beside(points: np.ndarray, cochleae: np.ndarray) -> bool:
     """Whether any point comes as near to the middle of a cochlea as schwannomas do."""
-    return any((((points - centre) ** 2).sum(axis=1) <= BESIDE_MM**2).any() for centre in cochleae)
+    return any((((points - center) ** 2).sum(axis=1) <= BESIDE_MM**2).any() for center in cochleae)
 
 
 def _candidates(
@@ -70,7 +70,7 @@ def _candidates(
 ) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
     """Return the components that are large enough, numbered from 1, the sum of probabilities and the points of each.
 
-    Points are the voxel centres, (n, 3), LPS, mm.
+    Points are the voxel centers, (n, 3), LPS, mm.
     """
     components, _ = ndimage.label(mask, np.ones((3, 3, 3)))
     voxels = np.argwhere(mask)
@@ -86,12 +86,12 @@ def _candidates(
     return renumber[components], mass, points
 
 
-def _pair(mass: np.ndarray, centre: np.ndarray) -> list[int]:
+def _pair(mass: np.ndarray, center: np.ndarray) -> list[int]:
     """Return the indices of the best cochlea and of its best counterpart."""
     if len(mass) == 0:
         return []
     best = int(mass.argmax())
-    apart = np.abs(centre - centre[best])
+    apart = np.abs(center - center[best])
     near, far = COCHLEAR_DISTANCE_MM
     matches = (apart[:, 0] >= near) & (apart[:, 0] <= far) & (apart[:, 1:].max(axis=1) <= _TILT_MM)
     if not matches.any():

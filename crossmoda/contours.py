@@ -2,7 +2,7 @@
 
 Two formats: the contour JSON of the Vestibular-Schwannoma-SEG collection (Shapey et al., Scientific Data 2021) and
 DICOM RTSTRUCT. Both hold closed planar polygons in patient coordinates (LPS, mm). A voxel belongs to a structure when
-its centre lies inside the polygons of its slice; polygons on one slice combine by the even-odd rule, so that one inside
+its center lies inside the polygons of its slice; polygons on one slice combine by the even-odd rule, so that one inside
 another is a hole.
 """
 
@@ -117,10 +117,10 @@ def read_rigid_transform(path: Path | str) -> np.ndarray:
     """
     try:
         text = Path(path).read_text(encoding="utf-8")
-        matrix, offset, centre = _affine_of(text)
+        matrix, offset, center = _affine_of(text)
         forward = np.eye(4)
         forward[:3, :3] = matrix
-        forward[:3, 3] = offset + centre - matrix @ centre
+        forward[:3, 3] = offset + center - matrix @ center
         found = np.linalg.inv(forward)
     except (OSError, ValueError, TypeError, np.linalg.LinAlgError) as cause:
         raise InputError(
@@ -132,17 +132,17 @@ def read_rigid_transform(path: Path | str) -> np.ndarray:
 
 
 def _affine_of(text: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return matrix, translation and centre of an affine transform in ITK's text format."""
+    """Return matrix, translation and center of an affine transform in ITK's text format."""
     parameters = re.search(r"^Parameters:(.*)$", text, re.MULTILINE)
     fixed = re.search(r"^FixedParameters:(.*)$", text, re.MULTILINE)
     values = np.array(parameters[1].split() if parameters else [], float)
-    centre = np.array(fixed[1].split() if fixed else [0, 0, 0], float)
-    if values.shape != (12,) or centre.shape != (3,):
+    center = np.array(fixed[1].split() if fixed else [0, 0, 0], float)
+    if values.shape != (12,) or center.shape != (3,):
         raise ValueError("another number of parameters")
-    return values[:9].reshape(3, 3), values[9:], centre
+    return values[:9].reshape(3, 3), values[9:], center
 
 
-def rasterise(contours: Mapping[str, Iterable[np.ndarray]], grid: Grid, transform: np.ndarray | None = None) -> Volume:
+def rasterize(contours: Mapping[str, Iterable[np.ndarray]], grid: Grid, transform: np.ndarray | None = None) -> Volume:
     """Return the label map (uint8) of contours on a grid.
 
     The names are understood by :func:`crossmoda.labels.structure_of_name`; other structures (earlier volumes, organs at
@@ -247,9 +247,9 @@ def _slice_axis(indices: list[np.ndarray], grid: Grid) -> int:
 
 
 def _toggle(section: np.ndarray, polygon: np.ndarray) -> None:
-    """Invert the pixels (y, x) whose centre lies inside a polygon of continuous indices (x, y).
+    """Invert the pixels (y, x) whose center lies inside a polygon of continuous indices (x, y).
 
-    A scan line through the pixel centres of each row crosses the outline an even number of times; pixels between an odd
+    A scan line through the pixel centers of each row crosses the outline an even number of times; pixels between an odd
     and the following even crossing are inside. An edge counts with its lower end only, so that shared corners
     count once.
     """

@@ -1,10 +1,10 @@
 """Cases on disk: which images and labels a folder holds, read and checked.
 
-Recognised, in any depth of folders:
+Recognized, in any depth of folders:
 
 - crossMoDA 2021 (``crossmoda_1_ceT1.nii.gz``, ``crossmoda_1_Label.nii.gz``, ``crossmoda_106_hrT2.nii.gz``), 2022
   (``crossmoda2022_ldn_1_ceT1.nii.gz``, ``_Label``, ``_hrT2``) and 2023 (``crossmoda2023_etz_1_ceT1.nii.gz``,
-  ``_Label``, ``_T2``; its two tumour labels are joined);
+  ``_Label``, ``_T2``; its two tumor labels are joined);
 - TCIA Vestibular-Schwannoma-SEG as downloaded: folders of DICOM series, with contours as RTSTRUCT or as the
   collection's JSON files, both of which name the series they belong to;
 - a plain folder: ``<id>_ceT1`` or ``<id>_T1``, ``<id>_hrT2`` or ``<id>_T2``, and ``<id>_label`` (also ``_seg``), which
@@ -66,7 +66,7 @@ class Case:
     label: Path | None = None
     """label map, contour JSON or RTSTRUCT"""
     side: str | None = None
-    """the tumour's side, ``"left"`` or ``"right"`` of the patient, if known"""
+    """the tumor's side, ``"left"`` or ``"right"`` of the patient, if known"""
 
     def read_image(self) -> Volume:
         """Read the image (float32)."""
@@ -75,7 +75,7 @@ class Case:
     def read_label(self, image: Volume | None = None) -> Volume:
         """Read the label as a label map (uint8, 1 VS, 2 cochlea).
 
-        Contours are rasterised on the image's grid; segmentations that Slicer saved cropped are filled up to it.
+        Contours are rasterized on the image's grid; segmentations that Slicer saved cropped are filled up to it.
 
         Args:
             image: the image, if it is at hand (else it is read where its grid is needed).
@@ -85,15 +85,15 @@ class Case:
 
         """
         if self.label is None:
-            raise InputError(f"{self.image} has no label; put one beside it or choose a labelled case.")
+            raise InputError(f"{self.image} has no label; put one beside it or choose a labeled case.")
         if self.label.suffix.lower() == ".json" or dicom.is_dicom(self.label):
-            return contours.rasterise(contours.read_contours(self.label), (image or self.read_image()).grid)
+            return contours.rasterize(contours.read_contours(self.label), (image or self.read_image()).grid)
         label_map = read_label_map(self.label, None if image is None else image.grid)
         return label_map.with_array(_without_parts(label_map.array))
 
 
 def _without_parts(array: np.ndarray) -> np.ndarray:
-    """Join the parts of crossMoDA 2023 (1, 2: tumour inside and outside the canal, 3: cochlea) to 1 VS, 2 cochlea."""
+    """Join the parts of crossMoDA 2023 (1, 2: tumor inside and outside the canal, 3: cochlea) to 1 VS, 2 cochlea."""
     if array.max(initial=0) != 3:
         return array
     return np.array([labels.BACKGROUND, labels.VS, labels.VS, labels.COCHLEA], np.uint8)[array]
@@ -110,7 +110,7 @@ class Dataset:
 
     @property
     def sources(self) -> tuple[Case, ...]:
-        """The labelled ceT1 cases."""
+        """The labeled ceT1 cases."""
         return tuple(case for case in self.cases if case.modality == CET1 and case.label is not None)
 
     @property
@@ -119,11 +119,11 @@ class Dataset:
         return tuple(case for case in self.cases if case.modality == HRT2)
 
     def with_sides(self, progress: Progress | None = None) -> "Dataset":
-        """Return the data set with the tumour's side of every labelled case, which means reading every label."""
+        """Return the data set with the tumor's side of every labeled case, which means reading every label."""
         cases = []
         for number, case in enumerate(self.cases):
             report(progress, number / len(self.cases), f"side of {case.id}")
-            side = case.side if case.side or case.label is None else tumour_side(case.read_label())
+            side = case.side if case.side or case.label is None else tumor_side(case.read_label())
             cases.append(dataclasses.replace(case, side=side))
         return dataclasses.replace(self, cases=tuple(cases))
 
@@ -251,30 +251,30 @@ def _series_of_json(file: Path) -> set[str]:
         return set()
 
 
-def tumour_side(label_map: Volume) -> str | None:
-    """Return the patient's side of the tumour, ``"left"`` or ``"right"``; None without a tumour.
+def tumor_side(label_map: Volume) -> str | None:
+    """Return the patient's side of the tumor, ``"left"`` or ``"right"``; None without a tumor.
 
-    The midline lies midway between the cochleae where both are labelled. With one cochlea, which is the one of the
-    tumour's side, the tumour lies medial of it. With none, the middle of the image stands for the midline.
+    The midline lies midway between the cochleae where both are labeled. With one cochlea, which is the one of the
+    tumor's side, the tumor lies medial of it. With none, the middle of the image stands for the midline.
     """
-    tumour = label_map.array == labels.VS
-    if not tumour.any():
+    tumor = label_map.array == labels.VS
+    if not tumor.any():
         return None
-    tumour_x = _centre_x(tumour, label_map)
+    tumor_x = _center_x(tumor, label_map)
     pieces, count = ndimage.label(label_map.array == labels.COCHLEA, np.ones((3, 3, 3)))
-    cochleae = [_centre_x(pieces == number, label_map) for number in range(1, count + 1)]
+    cochleae = [_center_x(pieces == number, label_map) for number in range(1, count + 1)]
     if cochleae and max(cochleae) - min(cochleae) > _BILATERAL_MM:
         midline = (max(cochleae) + min(cochleae)) / 2
     elif cochleae:
-        return LEFT if float(np.mean(cochleae)) > tumour_x else RIGHT
+        return LEFT if float(np.mean(cochleae)) > tumor_x else RIGHT
     else:
         middle = np.append((np.asarray(label_map.grid.size) - 1) / 2, 1.0)
         midline = float((label_map.grid.index_to_physical @ middle)[0])
-    return LEFT if tumour_x > midline else RIGHT
+    return LEFT if tumor_x > midline else RIGHT
 
 
-def _centre_x(mask: np.ndarray, label_map: Volume) -> float:
-    """Return the LPS x (mm, positive to the patient's left) of the centre of a mask."""
+def _center_x(mask: np.ndarray, label_map: Volume) -> float:
+    """Return the LPS x (mm, positive to the patient's left) of the center of a mask."""
     index = np.array([positions.mean() for positions in reversed(np.nonzero(mask))] + [1.0])
     return float((label_map.grid.index_to_physical @ index)[0])
 

@@ -44,9 +44,9 @@ if TYPE_CHECKING:
 class Settings(parameters.Settings):
     """How large the demo is."""
 
-    atlases: int = parameter(6, "Labelled ceT1 scans that are simulated.", minimum=2, maximum=100)
-    targets: int = parameter(2, "Unlabelled hrT2 scans that are trained on with noisy labels.", minimum=0, maximum=100)
-    tests: int = parameter(2, "Unlabelled hrT2 scans that are only segmented.", minimum=1, maximum=100)
+    atlases: int = parameter(6, "Labeled ceT1 scans that are simulated.", minimum=2, maximum=100)
+    targets: int = parameter(2, "Unlabeled hrT2 scans that are trained on with noisy labels.", minimum=0, maximum=100)
+    tests: int = parameter(2, "Unlabeled hrT2 scans that are only segmented.", minimum=1, maximum=100)
     base: str = parameter("phantom", "Anatomy of the digital subjects.", choices=BASES)
     seed: int = parameter(
         1,
@@ -266,7 +266,7 @@ class _Shown:
         moving, moving_label = atlas.read_image(), atlas.read_label()
         page = Report(
             "CrossModa demo",
-            f"Digital subjects only: {settings.atlases} labelled ceT1 atlases, {settings.targets} unlabelled hrT2 "
+            f"Digital subjects only: {settings.atlases} labeled ceT1 atlases, {settings.targets} unlabeled hrT2 "
             f"scans to learn from, {settings.tests} hrT2 scans to segment. The network that comes along, trained on "
             f"other digital subjects, was trained on for {settings.training_seconds:.0f} seconds. No number here says "
             "anything about real patients.",
@@ -300,7 +300,7 @@ class _Shown:
             ),
             "Every atlas's label, the label fused from them, and where the atlases disagree.",
         )
-        page.section("Segmentation", "What the network found, in colour, and the simulated truth, dashed white.")
+        page.section("Segmentation", "What the network found, in color, and the simulated truth, dashed white.")
         page.figure(figures.segmentation_figure(image, self.prediction.label_map, truth), "Outlines on the T2 scan.")
         page.table(
             ["structure", "volume [mm³]", "true volume [mm³]", "error [%]"], _volume_rows(scores[NETWORK][self.case.id])
@@ -324,7 +324,7 @@ def score_rows(scores: Mapping[str, Mapping[str, evaluation.Scores]]) -> list[li
     """Return the rows of the table of scores: step, then mean ± standard deviation of :data:`_COLUMNS`."""
     rows = []
     for step, cases in scores.items():
-        summary = evaluation.summarise(cases)
+        summary = evaluation.summarize(cases)
         cells = []
         for measure, digits in (("dice", 3), ("hd95_mm", 1), ("assd_mm", 2)):
             for structure in labels.STRUCTURES:

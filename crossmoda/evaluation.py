@@ -6,7 +6,7 @@ surfaces are made of small triangles whose area weights each distance, so that a
 Empty masks: where both are empty the structure is rightly absent: Dice 1, distances 0, volume error 0. Where one is
 empty, Dice is 0 and the distances do not exist: they are NaN, stay out of the mean, and their number is reported
 beside it (``undefined``), so that a method cannot gain by missing structures unseen. Challenges put a large constant in
-their place; :func:`summarise` does it on request.
+their place; :func:`summarize` does it on request.
 """
 
 import csv
@@ -118,7 +118,7 @@ def surface_distances(
     return float(hd95), weighted / sum(float(area.sum()) for area in areas)
 
 
-def summarise(cases: Mapping[str, Scores], undefined_mm: float | None = None) -> dict[str, dict[str, dict[str, float]]]:
+def summarize(cases: Mapping[str, Scores], undefined_mm: float | None = None) -> dict[str, dict[str, dict[str, float]]]:
     """Return mean, standard deviation and median over cases, per structure and overall.
 
     Args:
@@ -176,7 +176,7 @@ def write_csv(cases: Mapping[str, Scores], path: Path | str) -> None:
 
 def write_summary(cases: Mapping[str, Scores], path: Path | str, provenance: Mapping[str, Any] | None = None) -> None:
     """Write the scores of all cases and their summary as JSON; values that do not exist are null."""
-    content = {"cases": cases, "summary": summarise(cases)}
+    content = {"cases": cases, "summary": summarize(cases)}
     write_json(path, _without_nan({**content, **({"provenance": dict(provenance)} if provenance else {})}))
 
 
@@ -191,7 +191,7 @@ def _without_nan(content: Any) -> Any:
 def format_table(cases: Mapping[str, Scores]) -> str:
     """Return the summary as text for the terminal: mean ± sd (median) of each measure."""
     rows: list[list[str]] = [["", *_SHOWN.values()]]
-    for key, measures in summarise(cases).items():
+    for key, measures in summarize(cases).items():
         rows.append([key, *(_cell(measures[name], digits=3 if name == "dice" else 2) for name in _SHOWN)])
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = ["  ".join(_aligned(row, widths)).rstrip() for row in rows]

@@ -43,8 +43,8 @@ def oriented(volume: Volume) -> Volume:
     return Volume.from_sitk(sitk.DICOMOrient(volume.to_sitk(), "LPS"))
 
 
-def centre_of(mask: np.ndarray) -> tuple[int, int, int] | None:
-    """Return the voxel (z, y, x) nearest to the centre of a mask, or None when it is empty."""
+def center_of(mask: np.ndarray) -> tuple[int, int, int] | None:
+    """Return the voxel (z, y, x) nearest to the center of a mask, or None when it is empty."""
     found = np.argwhere(mask)
     if not len(found):
         return None
@@ -55,9 +55,9 @@ def centre_of(mask: np.ndarray) -> tuple[int, int, int] | None:
 def full_view(label_map: np.ndarray, axis: int = AXIAL) -> View:
     """Return the whole slice through the VS, else through the cochleae, else through the middle."""
     for value in (VS, COCHLEA):
-        centre = centre_of(label_map == value)
-        if centre is not None:
-            return View(axis, centre[axis])
+        center = center_of(label_map == value)
+        if center is not None:
+            return View(axis, center[axis])
     return View(axis, label_map.shape[axis] // 2)
 
 
@@ -72,19 +72,19 @@ def close_views(label_map: Volume, margin_mm: float = 12.0) -> dict[str, View]:
         regions[f"cochlea, {side}"] = cochlea & half
     views = {}
     for name, mask in regions.items():
-        centre = centre_of(mask)
-        if centre is None:
+        center = center_of(mask)
+        if center is None:
             continue
-        plane = np.argwhere(mask[centre[0]])
+        plane = np.argwhere(mask[center[0]])
         margin = [round(margin_mm / spacing) for spacing in label_map.grid.spacing_zyx[1:]]
         low = [max(int(plane[:, k].min()) - margin[k], 0) for k in (0, 1)]
         high = [min(int(plane[:, k].max()) + margin[k], array.shape[k + 1]) for k in (0, 1)]
-        views[name] = View(AXIAL, centre[0], (low[0], high[0]), (low[1], high[1]))
+        views[name] = View(AXIAL, center[0], (low[0], high[0]), (low[1], high[1]))
     return views
 
 
 def window(array: np.ndarray) -> tuple[float, float]:
-    """Return the grey window (low, high): the 1st and 99.7th percentile of what is not background."""
+    """Return the gray window (low, high): the 1st and 99.7th percentile of what is not background."""
     values = array[array > array.min()]
     if not values.size:
         return float(array.min()), float(array.max()) + 1.0
@@ -112,20 +112,20 @@ def _show(axes: "Axes", plane: np.ndarray, volume: Volume, view: View, **how: An
 
 
 def show_image(axes: "Axes", volume: Volume, view: View) -> None:
-    """Draw the view of an image in grey."""
+    """Draw the view of an image in gray."""
     low, high = window(volume.array)
     _show(axes, view.of(volume.array), volume, view, cmap="gray", vmin=low, vmax=high)
 
 
 def show_heat(axes: "Axes", volume: Volume, view: View, maximum: float) -> Any:
-    """Draw the view of a map (0 to ``maximum``) in colours over what is there; zero is transparent."""
+    """Draw the view of a map (0 to ``maximum``) in colors over what is there; zero is transparent."""
     plane = np.ma.masked_less_equal(view.of(volume.array), 0.02 * maximum)
     _show(axes, plane, volume, view, cmap="inferno", vmin=0, vmax=maximum, alpha=0.8)
     return axes.images[-1]
 
 
 def show_contours(axes: "Axes", label_map: Volume, view: View, *, reference: bool = False) -> None:
-    """Draw the outlines of every structure: in its own colour, or dashed white for a reference."""
+    """Draw the outlines of every structure: in its own color, or dashed white for a reference."""
     plane = view.of(label_map.array)
     for structure in STRUCTURES:
         mask = plane == structure.value

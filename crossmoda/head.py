@@ -51,14 +51,14 @@ def _otsu(values: np.ndarray) -> float:
         counts, edges = np.histogram(values, bins=256)
     except ValueError:  # they differ by less than 256 numbers
         return float(values.mean())
-    centres = (edges[:-1] + edges[1:]) / 2
+    centers = (edges[:-1] + edges[1:]) / 2
     below = np.cumsum(counts)
     above = below[-1] - below
-    sum_below = np.cumsum(counts * centres)
+    sum_below = np.cumsum(counts * centers)
     with np.errstate(invalid="ignore", divide="ignore"):
         gap = sum_below / below - (sum_below[-1] - sum_below) / above
     between = np.nan_to_num(below * above * gap**2)
-    return float(centres[int(np.argmax(between))])
+    return float(centers[int(np.argmax(between))])
 
 
 def temporal_bones(volume: Volume) -> tuple[float, float, float]:

@@ -37,7 +37,7 @@ OUTPUTS = (
 #: Raised when prediction changes so that earlier results no longer hold.
 _REVISION = 3
 
-#: Tiles (z, y, x) and the margin on each side that neighbouring tiles share, when memory runs out.
+#: Tiles (z, y, x) and the margin on each side that neighboring tiles share, when memory runs out.
 TILE = (32, 96, 96)
 MARGIN = (8, 24, 24)
 #: The deepest features of the network have this stride: tiles begin at its multiples.
@@ -148,7 +148,7 @@ def predict_files(
 
     Args:
         image: the scan: NIfTI, NRRD, MetaImage, or a DICOM folder.
-        segmentation: the label map is written here: ``.seg.nrrd`` (named and coloured segments), NRRD or NIfTI.
+        segmentation: the label map is written here: ``.seg.nrrd`` (named and colored segments), NRRD or NIfTI.
         model: the weights; None: those that come with CrossModa.
         settings: how to predict.
         progress: told of the steps; cancels by raising ``Cancelled``.

@@ -1,4 +1,4 @@
-"""The one table of what is segmented: values, names, colours, terminology."""
+"""The one table of what is segmented: values, names, colors, terminology."""
 
 import re
 from typing import NamedTuple
@@ -31,7 +31,7 @@ _CONTEXTS = ("Segmentation category and type - DICOM master list", "Anatomic cod
 
 
 def _terminology(category: str, kind: str, region: str = "") -> str:
-    """Return Slicer's serialised entry of SNOMED CT codes, each ``"code^meaning"``."""
+    """Return Slicer's serialized entry of SNOMED CT codes, each ``"code^meaning"``."""
     codes = ["SCT^" + text if text else "^^" for text in (category, kind, "", region, "")]
     return "~".join((_CONTEXTS[0], *codes[:3], _CONTEXTS[1], *codes[3:]))
 

@@ -28,7 +28,7 @@ def measure(label_map: Volume) -> list[Measurement]:
     0 mm apart.
     """
     array, grid = _occupied(label_map.array), label_map.grid
-    faces = {structure.value: _face_centres(array == structure.value, grid) for structure in labels.STRUCTURES}
+    faces = {structure.value: _face_centers(array == structure.value, grid) for structure in labels.STRUCTURES}
     return [
         Measurement(
             structure=structure,
@@ -48,8 +48,8 @@ def _occupied(array: np.ndarray) -> np.ndarray:
     return array[box[0]] if box else array[:1, :1, :1]
 
 
-def _face_centres(mask: np.ndarray, grid: Grid) -> np.ndarray:
-    """Return the centres of the outer voxel faces, (n, 3) in mm along the grid's axes x, y, z."""
+def _face_centers(mask: np.ndarray, grid: Grid) -> np.ndarray:
+    """Return the centers of the outer voxel faces, (n, 3) in mm along the grid's axes x, y, z."""
     spacing = np.asarray(grid.spacing)
     if not mask.any():
         return np.empty((0, 3))
@@ -60,9 +60,9 @@ def _face_centres(mask: np.ndarray, grid: Grid) -> np.ndarray:
     for axis in range(3):
         for step in (-1, 1):
             outer = inside & ~np.roll(inside, -step, axis)
-            centres = np.argwhere(outer)[:, ::-1] + corner
-            centres[:, 2 - axis] += 0.5 * step
-            points.append(centres * spacing)
+            centers = np.argwhere(outer)[:, ::-1] + corner
+            centers[:, 2 - axis] += 0.5 * step
+            points.append(centers * spacing)
     return np.concatenate(points)
 
 
@@ -71,7 +71,7 @@ def _diameter(mask: np.ndarray, grid: Grid) -> float | None:
     pieces, count = ndimage.label(mask, np.ones((3, 3, 3)))
     greatest = None
     for piece in range(1, count + 1):
-        points = _face_centres(pieces == piece, grid)
+        points = _face_centers(pieces == piece, grid)
         corners = points[spatial.ConvexHull(points).vertices]
         greatest = max(greatest or 0.0, float(spatial.distance.pdist(corners).max()))
     return greatest

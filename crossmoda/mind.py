@@ -1,7 +1,7 @@
 """MIND-SSC: what an image looks like, whatever the contrast.
 
-The modality independent neighbourhood descriptor with self-similarity context describes a voxel by how similar the
-patches around it are *to each other*: the squared differences of the 12 pairs of its six neighbours that are not
+The modality independent neighborhood descriptor with self-similarity context describes a voxel by how similar the
+patches around it are *to each other*: the squared differences of the 12 pairs of its six neighbors that are not
 opposite, averaged over a patch, divided by their mean, and put through ``exp(-distance)``. Intensities themselves drop
 out: the descriptor is the same after any change ``a * intensity + b``, also with negative ``a`` (inverted contrast),
 and nearly so after a monotone change of contrast or under a coil's slowly varying bias.
@@ -10,7 +10,7 @@ References:
     M. P. Heinrich, M. Jenkinson, B. W. Papież, M. Brady, J. A. Schnabel: Towards Realtime Multimodal Fusion for
     Image-Guided Interventions Using Self-Similarities. MICCAI 2013.
     M. P. Heinrich, M. Jenkinson, M. Brady, J. A. Schnabel: MRF-Based Deformable Registration and Ventilation Estimation
-    of Lung CT. IEEE TMI 2013 (quantisation to 6 levels and the Hamming distance of unary codes).
+    of Lung CT. IEEE TMI 2013 (quantization to 6 levels and the Hamming distance of unary codes).
 
 """
 
@@ -23,16 +23,16 @@ from crossmoda.errors import InputError
 if TYPE_CHECKING:
     import torch
 
-#: The six neighbours of a voxel, (z, y, x).
-NEIGHBOURS = ((0, 0, -1), (0, 0, 1), (0, -1, 0), (0, 1, 0), (-1, 0, 0), (1, 0, 0))
+#: The six neighbors of a voxel, (z, y, x).
+NEIGHBORS = ((0, 0, -1), (0, 0, 1), (0, -1, 0), (0, 1, 0), (-1, 0, 0), (1, 0, 0))
 
 
 def _pairs() -> tuple[tuple[tuple[int, ...], ...], tuple[tuple[int, tuple[int, ...]], ...]]:
-    """Return the distinct directions between neighbours that are not opposite, and each pair as (direction, start)."""
+    """Return the distinct directions between neighbors that are not opposite, and each pair as (direction, start)."""
     directions: list[tuple[int, ...]] = []
     pairs: list[tuple[int, tuple[int, ...]]] = []
-    for first, one in enumerate(NEIGHBOURS):
-        for other in NEIGHBOURS[first + 1 :]:
+    for first, one in enumerate(NEIGHBORS):
+        for other in NEIGHBORS[first + 1 :]:
             direction = tuple(b - a for a, b in zip(one, other, strict=True))
             if sum(map(abs, direction)) != 2 or max(map(abs, direction)) == 2:
                 continue
@@ -46,8 +46,8 @@ def _pairs() -> tuple[tuple[tuple[int, ...], ...], tuple[tuple[int, tuple[int, .
     return tuple(directions), tuple(pairs)
 
 
-#: The 6 directions (z, y, x) that join neighbours at a distance of sqrt(2), and the 12 pairs: which direction, and from
-#: which neighbour it starts. Two pairs share a direction, so 6 difference images serve all 12.
+#: The 6 directions (z, y, x) that join neighbors at a distance of sqrt(2), and the 12 pairs: which direction, and from
+#: which neighbor it starts. Two pairs share a direction, so 6 difference images serve all 12.
 DIRECTIONS, PAIRS = _pairs()
 
 #: Features above the k-th threshold have at least k + 1 bits set in their unary code: 6 levels in 5 bits.
@@ -64,7 +64,7 @@ def mind_ssc(array: Any, radius: int = 1, dilation: int = 1) -> Any:
         array: the image, (z, y, x); a NumPy array, or a torch tensor with any leading dimensions (batch, ...), which is
             computed where it lies.
         radius: the radius of the box patch over which squared differences are averaged, voxels.
-        dilation: the distance of the six neighbours from the voxel, voxels.
+        dilation: the distance of the six neighbors from the voxel, voxels.
 
     Returns:
         Features in (0, 1], float32, of shape (..., 12, z, y, x); an array for an array, a tensor for a tensor.
@@ -128,7 +128,7 @@ def _features(image: "torch.Tensor", radius: int, dilation: int) -> "torch.Tenso
 
 
 def pack(features: np.ndarray) -> np.ndarray:
-    """Quantise features (12, z, y, x) to 6 levels and pack their unary codes: (z, y, x) uint64, 60 bits used.
+    """Quantize features (12, z, y, x) to 6 levels and pack their unary codes: (z, y, x) uint64, 60 bits used.
 
     The number of bits in which two codes differ is the sum over the channels of the differences of their levels.
     """

@@ -1,6 +1,6 @@
 """What the network sees of a scan, and the way back onto the scan's own grid.
 
-The recipe of the paper: resample in plane to 0.5 x 0.5 mm, normalise to zero mean and unit deviation, crop to
+The recipe of the paper: resample in plane to 0.5 x 0.5 mm, normalize to zero mean and unit deviation, crop to
 192 x 192 x 64 voxels with every annotation inside. In-plane and slice mean the patient's axes here: a scan in any
 orientation is first reordered so that its axes point nearly to the left, to the back and up (LPS) by permuting and
 flipping them, which moves no voxel; :meth:`Prepared.restore` undoes all of it.
@@ -164,7 +164,7 @@ def prepare(
     settings: Settings = Settings(),
     progress: Progress | None = None,
 ) -> Prepared:
-    """Resample, normalise and crop a scan.
+    """Resample, normalize and crop a scan.
 
     The crop lies around the middle between both inner ears, which is found from the outline of the head
     (:func:`crossmoda.head.temporal_bones`); with a label map it is moved as little as is needed to hold every
@@ -202,7 +202,7 @@ def prepare(
     if not deviation > 0:
         raise InputError("The image has the same value everywhere; give a scan.")
 
-    report(progress, 0.5, "cropping and normalising")
+    report(progress, 0.5, "cropping and normalizing")
     crop = sub_grid(whole, start, size)
     lowest = float(array.min())
     if resampled:
@@ -214,9 +214,9 @@ def prepare(
         source = Volume(np.ascontiguousarray(annotation), lps)
         cut = resample(source, crop, None, "label").array if resampled else _cut(annotation, start, crop.shape, 0)
         prepared_label = Volume(cut, crop)
-    normalised = ((cropped - mean) / deviation).astype(np.float32)
+    normalized = ((cropped - mean) / deviation).astype(np.float32)
     report(progress, 1.0, "prepared")
-    return Prepared(Volume(normalised, crop), prepared_label, image.grid, orientation, start, resampled)
+    return Prepared(Volume(normalized, crop), prepared_label, image.grid, orientation, start, resampled)
 
 
 def _resampled_grid(grid: Grid, settings: Settings) -> tuple[Grid, bool]:
@@ -239,9 +239,9 @@ def _crop_start(
 ) -> tuple[int, int, int]:
     """Return the first voxel (x, y, z) of the crop on the grid ``whole``."""
     ratio = np.asarray(image.grid.spacing) / np.asarray(whole.spacing)
-    centre = (np.asarray(temporal_bones(image)) + 0.5) * ratio
+    center = (np.asarray(temporal_bones(image)) + 0.5) * ratio
     extent, available = np.asarray(size), np.asarray(whole.size)
-    start = np.round(centre - extent / 2).astype(int)
+    start = np.round(center - extent / 2).astype(int)
     # As much of the scan as possible; a scan that is smaller than the crop lies in the middle of it.
     start = np.where(
         available >= extent, np.clip(start, 0, np.maximum(available - extent, 0)), (available - extent) // 2

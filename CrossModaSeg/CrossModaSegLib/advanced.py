@@ -12,7 +12,7 @@ _SIMPLE = ("integer", "double", "boolean", "string", "string-enumeration")
 #: What other controls of the panel decide, by CLI module.
 ELSEWHERE = {
     "CrossModaRegister": ("device", "mirror"),
-    "CrossModaFuse": ("pattern", "files", "tumour_side", "side_certainty", "modality"),
+    "CrossModaFuse": ("pattern", "files", "tumor_side", "side_certainty", "modality"),
     "CrossModaPredict": ("device", "flips"),
 }
 

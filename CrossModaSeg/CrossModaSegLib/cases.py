@@ -74,7 +74,7 @@ class Row:
 def add_case(volume, label=None, modality=TARGET, case_id="", side=""):
     """Make a volume of the scene a case; return it.
 
-    What it is, is written into the node's attributes, so that the saved scene knows it. ``side`` is the tumour's side
+    What it is, is written into the node's attributes, so that the saved scene knows it. ``side`` is the tumor's side
     (``"left"``, ``"right"`` or unknown). Scans of one name get numbers, so that each can be ticked and found again.
     """
     volume.SetAttribute(nodes.CASE, case_id or _free_identity(volume))
@@ -119,7 +119,7 @@ def placing(row: Row, ready: dict) -> list[Callable[[], None]]:
         row.label = node("vtkMRMLLabelMapVolumeNode", row.id + " label", ready["label"])
         row.label.CreateDefaultDisplayNodes()
         _set_label(row.volume, row.label)
-        row.volume.SetAttribute(nodes.TUMOUR_MM3, str(ready["label"]["tumour_mm3"]))
+        row.volume.SetAttribute(nodes.TUMOR_MM3, str(ready["label"]["tumor_mm3"]))
 
     def look():
         row.label.GetImageData().GetScalarRange()  # VTK remembers it; the table asks for it

@@ -55,7 +55,7 @@ class CasesSection(Section):
             _("Simulate three atlases and a target on this computer (about a minute; no internet)"),
         )
         self.allow(
-            self.ui.addAtlasButton, choose or no_label, _("Use the volume and its label as a labelled ceT1 atlas")
+            self.ui.addAtlasButton, choose or no_label, _("Use the volume and its label as a labeled ceT1 atlas")
         )
         self.allow(self.ui.addTargetButton, choose, _("Use the volume as an hrT2 target"))
         running = self._work is not None and not self._work.over
@@ -113,10 +113,10 @@ class CasesSection(Section):
         self._filling = False
 
     def _side(self, row) -> tuple[str, str]:
-        """Return the side of a case's tumour, as it was chosen or else found, and what is doubtful about it."""
+        """Return the side of a case's tumor, as it was chosen or else found, and what is doubtful about it."""
         chosen = row.volume.GetAttribute(nodes.SIDE_CHOSEN) if row.volume else None
         if row.volume and row.volume is self.parameters.target:
-            chosen = self.parameters.tumourSide
+            chosen = self.parameters.tumorSide
         if chosen in (None, "auto"):
             return sides.NAMES.get(row.side, ""), sides.doubtful(row.volume)
         return sides.NAMES.get(chosen, ""), ""

@@ -301,7 +301,7 @@ def _card(model) -> str:
         )
     if card.get("held_out"):
         lines.append(_("Never learned from: {cases}.").format(cases=", ".join(card["held_out"])))
-    for key, title in (("licence", _("Licence")), ("data", _("Data")), ("notes", _("Notes"))):
+    for key, title in (("license", _("License")), ("data", _("Data")), ("notes", _("Notes"))):
         if card.get(key):
             lines.append(f"{title}: {card[key]}")
     if training.get("seconds"):

@@ -14,7 +14,7 @@ from CrossModaSegLib.reviewing import IMAGE, REVIEWED, ReviewedCase
 #: Milliseconds from the first edit to the draft on disk: nothing older than this is lost when the application crashes.
 AUTOSAVE_MS = 3000
 _EDITS = ("SourceRepresentationModified", "SegmentAdded", "SegmentRemoved")
-#: Undo does this, but so do renaming, colouring and saving the scene: the voxels tell whether it was an edit.
+#: Undo does this, but so do renaming, coloring and saving the scene: the voxels tell whether it was an edit.
 _PERHAPS = "SegmentModified"
 
 
@@ -96,7 +96,7 @@ class Keeper:
             return
         label_map = case.label_map()
         if not self.drafted_at and self._kept is not None and np.array_equal(label_map.array, self._kept):
-            case.unsaved = False  # a colour or a name was changed, nothing was drawn
+            case.unsaved = False  # a color or a name was changed, nothing was drawn
             self._changed()
             return
         case.unsaved = True

@@ -11,12 +11,12 @@ from CrossModaSegLib import cases, exporting, nodes, propagating, runs
 from CrossModaSegLib.parameters import CrossModaSegParameterNode
 from CrossModaSegLib.tasks import DONE, CliTask, PythonTask, StepsTask, TaskQueue
 
-#: The sample data: three labelled ceT1 atlases and one hrT2 target, about half a minute to make.
+#: The sample data: three labeled ceT1 atlases and one hrT2 target, about half a minute to make.
 SAMPLE = {
     "sources": 3,
     "targets": 1,
     "seed": 4,
-    "settings": {"field_of_view": 150.0, "slices": 48, "tumour_volume": 1600.0},
+    "settings": {"field_of_view": 150.0, "slices": 48, "tumor_volume": 1600.0},
 }
 
 
@@ -142,23 +142,23 @@ class CrossModaSegLogic(ScriptedLoadableModuleLogic):
     def registerTask(self, target, atlas, keepTransforms=False, device="auto", mirror="no", settings=None):
         """Return the task that registers one atlas to the target.
 
-        ``mirror`` is ``"no"``, ``"yes"`` or the patient's side to which its tumour is to be brought; ``settings`` are
+        ``mirror`` is ``"no"``, ``"yes"`` or the patient's side to which its tumor is to be brought; ``settings`` are
         parameters of the CLI module CrossModaRegister.
         """
         return propagating.register_task(target, atlas, mirror, keepTransforms, device, settings)
 
-    def propagate(self, target, atlases: list, device="auto", tumourSide="auto", settings=None):
+    def propagate(self, target, atlases: list, device="auto", tumorSide="auto", settings=None):
         """Register the atlases to the target, fuse their labels, wait; return the noisy label (a segmentation).
 
-        Atlases whose tumour is on the other side are mirrored; ``"auto"`` finds the target's side from its image
-        where the atlases' tumours come to lie. ``settings`` are parameters by CLI module, such as
+        Atlases whose tumor is on the other side are mirrored; ``"auto"`` finds the target's side from its image
+        where the atlases' tumors come to lie. ``settings`` are parameters by CLI module, such as
         ``{"CrossModaRegister": {"alpha": 2.0}}``. What was registered with the same settings before is used again.
 
         Raises:
             InputError: nothing could be fused.
 
         """
-        plan = propagating.Propagation(target, atlases, tumour_side=tumourSide, device=device, settings=settings)
+        plan = propagating.Propagation(target, atlases, tumor_side=tumorSide, device=device, settings=settings)
         return self._wait(plan.tasks())[0]
 
     # ---------------------------------------------------------------- segment

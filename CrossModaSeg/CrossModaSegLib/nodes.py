@@ -11,12 +11,12 @@ from slicer.i18n import tr as _
 #: Attributes and reference roles that CrossModa puts on nodes; a saved scene carries them.
 CASE, MODALITY, SIDE, ROLE = "CrossModa.Case", "CrossModa.Modality", "CrossModa.Side", "CrossModa.Role"
 PROVENANCE, CORRECTED, COPY = "CrossModa.Provenance", "CrossModa.Corrected", "CrossModa.Copy"
-#: The tumour's volume, (JSON) what was found of the side of a target's tumour, and what was chosen for it in the panel.
-TUMOUR_MM3, SIDE_FOUND, SIDE_CHOSEN = "CrossModa.TumourVolume", "CrossModa.SideFound", "CrossModa.SideChosen"
+#: The tumor's volume, (JSON) what was found of the side of a target's tumor, and what was chosen for it in the panel.
+TUMOR_MM3, SIDE_FOUND, SIDE_CHOSEN = "CrossModa.TumorVolume", "CrossModa.SideFound", "CrossModa.SideChosen"
 LABEL, TARGET, ATLAS = "CrossModa.label", "CrossModa.target", "CrossModa.atlas"
 #: The roles of segmentations that work made of a target.
 RESULTS = ("noisy label", "prediction")
-#: Air has so many Hounsfield units or less; no MR scan has such values, whether as acquired or normalised.
+#: Air has so many Hounsfield units or less; no MR scan has such values, whether as acquired or normalized.
 _AIR_IN_CT = -900
 
 
@@ -25,7 +25,7 @@ def volume_problem(volume) -> str:
     name = volume.GetName()
     image = volume.GetImageData()
     if not volume.IsA("vtkMRMLScalarVolumeNode") or (image and image.GetNumberOfScalarComponents() > 1):
-        return _("{name} has several components per voxel; choose a volume with one grey value per voxel.").format(
+        return _("{name} has several components per voxel; choose a volume with one gray value per voxel.").format(
             name=name
         )
     if image is None or image.GetPointData().GetScalars() is None or min(image.GetDimensions()) == 0:
@@ -171,7 +171,7 @@ def label_map_of(label, volume):
         slicer.mrmlScene.RemoveNode(label_map)
         raise InputError(_("{name} has no segment that could be used.").format(name=label.GetName()))
     display = label_map.GetDisplayNode()
-    for node in (display and display.GetColorNode(), display):  # the export makes a colour table of its own
+    for node in (display and display.GetColorNode(), display):  # the export makes a color table of its own
         if node is not None:
             slicer.mrmlScene.RemoveNode(node)
     values = np.array([0, *(structure.value for structure, _segment in known)], np.uint8)  # exported as 1, 2, ...
@@ -184,7 +184,7 @@ def label_map_of(label, volume):
 def make_segmentation(label_map, volume, name, role):
     """Make an editable segmentation from a label map on the volume's grid.
 
-    Segments get the names, colours and terminology of CrossModa's table (also a structure without voxels, so that it
+    Segments get the names, colors and terminology of CrossModa's table (also a structure without voxels, so that it
     can be painted); the reference geometry and the place in the subject hierarchy are the volume's, so that it can be
     saved as DICOM SEG. The name is made unique: an earlier result is never overwritten.
     """

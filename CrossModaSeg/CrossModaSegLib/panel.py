@@ -116,16 +116,16 @@ class Panel(VTKObservationMixin):
             self._timer.start()
 
     def _on_target(self, target) -> None:
-        """Show another target with its own results, and the tumour side that was chosen for it."""
+        """Show another target with its own results, and the tumor side that was chosen for it."""
         if self._gui_tag is None or target is None or target is self._target:
             return
         before, self._target = self._target, target
         if before is None:
             return
         parameters = self.parameters
-        before.SetAttribute(nodes.SIDE_CHOSEN, parameters.tumourSide)
+        before.SetAttribute(nodes.SIDE_CHOSEN, parameters.tumorSide)
         parameters.target = target  # before the others: what is written shows all parameters in the controls
-        parameters.tumourSide = target.GetAttribute(nodes.SIDE_CHOSEN) or "auto"
+        parameters.tumorSide = target.GetAttribute(nodes.SIDE_CHOSEN) or "auto"
         for role, parameter in _SHOWN.items():
             setattr(parameters, parameter, _newest(target, role))
         parameters.result = _newest(target, *nodes.RESULTS)

@@ -18,7 +18,7 @@ class CrossModaSegParameterNode:
     datasetFolder: str = ""
     unticked: str = ""
     target: vtkMRMLScalarVolumeNode
-    tumourSide: Annotated[str, Choice(["auto", "left", "right", "both"])] = "auto"
+    tumorSide: Annotated[str, Choice(["auto", "left", "right", "both"])] = "auto"
     keepTransforms: bool = False
     registerSettings: str = ""
     noisyLabel: vtkMRMLSegmentationNode

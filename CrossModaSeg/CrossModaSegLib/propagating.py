@@ -1,6 +1,6 @@
 """Label propagation in the panel: one CLI run per atlas, then the fusion.
 
-On the way the side of the tumour is found and, where no atlas has the other side's cochlea, mirrored copies of some are
+On the way the side of the tumor is found and, where no atlas has the other side's cochlea, mirrored copies of some are
 registered that speak about it.
 """
 
@@ -15,14 +15,14 @@ from slicer.i18n import tr as _
 from CrossModaSegLib import cases, exporting, nodes, runs, sides
 from CrossModaSegLib.tasks import CliTask, PythonTask, StepsTask, Task
 
-#: How many atlases are registered with the tumour on both sides to find the target's side.
+#: How many atlases are registered with the tumor on both sides to find the target's side.
 PROBES = 3
 #: How many mirrored copies there are at most, of the atlases.
 COPIES = 1 / 3
 #: What a registration is called by its side.
 _TITLES = {
-    "left": _("Register {name} (tumour on the left)"),
-    "right": _("Register {name} (tumour on the right)"),
+    "left": _("Register {name} (tumor on the left)"),
+    "right": _("Register {name} (tumor on the right)"),
     "no": _("Register {name}"),
 }
 
@@ -32,7 +32,7 @@ def register_task(
 ) -> CliTask:
     """Return the task that registers one atlas to the target; its result is the warped label.
 
-    ``mirror`` is ``"no"``, ``"yes"``, the side to which the tumour is to be brought, or a function that returns one of
+    ``mirror`` is ``"no"``, ``"yes"``, the side to which the tumor is to be brought, or a function that returns one of
     them when the task's turn has come; None skips the task. ``then(label)`` is called at the end.
     """
     row = next((row for row in cases.scene_rows() if row.volume is atlas), None)
@@ -67,7 +67,7 @@ def register_task(
                 made.SetName(_("{name} mirrored").format(name=made.GetName()))
             made.SetHideFromEditors(False)
             nodes.set_provenance(made, record)
-            made.SetAttribute(nodes.SIDE, found["tumour_side"])
+            made.SetAttribute(nodes.SIDE, found["tumor_side"])
             if not made.IsA("vtkMRMLTransformNode"):
                 nodes.place_beside(made, target)
         then(outputs["warped_label"])
@@ -84,7 +84,7 @@ def register_task(
 def registered(target, atlas, side: str | None, settings: dict | None = None):
     """Return the newest label of an atlas on the target that was made with these settings, or None.
 
-    With a side, the tumour lies there, or the atlas has no tumour on either side; without one, the atlas is as it is.
+    With a side, the tumor lies there, or the atlas has no tumor on either side; without one, the atlas is as it is.
     """
     for label in reversed(nodes.products("warped label", target, atlas)):
         if not _holds(label, target, atlas):
@@ -92,7 +92,7 @@ def registered(target, atlas, side: str | None, settings: dict | None = None):
         record = nodes.provenance(label)
         used = {name: value for name, value in record["parameters"].items() if name not in ("device", "mirror")}
         found = record["measurements"]
-        fits = found["tumour_side"] in (side, "") if side else found["mirrored"] == "false"
+        fits = found["tumor_side"] in (side, "") if side else found["mirrored"] == "false"
         if fits and (settings is None or used == settings):
             return label
     return None
@@ -108,14 +108,14 @@ def _holds(label, target, atlas) -> bool:
 class Propagation:
     """The tasks of one propagation: which atlas is registered on which side, and what is fused."""
 
-    def __init__(self, target, atlases: list, *, tumour_side="auto", transforms=False, device="auto", settings=None):
+    def __init__(self, target, atlases: list, *, tumor_side="auto", transforms=False, device="auto", settings=None):
         """Plan the propagation of atlases to a target.
 
         Args:
-            target: the scan to be labelled.
+            target: the scan to be labeled.
             atlases: the volumes of atlases.
-            tumour_side: the patient's side of the target's tumour, ``"both"``, or ``"auto"``: known of the target, or
-                found by comparing both sides where the atlases' tumours come to lie.
+            tumor_side: the patient's side of the target's tumor, ``"both"``, or ``"auto"``: known of the target, or
+                found by comparing both sides where the atlases' tumors come to lie.
             transforms: whether the transforms are kept in the scene.
             device: the processor.
             settings: by CLI module, the parameters that are not at their default.
@@ -124,8 +124,8 @@ class Propagation:
         self.target, self.atlases, self.transforms, self.device = target, list(atlases), transforms, device
         self.settings = settings or {}
         known = target.GetAttribute(nodes.SIDE) or None
-        self.side = {"auto": known, "both": None}.get(tumour_side, tumour_side)
-        self.is_automatic = tumour_side == "auto"
+        self.side = {"auto": known, "both": None}.get(tumor_side, tumor_side)
+        self.is_automatic = tumor_side == "auto"
         self.is_to_be_found = self.is_automatic and known is None
         self._tasks: list[Task] = []
         self._probes = _probes(self.atlases) if self.is_to_be_found else []
@@ -158,7 +158,7 @@ class Propagation:
         return [image for label in labels if label and (image := runs.image_of(label))]
 
     def _register(self, atlas, side: str | None, is_copy: bool = False) -> CliTask | None:
-        """Return the registration of an atlas with the tumour on a side; None: on the target's, once that is known."""
+        """Return the registration of an atlas with the tumor on a side; None: on the target's, once that is known."""
 
         def mirror():
             wanted = side or self.side
@@ -178,11 +178,11 @@ class Propagation:
         return task
 
     def _is_compared_late(self) -> bool:
-        """Whether both sides are compared although the side is known: for the tumour's outline."""
+        """Whether both sides are compared although the side is known: for the tumor's outline."""
         return bool(self.side) and self._outlines() and not sides.are_compared(self.target, self._registration())
 
     def _outlines(self) -> bool:
-        """Whether the comparison of both sides tells the tumour's outline."""
+        """Whether the comparison of both sides tells the tumor's outline."""
         chosen = self.settings.get("CrossModaFuse", {})
         return chosen.get("outline") != "votes" and chosen.get("weighting") != "global"
 
@@ -190,7 +190,7 @@ class Propagation:
         return {"device": self.device, **self.settings.get("CrossModaRegister", {})}
 
     def _compare(self) -> list[Task]:
-        """Return the tasks that compare both sides of the target and find the tumour's if it is not known."""
+        """Return the tasks that compare both sides of the target and find the tumor's if it is not known."""
 
         def probes():
             return [[self._made(atlas, side) for side in sides.SIDES] for atlas in self._probes]
@@ -199,7 +199,7 @@ class Propagation:
             self.side = side
             if side is None:
                 self._notes.append(
-                    _("The side of the tumour could not be found; choose it above if the result has two.")
+                    _("The side of the tumor could not be found; choose it above if the result has two.")
                 )
             elif self._choice is None:
                 self._remove_other_sides()
@@ -209,7 +209,7 @@ class Propagation:
         return sides.compare_tasks(self.target, self._registration(), probes, finish)
 
     def _remove_other_sides(self) -> None:
-        """Remove the registrations of probes with the tumour on the wrong side, unless needed or the only ones."""
+        """Remove the registrations of probes with the tumor on the wrong side, unless needed or the only ones."""
         for atlas in self._probes:
             if atlas not in self._copied and self._made(atlas, self.side) is not None:
                 made = [node for role in runs.REGISTERED for node in nodes.products(role, self.target, atlas)]
@@ -255,7 +255,7 @@ class Propagation:
         """Return what the choice of copies needs to know of a registered atlas."""
         found = _found(self._made(atlas, self.side))
         is_copied = self._made(atlas, _other(self.side)) is not None
-        return [_identity(atlas), float(found["quality"]), found["tumour_side"], found["cochlea_sides"], is_copied]
+        return [_identity(atlas), float(found["quality"]), found["tumor_side"], found["cochlea_sides"], is_copied]
 
     def _labels(self) -> list:
         """Return the labels that are fused: the atlases', then those of their mirrored copies."""
@@ -287,7 +287,7 @@ class Propagation:
     def _said(self) -> list[str]:
         said = [sides.note(self.target) if self.is_automatic else "", *self._notes]
         if self.side and self._outlines() and not sides.comparison(self.target):
-            said.append(_("Both sides could not be compared: the tumour's outline is as the atlases have it."))
+            said.append(_("Both sides could not be compared: the tumor's outline is as the atlases have it."))
         return [text for text in said if text]
 
 
@@ -300,7 +300,7 @@ def fuse_tasks(target, labels, side, settings: dict, note, of_sides) -> list[Tas
     Args:
         target: the scan.
         labels: a function that returns the warped labels when the tasks' turn has come.
-        side: a function that returns the patient's side of the tumour, or ``"both"``.
+        side: a function that returns the patient's side of the tumor, or ``"both"``.
         settings: the parameters of the fusion that are not at their default.
         note: a function that returns what else is to be said of the result.
         of_sides: a function that returns the parameters of the fusion that tell how sure the side is, and what lies
@@ -342,7 +342,7 @@ def fuse_tasks(target, labels, side, settings: dict, note, of_sides) -> list[Tas
             name = slicer.mrmlScene.GenerateUniqueName(f"{target.GetName()} {what}")
             outputs[what] = runs.add_hidden("vtkMRMLScalarVolumeNode", name)
         given = {"folder": str(folder / "labels"), **({"images": str(images)} if complete else {})}
-        return {**given, "reference": target, "tumour_side": side(), **outputs, **of_sides(), **settings}
+        return {**given, "reference": target, "tumor_side": side(), **outputs, **of_sides(), **settings}
 
     def finish(node):
         runs.require_present([target, *outputs.values()])
@@ -352,7 +352,7 @@ def fuse_tasks(target, labels, side, settings: dict, note, of_sides) -> list[Tas
         maps = {what: outputs[what] for what in ("disagreement", "confidence")}
         for what, made in maps.items():
             runs.reveal(made, what, target)
-        chosen = {"tumour_side": side(), **settings}
+        chosen = {"tumor_side": side(), **settings}
         chosen |= {name: value for name, value in of_sides().items() if name in ("side_certainty", "modality")}
         record = runs.record("fuse", chosen, seconds=fuse.seconds, target=target, **sources)
         record["measurements"] = runs.measurements(node)
@@ -393,10 +393,10 @@ def _other(side: str) -> str:
 
 
 def _probes(atlases: list) -> list:
-    """Return the atlases that tell the side of the tumour: of different sizes, where those are known."""
-    if all(atlas.GetAttribute(nodes.TUMOUR_MM3) for atlas in atlases):
+    """Return the atlases that tell the side of the tumor: of different sizes, where those are known."""
+    if all(atlas.GetAttribute(nodes.TUMOR_MM3) for atlas in atlases):
         lateral = [atlas for atlas in atlases if atlas.GetAttribute(nodes.SIDE)]
-        atlases = sorted(lateral, key=lambda atlas: (float(atlas.GetAttribute(nodes.TUMOUR_MM3)), _identity(atlas)))
+        atlases = sorted(lateral, key=lambda atlas: (float(atlas.GetAttribute(nodes.TUMOR_MM3)), _identity(atlas)))
     count = min(PROBES, len(atlases))
     return [atlases[int((number + 0.5) * len(atlases) / count)] for number in range(count)]
 

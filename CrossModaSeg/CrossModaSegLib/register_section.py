@@ -101,7 +101,7 @@ class RegisterSection(Section):
         self._plan = propagating.Propagation(
             self._target,
             self._atlases(),
-            tumour_side=parameters.tumourSide,
+            tumor_side=parameters.tumorSide,
             transforms=parameters.keepTransforms,
             device="cpu" if without_torch else parameters.device,
             settings=self.advanced.values(),

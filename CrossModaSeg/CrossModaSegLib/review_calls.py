@@ -111,7 +111,7 @@ def _as_json(region) -> dict:
     content = {
         field.name: getattr(region, field.name) for field in dataclasses.fields(region) if field.name != "inside"
     }
-    return {**content, "centre_lps": list(region.centre_lps), "box": [list(part) for part in region.box]}
+    return {**content, "center_lps": list(region.center_lps), "box": [list(part) for part in region.box]}
 
 
 def _probabilities(at: Path, prediction: str) -> dict[str, str]:

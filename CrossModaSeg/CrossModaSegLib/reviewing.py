@@ -333,9 +333,9 @@ def remove_unfinished() -> None:
             slicer.mrmlScene.RemoveNode(node)
 
 
-def jump(centre_lps) -> None:
+def jump(center_lps) -> None:
     """Show a place in all slice views, and set the crosshair there."""
-    ras = [-centre_lps[0], -centre_lps[1], centre_lps[2]]
+    ras = [-center_lps[0], -center_lps[1], center_lps[2]]
     slicer.vtkMRMLSliceNode.JumpAllSlices(slicer.mrmlScene, *ras, slicer.vtkMRMLSliceNode.CenteredJumpSlice)
     crosshair = slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLCrosshairNode")
     if crosshair is not None:

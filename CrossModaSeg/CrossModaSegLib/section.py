@@ -46,7 +46,7 @@ reported_beside = functools.partial(reported, keeps_remark=True)
 
 
 def refuse(hindrance: str) -> None:
-    """Raise InputError if something hinders a button that has not yet been greyed out for it."""
+    """Raise InputError if something hinders a button that has not yet been grayed out for it."""
     from crossmoda.errors import InputError
 
     if hindrance:
@@ -80,7 +80,7 @@ class Section:
         """Show the state of scene and work."""
 
     def show_style(self) -> None:
-        """Take on the colours of Slicer's style, which may have been switched."""
+        """Take on the colors of Slicer's style, which may have been switched."""
         style = f"color: {red(self.widget)}" if self.is_error else ""
         if self.ui.messageLabel.styleSheet != style:
             self.ui.messageLabel.setStyleSheet(style)
@@ -96,7 +96,7 @@ class Section:
         """Do what the panel's leaving asks for."""
 
     def say(self, text: str, kind: str = NOTE) -> None:
-        """Show a message under the controls: an error in red, a remark in the colour of the panel's text."""
+        """Show a message under the controls: an error in red, a remark in the color of the panel's text."""
         self.ui.messageLabel.text = wrappable(text)
         self.is_error = kind == ERROR
         self.show_style()

@@ -50,8 +50,8 @@ def paint_ball(segmentation, key: str, radius_voxels: int = 2) -> None:
     """Add a ball to a segment, as a clinician's brush does."""
     volume = segmentation.GetNodeReference(nodes.TARGET)
     array = slicer.util.arrayFromSegmentBinaryLabelmap(segmentation, key, volume)
-    centre = np.array(array.shape) // 2
-    distance = np.linalg.norm(np.stack(np.indices(array.shape), -1) - centre, axis=-1)
+    center = np.array(array.shape) // 2
+    distance = np.linalg.norm(np.stack(np.indices(array.shape), -1) - center, axis=-1)
     array[distance <= radius_voxels] = 1
     slicer.util.updateSegmentBinaryLabelmapFromArray(array, segmentation, key, volume)
 
@@ -93,7 +93,7 @@ def check_click_through(case) -> None:
 
     press(panel, panel.register.ui.registerButton)
     case.assertEqual([task.error for task in panel.logic.queue.tasks if task.error], [])
-    case.assertIn("The tumour is on the left.", panel.register.ui.messageLabel.text)
+    case.assertIn("The tumor is on the left.", panel.register.ui.messageLabel.text)
     case.assertEqual(panel.cases.rows[-1].side, "left")
     case.assertRegex(panel.cases.rows[0].state(target), r"registered, quality 0\.[1-9]")
     sides = [label.GetAttribute(nodes.SIDE) for label in nodes.products("warped label", target)]

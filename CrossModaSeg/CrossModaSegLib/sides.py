@@ -1,6 +1,6 @@
-"""Both sides of a target: compared by the engine, which finds the tumour's side where registered probes come to lie.
+"""Both sides of a target: compared by the engine, which finds the tumor's side where registered probes come to lie.
 
-What was found is remembered with its doubt, and the opposite side itself, by which the fusion outlines the tumour.
+What was found is remembered with its doubt, and the opposite side itself, by which the fusion outlines the tumor.
 """
 
 import dataclasses
@@ -16,19 +16,19 @@ from slicer.i18n import tr as _
 from CrossModaSegLib import cases, exporting, nodes, runs
 from CrossModaSegLib.tasks import PythonTask, StepsTask, Task
 
-#: On the target: hidden volumes of where the tumour is if it is on the other side, and of what lies opposite.
+#: On the target: hidden volumes of where the tumor is if it is on the other side, and of what lies opposite.
 ELSEWHERE, OPPOSITE = "CrossModa.elsewhere", "CrossModa.opposite"
 NAMES = {"left": _("left"), "right": _("right")}
 SIDES = tuple(NAMES)
 
 
 def compare_tasks(target, settings: dict, probes=None, finish=lambda side: None) -> list[Task]:
-    """Return the tasks that compare both sides of a target and, with probes, find the side of the tumour.
+    """Return the tasks that compare both sides of a target and, with probes, find the side of the tumor.
 
     Args:
         target: the scan.
         settings: of the registrations; the target is registered to its own mirror image with them.
-        probes: a function that returns, when the tasks' turn has come, for each probe its warped label with the tumour
+        probes: a function that returns, when the tasks' turn has come, for each probe its warped label with the tumor
             on the left and on the right; None where it could not be registered. Without probes the side is known.
         finish: is called with the side (or None) when it is known.
 
@@ -65,7 +65,7 @@ def compare_tasks(target, settings: dict, probes=None, finish=lambda side: None)
         for folder in folders:
             shutil.rmtree(folder, ignore_errors=True)
 
-    titles = [_("Write the probes"), _("Find the side of the tumour")]
+    titles = [_("Write the probes"), _("Find the side of the tumor")]
     if not probes:
         titles = [_("Write the target"), _("Compare both sides")]
     written = StepsTask(titles[0], write, abandon=clean)
@@ -120,8 +120,8 @@ def are_compared(target, settings: dict) -> bool:
 
 
 def _remember(target, answer: dict, settings: dict) -> None:
-    """Note on a target what the worker found of its tumour's side, and where the tumour is if that is wrong."""
-    _keep(target, ELSEWHERE, answer.pop("elsewhere"), _("{name} tumour elsewhere"), settings)
+    """Note on a target what the worker found of its tumor's side, and where the tumor is if that is wrong."""
+    _keep(target, ELSEWHERE, answer.pop("elsewhere"), _("{name} tumor elsewhere"), settings)
     if answer["side"] is not None:
         target.SetAttribute(nodes.SIDE, answer["side"])
         target.SetAttribute(nodes.SIDE_FOUND, json.dumps(answer))
@@ -134,23 +134,23 @@ def recall(target) -> dict:
 
 
 def note(target) -> str:
-    """Say what was found of the side of a target's tumour; empty if it was given."""
+    """Say what was found of the side of a target's tumor; empty if it was given."""
     found = recall(target)
     if not found:
         return ""
-    said = _("The tumour is on the {side}.")
+    said = _("The tumor is on the {side}.")
     if not found["sure"]:
-        said = _("The tumour is probably on the {side}, but both sides look much alike: check.")
+        said = _("The tumor is probably on the {side}, but both sides look much alike: check.")
     return said.format(side=NAMES[found["side"]])
 
 
 def doubtful(volume) -> str:
-    """Say that the side of a scan's tumour is doubtful; empty if it is not, or the scan is none of the scene."""
+    """Say that the side of a scan's tumor is doubtful; empty if it is not, or the scan is none of the scene."""
     return "" if volume is None or recall(volume).get("sure", True) else note(volume)
 
 
 def doubt(target) -> dict:
-    """Return the parameters of the fusion that tell how sure the side of a target's tumour is."""
+    """Return the parameters of the fusion that tell how sure the side of a target's tumor is."""
     found, elsewhere = recall(target), _kept(target, ELSEWHERE)
     if not found:
         return {}

@@ -77,7 +77,7 @@ class Places:
         if region is not None:
             self.number = number
             self.ui.regionsTable.selectRow(number - 1)
-            reviewing.jump(region["centre_lps"])
+            reviewing.jump(region["center_lps"])
             self.section.say(region["reason"], NOTE)
 
     def on_click(self, row: int) -> None:
@@ -152,7 +152,7 @@ class Places:
         return volume
 
     def _dress(self, volume) -> None:
-        """Give an overlay its colours, from the value chosen to 1."""
+        """Give an overlay its colors, from the value chosen to 1."""
         parameters = self.section.parameters
         if volume.GetDisplayNode() is None:
             volume.CreateDefaultDisplayNodes()

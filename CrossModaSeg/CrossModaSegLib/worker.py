@@ -43,13 +43,13 @@ def check(folder: str, progress) -> dict:
 
 
 def prepare(rows: list[dict], folder: str, progress) -> dict:
-    """Read the images, and the labels of atlases; return them as arrays in files, with grids, and the tumours' sides.
+    """Read the images, and the labels of atlases; return them as arrays in files, with grids, and the tumors' sides.
 
     The panel only has to copy the voxels: reading and unpacking files would stop it. Targets come without a label, also
     where the data set has one to check results with.
     """
     from crossmoda import labels
-    from crossmoda.dataset import Case, tumour_side
+    from crossmoda.dataset import Case, tumor_side
     from crossmoda.errors import InputError
 
     ready = []
@@ -63,10 +63,10 @@ def prepare(rows: list[dict], folder: str, progress) -> dict:
             answer["image"] = _handed_over(image, Path(folder) / f"{number}.npy")
             if case.label is not None:
                 label = case.read_label(image)
-                answer["side"] = row["side"] or tumour_side(label) or ""
+                answer["side"] = row["side"] or tumor_side(label) or ""
                 answer["label"] = _handed_over(label, Path(folder) / f"{number}_label.npy")
-                tumour = label.array == labels.VS
-                answer["label"]["tumour_mm3"] = float(tumour.sum() * label.grid.voxel_volume_mm3)
+                tumor = label.array == labels.VS
+                answer["label"]["tumor_mm3"] = float(tumor.sum() * label.grid.voxel_volume_mm3)
         except InputError as error:
             answer["problem"] = str(error)
         ready.append(answer)
@@ -114,10 +114,10 @@ def convert(source: str, target: str, progress) -> dict:
 
 
 def compare(target: str, probes: list, modality: str, settings: dict, folder: str, progress) -> dict:
-    """Return what a target shows at the opposite places, and the side of its tumour if there are probes.
+    """Return what a target shows at the opposite places, and the side of its tumor if there are probes.
 
-    ``probes`` has the files of each one's label map with its tumour on the left and on the right, ``settings`` those of
-    their registration. The opposite side, and where the tumour is if it is on the other one, are handed over as arrays
+    ``probes`` has the files of each one's label map with its tumor on the left and on the right, ``settings`` those of
+    their registration. The opposite side, and where the tumor is if it is on the other one, are handed over as arrays
     in ``folder``. Of the side it is told how sure it is.
     """
     from crossmoda.propagation.side_files import compare_files

@@ -18,12 +18,12 @@ SHAPE = (64, 192, 192)
 
 
 def truth() -> np.ndarray:
-    """A tumour of 4600 voxels and two cochleae of 235 each, 0.5 x 0.5 x 1.5 mm."""
+    """A tumor of 4600 voxels and two cochleae of 235 each, 0.5 x 0.5 x 1.5 mm."""
     z, y, x = np.ogrid[: SHAPE[0], : SHAPE[1], : SHAPE[2]]
     label_map = np.zeros(SHAPE, np.uint8)
     label_map[((z - 32) * 3) ** 2 + (y - 90) ** 2 + (x - 60) ** 2 < 15**2] = 1
-    for centre in (60, 132):
-        label_map[((z - 30) * 3) ** 2 + (y - 66) ** 2 + (x - centre) ** 2 < 5.5**2] = 2
+    for center in (60, 132):
+        label_map[((z - 30) * 3) ** 2 + (y - 66) ** 2 + (x - center) ** 2 < 5.5**2] = 2
     return label_map
 
 

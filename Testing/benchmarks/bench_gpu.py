@@ -258,7 +258,7 @@ def training(folder: Path, device: str, quick: bool) -> list[Row]:
 def _show_why(student: Any, learner: Any) -> None:
     """Print what keeps a step from being recorded."""
     try:
-        learner.Recording(student.network, student.optimiser, student._work, student._draw(0))
+        learner.Recording(student.network, student.optimizer, student._work, student._draw(0))
     except Exception as error:
         print(f"not recorded: {type(error).__name__}: {error}")
 

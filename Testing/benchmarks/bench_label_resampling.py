@@ -1,6 +1,6 @@
 """Which way of resampling label maps keeps small structures? Nearest, linear with threshold one half, and ours.
 
-Volume error: of the resampled structure against the volume that the transform makes of the voxelised shape (dense
+Volume error: of the resampled structure against the volume that the transform makes of the voxelized shape (dense
 sampling; for rigid transforms simply its volume before). Dice: against the same structure drawn directly on the
 output grid (analytic ellipsoids), or after the way there and back against the original (expert contours).
 
@@ -53,16 +53,16 @@ def around(volume: Volume, spacing: tuple[float, ...], degrees: float, rng: np.r
     direction = np.reshape(euler.GetMatrix(), (3, 3))
     extent = np.asarray(volume.grid.size) * volume.grid.spacing + 4.0
     size = np.ceil(extent / spacing).astype(int)
-    centre = volume.grid.index_to_physical @ [*((np.asarray(volume.grid.size) - 1) / 2), 1.0]
-    origin = centre[:3] - direction @ ((size - 1) / 2 * spacing) + direction @ (rng.uniform(-0.5, 0.5, 3) * spacing)
+    center = volume.grid.index_to_physical @ [*((np.asarray(volume.grid.size) - 1) / 2), 1.0]
+    origin = center[:3] - direction @ ((size - 1) / 2 * spacing) + direction @ (rng.uniform(-0.5, 0.5, 3) * spacing)
     return Grid(tuple(size.tolist()), tuple(spacing), tuple(origin.tolist()), tuple(direction.ravel().tolist()))
 
 
 def transform_of(kind: str, grid: Grid, rng: np.random.Generator) -> sitk.Transform:
-    centre = (grid.index_to_physical @ [*((np.asarray(grid.size) - 1) / 2), 1.0])[:3]
+    center = (grid.index_to_physical @ [*((np.asarray(grid.size) - 1) / 2), 1.0])[:3]
     if kind == "shrink":
         affine = sitk.AffineTransform(3)
-        affine.SetCenter(tuple(centre))
+        affine.SetCenter(tuple(center))
         affine.Scale(0.7 ** (-1 / 3))
         return affine
     if kind == "deform":
@@ -105,11 +105,11 @@ class Ellipsoid:
     def __init__(self, volume_mm3: float, rng: np.random.Generator):
         axes = rng.uniform(0.6, 1.0, 3)
         self.axes = axes * (volume_mm3 / (4 / 3 * np.pi * axes.prod())) ** (1 / 3)
-        self.centre = rng.uniform(-1, 1, 3)
+        self.center = rng.uniform(-1, 1, 3)
         self.turn = np.linalg.qr(rng.normal(size=(3, 3)))[0]
 
     def drawn(self, grid: Grid, transform: sitk.Transform | None = None) -> np.ndarray:
-        """Return the mask of voxels whose centre, mapped by the transform, lies inside."""
+        """Return the mask of voxels whose center, mapped by the transform, lies inside."""
         index = np.stack(np.meshgrid(*map(np.arange, grid.shape), indexing="ij")[::-1], axis=-1)
         points = index @ grid.index_to_physical[:3, :3].T + grid.index_to_physical[:3, 3]
         if transform is not None:
@@ -117,7 +117,7 @@ class Ellipsoid:
                 transform, sitk.sitkVectorFloat64, grid.size, grid.origin, grid.spacing, grid.direction
             )
             points = points + sitk.GetArrayFromImage(field)
-        inside = ((points - self.centre) @ self.turn / self.axes) ** 2
+        inside = ((points - self.center) @ self.turn / self.axes) ** 2
         return inside.sum(axis=-1) <= 1
 
 

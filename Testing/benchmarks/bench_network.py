@@ -159,7 +159,7 @@ def train(device: str, steps: int, folder: Path) -> None:
 
 
 def load_examples(folder: Path, most: int) -> list[Any]:
-    """Return the labelled sources of a data set, prepared for a training, at most so many."""
+    """Return the labeled sources of a data set, prepared for a training, at most so many."""
     from crossmoda import dataset, preprocessing, training
     from crossmoda.training import sampling
 

@@ -2,7 +2,7 @@
 
 ``python Testing/benchmarks/bench_propagation.py --data FOLDER`` reads a data set in crossMoDA's layout whose targets'
 truth lies in ``truth/<id>_Label.nii.gz`` (as ``crossmoda simulate`` writes it); without ``--data`` one is simulated.
-The atlases are those of the same data set, or of ``--atlases-from FOLDER``. ``--figure FILE`` draws the tumours: as
+The atlases are those of the same data set, or of ``--atlases-from FOLDER``. ``--figure FILE`` draws the tumors: as
 the target shows them, as the atlases vote, and as fused (the truth dashed).
 """
 
@@ -24,7 +24,7 @@ from crossmoda.propagation.run import OPPOSITE, REGISTRATIONS
 from crossmoda.volume import Volume
 
 COLUMNS = (
-    "target", "tumour mm3", "side", "found", "wall s", "processor s", "VS fused", "VS votes", "VS STAPLE",
+    "target", "tumor mm3", "side", "found", "wall s", "processor s", "VS fused", "VS votes", "VS STAPLE",
     "VS same side", "VS mean single", "VS blind single", "VS majority", "VS ITK", "VS volume %", "VS HD95 mm",
     "ghost mm3", "cochlea fused", "cochlea STAPLE", "cochlea mean single", "cochlea best single",
     "cochlea blind single", "cochlea majority", "cochlea ITK", "cochlea volume %", "cochlea not moved",
@@ -40,7 +40,7 @@ def _dice(label_map: np.ndarray, truth: np.ndarray) -> list[float]:
 
 
 def _votes(result: propagation.Propagation) -> dict[str, Volume]:
-    """Return the warped label map of each atlas that was used, on the part of the target that was labelled."""
+    """Return the warped label map of each atlas that was used, on the part of the target that was labeled."""
     votes = {}
     for outcome in result.outcomes:
         if not outcome.dropped:
@@ -64,7 +64,7 @@ def study(
     case: dataset.Case, atlases: list[dataset.Case], truth: Volume, folder: Path, how: deeds.Settings, itk: bool
 ) -> tuple[list[object], Volume, Volume]:
     """Return one row of the table, the fused label map, and that of the votes."""
-    side = dataset.tumour_side(truth)
+    side = dataset.tumor_side(truth)
     wall, processor = time.perf_counter(), time.process_time()
     result = propagation.propagate(case, atlases, folder / case.id, registration=how)
     wall, processor = time.perf_counter() - wall, time.process_time() - processor
@@ -80,7 +80,7 @@ def study(
     if itk:
         images = [sitk.GetImageFromArray(vote) for vote in votes.values()]
         other = _dice(sitk.GetArrayFromImage(sitk.MultiLabelSTAPLE(images, 0)), here)
-    own, settings = [atlas for atlas in atlases if atlas.side == side], propagation.Settings(tumour_side=side)
+    own, settings = [atlas for atlas in atlases if atlas.side == side], propagation.Settings(tumor_side=side)
     same = _dice(_again(case, own, result, how, settings=settings).array, truth.array)
     as_voted = propagation.Settings(outline="votes")
     voted = _again(case, atlases, result, how, settings=as_voted)
@@ -104,7 +104,7 @@ def study(
 
 
 def draw(drawn: list[tuple[Volume, Volume, Volume, Volume, str]], path: Path) -> None:
-    """Draw the tumour of each target: scan, truth (dashed), votes, fused label map and title."""
+    """Draw the tumor of each target: scan, truth (dashed), votes, fused label map and title."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(2.4 * len(drawn), 7.4), layout="constrained", dpi=100)
@@ -134,7 +134,7 @@ def main() -> None:
     parser.add_argument("--device", default="auto")
     parser.add_argument("--itk", action="store_true", help="SimpleITK's MultiLabelSTAPLE as well (slow)")
     parser.add_argument("--output", type=Path, help="folder that keeps the registrations")
-    parser.add_argument("--figure", type=Path, help="picture of the tumours")
+    parser.add_argument("--figure", type=Path, help="picture of the tumors")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         data = options.data or Path(scratch) / "data"

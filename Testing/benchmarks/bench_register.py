@@ -73,7 +73,7 @@ SEEDS = {"held out": (5000, 6000), "development": (100, 200)}
 
 
 def simulated_pair(base: str, number: int, seeds: str = "held out") -> Pair:
-    """Two subjects with the tumour on the same side: 0.5 x 0.5 x 1.5 mm, 192 x 192 x 64.
+    """Two subjects with the tumor on the same side: 0.5 x 0.5 x 1.5 mm, 192 x 192 x 64.
 
     ``seeds`` says which of :data:`SEEDS` they come from. Those for development are 101 to 106 and 201 to 206.
     """
@@ -121,7 +121,7 @@ HEADS = (
 
 def head_pair(number: int, seeds: str = "held out") -> Pair:
     """A real T2 scan, and the T1 scan of the same head in another pose and bent by 4 mm: the contrast is real."""
-    from crossmoda.simulation.deformation import CENTRE, Deformation, draw_pose, smooth_field
+    from crossmoda.simulation.deformation import CENTER, Deformation, draw_pose, smooth_field
 
     fixed, still = (volume.read(SHARED / name) for name in HEADS[number % len(HEADS)])
     rng = np.random.default_rng(SEEDS[seeds][0] + number)
@@ -131,14 +131,14 @@ def head_pair(number: int, seeds: str = "held out") -> Pair:
 
     place = np.indices(grid.shape).reshape(3, -1)[::-1].T
     points = place @ grid.index_to_physical[:3, :3].T + grid.index_to_physical[:3, 3]
-    shown = bend.to_canonical(points - middle) - CENTRE + middle
+    shown = bend.to_canonical(points - middle) - CENTER + middle
     index = shown @ still.grid.physical_to_index[:3, :3].T + still.grid.physical_to_index[:3, 3]
     moved = ndimage.map_coordinates(still.array, index.T[::-1], order=3, mode="constant").reshape(grid.shape)
 
     inside = np.zeros(grid.shape, bool)
     inside[4:-4:4, 4:-4:4, 4:-4:4] = True
     some = points[(inside & (fixed.array > 0.1 * np.percentile(fixed.array, 98))).ravel()]
-    truth = bend.from_canonical(some - middle + CENTRE) + middle
+    truth = bend.from_canonical(some - middle + CENTER) + middle
     there = truth @ grid.physical_to_index[:3, :3].T + grid.physical_to_index[:3, 3]
     seen = ((there >= 0) & (there <= np.array(grid.size) - 1)).all(axis=1)
     nothing = Volume(np.zeros(grid.shape, np.uint8), grid)

@@ -29,13 +29,13 @@ SHOWN = (0, 1, 2, 5, 10, 20)
 
 
 def subject_settings(seed: int, atlas: bool) -> Settings:
-    """Return what a subject is like: targets differ widely in tumour size, pose, shape and image quality."""
+    """Return what a subject is like: targets differ widely in tumor size, pose, shape and image quality."""
     rng = np.random.default_rng([seed, int(atlas)])
     if atlas:
-        return Settings(**FIELD, tumour_volume=float(np.exp(rng.uniform(np.log(150), np.log(3000)))))
+        return Settings(**FIELD, tumor_volume=float(np.exp(rng.uniform(np.log(150), np.log(3000)))))
     return Settings(
         **FIELD,
-        tumour_volume=float(np.exp(rng.uniform(np.log(50), np.log(6000)))),
+        tumor_volume=float(np.exp(rng.uniform(np.log(50), np.log(6000)))),
         rotation=float(rng.uniform(1, 9)),
         translation=float(rng.uniform(1, 6)),
         deformation=float(rng.uniform(2, 7)),
@@ -152,10 +152,10 @@ def orders(cases: Sequence[Reviewed]) -> dict[str, list[int]]:
     return {
         "queue": by(cases, lambda case: case.item.priority),
         "Dice label-network only": cue(-1, *(f"dice_network_{key}" for key in keys)),
-        "atlases' doubt / tumour volume": relative("atlas_doubt_mm3"),
-        "network's doubt / tumour volume": relative("network_doubt_mm3"),
+        "atlases' doubt / tumor volume": relative("atlas_doubt_mm3"),
+        "network's doubt / tumor volume": relative("network_doubt_mm3"),
         "doubtful volume, mm3": cue(1, "doubtful_mm3"),
-        "smallest tumour first": by(cases, lambda case: -case.item.volumes_mm3["VS"]),
+        "smallest tumor first": by(cases, lambda case: -case.item.volumes_mm3["VS"]),
         "best possible": by(cases, lambda case: case.after - case.before),
     }
 

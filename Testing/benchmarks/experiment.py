@@ -2,15 +2,15 @@
 
     python Testing/benchmarks/experiment.py --folder FOLDER --base-folder ICBM --shapes-folder SHAPES --figure FILE.png
 
-One cohort on the ICBM152 base with tumour shapes drawn by experts: labelled ceT1 sources, unlabelled hrT2 targets that
+One cohort on the ICBM152 base with tumor shapes drawn by experts: labeled ceT1 sources, unlabeled hrT2 targets that
 get noisy labels by propagation, and unseen hrT2 test cases whose shapes come from other patients. Networks are trained
 in several ways, each with several seeds and the same number of steps, and scored on the test cases:
 
-    intensities                  the normalised image instead of MIND-SSC, sources only
+    intensities                  the normalized image instead of MIND-SSC, sources only
     MIND                         MIND-SSC, sources only
     MIND + noisy                 MIND-SSC, sources and targets with noisy labels, fused by STAPLE as published
     MIND + noisy (local votes)   the same with noisy labels fused by locally weighted votes
-    MIND + noisy (outlined)      the same, the tumour outlined by comparison with the opposite side (the default)
+    MIND + noisy (outlined)      the same, the tumor outlined by comparison with the opposite side (the default)
     default                      preset 'default', sources and targets with the noisy labels of STAPLE
     default (local votes)        the same with those of the votes
     default (outlined)           the same with those of the votes, outlined

@@ -21,24 +21,24 @@ def draw_scan(axes, image: Volume, label: Volume, title: str) -> None:
     array, marked = image.array, label.array
     white = np.percentile(array, 99.5)
     spacing = image.grid.spacing
-    tumour, cochleae = (np.argwhere(marked == value) for value in (labels.VS, labels.COCHLEA))
-    row, column = tumour[:, 1].mean(), tumour[:, 2].mean()
+    tumor, cochleae = (np.argwhere(marked == value) for value in (labels.VS, labels.COCHLEA))
+    row, column = tumor[:, 1].mean(), tumor[:, 2].mean()
     same = (cochleae[:, 2] > array.shape[2] / 2) == (column > array.shape[2] / 2)
     other = cochleae[~same]
     views = [
-        (int(np.median(tumour[:, 0])), None),
-        (int(np.median(tumour[:, 0])), (row, column)),
+        (int(np.median(tumor[:, 0])), None),
+        (int(np.median(tumor[:, 0])), (row, column)),
         (int(np.median(other[:, 0])), tuple(other[:, 1:].mean(0)) if len(other) else None),
     ]
-    for axis, (k, centre) in zip(axes, views, strict=False):
+    for axis, (k, center) in zip(axes, views, strict=False):
         axis.imshow(array[k], cmap="gray", vmin=0, vmax=white)
-        if centre is None:
+        if center is None:
             continue
-        for value, colour in ((labels.VS, "tomato"), (labels.COCHLEA, "deepskyblue")):
-            axis.contour(marked[k] == value, [0.5], colors=colour, linewidths=0.8)
+        for value, color in ((labels.VS, "tomato"), (labels.COCHLEA, "deepskyblue")):
+            axis.contour(marked[k] == value, [0.5], colors=color, linewidths=0.8)
         half = HALF_WIDTH_MM / spacing[0]
-        axis.set_xlim(centre[1] - half, centre[1] + half)
-        axis.set_ylim(centre[0] + half, centre[0] - half)
+        axis.set_xlim(center[1] - half, center[1] + half)
+        axis.set_ylim(center[0] + half, center[0] - half)
     axes[0].set_title(title)
     axes[3].imshow(array[::-1, int(row)], cmap="gray", vmin=0, vmax=white, aspect=spacing[2] / spacing[0])
     for axis in axes:
@@ -53,7 +53,7 @@ def draw_subject(subject: Subject, path: Path) -> None:
     import matplotlib.pyplot as plt
 
     figure, axes = plt.subplots(2, 4, figsize=(20, 10), facecolor="white")
-    name = f"{subject.base} {subject.seed}, {subject.side}, {subject.tumour_mm3():.0f} mm$^3$"
+    name = f"{subject.base} {subject.seed}, {subject.side}, {subject.tumor_mm3():.0f} mm$^3$"
     draw_scan(axes[0], subject.hrt2, subject.hrt2_label, f"hrT2: {name}")
     draw_scan(axes[1], subject.cet1, subject.cet1_label, f"ceT1: {name}")
     figure.tight_layout()
@@ -88,7 +88,7 @@ def main() -> None:
         volumes = [(subject.hrt2_label.array == value).sum() * voxel for value in (labels.VS, labels.COCHLEA)]
         sizes = ["x".join(map(str, scan.grid.size)) for scan in (subject.cet1, subject.hrt2)]
         print(
-            f"| {seed} | {subject.side} | {subject.tumour_mm3():.0f} | {volumes[0]:.0f} | {volumes[1]:.0f} "
+            f"| {seed} | {subject.side} | {subject.tumor_mm3():.0f} | {volumes[0]:.0f} | {volumes[1]:.0f} "
             f"| {sizes[0]} | {sizes[1]} | {cpu:.1f} | {wall:.1f} |",
             flush=True,
         )

@@ -4,13 +4,13 @@
         --base-folder ICBM --shapes-folder SHAPES --output crossmoda/weights/default.safetensors
 
 Every training subject gives two cases: its ceT1 and its hrT2 scan, both with true labels (it is simulation). Subjects
-differ widely in anatomy, pose, contrast, resolution and noise; those on the ICBM base have tumour shapes drawn by
-experts, where SHAPES is given. Further ones, on both bases, have a small tumour, which too few of the others have, or a
+differ widely in anatomy, pose, contrast, resolution and noise; those on the ICBM base have tumor shapes drawn by
+experts, where SHAPES is given. Further ones, on both bases, have a small tumor, which too few of the others have, or a
 compact one somewhere in the canal with fluid before and behind it, or none at all: a network that has always seen one
 finds one.
-Development subjects, with the tumours of other patients or small ones, decide how much the background is favoured: the
-Dice loss makes structures too large. The test subjects have the tumours of yet other patients and are scanned as whole
-heads; further ones have a small tumour of a fixed volume, or none. The weights are written only if they are good
+Development subjects, with the tumors of other patients or small ones, decide how much the background is favored: the
+Dice loss makes structures too large. The test subjects have the tumors of yet other patients and are scanned as whole
+heads; further ones have a small tumor of a fixed volume, or none. The weights are written only if they are good
 enough on the unseen hrT2 scans (GOOD_ENOUGH) and miss none. Prints Markdown tables. Subjects and a finished training in
 FOLDER are taken as they are.
 """
@@ -22,7 +22,7 @@ import time
 from pathlib import Path
 
 import numpy as np
-from canal_tumours import draw_canal_tumour
+from canal_tumors import draw_canal_tumor
 
 from crossmoda import components, evaluation, inference, labels, training, volume, weights
 from crossmoda.provenance import checksum
@@ -30,28 +30,28 @@ from crossmoda.simulation import Settings as Simulation
 from crossmoda.simulation import simulate_subject
 from crossmoda.simulation.subject import SIDES
 
-LICENCE = "Apache-2.0"
+LICENSE = "Apache-2.0"
 NOTES = (
     "These weights have seen no real vestibular schwannoma: every image and label they were trained on is simulated. "
     "They are a start for training on real data and for trying the software, and no medical device. "
-    "Expect them to miss tumours on real scans; check every result. "
-    "The unseen subjects they were scored on are other deformations, tumours and scans of the same digital heads."
+    "Expect them to miss tumors on real scans; check every result. "
+    "The unseen subjects they were scored on are other deformations, tumors and scans of the same digital heads."
 )
 #: Least median Dice on unseen hrT2 scans, 0.01 less than that of the weights before these; least mean Dice of small
-#: tumours, of which none may be missed; largest share of healthy subjects in which a tumour is marked.
+#: tumors, of which none may be missed; largest share of healthy subjects in which a tumor is marked.
 GOOD_ENOUGH = {"icbm": {"VS": 0.911, "cochlea": 0.905}, "phantom": {"VS": 0.898, "cochlea": 0.9}}
 GOOD_ENOUGH_SMALL = 0.75
 GOOD_ENOUGH_HEALTHY = 0.3
 #: Seeds from here on are for training, for development and for testing only.
 FIRST_TRAINING, FIRST_DEVELOPMENT, FIRST_TEST = 7000, 8000, 9000
-#: Those of subjects with small tumours. The tests are what ``crossmoda simulate --seed 91 --sources 0 --targets 0
-#: --tests 6 --tumour-volume V`` makes.
+#: Those of subjects with small tumors. The tests are what ``crossmoda simulate --seed 91 --sources 0 --targets 0
+#: --tests 6 --tumor-volume V`` makes.
 FIRST_SMALL = {"train": 7500, "dev": 8500, "test": 91000}
-#: Those of subjects without a tumour.
+#: Those of subjects without a tumor.
 FIRST_HEALTHY = {"train": 7600, "dev": 8600, "test": 93000}
-#: Those of subjects with a compact tumour in the canal.
+#: Those of subjects with a compact tumor in the canal.
 FIRST_CANAL = {"train": 7700, "dev": 8700, "test": 94000}
-#: Volumes of small tumours, mm3: between these for training and development, exactly these for testing.
+#: Volumes of small tumors, mm3: between these for training and development, exactly these for testing.
 SMALL_MM3 = {"train": (50.0, 400.0), "dev": (60.0, 300.0)}
 SMALL_TESTS_MM3 = (110.0, 245.0)
 #: How many times as probable as the network says the background may be taken to be.
@@ -65,17 +65,17 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=2400, help="time for training")
     parser.add_argument("--phantoms", type=int, default=10, help="training subjects, phantom base")
     parser.add_argument("--icbm", type=int, default=40, help="training subjects, ICBM152 base (0 without its images)")
-    parser.add_argument("--small", type=int, default=16, help="training subjects with a small tumour, on each base")
-    parser.add_argument("--canal", type=int, default=15, help="training subjects with a tumour in the canal, each base")
-    parser.add_argument("--healthy", type=int, default=16, help="training subjects without a tumour, on each base")
-    parser.add_argument("--healthy-tests", type=int, default=10, help="unseen subjects without a tumour, on each base")
+    parser.add_argument("--small", type=int, default=16, help="training subjects with a small tumor, on each base")
+    parser.add_argument("--canal", type=int, default=15, help="training subjects with a tumor in the canal, each base")
+    parser.add_argument("--healthy", type=int, default=16, help="training subjects without a tumor, on each base")
+    parser.add_argument("--healthy-tests", type=int, default=10, help="unseen subjects without a tumor, on each base")
     parser.add_argument("--tests", type=int, default=20, help="unseen subjects, ICBM152 base")
     parser.add_argument("--development", type=int, default=8, help="development subjects, ICBM152 base")
     parser.add_argument(
-        "--small-development", type=int, default=6, help="with a small tumour, one in the canal, and none, each base"
+        "--small-development", type=int, default=6, help="with a small tumor, one in the canal, and none, each base"
     )
     parser.add_argument("--small-tests", type=int, default=6, help="of each volume, on each base")
-    parser.add_argument("--canal-tests", type=int, default=8, help="with a tumour in the canal, on each base")
+    parser.add_argument("--canal-tests", type=int, default=8, help="with a tumor in the canal, on each base")
     parser.add_argument("--phantom-tests", type=int, default=6, help="unseen subjects, phantom base")
     parser.add_argument("--width", type=float, default=1.0, help="width of the network")
     parser.add_argument("--learning-rate", type=float, default=0.0, help="largest learning rate; 0: the preset's")
@@ -87,11 +87,11 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def simulation_settings(seed: int, testing: bool, tumour_volume: float | None = 0.0) -> Simulation:
+def simulation_settings(seed: int, testing: bool, tumor_volume: float | None = 0.0) -> Simulation:
     """Return how a subject is scanned: training subjects vary more, and only the region of the ears is scanned."""
-    tumour = {"healthy": True} if tumour_volume is None else {"tumour_volume": tumour_volume}
+    tumor = {"healthy": True} if tumor_volume is None else {"tumor_volume": tumor_volume}
     if testing:
-        return Simulation(**tumour)
+        return Simulation(**tumor)
     rng = np.random.default_rng([seed, 11])
     return Simulation(
         field_of_view=112,
@@ -101,14 +101,14 @@ def simulation_settings(seed: int, testing: bool, tumour_volume: float | None = 
         bias=float(rng.uniform(0, 0.4)),
         rotation=8.0,
         deformation=float(rng.uniform(3, 5)),
-        **tumour,
+        **tumor,
     )
 
 
 def shapes_of(shapes: Path | None, folder: Path, group: str) -> Path | None:
     """Return a folder with the expert label maps of one group of patients: 3 of 5 train, 1 of 5 develops, 1 of 5 tests.
 
-    No patient's tumour is in two groups.
+    No patient's tumor is in two groups.
     """
     if shapes is None:
         return None
@@ -130,20 +130,20 @@ def simulate(
     shapes: Path | None = None,
     testing: bool = False,
     *,
-    tumour_volume: float | None = 0.0,
+    tumor_volume: float | None = 0.0,
     side: str | None = None,
 ) -> list[Path]:
     """Write one subject and return the paths of its images (labels lie beside them).
 
-    The tumour has a shape of ``shapes`` with its own volume, or is drawn with ``tumour_volume`` (mm3; 0: any volume;
-    None: no tumour).
+    The tumor has a shape of ``shapes`` with its own volume, or is drawn with ``tumor_volume`` (mm3; 0: any volume;
+    None: no tumor).
     """
     modalities = ("hrT2",) if testing else ("ceT1", "hrT2")
-    size = "_healthy" if tumour_volume is None else f"_{tumour_volume:.0f}mm3" if tumour_volume else ""
+    size = "_healthy" if tumor_volume is None else f"_{tumor_volume:.0f}mm3" if tumor_volume else ""
     paths = [folder / f"{base}_{seed}{size}_{modality}.nii.gz" for modality in modalities]
     if all(path.exists() and label_of(path).exists() for path in paths):
         return paths
-    settings = simulation_settings(seed, testing, tumour_volume)
+    settings = simulation_settings(seed, testing, tumor_volume)
     subject = simulate_subject(
         seed, base=base, side=side, settings=settings, base_folder=base_folder, shapes_folder=shapes
     )
@@ -166,26 +166,26 @@ def subjects(options: argparse.Namespace, base: str, first: int, count: int, gro
 
 
 def small_subjects(options: argparse.Namespace, base: str, count: int, group: str, volume: float = 0.0) -> list[Path]:
-    """Simulate subjects with a small tumour (or find them); ``volume``: the tumours', else any of the group's."""
+    """Simulate subjects with a small tumor (or find them); ``volume``: the tumors', else any of the group's."""
     images = []
     for number in range(count):
         seed = FIRST_SMALL[group] + number
-        # Logarithms are uniform: the smallest tumours are the hard ones.
-        tumour = volume or float(np.exp(np.random.default_rng([seed, 12]).uniform(*np.log(SMALL_MM3[group]))))
+        # Logarithms are uniform: the smallest tumors are the hard ones.
+        tumor = volume or float(np.exp(np.random.default_rng([seed, 12]).uniform(*np.log(SMALL_MM3[group]))))
         images += simulate(
             options.folder / "subjects",
             base,
             seed,
             options.base_folder,
             testing=group != "train",
-            tumour_volume=tumour,
+            tumor_volume=tumor,
             side=SIDES[number % 2],
         )
     return images
 
 
 def canal_subjects(options: argparse.Namespace, base: str, count: int, group: str) -> list[Path]:
-    """Simulate subjects with a compact tumour in the canal (or find them) and return the paths of their images."""
+    """Simulate subjects with a compact tumor in the canal (or find them) and return the paths of their images."""
     images = []
     for number in range(count):
         seed = FIRST_CANAL[group] + number
@@ -197,20 +197,20 @@ def canal_subjects(options: argparse.Namespace, base: str, count: int, group: st
             options.base_folder,
             shape,
             group != "train",
-            tumour_volume=draw_canal_tumour(seed, shape),
+            tumor_volume=draw_canal_tumor(seed, shape),
             side=SIDES[number % 2],
         )
     return images
 
 
 def healthy_subjects(options: argparse.Namespace, base: str, count: int, group: str) -> list[Path]:
-    """Simulate subjects without a tumour (or find them) and return the paths of their images."""
+    """Simulate subjects without a tumor (or find them) and return the paths of their images."""
     first = FIRST_HEALTHY[group]
     return [
         path
         for seed in range(first, first + count)
         for path in simulate(
-            options.folder / "subjects", base, seed, options.base_folder, testing=group != "train", tumour_volume=None
+            options.folder / "subjects", base, seed, options.base_folder, testing=group != "train", tumor_volume=None
         )
     ]
 
@@ -241,7 +241,7 @@ def score(images: list[Path], model: weights.Model) -> dict[str, list[float]]:
 
 
 def false_volumes(images: list[Path], model: weights.Model) -> list[float]:
-    """Return the volume in mm3 that is taken for a tumour on each scan without one."""
+    """Return the volume in mm3 that is taken for a tumor on each scan without one."""
     return [inference.predict(volume.read(image), model).provenance["volumes_mm3"]["VS"] for image in images]
 
 
@@ -318,17 +318,17 @@ def good_enough(
         for key, values in scores.items()
         if values
     )
-    tumours = [value for scores in small.values() for value in scores["VS"]]
+    tumors = [value for scores in small.values() for value in scores["VS"]]
     marked = [mm3 > 0 for volumes in healthy.values() for mm3 in volumes]
-    found = not tumours or (min(tumours) > 0 and float(np.mean(tumours)) > GOOD_ENOUGH_SMALL)
+    found = not tumors or (min(tumors) > 0 and float(np.mean(tumors)) > GOOD_ENOUGH_SMALL)
     return usual and found and (not marked or float(np.mean(marked)) < GOOD_ENOUGH_HEALTHY)
 
 
 def calibrate(trained: Path, development: list[Path], calibrated: Path) -> Path:
-    """Favour the background over each structure by the factor with the best mean Dice on the development scans.
+    """Favor the background over each structure by the factor with the best mean Dice on the development scans.
 
-    Where there is no tumour the Dice is 1 if none is marked, else 0. Each structure has its own factor: a cochlea is
-    always there, a small tumour is soon lost. Such weights are written.
+    Where there is no tumor the Dice is 1 if none is marked, else 0. Each structure has its own factor: a cochlea is
+    always there, a small tumor is soon lost. Such weights are written.
     """
     tensors, card = weights.read_tensors(trained)
     model = weights.load(trained)
@@ -338,15 +338,15 @@ def calibrate(trained: Path, development: list[Path], calibrated: Path) -> Path:
         means = {factor: round(float(np.mean([each[factor][key] for each in dice])), 4) for factor in FACTORS}
         best[key] = max(means, key=lambda factor: means[factor])
         print(f"{key}: mean Dice on {len(development)} development scans by factor of the background: {means}")
-    favour_background(tensors, best)
+    favor_background(tensors, best)
     card["training"]["background_factors"] = best
     return weights.save(calibrated, tensors, card)
 
 
 def learn_doubt(trained: Path, development: list[Path]) -> None:
-    """Write into the model card below which mean probability a tumour is doubtful.
+    """Write into the model card below which mean probability a tumor is doubtful.
 
-    It is the value that tells best, on the development scans, what was marked where there is a tumour from what was
+    It is the value that tells best, on the development scans, what was marked where there is a tumor from what was
     marked where there is none.
     """
     model = weights.load(trained)
@@ -361,7 +361,7 @@ def learn_doubt(trained: Path, development: list[Path]) -> None:
     values = np.unique([*true, *false])
     limits = [*(values[1:] + values[:-1]) / 2, values[-1] + 0.01]
     best = max(limits, key=lambda limit: (true >= limit).mean() + (false < limit).mean())
-    doubted = f"{(true < best).sum()} of {len(true)} tumours, {(false < best).sum()} of {len(false)} false marks"
+    doubted = f"{(true < best).sum()} of {len(true)} tumors, {(false < best).sum()} of {len(false)} false marks"
     print(f"doubtful below a mean probability of {best:.3f}: {doubted} on the development scans")
     tensors, card = weights.read_tensors(trained)
     weights.save(trained, tensors, {**card, weights.DOUBTFUL: {"VS": round(float(best), 3)}})
@@ -381,8 +381,8 @@ def dice_by_factor(image: Path, model: weights.Model) -> dict[int, dict[str, flo
     return dice
 
 
-def favour_background(tensors: dict, factors: dict[str, int]) -> None:
-    """Make the background as many times as probable relative to each structure, before normalisation."""
+def favor_background(tensors: dict, factors: dict[str, int]) -> None:
+    """Make the background as many times as probable relative to each structure, before normalization."""
     bias = tensors["classifier.bias"]
     each = len(bias) // len(labels.VALUES)
     for structure in labels.STRUCTURES:
@@ -403,18 +403,18 @@ def report(table: dict[str, dict[str, list[float]]], model: weights.Model) -> No
 def report_small(small: dict[tuple[str, float], dict[str, list[float]]]) -> None:
     print("\n| base | volume [mm3] | VS Dice, sorted | cochlea median |\n|---|---|---|---|")
     for (base, size), scores in small.items():
-        tumours = ", ".join(f"{value:.2f}" for value in sorted(scores["VS"]))
-        print(f"| {base} | {size:.0f} | {tumours} | {np.median(scores['cochlea']):.3f} |")
+        tumors = ", ".join(f"{value:.2f}" for value in sorted(scores["VS"]))
+        print(f"| {base} | {size:.0f} | {tumors} | {np.median(scores['cochlea']):.3f} |")
 
 
 def report_canal(canal: dict[str, list[float]]) -> None:
-    print("\n| base, tumour in the canal | VS Dice, sorted | median |\n|---|---|---|")
+    print("\n| base, tumor in the canal | VS Dice, sorted | median |\n|---|---|---|")
     for base, values in canal.items():
         print(f"| {base} | {', '.join(f'{value:.2f}' for value in sorted(values))} | {np.median(values):.3f} |")
 
 
 def report_healthy(healthy: dict[str, list[float]]) -> None:
-    print("\n| base, without a tumour | scans | none marked | false VS [mm3], sorted |\n|---|---|---|---|")
+    print("\n| base, without a tumor | scans | none marked | false VS [mm3], sorted |\n|---|---|---|---|")
     for base, volumes in healthy.items():
         false = ", ".join(f"{mm3:.0f}" for mm3 in sorted(volumes))
         print(f"| {base} | {len(volumes)} | {volumes.count(0.0)} | {false} |")
@@ -422,16 +422,16 @@ def report_healthy(healthy: dict[str, list[float]]) -> None:
 
 def about(options: argparse.Namespace) -> dict:
     """Return what the model card says for people."""
-    shapes = ", tumour shapes drawn by experts: VS-SEG, TCIA, CC BY 4.0" if options.shapes_folder else ""
+    shapes = ", tumor shapes drawn by experts: VS-SEG, TCIA, CC BY 4.0" if options.shapes_folder else ""
     smallest, largest = SMALL_MM3["train"]
     initial = {"initial_weights_sha256": checksum(options.initial)} if options.initial else {}
     return {
         "data": f"simulated: {options.phantoms} subjects (phantom base) and {options.icbm} (icbm base{shapes}), "
-        f"{options.small} of each base with a tumour of {smallest:.0f} to {largest:.0f} mm3, "
-        f"{options.canal} of each base with a compact tumour in the canal and "
-        f"{options.healthy} of each base without a tumour, "
+        f"{options.small} of each base with a tumor of {smallest:.0f} to {largest:.0f} mm3, "
+        f"{options.canal} of each base with a compact tumor in the canal and "
+        f"{options.healthy} of each base without a tumor, "
         "ceT1 and hrT2 scan of each, true labels; the icbm base is the ICBM152 2009c average head (MNI)",
-        "licence": LICENCE,
+        "license": LICENSE,
         "notes": NOTES,
         **initial,
     }
@@ -466,7 +466,7 @@ def ship(
             base: sorted(round(value, 2) for value in values) for base, values in canal.items()
         }
     if any(healthy.values()):
-        card["metrics"]["false_VS_mm3_without_a_tumour"] = {
+        card["metrics"]["false_VS_mm3_without_a_tumor"] = {
             base: sorted(round(mm3, 1) for mm3 in volumes) for base, volumes in healthy.items()
         }
     card.update(said)

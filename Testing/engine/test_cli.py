@@ -185,12 +185,12 @@ def test_evaluate_scores_files_and_folders(tmp_path: Path, run: Callable[..., tu
         sitk.WriteImage(sitk.GetImageFromArray(array), str(tmp_path / folder / "case.nii.gz"))
     code, out, _ = run("evaluate", tmp_path / "found", tmp_path / "truth", "--csv", tmp_path / "scores.csv")
     assert code == 0
-    assert "0.750" in out  # the tumour is shifted by one of its four voxels, the cochlea is not: Dice 0.75 and 1
+    assert "0.750" in out  # the tumor is shifted by one of its four voxels, the cochlea is not: Dice 0.75 and 1
     assert "case.nii.gz,VS,0.75," in (tmp_path / "scores.csv").read_text("utf-8")
 
 
 def test_simulate_and_validate_agree(tmp_path: Path, run: Callable[..., tuple[int, str, str]]) -> None:
-    small = ("--field-of-view", "64", "--slices", "16", "--in-plane-spacing", "2", "--tumour-volume", "3000")
+    small = ("--field-of-view", "64", "--slices", "16", "--in-plane-spacing", "2", "--tumor-volume", "3000")
     code, _, _ = run("--quiet", "simulate", tmp_path / "data", "--sources", 1, "--targets", 1, "--tests", 0, *small)
     assert code == 0
     (tmp_path / "data" / "source_training" / "crossmoda_1_ceT1.nii.gz").unlink()

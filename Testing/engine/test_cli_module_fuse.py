@@ -20,7 +20,7 @@ GRID = Grid((64, 40, 12), (1.0, 1.0, 2.0), (-32.0, 0.0, 0.0), (1, 0, 0, 0, 1, 0,
 
 
 def label_map(side: str, shift: int = 0) -> np.ndarray:
-    """Two cochleae and a tumour; x runs to the patient's left."""
+    """Two cochleae and a tumor; x runs to the patient's left."""
     array = np.zeros(GRID.shape, np.uint8)
     array[5:8, 10 + shift : 14 + shift, 6:10] = array[5:8, 10 + shift : 14 + shift, 54:58] = 2
     x = 42 if side == "left" else 14
@@ -30,7 +30,7 @@ def label_map(side: str, shift: int = 0) -> np.ndarray:
 
 @pytest.fixture
 def folder(tmp_path) -> Path:
-    """Five label maps, two of them with the tumour on the other side."""
+    """Five label maps, two of them with the tumor on the other side."""
     maps = [("a", "left", 0), ("b", "left", 1), ("c", "right", 0), ("d", "left", -1), ("e", "right", 1)]
     for name, side, shift in maps:
         volume.write(Volume(label_map(side, shift), GRID), tmp_path / "maps" / f"{name}_label.nii.gz")
@@ -66,10 +66,10 @@ def test_it_writes_what_slicer_asks_for(folder, tmp_path):
     assert rows[2]["sensitivity_VS"] == "" and float(rows[0]["sensitivity_cochlea"]) > 0.9
 
 
-def test_a_doubtful_side_lowers_the_confidence_of_the_tumour_and_of_where_it_may_be(folder, tmp_path):
+def test_a_doubtful_side_lowers_the_confidence_of_the_tumor_and_of_where_it_may_be(folder, tmp_path):
     other = label_map("right") == 1
     volume.write(Volume(0.5 * other.astype(np.float32), GRID), tmp_path / "elsewhere.nrrd")
-    out, given = tmp_path / "confidence.nrrd", ("--tumour_side", "left", "--side_certainty", 0.6)
+    out, given = tmp_path / "confidence.nrrd", ("--tumor_side", "left", "--side_certainty", 0.6)
     done = run(*given, "--elsewhere", tmp_path / "elsewhere.nrrd", "--confidence", out, folder)
     assert done.returncode == 0, done.stderr
     found = volume.read(out).array
@@ -106,7 +106,7 @@ class TestFiles:
         np.testing.assert_array_equal(result.label_map.array, label_map("left"))
 
     def test_the_side_can_be_given(self, folder):
-        result = fuse_files(find_label_maps(folder), settings=Settings(tumour_side="right"))
+        result = fuse_files(find_label_maps(folder), settings=Settings(tumor_side="right"))
         assert (result.label_map.array[..., :32] == 1).any() and not (result.label_map.array[..., 32:] == 1).any()
 
     def test_a_pattern_chooses_files(self, folder):
@@ -128,7 +128,7 @@ class TestFiles:
         (folder / "h_label.nii.gz").write_bytes(b"")
         result = fuse_files(find_label_maps(folder))
         assert len(result.names) == 5 and result.measurements()["dropped"] == 3
-        assert "f_label.nii.gz has no labelled voxel" in result.dropped[0]
+        assert "f_label.nii.gz has no labeled voxel" in result.dropped[0]
         assert "g_label.nii.gz has the label value 4" in result.dropped[1]
         assert "h_label.nii.gz" in result.dropped[2] and "empty" in result.dropped[2]
 

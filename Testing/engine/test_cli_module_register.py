@@ -22,7 +22,7 @@ MODULE = PROJECT / "CrossModaRegister" / "CrossModaRegister.py"
 DESCRIPTION = MODULE.with_suffix(".xml")
 TAGS = {float: "double", int: "integer", str: "string"}
 STATISTICS = ["mean_displacement_mm", "percentile_95_displacement_mm", "folding_percent"]
-JUDGED = ["quality", "tumour_side", "cochlea_sides", "processor"]
+JUDGED = ["quality", "tumor_side", "cochlea_sides", "processor"]
 
 
 def run(*arguments: object, module: Path = MODULE) -> subprocess.CompletedProcess[str]:
@@ -112,7 +112,7 @@ def test_a_pair_is_registered_with_progress_and_measurements(pair, tmp_path):
         "quality",
         "mirrored",
         "processor",
-    ]  # on neither side: no tumour_side
+    ]  # on neither side: no tumor_side
     assert values["mirrored"] == "false"
     assert float(values["quality"]) > 0.5
     assert float(values["mean_displacement_mm"]) == pytest.approx(4, abs=0.6)

@@ -19,7 +19,7 @@ MODULE = checks.MODULE.with_name("CrossModaTrain.py")
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    """Two labelled ceT1 scans and one hrT2 scan with a noisy label, named as in crossMoDA."""
+    """Two labeled ceT1 scans and one hrT2 scan with a noisy label, named as in crossMoDA."""
     folder = tmp_path_factory.mktemp("train")
     grid = volume.Grid((48, 40, 12), (0.5, 0.5, 1.5), (0, 0, 0), (1, 0, 0, 0, 1, 0, 0, 0, 1))
     noisy = folder / "propagated" / "crossmoda_3"
@@ -59,7 +59,7 @@ def test_it_trains_on_sources_and_noisy_targets_and_returns_the_weights(data):
     assert weights.load(path).card["training"]["cases"] == 3
 
 
-def test_a_folder_without_labelled_scans_is_refused_in_one_sentence(data, tmp_path):
+def test_a_folder_without_labeled_scans_is_refused_in_one_sentence(data, tmp_path):
     found = checks.run_module(MODULE, "--output", tmp_path / "run", data / "propagated")
     assert found.returncode == 2
     assert len(found.stderr.strip().splitlines()) == 1

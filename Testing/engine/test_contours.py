@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from crossmoda.contours import rasterise, read_contours, read_rigid_transform
+from crossmoda.contours import rasterize, read_contours, read_rigid_transform
 from crossmoda.errors import InputError
 from crossmoda.volume import Grid, Volume, read_label_map
 
@@ -18,9 +18,9 @@ AXES = tuple(np.eye(3).ravel().tolist())
 GRID = Grid((40, 36, 10), (0.5, 0.5, 1.5), (-10.0, -9.0, -7.0), AXES)
 
 
-def circle(radius: float, z: float, centre: tuple[float, float] = (0.0, 0.0), count: int = 200) -> np.ndarray:
+def circle(radius: float, z: float, center: tuple[float, float] = (0.0, 0.0), count: int = 200) -> np.ndarray:
     angle = np.linspace(0, 2 * np.pi, count, endpoint=False)
-    x, y = centre[0] + radius * np.cos(angle), centre[1] + radius * np.sin(angle)
+    x, y = center[0] + radius * np.cos(angle), center[1] + radius * np.sin(angle)
     return np.stack([x, y, np.full(count, z)], axis=1)
 
 
@@ -33,8 +33,8 @@ def points_of(grid: Grid) -> np.ndarray:
     return index @ grid.index_to_physical[:3, :3].T + grid.index_to_physical[:3, 3]
 
 
-def test_a_circle_fills_the_voxels_whose_centre_lies_inside() -> None:
-    label_map = rasterise({"VS": [circle(5.0, level(4), (0.1, -0.2), 2000)]}, GRID)
+def test_a_circle_fills_the_voxels_whose_center_lies_inside() -> None:
+    label_map = rasterize({"VS": [circle(5.0, level(4), (0.1, -0.2), 2000)]}, GRID)
     points = points_of(GRID)
     expected = np.hypot(points[..., 0] - 0.1, points[..., 1] + 0.2) < 5.0
     expected[[0, 1, 2, 3, 5, 6, 7, 8, 9]] = False
@@ -45,7 +45,7 @@ def test_a_circle_fills_the_voxels_whose_centre_lies_inside() -> None:
 
 def test_a_contour_inside_another_is_a_hole_and_one_in_the_hole_is_filled() -> None:
     rings = [circle(8.0, level(3)), circle(5.0, level(3)), circle(2.0, level(3))]
-    found = rasterise({"TV": rings}, GRID).array[3] == 1
+    found = rasterize({"TV": rings}, GRID).array[3] == 1
     radius = np.hypot(points_of(GRID)[3, ..., 0], points_of(GRID)[3, ..., 1])
     safe = np.min(np.abs(radius[..., None] - [2.0, 5.0, 8.0]), axis=-1) > 0.02
     assert np.array_equal(found[safe], ((radius < 2) | ((radius > 5) & (radius < 8)))[safe])
@@ -53,8 +53,8 @@ def test_a_contour_inside_another_is_a_hole_and_one_in_the_hole_is_filled() -> N
 
 def test_the_direction_and_the_start_of_a_polygon_do_not_matter() -> None:
     outline = circle(4.3, level(2), (0.3, 0.4), 50)
-    first = rasterise({"AN": [outline]}, GRID).array
-    assert np.array_equal(rasterise({"AN": [np.roll(outline[::-1], 17, axis=0)]}, GRID).array, first)
+    first = rasterize({"AN": [outline]}, GRID).array
+    assert np.array_equal(rasterize({"AN": [np.roll(outline[::-1], 17, axis=0)]}, GRID).array, first)
 
 
 def test_the_area_of_a_small_polygon_is_right_on_average() -> None:
@@ -65,17 +65,17 @@ def test_the_area_of_a_small_polygon_is_right_on_average() -> None:
         x, y = rng.uniform(-4, 4, 2)
         polygon = np.array([[0, 0, 0], [3.1, 0, 0], [3.1, 2.3, 0], [0, 2.3, 0]])
         polygon += (x, y, level(5))
-        areas.append(np.count_nonzero(rasterise({"VS": [polygon]}, GRID).array) * 0.25)
+        areas.append(np.count_nonzero(rasterize({"VS": [polygon]}, GRID).array) * 0.25)
     assert np.mean(areas) == pytest.approx(3.1 * 2.3, rel=0.02)
 
 
 @pytest.mark.parametrize("axes", [(1, 2, 0), (2, 0, 1), (0, 1, 2)], ids=["sagittal", "coronal", "axial"])
-def test_any_acquisition_plane_is_recognised(axes: tuple[int, int, int]) -> None:
+def test_any_acquisition_plane_is_recognized(axes: tuple[int, int, int]) -> None:
     image = sitk.PermuteAxes(Volume(np.zeros(GRID.shape, np.uint8), GRID).to_sitk(), axes)
     grid = Grid.of(sitk.Flip(image, (True, False, True)))
     polygons = [circle(5.0, level(number), (0.13, 0.21)) for number in range(3, 7)]
-    reference = rasterise({"VS": polygons}, GRID)
-    found = rasterise({"VS": polygons}, grid)
+    reference = rasterize({"VS": polygons}, GRID)
+    found = rasterize({"VS": polygons}, grid)
     moved = sitk.GetArrayFromImage(
         sitk.Resample(found.to_sitk(), reference.to_sitk(), sitk.Transform(), sitk.sitkNearestNeighbor)
     )
@@ -88,8 +88,8 @@ def test_oblique_slices_hold_the_contours_that_were_drawn_on_them() -> None:
     turn = np.reshape(euler.GetMatrix(), (3, 3))
     oblique = Grid(GRID.size, GRID.spacing, tuple((turn @ GRID.origin).tolist()), tuple(turn.ravel().tolist()))
     polygons = [circle(5.0, level(number), (0.13, 0.21)) for number in range(3, 7)]
-    found = rasterise({"VS": [polygon @ turn.T for polygon in polygons]}, oblique)
-    assert np.array_equal(found.array, rasterise({"VS": polygons}, GRID).array)
+    found = rasterize({"VS": [polygon @ turn.T for polygon in polygons]}, oblique)
+    assert np.array_equal(found.array, rasterize({"VS": polygons}, GRID).array)
 
 
 def test_a_transform_takes_contours_to_another_scan() -> None:
@@ -97,13 +97,13 @@ def test_a_transform_takes_contours_to_another_scan() -> None:
     shift[:3, 3] = (1.0, -2.0, 1.5)
     polygons = [circle(5.0, level(4), (0.13, 0.21))]
     moved = [polygon + shift[:3, 3] for polygon in polygons]
-    assert np.array_equal(rasterise({"VS": polygons}, GRID, shift).array, rasterise({"VS": moved}, GRID).array)
+    assert np.array_equal(rasterize({"VS": polygons}, GRID, shift).array, rasterize({"VS": moved}, GRID).array)
 
 
 @pytest.mark.parametrize("step", [0.5, 1.0, 3.0], ids=str)
 def test_contours_on_thinner_or_thicker_slices_fill_the_same_volume(step: float) -> None:
     levels = np.arange(level(1), level(8), step)
-    found = rasterise({"VS": [circle(5.0, float(z)) for z in levels]}, GRID)
+    found = rasterize({"VS": [circle(5.0, float(z)) for z in levels]}, GRID)
     volume = np.count_nonzero(found.array) * GRID.voxel_volume_mm3
     assert volume == pytest.approx(np.pi * 25 * len(levels) * step, abs=np.pi * 25 * 1.5)
     filled = found.array.any(axis=(1, 2))
@@ -116,7 +116,7 @@ def test_the_cochlea_lies_on_top_and_other_structures_are_left_out() -> None:
         "AN": [circle(5.0, level(4))],
         "Vol 2y": [circle(8.0, level(4))],
     }
-    found = rasterise(contours, GRID).array
+    found = rasterize(contours, GRID).array
     assert found[4, 18, 20] == 2
     assert found[4, 18, 27] == 1
     assert found[4, 18, 33] == 0
@@ -124,17 +124,17 @@ def test_the_cochlea_lies_on_top_and_other_structures_are_left_out() -> None:
 
 def test_contours_without_a_known_name_are_refused() -> None:
     with pytest.raises(InputError, match=r"None of the contours \(Vol 2y, Men\)"):
-        rasterise({"Vol 2y": [circle(5.0, level(4))], "Men": []}, GRID)
+        rasterize({"Vol 2y": [circle(5.0, level(4))], "Men": []}, GRID)
 
 
 def test_contours_of_another_image_are_refused() -> None:
     with pytest.raises(InputError, match="1 of 2 contour planes lie outside the image"):
-        rasterise({"VS": [circle(5.0, level(4)), circle(5.0, level(30))]}, GRID)
+        rasterize({"VS": [circle(5.0, level(4)), circle(5.0, level(30))]}, GRID)
     tilted = circle(6.0, level(4))
     tilted[:, 2] += tilted[:, 0]
     tilted[:, 1] += 0.5 * tilted[:, 0]
     with pytest.raises(InputError, match="do not lie in the slices of the image"):
-        rasterise({"VS": [tilted]}, GRID)
+        rasterize({"VS": [tilted]}, GRID)
 
 
 def test_files_that_are_no_contours_are_refused(tmp_path: Path) -> None:
@@ -187,8 +187,8 @@ def test_an_rtstruct_gives_the_same_label_map_as_its_contours(
 ) -> None:
     contours = {"TV": [circle(5.0, level(4)), circle(4.0, level(5))], "Cochlea": [circle(1.5, level(5), (7.0, 2.0))]}
     write_rtstruct(tmp_path / "rt.dcm", contours)
-    found = rasterise(read_contours(tmp_path / "rt.dcm"), GRID)
-    assert np.array_equal(found.array, rasterise(contours, GRID).array)
+    found = rasterize(read_contours(tmp_path / "rt.dcm"), GRID)
+    assert np.array_equal(found.array, rasterize(contours, GRID).array)
 
 
 def damaged_rtstruct(path: Path, damage: Callable[[Any], None]) -> None:
@@ -233,7 +233,7 @@ def test_a_damaged_rtstruct_is_refused_before_a_structure_gets_lost(
     write_rtstruct(tmp_path / "rt.dcm", contours)
     damaged_rtstruct(tmp_path / "rt.dcm", damage)
     with pytest.raises(InputError, match=sentence):
-        rasterise(read_contours(tmp_path / "rt.dcm"), GRID)
+        rasterize(read_contours(tmp_path / "rt.dcm"), GRID)
 
 
 @pytest.mark.parametrize("share", [0.1, 0.3, 0.5, 0.7, 0.9, 0.99])
@@ -245,32 +245,32 @@ def test_an_rtstruct_cut_short_anywhere_is_refused(
     content = (tmp_path / "rt.dcm").read_bytes()
     (tmp_path / "rt.dcm").write_bytes(content[: int(share * len(content))])
     with pytest.raises(InputError):
-        rasterise(read_contours(tmp_path / "rt.dcm"), GRID)
+        rasterize(read_contours(tmp_path / "rt.dcm"), GRID)
 
 
 def test_contours_that_miss_the_image_or_fill_nothing_are_refused() -> None:
     good = circle(5.0, level(4))
     with pytest.raises(InputError, match="1 of 2 contours lie outside the image"):
-        rasterise({"VS": [good, circle(5.0, level(5), (500.0, 0.0))]}, GRID)
+        rasterize({"VS": [good, circle(5.0, level(5), (500.0, 0.0))]}, GRID)
     stray = good.copy()
     stray[3, 1] = 1e9
     with pytest.raises(InputError, match="1 of 1 contours lie outside the image"):
-        rasterise({"VS": [stray]}, GRID)
+        rasterize({"VS": [stray]}, GRID)
     for nothing in (good[:2], np.repeat(good[:1], 9, axis=0), good[:1]):
         with pytest.raises(InputError, match="contours of the structure Cochlea fill no voxel"):
-            rasterise({"VS": [good], "cochlea": [nothing]}, GRID)
+            rasterize({"VS": [good], "cochlea": [nothing]}, GRID)
 
 
 @pytest.mark.shared_data
 @pytest.mark.parametrize("subject", ["003", "005", "009", "013", "021"])
 @pytest.mark.parametrize("space", ["T1", "T2"])
-def test_real_contours_give_the_label_maps_that_were_rasterised_independently(
+def test_real_contours_give_the_label_maps_that_were_rasterized_independently(
     shared_data: Path, subject: str, space: str
 ) -> None:
     folder = shared_data / "vs_seg_contours"
     reference = read_label_map(folder / "labels" / f"VS-SEG-{subject}_{space}wspace_label.nii.gz")
     contours = read_contours(folder / "json" / f"sub-{subject}_contours_space-individual_{space}w.json")
-    found = rasterise(contours, reference.grid)
+    found = rasterize(contours, reference.grid)
     for value, least in ((1, 0.985), (2, 0.94)):
         mask, truth = found.array == value, reference.array == value
         assert 2 * np.count_nonzero(mask & truth) / (mask.sum() + truth.sum()) > least

@@ -289,7 +289,7 @@ def test_masks_and_images_smaller_than_a_block_work_on_the_card(card):
     rng = np.random.default_rng(3)
     image, other = (rng.normal(size=(5, 9, 7)).astype(np.float32) for _ in range(2))
     there, here = TensorKernels("cuda"), CompiledKernels()
-    options = {"block": (6, 4, 7), "radius": (1, 2, 2), "quantisation": (2, 1, 3), "skip": (3, 3, 1)}
+    options = {"block": (6, 4, 7), "radius": (1, 2, 2), "quantization": (2, 1, 3), "skip": (3, 3, 1)}
     options["mask"] = image > 0
     found = there.data_cost(there.codes(there.send(image), 1), there.codes(there.send(other), 1), **options)
     expected = here.data_cost(here.codes(image, 1), here.codes(other, 1), **options)
@@ -401,8 +401,8 @@ def recordings(card, monkeypatch) -> list[Recording]:
     made = []
 
     class Played(Recording):
-        def __init__(self, network, optimiser, work, batch):
-            super().__init__(network, optimiser, work, batch)
+        def __init__(self, network, optimizer, work, batch):
+            super().__init__(network, optimizer, work, batch)
             made.append(self)
 
             def again() -> None:
@@ -488,7 +488,7 @@ def test_too_little_memory_for_the_next_batch_does_not_repeat_this_step(student,
     monkeypatch.setattr(learner.sampling, "draw", lambda *given: next(answers)(*given))
     one.take_step()
     assert one.step == 1 and not one.fallbacks and one._drawn is None
-    assert {int(moments["step"]) for moments in one.optimiser.state.values()} == {1}
+    assert {int(moments["step"]) for moments in one.optimizer.state.values()} == {1}
 
 
 def test_weights_trained_on_the_card_are_written_as_they_are(student, tmp_path):
@@ -496,7 +496,7 @@ def test_weights_trained_on_the_card_are_written_as_they_are(student, tmp_path):
     one.take_step()
     with contextlib.suppress(KeyError):
         one.end_epoch(one.examples, 20)
-    card_text = weights.new_card(one.network_settings, Preparation(), licence="none")
+    card_text = weights.new_card(one.network_settings, Preparation(), license="none")
     path = weights.save(tmp_path / "net.safetensors", one.network.state_dict(), card_text)
     loaded = weights.load(path).network.state_dict()
     assert all(torch.equal(item, loaded[name]) for name, item in state_of(one).items())

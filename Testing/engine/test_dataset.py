@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from crossmoda.dataset import Case, open_dataset, tumour_side, validate
+from crossmoda.dataset import Case, open_dataset, tumor_side, validate
 from crossmoda.errors import Cancelled, InputError
 from crossmoda.volume import Grid, Volume, write, write_segmentation
 
@@ -21,9 +21,9 @@ def an_image() -> Volume:
     return Volume(RNG.normal(100, 20, GRID.shape).astype(np.float32), GRID)
 
 
-def a_label(value_tumour: int = 1, value_cochlea: int = 2) -> Volume:
+def a_label(value_tumor: int = 1, value_cochlea: int = 2) -> Volume:
     array = np.zeros(GRID.shape, np.uint8)
-    array[4:7, 15:20, 25:30] = value_tumour
+    array[4:7, 15:20, 25:30] = value_tumor
     array[4:6, 15:18, 33:36] = value_cochlea
     return Volume(array, GRID)
 
@@ -41,7 +41,7 @@ def found(folder: Path) -> list[tuple[str, str, str | None]]:
 # --- names -----------------------------------------------------------------------------------------------------------
 
 
-def test_crossmoda_2021_is_recognised(tmp_path: Path) -> None:
+def test_crossmoda_2021_is_recognized(tmp_path: Path) -> None:
     touch(
         tmp_path,
         "source_training/crossmoda_2_ceT1.nii.gz",
@@ -62,7 +62,7 @@ def test_crossmoda_2021_is_recognised(tmp_path: Path) -> None:
     assert dataset.unpaired == ()
 
 
-def test_crossmoda_2022_is_recognised(tmp_path: Path) -> None:
+def test_crossmoda_2022_is_recognized(tmp_path: Path) -> None:
     touch(
         tmp_path,
         "crossmoda2022_training/training_source/crossmoda2022_ldn_1_ceT1.nii.gz",
@@ -77,8 +77,8 @@ def test_crossmoda_2022_is_recognised(tmp_path: Path) -> None:
     ]
 
 
-def test_crossmoda_2023_is_recognised_and_its_tumour_parts_are_joined(tmp_path: Path) -> None:
-    """1 intra-meatal and 2 extra-meatal tumour, 3 cochlea."""
+def test_crossmoda_2023_is_recognized_and_its_tumor_parts_are_joined(tmp_path: Path) -> None:
+    """1 intra-meatal and 2 extra-meatal tumor, 3 cochlea."""
     folder = tmp_path / "crossmoda23_training"
     touch(folder, "TrainingTarget/crossmoda2023_ukm_44_T2.nii.gz")
     write(an_image(), folder / "TrainingSource/crossmoda2023_etz_1_ceT1.nii.gz")
@@ -90,7 +90,7 @@ def test_crossmoda_2023_is_recognised_and_its_tumour_parts_are_joined(tmp_path: 
     assert np.array_equal(dataset.sources[0].read_label().array, a_label().array)
 
 
-def test_a_flat_folder_with_simple_names_is_recognised(tmp_path: Path) -> None:
+def test_a_flat_folder_with_simple_names_is_recognized(tmp_path: Path) -> None:
     touch(
         tmp_path,
         "Anna Ö_T1.nrrd",
@@ -163,7 +163,7 @@ def outline(number: int) -> np.ndarray:
     return np.array([[4.5, -3.5, z], [9.5, -3.5, z], [9.5, 1.5, z], [4.5, 1.5, z]])
 
 
-def test_the_tcia_collection_is_recognised_with_its_contour_json(tmp_path: Path) -> None:
+def test_the_tcia_collection_is_recognized_with_its_contour_json(tmp_path: Path) -> None:
     study = tmp_path / "Vestibular-Schwannoma-SEG" / "VS-SEG-001" / "07-19-1996-NA"
     write_dicom(study / "5.000000-t1_mpr_tra_gk-1", an_image(), "1.2.3.4.1", "t1_mpr_tra_gk")
     write_dicom(study / "6.000000-t2_ci3d_tra-2", an_image(), "1.2.3.4.2", "t2_ci3d_tra_1.5mm_gk")
@@ -275,20 +275,20 @@ def test_a_segmentation_that_slicer_cropped_is_a_label_on_the_grid_of_the_image(
     assert np.array_equal(label.array, a_label().array)
 
 
-# --- the tumour's side -----------------------------------------------------------------------------------------------
+# --- the tumor's side -----------------------------------------------------------------------------------------------
 
 
-def label_with(tumour_x: float | None, *cochleae_x: float, direction: tuple[float, ...] = AXES) -> Volume:
-    """Small cubes at positions along the patient's x axis (LPS, mm), in a grid of any orientation, off centre."""
+def label_with(tumor_x: float | None, *cochleae_x: float, direction: tuple[float, ...] = AXES) -> Volume:
+    """Small cubes at positions along the patient's x axis (LPS, mm), in a grid of any orientation, off center."""
     turn = np.reshape(direction, (3, 3))
     size = np.array([120, 40, 40])
     origin = np.array([-70.0, -20.0, -20.0]) - turn @ (size / 2) + size / 2
     grid = Grid((120, 40, 40), (1.0, 1.0, 1.0), tuple(origin.tolist()), direction)
     array = np.zeros(grid.shape, np.uint8)
-    centre = (grid.index_to_physical @ [*(size / 2), 1.0])[:3]
-    places = [(2, x) for x in cochleae_x] + ([(1, tumour_x)] if tumour_x is not None else [])
+    center = (grid.index_to_physical @ [*(size / 2), 1.0])[:3]
+    places = [(2, x) for x in cochleae_x] + ([(1, tumor_x)] if tumor_x is not None else [])
     for value, x in places:
-        index = np.round((grid.physical_to_index @ [x, centre[1], centre[2], 1.0])[:3]).astype(int)
+        index = np.round((grid.physical_to_index @ [x, center[1], center[2], 1.0])[:3]).astype(int)
         array[tuple(slice(one - 1, one + 2) for one in reversed(index.tolist()))] = value
     return Volume(array, grid)
 
@@ -297,18 +297,18 @@ def label_with(tumour_x: float | None, *cochleae_x: float, direction: tuple[floa
 @pytest.mark.parametrize(("sign", "side"), [(1, "left"), (-1, "right")])
 def test_the_side_is_that_of_the_patient_in_any_orientation(direction: tuple[float, ...], sign: int, side: str) -> None:
     """LPS: x grows to the patient's left. The middle of this image lies at x = -10, the head's midline at -8."""
-    assert tumour_side(label_with(-8 + sign * 15, -8 + 24, -8 - 24, direction=direction)) == side
-    # One cochlea, that of the tumour's side: the tumour is medial of it.
-    assert tumour_side(label_with(-8 + sign * 15, -8 + sign * 24, direction=direction)) == side
+    assert tumor_side(label_with(-8 + sign * 15, -8 + 24, -8 - 24, direction=direction)) == side
+    # One cochlea, that of the tumor's side: the tumor is medial of it.
+    assert tumor_side(label_with(-8 + sign * 15, -8 + sign * 24, direction=direction)) == side
     # None: the middle of the image.
-    assert tumour_side(label_with(-10 + sign * 15, direction=direction)) == side
+    assert tumor_side(label_with(-10 + sign * 15, direction=direction)) == side
 
 
-def test_no_tumour_has_no_side() -> None:
-    assert tumour_side(label_with(None, 20.0, -20.0)) is None
+def test_no_tumor_has_no_side() -> None:
+    assert tumor_side(label_with(None, 20.0, -20.0)) is None
 
 
-def test_the_sides_of_a_data_set_are_found_for_its_labelled_cases(tmp_path: Path) -> None:
+def test_the_sides_of_a_data_set_are_found_for_its_labeled_cases(tmp_path: Path) -> None:
     write(an_image(), tmp_path / "a_ceT1.nii.gz")
     write(a_label(), tmp_path / "a_label.nii.gz")
     write(an_image(), tmp_path / "b_hrT2.nii.gz")
@@ -316,8 +316,8 @@ def test_the_sides_of_a_data_set_are_found_for_its_labelled_cases(tmp_path: Path
 
 
 @pytest.mark.shared_data
-def test_the_side_of_real_tumours_is_that_of_the_scanner_coordinates(shared_data: Path) -> None:
-    """The heads lay near the isocentre, so the sign of x of the tumour is the independent answer."""
+def test_the_side_of_real_tumors_is_that_of_the_scanner_coordinates(shared_data: Path) -> None:
+    """The heads lay near the isocenter, so the sign of x of the tumor is the independent answer."""
     from crossmoda.volume import read_label_map
 
     agree = total = 0
@@ -326,7 +326,7 @@ def test_the_side_of_real_tumours_is_that_of_the_scanner_coordinates(shared_data
         if (label.array == 2).any():
             index = np.argwhere(label.array == 1).mean(axis=0)[::-1]
             x = (label.grid.index_to_physical @ [*index, 1.0])[0]
-            agree += tumour_side(label) == ("left" if x > 0 else "right")
+            agree += tumor_side(label) == ("left" if x > 0 else "right")
             total += 1
     assert total > 20
     assert agree / total > 0.95

@@ -19,7 +19,7 @@ from crossmoda.volume.geometry import Grid, Volume
 Points = Callable[[np.ndarray], np.ndarray]
 AXES = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
 CPU = deeds.Settings(device="cpu")
-CENTRE = np.array([10.0, -20.0, 5.0])
+CENTER = np.array([10.0, -20.0, 5.0])
 
 
 def grid(
@@ -29,7 +29,7 @@ def grid(
     angle = np.deg2rad(tilt)
     direction = np.array([[1, 0, 0], [0, np.cos(angle), -np.sin(angle)], [0, np.sin(angle), np.cos(angle)]])
     size = np.round(extent / np.array(spacing)).astype(int)
-    origin = CENTRE + shift - direction @ ((size - 1) / 2 * spacing)
+    origin = CENTER + shift - direction @ ((size - 1) / 2 * spacing)
     return Grid(tuple(size.tolist()), spacing, tuple(origin.tolist()), tuple(direction.ravel().tolist()))
 
 
@@ -51,7 +51,7 @@ def positions(where: Grid) -> np.ndarray:
 
 def scene(points: np.ndarray) -> np.ndarray:
     """Brightness at LPS points: the anatomy inside a head of 38 mm radius, air around it."""
-    local = points - CENTRE
+    local = points - CENTER
     inside = 1 / (1 + np.exp((np.linalg.norm(local, axis=-1) - 38) / 0.8))
     value = ndimage.map_coordinates(ANATOMY, np.moveaxis(local + 50, -1, 0), order=1, mode="nearest")
     return inside * (300 + 60 * value)
@@ -68,7 +68,7 @@ def scan(where: Grid, mapping: Points | None = None, contrast: str = "same", see
 
 
 def linear(matrix: np.ndarray, shift: tuple[float, float, float] = (0, 0, 0)) -> Points:
-    return lambda points: (points - CENTRE) @ np.asarray(matrix).T + CENTRE + shift
+    return lambda points: (points - CENTER) @ np.asarray(matrix).T + CENTER + shift
 
 
 def rotation(degrees: float) -> np.ndarray:
@@ -78,7 +78,7 @@ def rotation(degrees: float) -> np.ndarray:
 
 def wave(points: np.ndarray) -> np.ndarray:
     """A smooth deformation of up to 4 mm along each axis."""
-    z = (points - CENTRE) / 40
+    z = (points - CENTER) / 40
     bend = np.stack([np.sin(2 * z[..., 1]), np.sin(2 * z[..., 2] + 1), np.cos(2 * z[..., 0])], axis=-1)
     return points + 4 * bend
 
@@ -86,7 +86,7 @@ def wave(points: np.ndarray) -> np.ndarray:
 def errors(registration: deeds.Registration, mapping: Points, where: Grid) -> np.ndarray:
     """How far (mm) the points of the head land from where they belong; ``mapping`` is moving points to the scene."""
     points = positions(where)[2::4, 2::4, 2::4].reshape(-1, 3)
-    points = points[np.linalg.norm(points - CENTRE, axis=1) < 34]
+    points = points[np.linalg.norm(points - CENTER, axis=1) < 34]
     landed = np.array([registration.transform.TransformPoint(point) for point in points.tolist()])
     return np.linalg.norm(mapping(landed) - points, axis=1)
 
@@ -165,7 +165,7 @@ def test_swapping_fixed_and_moving_gives_the_inverse(deformed):
     fixed, moving, found = deformed
     swapped = deeds.register(moving, fixed, CPU)
     points = positions(fixed.grid)[4::8, 8::16, 8::16].reshape(-1, 3)
-    points = points[np.linalg.norm(points - CENTRE, axis=1) < 30].tolist()
+    points = points[np.linalg.norm(points - CENTER, axis=1) < 30].tolist()
     forward = np.array([found.transform.TransformPoint(point) for point in points])
     backward = np.array([swapped.inverse_transform.TransformPoint(point) for point in points])
     assert np.linalg.norm(forward - backward, axis=1).mean() < 0.8
@@ -178,12 +178,12 @@ def test_the_same_pair_gives_the_same_result_to_the_bit(deformed):
     assert np.array_equal(first, second)
 
 
-def test_centres_of_mass_bring_distant_images_together():
+def test_centers_of_mass_bring_distant_images_together():
     mapping = linear(np.eye(3), (150.0, -80.0, 60.0))
     moving = scan(
         dataclasses.replace(grid(), origin=tuple(np.subtract(grid().origin, (150, -80, 60)).tolist())), mapping
     )
-    found = deeds.register(scan(grid()), moving, dataclasses.replace(CPU, initialisation="centre", levels=0))
+    found = deeds.register(scan(grid()), moving, dataclasses.replace(CPU, initialization="center", levels=0))
     assert errors(found, mapping, grid()).mean() < 0.5
 
 
@@ -207,15 +207,15 @@ def test_what_a_mask_excludes_does_not_disturb():
     where = grid()
     mapping = linear(np.eye(3), (0.0, 8.0, 0.0))
     fixed, moving = scan(where), scan(where, mapping)
-    beyond = positions(where)[..., 0] > CENTRE[0] + 8
+    beyond = positions(where)[..., 0] > CENTER[0] + 8
     mask = fixed.with_array((~beyond).astype(np.uint8))
     rng = np.random.default_rng(3)
     spoiled = np.where(beyond, ndimage.gaussian_filter(rng.normal(size=fixed.array.shape), 2) * 4000 + 500, fixed.array)
     found = deeds.register(fixed.with_array(spoiled.astype(np.float32)), moving, CPU, fixed_mask=mask)
     points = np.array(
-        [point for point in positions(where)[mask.array > 0][::97] if np.linalg.norm(point - CENTRE) < 30]
+        [point for point in positions(where)[mask.array > 0][::97] if np.linalg.norm(point - CENTER) < 30]
     )
-    points = points[points[:, 0] < CENTRE[0] - 4]
+    points = points[points[:, 0] < CENTER[0] - 4]
     landed = np.array([found.transform.TransformPoint(point) for point in points.tolist()])
     assert np.linalg.norm(mapping(landed) - points, axis=1).mean() < 1.0
 
@@ -239,7 +239,7 @@ def test_t1_to_t2_of_a_real_spinal_cord_brings_the_mask_along(shared_data):
 
 def arrow(where: Grid, mapping: Points) -> Volume:
     """A label map without any symmetry: a corner with three legs of different length."""
-    local = mapping(positions(where)) - CENTRE
+    local = mapping(positions(where)) - CENTER
     legs = [(local[..., k] > -3) & (local[..., k] < 5 + 6 * k) for k in range(3)]
     thin = [np.abs(local[..., k]) < 3 for k in range(3)]
     shape = (legs[0] & thin[1] & thin[2]) | (thin[0] & legs[1] & thin[2]) | (thin[0] & thin[1] & legs[2])
@@ -264,7 +264,7 @@ def test_the_transform_file_moves_an_asymmetric_shape_the_right_way(deformed, tm
 def test_a_saved_registration_is_read_again(deformed, tmp_path):
     _, _, found = deformed
     again = deeds.load(found.save(tmp_path / "with space é"))
-    point = (CENTRE + 3).tolist()
+    point = (CENTER + 3).tolist()
     assert again.transform.TransformPoint(point) == pytest.approx(found.transform.TransformPoint(point), abs=1e-6)
     assert again.inverse_transform.TransformPoint(point) == pytest.approx(
         found.inverse_transform.TransformPoint(point), abs=1e-6
@@ -284,7 +284,7 @@ def test_the_displacement_field_file_is_the_transform(deformed, tmp_path):
 def test_composition_and_inversion_are_those_of_points(deformed):
     _, _, found = deformed
     round_trip = found.compose(found.invert())
-    point = np.add(CENTRE, (5, -8, 4)).tolist()
+    point = np.add(CENTER, (5, -8, 4)).tolist()
     expected = found.inverse_transform.TransformPoint(found.transform.TransformPoint(point))
     assert round_trip.transform.TransformPoint(point) == pytest.approx(expected, abs=1e-9)
     assert found.invert().transform.TransformPoint(point) == found.inverse_transform.TransformPoint(point)
@@ -457,9 +457,9 @@ def test_a_thin_slab_of_noise_registered_to_itself_stays_where_it_is():
         ({"grid_spacing": "8,7,x"}, "numbers separated by commas"),
         ({"grid_spacing": "8,7"}, "as many values"),
         ({"search_radius": "4,4,3,3,2.5"}, "whole numbers"),
-        ({"quantisation": "4,3,2,1,0"}, "numbers from 0.01 to 100"),
-        ({"quantisation": "inf,3,2,1,1"}, "numbers from 0.01 to 100"),
-        ({"quantisation": "4,3,2,1,nan"}, "numbers from 0.01 to 100"),
+        ({"quantization": "4,3,2,1,0"}, "numbers from 0.01 to 100"),
+        ({"quantization": "inf,3,2,1,1"}, "numbers from 0.01 to 100"),
+        ({"quantization": "4,3,2,1,nan"}, "numbers from 0.01 to 100"),
         ({"grid_spacing": "1e300,9,7,4,3"}, "numbers from 0.1 to 1000"),
         ({"search_radius": "2000,4,3,3,2"}, "whole numbers from 1 to 50"),
         ({"search_radius": "1" * 9999}, r"got '1{5,30}\.\.\.1{5,30}'"),

@@ -151,7 +151,7 @@ class Case:
         settings = {
             "block": self.three(1, 9),
             "radius": radius,
-            "quantisation": self.three(1, 6),
+            "quantization": self.three(1, 6),
             "skip": (*self.three(1, 3)[:2], 1),
             "mask": mask,
         }

@@ -32,20 +32,20 @@ def textured(shape: tuple[int, int, int], seed: int = 0, sigma: float = 1.0) -> 
 
 
 @pytest.mark.parametrize(
-    ("block", "radius", "quantisation", "skip"),
+    ("block", "radius", "quantization", "skip"),
     [
         ((4, 4, 4), (1, 1, 1), (1, 1, 1), (1, 1, 1)),
         ((5, 3, 4), (1, 2, 1), (2, 1, 3), (2, 2, 1)),
         ((5, 5, 5), (4, 3, 5), (4, 5, 1), (2, 2, 1)),  # displacements far beyond the border; 11 of them along x
     ],
 )
-def test_data_cost_is_the_direct_sum_of_hamming_distances(block, radius, quantisation, skip):
+def test_data_cost_is_the_direct_sum_of_hamming_distances(block, radius, quantization, skip):
     fixed, moving = descriptor.codes(textured((9, 10, 13))), descriptor.codes(textured((9, 10, 13), seed=1))
     mask = textured((9, 10, 13), seed=2) > 0
     costs = cost.data_cost(
-        fixed, moving, block=block, radius=radius, quantisation=quantisation, skip=skip, scale=0.7, mask=mask
+        fixed, moving, block=block, radius=radius, quantization=quantization, skip=skip, scale=0.7, mask=mask
     )
-    shifts = cost.displacements(radius, quantisation).astype(int)
+    shifts = cost.displacements(radius, quantization).astype(int)
     last = np.array(fixed.shape) - 1
     samples = -(-block[0] // skip[0]) * -(-block[1] // skip[1]) * block[2]
     for node in np.ndindex(*costs.shape[:3]):
@@ -64,7 +64,7 @@ def test_data_cost_is_the_direct_sum_of_hamming_distances(block, radius, quantis
 @pytest.mark.parametrize("steps", [1, 3, 5, 6, 7, 8, 9])  # 3 to 19 displacements along x
 def test_data_cost_is_the_direct_sum_for_any_number_of_blocks_and_displacements_along_x(width, steps):
     fixed, moving = descriptor.codes(textured((6, 7, width))), descriptor.codes(textured((6, 7, width), seed=1))
-    costs = cost.data_cost(fixed, moving, block=(3, 4, 4), radius=(0, 1, steps), quantisation=(1, 2, 3))
+    costs = cost.data_cost(fixed, moving, block=(3, 4, 4), radius=(0, 1, steps), quantization=(1, 2, 3))
     rest = (0, 0), (0, 1), (0, -width % 4)
     for label, (z, y, x) in enumerate(cost.displacements((0, 1, steps), (1, 2, 3)).astype(int)):
         place = np.ix_(
@@ -79,7 +79,7 @@ def test_data_cost_is_least_at_the_true_shift():
     image = textured((24, 24, 24))
     moved = np.roll(image, (1, -2, 3), axis=(0, 1, 2))
     costs = cost.data_cost(
-        descriptor.codes(image), descriptor.codes(moved), block=(6, 6, 6), radius=(3, 3, 3), quantisation=(1, 1, 1)
+        descriptor.codes(image), descriptor.codes(moved), block=(6, 6, 6), radius=(3, 3, 3), quantization=(1, 1, 1)
     )
     inner = costs[1:-1, 1:-1, 1:-1].reshape(-1, 343)
     found = cost.displacements((3, 3, 3), (1, 1, 1))[inner.argmin(axis=1)]
@@ -124,7 +124,7 @@ def test_the_spanning_tree_weighs_as_little_as_scipys(digits):
     assert weight == pytest.approx(minimum_spanning_tree(edge_graph(differences)).sum(), rel=1e-4)
 
 
-def test_every_point_comes_after_its_parent_which_is_a_neighbour():
+def test_every_point_comes_after_its_parent_which_is_a_neighbor():
     grown = tree.spanning_tree(np.random.default_rng(4).random((3, 4, 5, 3)).astype(np.float32), deviation=1.0)
     place = np.empty(len(grown.order), int)
     place[grown.order] = np.arange(len(place))
@@ -393,7 +393,7 @@ def test_transforms_of_opposite_fields_undo_each_other_beyond_the_border_as_well
         assert backward.TransformPoint(there) == pytest.approx(point)
 
 
-def test_control_points_are_the_centres_of_the_blocks():
+def test_control_points_are_the_centers_of_the_blocks():
     grid = Grid((10, 9, 8), (1.0, 1.0, 2.0), (5.0, 6.0, 7.0), AXES)
     controls = control_grid(grid, (4, 3, 5))
     assert controls.size == (2, 3, 2)
@@ -413,7 +413,7 @@ def test_tensor_operations_agree_with_the_compiled_ones():
     codes, other_codes = compiled.codes(image, 1), compiled.codes(other, 1)
     packed = tensors.receive(tensors.codes(tensors.send(image), 1)).view(np.uint64)
     assert mind.hamming(codes, packed).mean() < 1e-3
-    options = {"block": (4, 5, 6), "radius": (1, 2, 1), "quantisation": (1, 2, 2), "skip": (2, 2, 1), "scale": 0.7}
+    options = {"block": (4, 5, 6), "radius": (1, 2, 1), "quantization": (1, 2, 2), "skip": (2, 2, 1), "scale": 0.7}
     options["mask"] = image > -20
     costs = compiled.data_cost(codes, other_codes, **options)
     as_tensors = (torch.from_numpy(array.view(np.int64)) for array in (codes, other_codes))

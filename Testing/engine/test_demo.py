@@ -9,7 +9,7 @@ from crossmoda.errors import InputError
 from crossmoda.labels import STRUCTURES
 
 SUBJECTS = simulation.Settings(
-    field_of_view=130, slices=36, in_plane_spacing=1.0, slice_thickness=1.5, tumour_volume=2500, rotation=2, oblique=0
+    field_of_view=130, slices=36, in_plane_spacing=1.0, slice_thickness=1.5, tumor_volume=2500, rotation=2, oblique=0
 )
 SETTINGS = demo.Settings(atlases=2, targets=1, tests=1, training_seconds=2)
 

@@ -10,7 +10,7 @@ import pytest
 import SimpleITK as sitk
 
 from crossmoda.errors import InputError
-from crossmoda.evaluation import evaluate, format_table, summarise, surface_distances, write_csv, write_summary
+from crossmoda.evaluation import evaluate, format_table, summarize, surface_distances, write_csv, write_summary
 from crossmoda.volume import Grid, Volume
 
 GRID = Grid((60, 60, 30), (0.5, 0.5, 1.5), (0.0, 0.0, 0.0), tuple(np.eye(3).ravel().tolist()))
@@ -37,7 +37,7 @@ def test_a_perfect_prediction_scores_perfectly() -> None:
 
 
 @pytest.mark.parametrize(("axis", "spacing"), [(0, 1.5), (1, 0.5), (2, 0.5)])
-def test_a_shift_by_two_voxels_is_measured_in_the_millimetres_of_its_axis(axis: int, spacing: float) -> None:
+def test_a_shift_by_two_voxels_is_measured_in_the_millimeters_of_its_axis(axis: int, spacing: float) -> None:
     shifted = list(VS_BOX)
     shifted[axis] = slice(VS_BOX[axis].start + 2, VS_BOX[axis].stop + 2)
     found = evaluate(boxes((1, tuple(shifted))), boxes((1, VS_BOX)))["VS"]  # type: ignore[arg-type]
@@ -55,7 +55,7 @@ def ball(radius: float, spacing_zyx: tuple[float, float, float]) -> np.ndarray:
 
 @pytest.mark.parametrize("spacing_zyx", [(0.5, 0.5, 0.5), (1.0, 0.5, 0.5)], ids=str)
 def test_concentric_balls_are_as_far_apart_as_their_radii_differ(spacing_zyx: tuple[float, float, float]) -> None:
-    """Both distances are 5 mm everywhere. The surface of a voxelised ball is a layer about a voxel thick, of which the
+    """Both distances are 5 mm everywhere. The surface of a voxelized ball is a layer about a voxel thick, of which the
     nearest point counts: the average comes out smaller by about half a voxel, with any implementation.
     """
     hd95, assd = surface_distances(ball(9.0, spacing_zyx), ball(14.0, spacing_zyx), spacing_zyx)
@@ -129,7 +129,7 @@ def some_cases() -> dict:
 
 
 def test_the_summary_gives_mean_deviation_and_median_and_counts_what_does_not_exist() -> None:
-    summary = summarise(some_cases())
+    summary = summarize(some_cases())
     # VS: Dice 1, 2/3 (half the volume), 1; cochlea: 1, 1, 0.
     assert summary["VS"]["dice"]["mean"] == pytest.approx((1 + 2 / 3 + 1) / 3)
     assert summary["VS"]["dice"]["sd"] == pytest.approx(np.std([1, 2 / 3, 1], ddof=1))
@@ -140,7 +140,7 @@ def test_the_summary_gives_mean_deviation_and_median_and_counts_what_does_not_ex
 
 
 def test_a_constant_can_stand_for_distances_that_do_not_exist() -> None:
-    summary = summarise(some_cases(), undefined_mm=300.0)
+    summary = summarize(some_cases(), undefined_mm=300.0)
     assert summary["cochlea"]["assd_mm"]["mean"] == pytest.approx(100.0)
     assert summary["cochlea"]["assd_mm"]["undefined"] == 0
 

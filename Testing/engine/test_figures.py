@@ -1,4 +1,4 @@
-"""Pictures show the right slice, the right side and the right colours."""
+"""Pictures show the right slice, the right side and the right colors."""
 
 import numpy as np
 import pytest
@@ -22,11 +22,11 @@ def head() -> tuple[Volume, Volume]:
     return volume(image), volume(label_map)
 
 
-def test_the_whole_slice_goes_through_the_tumour(head: tuple[Volume, Volume]) -> None:
+def test_the_whole_slice_goes_through_the_tumor(head: tuple[Volume, Volume]) -> None:
     assert figures.full_view(head[1].array).index == 7
 
 
-def test_without_a_tumour_the_slice_goes_through_a_cochlea(head: tuple[Volume, Volume]) -> None:
+def test_without_a_tumor_the_slice_goes_through_a_cochlea(head: tuple[Volume, Volume]) -> None:
     cochleae = np.where(head[1].array == VS, 0, head[1].array)
     assert figures.full_view(cochleae).index in (5, 6)
 
@@ -51,7 +51,7 @@ def test_checkerboard_takes_tiles_of_both_images_in_turn() -> None:
     assert board[48, 48] > 0.5
 
 
-def test_contours_have_the_colours_of_the_table(head: tuple[Volume, Volume]) -> None:
+def test_contours_have_the_colors_of_the_table(head: tuple[Volume, Volume]) -> None:
     figure = figures.segmentation_figure(*head)
     drawn = {tuple(np.round(line.get_edgecolor()[0][:3], 3)) for axes in figure.axes for line in axes.collections}
     assert drawn == {tuple(np.round(np.asarray(structure.color) / 255, 3)) for structure in STRUCTURES}

@@ -20,19 +20,19 @@ def dice(first: np.ndarray, second: np.ndarray) -> float:
     return 2 * np.count_nonzero(first & second) / (np.count_nonzero(first) + np.count_nonzero(second))
 
 
-def ball(shape: tuple[int, int, int], centre: tuple[float, float, float], radius: float) -> np.ndarray:
+def ball(shape: tuple[int, int, int], center: tuple[float, float, float], radius: float) -> np.ndarray:
     """A ball in voxels 0.5 x 0.5 x 1.5 mm; the radius is in pixels."""
     z, y, x = np.ogrid[tuple(slice(size) for size in shape)]
-    return ((z - centre[0]) * 3) ** 2 + (y - centre[1]) ** 2 + (x - centre[2]) ** 2 <= radius**2
+    return ((z - center[0]) * 3) ** 2 + (y - center[1]) ** 2 + (x - center[2]) ** 2 <= radius**2
 
 
-def ears(tumour: str | None = "left", shape: tuple[int, int, int] = (24, 72, 128)) -> np.ndarray:
-    """Two cochleae of 150 voxels and a tumour; x runs to the patient's left."""
+def ears(tumor: str | None = "left", shape: tuple[int, int, int] = (24, 72, 128)) -> np.ndarray:
+    """Two cochleae of 150 voxels and a tumor; x runs to the patient's left."""
     label_map = np.zeros(shape, np.uint8)
     for x in (28, 100):
         label_map[ball(shape, (12, 30, x), 4.8)] = 2
-    if tumour:
-        label_map[ball(shape, (12, 42, 86 if tumour == "left" else 42), 11)] = 1
+    if tumor:
+        label_map[ball(shape, (12, 42, 86 if tumor == "left" else 42), 11)] = 1
     return label_map
 
 
@@ -135,7 +135,7 @@ class TestKnownPerformance:
 
 
 class TestMissingStatements:
-    def test_a_tumour_that_half_of_the_raters_cannot_know_survives_without_ghost(self):
+    def test_a_tumor_that_half_of_the_raters_cannot_know_survives_without_ghost(self):
         truth = ears("left")
         maps = misplaced(truth, 15, 2, seed=1) + misplaced(ears("right"), 15, 2, seed=2)
         ghosts = [np.where(item == 1, 0, item).astype(np.uint8) for item in maps[15:]]

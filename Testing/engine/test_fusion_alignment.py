@@ -26,7 +26,7 @@ def organ(displacement_mm=(0.0, 0.0, 0.0), stretch: float = 1.0) -> tuple[np.nda
 
 
 def images(displacement_mm=(0.0, 0.0, 0.0), stretch: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
-    """The organ as ceT1 and as hrT2 shows it: dark and bright, in tissue that both show as grey."""
+    """The organ as ceT1 and as hrT2 shows it: dark and bright, in tissue that both show as gray."""
     fluid, bone = organ(displacement_mm, stretch)
     return 100 - 60 * fluid - 80 * bone, 100 + 400 * fluid - 70 * bone
 
@@ -121,7 +121,7 @@ class TestVotes:
         np.testing.assert_allclose(move.middle, (np.array(SHAPE) - 1) / 2, atol=0.2)
         np.testing.assert_allclose(votes.probability.sum(axis=0), 1, atol=1e-5)
 
-    def test_a_tumour_stays(self):
+    def test_a_tumor_stays(self):
         votes, before = self.fused(labels.VS, (0.0, 0.2, -0.2))
         assert not votes.moved
         np.testing.assert_array_equal(votes.probability.argmax(axis=0), before)

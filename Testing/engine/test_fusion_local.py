@@ -10,8 +10,8 @@ SHAPE, SPACING = (12, 40, 90), (1.5, 0.5, 0.5)
 #: an image without features, compared everywhere
 EVERYWHERE = np.ones(SHAPE, np.uint16)
 NOTHING_MISSING = np.zeros((1, 1, 1), np.uint8)
-#: bit of "says nothing about" the tumour
-NO_TUMOUR = np.full((1, 1, 1), 1 << labels.VS, np.uint8)
+#: bit of "says nothing about" the tumor
+NO_TUMOR = np.full((1, 1, 1), 1 << labels.VS, np.uint8)
 
 
 def block(value: int, x: int, wide: int = 16) -> np.ndarray:
@@ -61,7 +61,7 @@ def test_each_atlas_is_believed_where_it_is_alike():
 
 def test_who_says_nothing_about_a_structure_has_no_vote_about_it():
     maps = [block(labels.VS, 20), np.zeros(SHAPE, np.uint8)]
-    found = votes(maps, [bits(20), bits(0)], missing=[NOTHING_MISSING, NO_TUMOUR])
+    found = votes(maps, [bits(20), bits(0)], missing=[NOTHING_MISSING, NO_TUMOR])
     assert found[labels.VS][5, 18, 28] == pytest.approx(1)
 
 
@@ -96,7 +96,7 @@ def test_votes_are_probabilities_and_certain_far_from_every_label():
     assert (found[0][:, :5] == 1).all() and (found[0][11] == 1).all()
 
 
-def test_nothing_labelled_is_background_for_certain():
+def test_nothing_labeled_is_background_for_certain():
     found = votes([np.zeros(SHAPE, np.uint8)] * 2, [bits(1), bits(2)])
     assert (found[0] == 1).all() and not found[1:].any()
 

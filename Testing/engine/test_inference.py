@@ -26,7 +26,7 @@ def weight_file(tmp_path_factory):
     with torch.no_grad():  # decisive enough that labels occur
         model.classifier.weight.mul_(8)
         model.classifier.bias.zero_()
-    return weights.save(path, model.state_dict(), weights.new_card(NETWORK, CROP, licence="none"))
+    return weights.save(path, model.state_dict(), weights.new_card(NETWORK, CROP, license="none"))
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +53,7 @@ def test_without_tidying_the_label_is_the_most_probable_one(weight_file, scan):
     assert len(np.unique(found.label_map.array)) > 1
 
 
-def test_uncertainty_is_the_normalised_entropy():
+def test_uncertainty_is_the_normalized_entropy():
     probabilities = np.array([[1.0, 1 / 3, 0.5], [0.0, 1 / 3, 0.5], [0.0, 1 / 3, 0.0]])
     np.testing.assert_allclose(inference.entropy(probabilities), [0, 1, np.log(2) / np.log(3)], atol=1e-6)
 
@@ -126,14 +126,14 @@ def test_the_gpu_finds_what_the_cpu_finds(weight_file, scan):
     assert on_gpu.provenance["device"].startswith("cuda")
 
 
-def ball(label_map, grid, value, centre_mm, radius_mm):
+def ball(label_map, grid, value, center_mm, radius_mm):
     z, y, x = np.indices(label_map.shape)
     sx, sy, sz = grid.spacing
-    inside = (x * sx - centre_mm[0]) ** 2 + (y * sy - centre_mm[1]) ** 2 + (z * sz - centre_mm[2]) ** 2
+    inside = (x * sx - center_mm[0]) ** 2 + (y * sy - center_mm[1]) ** 2 + (z * sz - center_mm[2]) ** 2
     label_map[inside <= radius_mm**2] = value
 
 
-def test_of_several_tumours_the_most_probable_stays_and_of_cochleae_one_on_each_side():
+def test_of_several_tumors_the_most_probable_stays_and_of_cochleae_one_on_each_side():
     grid = volume.Grid((100, 60, 20), (1.0, 1.0, 1.5), (0, 0, 0), (1, 0, 0, 0, 1, 0, 0, 0, 1))
     wanted = np.zeros(grid.shape, np.uint8)
     ball(wanted, grid, 1, (30, 30, 15), 6)
@@ -148,7 +148,7 @@ def test_of_several_tumours_the_most_probable_stays_and_of_cochleae_one_on_each_
     assert np.array_equal(components.plausible(found, probabilities, grid), wanted)
 
 
-def test_a_tumour_beside_a_cochlea_goes_before_a_larger_one_elsewhere():
+def test_a_tumor_beside_a_cochlea_goes_before_a_larger_one_elsewhere():
     grid = volume.Grid((100, 60, 20), (1.0, 1.0, 1.5), (0, 0, 0), (1, 0, 0, 0, 1, 0, 0, 0, 1))
     wanted = np.zeros(grid.shape, np.uint8)
     ball(wanted, grid, 1, (30, 30, 15), 4)
@@ -164,7 +164,7 @@ def test_a_tumour_beside_a_cochlea_goes_before_a_larger_one_elsewhere():
     assert np.array_equal(components.plausible(found, probabilities, grid), largest)  # no cochlea to go by
 
 
-def test_a_hole_in_a_tumour_is_filled_but_a_bay_is_not():
+def test_a_hole_in_a_tumor_is_filled_but_a_bay_is_not():
     grid = volume.Grid((20, 20, 10), (1.0, 1.0, 1.0), (0, 0, 0), (1, 0, 0, 0, 1, 0, 0, 0, 1))
     wanted = np.zeros(grid.shape, np.uint8)
     wanted[2:8, 4:14, 4:14] = labels.VS
@@ -193,7 +193,7 @@ def test_an_empty_result_says_what_to_check(weight_file, scan):
     np.testing.assert_allclose(found.uncertainty.array, 0, atol=1e-4)
 
 
-def favouring(weight_file, value):
+def favoring(weight_file, value):
     """The network, sure that every voxel has this label."""
     model = weights.load(weight_file)
     each = len(model.network.classifier.bias) // len(labels.VALUES)
@@ -203,7 +203,7 @@ def favouring(weight_file, value):
 
 
 def test_a_result_without_a_schwannoma_says_so(weight_file, scan):
-    found = predict(scan, favouring(weight_file, labels.COCHLEA), Settings(device="cpu", keep_all=True))
+    found = predict(scan, favoring(weight_file, labels.COCHLEA), Settings(device="cpu", keep_all=True))
     assert found.provenance["notes"] == ["no schwannoma was found"]
     assert found.provenance["mean_probability"] == {"VS": 0.0, "cochlea": pytest.approx(1.0, abs=1e-3)}
 
@@ -217,14 +217,14 @@ def test_the_mean_probability_is_that_within_each_structure(weight_file, scan):
 
 @pytest.mark.parametrize(("below", "doubtful"), [({}, False), ({"VS": 0.5}, False), ({"VS": 1.1}, True)])
 def test_a_schwannoma_less_sure_than_the_model_card_asks_for_is_called_doubtful(weight_file, scan, below, doubtful):
-    model = favouring(weight_file, labels.VS)
+    model = favoring(weight_file, labels.VS)
     model.card[weights.DOUBTFUL] = below
     notes = predict(scan, model, Settings(device="cpu", keep_all=True)).provenance["notes"]
     assert ["as that of marks where there is none" in note for note in notes] == [doubtful]
-    assert "it lies beside no cochlea that was found" in notes[0]  # everything is called tumour here
+    assert "it lies beside no cochlea that was found" in notes[0]  # everything is called tumor here
 
 
-def test_a_tumour_that_reaches_near_a_cochlea_lies_beside_it():
+def test_a_tumor_that_reaches_near_a_cochlea_lies_beside_it():
     grid = volume.Grid((120, 40, 10), (1.0, 1.0, 2.0), (5, 0, 0), (1, 0, 0, 0, 1, 0, 0, 0, 1))
     label_map = np.zeros(grid.shape, np.uint8)
     label_map[4:6, 18:22, 100:104] = labels.COCHLEA
@@ -368,11 +368,11 @@ def test_the_weights_that_come_along_are_small_and_say_what_they_have_seen():
     model = weights.load(path)
     assert path.stat().st_size < 10 * 2**20
     assert "no real vestibular schwannoma" in model.card["notes"]
-    assert model.card["licence"] == "Apache-2.0" and model.card["training"]["processor_minutes"] > 0
+    assert model.card["license"] == "Apache-2.0" and model.card["training"]["processor_minutes"] > 0
     assert json.loads(path.with_suffix(".json").read_text("utf-8")) == model.card
 
 
-def test_the_weights_that_come_along_find_tumour_and_cochleae_of_a_subject_they_never_saw():
+def test_the_weights_that_come_along_find_tumor_and_cochleae_of_a_subject_they_never_saw():
     from crossmoda.simulation import simulate_subject
 
     subject = simulate_subject(9001)
@@ -455,7 +455,7 @@ def test_weights_of_another_type_are_converted_or_refused(weight_file, tmp_path,
         weights.load(tmp_path / "net.safetensors")
 
 
-def test_weights_that_give_no_numbers_are_refused_and_not_taken_for_a_scan_without_tumour(weight_file, scan, tmp_path):
+def test_weights_that_give_no_numbers_are_refused_and_not_taken_for_a_scan_without_tumor(weight_file, scan, tmp_path):
     tensors, card = weights.read_tensors(weight_file)
     variance = next(name for name in tensors if name.endswith("running_var"))
     for name, item, said in (

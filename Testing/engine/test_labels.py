@@ -6,7 +6,7 @@ import pytest
 from crossmoda import labels
 
 
-def test_values_keys_and_colours_are_unique() -> None:
+def test_values_keys_and_colors_are_unique() -> None:
     assert labels.VALUES == (0, 1, 2)
     assert len({structure.key for structure in labels.STRUCTURES}) == len(labels.STRUCTURES)
     assert len({structure.color for structure in labels.STRUCTURES}) == len(labels.STRUCTURES)
@@ -27,7 +27,7 @@ def test_structures_in_a_label_map_are_those_with_voxels() -> None:
         "TV",
         "tv",
         "TvT1",
-        "tumour",
+        "tumor",
         "Tumor",
         "Vestibular schwannoma",
         "vestibular_schwannoma",
@@ -37,7 +37,7 @@ def test_structures_in_a_label_map_are_those_with_voxels() -> None:
         "Vestibular Schwannoma R",
     ],
 )
-def test_a_tumour_is_known_under_its_names(name: str) -> None:
+def test_a_tumor_is_known_under_its_names(name: str) -> None:
     """AN, TV and TvT1 are the contour names of the Vestibular-Schwannoma-SEG collection."""
     structure = labels.structure_of_name(name)
     assert structure is not None
@@ -79,7 +79,7 @@ def test_terminology_has_the_seven_fields_of_slicer(structure: labels.Structure)
     ("code", "keyword"),
     [("49755003", "MorphologicallyAbnormalStructure"), ("4147007", "Mass"), ("361078006", "InternalAuditoryCanal")],
 )
-def test_codes_of_the_tumour_are_those_of_the_dicom_standard(code: str, keyword: str) -> None:
+def test_codes_of_the_tumor_are_those_of_the_dicom_standard(code: str, keyword: str) -> None:
     """pydicom carries the code lists of DICOM PS3.16: the independent source."""
     from pydicom.sr.codedict import codes
 

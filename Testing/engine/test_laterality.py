@@ -9,11 +9,11 @@ UPRIGHT = Grid((80, 40, 10), (1.0, 1.0, 2.0), (-40.0, 0.0, 0.0), (1, 0, 0, 0, 1,
 TURNED = Grid((80, 10, 40), (1.0, 2.0, 1.0), (39.0, 0.0, 0.0), (-1, 0, 0, 0, 0, 1, 0, 1, 0))
 
 
-def label_map(tumour_x: float | None, cochlea_x: tuple[float, ...], grid: Grid = UPRIGHT) -> Volume:
+def label_map(tumor_x: float | None, cochlea_x: tuple[float, ...], grid: Grid = UPRIGHT) -> Volume:
     """Structures of 6 mm at LPS x."""
     x = np.broadcast_to(laterality.lateral_mm(grid), grid.shape)
     array = np.zeros(grid.shape, np.uint8)
-    for value, positions in ((1, [] if tumour_x is None else [tumour_x]), (2, cochlea_x)):
+    for value, positions in ((1, [] if tumor_x is None else [tumor_x]), (2, cochlea_x)):
         for position in positions:
             array[np.abs(x - position) <= 3] = value
     return Volume(array, grid)
@@ -22,13 +22,13 @@ def label_map(tumour_x: float | None, cochlea_x: tuple[float, ...], grid: Grid =
 @pytest.mark.parametrize("grid", [UPRIGHT, TURNED], ids=["upright", "turned"])
 class TestSides:
     def test_larger_lps_x_is_the_patients_left_whatever_the_axes(self, grid):
-        assert laterality.find_sides(label_map(15, (-25, 25), grid)).tumour == "left"
-        assert laterality.find_sides(label_map(-15, (-25, 25), grid)).tumour == "right"
+        assert laterality.find_sides(label_map(15, (-25, 25), grid)).tumor == "left"
+        assert laterality.find_sides(label_map(-15, (-25, 25), grid)).tumor == "right"
 
     def test_mirroring_exchanges_the_sides(self, grid):
         mirrored = laterality.mirrored(label_map(15, (25,), grid))
         sides = laterality.find_sides(mirrored)
-        assert sides.tumour == "right" and sides.of[2] == {"right"}
+        assert sides.tumor == "right" and sides.of[2] == {"right"}
         assert mirrored.grid == grid
 
     def test_mirroring_twice_changes_nothing(self, grid):
@@ -39,18 +39,18 @@ class TestSides:
 def test_the_midplane_lies_between_the_cochleae_not_in_the_middle_of_the_grid():
     sides = laterality.find_sides(label_map(2, (-30, 16)))
     assert sides.midplane_mm == pytest.approx(-7, abs=0.6)
-    assert sides.tumour == "left"
+    assert sides.tumor == "left"
 
 
-def test_with_one_cochlea_the_tumour_lies_on_its_medial_side():
-    # A scan that is off centre: all of it is left of its middle in x, yet the tumour is medial of a right cochlea.
+def test_with_one_cochlea_the_tumor_lies_on_its_medial_side():
+    # A scan that is off center: all of it is left of its middle in x, yet the tumor is medial of a right cochlea.
     sides = laterality.find_sides(label_map(20, (10,)))
-    assert sides.tumour == "right" and sides.of[2] == {"right"}
+    assert sides.tumor == "right" and sides.of[2] == {"right"}
 
 
 def test_a_structure_near_the_midplane_is_on_no_side():
-    assert laterality.find_sides(label_map(0, ())).tumour is None
+    assert laterality.find_sides(label_map(0, ())).tumor is None
 
 
-def test_no_tumour_has_no_side():
-    assert laterality.find_sides(label_map(None, (-25, 25))).tumour is None
+def test_no_tumor_has_no_side():
+    assert laterality.find_sides(label_map(None, (-25, 25))).tumor is None

@@ -23,8 +23,8 @@ def reference(image: np.ndarray, radius: int, dilation: int) -> np.ndarray:
     Beyond the border the nearest voxel stands in, for the image, for the difference images and for their patch means.
     """
     shape = np.array(image.shape)
-    neighbours = [np.array(step) for step in ((0, 0, -1), (0, 0, 1), (0, -1, 0), (0, 1, 0), (-1, 0, 0), (1, 0, 0))]
-    pairs = [(a, b) for a, b in itertools.combinations(neighbours, 2) if np.abs(a + b).sum() > 0]
+    neighbors = [np.array(step) for step in ((0, 0, -1), (0, 0, 1), (0, -1, 0), (0, 1, 0), (-1, 0, 0), (1, 0, 0))]
+    pairs = [(a, b) for a, b in itertools.combinations(neighbors, 2) if np.abs(a + b).sum() > 0]
     pairs = [(a, b) for a, b in pairs if abs(np.linalg.norm(a - b) - np.sqrt(2)) < 1e-9]
     assert len(pairs) == 12
 
@@ -60,13 +60,13 @@ def test_features_are_those_of_the_paper(image, radius, dilation):
     )
 
 
-def test_twelve_pairs_of_neighbours_a_diagonal_apart_share_six_directions():
+def test_twelve_pairs_of_neighbors_a_diagonal_apart_share_six_directions():
     assert len(mind.DIRECTIONS) == 6
     assert len(mind.PAIRS) == 12
     for direction, start in mind.PAIRS:
         end = np.add(start, mind.DIRECTIONS[direction])
-        assert tuple(end) in mind.NEIGHBOURS
-        assert start in mind.NEIGHBOURS
+        assert tuple(end) in mind.NEIGHBORS
+        assert start in mind.NEIGHBORS
     assert len({frozenset([s, tuple(np.add(s, mind.DIRECTIONS[d]))]) for d, s in mind.PAIRS}) == 12
 
 

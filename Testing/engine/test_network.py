@@ -24,7 +24,7 @@ def test_logits_have_the_size_of_the_input_whatever_it_is(torch, preset, size):
     assert torch.isfinite(logits).all()
 
 
-def test_the_factorised_depthwise_filter_equals_the_3d_convolution_with_the_product_kernel(torch):
+def test_the_factorized_depthwise_filter_equals_the_3d_convolution_with_the_product_kernel(torch):
     from crossmoda.network.layers import FactorisedDepthwise
 
     torch.manual_seed(0)
@@ -65,29 +65,29 @@ def test_the_receptive_field_is_how_far_gradients_reach(torch, preset):
                 module.weight.fill_(1.0)
     for axis in (0, 2):
         expected = round(network.receptive_field_mm(settings, spacing_zyx=(1, 1, 1))[axis])
-        size, centre = [16, 16, 16], [8, 8, 8]
+        size, center = [16, 16, 16], [8, 8, 8]
         size[axis] = expected + 19
         features = torch.full((1, 12, *size), 0.01, requires_grad=True)
         logits = model(features)
         reached = 0
         for offset in range(8):  # the field depends on the position between the strides
-            centre[axis] = expected // 2 + 1 + offset
-            (gradient,) = torch.autograd.grad(logits[(0, 1, *centre)], features, retain_graph=True)
+            center[axis] = expected // 2 + 1 + offset
+            (gradient,) = torch.autograd.grad(logits[(0, 1, *center)], features, retain_graph=True)
             others = [other for other in range(3) if other != axis]
             seen = np.flatnonzero(gradient.abs().sum(1)[0].amax(others).numpy() > 0)
             reached = max(reached, seen[-1] - seen[0] + 1)
         assert reached == expected
 
 
-def test_the_default_network_sees_the_neighbourhood_of_the_largest_tumour():
-    """The largest of 119 tumours in VS-SEG has 10784 mm3: a ball of 27 mm; the field shows it and what surrounds it."""
+def test_the_default_network_sees_the_neighborhood_of_the_largest_tumor():
+    """The largest of 119 tumors in VS-SEG has 10784 mm3: a ball of 27 mm; the field shows it and what surrounds it."""
     assert min(network.receptive_field_mm()) > 2 * 27
 
 
 def test_parameters_of_an_inverted_residual_are_those_counted_by_hand_and_presets_grow_in_order(torch):
     from crossmoda.network.layers import InvertedResidual
 
-    block = InvertedResidual(24, 144, 32, (1, 1, 1), (1, 1, 1), factorised=False)
+    block = InvertedResidual(24, 144, 32, (1, 1, 1), (1, 1, 1), factorized=False)
     by_hand = 24 * 144 + 144 * 27 + 144 * 32 + 2 * (144 + 144 + 32)
     assert sum(weights.numel() for weights in block.parameters()) == by_hand
     assert (

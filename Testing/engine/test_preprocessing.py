@@ -130,7 +130,7 @@ def test_the_image_has_the_published_resolution_size_mean_and_deviation() -> Non
     assert whole.image.grid == scan.grid
     assert float(whole.image.array.mean()) == pytest.approx(0.0, abs=1e-5)
     assert float(whole.image.array.std()) == pytest.approx(1.0, abs=1e-5)
-    # The crop is normalised by the whole scan and padded by its darkest value.
+    # The crop is normalized by the whole scan and padded by its darkest value.
     assert prepared.image.array[0, 0, 0] == whole.image.array.min()
 
 
@@ -224,7 +224,7 @@ def test_the_labyrinths_of_a_real_average_head_lie_in_the_crop(shared_data, name
     for x in (-25.0, 25.0):
         point = pose.GetInverse().TransformPoint((x, 27.0, -40.0))
         index = (grid.physical_to_index @ [*point, 1.0])[:3]
-        # 10 mm around it, for the cochlea, the vestibule and a tumour in the canal.
+        # 10 mm around it, for the cochlea, the vestibule and a tumor in the canal.
         assert np.all(index > 10.0 / np.asarray(grid.spacing))
         assert np.all(index < np.asarray(grid.size) - 10.0 / np.asarray(grid.spacing))
 

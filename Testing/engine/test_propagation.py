@@ -57,18 +57,18 @@ class Register:
         )
 
 
-def test_the_votes_about_the_tumour_weigh_e_for_each_standard_deviation_that_it_fits_better():
+def test_the_votes_about_the_tumor_weigh_e_for_each_standard_deviation_that_it_fits_better():
     image, label_map = head("left", 0)
     cochleae = np.where(label_map == 2, label_map, 0).astype(np.uint8)
     compared = {"difference": np.zeros(GRID.shape, np.uint8), "intensity": np.ones(GRID.shape, np.uint16)}
-    raters = [Rater(label_map, tumour_fit=2.5, **compared), Rater(cochleae, tumour_fit=1.5, **compared)]
+    raters = [Rater(label_map, tumor_fit=2.5, **compared), Rater(cochleae, tumor_fit=1.5, **compared)]
     found = fuse_raters(raters, 0.0, GRID, fusion.Settings(), clean=False, image=Volume(image, GRID)).posterior
     middle = tuple(np.argwhere(label_map == 1).mean(axis=0).round().astype(int))
     assert found[(1, *middle)] == pytest.approx(np.e / (np.e + 1), abs=1e-3)
 
 
 def head(side: str | None, seed: int, radius: float = 9.0, cochleae=("left", "right")) -> tuple[np.ndarray, np.ndarray]:
-    """A symmetric head of smooth texture with cochleae and a tumour: image and label map (z, y, x)."""
+    """A symmetric head of smooth texture with cochleae and a tumor: image and label map (z, y, x)."""
     rng = np.random.default_rng(0)
     texture = ndimage.gaussian_filter(rng.normal(0, 1, GRID.shape), (1, 1.5, 1.5))
     image = 100 + 400 * (texture + texture[..., ::-1])
@@ -159,11 +159,11 @@ class TestNoisyLabel:
         truth = cases["truth"].read_label().array
         assert dice(result.label_map.array == 2, truth == 2) > 0.95
 
-    @pytest.mark.parametrize("tumour_side", ["auto", "left"])
-    def test_mirrored_copies_speak_about_the_cochlea_that_no_atlas_has(self, cases, tmp_path, tumour_side):
+    @pytest.mark.parametrize("tumor_side", ["auto", "left"])
+    def test_mirrored_copies_speak_about_the_cochlea_that_no_atlas_has(self, cases, tmp_path, tumor_side):
         sides = ["left", "right", "left", "right", "left", "right"]
         beside = [write_case(tmp_path, f"beside{n}", side, 40 + n, cochleae=(side,)) for n, side in enumerate(sides)]
-        settings, register = dataclasses.replace(WHOLE, tumour_side=tumour_side), Register()
+        settings, register = dataclasses.replace(WHOLE, tumor_side=tumor_side), Register()
         result = run(cases, tmp_path / "out", settings, register, atlases=beside)
         truth, fused = cases["truth"].read_label().array, result.label_map.array
         assert dice(fused == 1, truth == 1) > 0.95 and not (fused[..., :36] == 1).any()
@@ -171,11 +171,11 @@ class TestNoisyLabel:
         assert dice(fused[..., 36:] == 2, truth[..., 36:] == 2) > 0.95
         assert dice(fused[..., :36] == 2, truth[..., :36] == 2) > 0.8
         assert "No atlas has the right cochlea: 2 mirrored copies speak about it." in result.notes
-        about = {(item.atlas, item.tumour_side): item.speaks_about for item in result.outcomes}
+        about = {(item.atlas, item.tumor_side): item.speaks_about for item in result.outcomes}
         assert len(about) == 8 and sum(topics == "right cochlea" for topics in about.values()) == 2
         assert all("right" not in topics for (_, side), topics in about.items() if side == "left")
         # The copies of probes, registered on both sides anyway, cost nothing; the target's mirror image is the last.
-        assert register.calls == (10 if tumour_side == "auto" else 9)
+        assert register.calls == (10 if tumor_side == "auto" else 9)
 
     def test_without_mirroring_no_copy_is_made_and_the_cochlea_is_missing(self, cases, tmp_path):
         beside = [write_case(tmp_path, f"beside{n}", "left", 40 + n, cochleae=("left",)) for n in range(3)]
@@ -183,7 +183,7 @@ class TestNoisyLabel:
         assert not (result.label_map.array[..., :36] == 2).any()
         assert {item.mirrored for item in result.outcomes} == {False}
 
-    def test_the_atlases_whose_tumour_fits_speak_about_it(self, cases, tmp_path):
+    def test_the_atlases_whose_tumor_fits_speak_about_it(self, cases, tmp_path):
         small = [write_case(tmp_path, f"small{n}", "left", 50 + n, radius=5.0) for n in range(4)]
         result = run(
             cases, tmp_path / "out", dataclasses.replace(WHOLE, share=0.1), atlases=[*small, *atlases_of(cases)]
@@ -213,13 +213,13 @@ class TestNoisyLabel:
             rows = {row["atlas"]: row for row in csv.DictReader(stream)}
         assert set(rows) == {"left1", "left2", "right1", "right2"}
         assert 0.8 < float(rows["left1"]["sensitivity_VS"]) <= 1 and float(rows["left1"]["quality"]) > 0.3
-        assert rows["right1"]["mirrored"] == "yes" and rows["right1"]["tumour_side"] == "left"
+        assert rows["right1"]["mirrored"] == "yes" and rows["right1"]["tumor_side"] == "left"
         provenance = json.loads((tmp_path / "provenance.json").read_text("utf-8"))
-        assert provenance["tumour_side"] == "left" and len(provenance["probes"]) == 3
+        assert provenance["tumor_side"] == "left" and len(provenance["probes"]) == 3
         assert provenance["side_evidence"]["left"] > 100 > 20 > provenance["side_evidence"]["right"]
         assert str(tmp_path) not in (tmp_path / "provenance.json").read_text("utf-8")
 
-    def test_where_both_sides_look_alike_the_tumour_is_less_sure(self, cases, tmp_path, monkeypatch):
+    def test_where_both_sides_look_alike_the_tumor_is_less_sure(self, cases, tmp_path, monkeypatch):
         sure = run(cases, tmp_path / "sure")
         difference = iter([30.0, 20.0])
         monkeypatch.setattr("crossmoda.propagation.side.difference_mm3", lambda *_: next(difference))
@@ -233,10 +233,10 @@ class TestNoisyLabel:
         doubtful = 1 / (1 + math.exp(-0.1 * (30 - 20)))
         assert certainty[0] > 0.999 and certainty[1] == pytest.approx(doubtful, abs=1e-4)
         before, after = (volume.read(tmp_path / name / "confidence.nii.gz").array for name in ("sure", "unsure"))
-        tumour, mirrored = sure.label_map.array == 1, (sure.label_map.array == 1)[..., ::-1]
-        np.testing.assert_allclose(after[tumour] / before[tumour], doubtful, atol=0.001)
+        tumor, mirrored = sure.label_map.array == 1, (sure.label_map.array == 1)[..., ::-1]
+        np.testing.assert_allclose(after[tumor] / before[tumor], doubtful, atol=0.001)
         assert after[mirrored].mean() < 0.95 < before[mirrored].min()  # where the probes have it on the other side
-        elsewhere = ~ndimage.binary_dilation(tumour | mirrored, iterations=4)
+        elsewhere = ~ndimage.binary_dilation(tumor | mirrored, iterations=4)
         np.testing.assert_allclose(after[elsewhere], before[elsewhere], atol=0.002)
 
     def test_two_runs_give_the_same_bytes(self, cases, tmp_path):
@@ -297,7 +297,7 @@ class TestSeveralAtOnce:
 
 
 def test_kept_transforms_map_the_targets_points_to_the_atlass_own_file_mirrored_or_not(cases, tmp_path):
-    settings = dataclasses.replace(WHOLE, tumour_side="left", keep_transforms=True)
+    settings = dataclasses.replace(WHOLE, tumor_side="left", keep_transforms=True)
     how = deeds.Settings(levels=1, linear="none", device="cpu")
     run(cases, tmp_path, settings, deeds.register, registration=how)
     for name, atlas in (("left1", "left1"), ("right1_mirrored", "right1")):
@@ -359,7 +359,7 @@ class TestResuming:
 
     def test_a_changed_atlas_is_registered_again_and_no_other(self, cases, tmp_path):
         atlases = [write_case(tmp_path, f"atlas{n}", "left", 70 + n) for n in range(3)]
-        settings = dataclasses.replace(WHOLE, tumour_side="left")
+        settings = dataclasses.replace(WHOLE, tumor_side="left")
         run(cases, tmp_path / "out", settings, atlases=atlases)
         write_case(tmp_path, "atlas1", "left", 80)
         register = Register()
@@ -367,7 +367,7 @@ class TestResuming:
         assert register.calls == 1
 
     def test_a_cancelled_run_leaves_no_result_and_goes_on_where_it_stopped(self, cases, tmp_path):
-        settings = dataclasses.replace(WHOLE, tumour_side="left")
+        settings = dataclasses.replace(WHOLE, tumor_side="left")
         with pytest.raises(Cancelled):
             run(cases, tmp_path, settings, Register(fail_at=3))
         assert not any((tmp_path / name).exists() for name in OUTPUTS)
@@ -377,7 +377,7 @@ class TestResuming:
 
     @pytest.mark.parametrize("damage", ["truncate", "delete", "unsealed"])
     def test_a_damaged_registration_is_done_again(self, cases, tmp_path, damage):
-        settings = dataclasses.replace(WHOLE, tumour_side="left")
+        settings = dataclasses.replace(WHOLE, tumor_side="left")
         first = run(cases, tmp_path, settings)
         folder = tmp_path / "registrations" / "left1"
         victim = folder / (cache.SEAL if damage == "unsealed" else "warped_label.nii.gz")
@@ -405,7 +405,7 @@ class TestResuming:
             "case = lambda n: t.Case(n, 'ceT1', folder / f'{n}.nii.gz', folder / f'{n}_label.nii.gz')\n"
             "cases = {n: case(n) for n in ('left1', 'left2', 'right1', 'right2', 'target')}\n"
             "cases['target'] = dataclasses.replace(cases['target'], modality='hrT2', label=None)\n"
-            "t.run(cases, Path(sys.argv[3]), dataclasses.replace(t.WHOLE, tumour_side='left'), Slow())\n"
+            "t.run(cases, Path(sys.argv[3]), dataclasses.replace(t.WHOLE, tumor_side='left'), Slow())\n"
         )
         data = Path(cases["left1"].image).parent
         process = subprocess.Popen([sys.executable, "-c", script, str(Path(__file__).parent), str(data), str(tmp_path)])
@@ -417,7 +417,7 @@ class TestResuming:
         process.wait()
         assert second.exists() and not (tmp_path / cache.SEAL).exists()
         register = Register()
-        result = run(cases, tmp_path, dataclasses.replace(WHOLE, tumour_side="left"), register)
+        result = run(cases, tmp_path, dataclasses.replace(WHOLE, tumor_side="left"), register)
         assert register.calls == 3  # two atlases, the target's mirror image
         assert [item.reused for item in result.outcomes] == [True, True, False, False]
 
@@ -431,7 +431,7 @@ class TestFailures:
         assert any(note.startswith("Atlas lost was dropped: its registration") for note in result.notes)
         assert dice(result.label_map.array == 1, cases["truth"].read_label().array == 1) > 0.95
 
-    @pytest.mark.parametrize(("value", "said"), [(0, "has no labelled voxel"), (7, "has the label value 7")])
+    @pytest.mark.parametrize(("value", "said"), [(0, "has no labeled voxel"), (7, "has the label value 7")])
     def test_an_atlas_with_unusable_labels_is_dropped_with_a_line(self, cases, tmp_path, value, said):
         bad = write_case(tmp_path, "bad", "left", 91)
         label_map = bad.read_label()
@@ -451,13 +451,13 @@ class TestFailures:
     def test_a_target_without_overlap_is_one_clear_line(self, cases, tmp_path):
         register = Register({-20.0: 500.0})
         with pytest.raises(InputError, match=r"No atlas could be registered to target.*does not overlap the target"):
-            run(cases, tmp_path, dataclasses.replace(WHOLE, tumour_side="left"), register)
+            run(cases, tmp_path, dataclasses.replace(WHOLE, tumor_side="left"), register)
 
     def test_a_target_of_other_anatomy_is_refused_although_deeds_makes_some_of_it_alike(self, cases, tmp_path):
         noise = np.random.default_rng(5).normal(100, 20, GRID.shape)
         path = tmp_path / "other.nii.gz"
         volume.write(Volume(ndimage.gaussian_filter(noise, 1).astype(np.float32), GRID), path)
-        settings = dataclasses.replace(WHOLE, tumour_side="left", least_quality=-1)
+        settings = dataclasses.replace(WHOLE, tumor_side="left", least_quality=-1)
         how = deeds.Settings(levels=2, device="cpu")
         with pytest.raises(InputError, match=r"looks like none of the atlases .* same part of the body"):
             propagate(Case("other", "hrT2", path), atlases_of(cases), tmp_path / "out", settings, registration=how)
@@ -470,7 +470,7 @@ class TestFailures:
             run(cases, tmp_path / "out", target=Case("knee", "hrT2", path))
 
     def test_a_full_disk_is_said_and_finished_registrations_stay(self, cases, tmp_path, monkeypatch):
-        settings = dataclasses.replace(WHOLE, tumour_side="left")
+        settings = dataclasses.replace(WHOLE, tumor_side="left")
         written, real = [], volume.write
 
         def full(item: Volume, path: Path) -> None:
@@ -490,7 +490,7 @@ class TestFailures:
     def test_a_registration_that_failed_is_not_tried_again(self, cases, tmp_path):
         lost = write_case(tmp_path, "lost", "left", 93, z_mm=13.0)
         atlases = [*atlases_of(cases), lost]
-        settings = dataclasses.replace(WHOLE, tumour_side="left")
+        settings = dataclasses.replace(WHOLE, tumor_side="left")
         first = run(cases, tmp_path / "out", settings, Register({13.0: 500.0}), atlases=atlases)
         assert any("lost does not overlap" in note for note in first.notes)
         register = Register({13.0: 500.0})
@@ -507,7 +507,7 @@ class TestFailures:
                     raise InputError("The images have too little in common for the linear registration.")
                 return super().__call__(fixed, moving, settings, **options)
 
-        result = run(cases, tmp_path, dataclasses.replace(WHOLE, tumour_side="left"), Singular())
+        result = run(cases, tmp_path, dataclasses.replace(WHOLE, tumor_side="left"), Singular())
         (dropped,) = [item for item in result.outcomes if item.dropped]
         assert dropped.atlas == "left1" and "too little in common" in dropped.dropped
 

@@ -25,18 +25,18 @@ def texture(seed: int = 0) -> np.ndarray:
     return sum(np.sin(X * a + 9 * p) * np.cos(Y * b + 5 * p) * np.sin(Z * c + 7 * p) for a, b, c, p in waves)
 
 
-def tumour(side: str) -> np.ndarray:
+def tumor(side: str) -> np.ndarray:
     """A ball 13 mm from the midplane; in LPS the left side has the larger x."""
     x = 36.5 if side == "left" else 10.5
     return (X - x) ** 2 + (Y - 20) ** 2 + (1.5 * (Z - 12)) ** 2 < 30
 
 
 def write(folder: Path, name: str, side: str, *, bright: bool, seed: int = 0) -> Case:
-    """Write a scan in which everything but the tumour is symmetric, and its label map; T2 tumours are dark."""
+    """Write a scan in which everything but the tumor is symmetric, and its label map; T2 tumors are dark."""
     array = texture(seed)
     array = array + array[..., ::-1]
-    array[tumour(side)] -= 6.0  # the contrast is inverted for ceT1
-    label = tumour(side).astype(np.uint8)
+    array[tumor(side)] -= 6.0  # the contrast is inverted for ceT1
+    label = tumor(side).astype(np.uint8)
     volume.write(
         Volume((100 + 10 * (array if not bright else -array)).astype(np.float32), GRID), folder / f"{name}.nrrd"
     )
@@ -57,7 +57,7 @@ def cases(tmp_path_factory) -> dict[str, Case]:
 
 @pytest.fixture(scope="module")
 def registered(cases, tmp_path_factory) -> dict[str, Path]:
-    """Every atlas with its tumour brought to the left, registered."""
+    """Every atlas with its tumor brought to the left, registered."""
     folder = tmp_path_factory.mktemp("registered")
     for name in ("same", "other", "third"):
         register(cases, name, folder / name, mirror="left")
@@ -74,14 +74,14 @@ def register(cases: dict[str, Case], name: str, folder: Path, **settings) -> dee
     )
 
 
-def test_an_atlas_is_mirrored_only_if_its_tumour_is_on_the_other_side(registered):
+def test_an_atlas_is_mirrored_only_if_its_tumor_is_on_the_other_side(registered):
     found = {name: deeds.load(folder).provenance for name, folder in registered.items()}
     assert [found[name]["mirrored"] for name in registered] == [False, True, True]
-    assert {each["tumour_side"] for each in found.values()} == {"left"}
+    assert {each["tumor_side"] for each in found.values()} == {"left"}
     assert found["other"]["parameters"]["mirror"] == "left"
     for folder in registered.values():
         warped = volume.read_label_map(folder / "warped_label.nii.gz").array > 0
-        assert 2 * (warped & tumour("left")).sum() / (warped.sum() + tumour("left").sum()) > 0.85
+        assert 2 * (warped & tumor("left")).sum() / (warped.sum() + tumor("left").sum()) > 0.85
 
 
 def test_the_transform_of_a_mirrored_atlas_belongs_to_the_atlas_as_it_is(cases, registered):
@@ -99,11 +99,11 @@ def test_the_transform_of_a_mirrored_atlas_belongs_to_the_atlas_as_it_is(cases, 
 
 @pytest.fixture(scope="module")
 def doubted(cases, tmp_path_factory) -> tuple[Path, Path]:
-    """A target that looks the same on both sides, with a tumour on each, and the folder of a propagation to it."""
+    """A target that looks the same on both sides, with a tumor on each, and the folder of a propagation to it."""
     folder = tmp_path_factory.mktemp("doubted")
     image = cases["target"].read_image()
     array = image.array.copy()
-    array[tumour("right")] = array[..., ::-1][tumour("right")]
+    array[tumor("right")] = array[..., ::-1][tumor("right")]
     volume.write(image.with_array(array), folder / "target.nrrd")
     propagation.propagate(
         Case("target", "hrT2", folder / "target.nrrd"),
@@ -125,7 +125,7 @@ def find_again(target: Path, result: Path):
     for atlas in told_of(result)["probes"]:
         folders = (result / "registrations" / (atlas + ending) for ending in ("", "_mirrored"))
         files = [folder / "warped_label.nii.gz" for folder in folders]
-        on_left = laterality.find_sides(volume.read_label_map(files[0])).tumour == "left"
+        on_left = laterality.find_sides(volume.read_label_map(files[0])).tumor == "left"
         pairs.append(tuple(files if on_left else files[::-1]))
     return side_files.compare_files(target, pairs)
 
@@ -133,7 +133,7 @@ def find_again(target: Path, result: Path):
 def test_the_side_found_from_files_is_the_propagations(doubted):
     told = told_of(doubted[1])
     found, elsewhere, _ = find_again(*doubted)
-    assert (found.side, round(found.certainty, 4)) == (told["tumour_side"], told["side_certainty"])
+    assert (found.side, round(found.certainty, 4)) == (told["tumor_side"], told["side_certainty"])
     assert found.evidence == told["side_evidence"] and set(found.evidence) == {"left", "right"}
     on_grid = volume.resample(elsewhere, GRID, interpolation="nearest")
     np.testing.assert_array_equal(on_grid.array, found.elsewhere)
@@ -143,7 +143,7 @@ def test_the_side_found_from_files_is_the_propagations(doubted):
 def test_the_side_of_a_symmetric_target_is_doubtful(doubted):
     told = told_of(doubted[1])
     assert told["side_certainty"] < 0.7
-    assert any("The tumour is probably on the" in note for note in told["notes"])
+    assert any("The tumor is probably on the" in note for note in told["notes"])
 
 
 def test_without_probes_both_sides_are_compared_only(doubted):
@@ -159,7 +159,7 @@ def test_no_side_is_found_where_both_sides_cannot_be_compared(cases, doubted, mo
     monkeypatch.setattr(deeds, "register", fail)
     found, elsewhere, there = find_again(*doubted)
     assert (found.side, elsewhere, there) == (None, None, None)
-    assert found.note == "The side of the tumour could not be found: They have nothing in common."
+    assert found.note == "The side of the tumor could not be found: They have nothing in common."
 
 
 def test_files_fused_with_the_sides_certainty_have_the_propagations_confidence(cases, doubted, tmp_path):
@@ -177,7 +177,7 @@ def test_files_fused_with_the_sides_certainty_have_the_propagations_confidence(c
 
     def confidence(certainty: float, **files) -> np.ndarray:
         out = tmp_path / "confidence.nrrd"
-        settings = label_files.Settings(tumour_side=found.side, side_certainty=certainty)
+        settings = label_files.Settings(tumor_side=found.side, side_certainty=certainty)
         label_files.fuse_files(
             label_files.find_label_maps(warped / "labels"),
             label_files.Outputs(confidence=out),
@@ -269,10 +269,10 @@ def test_step_by_step_gives_the_label_of_the_propagation(cases, warped, tmp_path
         dataclasses.replace(cases["target"], label=None),
         [cases[name] for name in ("same", "other", "third")],
         tmp_path / "whole",
-        propagation.Settings(tumour_side="left"),
+        propagation.Settings(tumor_side="left"),
         registration=deeds.Settings(**LEVELS),
     )
-    steps = fuse(cases, warped, tumour_side="left")
+    steps = fuse(cases, warped, tumor_side="left")
     np.testing.assert_array_equal(steps.label_map.array, whole.label_map.array)
     assert (steps.label_map.array == labels.VS).sum() > 50
 
@@ -281,12 +281,12 @@ def test_a_failed_registration_is_left_out_and_said(cases, warped):
     # A label map far from where image and target agree: its image is noise around it.
     noise = Volume(np.random.default_rng(0).normal(size=GRID.shape).astype(np.float32), GRID)
     volume.write(noise, warped / "images/zz.nii.gz")
-    volume.write(Volume(tumour("right").astype(np.uint8), GRID), warped / "labels/zz.nii.gz")
+    volume.write(Volume(tumor("right").astype(np.uint8), GRID), warped / "labels/zz.nii.gz")
     result = fuse(cases, warped)
     assert result.names == ("other.nii.gz", "same.nii.gz", "third.nii.gz")
     assert result.side == "left"
     assert result.dropped[0].startswith("zz was left out: its registration failed")
-    assert not result.label_map.array[tumour("right")].any()
+    assert not result.label_map.array[tumor("right")].any()
 
 
 def test_a_missing_image_or_target_is_named(cases, warped):

@@ -29,7 +29,7 @@ def shifted_by(mm: float):
 
 
 def head(sensitivity=1.0) -> Volume:
-    """Two bright ears in grey brain, seen by a coil."""
+    """Two bright ears in gray brain, seen by a coil."""
     array = np.random.default_rng(0).normal(100, 2, GRID.shape).astype(np.float32)
     array = (array + array[..., ::-1]) / 2
     array[LEFT] = array[RIGHT] = 500
@@ -80,22 +80,22 @@ def test_what_was_kept_of_a_part_is_unknown_around_it():
 
 
 @pytest.mark.parametrize(("modality", "sign"), [("hrT2", 1), ("ceT1", -1)])
-def test_a_tumour_is_darker_than_the_opposite_side_on_t2_and_brighter_on_t1(modality, sign):
+def test_a_tumor_is_darker_than_the_opposite_side_on_t2_and_brighter_on_t1(modality, sign):
     here, there = np.array([0.25, 0.5]), np.array([0.75, np.nan])
     np.testing.assert_array_equal(opposite.BothSides(here, there, modality).excess, [sign * 0.5, np.nan])
 
 
 def test_ears_that_are_not_mirror_images_are_brought_onto_each_other():
-    """In a subject bent and turned at random the cochleae's fluid lies on that of the other side, a tumour does not."""
-    how = Settings(in_plane_spacing=0.8, slice_thickness=1.5, slices=32, field_of_view=110, tumour_volume=400.0)
+    """In a subject bent and turned at random the cochleae's fluid lies on that of the other side, a tumor does not."""
+    how = Settings(in_plane_spacing=0.8, slice_thickness=1.5, slices=32, field_of_view=110, tumor_volume=400.0)
     subject = simulate_subject(3, side="left", settings=how)
     scan = Volume(subject.hrt2.array.astype(np.float32), subject.hrt2.grid)
     here, there = opposite.brightness(scan), opposite.opposite_brightness(scan, deeds.register, deeds.Settings())
     flipped = laterality.mirrored(scan.with_array(here)).array
-    cochlea, tumour = subject.hrt2_label.array == 2, subject.hrt2_label.array == 1
+    cochlea, tumor = subject.hrt2_label.array == 2, subject.hrt2_label.array == 1
     alike = [np.corrcoef(here[cochlea], other[cochlea])[0, 1] for other in (there, flipped)]
     assert alike[0] > 0.4 and alike[1] < 0.2
-    assert there[tumour].mean() > 3 * here[tumour].mean()  # fluid in the other canal
+    assert there[tumor].mean() > 3 * here[tumor].mean()  # fluid in the other canal
 
 
 def test_a_scan_that_shows_nothing_cannot_be_compared():

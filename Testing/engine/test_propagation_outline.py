@@ -1,4 +1,4 @@
-"""The tumour's outline: votes of atlases, corrected by what the target shows on the opposite side."""
+"""The tumor's outline: votes of atlases, corrected by what the target shows on the opposite side."""
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ from crossmoda.volume import Grid, Volume
 
 SHAPE = (20, 40, 60)
 GRID = Grid((60, 40, 20), (0.5, 0.5, 0.8), (-14.75, 0.0, 0.0), (1, 0, 0, 0, 1, 0, 0, 0, 1))
-CANAL, TUMOUR = np.s_[6:14, 14:26, 34:50], np.s_[7:13, 15:25, 40:48]
+CANAL, TUMOR = np.s_[6:14, 14:26, 34:50], np.s_[7:13, 15:25, 40:48]
 CISTERN = np.s_[3:17, 12:28, 14:26]
 COCHLEA = np.s_[8:12, 28:32, 42:48]
 
@@ -24,11 +24,11 @@ def mask(place) -> np.ndarray:
     return found
 
 
-def scan(tumour=None, modality: str = "hrT2") -> BothSides:
-    """Brain, fluid in a cistern and in the canals, and perhaps a tumour in one; both sides fit but for noise."""
+def scan(tumor=None, modality: str = "hrT2") -> BothSides:
+    """Brain, fluid in a cistern and in the canals, and perhaps a tumor in one; both sides fit but for noise."""
     rng = np.random.default_rng(0)
     opposite = np.where(mask(CANAL) | mask(CISTERN), 0.9, 0.25)
-    here = np.where(mask(tumour), 0.3, opposite) if tumour else opposite
+    here = np.where(mask(tumor), 0.3, opposite) if tumor else opposite
     noisy = [
         np.clip(ndimage.gaussian_filter(side, 0.5) + rng.normal(0, 0.04, SHAPE), 0, 1) for side in (here, opposite)
     ]
@@ -38,7 +38,7 @@ def scan(tumour=None, modality: str = "hrT2") -> BothSides:
 
 
 def votes() -> np.ndarray:
-    """The atlases' tumours fill the canal, and a little more."""
+    """The atlases' tumors fill the canal, and a little more."""
     return ndimage.gaussian_filter(mask(CANAL).astype(np.float32), 1.5) * np.float32(0.95)
 
 
@@ -47,11 +47,11 @@ def dice(first: np.ndarray, second: np.ndarray) -> float:
 
 
 @pytest.mark.parametrize("modality", ["hrT2", "ceT1"])
-def test_the_tumour_is_what_differs_from_the_opposite_side(modality):
-    found = outlined(votes(), scan(TUMOUR, modality), GRID.spacing_zyx)
+def test_the_tumor_is_what_differs_from_the_opposite_side(modality):
+    found = outlined(votes(), scan(TUMOR, modality), GRID.spacing_zyx)
     assert found.dtype == np.float32 and found.min() >= 0 and found.max() <= 1
-    assert dice(votes() > 0.5, mask(TUMOUR)) < 0.6
-    assert dice(found > 0.5, mask(TUMOUR)) > 0.9
+    assert dice(votes() > 0.5, mask(TUMOR)) < 0.6
+    assert dice(found > 0.5, mask(TUMOR)) > 0.9
 
 
 def test_of_a_healthy_canal_little_remains():
@@ -59,14 +59,14 @@ def test_of_a_healthy_canal_little_remains():
     assert np.count_nonzero(found > 0.5) < 0.25 * np.count_nonzero(votes() > 0.5)
 
 
-def test_a_tumour_that_fills_the_canal_stays():
+def test_a_tumor_that_fills_the_canal_stays():
     found = outlined(votes(), scan(CANAL), GRID.spacing_zyx)
     assert dice(found > 0.5, mask(CANAL)) > 0.9
 
 
-def test_the_dark_part_of_a_tumour_in_the_place_of_brain_is_believed_more(monkeypatch):
-    """It looks like the brain opposite, which tells little; where fluid is opposite it tells how dark tumours are."""
-    sides, dark = scan(TUMOUR), np.s_[8:12, 18:22, 28:34]
+def test_the_dark_part_of_a_tumor_in_the_place_of_brain_is_believed_more(monkeypatch):
+    """It looks like the brain opposite, which tells little; where fluid is opposite it tells how dark tumors are."""
+    sides, dark = scan(TUMOR), np.s_[8:12, 18:22, 28:34]
     sides.here[8:12, 18:22, 28:48], sides.opposite[dark] = 0.02, 0.03
     given = votes()
     given[dark] = 0.85
@@ -75,25 +75,25 @@ def test_the_dark_part_of_a_tumour_in_the_place_of_brain_is_believed_more(monkey
     assert found > outlined(given, sides, GRID.spacing_zyx)[dark].mean() + 0.03
 
 
-def test_where_no_atlas_has_a_tumour_there_is_none():
+def test_where_no_atlas_has_a_tumor_there_is_none():
     far = np.s_[6:14, 2:10, 4:14]
-    sides = scan(TUMOUR)
+    sides = scan(TUMOR)
     sides.opposite[far] = 0.9
     found = outlined(votes(), sides, GRID.spacing_zyx)
     assert found[far].max() < 1e-3
 
 
 def test_where_the_opposite_side_is_not_in_the_scan_the_votes_decide():
-    sides, given = scan(TUMOUR), votes()
+    sides, given = scan(TUMOR), votes()
     sides.opposite[:10] = np.nan
     found = outlined(given, sides, GRID.spacing_zyx)
     np.testing.assert_array_equal(found[:10], given[:10])
-    assert dice(found[10:] > 0.5, mask(TUMOUR)[10:]) > 0.85
+    assert dice(found[10:] > 0.5, mask(TUMOR)[10:]) > 0.85
 
 
 @pytest.mark.parametrize("case", ["unknown", "the same on both sides", "no votes"])
 def test_without_anything_to_compare_the_votes_stay(case):
-    sides, given = scan(TUMOUR), votes()
+    sides, given = scan(TUMOR), votes()
     if case == "unknown":
         sides.opposite[:] = np.nan
     elif case == "no votes":
@@ -104,7 +104,7 @@ def test_without_anything_to_compare_the_votes_stay(case):
 
 
 def raters(cochlea: bool = True) -> list[Rater]:
-    """Atlases whose tumours fill the canal, registered without an error."""
+    """Atlases whose tumors fill the canal, registered without an error."""
     label_map = np.where(mask(CANAL), labels.VS, 0).astype(np.uint8)
     if cochlea:
         label_map[COCHLEA] = labels.COCHLEA
@@ -118,16 +118,16 @@ def fused(sides: BothSides, weighting: str = "local", cochlea: bool = True) -> C
     return fuse_raters(raters(cochlea), 0.0, GRID, settings, clean=True, image=image, compared=sides)
 
 
-def test_what_the_tumour_encloses_is_tumour():
+def test_what_the_tumor_encloses_is_tumor():
     """A cyst looks like the fluid opposite."""
-    sides, cyst = scan(TUMOUR), np.s_[9:11, 18:22, 42:46]
+    sides, cyst = scan(TUMOR), np.s_[9:11, 18:22, 42:46]
     sides.here[cyst] = sides.opposite[cyst]
     assert (fused(sides).label_map[cyst] == labels.VS).all()
 
 
 def test_the_fused_label_has_the_outline_also_where_all_atlases_agree():
-    result = fused(scan(TUMOUR))
-    assert dice(result.label_map == labels.VS, mask(TUMOUR)) > 0.85
+    result = fused(scan(TUMOR))
+    assert dice(result.label_map == labels.VS, mask(TUMOR)) > 0.85
     np.testing.assert_array_equal(result.label_map == labels.COCHLEA, mask(COCHLEA))
     np.testing.assert_allclose(result.posterior.sum(axis=0), 1, atol=1e-5)
     fluid = mask(CANAL) & (result.label_map == 0)
@@ -139,12 +139,12 @@ def test_the_fused_label_has_the_outline_also_where_all_atlases_agree():
 @pytest.mark.parametrize("case", ["STAPLE", "no cochlea"])
 def test_the_votes_are_taken_as_they_are(case):
     """Where reliable atlases are asked for, and where the label maps show that this is no ear."""
-    result = fused(scan(TUMOUR), "global") if case == "STAPLE" else fused(scan(TUMOUR), cochlea=False)
+    result = fused(scan(TUMOR), "global") if case == "STAPLE" else fused(scan(TUMOR), cochlea=False)
     assert dice(result.label_map == labels.VS, mask(CANAL)) > 0.99
 
 
-def test_on_the_wrong_side_it_is_said_that_there_is_perhaps_no_tumour():
-    said, sides = "it has no tumour, or has it on the other side; check.", scan(TUMOUR)
+def test_on_the_wrong_side_it_is_said_that_there_is_perhaps_no_tumor():
+    said, sides = "it has no tumor, or has it on the other side; check.", scan(TUMOR)
     result = fused(BothSides(sides.opposite, sides.here, "hrT2"))
     assert any(note.endswith(said) for note in result.fusion.notes)
     assert not any(note.endswith(said) for note in fused(sides).fusion.notes)

@@ -1,4 +1,4 @@
-"""The side of the tumour, by comparing both sides; how sure it is; what follows for a noisy label's confidence."""
+"""The side of the tumor, by comparing both sides; how sure it is; what follows for a noisy label's confidence."""
 
 from types import SimpleNamespace
 
@@ -17,14 +17,14 @@ GRID = Grid((60, 20, 6), (1.0, 1.0, 1.0), (-29.5, 0.0, 0.0), (1, 0, 0, 0, 1, 0, 
 LEFT, RIGHT = np.s_[2:4, 8:12, 40:46], np.s_[2:4, 8:12, 14:20]
 
 
-def tumour(place) -> np.ndarray:
+def tumor(place) -> np.ndarray:
     label_map = np.zeros(SHAPE, np.uint8)
     label_map[place] = labels.VS
     return label_map
 
 
 def probe(name: str, side: str, place) -> SimpleNamespace:
-    return SimpleNamespace(atlas=SimpleNamespace(id=name), side=side, label_map=tumour(place))
+    return SimpleNamespace(atlas=SimpleNamespace(id=name), side=side, label_map=tumor(place))
 
 
 def target(dark) -> Volume:
@@ -50,7 +50,7 @@ def find(probes: list[SimpleNamespace], dark, modality: str = "hrT2"):
 
 
 def probes(count: int, far: int = 0) -> list[SimpleNamespace]:
-    """Atlases whose tumours come to lie in the canals, and some whose tumours come to lie in brain."""
+    """Atlases whose tumors come to lie in the canals, and some whose tumors come to lie in brain."""
     found = []
     for number in range(count + far):
         name = str(number)
@@ -62,7 +62,7 @@ def probes(count: int, far: int = 0) -> list[SimpleNamespace]:
 class TestFindSide:
     @pytest.mark.parametrize(("dark", "side"), [(LEFT, "left"), (RIGHT, "right")])
     @pytest.mark.parametrize("modality", ["hrT2", "ceT1"])
-    def test_it_is_where_the_target_differs_as_a_tumour_would(self, dark, side, modality):
+    def test_it_is_where_the_target_differs_as_a_tumor_would(self, dark, side, modality):
         found = find(probes(3), dark, modality)
         assert found.side == side and found.certainty > 0.98 and not found.note
         assert found.evidence[side] > 40 and found.evidence[other(side)] < 5
@@ -80,11 +80,11 @@ class TestFindSide:
         dark = np.s_[2:4, 8:11, 42:44]
         assert find(probes(1), dark).certainty == pytest.approx(find(probes(10), dark).certainty)
 
-    def test_probes_whose_tumours_come_to_lie_in_brain_do_not_mislead(self):
+    def test_probes_whose_tumors_come_to_lie_in_brain_do_not_mislead(self):
         assert find(probes(1, far=2), LEFT).side == "left"
 
-    def test_it_is_known_where_the_tumour_would_be_otherwise(self):
-        np.testing.assert_array_equal(find(probes(3), LEFT).elsewhere, tumour(RIGHT) == labels.VS)
+    def test_it_is_known_where_the_tumor_would_be_otherwise(self):
+        np.testing.assert_array_equal(find(probes(3), LEFT).elsewhere, tumor(RIGHT) == labels.VS)
 
     def test_without_a_probe_on_both_sides_it_is_unknown(self):
         found = find(probes(3)[::2], LEFT)
@@ -100,15 +100,15 @@ class TestFindSide:
 
 class TestDoubt:
     def consensus(self) -> Consensus:
-        label_map = tumour(LEFT)
+        label_map = tumor(LEFT)
         label_map[2:4, 14:17, 40:46] = labels.COCHLEA
         posterior = np.stack([label_map == value for value in labels.VALUES]).astype(np.float32) * 0.9 + 0.1 / 3
         raters = fusion.majority_vote([label_map])
         return Consensus(raters, posterior, fusion.rate([label_map], posterior))
 
-    def test_the_confidence_falls_where_the_tumour_may_not_be_and_where_it_may_be_instead(self):
+    def test_the_confidence_falls_where_the_tumor_may_not_be_and_where_it_may_be_instead(self):
         before = self.consensus()
-        after = with_doubt_about_side(before, 0.8, (tumour(RIGHT) == labels.VS).astype(np.float32))
+        after = with_doubt_about_side(before, 0.8, (tumor(RIGHT) == labels.VS).astype(np.float32))
         np.testing.assert_allclose(after.confidence[LEFT], 0.8 * before.confidence[LEFT], rtol=1e-5)
         np.testing.assert_allclose(after.confidence[RIGHT], 0.8 * before.confidence[RIGHT], rtol=1e-5)
         np.testing.assert_array_equal(after.label_map, before.label_map)

@@ -29,11 +29,11 @@ def ball(z: float, y: float, x: float, radius_mm: float) -> np.ndarray:
     return square <= radius_mm**2
 
 
-def ears(tumour_mm: float = 6.0, shift: int = 0, cochlea_mm: float = 2.6) -> np.ndarray:
-    """Return a label map with a tumour on the right and a cochlea on either side."""
+def ears(tumor_mm: float = 6.0, shift: int = 0, cochlea_mm: float = 2.6) -> np.ndarray:
+    """Return a label map with a tumor on the right and a cochlea on either side."""
     label_map = np.zeros(SHAPE, np.uint8)
-    if tumour_mm:
-        label_map[ball(10, 30, 32 + shift, tumour_mm)] = labels.VS
+    if tumor_mm:
+        label_map[ball(10, 30, 32 + shift, tumor_mm)] = labels.VS
     for x in (20, 80):
         label_map[ball(10, 26, x, cochlea_mm)] = labels.COCHLEA
     return label_map
@@ -171,7 +171,7 @@ def test_the_worst_label_comes_first(data, tmp_path):
     items = review.review_list(data, tmp_path / "results")
     assert [item.id for item in items] == ["p2", "p4", "p1", "p3"]
     assert all(0 <= item.priority <= 1 for item in items)
-    assert "disagree about the tumour: Dice" in items[0].reasons[0]
+    assert "disagree about the tumor: Dice" in items[0].reasons[0]
 
 
 def test_a_label_about_which_the_atlases_are_divided_comes_before_one_on_which_they_agree(data, tmp_path):
@@ -251,7 +251,7 @@ def changed(volumes=None, **numbers) -> Evidence:
     return Evidence({**USUAL.volumes_mm3, **(volumes or {})}, {**USUAL.numbers, **numbers}, ())
 
 
-def judge(case: Evidence, others: int = 8) -> reasons.Judgement:
+def judge(case: Evidence, others: int = 8) -> reasons.Judgment:
     cohort = [changed({"VS": 900.0 + 40 * number}) for number in range(others)]
     return reasons.Cohort([case, *cohort]).judge(case)
 
@@ -265,19 +265,19 @@ def test_nothing_speaks_against_an_ordinary_label():
 @pytest.mark.parametrize(
     ("case", "words"),
     [
-        (changed(dice_network_VS=0.41), "The atlases and the network disagree about the tumour: Dice 0.41"),
-        (changed(dice_network_VS=0.83, network_mm3_VS=1100.0), "about the tumour: Dice 0.83 (900 and 1100 mm³)"),
-        (changed(dice_network_VS=0.0, apart_mm=52.0), "see the tumour in places 52 mm apart"),
+        (changed(dice_network_VS=0.41), "The atlases and the network disagree about the tumor: Dice 0.41"),
+        (changed(dice_network_VS=0.83, network_mm3_VS=1100.0), "about the tumor: Dice 0.83 (900 and 1100 mm³)"),
+        (changed(dice_network_VS=0.0, apart_mm=52.0), "see the tumor in places 52 mm apart"),
         (changed(dice_network_cochlea=0.5), "disagree about the cochlea"),
-        (changed(dice_network_VS=0.0, network_mm3_VS=0.0), "The network finds nothing of the tumour"),
-        (changed({"VS": 0.0}, dice_network_VS=0.0), "The network finds the tumour"),
-        (changed({"VS": 0.0}, dice_network_VS=0.0), "The label has no tumour"),
-        (changed(expected_dice_VS=0.6), "unsure about the tumour: expected Dice 0.60"),
-        (changed({"VS": 12.0}), "The tumour of 12 mm³ is smaller than"),
-        (changed({"VS": 19000.0}), "The tumour of 19000 mm³ is larger than"),
+        (changed(dice_network_VS=0.0, network_mm3_VS=0.0), "The network finds nothing of the tumor"),
+        (changed({"VS": 0.0}, dice_network_VS=0.0), "The network finds the tumor"),
+        (changed({"VS": 0.0}, dice_network_VS=0.0), "The label has no tumor"),
+        (changed(expected_dice_VS=0.6), "unsure about the tumor: expected Dice 0.60"),
+        (changed({"VS": 12.0}), "The tumor of 12 mm³ is smaller than"),
+        (changed({"VS": 19000.0}), "The tumor of 19000 mm³ is larger than"),
         (changed({"VS": 5000.0}), "unusually large among these cases: 5000 mm³"),
         (changed({"VS": 200.0}), "unusually small among these cases: 200 mm³"),
-        (changed(pieces_VS=3), "The tumour is in 3 pieces"),
+        (changed(pieces_VS=3), "The tumor is in 3 pieces"),
         (changed(pieces_cochlea=4), "4 pieces of cochlea"),
         (changed(elongation_VS=5.2), "5.2 times as long as thick"),
         (changed(gap_mm=31.0), "31 mm from the nearest cochlea"),
@@ -318,11 +318,11 @@ def test_shape_and_position_are_measured(tmp_path):
     assert numbers["width_mm"] == pytest.approx(60)
 
 
-def test_a_tumour_that_the_network_sees_on_the_other_side_is_told(data, tmp_path):
+def test_a_tumor_that_the_network_sees_on_the_other_side_is_told(data, tmp_path):
     write_results(tmp_path / "results" / "p1", ears(), network=ears(shift=36))
     item = review.review_list(data, tmp_path / "results")[0]
     assert item.evidence["apart_mm"] == pytest.approx(36, abs=0.1)
-    assert "The label and the network see the tumour in places 36 mm apart." in item.reasons
+    assert "The label and the network see the tumor in places 36 mm apart." in item.reasons
 
 
 # Where to look
@@ -339,17 +339,17 @@ def test_regions_are_the_connected_places_in_doubt_with_size_and_place():
     regions = review.find_regions(Volume(doubtful, GRID), Volume(label_map, GRID))
     by_structure = {region.structure: region for region in regions}
     assert set(by_structure) == {"VS", "cochlea"} and len(regions) == 2
-    tumour = by_structure["VS"]
-    assert tumour.volume_mm3 == pytest.approx(outline.sum() * 1.5)
-    assert tumour.peak == pytest.approx(0.6)
-    assert "tumour" in tumour.reason
-    index = GRID.physical_to_index @ [*by_structure["cochlea"].centre_lps, 1.0]
+    tumor = by_structure["VS"]
+    assert tumor.volume_mm3 == pytest.approx(outline.sum() * 1.5)
+    assert tumor.peak == pytest.approx(0.6)
+    assert "tumor" in tumor.reason
+    index = GRID.physical_to_index @ [*by_structure["cochlea"].center_lps, 1.0]
     assert cochlea[tuple(np.round(index[2::-1]).astype(int))]
     assert [region.number for region in regions] == [1, 2]
 
 
 def test_the_region_whose_correction_gains_most_comes_first():
-    label_map = ears(tumour_mm=9.0)
+    label_map = ears(tumor_mm=9.0)
     doubtful = np.zeros(SHAPE, np.float32)
     doubtful[ball(10, 26, 80, 2.6)] = 0.9  # the whole of a small structure
     doubtful[ball(10, 30, 41, 3.0)] = 0.9  # more of a large one
@@ -388,10 +388,10 @@ def test_threshold_smallest_volume_and_number_limit_the_regions():
         (
             ears(0),
             ears(),
-            "sees 1[0-9]* mm³ of the tumour where the label has none|sees [0-9]+ mm³ of the tumour where",
+            "sees 1[0-9]* mm³ of the tumor where the label has none|sees [0-9]+ mm³ of the tumor where",
         ),
-        (ears(), ears(0), "sees nothing of the tumour here"),
-        (ears(), ears(shift=3), "draws the tumour differently: [0-9]+ mm³ more, [0-9]+ mm³ less"),
+        (ears(), ears(0), "sees nothing of the tumor here"),
+        (ears(), ears(shift=3), "draws the tumor differently: [0-9]+ mm³ more, [0-9]+ mm³ less"),
     ],
 )
 def test_a_region_says_what_the_network_sees_there(tmp_path, noisy, network, words):

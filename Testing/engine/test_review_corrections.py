@@ -21,7 +21,7 @@ GRID = Grid((30, 24, 10), (0.5, 0.5, 1.5), (10.0, -4.0, 7.0), (1, 0, 0, 0, 1, 0,
 
 
 def drawing(size: int = 6, grid: Grid = GRID) -> Volume:
-    """Return a label map with a tumour whose size tells one drawing from another."""
+    """Return a label map with a tumor whose size tells one drawing from another."""
     label_map = np.zeros(grid.shape, np.uint8)
     label_map[3:6, 5 : 5 + size, 5:12] = labels.VS
     label_map[4, 18:20, 20:23] = labels.COCHLEA

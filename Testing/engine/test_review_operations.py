@@ -14,18 +14,18 @@ GRID = Grid((80, 60, 20), (0.5, 0.5, 2.0), (-20.0, -15.0, -20.0), (1, 0, 0, 0, 1
 SHAPE = GRID.shape
 
 
-def ball(centre_mm: tuple[float, float, float], radius_mm: float, grid: Grid = GRID) -> np.ndarray:
+def ball(center_mm: tuple[float, float, float], radius_mm: float, grid: Grid = GRID) -> np.ndarray:
     """Return a ball (mask) about a point (z, y, x) in mm from the first voxel."""
     square = sum(
         (axis * spacing - middle) ** 2
-        for axis, spacing, middle in zip(np.indices(grid.shape), grid.spacing_zyx, centre_mm, strict=True)
+        for axis, spacing, middle in zip(np.indices(grid.shape), grid.spacing_zyx, center_mm, strict=True)
     )
     return square <= radius_mm**2
 
 
 @pytest.fixture
 def drawn() -> np.ndarray:
-    """A tumour and a cochlea that touches it."""
+    """A tumor and a cochlea that touches it."""
     label_map = np.zeros(SHAPE, np.uint8)
     label_map[ball((20, 15, 16), 8)] = labels.VS
     label_map[ball((20, 15, 26), 3)] = labels.COCHLEA
@@ -198,15 +198,15 @@ def head(shift_mm: tuple[float, float, float] = (3.0, -2.0, 1.0)) -> tuple[np.nd
     image = rng.normal(100, 4, HEAD.shape)
     label_map = np.zeros(HEAD.shape, np.uint8)
     right, left = np.array([18.0, 30.0, 30.0]), np.array([18.0, 30.0, 89.0]) + shift_mm
-    for side, centre in ((1, right), (-1, left)):
+    for side, center in ((1, right), (-1, left)):
         for offset, radius, value in (
             ((0, 0, 0), 2.8, 250),
             ((0, 5, -4 * side), 2.2, 220),
             ((2, -3, 4 * side), 1.8, 30),
         ):
-            blob = ball(tuple(centre + offset), radius, HEAD)
+            blob = ball(tuple(center + offset), radius, HEAD)
             image[blob] = value
-        label_map[ball(tuple(centre), 2.8, HEAD)] = labels.COCHLEA
+        label_map[ball(tuple(center), 2.8, HEAD)] = labels.COCHLEA
     return ndimage.gaussian_filter(image, 0.6).astype(np.float32), label_map
 
 
@@ -251,7 +251,7 @@ def test_a_misplaced_cochlea_is_told_and_its_place_suggested():
     assert any("mm from where the image is like the other side" in message for message in found.messages)
 
 
-def test_the_tumour_is_never_painted_over_by_a_suggestion():
+def test_the_tumor_is_never_painted_over_by_a_suggestion():
     image, truth = head()
     label_map = truth.copy()
     label_map[on_the_left(truth)] = labels.VS
@@ -276,10 +276,10 @@ def test_a_side_that_looks_different_gets_no_suggestion():
 
 
 def test_the_ball_about_a_place_is_the_one_of_its_definition_even_at_a_corner():
-    for centre in ((20.0, 15.0, 20.0), (0.5, 0.2, 0.1)):
-        z, y, x = centre
+    for center in ((20.0, 15.0, 20.0), (0.5, 0.2, 0.1)):
+        z, y, x = center
         place = (GRID.origin[0] + x, GRID.origin[1] + y, GRID.origin[2] + z)
-        np.testing.assert_array_equal(operations.ball(GRID, place, 4.0), ball(centre, 4.0))
+        np.testing.assert_array_equal(operations.ball(GRID, place, 4.0), ball(center, 4.0))
 
 
 def test_the_ball_about_a_place_outside_the_image_is_empty():

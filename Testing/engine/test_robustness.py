@@ -123,9 +123,9 @@ def test_a_file_that_cannot_be_read_is_one_sentence_before_any_work(tmp_path: Pa
 def a_folder_of_label_maps(folder: Path) -> list[Path]:
     """Label maps that compress well, whose fusion's probabilities do not."""
     rng = np.random.default_rng(0)
-    centres = rng.uniform(18, 22, (5, 3))
+    centers = rng.uniform(18, 22, (5, 3))
     index = np.indices(GRID.shape)
-    for number, (z, y, x) in enumerate(centres):
+    for number, (z, y, x) in enumerate(centers):
         ball = (index[0] - z) ** 2 + (index[1] - y) ** 2 + (index[2] - x) ** 2 < 150
         volume.write(Volume(ball.astype(np.uint8), GRID), folder / f"{number}.nii.gz")
     return sorted(folder.iterdir())

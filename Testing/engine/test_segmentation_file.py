@@ -1,4 +1,4 @@
-"""Segmentation files carry structures, colours and terminology as Slicer does, and come back on the image's grid."""
+"""Segmentation files carry structures, colors and terminology as Slicer does, and come back on the image's grid."""
 
 from pathlib import Path
 
@@ -36,7 +36,7 @@ def header_of(path: Path) -> dict[str, str]:
     return {key: image.GetMetaData(key) for key in image.GetMetaDataKeys()}
 
 
-def test_a_segmentation_names_colours_and_tags_its_segments_as_slicer_does(tmp_path: Path) -> None:
+def test_a_segmentation_names_colors_and_tags_its_segments_as_slicer_does(tmp_path: Path) -> None:
     write_segmentation(a_label_map(), tmp_path / "s.seg.nrrd", {"step": "test"})
     header = header_of(tmp_path / "s.seg.nrrd")
     assert header["Segment0_Name"] == "Vestibular schwannoma"

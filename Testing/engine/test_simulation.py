@@ -12,7 +12,7 @@ from crossmoda.simulation.deformation import jacobian_determinant
 from crossmoda.volume import Grid
 
 #: Small scans that still hold both ears.
-SMALL = Settings(field_of_view=112, slices=40, in_plane_spacing=0.7, slice_thickness=1.5, tumour_volume=1200)
+SMALL = Settings(field_of_view=112, slices=40, in_plane_spacing=0.7, slice_thickness=1.5, tumor_volume=1200)
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +55,7 @@ def test_each_label_lies_on_the_grid_of_its_scan_and_the_scans_on_different_grid
     assert not left.cet1.grid.same_as(left.hrt2.grid)
 
 
-def test_the_tumour_has_the_volume_asked_for_on_both_grids(left, right):
+def test_the_tumor_has_the_volume_asked_for_on_both_grids(left, right):
     for subject in (left, right):
         for _, label in scans(subject):
             assert volume_of(label, labels.VS) == pytest.approx(1200, rel=0.05)
@@ -68,26 +68,26 @@ def test_each_cochlea_is_as_large_as_in_crossmoda(left, right):
             assert 2 * 40 < volume_of(label, labels.COCHLEA) < 2 * 113
 
 
-def test_the_tumour_is_on_the_patients_side_and_a_cochlea_on_either(left, right):
+def test_the_tumor_is_on_the_patients_side_and_a_cochlea_on_either(left, right):
     for subject, sign in ((left, 1), (right, -1)):
         for _, label in scans(subject):
-            cochleae, tumour = positions(label, labels.COCHLEA), positions(label, labels.VS)
+            cochleae, tumor = positions(label, labels.COCHLEA), positions(label, labels.VS)
             middle = (cochleae[:, 0].min() + cochleae[:, 0].max()) / 2
             assert (cochleae[:, 0] > middle + 20).sum() > 10 and (cochleae[:, 0] < middle - 20).sum() > 10
-            assert np.all(sign * (tumour[:, 0].mean() - middle) > 0)
-            # The cochlea of that side lies lateral to the tumour.
+            assert np.all(sign * (tumor[:, 0].mean() - middle) > 0)
+            # The cochlea of that side lies lateral to the tumor.
             same = cochleae[sign * (cochleae[:, 0] - middle) > 0]
-            assert sign * (same[:, 0].mean() - tumour[:, 0].mean()) > 5
+            assert sign * (same[:, 0].mean() - tumor[:, 0].mean()) > 5
 
 
-def test_the_tumour_is_brighter_than_brain_in_cet1_and_darker_than_fluid_in_hrt2(left, right):
+def test_the_tumor_is_brighter_than_brain_in_cet1_and_darker_than_fluid_in_hrt2(left, right):
     for subject in (left, right):
-        tumour = subject.cet1.array[subject.cet1_label.array == labels.VS].mean()
+        tumor = subject.cet1.array[subject.cet1_label.array == labels.VS].mean()
         brain = _mean_at(subject, subject.cet1, np.array([[0.0, 30.0, -38.0]]), to_hrt2=False)
-        assert tumour > 1.5 * brain
-        tumour = subject.hrt2.array[subject.hrt2_label.array == labels.VS].mean()
+        assert tumor > 1.5 * brain
+        tumor = subject.hrt2.array[subject.hrt2_label.array == labels.VS].mean()
         fluid = _mean_at(subject, subject.hrt2, np.array([[0.0, 47.0, -41.0]]), to_hrt2=True)
-        assert tumour < 0.6 * fluid
+        assert tumor < 0.6 * fluid
 
 
 def _mean_at(subject, image, canonical, *, to_hrt2):
@@ -122,16 +122,16 @@ def test_the_noise_does_not_change_the_anatomy():
     assert not np.array_equal(clean.cet1.array, noisy.cet1.array)
 
 
-def test_the_deformation_never_folds_even_around_a_large_tumour():
+def test_the_deformation_never_folds_even_around_a_large_tumor():
     for seed in range(4):
         subject = simulate_subject(
-            seed, settings=dataclasses.replace(SMALL, slices=4, tumour_volume=9000, deformation=5)
+            seed, settings=dataclasses.replace(SMALL, slices=4, tumor_volume=9000, deformation=5)
         )
         assert jacobian_determinant(subject.deformation.field).min() > 0.1
 
 
 def test_the_deformation_is_as_large_as_asked_for():
-    subject = simulate_subject(5, settings=dataclasses.replace(SMALL, slices=4, deformation=4.0, tumour_volume=60))
+    subject = simulate_subject(5, settings=dataclasses.replace(SMALL, slices=4, deformation=4.0, tumor_volume=60))
     length = np.sqrt(np.mean(np.sum(subject.deformation.field**2, axis=-1)))
     assert 0.6 * 4.0 < length < 1.3 * 4.0
 
@@ -213,7 +213,7 @@ def test_the_icbm_base_says_where_it_looked(tmp_path):
 
 
 @pytest.mark.shared_data
-def test_the_icbm_base_has_the_same_truth_and_real_tumours(shared_data):
+def test_the_icbm_base_has_the_same_truth_and_real_tumors(shared_data):
     made = [
         simulate_subject(
             seed,
@@ -228,33 +228,33 @@ def test_the_icbm_base_has_the_same_truth_and_real_tumours(shared_data):
     for subject in made:
         volumes = [volume_of(label, labels.VS) for _, label in scans(subject)]
         assert 43 <= volumes[0] <= 10784 and volumes[1] == pytest.approx(volumes[0], rel=0.12)
-        tumour = subject.hrt2.array[subject.hrt2_label.array == labels.VS].mean()
+        tumor = subject.hrt2.array[subject.hrt2_label.array == labels.VS].mean()
         fluid = _mean_at(subject, subject.hrt2, np.array([[0.0, 46.0, -41.0]]), to_hrt2=True)
-        assert tumour < 0.7 * fluid
-        tumour = subject.cet1.array[subject.cet1_label.array == labels.VS].mean()
-        assert tumour > 1.5 * _mean_at(subject, subject.cet1, np.array([[0.0, 30.0, -38.0]]), to_hrt2=False)
+        assert tumor < 0.7 * fluid
+        tumor = subject.cet1.array[subject.cet1_label.array == labels.VS].mean()
+        assert tumor > 1.5 * _mean_at(subject, subject.cet1, np.array([[0.0, 30.0, -38.0]]), to_hrt2=False)
     moved = true_points(made[0], made[1], positions(made[0].hrt2_label, labels.COCHLEA))
     assert (value_at(made[1].cet1_label, moved) == labels.COCHLEA).mean() > 0.8
 
 
-def test_a_healthy_subject_is_the_one_with_a_small_tumour_but_for_the_tumour():
-    settings = dataclasses.replace(SMALL, slices=24, tumour_volume=60)
+def test_a_healthy_subject_is_the_one_with_a_small_tumor_but_for_the_tumor():
+    settings = dataclasses.replace(SMALL, slices=24, tumor_volume=60)
     ill = simulate_subject(104, side="right", settings=settings)
-    healthy = simulate_subject(104, settings=dataclasses.replace(settings, tumour_volume=0, healthy=True))
+    healthy = simulate_subject(104, settings=dataclasses.replace(settings, tumor_volume=0, healthy=True))
     assert healthy.side is None
     assert set(np.unique(healthy.hrt2_label.array)) == {0, labels.COCHLEA}
-    for (image, label), (with_tumour, with_label) in zip(scans(healthy), scans(ill), strict=True):
-        assert image.grid.same_as(with_tumour.grid)
-        tumour = positions(with_label, labels.VS)
-        changed = image.with_array((np.abs(image.array - with_tumour.array) > 1e-3).astype(np.uint8))
+    for (image, label), (with_tumor, with_label) in zip(scans(healthy), scans(ill), strict=True):
+        assert image.grid.same_as(with_tumor.grid)
+        tumor = positions(with_label, labels.VS)
+        changed = image.with_array((np.abs(image.array - with_tumor.array) > 1e-3).astype(np.uint8))
         assert changed.array[with_label.array == labels.VS].mean() > 0.9
-        # The fluid around it and the slice profile reach a little further than the tumour itself.
-        away = np.linalg.norm(positions(changed, 1)[:, None] - tumour[None], axis=-1).min(axis=1)
+        # The fluid around it and the slice profile reach a little further than the tumor itself.
+        away = np.linalg.norm(positions(changed, 1)[:, None] - tumor[None], axis=-1).min(axis=1)
         assert away.max() < 6.0
         rest = with_label.array != labels.VS
         assert np.array_equal(label.array[rest], with_label.array[rest])
 
 
-def test_a_healthy_subject_has_no_volume_of_a_tumour():
+def test_a_healthy_subject_has_no_volume_of_a_tumor():
     with pytest.raises(InputError, match="healthy"):
         simulate_subject(1, settings=dataclasses.replace(SMALL, healthy=True))

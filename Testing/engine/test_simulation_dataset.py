@@ -81,10 +81,10 @@ def test_impossible_counts_are_refused(tmp_path, counts, sentence):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_data_set_of_healthy_subjects_has_no_tumour_and_no_side(tmp_path):
+def test_a_data_set_of_healthy_subjects_has_no_tumor_and_no_side(tmp_path):
     folder = simulate_dataset(
         tmp_path / "healthy", sources=0, targets=0, tests=1, settings=dataclasses.replace(TINY, healthy=True)
     )
     (case,) = json.loads((folder / "dataset.json").read_text(encoding="utf-8"))["cases"]
-    assert case["side"] is None and case["tumour_mm3"] == 0
+    assert case["side"] is None and case["tumor_mm3"] == 0
     assert [found.side for found in open_dataset(folder).targets] == [None]

@@ -18,7 +18,7 @@ GRID = Grid((48, 48, 24), (4.0, 4.0, 4.0), (0, 0, 0), (1, 0, 0, 0, 1, 0, 0, 0, 1
 
 
 def _bloch_steady_state(t1, t2, tr, flip_deg, spoiled):
-    """The transverse magnetisation just after the pulse, by stepping the Bloch equations until nothing changes."""
+    """The transverse magnetization just after the pulse, by stepping the Bloch equations until nothing changes."""
     flip = np.deg2rad(flip_deg)
     e1, e2 = np.exp(-tr / t1), np.exp(-tr / t2)
     m = np.array([0.0, 1.0])  # transverse (along the pulse's phase), longitudinal
@@ -59,11 +59,11 @@ def test_the_contrasts_are_those_that_a_radiologist_expects_in_every_subject():
     for seed in range(30):
         contrast = draw_contrast(np.random.default_rng(seed))
         t1, t2 = contrast.cet1, contrast.hrt2
-        assert t1[Tissue.CSF] < t1[Tissue.GREY] < t1[Tissue.WHITE] < t1[Tissue.TUMOUR]
+        assert t1[Tissue.CSF] < t1[Tissue.GRAY] < t1[Tissue.WHITE] < t1[Tissue.TUMOR]
         assert t1[Tissue.VENOUS_SINUS] > 1.5 and t1[Tissue.FAT] > 1.3
-        assert t2[Tissue.CSF] > 2 * t2[Tissue.TUMOUR] > 2 * t2[Tissue.NERVE] > 0
-        assert t2[Tissue.LABYRINTH] > 2 * t2[Tissue.TUMOUR]
-        assert t2[Tissue.WHITE] < t2[Tissue.GREY]
+        assert t2[Tissue.CSF] > 2 * t2[Tissue.TUMOR] > 2 * t2[Tissue.NERVE] > 0
+        assert t2[Tissue.LABYRINTH] > 2 * t2[Tissue.TUMOR]
+        assert t2[Tissue.WHITE] < t2[Tissue.GRAY]
         assert max(t1[Tissue.AIR], t2[Tissue.AIR], t2[Tissue.CORTICAL_BONE]) < 0.1
     assert set(PROPERTIES) == set(Tissue)
 
@@ -92,7 +92,7 @@ def test_the_slice_profile_is_symmetric_and_sums_to_one():
     assert weights == pytest.approx(weights[::-1])
 
 
-def test_a_grid_is_centred_where_the_protocol_says():
+def test_a_grid_is_centered_where_the_protocol_says():
     rotation = acquisition.draw_rotation(np.random.default_rng(1), 1.0, 6.0)
     grid = acquisition.Protocol(0.5, 1.5, 21, 40.0).grid(np.array([3.0, -4.0, 5.0]), rotation)
     middle = grid.index_to_physical @ [*((np.array(grid.size) - 1) / 2), 1]
@@ -103,8 +103,8 @@ def test_a_grid_is_centred_where_the_protocol_says():
     assert not np.allclose(np.reshape(grid.direction, (3, 3)), np.eye(3))
 
 
-def test_tumour_volumes_follow_the_real_ones():
-    # 119 real tumours: median 1407, quartiles 622 and 3094 mm3 (VS-SEG contours).
+def test_tumor_volumes_follow_the_real_ones():
+    # 119 real tumors: median 1407, quartiles 622 and 3094 mm3 (VS-SEG contours).
     volumes = [lesion.draw_volume(rng) for rng in [np.random.default_rng(5)] for _ in range(4000)]
     low, middle, high = np.percentile(volumes, [25, 50, 75])
     assert min(volumes) >= 43 and max(volumes) <= 10784

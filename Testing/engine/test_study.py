@@ -58,7 +58,7 @@ patience = 300
 
 
 def subject(seed: int, side: str, bright: bool) -> tuple[np.ndarray, np.ndarray]:
-    """A symmetric head of smooth texture with two cochleae in canals and a tumour in one: image and label map."""
+    """A symmetric head of smooth texture with two cochleae in canals and a tumor in one: image and label map."""
     rng = np.random.default_rng(3)
     texture = ndimage.gaussian_filter(rng.normal(0, 1, GRID.shape), (1.2, 2.0, 2.0))
     image = 120 + 500 * (texture + texture[..., ::-1])
@@ -174,7 +174,7 @@ class TestOneWorkerIsKilled:
     def test_what_cannot_be_used_is_one_line_each_and_the_rest_goes_on(self, disturbed, home):
         outcome = disturbed[0]
         assert set(outcome.failed) == {"hollow", "knee"}
-        assert "no labelled voxel" in outcome.failed["hollow"][0]
+        assert "no labeled voxel" in outcome.failed["hollow"][0]
         assert "does it show the same part of the body" in outcome.failed["knee"][0]
         with (outcome.folder / "failures.csv").open(encoding="utf-8") as stream:
             assert [row["case"] for row in csv.DictReader(stream)] == ["hollow", "knee"]
@@ -189,7 +189,7 @@ class TestOneWorkerIsKilled:
         assert "noisy label, tests" in html and "noisy label, other targets" in html and "knee" in html
         with (outcome.folder / "cases.csv").open(encoding="utf-8") as stream:
             rows = {row["target"]: row for row in csv.DictReader(stream)}
-        assert rows["test1"]["used for"] == "test" and rows["test1"]["tumour side"] == "right"
+        assert rows["test1"]["used for"] == "test" and rows["test1"]["tumor side"] == "right"
         assert rows["knee"]["failed"] and rows["target1"]["used for"] == "learning"
 
     def test_a_second_run_does_nothing_and_the_exit_code_tells_of_partial_failure(self, disturbed, home, capfd):

@@ -14,7 +14,7 @@ SIDES = ("left", "right") * 3
 
 
 def write(folder: Path, name: str, side: str, cochleae: tuple[str, ...]) -> None:
-    """Write an atlas: a tumour 18 mm and cochleae 30 mm from the midplane (in LPS the left side has the larger x)."""
+    """Write an atlas: a tumor 18 mm and cochleae 30 mm from the midplane (in LPS the left side has the larger x)."""
     label = np.zeros(GRID.shape, np.uint8)
     for own, sign in (("left", 1), ("right", -1)):
         if own == side:
@@ -43,11 +43,11 @@ ONE_SIDED = [(side, (side,)) for side in SIDES]
 @pytest.mark.parametrize(
     ("settings", "count", "copies"),
     [
-        ({"tumour_side": "left"}, 8, 2),  # a third of the six atlases
-        ({"tumour_side": "auto"}, 9, 0),  # three probes are on both sides anyway, and two copies suffice
-        ({"tumour_side": "auto", "probes": 1}, 8, 1),  # one of the two copies is there
-        ({"tumour_side": "left", "mirror": False}, 6, 0),
-        ({"tumour_side": "unknown"}, 6, 0),
+        ({"tumor_side": "left"}, 8, 2),  # a third of the six atlases
+        ({"tumor_side": "auto"}, 9, 0),  # three probes are on both sides anyway, and two copies suffice
+        ({"tumor_side": "auto", "probes": 1}, 8, 1),  # one of the two copies is there
+        ({"tumor_side": "left", "mirror": False}, 6, 0),
+        ({"tumor_side": "unknown"}, 6, 0),
     ],
 )
 def test_mirrored_copies_are_counted_where_no_atlas_has_the_other_cochlea(tmp_path, settings, count, copies):
@@ -59,10 +59,10 @@ def test_mirrored_copies_are_counted_where_no_atlas_has_the_other_cochlea(tmp_pa
 
 def test_an_atlas_with_both_cochleae_that_is_surely_chosen_makes_copies_needless(tmp_path):
     mixed = [*ONE_SIDED, ("left", ("left", "right"))]
-    assert registrations(tmp_path, mixed, tumour_side="left")[:2] == (7, 0)
+    assert registrations(tmp_path, mixed, tumor_side="left")[:2] == (7, 0)
 
 
 def test_one_that_may_be_left_out_does_not(tmp_path):
     mixed = [*ONE_SIDED, ("left", ("left", "right"))]
     # Four on the left are compared to choose three; of the six chosen there may be two copies.
-    assert registrations(tmp_path, mixed, tumour_side="left", left=3)[:2] == (4 + 6 + 2, 2)
+    assert registrations(tmp_path, mixed, tumor_side="left", left=3)[:2] == (4 + 6 + 2, 2)

@@ -212,7 +212,7 @@ def test_a_time_limit_ends_the_schedule_and_not_only_the_training(cases, tmp_pat
     path = train(cases, tmp_path / "run", settings, preparation=WHOLE)
     card = json.loads(path.with_suffix(".json").read_text("utf-8"))
     peak = training.routine(settings).learning_rate
-    assert card["training"]["optimisation_seconds"] >= 1.5
+    assert card["training"]["optimization_seconds"] >= 1.5
     assert card["metrics"]["learning_rate"] < 0.05 * peak
 
 
@@ -284,7 +284,7 @@ def test_noisy_voxels_count_as_much_as_they_are_trusted():
     )
 
 
-def test_class_weights_are_normalised_inverse_square_roots():
+def test_class_weights_are_normalized_inverse_square_roots():
     from crossmoda.training import losses
 
     found = losses.class_weights(torch.tensor([10_000, 400, 100]))
@@ -329,7 +329,7 @@ def test_a_validation_case_that_is_also_a_training_case_is_refused(cases, tmp_pa
 
 
 def test_bad_cases_are_named(cases, tmp_path):
-    with pytest.raises(InputError, match="no labelled cases"):
+    with pytest.raises(InputError, match="no labeled cases"):
         train([], tmp_path / "run", TINY)
     with pytest.raises(InputError, match=r"there is no file .*missing.nii"):
         train([TrainingCase(tmp_path / "missing.nii", cases[0].label)], tmp_path / "run", TINY)
@@ -351,9 +351,9 @@ def test_features_of_a_crop_are_those_of_the_whole_scan(cases, tmp_path):
     rng = np.random.default_rng(5)
     batch = sampling.draw([example], (8, 12, 12), augmentation.NONE, [rng], 0.0, "cpu")
     whole = mind.mind_ssc(example.image)[0]
-    centre = sampling._centre(example, (8, 12, 12), np.random.default_rng(5), 0.0)
+    center = sampling._center(example, (8, 12, 12), np.random.default_rng(5), 0.0)
     part = tuple(
-        slice(middle - size // 2, middle + size // 2) for middle, size in zip(centre, (8, 12, 12), strict=True)
+        slice(middle - size // 2, middle + size // 2) for middle, size in zip(center, (8, 12, 12), strict=True)
     )
     inside = (slice(None), *(slice(max(0, 2 - cut.start), None) for cut in part))
     torch.testing.assert_close(
@@ -362,7 +362,7 @@ def test_features_of_a_crop_are_those_of_the_whole_scan(cases, tmp_path):
     assert torch.equal(batch.label[0], example.targets[0][part].long())
 
 
-def test_an_affine_crop_moves_image_and_label_alike_and_keeps_millimetres():
+def test_an_affine_crop_moves_image_and_label_alike_and_keeps_millimeters():
     from crossmoda.training import augmentation
 
     rng = np.random.default_rng(0)

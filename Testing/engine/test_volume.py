@@ -164,7 +164,7 @@ def test_an_image_that_is_not_3d_is_refused(tmp_path: Path, size: tuple[int, ...
         read(tmp_path / "scan.nii.gz")
 
 
-def test_a_colour_image_is_refused(tmp_path: Path) -> None:
+def test_a_color_image_is_refused(tmp_path: Path) -> None:
     sitk.WriteImage(sitk.Image([5, 6, 7], sitk.sitkVectorUInt8, 3), str(tmp_path / "scan.nrrd"))
     with pytest.raises(InputError, match="3 components per voxel"):
         read(tmp_path / "scan.nrrd")
@@ -204,13 +204,13 @@ def test_a_spacing_that_is_not_positive_is_refused(tmp_path: Path, spacing: floa
         read(compressed)
 
 
-@pytest.mark.parametrize("millimetres", [0.001, 1000.0])
-def test_a_scan_whose_spacing_is_in_another_unit_is_refused_with_its_size(tmp_path: Path, millimetres: float) -> None:
+@pytest.mark.parametrize("millimeters", [0.001, 1000.0])
+def test_a_scan_whose_spacing_is_in_another_unit_is_refused_with_its_size(tmp_path: Path, millimeters: float) -> None:
     path = tmp_path / "scan.nrrd"
     image = sitk.Image(40, 50, 60, sitk.sitkInt16)
-    image.SetSpacing([millimetres] * 3)
+    image.SetSpacing([millimeters] * 3)
     sitk.WriteImage(image, str(path))
-    size = f"{40 * millimetres:g} x {50 * millimetres:g} x {60 * millimetres:g} mm"
+    size = f"{40 * millimeters:g} x {50 * millimeters:g} x {60 * millimeters:g} mm"
     with pytest.raises(InputError, match=f"is {re.escape(size)} in size; .* correct the spacing"):
         read(path)
 

@@ -115,7 +115,7 @@ def weights(tmp_path_factory):
     torch.manual_seed(0)
     settings, crop = network.Settings(width=0.25), preprocessing.Settings()
     path = tmp_path_factory.mktemp("weights") / "untrained.safetensors"
-    files.save(path, network.build(settings).state_dict(), files.new_card(settings, crop, licence="none"))
+    files.save(path, network.build(settings).state_dict(), files.new_card(settings, crop, license="none"))
     return path
 
 
@@ -151,8 +151,8 @@ def loaded(panel, sample_folder):
 
 @pytest.fixture
 def quick(loaded):
-    """The panel with the sample, where a propagation is quick: of the first atlas, with its tumour on the left."""
-    loaded.parameters.tumourSide = "left"
+    """The panel with the sample, where a propagation is quick: of the first atlas, with its tumor on the left."""
+    loaded.parameters.tumorSide = "left"
     loaded.parameters.registerSettings = json.dumps({"CrossModaRegister": {"levels": 1}})
     for number in (1, 2):
         item = loaded.cases.ui.casesTable.item(number, 0)

@@ -53,7 +53,7 @@ class Photographer:
         self.panel.update()
 
     def aim(self, segmentation, key: str, field_of_view_mm: float) -> None:
-        """Centre the views on a segment."""
+        """Center the views on a segment."""
         import slicer
         import vtk
         from CrossModaSegLib import nodes
@@ -62,8 +62,8 @@ class Photographer:
         array = slicer.util.arrayFromSegmentBinaryLabelmap(segmentation, key, volume)
         matrix = vtk.vtkMatrix4x4()
         volume.GetIJKToRASMatrix(matrix)
-        centre = matrix.MultiplyPoint([*np.argwhere(array).mean(0)[::-1], 1.0])[:3]
-        self.window.show(field_of_view_mm, centre)
+        center = matrix.MultiplyPoint([*np.argwhere(array).mean(0)[::-1], 1.0])[:3]
+        self.window.show(field_of_view_mm, center)
 
     def all(self, sample: dict | None) -> None:
         """Go the whole way."""

@@ -33,7 +33,7 @@ def make(folder: Path) -> tuple[Path, Path]:
 
 
 def head(seed: int) -> tuple[Volume, Volume]:
-    """Return an image of two cochleae, the left one with a tumour beside it, and its label map."""
+    """Return an image of two cochleae, the left one with a tumor beside it, and its label map."""
     rng = np.random.default_rng(seed)
     texture = ndimage.gaussian_filter(rng.normal(size=GRID.shape), 2).astype(np.float32)
     image = 100 + 60 * texture / texture.std()
@@ -45,8 +45,8 @@ def head(seed: int) -> tuple[Volume, Volume]:
         ball = (x - 30 * side) ** 2 + (y - middle[0]) ** 2 + (z - middle[1]) ** 2
         truth[ball < 3.0**2] = labels.COCHLEA
         image += 120 * np.exp(-ball / 20)
-    tumour = (x - 20) ** 2 + (y - middle[0]) ** 2 + (z - middle[1]) ** 2 < radius**2
-    truth[tumour & (truth == 0)] = labels.VS
+    tumor = (x - 20) ** 2 + (y - middle[0]) ** 2 + (z - middle[1]) ** 2 < radius**2
+    truth[tumor & (truth == 0)] = labels.VS
     image[truth == labels.VS] += 60
     return Volume(image.astype(np.float32), GRID), Volume(truth, GRID)
 
@@ -62,7 +62,7 @@ def write_results(folder: Path, truth: Volume, shift: int) -> None:
     write(truth.with_array(1 - disagreement), folder / "confidence.nii.gz")
     with (folder / "atlases.csv").open("w", encoding="utf-8", newline="") as stream:
         writer = csv.writer(stream)
-        writer.writerow(["atlas", "tumour_side", "mirrored", "quality", "speaks_about", "seconds", "reused", "dropped"])
+        writer.writerow(["atlas", "tumor_side", "mirrored", "quality", "speaks_about", "seconds", "reused", "dropped"])
         for number, one in enumerate(moved):
             writer.writerow([f"atlas_{number}", "left", "no", "0.9", "VS, cochlea", "1.0", "no", ""])
             write(truth.with_array(one), folder / "registrations" / f"atlas_{number}" / "warped_label.nii.gz")

@@ -37,8 +37,8 @@ def overlap(case):
     return int((masks[0] & masks[1]).sum())
 
 
-def centre_ras(case, value):
-    """Return the centre of a structure."""
+def center_ras(case, value):
+    """Return the center of a structure."""
     from CrossModaSegLib import nodes
 
     index = np.argwhere(case.array() == value).mean(axis=0)[::-1]
@@ -47,13 +47,13 @@ def centre_ras(case, value):
 
 
 def spoil(case):
-    """Give the tumour a hole, an island and a rough outline."""
+    """Give the tumor a hole, an island and a rough outline."""
     array = case.array()
-    tumour = np.argwhere(array == VS)
-    middle = tumour[np.argmin(np.abs(tumour - tumour.mean(axis=0)).sum(axis=1))]
+    tumor = np.argwhere(array == VS)
+    middle = tumor[np.argmin(np.abs(tumor - tumor.mean(axis=0)).sum(axis=1))]
     array[tuple(middle)] = 0
     array[1:2, 3:5, 3:5] = VS
-    edge = tumour[tumour[:, 2].argmax()]
+    edge = tumor[tumor[:, 2].argmax()]
     array[edge[0], edge[1], edge[2] + 1 : edge[2] + 4] = VS
     case.write(array)
 
@@ -77,7 +77,7 @@ def test_every_helper_is_one_step_that_can_be_undone(opened, case, editor, butto
     opened.parameters.where = where
     opened.parameters.islandVolume, opened.parameters.smoothRadius = 20, 4
     crosshair = slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLCrosshairNode")
-    crosshair.SetCrosshairRAS(centre_ras(case, VS))
+    crosshair.SetCrosshairRAS(center_ras(case, VS))
     opened.update()
     before = case.array()
     getattr(opened.correct.ui, button + "Button").click()
@@ -111,7 +111,7 @@ def test_here_is_the_ball_around_the_mouse_pointer_before_the_crosshair(opened, 
     opened.correct.ui.takeNetworkButton.click()
     assert "Point at a place" in opened.correct.ui.messageLabel.text
     np.testing.assert_array_equal(case.array(), before)
-    place = centre_ras(case, VS)
+    place = center_ras(case, VS)
     crosshair.SetCursorPositionRAS(place)
     opened.correct.ui.takeNetworkButton.click()
     crosshair.SetCursorPositionInvalid()
@@ -127,7 +127,7 @@ def test_painting_one_structure_takes_the_voxels_from_the_other(opened, case, ed
 
     before = case.array()
     editor.setCurrentSegmentID("VS")
-    paint(editor, centre_ras(case, COCHLEA), 40.0)
+    paint(editor, center_ras(case, COCHLEA), 40.0)
     assert overlap(case) == 0
     assert (case.array() == COCHLEA).sum() < (before == COCHLEA).sum()
     editor.undo()
@@ -201,7 +201,7 @@ def test_an_edit_is_saved_as_a_draft_without_being_asked(application, opened, ca
     from crossmoda.review import corrections
 
     editor.setCurrentSegmentID("VS")
-    paint(editor, centre_ras(case, COCHLEA), 3.0)
+    paint(editor, center_ras(case, COCHLEA), 3.0)
     assert case.unsaved
     wait_for_draft(application, opened)
     draft = corrections.find_draft(case.data, case.id)

@@ -12,8 +12,8 @@ def style(request, application, panel):
     text = QtGui.QColor("black" if background.lightness() > 128 else "white")
     palette = QtGui.QPalette()
     roles = QtGui.QPalette
-    for role, colour in ((roles.Window, background), (roles.Base, background)):
-        palette.setColor(role, colour)
+    for role, color in ((roles.Window, background), (roles.Base, background)):
+        palette.setColor(role, color)
     for role in (roles.WindowText, roles.Text):
         palette.setColor(role, text)
     widgets = [section.widget for section in panel.sections]
@@ -25,9 +25,9 @@ def style(request, application, panel):
         widget.setPalette(old)
 
 
-def luminance(colour) -> float:
+def luminance(color) -> float:
     """Return the relative luminance of WCAG 2.1."""
-    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in colour.getRgbF()[:3]]
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in color.getRgbF()[:3]]
     return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 
 
@@ -37,8 +37,8 @@ def contrast(first, second) -> float:
     return (light + 0.05) / (dark + 0.05)
 
 
-def shown_colour(label):
-    """Return the colour in which a label's text is drawn."""
+def shown_color(label):
+    """Return the color in which a label's text is drawn."""
     from PySide6 import QtGui, QtWidgets
 
     QtWidgets.QWidget.ensurePolished(label)
@@ -51,9 +51,9 @@ def test_remarks_and_errors_can_be_read(style):
     panel, background = style
     for section in panel.sections:
         section.say("Check the result.")
-        remark = shown_colour(section.ui.messageLabel)
+        remark = shown_color(section.ui.messageLabel)
         section.say("Choose another scan.", ERROR)
-        error = shown_colour(section.ui.messageLabel)
+        error = shown_color(section.ui.messageLabel)
         assert error != remark
         assert min(contrast(remark, background), contrast(error, background)) >= 4.5
         section.say("")
@@ -68,5 +68,5 @@ def test_the_table_of_cases_can_be_read(style, add_volume):
     table = panel.cases.ui.casesTable
     for column in range(5):
         own = table.item(0, column).data(QtCore.Qt.ForegroundRole)
-        colour = own.color() if own else table.palette.color(QtGui.QPalette.Text)
-        assert contrast(colour, background) >= 4.5
+        color = own.color() if own else table.palette.color(QtGui.QPalette.Text)
+        assert contrast(color, background) >= 4.5

@@ -96,7 +96,7 @@ def test_a_ct_is_refused_where_it_is_chosen(panel, add_volume):
     assert panel.cases.rows == []
 
 
-def test_a_normalised_mr_scan_is_no_ct(panel, add_volume):
+def test_a_normalized_mr_scan_is_no_ct(panel, add_volume):
     from CrossModaSegLib import nodes
 
     scan = np.random.default_rng(0).normal(size=(12, 20, 24)).astype(np.float32)
@@ -168,7 +168,7 @@ def test_what_a_run_said_can_be_read_while_its_result_is_looked_at(result, add_v
     made.SetAndObserveDisplayNodeID(None)
     result.parameters.disagreement = made
     result.update()
-    section.say("Done in 34 s. The tumour is on the left.")
+    section.say("Done in 34 s. The tumor is on the left.")
     section.ui.disagreementButton.click()
     assert section.ui.messageLabel.text.startswith("Done in 34 s.")
     section.say("It failed.", ERROR)
@@ -177,7 +177,7 @@ def test_what_a_run_said_can_be_read_while_its_result_is_looked_at(result, add_v
 
 
 @pytest.mark.parametrize("job", ["register", "segment"])
-def test_a_button_clicked_before_it_is_greyed_out_says_why(application, loaded, weights, job):
+def test_a_button_clicked_before_it_is_grayed_out_says_why(application, loaded, weights, job):
     section = getattr(loaded, job)
     loaded.parameters.weights = str(weights)
     loaded.update()
@@ -242,14 +242,14 @@ def test_what_was_fused_last_is_the_result_and_drawn_alone_with_an_atlas_of_its_
     from CrossModaSegLib import nodes
 
     first, parameters = fused.parameters.result, fused.parameters
-    parameters.tumourSide = "right"
+    parameters.tumorSide = "right"
     fused.update()
     press(application, fused, fused.register.ui.registerButton)
     assert parameters.result is parameters.noisyLabel is not first
     assert not first.GetDisplayNode().GetVisibility()
     assert parameters.result.GetDisplayNode().GetVisibility()
     assert parameters.warpedAtlas.GetAttribute(nodes.SIDE) == "right"
-    parameters.tumourSide = "left"
+    parameters.tumorSide = "left"
     fused.update()
     press(application, fused, fused.register.ui.registerButton)
     assert parameters.warpedAtlas.GetAttribute(nodes.SIDE) == "left", "not the one that was registered last"
@@ -295,6 +295,6 @@ def test_a_side_chosen_by_hand_is_listed_without_the_doubt_about_the_one_found(p
     item = panel.cases.ui.casesTable.item(0, 2)
     assert item.text() == "left?"
     for side, listed in {"right": "right", "left": "left", "both": "", "auto": "left?"}.items():
-        panel.parameters.tumourSide = side
+        panel.parameters.tumorSide = side
         panel.update()
         assert item.text() == listed

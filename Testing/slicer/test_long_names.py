@@ -7,7 +7,7 @@ def test_a_long_name_in_a_message_does_not_widen_the_panel(panel):
     for section in panel.sections:
         label = section.ui.messageLabel
         assert label.wordWrap
-        section.say(f"Register {LONG} (tumour on the left): The images do not overlap.")
+        section.say(f"Register {LONG} (tumor on the left): The images do not overlap.")
         assert label.minimumSizeHint().width() < 280
         label.text = LONG
         assert label.minimumSizeHint().width() > 450, "it would"

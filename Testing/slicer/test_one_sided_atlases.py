@@ -1,4 +1,4 @@
-"""Atlases that have the cochlea on the tumour's side only: the panel labels the other one as the engine does."""
+"""Atlases that have the cochlea on the tumor's side only: the panel labels the other one as the engine does."""
 
 import dataclasses
 import json
@@ -26,7 +26,7 @@ def one_sided(tmp_path_factory) -> tuple[Case, list[Case]]:
         label = case.read_label()
         sides = laterality.find_sides(label)
         on_left = np.broadcast_to(laterality.lateral_mm(label.grid) > sides.midplane_mm, label.array.shape)
-        healthy = ~on_left if sides.tumour == "left" else on_left
+        healthy = ~on_left if sides.tumor == "left" else on_left
         array = np.where(healthy & (label.array == labels.COCHLEA), 0, label.array).astype(np.uint8)
         volume.write(label.with_array(array), folder / case.label.name)
         atlases.append(dataclasses.replace(case, label=folder / case.label.name))
@@ -78,7 +78,7 @@ def volume_of(node, target) -> np.ndarray:
 
 def propagated(application, loaded, side: str, **settings) -> list[str]:
     """Propagate in the panel; return the titles of its steps."""
-    loaded.parameters.tumourSide = side
+    loaded.parameters.tumorSide = side
     loaded.parameters.registerSettings = json.dumps({"CrossModaRegister": settings})
     loaded.update()
     loaded.register.ui.registerButton.click()
@@ -104,7 +104,7 @@ def test_a_mirrored_copy_speaks_about_the_cochlea_that_no_atlas_has_and_the_resu
 
     target, atlases = one_sided
     whole = propagate(
-        dataclasses.replace(target, label=None), atlases, tmp_path, Settings(tumour_side="left"), at_once=1
+        dataclasses.replace(target, label=None), atlases, tmp_path, Settings(tumor_side="left"), at_once=1
     )
     titles = propagated(application, loaded, "left")
     first = label_map(loaded.parameters.noisyLabel)
@@ -116,12 +116,12 @@ def test_a_mirrored_copy_speaks_about_the_cochlea_that_no_atlas_has_and_the_resu
     message = loaded.register.ui.messageLabel.text
     assert "No atlas has the right cochlea: mirrored copies speak about it (1)." in message
     assert "No atlas has the right cochlea: a mirrored copy speaks about it." in whole.notes
-    assert copied(loaded.parameters.target) == [item.atlas for item in whole.outcomes if item.tumour_side == "right"]
+    assert copied(loaded.parameters.target) == [item.atlas for item in whole.outcomes if item.tumor_side == "right"]
     assert titles == [
         *(f"Register crossmoda_{number}" for number in (1, 2, 3)),
         *("Write the target", "Compare both sides"),
         "Choose atlases for the other cochlea",
-        f"Register {copied(loaded.parameters.target)[0]} (tumour on the right)",
+        f"Register {copied(loaded.parameters.target)[0]} (tumor on the right)",
         *("Write the registered atlases", "Fuse the labels"),
     ]
     assert not loaded.parameters.warpedAtlas.GetAttribute(nodes.COPY), "the visual check begins with an atlas"
@@ -132,17 +132,17 @@ def test_a_mirrored_copy_speaks_about_the_cochlea_that_no_atlas_has_and_the_resu
     assert len(nodes.products("warped label")) == len(nodes.products("warped atlas")) == 4
 
 
-def test_the_probes_of_the_tumours_side_become_the_copies_and_the_others_are_removed(application, loaded):
+def test_the_probes_of_the_tumors_side_become_the_copies_and_the_others_are_removed(application, loaded):
     from CrossModaSegLib import nodes
 
     titles = propagated(application, loaded, "auto", levels=1)
     assert [title for title in titles if "Register" in title] == [
-        f"Register crossmoda_{number} (tumour on the {side})" for number in (1, 2, 3) for side in ("left", "right")
+        f"Register crossmoda_{number} (tumor on the {side})" for number in (1, 2, 3) for side in ("left", "right")
     ]
     assert len(copied(loaded.parameters.target)) == 1
     assert len(nodes.products("warped label")) == len(nodes.products("warped atlas")) == 4
     message = loaded.register.ui.messageLabel.text
-    assert "The tumour is on the left" in message and "mirrored copies speak about it (1)." in message
+    assert "The tumor is on the left" in message and "mirrored copies speak about it (1)." in message
     array = label_map(loaded.parameters.noisyLabel)
     on_right = laterality.lateral_mm(nodes.grid_of(loaded.parameters.target)) < 0
     assert ((array == labels.COCHLEA) & on_right).any()
@@ -159,7 +159,7 @@ def test_the_side_is_the_engines_and_where_it_is_doubtful_so_is_the_label(applic
     propagated(application, loaded, "auto", levels=1)
     told = json.loads((tmp_path / "provenance.json").read_text("utf-8"))
     found = sides.recall(scan)
-    assert found["side"] == told["tumour_side"]
+    assert found["side"] == told["tumor_side"]
     assert found["certainty"] == pytest.approx(told["side_certainty"], abs=1e-3)
     assert (label_map(loaded.parameters.noisyLabel) == whole.label_map.array).mean() > 0.9999
     expected = volume.read(tmp_path / "confidence.nii.gz").array
@@ -168,16 +168,16 @@ def test_the_side_is_the_engines_and_where_it_is_doubtful_so_is_the_label(applic
     scan.SetAttribute(nodes.SIDE_FOUND, json.dumps({**found, "certainty": 0.6, "sure": False}))
     sure = confidence(loaded.parameters.noisyLabel)
     propagated(application, loaded, "auto", levels=1)
-    doubted, tumour = confidence(loaded.parameters.noisyLabel), label_map(loaded.parameters.noisyLabel) == labels.VS
-    np.testing.assert_allclose(doubted[tumour], 0.6 * sure[tumour], atol=1e-4)
+    doubted, tumor = confidence(loaded.parameters.noisyLabel), label_map(loaded.parameters.noisyLabel) == labels.VS
+    np.testing.assert_allclose(doubted[tumor], 0.6 * sure[tumor], atol=1e-4)
     elsewhere = volume_of(scan.GetNodeReference(sides.ELSEWHERE), scan)
     there = elsewhere == 1
     assert there.any() and doubted[there].max() < 0.61
-    assert "The tumour is probably on the left" in loaded.register.ui.messageLabel.text
+    assert "The tumor is probably on the left" in loaded.register.ui.messageLabel.text
     assert nodes.provenance(loaded.parameters.noisyLabel)["parameters"]["side_certainty"] == 0.6
     # What the user says is certain.
     propagated(application, loaded, "left", levels=1)
-    np.testing.assert_allclose(confidence(loaded.parameters.noisyLabel)[tumour], sure[tumour], atol=1e-4)
+    np.testing.assert_allclose(confidence(loaded.parameters.noisyLabel)[tumor], sure[tumor], atol=1e-4)
     assert "probably" not in loaded.register.ui.messageLabel.text
     # And so is what a data set says.
     assert sides.doubt(scan) != {}
@@ -189,7 +189,7 @@ def test_cancelling_a_copy_keeps_the_atlases_and_the_next_run_goes_on_with_it(ap
     from CrossModaSegLib import nodes
     from CrossModaSegLib.tasks import DONE, RUNNING
 
-    loaded.parameters.tumourSide = "left"
+    loaded.parameters.tumorSide = "left"
     loaded.parameters.registerSettings = json.dumps({"CrossModaRegister": {"levels": 1}})
     loaded.update()
     loaded.register.ui.registerButton.click()

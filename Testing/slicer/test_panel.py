@@ -38,7 +38,7 @@ def add_label(add_volume, volume, array=None):
 
 @pytest.fixture
 def atlas(panel, add_volume):
-    """A labelled ceT1 of the scene."""
+    """A labeled ceT1 of the scene."""
     volume = add_volume("atlas")
     panel.logic.addCase(volume, add_label(add_volume, volume), "ceT1")
     panel.update()
@@ -125,7 +125,7 @@ def test_one_click_hardens_the_transforms_of_the_table(panel, atlas, target):
 def test_a_vector_volume_is_refused(panel, add_volume):
     import slicer
 
-    volume = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLVectorVolumeNode", "colours")
+    volume = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLVectorVolumeNode", "colors")
     slicer.util.updateVolumeFromArray(volume, np.ones((8, 8, 8, 3), np.uint8))
     volume.SetSpacing(0.5, 0.5, 1.5)
     panel.cases.ui.volumeSelector.setCurrentNode(volume)
@@ -221,7 +221,7 @@ def test_a_saved_scene_opens_with_the_state_of_the_panel(application, panel, atl
     )
     panel.parameters.result = segmentation
     panel.parameters.check = "contour"
-    panel.parameters.tumourSide = "left"
+    panel.parameters.tumorSide = "left"
     panel.parameters.unticked = "atlas ceT1"
     assert slicer.util.saveScene(str(tmp_path / "scene.mrb"))
     application.scene.Clear(False)
@@ -236,7 +236,7 @@ def test_a_saved_scene_opens_with_the_state_of_the_panel(application, panel, atl
     assert panel.parameters.target.GetName() == "target"
     assert panel.register.ui.targetSelector.currentNode().GetName() == "target"
     assert panel.register.ui.checkComboBox.currentText == "contour"
-    assert panel.register.ui.tumourSideComboBox.currentText == "left"
+    assert panel.register.ui.tumorSideComboBox.currentText == "left"
     assert panel.result.ui.resultSelector.currentNode().GetName() == "result"
     assert "Segmented by the network (CrossModa x)" in panel.result.ui.provenanceLabel.text
     found = {structure.key for structure, _segment in nodes.known_segments(panel.parameters.result)}
@@ -309,9 +309,9 @@ def test_the_segmentation_lies_where_the_volume_lies_also_with_oblique_slices(pa
     corners = np.argwhere(slicer.util.arrayFromVolume(label) == 1)
     matrix = vtk.vtkMatrix4x4()
     volume.GetIJKToRASMatrix(matrix)
-    centres = np.array([matrix.MultiplyPoint([*index[::-1], 1.0])[:3] for index in corners])
-    assert np.all(centres.min(0) >= bounds[::2] - 1.5)
-    assert np.all(centres.max(0) <= bounds[1::2] + 1.5)
+    centers = np.array([matrix.MultiplyPoint([*index[::-1], 1.0])[:3] for index in corners])
+    assert np.all(centers.min(0) >= bounds[::2] - 1.5)
+    assert np.all(centers.max(0) <= bounds[1::2] + 1.5)
 
 
 def test_correct_opens_the_segment_editor_with_segmentation_and_scan(panel, atlas, target):
@@ -382,4 +382,4 @@ def test_the_choices_of_the_panel_are_those_of_the_engine(application):
 
     assert choices("device") == device.CHOICES
     engine = {item.name: item for item in parameters.parameters(label_files.Settings)}
-    assert choices("tumourSide") == engine["tumour_side"].choices
+    assert choices("tumorSide") == engine["tumor_side"].choices

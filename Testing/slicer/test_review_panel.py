@@ -197,7 +197,7 @@ def test_all_views_go_to_the_place_of_highest_doubt(application, opened, slices)
     case = opened.review.case
     for region in case.regions:
         opened.review.places.go(region["number"])
-        x, y, z = region["centre_lps"]
+        x, y, z = region["center_lps"]
         for node in slices:
             np.testing.assert_allclose(
                 [node.GetSliceToRAS().GetElement(row, 3) for row in range(3)], (-x, -y, z), atol=1e-6

@@ -37,7 +37,7 @@ def test_cancel_half_way_keeps_what_is_finished_and_goes_on_from_there(applicati
     register.ui.registerButton.click()
     tasks = loaded.logic.queue.tasks
     application.wait_until(lambda: tasks[0].state == DONE and tasks[1].state == RUNNING and tasks[1].progress > 0.2)
-    # Three atlases with the tumour on either side, their files, which side it is, the files for the fusion, the fusion.
+    # Three atlases with the tumor on either side, their files, which side it is, the files for the fusion, the fusion.
     application.wait_until(lambda: "Step 2 of 10" in register.ui.messageLabel.text)
     assert 10 <= register.ui.progressBar.value < 100
     assert not register.ui.registerButton.enabled
@@ -142,10 +142,10 @@ def test_an_atlas_that_fails_is_listed_and_the_others_are_fused(application, loa
     application.wait_until(lambda: not loaded.logic.busy)
     loaded.update()
     failed = [task.title for task in loaded.logic.queue.tasks if task.state == FAILED]
-    assert failed == [f"Register crossmoda_1 (tumour on the {side})" for side in ("left", "right")]
+    assert failed == [f"Register crossmoda_1 (tumor on the {side})" for side in ("left", "right")]
     message = loaded.register.ui.messageLabel.text
-    assert message.startswith("Register crossmoda_1 (tumour on the left): ")
-    assert "The tumour is on the left." in message
+    assert message.startswith("Register crossmoda_1 (tumor on the left): ")
+    assert "The tumor is on the left." in message
     assert "do not overlap" in message
     assert "Traceback" not in message
     assert loaded.parameters.noisyLabel is not None
@@ -226,7 +226,7 @@ def test_the_settings_of_the_panel_reach_the_registration_and_other_settings_reg
     for number in (1, 2):
         item = loaded.cases.ui.casesTable.item(number, 0)
         item.setCheckState(item.checkState().Unchecked)
-    loaded.parameters.tumourSide = "right"
+    loaded.parameters.tumorSide = "right"
     loaded.parameters.registerSettings = json.dumps(
         {"CrossModaRegister": {"levels": 2}, "CrossModaFuse": {"margin": 3}}
     )
@@ -242,7 +242,7 @@ def test_the_settings_of_the_panel_reach_the_registration_and_other_settings_reg
     assert record["measurements"]["mirrored"] == "true"
     assert label.GetName() == "crossmoda_1 on crossmoda_4 label mirrored"
     fused = nodes.provenance(loaded.parameters.noisyLabel)
-    assert fused["parameters"] == {"tumour_side": "right", "margin": 3, "modality": "hrT2"}
+    assert fused["parameters"] == {"tumor_side": "right", "margin": 3, "modality": "hrT2"}
     loaded.update()  # the button works again
     loaded.register.ui.registerButton.click()
     assert len(loaded.logic.queue.tasks) == 2, "registered already: only the fusion is done again"
@@ -262,7 +262,7 @@ def test_a_failed_registration_is_left_out_and_said(application, loaded):
     atlas = loaded.cases.rows[0].volume
     noise = np.random.default_rng(0).normal(size=slicer.util.arrayFromVolume(atlas).shape)
     slicer.util.updateVolumeFromArray(atlas, (100 + 20 * noise).astype(np.float32))
-    loaded.parameters.tumourSide = "left"
+    loaded.parameters.tumorSide = "left"
     loaded.update()
     loaded.register.ui.registerButton.click()
     application.wait_until(lambda: not loaded.logic.busy)

@@ -1,4 +1,4 @@
-"""Two targets in one scene: each has its own results and tumour side, and neither is drawn over the other."""
+"""Two targets in one scene: each has its own results and tumor side, and neither is drawn over the other."""
 
 import json
 
@@ -61,7 +61,7 @@ def background() -> str:
 
 def test_another_target_is_shown_with_its_own_results_and_the_first_ones_come_back(panel, targets):
     first, second = targets
-    panel.register.say("The tumour is on the left.")
+    panel.register.say("The tumor is on the left.")
     choose(panel, second)
     assert panel.parameters.target is second
     assert shown(panel) == [None] * 4
@@ -99,24 +99,24 @@ def test_a_segmentation_that_the_user_has_hidden_stays_hidden(panel, targets):
     assert visible() == {"noisy label": True, "prediction": False}
 
 
-def test_the_tumour_side_is_chosen_for_one_target(panel, targets):
+def test_the_tumor_side_is_chosen_for_one_target(panel, targets):
     first, second = targets
-    panel.parameters.tumourSide = "left"
+    panel.parameters.tumorSide = "left"
     choose(panel, second)
-    assert panel.register.ui.tumourSideComboBox.currentText == "auto"
-    panel.parameters.tumourSide = "right"
+    assert panel.register.ui.tumorSideComboBox.currentText == "auto"
+    panel.parameters.tumorSide = "right"
     choose(panel, first)
-    assert panel.register.ui.tumourSideComboBox.currentText == "left"
+    assert panel.register.ui.tumorSideComboBox.currentText == "left"
     choose(panel, second)
-    assert panel.parameters.tumourSide == "right"
+    assert panel.parameters.tumorSide == "right"
 
 
 def test_what_is_chosen_before_the_first_target_holds_for_it(panel, add_volume):
-    panel.parameters.tumourSide = "left"
+    panel.parameters.tumorSide = "left"
     volume = add_volume("T2")
     panel.logic.addCase(volume)
     choose(panel, volume)
-    assert panel.parameters.tumourSide == "left"
+    assert panel.parameters.tumorSide == "left"
 
 
 def test_results_of_a_target_that_was_removed_do_not_stay_with_the_next(application, panel, targets):
@@ -138,25 +138,25 @@ def test_a_target_that_gets_the_identity_of_a_removed_one_is_another(application
     panel.update()
     first, second = slicer.util.getNode("first"), slicer.util.getNode("second")
     removed = first.GetID()
-    panel.parameters.tumourSide = "left"
+    panel.parameters.tumorSide = "left"
     application.scene.RemoveNode(first)
     second.SetAttribute(nodes.SIDE_CHOSEN, "right")
     copy = application.scene.CopyNode(second)
     assert copy.GetID() == removed
     panel.parameters.target = copy
-    assert panel.parameters.tumourSide == "right"
+    assert panel.parameters.tumorSide == "right"
 
 
 def test_a_scene_opens_with_the_results_that_were_chosen(application, panel, targets, tmp_path):
     import slicer
 
-    panel.parameters.tumourSide = "left"
+    panel.parameters.tumorSide = "left"
     assert slicer.util.saveScene(str(tmp_path / "scene.mrb"))
     application.scene.Clear(False)
     panel.update()
     slicer.util.loadScene(str(tmp_path / "scene.mrb"))
     panel.update()
-    assert panel.parameters.tumourSide == "left"
+    assert panel.parameters.tumorSide == "left"
     assert panel.parameters.result.GetName() == "noisy label", "not the newer prediction"
     choose(panel, slicer.util.getNode("second"))
     assert shown(panel) == [None] * 4
@@ -186,7 +186,7 @@ def test_a_fusion_that_ends_after_another_target_was_chosen_waits_for_its_own(ap
     first = quick.parameters.target
     quick.register.ui.registerButton.click()
     choose(quick, second)
-    assert quick.parameters.tumourSide == "auto"
+    assert quick.parameters.tumorSide == "auto"
     application.wait_until(lambda: not quick.logic.busy)
     assert f"{first.GetName()}: done in" in quick.register.ui.messageLabel.text
     assert (quick.parameters.noisyLabel, quick.parameters.result, background()) == (None, None, "second")
@@ -204,7 +204,7 @@ def test_a_doubtful_side_is_said_in_the_table_and_at_the_result_also_after_the_s
     first, _second = targets
     first.SetAttribute(nodes.SIDE, "left")
     first.SetAttribute(nodes.SIDE_FOUND, json.dumps({"side": "left", "certainty": 0.7, "sure": False}))
-    note = "The tumour is probably on the left, but both sides look much alike: check."
+    note = "The tumor is probably on the left, but both sides look much alike: check."
     record = {"step": "fuse", "crossmoda": "x", "created": "y", "inputs": {}, "seconds": 1}
     nodes.set_provenance(panel.parameters.noisyLabel, {**record, "measurements": {"notes": note}})
     assert slicer.util.saveScene(str(tmp_path / "scene.mrb"))

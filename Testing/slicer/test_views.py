@@ -14,7 +14,7 @@ def view(application):
 
 @pytest.fixture
 def shown(panel, view, add_volume):
-    """A grey volume around the origin with a segment on the patient's right, in front."""
+    """A gray volume around the origin with a segment on the patient's right, in front."""
     import slicer
     import vtk
     from CrossModaSegLib import nodes
@@ -45,11 +45,11 @@ def test_a_segment_on_the_patients_right_in_front_is_at_the_top_left(view, shown
     picture = view.picture()
     rows, columns = np.nonzero(redness(picture) > 30)
     assert len(rows) > 500
-    # The box spans x = 8.5..15.5 mm to the right and y = 8.5..14.5 mm to the front; 5 pixels per mm, centre at 100.
+    # The box spans x = 8.5..15.5 mm to the right and y = 8.5..14.5 mm to the front; 5 pixels per mm, center at 100.
     assert (columns.min(), columns.max()) == pytest.approx((100 - 16 * 5, 100 - 8 * 5), abs=5)
     assert (rows.min(), rows.max()) == pytest.approx((100 - 15 * 5, 100 - 8 * 5), abs=5)
-    grey = picture[150, 150].astype(int)
-    assert np.ptp(grey) == 0 and 100 < grey[0] < 155, "the scan is seen elsewhere, in grey"
+    gray = picture[150, 150].astype(int)
+    assert np.ptp(gray) == 0 and 100 < gray[0] < 155, "the scan is seen elsewhere, in gray"
 
 
 def test_outlines_leave_the_inside_of_the_segment_visible(view, shown):

@@ -35,9 +35,9 @@ def _simulate() -> click.Command:
 
     @click.command()
     @click.argument("folder", type=PATH)
-    @click.option("--sources", type=int, default=6, help="Labelled ceT1 subjects. [default: 6]")
-    @click.option("--targets", type=int, default=4, help="Unlabelled hrT2 subjects to learn from. [default: 4]")
-    @click.option("--tests", type=int, default=2, help="Unlabelled hrT2 subjects to test on. [default: 2]")
+    @click.option("--sources", type=int, default=6, help="Labeled ceT1 subjects. [default: 6]")
+    @click.option("--targets", type=int, default=4, help="Unlabeled hrT2 subjects to learn from. [default: 4]")
+    @click.option("--tests", type=int, default=2, help="Unlabeled hrT2 subjects to test on. [default: 2]")
     @click.option("--seed", type=int, default=0, help="Seed of everything random. [default: 0]")
     @click.option("--base", default="phantom", help="Anatomy: phantom, or icbm (real average head). [default: phantom]")
     @click.option("--base-folder", type=PATH, help="Folder of the ICBM152 images, for base icbm.")
@@ -70,7 +70,7 @@ def _validate() -> click.Command:
         for problem in problems:
             click.echo(f"{problem.file}: {problem.problem} {problem.remedy}")
         number = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
-        click.echo(f"{len(found.sources)} labelled ceT1, {len(found.targets)} hrT2, {number}.")
+        click.echo(f"{len(found.sources)} labeled ceT1, {len(found.targets)} hrT2, {number}.")
         if problems:
             raise click.exceptions.Exit(BAD_INPUT)
 

@@ -60,14 +60,14 @@ def _predict() -> click.Command:
     return command
 
 
-@subcommand("train", "Train a network on labelled sources and noisy labels of targets.")
+@subcommand("train", "Train a network on labeled sources and noisy labels of targets.")
 def _train() -> click.Command:
     from crossmoda import training
 
     @click.command()
-    @click.option("--data", type=PATH, required=True, help="Data set with the labelled ceT1 scans (and the hrT2).")
+    @click.option("--data", type=PATH, required=True, help="Data set with the labeled ceT1 scans (and the hrT2).")
     @click.option("--noisy", type=PATH, help="Folder with one propagation per hrT2 scan (crossmoda propagate).")
-    @click.option("--validation", type=PATH, help="Data set with labelled scans that are never learned from.")
+    @click.option("--validation", type=PATH, help="Data set with labeled scans that are never learned from.")
     @click.option("--initial", type=PATH, help="Weights to begin with.")
     @click.option("--output", type=PATH, required=True, help="Folder of the weights, the metrics and the checkpoint.")
     @options(training.Settings)

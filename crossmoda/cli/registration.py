@@ -48,7 +48,7 @@ def _fuse() -> click.Command:
     @click.option(
         "--images", type=PATH, help="Folder of the atlases' images on the reference, named as the label maps."
     )
-    @click.option("--elsewhere", type=PATH, help="Image: probability of tumour where it is if on the other side.")
+    @click.option("--elsewhere", type=PATH, help="Image: probability of tumor where it is if on the other side.")
     @click.option("--opposite", type=PATH, help="Image: brightness of the reference on the opposite side.")
     @options(label_files.Settings)
     def command(
@@ -82,14 +82,14 @@ def _fuse() -> click.Command:
     return command
 
 
-@subcommand("propagate", "Bring labelled atlases to targets: register, warp, fuse to noisy labels.")
+@subcommand("propagate", "Bring labeled atlases to targets: register, warp, fuse to noisy labels.")
 def _propagate() -> click.Command:
     from crossmoda import dataset, device, fusion, propagation
 
     @click.command()
-    @click.option("--target", type=PATH, multiple=True, help="A scan to be labelled; may be given several times.")
-    @click.option("--targets", type=PATH, help="Instead: a data set; all its hrT2 scans are labelled.")
-    @click.option("--atlases", type=PATH, help="A data set; all its labelled ceT1 scans are atlases.")
+    @click.option("--target", type=PATH, multiple=True, help="A scan to be labeled; may be given several times.")
+    @click.option("--targets", type=PATH, help="Instead: a data set; all its hrT2 scans are labeled.")
+    @click.option("--atlases", type=PATH, help="A data set; all its labeled ceT1 scans are atlases.")
     @click.option("--atlas-image", type=PATH, multiple=True, help="Instead: an atlas; may be given several times.")
     @click.option("--atlas-label", type=PATH, multiple=True, help="Its label map, in the same order.")
     @click.option("--output", type=PATH, required=True, help="Folder of the results; one folder in it per target.")

@@ -4,7 +4,7 @@ The registration of M. P. Heinrich and colleagues, linear and deformable, in phy
 
 - MRF-Based Deformable Registration and Ventilation Estimation of Lung CT. IEEE TMI 2013.
 - Towards Realtime Multimodal Fusion for Image-Guided Interventions Using Self-Similarities. MICCAI 2013.
-- Multi-modal Multi-Atlas Segmentation using Discrete Optimisation and Self-Similarities. VISCERAL Challenge 2015.
+- Multi-modal Multi-Atlas Segmentation using Discrete Optimization and Self-Similarities. VISCERAL Challenge 2015.
 """
 
 from typing import TYPE_CHECKING

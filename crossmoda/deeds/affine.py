@@ -50,12 +50,12 @@ def _moments(source, target, residuals, most, sums, products):
 def _fit(source: np.ndarray, target: np.ndarray, residuals: np.ndarray, most: float, rigid: bool) -> np.ndarray:
     """Return the 4 x 4 matrix that maps the pairs whose residual is at most ``most`` with least squares.
 
-    Affine by the normal equations, which are well conditioned about the centre; rigid after W. Kabsch (1976).
+    Affine by the normal equations, which are well conditioned about the center; rigid after W. Kabsch (1976).
     """
     sums, products = np.empty((2, 3)), np.empty((2, 3, 3))
     count = _moments(source, target, residuals, most, sums, products)
-    centre, goal = sums / count
-    spread, cross = products - count * np.stack([np.outer(centre, centre), np.outer(goal, centre)])
+    center, goal = sums / count
+    spread, cross = products - count * np.stack([np.outer(center, center), np.outer(goal, center)])
     matrix = np.eye(4)
     if rigid:
         left, _, right = np.linalg.svd(cross)
@@ -66,7 +66,7 @@ def _fit(source: np.ndarray, target: np.ndarray, residuals: np.ndarray, most: fl
         if np.linalg.eigvalsh(spread)[0] < 10 * ridge[0, 0]:
             cross += ridge  # points in a plane tell nothing of the direction across it, which stays as it is
         matrix[:3, :3] = np.linalg.solve(spread, cross.T).T
-    matrix[:3, 3] = goal - matrix[:3, :3] @ centre
+    matrix[:3, 3] = goal - matrix[:3, :3] @ center
     return matrix
 
 
@@ -130,13 +130,13 @@ def _matches(
     kernels, grid = here.kernels, here.grid(level)
     to_other = there.grid(level).physical_to_index @ matrix @ grid.index_to_physical
     warped = kernels.warp(there.image(level), to_other, grid.shape)
-    block, radius, quantisation = level.block(grid), level.radius(grid), level.quantisation(grid)
+    block, radius, quantization = level.block(grid), level.radius(grid), level.quantization(grid)
     costs = kernels.data_cost(
         here.codes(level),
         kernels.codes(warped, level.patch()),
         block=block,
         radius=radius,
-        quantisation=quantisation,
+        quantization=quantization,
         skip=level.skip(grid),
         mask=here.mask(level),
     )
@@ -145,10 +145,10 @@ def _matches(
     index = np.argwhere(usable)
     if len(index) == 0:
         return np.empty((0, 3)), np.empty((0, 3)), np.empty(0)
-    shift = cost.displacements(radius, quantisation)[best[usable]]
-    centre = index * np.array(block) + (np.array(block) - 1) / 2
-    points = centre[:, ::-1] @ grid.index_to_physical[:3, :3].T + grid.index_to_physical[:3, 3]
-    moved = (centre + shift)[:, ::-1] @ grid.index_to_physical[:3, :3].T + grid.index_to_physical[:3, 3]
+    shift = cost.displacements(radius, quantization)[best[usable]]
+    center = index * np.array(block) + (np.array(block) - 1) / 2
+    points = center[:, ::-1] @ grid.index_to_physical[:3, :3].T + grid.index_to_physical[:3, 3]
+    moved = (center + shift)[:, ::-1] @ grid.index_to_physical[:3, :3].T + grid.index_to_physical[:3, 3]
     return points, moved @ matrix[:3, :3].T + matrix[:3, 3], lowest[usable]
 
 

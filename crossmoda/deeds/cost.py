@@ -181,7 +181,7 @@ def _repeats(first, last, shift, step, size):
 
 
 @_compiled
-def _block_rows(start, stop, fixed, keep, moving, shape, block, radius, quantisation, skip, offsets, scale, costs):
+def _block_rows(start, stop, fixed, keep, moving, shape, block, radius, quantization, skip, offsets, scale, costs):
     """Compare the rows of blocks from ``start`` to ``stop``.
 
     All rows of a layer before the next displacement along z, and all displacements along y before the next blocks along
@@ -197,20 +197,20 @@ def _block_rows(start, stop, fixed, keep, moving, shape, block, radius, quantisa
     mask, line, table = np.int64(keep.ctypes.data), np.int64(lines.ctypes.data), np.int64(offsets.ctypes.data)
     line_step, table_step, across = np.int64(lines.strides[0]), np.int64(offsets.strides[0]), np.int64(fixed.strides[2])
     out, target = np.int64(costs.ctypes.data), np.int64(targets.ctypes.data)
-    step = min(quantisation[2], block[2])  # each voxel of a block starts a sequence of its own if steps are longer
+    step = min(quantization[2], block[2])  # each voxel of a block starts a sequence of its own if steps are longer
     for z in range(start // rows, -(-stop // rows)):
         first_z, last_z = z * block[0], min((z + 1) * block[0], depth) - 1
         for label_z in range(labels_z):
-            shift_z = (label_z - radius[0]) * quantisation[0]
+            shift_z = (label_z - radius[0]) * quantization[0]
             first = label_z * labels_y * labels_x
-            same_z = label_z > 0 and _repeats(first_z, last_z, shift_z, quantisation[0], depth)
+            same_z = label_z > 0 and _repeats(first_z, last_z, shift_z, quantization[0], depth)
             for y in range(max(start - z * rows, 0), min(stop - z * rows, rows)):
                 if same_z:
                     _copy(costs, z, y, (0, columns), first - labels_y * labels_x, first, labels_y * labels_x)
                     continue
                 count = 0
                 for label_y in range(labels_y):
-                    shift_y = (label_y - radius[1]) * quantisation[1]
+                    shift_y = (label_y - radius[1]) * quantization[1]
                     count = _lines(z, y, shift_z, shift_y, block, skip, shape, fixed, moving, lines, label_y)
                 first_y, last_y = y * block[1], min((y + 1) * block[1], height) - 1
                 for column in range(0, columns, _LANES):
@@ -220,9 +220,9 @@ def _block_rows(start, stop, fixed, keep, moving, shape, block, radius, quantisa
                         if column + lane >= columns:
                             targets[lane] = np.int64(nowhere.ctypes.data)
                     for label_y in range(labels_y):
-                        shift_y = (label_y - radius[1]) * quantisation[1]
+                        shift_y = (label_y - radius[1]) * quantization[1]
                         label = first + label_y * labels_x
-                        if label_y > 0 and _repeats(first_y, last_y, shift_y, quantisation[1], height):
+                        if label_y > 0 and _repeats(first_y, last_y, shift_y, quantization[1], height):
                             _copy(costs, z, y, (column, column + _LANES), label - labels_x, label, labels_x)
                             continue
                         places = (
@@ -243,7 +243,7 @@ def data_cost(
     *,
     block: tuple[int, int, int],
     radius: tuple[int, int, int],
-    quantisation: tuple[int, int, int],
+    quantization: tuple[int, int, int],
     skip: tuple[int, int, int] = (1, 1, 1),
     scale: float = 1.0,
     mask: np.ndarray | None = None,
@@ -259,7 +259,7 @@ def data_cost(
         moving: packed codes of the other image, on the same grid.
         block: size of a block, which is the distance of control points, in voxels (z, y, x).
         radius: displacements on each side of zero, in steps (z, y, x).
-        quantisation: voxels per step (z, y, x).
+        quantization: voxels per step (z, y, x).
         skip: take every n-th voxel of a block along z and y; along x all are taken.
         scale: factor on the mean distance.
         mask: voxels of ``fixed`` that count; without it all do. Voxels outside add nothing, and the mean is over the
@@ -272,7 +272,7 @@ def data_cost(
     """
     counts = [-(-size // step) for size, step in zip(fixed.shape, block, strict=True)]
     lanes = -(-counts[2] // _LANES) * _LANES
-    reach = radius[2] * quantisation[2]
+    reach = radius[2] * quantization[2]
     scratch = scratch or Scratch()
     here = scratch.array("here", (*fixed.shape[:2], block[2], lanes), np.uint64)
     keep = scratch.array("keep", (*fixed.shape[:2], block[2], lanes // _LANES), np.uint8)
@@ -282,7 +282,7 @@ def data_cost(
     threads.run(_by_phase, lines, np.ascontiguousarray(fixed), 0, block[2], here)
     threads.run(_by_phase, lines, np.ascontiguousarray(moving), -reach, block[2], there)
     threads.run(_counted, lines, inside, block[2], keep)
-    along = np.arange(block[2])[:, None] + np.arange(2 * radius[2] + 1) * quantisation[2]
+    along = np.arange(block[2])[:, None] + np.arange(2 * radius[2] + 1) * quantization[2]
     offsets = along % block[2] * there.strides[2] + along // block[2] * there.strides[3]
     samples = -(-block[0] // skip[0]) * -(-block[1] // skip[1]) * block[2]
     labels = int(np.prod([2 * steps + 1 for steps in radius]))
@@ -296,7 +296,7 @@ def data_cost(
         fixed.shape[:2],
         tuple(block),
         tuple(radius),
-        tuple(quantisation),
+        tuple(quantization),
         tuple(skip),
         offsets,
         np.float32(scale / samples),
@@ -333,7 +333,7 @@ def _weighted_sums(context, rows, weights, count, size, out):
 
 @_compiled
 def _smoothed_minima(start, stop, costs, best, lowest):
-    """Find the best displacement of each control point after averaging its costs with its 26 neighbours."""
+    """Find the best displacement of each control point after averaging its costs with its 26 neighbors."""
     depth, height, width, labels = costs.shape
     smooth, rows, weights = np.empty(labels, np.float32), np.empty(27, np.int64), np.empty(27, np.float32)
     first, table = np.int64(costs.ctypes.data), np.int64(rows.ctypes.data)
@@ -369,7 +369,7 @@ def smoothed_minima(costs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return best, lowest
 
 
-def displacements(radius: Sequence[int], quantisation: Sequence[float]) -> np.ndarray:
+def displacements(radius: Sequence[int], quantization: Sequence[float]) -> np.ndarray:
     """Return the dense set of displacements (number, 3), (z, y, x), in the order of the costs."""
-    steps = [np.arange(-count, count + 1) * size for count, size in zip(radius, quantisation, strict=True)]
+    steps = [np.arange(-count, count + 1) * size for count, size in zip(radius, quantization, strict=True)]
     return np.stack(np.meshgrid(*steps, indexing="ij"), axis=-1).reshape(-1, 3).astype(np.float32)

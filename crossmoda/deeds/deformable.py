@@ -44,7 +44,7 @@ def zero_field(grid: Grid) -> Field:
 
 
 def control_grid(grid: Grid, block: tuple[int, int, int]) -> Grid:
-    """Return the grid of the centres of the blocks (voxels, z, y, x) that tile ``grid`` from its first voxel."""
+    """Return the grid of the centers of the blocks (voxels, z, y, x) that tile ``grid`` from its first voxel."""
     steps = np.array(block[::-1])
     size = -(-np.array(grid.size) // steps)
     origin = grid.index_to_physical @ [*((steps - 1) / 2), 1]
@@ -83,19 +83,19 @@ def _search(
     alpha: float,
 ) -> Field:
     """Return ``field`` improved by the best displacements of the level's control points."""
-    block, radius, quantisation = level.block(grid), level.radius(grid), level.quantisation(grid)
+    block, radius, quantization = level.block(grid), level.radius(grid), level.quantization(grid)
     differences = kernels.block_differences(image, block)
     costs = kernels.data_cost(  # a card is at work on them while the tree grows here
         codes,
         other_codes,
         block=block,
         radius=radius,
-        quantisation=quantisation,
+        quantization=quantization,
         skip=level.skip(grid),
         scale=0.5 * level.spacing / (alpha * level.step),
         mask=mask,
     )
-    steps_mm = [count * size for count, size in zip(quantisation, grid.spacing_zyx, strict=True)]
+    steps_mm = [count * size for count, size in zip(quantization, grid.spacing_zyx, strict=True)]
     span = tree.spanning_tree(differences, deviation)
     controls = control_grid(grid, block)
     before = field.at(controls)

@@ -107,15 +107,15 @@ def _pack(context, rows, floor, out, count):
 
 
 @_compiled
-def _around(places, centre, shift, rows):
-    """Write the places of the rows around ``centre``: before, itself, after, and so on outwards, pair by pair."""
+def _around(places, center, shift, rows):
+    """Write the places of the rows around ``center``: before, itself, after, and so on outwards, pair by pair."""
     last = places.shape[0] - 1
-    rows[0] = places[max(centre - 1, 0)] + shift
-    rows[1] = places[centre] + shift
-    rows[2] = places[min(centre + 1, last)] + shift
+    rows[0] = places[max(center - 1, 0)] + shift
+    rows[1] = places[center] + shift
+    rows[2] = places[min(center + 1, last)] + shift
     for distance in range(2, rows.shape[0] // 2 + 1):
-        rows[2 * distance - 1] = places[max(centre - distance, 0)] + shift
-        rows[2 * distance] = places[min(centre + distance, last)] + shift
+        rows[2 * distance - 1] = places[max(center - distance, 0)] + shift
+        rows[2 * distance] = places[min(center + distance, last)] + shift
 
 
 @_compiled
@@ -181,7 +181,7 @@ def _patch_sums(start, stop, image, step, radius, directions, patches):
 
 @_compiled
 def _pack_rows(start, stop, patches, floor, step, pair_direction, pair_shift, codes):
-    """Normalise the twelve distances of each voxel, quantise them to six levels and pack their unary codes."""
+    """Normalize the twelve distances of each voxel, quantize them to six levels and pack their unary codes."""
     depth, height, width = codes.shape
     count = -(-width // _LANES)
     line = np.empty(count * _LANES, np.uint64)

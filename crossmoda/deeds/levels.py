@@ -44,7 +44,7 @@ class Level:
         """Return the distance of control points in voxels (z, y, x) of the working grid."""
         return self._voxels(self.spacing, grid)
 
-    def quantisation(self, grid: Grid) -> tuple[int, int, int]:
+    def quantization(self, grid: Grid) -> tuple[int, int, int]:
         """Return the displacement step in voxels (z, y, x) of the working grid."""
         return self._voxels(self.step, grid)
 
@@ -60,7 +60,7 @@ class Level:
         """
         if self.units == "voxel":
             return (2, 2, 1) if min(self.block(grid)) > 4 else (1, 1, 1)
-        every = 3 if min(self.quantisation(grid)) > 3 else 2
+        every = 3 if min(self.quantization(grid)) > 3 else 2
         return (every, every, 1) if min(self.block(grid)) > 3 else (1, 1, 1)
 
     def patch(self) -> int:

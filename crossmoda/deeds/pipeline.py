@@ -19,7 +19,7 @@ from crossmoda.volume.geometry import Grid, Volume
 
 #: Less of the fixed image's foreground than this inside the moving image is no overlap.
 _LEAST_OVERLAP = 0.02
-#: Images of more cubic millimetres than this (a metre cubed) have a wrong spacing or would fill the memory.
+#: Images of more cubic millimeters than this (a meter cubed) have a wrong spacing or would fill the memory.
 _LARGEST_MM3 = 1e9
 #: A level that weighs more displacements than this, of all control points together, would fill the memory.
 _MOST_DISPLACEMENTS = 8e9
@@ -90,8 +90,8 @@ def _register(
         functools.partial(Pyramid, moving, operations, moving_mask),
         at_once=operations.at_once,
     )
-    if initial is None and settings.initialisation == "centre":
-        matrix[:3, 3] = _centre_of_mass(there) - _centre_of_mass(here)
+    if initial is None and settings.initialization == "center":
+        matrix[:3, 3] = _center_of_mass(there) - _center_of_mass(here)
     _check_overlap(here, moving.grid, matrix)
     if settings.linear != "none":
         levels = [Level(*values, settings.units) for values in settings.linear_levels()]
@@ -162,8 +162,8 @@ def _check(volume: Volume, mask: Volume | None, role: str, settings: Settings) -
         raise InputError(f"The {role} mask is empty; leave it out or mark what should count.")
 
 
-def _centre_of_mass(pyramid: Pyramid) -> np.ndarray:
-    """Return the centre of the foreground, LPS mm: contrast has no say in it."""
+def _center_of_mass(pyramid: Pyramid) -> np.ndarray:
+    """Return the center of the foreground, LPS mm: contrast has no say in it."""
     mask = pyramid.foreground
     index = np.argwhere(mask.array > 0.5).mean(axis=0)[::-1]
     return (mask.grid.index_to_physical @ [*index, 1])[:3]
@@ -176,7 +176,7 @@ def _check_overlap(fixed: Pyramid, moving: Grid, matrix: np.ndarray) -> None:
     inside = ((landed > -0.5) & (landed < np.array(moving.size) - 0.5)).all(axis=1).mean()
     if inside < _LEAST_OVERLAP:
         raise InputError(
-            "The fixed and the moving image do not overlap in space; start with initialisation 'centre' or give an "
+            "The fixed and the moving image do not overlap in space; start with initialization 'center' or give an "
             "initial transform."
         )
 

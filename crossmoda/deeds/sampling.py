@@ -15,18 +15,18 @@ _compiled = numba.njit(cache=True, nogil=True, fastmath={"contract", "nsz"}, bou
 
 
 def isotropic_grid(grid: Grid, spacing_mm: float) -> Grid:
-    """Return the grid with the same axes and centre, cubic voxels, that covers the extent of ``grid``."""
+    """Return the grid with the same axes and center, cubic voxels, that covers the extent of ``grid``."""
     return spaced_grid(grid, (spacing_mm,) * 3)
 
 
 def spaced_grid(grid: Grid, spacing: tuple[float, float, float]) -> Grid:
-    """Return the grid with the same axes and centre and another spacing (x, y, z) that covers ``grid``."""
+    """Return the grid with the same axes and center and another spacing (x, y, z) that covers ``grid``."""
     if np.allclose(spacing, grid.spacing, rtol=1e-6):
         return grid
     extent = np.array(grid.size) * grid.spacing
     size = np.maximum(np.ceil(extent / spacing - 1e-3), 1).astype(int)
-    centre = (grid.index_to_physical @ [*((np.array(grid.size) - 1) / 2), 1])[:3]
-    first = centre - np.reshape(grid.direction, (3, 3)) @ ((size - 1) / 2 * spacing)
+    center = (grid.index_to_physical @ [*((np.array(grid.size) - 1) / 2), 1])[:3]
+    first = center - np.reshape(grid.direction, (3, 3)) @ ((size - 1) / 2 * spacing)
     return Grid(tuple(size.tolist()), spacing, tuple(first.tolist()), grid.direction)
 
 
@@ -64,10 +64,10 @@ def taps(size: int, spacing: float, new_size: int, new_spacing: float) -> tuple[
     place = first[:, None] + np.arange(count) - position[:, None]
     weights = np.maximum(1 - np.abs(place) / reach, 0)
     weights /= weights.sum(axis=1, keepdims=True)
-    # tilt the weights so that their centre is the sample's place: a linear image stays what it is
-    centre = (weights * place).sum(axis=1, keepdims=True)
-    spread = (weights * np.square(place - centre)).sum(axis=1, keepdims=True)
-    weights *= 1 - centre * (place - centre) / np.maximum(spread, 1e-6)
+    # tilt the weights so that their center is the sample's place: a linear image stays what it is
+    center = (weights * place).sum(axis=1, keepdims=True)
+    spread = (weights * np.square(place - center)).sum(axis=1, keepdims=True)
+    weights *= 1 - center * (place - center) / np.maximum(spread, 1e-6)
     return first, weights.astype(np.float32)
 
 
@@ -166,7 +166,7 @@ def _warp(start, stop, image, field, moved, matrix, out):
 
     ``field`` is looked at only if ``moved``.
 
-    Row by row in three loops of which each can be vectorised; unsigned places need no test for negative ones.
+    Row by row in three loops of which each can be vectorized; unsigned places need no test for negative ones.
     """
     depth, height, width = image.shape
     voxels = image.reshape(-1)

@@ -8,7 +8,7 @@ from crossmoda.errors import InputError
 from crossmoda.parameters import Settings as _Settings
 from crossmoda.parameters import parameter, shown
 
-#: Grid spacing, search radius (steps) and quantisation of the linear and the deformable levels, by unit.
+#: Grid spacing, search radius (steps) and quantization of the linear and the deformable levels, by unit.
 #: ``voxel`` holds the defaults of linearBCV and deedsBCV.
 _LEVELS = {
     ("linear", "voxel"): ("7,6,5,4", "5,4,3,2", "4,3,2,1"),
@@ -17,7 +17,7 @@ _LEVELS = {
     ("deformable", "mm"): ("12,9,7,4,3", "4,4,3,3,2", "4,3,2,1,1"),
 }
 #: The values that each list may hold: what is beyond is no registration but a slip of the pen.
-_RANGES = {"grid_spacing": (0.1, 1000.0), "search_radius": (1.0, 50.0), "quantisation": (0.01, 100.0)}
+_RANGES = {"grid_spacing": (0.1, 1000.0), "search_radius": (1.0, 50.0), "quantization": (0.01, 100.0)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,10 +27,10 @@ class Settings(_Settings):
     linear: str = parameter(
         "affine", "Linear registration before the deformable one", choices=("affine", "rigid", "none")
     )
-    initialisation: str = parameter(
+    initialization: str = parameter(
         "header",
-        "Where the registration starts: as the headers place the images, or with the centres of the patients together",
-        choices=("header", "centre"),
+        "Where the registration starts: as the headers place the images, or with the centers of the patients together",
+        choices=("header", "center"),
     )
     alpha: float = parameter(1.6, "Smoothness of the deformation: larger is smoother", minimum=0.01, maximum=100)
     levels: int = parameter(
@@ -42,7 +42,7 @@ class Settings(_Settings):
     device: str = parameter("auto", "Processor that does the work", choices=CHOICES)
     units: str = parameter(
         "mm",
-        "Unit of grid spacing and quantisation; voxel with empty lists repeats the defaults of deedsBCV",
+        "Unit of grid spacing and quantization; voxel with empty lists repeats the defaults of deedsBCV",
         choices=("mm", "voxel"),
         advanced=True,
     )
@@ -52,7 +52,7 @@ class Settings(_Settings):
     search_radius: str = parameter(
         "", "Displacements searched on each side, in steps, on each level; empty for the default", advanced=True
     )
-    quantisation: str = parameter("", "Size of a displacement step on each level; empty for the default", advanced=True)
+    quantization: str = parameter("", "Size of a displacement step on each level; empty for the default", advanced=True)
 
     def __post_init__(self) -> None:
         """Check the lists as well."""
@@ -60,12 +60,12 @@ class Settings(_Settings):
         self.deformable_levels()
 
     def linear_levels(self) -> list[tuple[float, int, float]]:
-        """Return (grid spacing, search radius, quantisation) of each linear level."""
+        """Return (grid spacing, search radius, quantization) of each linear level."""
         return _combine(*(_numbers("", text) for text in _LEVELS["linear", self.units]))
 
     def deformable_levels(self) -> list[tuple[float, int, float]]:
-        """Return (grid spacing, search radius, quantisation) of each deformable level."""
-        names = ("grid_spacing", "search_radius", "quantisation")
+        """Return (grid spacing, search radius, quantization) of each deformable level."""
+        names = ("grid_spacing", "search_radius", "quantization")
         defaults = _LEVELS["deformable", self.units]
         columns = [
             _numbers(name, getattr(self, name) or default) for name, default in zip(names, defaults, strict=True)
@@ -73,7 +73,7 @@ class Settings(_Settings):
         if len({len(column) for column in columns}) > 1:
             lengths = ", ".join(f"{name} {len(column)}" for name, column in zip(names, columns, strict=True))
             raise InputError(
-                f"grid_spacing, search_radius and quantisation need as many values as each other; got {lengths}."
+                f"grid_spacing, search_radius and quantization need as many values as each other; got {lengths}."
             )
         return _combine(*columns)[: self.levels]
 

@@ -22,7 +22,7 @@ _COUNT_ON_CARD = "template <typename T> T differing(T one, T other, T keep) { re
 
 
 def _differing_bits(one: torch.Tensor, other: torch.Tensor, keep: torch.Tensor) -> torch.Tensor:
-    """Count the bits that differ where ``keep`` is set, by adding neighbouring bits, pairs, nibbles and bytes.
+    """Count the bits that differ where ``keep`` is set, by adding neighboring bits, pairs, nibbles and bytes.
 
     The words are not negative.
     """
@@ -123,7 +123,7 @@ class TensorKernels:
         field: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """See :func:`crossmoda.deeds.sampling.warp`."""
-        # grid_sample wants (x, y, z) from -1 to 1 between the centres of the first and the last voxel
+        # grid_sample wants (x, y, z) from -1 to 1 between the centers of the first and the last voxel
         scale = 2 / np.maximum(np.array(image.shape[::-1]) - 1, 1)
         linear = matrix[:3, :3][:, ::-1] * scale[:, None]
         lines = [linear[:, [axis]] * np.arange(size) for axis, size in enumerate(shape)]
@@ -154,7 +154,7 @@ class TensorKernels:
         *,
         block: tuple[int, int, int],
         radius: tuple[int, int, int],
-        quantisation: tuple[int, int, int],
+        quantization: tuple[int, int, int],
         skip: tuple[int, int, int] = (1, 1, 1),
         scale: float = 1.0,
         mask: np.ndarray | None = None,
@@ -165,7 +165,7 @@ class TensorKernels:
         pads = [pad for rest in reversed(missing) for pad in (0, rest)]
         inside = torch.ones(fixed.shape, dtype=torch.bool) if mask is None else torch.from_numpy(mask)
         keep = torch.nn.functional.pad(-inside.to(self.device, non_blocking=True).to(torch.int64), pads)
-        reach = [steps * step for steps, step in zip(radius, quantisation, strict=True)]
+        reach = [steps * step for steps, step in zip(radius, quantization, strict=True)]
         around = _repeated(moving, [(far, far + more) for far, more in zip(reach, missing, strict=True)])
 
         def samples(image: torch.Tensor) -> torch.Tensor:
@@ -182,7 +182,7 @@ class TensorKernels:
             for step, every, stride in zip(block, (*skip[:2], 1), strides, strict=True)
             for count in (step, every)
         ]
-        steps += [step * stride for step, stride in zip(quantisation, strides, strict=True)]
+        steps += [step * stride for step, stride in zip(quantization, strides, strict=True)]
         there = around.as_strided((*here.shape[:6], *labels), steps)
         costs = torch.empty((*counts, *labels), dtype=torch.float32, device=self.device)
         count_bits = _bit_counter(self.device)

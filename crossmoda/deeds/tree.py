@@ -11,7 +11,7 @@ from numba.core import cgutils
 from crossmoda.deeds import threads, vectors
 
 _compiled = numba.njit(cache=True, nogil=True, boundscheck=False)
-_vectorised = numba.njit(cache=True, nogil=True, fastmath={"contract", "nsz", "nnan", "ninf"}, boundscheck=False)
+_vectorized = numba.njit(cache=True, nogil=True, fastmath={"contract", "nsz", "nnan", "ninf"}, boundscheck=False)
 
 
 class Tree(NamedTuple):
@@ -25,9 +25,9 @@ class Tree(NamedTuple):
     """all points, parents before their children (n,) int64"""
 
 
-@_vectorised
+@_vectorized
 def _edges(start, stop, image, block, differences):
-    """Mean absolute difference of each block to its next neighbour along z, y and x."""
+    """Mean absolute difference of each block to its next neighbor along z, y and x."""
     rows, columns = differences.shape[2:]
     for item in range(start, stop):
         z, y = item // rows, item % rows
@@ -162,7 +162,7 @@ def _least_sums(places: int, lists: int = 1) -> Any:
 _least_16, _least_32, _least_of_4 = _least_sums(_LANES), _least_sums(2 * _LANES), _least_sums(_LANES, 4)
 
 
-@_vectorised
+@_vectorized
 def _least_of_lists(lists, row, row_step, number, number_step, count, out, next_list, next_out):
     """Compute the least sums of any number of lists, four at a time while there are as many."""
     done = 0
@@ -176,7 +176,7 @@ def _least_of_lists(lists, row, row_step, number, number_step, count, out, next_
             done += 1
 
 
-@_vectorised
+@_vectorized
 def _envelopes(values, shape, offset, bends, spare):
     """Lower envelope along each axis: out[p] = min over c of values[c] + |p - c + offset|^2, p and c displacements.
 
@@ -210,7 +210,7 @@ def _envelopes(values, shape, offset, bends, spare):
         _least_of_lists(depth * rows, bend, -4, source, 4, columns, target + first, 4 * columns, 4 * columns)
 
 
-@_vectorised
+@_vectorized
 def _minimum(values, size, spare):
     """Return the least of the first ``size`` values; ``values`` has room for 32 more, ``spare`` holds 33."""
     values[size : size + 2 * _LANES] = 3e38  # more than any cost; infinity has no place under fast arithmetic
@@ -224,7 +224,7 @@ def _minimum(values, size, spare):
     return lowest
 
 
-@_vectorised
+@_vectorized
 def _message(costs, weight, offset, shape, scratch, bends, message):
     """What a point tells its parent: for each displacement of the parent the least cost of the point's own subtree.
 
@@ -238,7 +238,7 @@ def _message(costs, weight, offset, shape, scratch, bends, message):
     return own, _minimum(message, size, bends)
 
 
-@_vectorised
+@_vectorized
 def _gather(start, stop, parts, nodes, first_child, children, costs, weights, offsets, shape, lowest):
     """Add to each point of ``nodes`` the messages of its children, points before their parents."""
     message = np.zeros(costs.shape[1] + 2 * _LANES, np.float32)
@@ -257,7 +257,7 @@ def _gather(start, stop, parts, nodes, first_child, children, costs, weights, of
                     own[label] += message[label] - least
 
 
-@_vectorised
+@_vectorized
 def _best_below(costs, weight, lowest, place, shape):
     """Return the displacement that costs least below a parent whose displacement is ``place`` (steps, z, y, x).
 
@@ -287,7 +287,7 @@ def _best_below(costs, weight, lowest, place, shape):
     return chosen
 
 
-@_vectorised
+@_vectorized
 def _choose(order, parents, costs, weights, offsets, shape, lowest, selected):
     """Walk from the root to the leaves and take the displacement that is best given the parent's."""
     rows, columns = shape[1], shape[2]
@@ -347,7 +347,7 @@ def _schedule(parents, order, limit, parts, nodes):
 
 
 def best_displacements(costs: np.ndarray, tree: Tree, offsets: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
-    """Return the displacement index of each point that minimises the energy of the tree, exactly.
+    """Return the displacement index of each point that minimizes the energy of the tree, exactly.
 
     A point with displacement c below a parent with displacement p costs ``weight * (own + subtree costs) + |p - c +
     offset|^2``: the child's data counts as much as it resembles its parent, differences are in steps of the

@@ -1,4 +1,4 @@
-"""Vector instructions for compiled loops, where LLVM's own vectoriser does not find them.
+"""Vector instructions for compiled loops, where LLVM's own vectorizer does not find them.
 
 Functions made by :data:`intrinsic` write LLVM's instructions themselves. They work on addresses and offsets in bytes:
 numba counts references to each view of an array, which takes as long as the work on a row where threads share it.

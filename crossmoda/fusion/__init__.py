@@ -6,7 +6,7 @@ rater's confusion matrix. What plain implementations do to small structures is a
 - the estimate is made where raters disagree and a margin around, so that the mass of agreed background does not make
   every rater look perfect (the cause of grown structures);
 - the prior is the local label frequency among raters, not the global one (the cause of vanished structures);
-- a rater that says nothing about a structure somewhere (a tumour on the other side, a cochlea drawn on one side only)
+- a rater that says nothing about a structure somewhere (a tumor on the other side, a cochlea drawn on one side only)
   is *missing* there: its background is read as "background or that structure" (EM for coarsened data, Dempster, Laird
   and Rubin 1977), which speaks neither for nor against it;
 - all sums run over groups of voxels with the same statements of all raters, in the log domain.
@@ -61,7 +61,7 @@ class Settings(parameters.Settings):
     )
     smoothness: float = parameter(
         0.0,
-        "Weight of the Markov random field that favours equal labels of neighbours; 0 switches it off",
+        "Weight of the Markov random field that favors equal labels of neighbors; 0 switches it off",
         minimum=0,
         maximum=5,
     )

@@ -1,13 +1,13 @@
 """The votes about a small structure, moved to where the target shows it.
 
 A registration is smooth and stops a little short of what a target's own anatomy would ask for, and all atlases stop
-short in the same direction: their mean label is sharp, and beside the truth by some tenths of a millimetre. The mean of
+short in the same direction: their mean label is sharp, and beside the truth by some tenths of a millimeter. The mean of
 the warped images shows that with much less noise than any of them. So the target around the structure is explained by a
 curve of the mean image's intensities and by the votes themselves, whatever the contrasts, and what is found is the
 small affine displacement of both under which they explain it best (Gauss-Newton for the linear Gaussian model; a prior
 keeps the displacement where it is not seen).
 
-This is for structures that look alike in everybody, such as the cochlea in its bone. How an atlas's tumour looks says
+This is for structures that look alike in everybody, such as the cochlea in its bone. How an atlas's tumor looks says
 little about the target's.
 """
 
@@ -20,9 +20,9 @@ from scipy import ndimage
 #: What is looked at: voxels so near, mm, to votes of at least so much.
 REACH_MM, _VOTE = 1.5, 0.3
 #: Standard deviation of the displacement before the images are seen, mm: of its mean, and of the change along each axis
-#: over the structure's radius. The votes' centres were found beside the true ones by 0.10 to 0.16 mm along each axis.
+#: over the structure's radius. The votes' centers were found beside the true ones by 0.10 to 0.16 mm along each axis.
 DISPLACEMENT_MM = 0.15
-#: One voxel's error is its neighbours' as well: so many mm^3 count as one observation.
+#: One voxel's error is its neighbors' as well: so many mm^3 count as one observation.
 SAMPLE_MM3 = 10.0
 #: The degree of the curve from the mean image's intensities to the target's: bone and fluid are dark on one contrast,
 #: dark and bright on the other.
@@ -42,7 +42,7 @@ class Displacement:
     """the part of the array that moves"""
     coefficients: np.ndarray
     """(4, 3): its mean and its change over ``radius_mm`` along z, y, x; each in mm along z, y, x"""
-    centre_mm: np.ndarray
+    center_mm: np.ndarray
     """where it is the mean, (z, y, x), from the box's first voxel"""
     radius_mm: float
     spacing_zyx: np.ndarray
@@ -50,7 +50,7 @@ class Displacement:
     @property
     def middle(self) -> tuple[float, ...]:
         """The structure's middle, (z, y, x), in voxels of the array."""
-        inside = self.centre_mm / self.spacing_zyx
+        inside = self.center_mm / self.spacing_zyx
         return tuple(side.start + float(at) for side, at in zip(self.box, inside, strict=True))
 
     def sources(self, index: np.ndarray) -> np.ndarray:
@@ -60,7 +60,7 @@ class Displacement:
 
     def basis(self, place_mm: np.ndarray) -> np.ndarray:
         """Return (4, n): what the coefficients are multiplied with at places (3, n)."""
-        relative = (place_mm - self.centre_mm[:, None]) / self.radius_mm
+        relative = (place_mm - self.center_mm[:, None]) / self.radius_mm
         return np.concatenate([np.ones((1, place_mm.shape[1])), relative])
 
     def move(self, array: np.ndarray) -> np.ndarray:
@@ -113,14 +113,14 @@ def find_displacement(
     if not features or values.std() == 0:
         return None
     place = np.argwhere(region).T * spacing[:, None]
-    centre = np.average(place, axis=1, weights=votes[box][region])
-    radius = np.sqrt(np.average(((place - centre[:, None]) ** 2).sum(axis=0), weights=votes[box][region]))
-    start = Displacement(box, np.zeros((4, 3)), centre, float(radius), spacing)
+    center = np.average(place, axis=1, weights=votes[box][region])
+    radius = np.sqrt(np.average(((place - center[:, None]) ** 2).sum(axis=0), weights=votes[box][region]))
+    start = Displacement(box, np.zeros((4, 3)), center, float(radius), spacing)
     return _fit(values, features, region, start)
 
 
 def _mean_image(images: Sequence[np.ndarray], weights: Sequence[np.ndarray], region: np.ndarray) -> np.ndarray:
-    """Return the weighted mean of the images, each standardised over the region first; 0 where none is known."""
+    """Return the weighted mean of the images, each standardized over the region first; 0 where none is known."""
     total, mean = np.zeros(region.shape), np.zeros(region.shape)
     for image, weight in zip(images, weights, strict=True):
         values = image[region & (weight > 0)]

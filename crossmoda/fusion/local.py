@@ -22,7 +22,7 @@ AROUND_MM = 1.25
 BITS = 1.0
 #: The labels' edges are softened by this standard deviation, mm, so that votes can meet between voxels.
 SOFTENING_MM = 0.3
-#: What is computed around labelled voxels, mm: farther away nobody says anything but background.
+#: What is computed around labeled voxels, mm: farther away nobody says anything but background.
 _REACH_MM = 1.5
 #: Less of the Gaussian than this on compared voxels is no comparison.
 _LEAST = 0.02
@@ -80,9 +80,9 @@ def local_votes(
     shape = label_maps[0].shape
     votes = np.zeros((len(values), *shape), np.float32)
     votes[0] = 1.0
-    labelled = np.logical_or.reduce([label_map != values[0] for label_map in label_maps])
+    labeled = np.logical_or.reduce([label_map != values[0] for label_map in label_maps])
     trust = np.ones((len(label_maps), len(values))) if trust is None else trust
-    for box, place in _places(labelled, spacing_zyx):
+    for box, place in _places(labeled, spacing_zyx):
         seen = [item[box] for item in images]
         unlike = _around([item[box] for item in differences], [item > 0 for item in seen], spacing_zyx, place.shape)
         own = [item[box] for item in label_maps]
@@ -102,10 +102,10 @@ def local_votes(
     return Votes(votes, tuple(moves))
 
 
-def _places(labelled: np.ndarray, spacing_zyx: Sequence[float]) -> Iterator[tuple[tuple[slice, ...], np.ndarray]]:
-    """Yield a box with room for the Gaussians, and the mask in it, for each connected part of what is labelled."""
+def _places(labeled: np.ndarray, spacing_zyx: Sequence[float]) -> Iterator[tuple[tuple[slice, ...], np.ndarray]]:
+    """Yield a box with room for the Gaussians, and the mask in it, for each connected part of what is labeled."""
     reach = [int(np.ceil(_REACH_MM / size)) for size in spacing_zyx]
-    grown = labelled
+    grown = labeled
     for axis, length in enumerate(reach):
         grown = ndimage.maximum_filter1d(grown.view(np.uint8), 2 * length + 1, axis=axis, mode="constant").view(bool)
     parts, _ = ndimage.label(grown, np.ones((3, 3, 3)))
@@ -113,7 +113,7 @@ def _places(labelled: np.ndarray, spacing_zyx: Sequence[float]) -> Iterator[tupl
     for number, box in enumerate(ndimage.find_objects(parts), start=1):
         wide = tuple(
             slice(max(side.start - more, 0), min(side.stop + more, size))
-            for side, more, size in zip(box, room, labelled.shape, strict=True)
+            for side, more, size in zip(box, room, labeled.shape, strict=True)
         )
         yield wide, parts[wide] == number
 

@@ -100,7 +100,7 @@ class Statements:
     def use_prior(self, prior: str, sigma: float, smoothness: float) -> None:
         """Set the prior (``"local"`` or ``"global"``) and start the posterior from the raters' frequencies.
 
-        Where priors or neighbours differ from voxel to voxel the posterior has one row per voxel, else one per pattern.
+        Where priors or neighbors differ from voxel to voxel the posterior has one row per voxel, else one per pattern.
         """
         self.smoothness = smoothness
         self.by_voxel = prior == "local" or smoothness > 0
@@ -128,8 +128,8 @@ class Statements:
         smooth = [ndimage.gaussian_filter(part, sigma, mode="nearest", truncate=2.5) for part in self._in_box(rows)]
         return np.stack([part[self.region] for part in smooth], axis=1)
 
-    def _neighbours(self) -> np.ndarray:
-        """Sum the posterior over the six neighbours (mean field of the Potts model): (voxel, label)."""
+    def _neighbors(self) -> np.ndarray:
+        """Sum the posterior over the six neighbors (mean field of the Potts model): (voxel, label)."""
         cross = ndimage.generate_binary_structure(3, 1).astype(np.float32)
         cross[1, 1, 1] = 0
         sums = [ndimage.convolve(part, cross, mode="nearest") for part in self._in_box(self.posterior)]
@@ -145,7 +145,7 @@ class Statements:
         log_likelihood += self.volume_bias[self.site_of]
         logits = (log_likelihood[self.pattern_of] if self.by_voxel else log_likelihood) + self._log_prior
         if self.smoothness > 0:
-            logits = logits + self.smoothness * self._neighbours()
+            logits = logits + self.smoothness * self._neighbors()
         logits -= logits.max(axis=1, keepdims=True)
         np.exp(logits, out=logits)
         self.posterior = logits / logits.sum(axis=1, keepdims=True)
@@ -222,7 +222,7 @@ def _region(differs: np.ndarray, margin: int) -> tuple[tuple[slice, ...], np.nda
     found = ndimage.find_objects(differs.view(np.uint8))
     if not found:
         return tuple(slice(0, 1) for _ in differs.shape), np.zeros(tuple(1 for _ in differs.shape), bool)
-    reach = margin + 4  # so that the smoothing of the prior and the neighbours see the consensus around
+    reach = margin + 4  # so that the smoothing of the prior and the neighbors see the consensus around
     box = tuple(
         slice(max(side.start - reach, 0), min(side.stop + reach, size))
         for side, size in zip(found[0], differs.shape, strict=True)
@@ -234,7 +234,7 @@ def _region(differs: np.ndarray, margin: int) -> tuple[tuple[slice, ...], np.nda
 
 
 def _sites(region: np.ndarray, agreed: np.ndarray) -> tuple[np.ndarray, int]:
-    """Return the connected parts of what is labelled by anyone, numbered from 0, as uint8, and their number.
+    """Return the connected parts of what is labeled by anyone, numbered from 0, as uint8, and their number.
 
     Small parts (speckle) and what is beyond 255 parts are together part 0.
     """

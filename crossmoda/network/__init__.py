@@ -75,8 +75,8 @@ class Architecture:
     """the stages whose output the decoder takes up, deepest first"""
     decoder: tuple[int, ...]
     """channels behind each step of the decoder"""
-    factorised: bool
-    """whether depthwise 3 x 3 x 3 filters are factorised, and the pyramid's and decoder's filters depthwise"""
+    factorized: bool
+    """whether depthwise 3 x 3 x 3 filters are factorized, and the pyramid's and decoder's filters depthwise"""
     subpixel: bool
     """whether the classifier makes the stem's stride good itself (else by linear interpolation)"""
     prior: tuple[float, ...] | None = None
@@ -103,7 +103,7 @@ PAPER = Architecture(
     pooling=True,
     low_level=(0,),
     decoder=(64,),
-    factorised=False,
+    factorized=False,
     subpixel=False,
 )
 
@@ -123,7 +123,7 @@ DEFAULT = Architecture(
     pooling=False,
     low_level=(1, 0),
     decoder=(32, 16),
-    factorised=True,
+    factorized=True,
     subpixel=True,
     prior=(0.97, 0.02, 0.01),
 )
@@ -193,13 +193,13 @@ def receptive_field_mm(
 
 def _receptive_field(plan: Architecture, axis: int) -> int:
     """Return the receptive field along one axis in voxels, followed from the output back to the input."""
-    jumps = [plan.stem_stride[axis]]  # voxels between neighbours: behind the stem, behind each stage
+    jumps = [plan.stem_stride[axis]]  # voxels between neighbors: behind the stem, behind each stage
     for stage in plan.stages:
         jumps.append(jumps[-1] * stage.stride[axis])
     levels = [jumps[-1], *(jumps[index + 1] for index in plan.low_level)]
     span = (
         0 if plan.subpixel else _coarse_span(0, levels[-1])
-    )  # neighbours between the first and the last position seen
+    )  # neighbors between the first and the last position seen
     for deep, low in reversed(list(itertools.pairwise(levels))):
         span = _coarse_span(span + 2, deep // low)
     span += 2 * max(rate[axis] for rate in plan.rates)
@@ -226,7 +226,7 @@ class Memory:
 
     weights: int
     training: int
-    """weights, gradients, two optimiser moments and what the backward pass keeps"""
+    """weights, gradients, two optimizer moments and what the backward pass keeps"""
     inference: int
     """weights and the largest set of tensors alive at once, estimated from the layers' inputs and outputs"""
 

@@ -16,8 +16,8 @@ def convolution(
     return nn.Conv3d(inputs, outputs, kernel, stride, padding, dilation, bias=False)
 
 
-def normalised(layer: nn.Module, channels: int, activation: type[nn.Module] | None = nn.ReLU6) -> list[nn.Module]:
-    """Return the layer, its batch normalisation and its activation (none behind a linear bottleneck)."""
+def normalized(layer: nn.Module, channels: int, activation: type[nn.Module] | None = nn.ReLU6) -> list[nn.Module]:
+    """Return the layer, its batch normalization and its activation (none behind a linear bottleneck)."""
     layers = [layer, nn.BatchNorm3d(channels)]
     return layers if activation is None else [*layers, activation(inplace=True)]
 
@@ -46,9 +46,9 @@ class FactorisedDepthwise(nn.Module):
         return self.axis(columns).unflatten(3, (height, width)).contiguous(memory_format=torch.channels_last_3d)
 
 
-def depthwise(channels: int, stride: Triple, dilation: Triple, factorised: bool) -> nn.Module:
-    """Make a depthwise 3 x 3 x 3 convolution, whole or factorised."""
-    if factorised:
+def depthwise(channels: int, stride: Triple, dilation: Triple, factorized: bool) -> nn.Module:
+    """Make a depthwise 3 x 3 x 3 convolution, whole or factorized."""
+    if factorized:
         return FactorisedDepthwise(channels, stride, dilation)
     return nn.Conv3d(channels, channels, 3, stride, dilation, dilation, groups=channels, bias=False)
 
@@ -56,12 +56,12 @@ def depthwise(channels: int, stride: Triple, dilation: Triple, factorised: bool)
 class InvertedResidual(nn.Module):
     """Expand, filter depthwise, project linearly; added to the input where shapes allow (Sandler et al., CVPR 2018)."""
 
-    def __init__(self, inputs: int, hidden: int, outputs: int, stride: Triple, dilation: Triple, factorised: bool):
+    def __init__(self, inputs: int, hidden: int, outputs: int, stride: Triple, dilation: Triple, factorized: bool):
         """Make the block; ``hidden`` is the number of channels between the two 1 x 1 x 1 convolutions."""
         super().__init__()
-        expand = [] if hidden == inputs else normalised(convolution(inputs, hidden), hidden)
-        filtered = normalised(depthwise(hidden, stride, dilation, factorised), hidden)
-        self.layers = nn.Sequential(*expand, *filtered, *normalised(convolution(hidden, outputs), outputs, None))
+        expand = [] if hidden == inputs else normalized(convolution(inputs, hidden), hidden)
+        filtered = normalized(depthwise(hidden, stride, dilation, factorized), hidden)
+        self.layers = nn.Sequential(*expand, *filtered, *normalized(convolution(hidden, outputs), outputs, None))
         self.residual = inputs == outputs and stride == (1, 1, 1)
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
@@ -72,27 +72,27 @@ class InvertedResidual(nn.Module):
 class AtrousPyramid(nn.Module):
     """Atrous spatial pyramid pooling: parallel convolutions of growing dilation, joined (Chen et al., 2017)."""
 
-    def __init__(self, inputs: int, outputs: int, rates: tuple[Triple, ...], pooling: bool, factorised: bool):
+    def __init__(self, inputs: int, outputs: int, rates: tuple[Triple, ...], pooling: bool, factorized: bool):
         """Make the pyramid; ``pooling`` adds the branch that averages the whole image."""
         super().__init__()
-        branches: list[nn.Module] = [nn.Sequential(*normalised(convolution(inputs, outputs), outputs, nn.ReLU))]
+        branches: list[nn.Module] = [nn.Sequential(*normalized(convolution(inputs, outputs), outputs, nn.ReLU))]
         for rate in rates:
-            if factorised:
-                filtered = normalised(depthwise(inputs, (1, 1, 1), rate, True), inputs, nn.ReLU)
-                branches.append(nn.Sequential(*filtered, *normalised(convolution(inputs, outputs), outputs, nn.ReLU)))
+            if factorized:
+                filtered = normalized(depthwise(inputs, (1, 1, 1), rate, True), inputs, nn.ReLU)
+                branches.append(nn.Sequential(*filtered, *normalized(convolution(inputs, outputs), outputs, nn.ReLU)))
             else:
                 branches.append(
-                    nn.Sequential(*normalised(convolution(inputs, outputs, 3, dilation=rate), outputs, nn.ReLU))
+                    nn.Sequential(*normalized(convolution(inputs, outputs, 3, dilation=rate), outputs, nn.ReLU))
                 )
         self.branches = nn.ModuleList(branches)
-        # No batch normalisation on one pooled value: it has no variance in a batch of one.
+        # No batch normalization on one pooled value: it has no variance in a batch of one.
         self.pooled = (
             nn.Sequential(nn.AdaptiveAvgPool3d(1), nn.Conv3d(inputs, outputs, 1), nn.ReLU(inplace=True))
             if pooling
             else None
         )
         joined = outputs * (len(branches) + pooling)
-        self.join = nn.Sequential(*normalised(convolution(joined, outputs), outputs, nn.ReLU))
+        self.join = nn.Sequential(*normalized(convolution(joined, outputs), outputs, nn.ReLU))
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         """Transform (batch, channel, z, y, x)."""
@@ -105,15 +105,15 @@ class AtrousPyramid(nn.Module):
 class Fuse(nn.Module):
     """One step of the decoder: deep features are enlarged to the low-level ones and both are mixed."""
 
-    def __init__(self, deep: int, low: int, outputs: int, factorised: bool):
+    def __init__(self, deep: int, low: int, outputs: int, factorized: bool):
         """Make the step from ``deep`` and ``low`` channels to ``outputs``."""
         super().__init__()
-        mixed = normalised(convolution(deep + low, outputs), outputs, nn.ReLU)
-        if factorised:
-            mixed += normalised(depthwise(outputs, (1, 1, 1), (1, 1, 1), True), outputs, nn.ReLU)
-            mixed += normalised(convolution(outputs, outputs), outputs, nn.ReLU)
+        mixed = normalized(convolution(deep + low, outputs), outputs, nn.ReLU)
+        if factorized:
+            mixed += normalized(depthwise(outputs, (1, 1, 1), (1, 1, 1), True), outputs, nn.ReLU)
+            mixed += normalized(convolution(outputs, outputs), outputs, nn.ReLU)
         else:
-            mixed += normalised(convolution(outputs, outputs, 3), outputs, nn.ReLU)
+            mixed += normalized(convolution(outputs, outputs, 3), outputs, nn.ReLU)
         self.layers = nn.Sequential(*mixed)
 
     def forward(self, deep: torch.Tensor, low: torch.Tensor) -> torch.Tensor:
@@ -164,7 +164,7 @@ class DeepLab(nn.Module):
         self.stride = plan.stem_stride
         self.subpixel = plan.subpixel
         self.low_level = plan.low_level
-        self.stem = nn.Sequential(*normalised(convolution(plan.inputs, plan.stem, 3, plan.stem_stride), plan.stem))
+        self.stem = nn.Sequential(*normalized(convolution(plan.inputs, plan.stem, 3, plan.stem_stride), plan.stem))
         stages, channels = [], plan.stem
         for stage in plan.stages:
             blocks = []
@@ -172,15 +172,15 @@ class DeepLab(nn.Module):
                 stride = stage.stride if index == 0 else (1, 1, 1)
                 hidden = stage.hidden if index == 0 or stage.hidden_later is None else stage.hidden_later
                 blocks.append(
-                    InvertedResidual(channels, hidden, stage.channels, stride, stage.dilation, plan.factorised)
+                    InvertedResidual(channels, hidden, stage.channels, stride, stage.dilation, plan.factorized)
                 )
                 channels = stage.channels
             stages.append(nn.Sequential(*blocks))
         self.stages = nn.ModuleList(stages)
-        self.pyramid = AtrousPyramid(channels, plan.pyramid, plan.rates, plan.pooling, plan.factorised)
+        self.pyramid = AtrousPyramid(channels, plan.pyramid, plan.rates, plan.pooling, plan.factorized)
         deep, steps = plan.pyramid, []
         for index, outputs in zip(plan.low_level, plan.decoder, strict=True):
-            steps.append(Fuse(deep, plan.stages[index].channels, outputs, plan.factorised))
+            steps.append(Fuse(deep, plan.stages[index].channels, outputs, plan.factorized))
             deep = outputs
         self.decoder = nn.ModuleList(steps)
         factor = plan.stem_stride[0] * plan.stem_stride[1] * plan.stem_stride[2] if plan.subpixel else 1

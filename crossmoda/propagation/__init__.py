@@ -1,10 +1,10 @@
-"""From many labelled atlases to the noisy label of one target: choose, register, warp, judge, fuse.
+"""From many labeled atlases to the noisy label of one target: choose, register, warp, judge, fuse.
 
 What goes wrong when every atlas simply votes, and what is done about it:
 
-- half of the atlases have their tumour on the other side: the target's tumour side is found first, and atlases of the
-  other side are mirrored, so that all speak about the same tumour and none leaves a ghost on the healthy side;
-- a small tumour cannot become a large one by registration, and each registration is better here and worse there: about
+- half of the atlases have their tumor on the other side: the target's tumor side is found first, and atlases of the
+  other side are mirrored, so that all speak about the same tumor and none leaves a ghost on the healthy side;
+- a small tumor cannot become a large one by registration, and each registration is better here and worse there: about
   each structure those atlases speak that fit the target best there;
 - a failed registration spoils the vote: each is judged by the images themselves, around the structures.
 """
@@ -36,12 +36,12 @@ __all__ = ["OUTPUTS", "Outcome", "Propagation", "Settings", "preparation_for", "
 class Settings(parameters.Settings):
     """Parameters of label propagation."""
 
-    left: int = parameter(15, "Largest number of atlases with the tumour on the left", minimum=0, maximum=1000)
-    right: int = parameter(15, "Largest number of atlases with the tumour on the right", minimum=0, maximum=1000)
-    tumour_side: str = parameter(
-        "auto", "Side of the target's tumour (the patient's)", choices=("auto", "left", "right", "unknown")
+    left: int = parameter(15, "Largest number of atlases with the tumor on the left", minimum=0, maximum=1000)
+    right: int = parameter(15, "Largest number of atlases with the tumor on the right", minimum=0, maximum=1000)
+    tumor_side: str = parameter(
+        "auto", "Side of the target's tumor (the patient's)", choices=("auto", "left", "right", "unknown")
     )
-    mirror: bool = parameter(True, "Mirror the atlases whose tumour is on the other side")
+    mirror: bool = parameter(True, "Mirror the atlases whose tumor is on the other side")
     share: float = parameter(
         0.33,
         "Share of the atlases, those that fit best there, that speak about each structure",
@@ -50,7 +50,7 @@ class Settings(parameters.Settings):
     )
     outline: str = parameter(
         "compared",
-        "Outline of the tumour: where the target differs from the opposite side of the head (compared), or as the "
+        "Outline of the tumor: where the target differs from the opposite side of the head (compared), or as the "
         "atlases have it (votes)",
         choices=("compared", "votes"),
     )
@@ -58,7 +58,7 @@ class Settings(parameters.Settings):
         "auto", "Part of the scans that is registered: around the ears, or all", choices=("auto", "ears", "whole")
     )
     probes: int = parameter(
-        3, "Atlases tried on both sides to find the side of the tumour", minimum=1, maximum=100, advanced=True
+        3, "Atlases tried on both sides to find the side of the tumor", minimum=1, maximum=100, advanced=True
     )
     keep_transforms: bool = parameter(
         False, "Keep the transforms between the target and each atlas (T.h5, T_inverse.h5)", advanced=True
@@ -80,7 +80,7 @@ class Propagation:
     """on the target's grid"""
     folder: Path
     side: str | None
-    """the side of the tumour that was found or given"""
+    """the side of the tumor that was found or given"""
     outcomes: tuple[Outcome, ...]
     notes: tuple[str, ...]
     """what a user should know"""
@@ -101,11 +101,11 @@ def propagate(
     at_once: int | None = None,
     prepared: Prepared | None = None,
 ) -> Propagation:
-    """Make the noisy label of a target from labelled atlases.
+    """Make the noisy label of a target from labeled atlases.
 
     Args:
-        target: the scan to be labelled.
-        atlases: labelled scans.
+        target: the scan to be labeled.
+        atlases: labeled scans.
         folder: receives the outputs (:data:`OUTPUTS`, on the target's grid) and, under ``registrations``, each finished
             registration. A second run with the same inputs and parameters takes what is finished from there.
         settings: parameters of the propagation.
@@ -159,8 +159,8 @@ def propagate_all(
     """Propagate the atlases to several targets, each into ``folder/<id>``; what fails does not stop the rest.
 
     Args:
-        targets: the scans to be labelled.
-        atlases: labelled scans.
+        targets: the scans to be labeled.
+        atlases: labeled scans.
         folder: receives one folder per target.
         settings: parameters of the propagation; None: the default.
         progress: is told what is done; may cancel.

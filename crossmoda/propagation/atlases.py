@@ -35,12 +35,12 @@ INTENSITY = "intensity.nii.gz"
 
 @dataclasses.dataclass(frozen=True)
 class Atlas:
-    """A labelled scan, examined."""
+    """A labeled scan, examined."""
 
     case: "Case"
     sides: laterality.Sides
     side: str | None
-    """the tumour's side; None where there is none or it is central"""
+    """the tumor's side; None where there is none or it is central"""
     volumes_mm3: dict[str, float]
     """structure key -> volume"""
 
@@ -71,7 +71,7 @@ def _examine(case: "Case", _content: str) -> Atlas:
     values = set(np.flatnonzero(count).tolist())
     name = Path(case.label).name if case.label else ""
     if not values:
-        raise InputError(f"{case.id}: {name} has no labelled voxel; label it or leave it out.")
+        raise InputError(f"{case.id}: {name} has no labeled voxel; label it or leave it out.")
     strange = sorted(values - set(labels.VALUES))
     if strange:
         known = ", ".join(f"{structure.value} ({structure.key})" for structure in labels.STRUCTURES)
@@ -81,7 +81,7 @@ def _examine(case: "Case", _content: str) -> Atlas:
         structure.key: float(count[structure.value] * label_map.grid.voxel_volume_mm3)
         for structure in labels.STRUCTURES
     }
-    return Atlas(case, sides, case.side or sides.tumour, size)
+    return Atlas(case, sides, case.side or sides.tumor, size)
 
 
 def examined(cases: "Sequence[Case | Atlas]") -> "list[Case | Atlas]":
@@ -121,7 +121,7 @@ class Registered:
 
     @property
     def side(self) -> str | None:
-        """The tumour's side as registered."""
+        """The tumor's side as registered."""
         return laterality.other(self.atlas.side) if self.mirrored and self.atlas.side else self.atlas.side
 
     def dissimilarity_at(self, mask: np.ndarray) -> float:
@@ -145,7 +145,7 @@ def register_atlas(
     registration_settings: Any,
     prepare: Prepare,
     mirrored: bool = False,
-    align_centres: bool = False,
+    align_centers: bool = False,
     keep_transform: bool = False,
     progress: Progress | None = None,
 ) -> Registered:
@@ -159,9 +159,9 @@ def register_atlas(
         step: its folder receives the warped label map, the comparison of the images and the seal.
         register: the registration program.
         registration_settings: its settings.
-        prepare: crops and normalises the atlas.
+        prepare: crops and normalizes the atlas.
         mirrored: whether left and right of the atlas are exchanged first.
-        align_centres: whether the registration starts with the middles of both prepared images together (they are the
+        align_centers: whether the registration starts with the middles of both prepared images together (they are the
             same place of the body) instead of where their headers place them.
         keep_transform: whether the transforms are kept as well, as they map to and from the atlas's own file.
         progress: is told what is done; may cancel.
@@ -174,7 +174,7 @@ def register_atlas(
     start = time.perf_counter()
     image, label_map = _load_atlas(atlas, mirrored)
     moving = prepare(image, label_map)
-    initial = between_middles(target.prepared.grid, moving.grid) if align_centres else None
+    initial = between_middles(target.prepared.grid, moving.grid) if align_centers else None
     try:
         registration = register(
             target.prepared, moving, registration_settings, initial=initial, progress=part(progress, 0.02, 0.85)

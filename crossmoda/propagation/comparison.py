@@ -13,7 +13,7 @@ from crossmoda.volume import Grid, Volume
 #: The value of a dissimilarity map outside the atlas's field of view; inside it is 0 to 60 (bits).
 OUTSIDE = 255
 #: How far around a structure images are compared, mm.
-NEIGHBOURHOOD_MM = 3.0
+NEIGHBORHOOD_MM = 3.0
 #: Dissimilarity by chance is measured against copies moved this far, mm: farther than any structure's edge is thick.
 _CHANCE_SHIFT_MM = 8.0
 #: An atlas's field of view on the target is looked up once for every so many voxels along each axis.
@@ -49,7 +49,7 @@ def compare(target: Target, image: Volume, registration: Any, label_map: np.ndar
     grid = target.part.grid
     inside = field_of_view(image, grid, registration.transform) | (label_map > 0)
     bits = np.where(inside, np.uint8(0), np.uint8(OUTSIDE))
-    near = neighbourhood(label_map > 0, grid) & inside
+    near = neighborhood(label_map > 0, grid) & inside
     shifts = [max(1, round(_CHANCE_SHIFT_MM / spacing)) for spacing in grid.spacing_zyx]
     aligned, chance, values = [], [], np.zeros(grid.shape, np.float32)
     pieces = ndimage.label(near, np.ones((3, 3, 3)))[0]
@@ -74,10 +74,10 @@ def compare(target: Target, image: Volume, registration: Any, label_map: np.ndar
         return Comparison(bits, np.zeros(grid.shape, np.uint16), 0.0)
     by_chance = float(np.concatenate(chance).mean()) if chance else mind.BITS / 3
     quality = 1.0 - float(np.concatenate(aligned).mean()) / max(by_chance, 1e-6)
-    return Comparison(bits, _quantised(values, near), quality)
+    return Comparison(bits, _quantized(values, near), quality)
 
 
-def _quantised(values: np.ndarray, mask: np.ndarray) -> np.ndarray:
+def _quantized(values: np.ndarray, mask: np.ndarray) -> np.ndarray:
     """Return the values in the mask as 1 to 65535, linearly from the least to the largest; 0 elsewhere."""
     least, largest = float(values[mask].min()), float(values[mask].max())
     found = np.zeros(values.shape, np.uint16)
@@ -101,7 +101,7 @@ def field_of_view(image: Volume, grid: Grid, transform: sitk.Transform) -> np.nd
     return inside
 
 
-def neighbourhood(mask: np.ndarray, grid: Grid, distance_mm: float = NEIGHBOURHOOD_MM) -> np.ndarray:
+def neighborhood(mask: np.ndarray, grid: Grid, distance_mm: float = NEIGHBORHOOD_MM) -> np.ndarray:
     """Return the mask grown by a distance in mm."""
     found = ndimage.find_objects(mask.view(np.uint8))
     grown = np.zeros(mask.shape, bool)

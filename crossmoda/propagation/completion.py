@@ -1,8 +1,8 @@
-"""The cochlea of the healthy side, where the atlases have it on the tumour's side only.
+"""The cochlea of the healthy side, where the atlases have it on the tumor's side only.
 
-Annotators often draw the cochlea beside the tumour and leave the other out (VS-SEG does). Once all atlases have their
-tumour on the target's side, no one speaks about the other cochlea. Mirrored copies of some do: they say nothing about
-the tumour, which they have on the wrong side.
+Annotators often draw the cochlea beside the tumor and leave the other out (VS-SEG does). Once all atlases have their
+tumor on the target's side, no one speaks about the other cochlea. Mirrored copies of some do: they say nothing about
+the tumor, which they have on the wrong side.
 """
 
 import math

@@ -24,12 +24,12 @@ _OUTLIER = 4.0
 _LEAST_DIFFERENCE = 0.05
 #: The statement of an atlas that says nothing at all: every label is possible.
 _SILENT = (1 << len(labels.VALUES)) - 1
-#: If less of the tumour than this differs from the opposite side, mm3, there may be none
+#: If less of the tumor than this differs from the opposite side, mm3, there may be none
 #: (docs/validation/propagation.md).
-_LEAST_TUMOUR_MM3 = 15.0
-_NO_TUMOUR = (
-    "Where the atlases have their tumour the target looks like its opposite side: "
-    "it has no tumour, or has it on the other side; check."
+_LEAST_TUMOR_MM3 = 15.0
+_NO_TUMOR = (
+    "Where the atlases have their tumor the target looks like its opposite side: "
+    "it has no tumor, or has it on the other side; check."
 )
 #: Bits of the structures in statements.
 _BIT = {value: 1 << index for index, value in enumerate(labels.VALUES)}
@@ -54,7 +54,7 @@ class Consensus:
     posterior: np.ndarray
     """(label, z, y, x) float32"""
     fusion: fusion.Fusion
-    """as estimated, before stray pieces were removed and the tumour was filled"""
+    """as estimated, before stray pieces were removed and the tumor was filled"""
     moved: tuple[Moved, ...] = ()
 
     @property
@@ -91,16 +91,16 @@ class Rater:
 
     label_map: np.ndarray
     """(z, y, x) uint8"""
-    about_tumour: bool = True
-    """whether it speaks about the tumour"""
+    about_tumor: bool = True
+    """whether it speaks about the tumor"""
     cochleae: frozenset[str] = frozenset(laterality.SIDES)
     """the sides on whose cochlea it speaks"""
     difference: np.ndarray | None = None
     """(z, y, x): differing bits of its image and the target's, ``OUTSIDE`` beyond its field of view; None: unknown"""
     intensity: np.ndarray | None = None
     """(z, y, x): its image where it was compared with the target, else 0; known if ``difference`` is"""
-    tumour_fit: float = 0.0
-    """how well its tumour fits the target's, see :func:`crossmoda.propagation.fit.tumour_fit`"""
+    tumor_fit: float = 0.0
+    """how well its tumor fits the target's, see :func:`crossmoda.propagation.fit.tumor_fit`"""
 
     def _outside(self) -> np.ndarray | None:
         """Return what is beyond its field of view, (z, y, x) bool; None where it covers the target."""
@@ -114,7 +114,7 @@ class Rater:
         and where its own lies it says nothing at all.
         """
         bits = np.zeros((1, 1, 1), np.uint8)
-        if not self.about_tumour:
+        if not self.about_tumor:
             bits = _not_about(labels.VS, self.label_map, np.ones((1, 1, 1), bool))
         for side in laterality.SIDES:
             if side not in self.cochleae:
@@ -130,7 +130,7 @@ def _not_about(value: int, label_map: np.ndarray, place: np.ndarray) -> np.ndarr
 
 def _rater(item: Registered, chosen: Speakers) -> Rater:
     cochleae = frozenset(side for side, names in chosen.cochlea.items() if item.name in names)
-    about, fit = item.name in chosen.tumour, chosen.tumour.get(item.name, 0.0)
+    about, fit = item.name in chosen.tumor, chosen.tumor.get(item.name, 0.0)
     return Rater(item.label_map, about, cochleae, item.dissimilarity, item.intensity, fit)
 
 
@@ -153,7 +153,7 @@ def fuse(
 ) -> tuple[Consensus, Speakers]:
     """Fuse what registered atlases say about what they fit best (see :mod:`crossmoda.propagation.fit`).
 
-    The tumour's outline heeds the opposite side of the head if ``compared`` with it.
+    The tumor's outline heeds the opposite side of the head if ``compared`` with it.
     """
     middle_mm = midplane([item.label_map for item in registered], target.grid)
     chosen = speakers(registered, target, side, share, laterality.lateral_mm(target.grid) > middle_mm)
@@ -183,9 +183,9 @@ def fuse_raters(
         midplane_mm: LPS x of the midplane.
         grid: where they lie.
         settings: parameters of the fusion. Weighting is local only if every rater's image was compared.
-        clean: whether to remove all but the largest piece of the tumour and of each cochlea, and to fill the tumour.
+        clean: whether to remove all but the largest piece of the tumor and of each cochlea, and to fill the tumor.
         image: the target on ``grid``; given if the raters' images were compared with it.
-        compared: the target and its opposite side, by which votes that are weighted locally are made a tumour's outline
+        compared: the target and its opposite side, by which votes that are weighted locally are made a tumor's outline
             (:mod:`crossmoda.propagation.outline`); None: they are taken as they are.
         progress: is told the iteration; may cancel.
 
@@ -206,14 +206,14 @@ def fuse_raters(
 def _votes(raters: Sequence[Rater], missing: Sequence[np.ndarray], image: Volume) -> Votes | None:
     """Return the votes, weighted where images are alike; None where some images were not compared with the target.
 
-    About the tumour those weigh more whose own fits the target's.
+    About the tumor those weigh more whose own fits the target's.
     """
     maps = [rater.label_map for rater in raters]
     differences = [rater.difference for rater in raters if rater.difference is not None]
     images = [rater.intensity for rater in raters if rater.intensity is not None]
     if not len(differences) == len(images) == len(raters):
         return None
-    fits = np.array([rater.tumour_fit for rater in raters])
+    fits = np.array([rater.tumor_fit for rater in raters])
     trust = np.ones((len(raters), len(labels.VALUES)))
     trust[:, labels.VALUES.index(labels.VS)] = np.exp(fits - fits.max())
     return local_votes(maps, differences, images, missing, image.array, image.grid.spacing_zyx, trust=trust)
@@ -227,7 +227,7 @@ def _rated(
     compared: BothSides | None,
     grid: Grid,
 ) -> fusion.Fusion:
-    """Return the fusion by votes (label, z, y, x), the tumour outlined if ``compared`` with the opposite side."""
+    """Return the fusion by votes (label, z, y, x), the tumor outlined if ``compared`` with the opposite side."""
     maps = [rater.label_map for rater in raters]
     posterior = votes
     # Elsewhere than about the ears both sides need not be alike.
@@ -236,14 +236,14 @@ def _rated(
     changed = (posterior != votes).any(axis=0)
     result = fusion.rate(maps, posterior, settings, missing=missing, where=changed)
     if compared is not None and changed.any():
-        tumour = posterior[labels.VALUES.index(labels.VS)]
-        if difference_mm3(tumour, compared, grid.spacing_zyx) < _LEAST_TUMOUR_MM3:
-            return dataclasses.replace(result, notes=(*result.notes, _NO_TUMOUR))
+        tumor = posterior[labels.VALUES.index(labels.VS)]
+        if difference_mm3(tumor, compared, grid.spacing_zyx) < _LEAST_TUMOR_MM3:
+            return dataclasses.replace(result, notes=(*result.notes, _NO_TUMOR))
     return result
 
 
 def _cleaned(result: fusion.Fusion, on_left: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return label map and posterior without stray pieces, what the tumour encloses filled in the label map."""
+    """Return label map and posterior without stray pieces, what the tumor encloses filled in the label map."""
     label_map, posterior = result.label_map, result.posterior
     stray = stray_pieces(label_map, on_left)
     if stray.any():
@@ -255,7 +255,7 @@ def _cleaned(result: fusion.Fusion, on_left: np.ndarray) -> tuple[np.ndarray, np
 
 
 def _outlined(posterior: np.ndarray, compared: BothSides, grid: Grid) -> np.ndarray:
-    """Return the posterior (label, z, y, x) with the tumour's outline; cochleae stay as they are."""
+    """Return the posterior (label, z, y, x) with the tumor's outline; cochleae stay as they are."""
     vs, cochlea = labels.VALUES.index(labels.VS), labels.VALUES.index(labels.COCHLEA)
     found = posterior.copy()
     found[vs] = np.minimum(outlined(posterior[vs], compared, grid.spacing_zyx), 1 - posterior[cochlea])
@@ -272,12 +272,12 @@ def _moved(move: Move, on_left: np.ndarray, grid: Grid) -> Moved:
 
 
 def with_doubt_about_side(consensus: Consensus, certainty: float, elsewhere: np.ndarray) -> Consensus:
-    """Return the consensus with the posterior of a tumour that may be on the other side; the label map stays.
+    """Return the consensus with the posterior of a tumor that may be on the other side; the label map stays.
 
     Args:
         consensus: as fused for one side.
-        certainty: the probability that this is the tumour's side.
-        elsewhere: the probability of tumour at each voxel if it is on the other side, (z, y, x).
+        certainty: the probability that this is the tumor's side.
+        elsewhere: the probability of tumor at each voxel if it is on the other side, (z, y, x).
 
     """
     vs, cochlea = labels.VALUES.index(labels.VS), labels.VALUES.index(labels.COCHLEA)
@@ -290,7 +290,7 @@ def with_doubt_about_side(consensus: Consensus, certainty: float, elsewhere: np.
 
 
 def stray_pieces(label_map: np.ndarray, on_left: np.ndarray) -> np.ndarray:
-    """Return the mask of all but the largest piece of the tumour, and of the cochlea on each side.
+    """Return the mask of all but the largest piece of the tumor, and of the cochlea on each side.
 
     Args:
         label_map: (z, y, x).

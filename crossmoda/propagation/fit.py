@@ -1,6 +1,6 @@
 """Where the registered atlases fit the target: who should speak about what.
 
-A registration can move a tumour but hardly make a small one large, no registration can put a left tumour on the right,
+A registration can move a tumor but hardly make a small one large, no registration can put a left tumor on the right,
 and each registration is better here and worse there. All of it is judged by the target's image, which the atlases'
 labels do not know.
 """
@@ -14,12 +14,12 @@ from scipy import ndimage
 
 from crossmoda import labels
 from crossmoda.propagation.atlases import Registered
-from crossmoda.propagation.comparison import neighbourhood
+from crossmoda.propagation.comparison import neighborhood
 from crossmoda.volume.geometry import Grid, Volume
 
-#: How far around a tumour, and around a cochlea, images are compared, mm.
+#: How far around a tumor, and around a cochlea, images are compared, mm.
 _RIM_MM, _COCHLEA_RIM_MM = 2.0, 1.0
-#: What counts as the surroundings of the tumours, mm.
+#: What counts as the surroundings of the tumors, mm.
 _SURROUNDINGS_MM = 3.0
 #: The target is smoothed this much (standard deviation) before its intensities are compared, mm.
 _SMOOTHING_MM = 0.6
@@ -27,42 +27,42 @@ _BINS = 32
 _ROUNDS = 3
 
 
-def tumour_fit(registered: Sequence[Registered], target: Volume) -> np.ndarray:
-    """Return how well each atlas's tumour fits the target's, in standard deviations of the atlases (higher is better).
+def tumor_fit(registered: Sequence[Registered], target: Volume) -> np.ndarray:
+    """Return how well each atlas's tumor fits the target's, in standard deviations of the atlases (higher is better).
 
-    The target's intensities inside and around the tumours are described by two histograms, weighted by how many (well
-    fitting) atlases have tumour there. An atlas's tumour fits when it holds the voxels that the first explains better,
+    The target's intensities inside and around the tumors are described by two histograms, weighted by how many (well
+    fitting) atlases have tumor there. An atlas's tumor fits when it holds the voxels that the first explains better,
     all of them and no others (sum of the log likelihood ratio), and when the images are alike in and around it
-    (MIND-SSC). The first is best at large tumours, the second at small ones; weights and scores are refined in turn.
+    (MIND-SSC). The first is best at large tumors, the second at small ones; weights and scores are refined in turn.
 
     Args:
-        registered: atlases on the target, each with a tumour.
+        registered: atlases on the target, each with a tumor.
         target: the part of the target on which they lie.
 
     """
     grid = target.grid
     masks = np.stack([item.label_map == labels.VS for item in registered])
-    region = neighbourhood(np.asarray(masks.any(axis=0)), grid, _SURROUNDINGS_MM)
+    region = neighborhood(np.asarray(masks.any(axis=0)), grid, _SURROUNDINGS_MM)
     box = ndimage.find_objects(region.view(np.uint8))[0]
     smooth = ndimage.gaussian_filter(target.array[box], [_SMOOTHING_MM / spacing for spacing in grid.spacing_zyx])
     values = smooth[region[box]]
     inside = masks[:, region]
     edges = np.unique(np.quantile(values, np.linspace(0, 1, _BINS + 1)[1:-1]))
     bins = np.digitize(values, edges)
-    alike = -_standardised(
+    alike = -_standardized(
         [
-            item.dissimilarity_at(neighbourhood(mask, grid, _RIM_MM))
+            item.dissimilarity_at(neighborhood(mask, grid, _RIM_MM))
             for item, mask in zip(registered, masks, strict=True)
         ]
     )
     score = np.zeros(len(registered))
     for _ in range(_ROUNDS):
         weights = np.exp(score - score.max())
-        tumour = weights @ inside / weights.sum()
+        tumor = weights @ inside / weights.sum()
         ratio = np.log(
-            _histogram(bins, tumour**2, len(edges) + 1) / _histogram(bins, (1 - tumour) ** 2, len(edges) + 1)
+            _histogram(bins, tumor**2, len(edges) + 1) / _histogram(bins, (1 - tumor) ** 2, len(edges) + 1)
         )
-        score = _standardised(inside @ ratio[bins]) + alike
+        score = _standardized(inside @ ratio[bins]) + alike
     return score
 
 
@@ -72,7 +72,7 @@ def _histogram(bins: np.ndarray, weights: np.ndarray, count: int) -> np.ndarray:
     return 0.95 * smooth / smooth.sum() + 0.05 / count
 
 
-def _standardised(values: Sequence[float] | np.ndarray) -> np.ndarray:
+def _standardized(values: Sequence[float] | np.ndarray) -> np.ndarray:
     """Return values minus their mean over their standard deviation; unknown ones count as the worst."""
     array = np.asarray(values, float)
     array = np.where(np.isnan(array), np.nanmax(array) if not np.isnan(array).all() else 0.0, array)
@@ -82,7 +82,7 @@ def _standardised(values: Sequence[float] | np.ndarray) -> np.ndarray:
 
 def cochlea_fit(item: Registered, place: np.ndarray, grid: Grid) -> float:
     """Return how alike target and atlas are in and around the atlas's cochlea in ``place`` (mask); NaN without one."""
-    return -item.dissimilarity_at(neighbourhood((item.label_map == labels.COCHLEA) & place, grid, _COCHLEA_RIM_MM))
+    return -item.dissimilarity_at(neighborhood((item.label_map == labels.COCHLEA) & place, grid, _COCHLEA_RIM_MM))
 
 
 def best(scores: Mapping[str, float], share: float) -> frozenset[str]:
@@ -96,41 +96,41 @@ def best(scores: Mapping[str, float], share: float) -> frozenset[str]:
 class Speakers:
     """The names of the atlases that speak about each structure."""
 
-    tumour: dict[str, float]
-    """name -> how well its tumour fits, see :func:`tumour_fit`"""
+    tumor: dict[str, float]
+    """name -> how well its tumor fits, see :func:`tumor_fit`"""
     cochlea: dict[str, frozenset[str]]
     """side -> names"""
 
     def about(self, name: str) -> str:
         """Return what an atlas speaks about, for people."""
-        topics = ["VS"] if name in self.tumour else []
+        topics = ["VS"] if name in self.tumor else []
         return ", ".join(topics + [f"{side} cochlea" for side, names in self.cochlea.items() if name in names])
 
 
 def speakers(
     registered: Sequence[Registered], target: Volume, side: str | None, share: float, on_left: np.ndarray
 ) -> Speakers:
-    """Choose for the tumour and for each cochlea the atlases that fit best there.
+    """Choose for the tumor and for each cochlea the atlases that fit best there.
 
     Args:
         registered: the atlases on the target.
         target: the part of the target on which they lie.
-        side: the tumour's side; None: tumours of both sides may speak.
+        side: the tumor's side; None: tumors of both sides may speak.
         share: the share of the atlases that speaks about each structure.
         on_left: what of the target is left of the midplane, (z, y, x) or broadcastable to it.
 
     """
-    with_tumour = [
+    with_tumor = [
         item
         for item in registered
         if (side is None or item.side in (side, None)) and (item.label_map == labels.VS).any()
     ]
-    fit = tumour_fit(with_tumour, target) if with_tumour else np.zeros(0)
-    scores = {item.name: float(score) for item, score in zip(with_tumour, fit, strict=True)}
-    tumour = {name: scores[name] for name in best(scores, share)}
+    fit = tumor_fit(with_tumor, target) if with_tumor else np.zeros(0)
+    scores = {item.name: float(score) for item, score in zip(with_tumor, fit, strict=True)}
+    tumor = {name: scores[name] for name in best(scores, share)}
     left = np.broadcast_to(on_left, target.grid.shape)
     cochlea = {
         name: best({item.name: cochlea_fit(item, place, target.grid) for item in registered}, share)
         for name, place in (("left", left), ("right", ~left))
     }
-    return Speakers(tumour, cochlea)
+    return Speakers(tumor, cochlea)

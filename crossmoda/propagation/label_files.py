@@ -38,21 +38,21 @@ _ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha", ".mhd")
 class Settings(fusion.Settings):
     """Parameters of the fusion of label map files."""
 
-    tumour_side: str = parameter(
+    tumor_side: str = parameter(
         "auto",
-        "Side of the tumour (the patient's); auto takes the side on which most atlases have it",
+        "Side of the tumor (the patient's); auto takes the side on which most atlases have it",
         choices=("auto", "left", "right", "both"),
     )
     side_certainty: float = parameter(
         1.0,
-        "Probability that the tumour is on that side; where it is less, the result's probabilities and confidence "
-        "heed that the tumour may be on the other side",
+        "Probability that the tumor is on that side; where it is less, the result's probabilities and confidence "
+        "heed that the tumor may be on the other side",
         minimum=0.5,
         maximum=1.0,
     )
     outline: str = parameter_of(PropagationSettings, "outline")
     modality: str = parameter(
-        "hrT2", "Kind of the target's scan, which tells how a tumour looks on it", choices=("hrT2", "ceT1")
+        "hrT2", "Kind of the target's scan, which tells how a tumor looks on it", choices=("hrT2", "ceT1")
     )
     share: float = parameter_of(PropagationSettings, "share", advanced=True)
     least_quality: float = parameter_of(PropagationSettings, "least_quality")
@@ -85,7 +85,7 @@ class FileFusion:
     names: tuple[str, ...]
     """the label maps that were fused"""
     side: str | None
-    """the side of the tumour; None where both or neither"""
+    """the side of the tumor; None where both or neither"""
     dropped: tuple[str, ...]
     """a sentence for each label map that could not be used"""
     notes: tuple[str, ...]
@@ -138,7 +138,7 @@ def fuse_files(
 ) -> FileFusion:
     """Fuse label map files: with STAPLE or, with the atlases' images, by locally weighted votes.
 
-    A label map without a cochlea on one side says nothing about it there; a tumour on another side than the fused one
+    A label map without a cochlea on one side says nothing about it there; a tumor on another side than the fused one
     says nothing (see :mod:`crossmoda.fusion`). Label maps on another grid are resampled. With the warped images, failed
     registrations are left out and about each structure those atlases speak that fit the target best there.
 
@@ -149,11 +149,11 @@ def fuse_files(
         reference: an image or label map whose grid the result has; None: the first label map's.
         images: a folder with the atlases' images on the target, named as their label maps; ``reference`` is then the
             target's image.
-        elsewhere: an image of the probability of tumour at each voxel if it is on the other side (see
+        elsewhere: an image of the probability of tumor at each voxel if it is on the other side (see
             :func:`crossmoda.propagation.side_files.compare_files`), for a ``side_certainty`` below 1; None: it could be
             anywhere there.
         opposite: an image of how bright ``reference`` is at the opposite places, from the same function: with warped
-            images it tells the tumour's outline. None: the outline is as the atlases have it.
+            images it tells the tumor's outline. None: the outline is as the atlases have it.
         progress: is told what is done; may cancel, and then nothing is written.
 
     Raises:
@@ -179,7 +179,7 @@ def fuse_files(
             judged.atlases, judged.target, grid.shape, side, settings.share, settings, step, compared=compared
         )
     else:
-        raters, middle_mm, side = _raters(maps, grid, settings.tumour_side, notes)
+        raters, middle_mm, side = _raters(maps, grid, settings.tumor_side, notes)
         consensus = fuse_raters(
             raters, middle_mm, grid, settings, clean=side is not None, progress=part(progress, 0.4, 0.8)
         )
@@ -189,7 +189,7 @@ def fuse_files(
     notes += consensus.fusion.notes
     label_map = Volume(consensus.label_map, grid)
     moved = [dataclasses.asdict(move) for move in consensus.moved]
-    content = record.finish(tumour_side=side, notes=notes, iterations=consensus.fusion.iterations, aligned=moved)
+    content = record.finish(tumor_side=side, notes=notes, iterations=consensus.fusion.iterations, aligned=moved)
     result = FileFusion(label_map, consensus, tuple(names), side, tuple(dropped), tuple(notes), content)
     report(progress, 0.85, "writing")
     _write(result, outputs)
@@ -200,7 +200,7 @@ def fuse_files(
 def _compared(
     path: Path | str | None, reference: Path | str | None, grid: Grid, settings: Settings
 ) -> BothSides | None:
-    """Return the target and its opposite side on ``grid``; None if the tumour's outline is not to heed that."""
+    """Return the target and its opposite side on ``grid``; None if the tumor's outline is not to heed that."""
     if path is None or reference is None or settings.outline == "votes":
         return None
     kept = volume.read(path)
@@ -211,7 +211,7 @@ def _compared(
 
 
 def _elsewhere(path: Path | str | None, grid: Grid) -> np.ndarray:
-    """Return the probability of tumour if it is on the other side, (z, y, x); 0 where nothing is known of it."""
+    """Return the probability of tumor if it is on the other side, (z, y, x); 0 where nothing is known of it."""
     if path is None:
         return np.zeros(grid.shape, np.float32)
     # Where it lies on the grid's voxels, as it mostly does, their values are kept to the bit.
@@ -234,7 +234,7 @@ def _read(
                 known = ", ".join(map(str, labels.VALUES))
                 raise InputError(f"{file.name} has the label value {strange[0]}; expected {known}.")
             if not label_map.array.any():
-                raise InputError(f"{file.name} has no labelled voxel.")
+                raise InputError(f"{file.name} has no labeled voxel.")
             grid = grid or label_map.grid
             if not label_map.grid.same_as(grid):
                 label_map = volume.resample(label_map, grid, interpolation="label")
@@ -250,7 +250,7 @@ def _read(
 
 
 def _raters(maps: list[np.ndarray], grid: Grid, wanted: str, notes: list[str]) -> tuple[list[Rater], float, str | None]:
-    """Find out what each label map speaks about; the midplane; and the side of the tumour."""
+    """Find out what each label map speaks about; the midplane; and the side of the tumor."""
     middle_mm = midplane(maps, grid)
     sides = [laterality.find_sides(Volume(label_map, grid), middle_mm).of for label_map in maps]
     side = _side(sides, maps, wanted, notes)
@@ -258,18 +258,18 @@ def _raters(maps: list[np.ndarray], grid: Grid, wanted: str, notes: list[str]) -
     anyone = frozenset().union(*(own[labels.COCHLEA] for own in sides))
     raters = []
     for label_map, own in zip(maps, sides, strict=True):
-        has_tumour = bool((label_map == labels.VS).any())
-        about_tumour = has_tumour and (side is None or not own[labels.VS] or side in own[labels.VS])
+        has_tumor = bool((label_map == labels.VS).any())
+        about_tumor = has_tumor and (side is None or not own[labels.VS] or side in own[labels.VS])
         cochleae = own[labels.COCHLEA] | (both - anyone)
-        raters.append(Rater(label_map, about_tumour, cochleae))
+        raters.append(Rater(label_map, about_tumor, cochleae))
     return raters, middle_mm, side
 
 
 def _side(
     sides: Sequence[Mapping[int, frozenset[str]]], maps: Sequence[np.ndarray], wanted: str, notes: list[str]
 ) -> str | None:
-    """Return the side of the tumour that is wanted or that most label maps have; None for both."""
-    side = _tumour_side([own[labels.VS] for own in sides], maps, notes) if wanted == "auto" else wanted
+    """Return the side of the tumor that is wanted or that most label maps have; None for both."""
+    side = _tumor_side([own[labels.VS] for own in sides], maps, notes) if wanted == "auto" else wanted
     return side if side in laterality.SIDES else None
 
 
@@ -282,7 +282,7 @@ class _Judged:
     kept: list[Path]
     dropped: list[str]
     side: str | None
-    """the side of the tumour; None where both or neither"""
+    """the side of the tumor; None where both or neither"""
     notes: list[str]
     """what is to be said of the side"""
 
@@ -302,7 +302,7 @@ class _Judged:
         judged, target = warped.judge(volume.read(reference), paths, images, maps, progress)
         failed = failures(judged, settings.least_quality)
         notes: list[str] = []
-        side = _side_of([item for item in judged if item.name not in failed], settings.tumour_side, notes)
+        side = _side_of([item for item in judged if item.name not in failed], settings.tumor_side, notes)
         if side is not None:
             failed = _failures_by_side(judged, side, settings.least_quality)
         dropped = [f"{name} was left out: {why}" for name, why in failed.items()]
@@ -317,14 +317,14 @@ def _side_of(judged: Sequence[Registered], wanted: str, notes: list[str]) -> str
 
 
 def _failures_by_side(judged: Sequence[Registered], side: str, least_quality: float) -> dict[str, str]:
-    """Judge label maps with the tumour on the other side (mirrored copies) by themselves: theirs fits nowhere."""
+    """Judge label maps with the tumor on the other side (mirrored copies) by themselves: theirs fits nowhere."""
     copies = [item for item in judged if item.side == laterality.other(side)]
     others = [item for item in judged if item.side != laterality.other(side)]
     return {name: why for group in (others, copies) if group for name, why in failures(group, least_quality).items()}
 
 
-def _tumour_side(sides: list[frozenset[str]], maps: Sequence[np.ndarray], notes: list[str]) -> str | None:
-    """Return the side that most label maps have the tumour on; at a tie that where they agree more."""
+def _tumor_side(sides: list[frozenset[str]], maps: Sequence[np.ndarray], notes: list[str]) -> str | None:
+    """Return the side that most label maps have the tumor on; at a tie that where they agree more."""
     count = Counter(next(iter(own)) for own in sides if len(own) == 1)
     if not count:
         return None
@@ -337,8 +337,8 @@ def _tumour_side(sides: list[frozenset[str]], maps: Sequence[np.ndarray], notes:
         agreement[side] = float((votes**2).sum() / max(votes.sum(), 1) / len(members))
     side = max(laterality.SIDES, key=lambda name: (count[name], agreement[name]))
     notes.append(
-        f"The label maps have the tumour on both sides ({count['left']} left, {count['right']} right); "
-        f"the result has it on the {side}. Choose tumour_side if that is wrong."
+        f"The label maps have the tumor on both sides ({count['left']} left, {count['right']} right); "
+        f"the result has it on the {side}. Choose tumor_side if that is wrong."
     )
     return side
 

@@ -1,4 +1,4 @@
-"""Left and right: the midplane of a head, the side of a tumour, mirroring.
+"""Left and right: the midplane of a head, the side of a tumor, mirroring.
 
 Sides are the patient's; in LPS the left side has the larger x.
 """
@@ -14,7 +14,7 @@ from crossmoda.volume import Grid, Volume
 
 SIDES = ("left", "right")
 
-#: A structure whose centre is nearer to the midplane than this is on neither side, mm. The internal auditory canals
+#: A structure whose center is nearer to the midplane than this is on neither side, mm. The internal auditory canals
 #: lie some 20-30 mm from it.
 CENTRAL_MM = 8.0
 #: How far a cochlea lies from the midplane, mm.
@@ -27,7 +27,7 @@ def other(side: str) -> str:
 
 
 def lateral_mm(grid: Grid) -> np.ndarray:
-    """Return the LPS x of every voxel centre, (z, y, x) or broadcastable to it, mm."""
+    """Return the LPS x of every voxel center, (z, y, x) or broadcastable to it, mm."""
     x, y, z = (np.arange(size, dtype=np.float32) for size in grid.size)
     matrix = grid.index_to_physical[0]
     position: np.ndarray = np.full((1, 1, 1), matrix[3], np.float32)
@@ -69,19 +69,19 @@ class Sides:
     """label value -> the sides on which it was drawn; empty where the structure is absent or central"""
 
     @property
-    def tumour(self) -> str | None:
-        """The side of the tumour; None where there is none, one on both sides, or one near the midplane."""
+    def tumor(self) -> str | None:
+        """The side of the tumor; None where there is none, one on both sides, or one near the midplane."""
         sides = self.of.get(labels.VS, frozenset())
         return next(iter(sides)) if len(sides) == 1 else None
 
 
 def midplane_of(label_map: Volume) -> float | None:
     """Return the LPS x (mm) half-way between the two cochleae of a label map; None where not both are drawn."""
-    return _between(_centres(label_map, labels.COCHLEA))
+    return _between(_centers(label_map, labels.COCHLEA))
 
 
 def middle_of(grid: Grid) -> float:
-    """Return the LPS x of the centre of a grid, mm."""
+    """Return the LPS x of the center of a grid, mm."""
     return float((grid.index_to_physical @ [*((np.asarray(grid.size) - 1) / 2), 1.0])[0])
 
 
@@ -89,40 +89,40 @@ def find_sides(label_map: Volume, midplane_mm: float | None = None) -> Sides:
     """Find the midplane and the sides of each structure of a label map.
 
     The midplane, if it is not given, is half-way between the cochleae when both are drawn. When there is one cochlea
-    and a tumour, the tumour lies on its medial side. Else it is the middle of the grid.
+    and a tumor, the tumor lies on its medial side. Else it is the middle of the grid.
     """
-    centres = {structure.value: _centres(label_map, structure.value) for structure in labels.STRUCTURES}
-    between = _between(centres[labels.COCHLEA])
-    if between is None and centres[labels.COCHLEA] and centres[labels.VS]:
-        cochlea, tumour = (_middle(centres[value]) for value in (labels.COCHLEA, labels.VS))
-        between = cochlea - np.sign(cochlea - tumour) * _COCHLEA_TO_MIDPLANE_MM
+    centers = {structure.value: _centers(label_map, structure.value) for structure in labels.STRUCTURES}
+    between = _between(centers[labels.COCHLEA])
+    if between is None and centers[labels.COCHLEA] and centers[labels.VS]:
+        cochlea, tumor = (_middle(centers[value]) for value in (labels.COCHLEA, labels.VS))
+        between = cochlea - np.sign(cochlea - tumor) * _COCHLEA_TO_MIDPLANE_MM
     if midplane_mm is None:
         midplane_mm = middle_of(label_map.grid) if between is None else float(between)
     of = {}
-    for value, found in centres.items():
+    for value, found in centers.items():
         lateral = [(x - midplane_mm, size) for x, size in found if abs(x - midplane_mm) >= CENTRAL_MM]
         drawn = {side: sum(size for x, size in lateral if (x > 0) == (side == "left")) for side in SIDES}
         of[value] = frozenset(side for side in SIDES if drawn[side] > 0.1 * sum(size for _, size in found))
     return Sides(midplane_mm, of)
 
 
-def _middle(centres: list[tuple[float, int]]) -> float:
-    return float(np.average([x for x, _ in centres], weights=[size for _, size in centres]))
+def _middle(centers: list[tuple[float, int]]) -> float:
+    return float(np.average([x for x, _ in centers], weights=[size for _, size in centers]))
 
 
-def _between(centres: list[tuple[float, int]]) -> float | None:
+def _between(centers: list[tuple[float, int]]) -> float | None:
     """Return the position half-way between two groups of components (LPS x, voxels) at least 30 mm apart, or None."""
-    if len(centres) < 2:
+    if len(centers) < 2:
         return None
-    x = np.array([position for position, _ in centres])
-    size = np.array([count for _, count in centres], float)
+    x = np.array([position for position, _ in centers])
+    size = np.array([count for _, count in centers], float)
     left = x > (x.min() + x.max()) / 2
     if x.max() - x.min() < 30.0 or min(size[left].sum(), size[~left].sum()) < 0.1 * size.sum():
         return None
     return float((np.average(x[left], weights=size[left]) + np.average(x[~left], weights=size[~left])) / 2)
 
 
-def _centres(label_map: Volume, value: int) -> list[tuple[float, int]]:
+def _centers(label_map: Volume, value: int) -> list[tuple[float, int]]:
     """Return the LPS x (mm) and the voxel count of each connected component of a structure."""
     found = ndimage.find_objects((label_map.array == value).view(np.uint8))
     if not found or found[0] is None:

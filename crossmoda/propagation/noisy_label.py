@@ -36,7 +36,7 @@ class Outcome:
     """What became of one atlas."""
 
     atlas: str
-    tumour_side: str | None
+    tumor_side: str | None
     mirrored: bool
     quality: float | None
     speaks_about: str

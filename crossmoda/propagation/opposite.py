@@ -1,7 +1,7 @@
 """The other side of a head, brought onto each place of this one, as a radiologist compares the two inner ears.
 
 A scan is registered to its own mirror image: what is found at each place is then what the same scan shows at the
-opposite place. Left and right of a head are much more alike than two people; a tumour on one side stands out.
+opposite place. Left and right of a head are much more alike than two people; a tumor on one side stands out.
 """
 
 import dataclasses
@@ -18,7 +18,7 @@ from crossmoda.volume import Grid, Volume
 
 #: The percentile of the intensities that stands for the brightest tissue.
 _BRIGHTEST = 97
-#: Both sides are made equally bright over a distance that a small tumour does not fill, mm: coils are nearer to one of
+#: Both sides are made equally bright over a distance that a small tumor does not fill, mm: coils are nearer to one of
 #: them (docs/validation/propagation.md).
 _EVEN_OVER_MM = 8.0
 #: How much brighter one side is made at most.
@@ -40,7 +40,7 @@ class BothSides:
 
     @property
     def excess(self) -> np.ndarray:
-        """(z, y, x): how much more a place looks like a tumour than the opposite one, -1 to 1; NaN where unknown."""
+        """(z, y, x): how much more a place looks like a tumor than the opposite one, -1 to 1; NaN where unknown."""
         darker = self.opposite - self.here
         return darker if self.modality == "hrT2" else -darker
 
@@ -90,7 +90,7 @@ def opposite_brightness(
 
 
 def _gain(target: Volume, there: np.ndarray, inside: np.ndarray) -> np.ndarray:
-    """Return by how much a scan is brighter than its other side in the neighbourhood of each place, (z, y, x)."""
+    """Return by how much a scan is brighter than its other side in the neighborhood of each place, (z, y, x)."""
     here, other = (
         sitk.GetArrayFromImage(sitk.SmoothingRecursiveGaussian(target.with_array(values).to_sitk(), _EVEN_OVER_MM))
         for values in (np.where(inside, values, np.float32(0)) for values in (target.array, there))

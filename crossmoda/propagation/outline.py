@@ -1,9 +1,9 @@
-"""The outline of a target's tumour: what differs from the opposite side of the head.
+"""The outline of a target's tumor: what differs from the opposite side of the head.
 
-Atlases' tumours are other people's. They tell where the target's is, hardly how large it is: a small one in the canal
+Atlases' tumors are other people's. They tell where the target's is, hardly how large it is: a small one in the canal
 comes out as large as the canal. The target shows it, though: compared with the opposite side, a schwannoma stands where
 there is fluid over there. So the votes are a prior here, and what a voxel shows, given what lies opposite, is the
-evidence (Bayes; a Markov random field keeps neighbours together, by mean field as in Zhang, Brady and Smith, IEEE TMI
+evidence (Bayes; a Markov random field keeps neighbors together, by mean field as in Zhang, Brady and Smith, IEEE TMI
 20:45, 2001).
 """
 
@@ -14,36 +14,36 @@ from scipy import ndimage
 
 from crossmoda.propagation.opposite import BothSides
 
-#: Votes are never surer than this: the tumours that vote are other people's.
+#: Votes are never surer than this: the tumors that vote are other people's.
 _SUREST = 0.9
-#: Where there are fewer votes there is no tumour.
+#: Where there are fewer votes there is no tumor.
 _LEAST_VOTES = 0.005
 #: What lies opposite of tissue of some brightness is learned so near to the votes (mm) where these are less.
 _NEAR_MM, _NO_VOTES = 10.0, 0.02
-#: Steps of brightness, and the probability that is shared by all of them: of the tumour, and of what is no tumour.
-_STEPS, _TUMOUR_FLOOR, _OTHER_FLOOR = 12, 0.05, 0.1
+#: Steps of brightness, and the probability that is shared by all of them: of the tumor, and of what is no tumor.
+_STEPS, _TUMOR_FLOOR, _OTHER_FLOOR = 12, 0.05, 0.1
 #: Standard deviation of the smoothing of both distributions, steps.
-_TUMOUR_SMOOTHING, _OTHER_SMOOTHING = 0.7, 0.3
+_TUMOR_SMOOTHING, _OTHER_SMOOTHING = 0.7, 0.3
 #: Both sides look alike, but for a standard deviation in steps, by the belief of so many voxels for each brightness.
 _ALIKE_STEPS, _ALIKE_VOXELS = 1.0, 50.0
-#: Where the opposite leaves less room than this for a tumour to differ, what speaks against one counts by this factor:
-#: the dark parts of a tumour look like the brain that it pushed away.
+#: Where the opposite leaves less room than this for a tumor to differ, what speaks against one counts by this factor:
+#: the dark parts of a tumor look like the brain that it pushed away.
 _LITTLE_ROOM, _AGAINST = 0.2, 0.5
-#: The random field: the log odds that neighbours add which are all tumour, their Gaussian weights' standard deviation
+#: The random field: the log odds that neighbors add which are all tumor, their Gaussian weights' standard deviation
 #: (mm), and how often all are asked.
-_NEIGHBOURS, _NEIGHBOURHOOD_MM, _ROUNDS = 5.0, 0.8, 3
+_NEIGHBORS, _NEIGHBORHOOD_MM, _ROUNDS = 5.0, 0.8, 3
 
 
 def outlined(votes: np.ndarray, sides: BothSides, spacing_zyx: Sequence[float]) -> np.ndarray:
-    """Return the probability of tumour at each voxel given the votes of the atlases and what the target shows.
+    """Return the probability of tumor at each voxel given the votes of the atlases and what the target shows.
 
     Args:
-        votes: the probability of tumour as the atlases see it, (z, y, x).
+        votes: the probability of tumor as the atlases see it, (z, y, x).
         sides: the target, and its opposite side; where that is not in the scan the votes decide.
         spacing_zyx: voxel size, mm.
 
     Returns:
-        (z, y, x) float32; the votes as they are where nothing in their place differs from the other side as a tumour
+        (z, y, x) float32; the votes as they are where nothing in their place differs from the other side as a tumor
         would.
 
     """
@@ -58,19 +58,19 @@ def outlined(votes: np.ndarray, sides: BothSides, spacing_zyx: Sequence[float]) 
     return found
 
 
-def difference_mm3(tumour: np.ndarray, sides: BothSides, spacing_zyx: Sequence[float]) -> float:
-    """Return how much of a tumour differs from the opposite side as a tumour does, mm3.
+def difference_mm3(tumor: np.ndarray, sides: BothSides, spacing_zyx: Sequence[float]) -> float:
+    """Return how much of a tumor differs from the opposite side as a tumor does, mm3.
 
-    It is the volume of the tumour, each voxel counted with its excess (:attr:`BothSides.excess`): as a whole where the
-    brightest is opposite to the darkest. It is negative where the opposite side looks more like a tumour.
+    It is the volume of the tumor, each voxel counted with its excess (:attr:`BothSides.excess`): as a whole where the
+    brightest is opposite to the darkest. It is negative where the opposite side looks more like a tumor.
 
     Args:
-        tumour: the probability of tumour at each voxel, (z, y, x).
+        tumor: the probability of tumor at each voxel, (z, y, x).
         sides: the target and its opposite side; what is not in the scan does not count.
         spacing_zyx: voxel size, mm.
 
     """
-    return float(np.nansum(tumour * sides.excess, dtype=np.float64) * np.prod(spacing_zyx))
+    return float(np.nansum(tumor * sides.excess, dtype=np.float64) * np.prod(spacing_zyx))
 
 
 def _box_around(place: np.ndarray, spacing_zyx: Sequence[float]) -> tuple[slice, ...]:
@@ -82,30 +82,30 @@ def _box_around(place: np.ndarray, spacing_zyx: Sequence[float]) -> tuple[slice,
 
 
 def _log_odds(votes: np.ndarray, sides: BothSides, place: np.ndarray, spacing_zyx: Sequence[float]) -> np.ndarray:
-    """Return the log odds of tumour of each voxel of the place by itself, (n,)."""
+    """Return the log odds of tumor of each voxel of the place by itself, (n,)."""
     ours, theirs = _steps(sides.here), _steps(np.nan_to_num(sides.opposite))
     sure = np.clip(votes[place], 1 - _SUREST, _SUREST)
-    tumour = _seen_in_tumour(votes[place], sides.excess[place], ours[place], theirs[place])
+    tumor = _seen_in_tumor(votes[place], sides.excess[place], ours[place], theirs[place])
     other = _seen_opposite(ours, theirs, _surroundings(votes, sides.opposite, spacing_zyx))
     middles = _STEPS * np.stack([sides.opposite[place], sides.here[place]]) - 0.5
     # between the middles of the steps: rounding, which may change a voxel's step, hardly changes its evidence
-    evidence = ndimage.map_coordinates(np.log(tumour / other), middles, order=1, mode="nearest")
+    evidence = ndimage.map_coordinates(np.log(tumor / other), middles, order=1, mode="nearest")
     unlike = sides.excess[place] < -1 / _STEPS
     evidence[unlike] = np.minimum(evidence[unlike], 0)
     evidence[(evidence < 0) & (sides.room[place] < _LITTLE_ROOM)] *= _AGAINST
     return np.log(sure / (1 - sure)) + evidence
 
 
-def _seen_in_tumour(votes: np.ndarray, excess: np.ndarray, ours: np.ndarray, theirs: np.ndarray) -> np.ndarray:
-    """Return the probability of each brightness in a tumour, learned where this side differs as a tumour would.
+def _seen_in_tumor(votes: np.ndarray, excess: np.ndarray, ours: np.ndarray, theirs: np.ndarray) -> np.ndarray:
+    """Return the probability of each brightness in a tumor, learned where this side differs as a tumor would.
 
-    What differs as much the other way round is no tumour but how the sides differ anyway; by its share nothing is known
-    of the tumour.
+    What differs as much the other way round is no tumor but how the sides differ anyway; by its share nothing is known
+    of the tumor.
     """
-    as_tumour = np.bincount(ours, votes * np.maximum(excess, 0) ** 2, _STEPS)
+    as_tumor = np.bincount(ours, votes * np.maximum(excess, 0) ** 2, _STEPS)
     anyway = np.bincount(theirs, votes * np.maximum(-excess, 0) ** 2, _STEPS)
-    learned = ndimage.gaussian_filter1d(np.maximum(as_tumour - anyway, 0), _TUMOUR_SMOOTHING, mode="nearest")
-    learned *= (1 - _TUMOUR_FLOOR) / as_tumour.sum()
+    learned = ndimage.gaussian_filter1d(np.maximum(as_tumor - anyway, 0), _TUMOR_SMOOTHING, mode="nearest")
+    learned *= (1 - _TUMOR_FLOOR) / as_tumor.sum()
     return learned + (1 - learned.sum()) / _STEPS
 
 
@@ -120,7 +120,7 @@ def _surroundings(votes: np.ndarray, opposite: np.ndarray, spacing_zyx: Sequence
 
 
 def _seen_opposite(ours: np.ndarray, theirs: np.ndarray, place: np.ndarray) -> np.ndarray:
-    """Return (opposite, here): the probability of each brightness here, without a tumour, given that opposite.
+    """Return (opposite, here): the probability of each brightness here, without a tumor, given that opposite.
 
     Learned from both sides' brightness in ``place``, so it knows how well the sides fit onto each other; where there is
     little to be learned from they look alike.
@@ -132,13 +132,13 @@ def _seen_opposite(ours: np.ndarray, theirs: np.ndarray, place: np.ndarray) -> n
 
 
 def _field(odds: np.ndarray, place: np.ndarray, spacing_zyx: Sequence[float]) -> np.ndarray:
-    """Return the probability of tumour in the place when its voxels heed their neighbours."""
-    width = [_NEIGHBOURHOOD_MM / size for size in spacing_zyx]
+    """Return the probability of tumor in the place when its voxels heed their neighbors."""
+    width = [_NEIGHBORHOOD_MM / size for size in spacing_zyx]
     probability = np.zeros(place.shape, np.float32)
     probability[place] = _logistic(odds)
     for _ in range(_ROUNDS):
         around = ndimage.gaussian_filter(probability, width)[place]
-        probability[place] = _logistic(odds + _NEIGHBOURS * (2 * around - 1))
+        probability[place] = _logistic(odds + _NEIGHBORS * (2 * around - 1))
     return probability[place]
 
 

@@ -23,7 +23,7 @@ from crossmoda.propagation.consensus import failures, fuse, with_doubt_about_sid
 from crossmoda.propagation.noisy_label import Outcome
 from crossmoda.propagation.parallel import default_at_once, in_parallel
 from crossmoda.propagation.prepared import Prepared
-from crossmoda.propagation.side import TumourSide, find_side
+from crossmoda.propagation.side import TumorSide, find_side
 from crossmoda.propagation.target import Prepare, Target, load_target, preparer
 from crossmoda.provenance import Record, checksum
 from crossmoda.volume import Volume
@@ -39,7 +39,7 @@ REGISTRATIONS, LINEAR, OPPOSITE = "registrations", "linear", "opposite"
 #: Raised when the steps after registration, or registration itself, change so that earlier results no longer hold.
 _REVISION, _REGISTRATION_REVISION = 13, 5
 #: Registrations to unrelated images (smooth noise) reached a median quality of 0.12 at most, those to heads 0.15 (one
-#: of a few centimetres) and mostly above 0.24: below the first a target shows something else, below the second perhaps.
+#: of a few centimeters) and mostly above 0.24: below the first a target shows something else, below the second perhaps.
 _STRANGE, _DOUBTFUL = 0.13, 0.2
 
 
@@ -95,7 +95,7 @@ class Run:
         self._target: tuple[Target, preprocessing.Settings] | None = None
         self._done: dict[tuple[str, bool, bool], Registered | str] = {}
         self._chosen: list[Atlas] | None = None
-        self._side: TumourSide | None = None
+        self._side: TumorSide | None = None
         self.record = Record(
             "propagate", self._parameters(), {"target": case.image}, getattr(registration, "device", "cpu")
         )
@@ -107,7 +107,7 @@ class Run:
     def examine(self, cases: Sequence["Case | Atlas"], progress: Progress | None = None) -> None:
         """Read and check the atlases' label maps; those that cannot be used are dropped and noted."""
         if not cases:
-            raise InputError("There are no atlases; give at least one labelled scan.")
+            raise InputError("There are no atlases; give at least one labeled scan.")
         for number, case in enumerate(cases):
             report(progress, number / len(cases), f"examining atlas {case.id}")
             try:
@@ -164,7 +164,7 @@ class Run:
         """
         for stage in (self.comparisons, self.probes, self.wanted, self.copies):
             if stage == self.wanted:
-                self.tumour_side(progress)
+                self.tumor_side(progress)
             if missing := [pair for pair in stage() if not self.is_finished(pair)]:
                 return missing
         return []
@@ -187,7 +187,7 @@ class Run:
             target=checksum(self.case.image),
             atlas=pair.atlas.key(),
             mirrored=pair.mirrored,
-            align_centres=self.preparation.region == "ears",
+            align_centers=self.preparation.region == "ears",
             registration=self._registration_of(pair),
             preparation=self.preparation,
             keep_transform=self._keeps_transform(pair),
@@ -231,7 +231,7 @@ class Run:
             registration_settings=self._registration_of(pair),
             prepare=self._preparer_of(pair),
             mirrored=pair.mirrored,
-            align_centres=self.preparation.region == "ears",
+            align_centers=self.preparation.region == "ears",
             keep_transform=self._keeps_transform(pair),
             progress=progress,
         )
@@ -269,7 +269,7 @@ class Run:
         ]
 
     def _by_side(self) -> list[tuple[list[Atlas], int]]:
-        """Return the atlases with the tumour on the left, on the right and on neither side, and how many are wanted."""
+        """Return the atlases with the tumor on the left, on the right and on neither side, and how many are wanted."""
         most = {"left": self.settings.left, "right": self.settings.right, None: len(self.atlases)}
         return [([atlas for atlas in self.atlases if atlas.side == side], count) for side, count in most.items()]
 
@@ -289,14 +289,14 @@ class Run:
         ranked = sorted(candidates, key=lambda atlas: (-quality[atlas.id], atlas.id))
         for atlas in ranked[count:]:
             if compared[atlas.id] is not None:
-                why = f"{count} atlases with the tumour on the {atlas.side} look more like the target."
+                why = f"{count} atlases with the tumor on the {atlas.side} look more like the target."
                 self.outcomes.append(Outcome(atlas.id, atlas.side, False, None, "", 0.0, False, why))
         return [atlas for atlas in ranked[:count] if compared[atlas.id] is not None]
 
     def probes(self) -> list[Pair]:
-        """Return the registrations, as they are and mirrored, that tell the side of the tumour; none if it is given."""
+        """Return the registrations, as they are and mirrored, that tell the side of the tumor; none if it is given."""
         lateral = [atlas for atlas in self.chosen() if atlas.side is not None]
-        if self.settings.tumour_side != "auto" or not lateral:
+        if self.settings.tumor_side != "auto" or not lateral:
             return []
         return [
             Pair(atlas, mirrored)
@@ -305,28 +305,28 @@ class Run:
         ]
 
     def side(self) -> str | None:
-        """Return the side on which the target looks like a tumour where the atlases have theirs."""
-        return self.tumour_side().side
+        """Return the side on which the target looks like a tumor where the atlases have theirs."""
+        return self.tumor_side().side
 
-    def tumour_side(self, progress: Progress | None = None) -> TumourSide:
+    def tumor_side(self, progress: Progress | None = None) -> TumorSide:
         """Return that side and how sure it is."""
         if self._side is None:
             self._side = self._find_side(progress)
         return self._side
 
-    def _find_side(self, progress: Progress | None) -> TumourSide:
+    def _find_side(self, progress: Progress | None) -> TumorSide:
         pairs = self.probes()
         if not pairs:
-            wanted = self.settings.tumour_side
+            wanted = self.settings.tumor_side
             lateral = any(atlas.side is not None for atlas in self.chosen())
-            return TumourSide(wanted if wanted in laterality.SIDES and lateral else None)
+            return TumorSide(wanted if wanted in laterality.SIDES and lateral else None)
         probes = [item for item in map(self.registered, pairs) if item]
         try:
             found = find_side(probes, self._both_sides(progress), self.target.part.grid.spacing_zyx)
         except CannotWrite:
             raise
         except InputError as cause:
-            found = TumourSide.unknown(str(cause))
+            found = TumorSide.unknown(str(cause))
         self.notes += [found.note] if found.note else []
         return found
 
@@ -350,7 +350,7 @@ class Run:
         return opposite.BothSides(opposite.brightness(target), there, self.case.modality)
 
     def _compared(self, progress: Progress | None) -> opposite.BothSides | None:
-        """Return the target and its opposite side, by which the tumour is outlined; None where that is not done."""
+        """Return the target and its opposite side, by which the tumor is outlined; None where that is not done."""
         if self.settings.outline == "votes" or self.fusion_settings.weighting == "global" or not self.side():
             return None
         try:
@@ -358,11 +358,11 @@ class Run:
         except CannotWrite:
             raise
         except InputError as cause:
-            self.notes.append(f"The tumour was not compared with the opposite side: {cause}")
+            self.notes.append(f"The tumor was not compared with the opposite side: {cause}")
             return None
 
     def wanted(self) -> list[Pair]:
-        """Return the registrations that are fused: of the chosen atlases, mirrored where their tumour is elsewhere."""
+        """Return the registrations that are fused: of the chosen atlases, mirrored where their tumor is elsewhere."""
         side = self.side()
         return [
             Pair(atlas, bool(self.settings.mirror and side and atlas.side and atlas.side != side))
@@ -408,7 +408,7 @@ class Run:
         return found + self._usable_copies()
 
     def _usable_copies(self) -> list[Registered]:
-        """Return the mirrored copies without those that failed: judged by themselves, as their tumour fits nowhere."""
+        """Return the mirrored copies without those that failed: judged by themselves, as their tumor fits nowhere."""
         found = [item for item in map(self.registered, self.copies()) if item is not None]
         failed = failures(found, self.settings.least_quality) if found else {}
         found = [item for item in found if item.name not in failed]
@@ -425,7 +425,7 @@ class Run:
         consensus, speakers = fuse(
             registered, self.target.part, side, self.settings.share, settings, step, compared=compared
         )
-        found = self.tumour_side()
+        found = self.tumor_side()
         if found.elsewhere is not None:
             consensus = with_doubt_about_side(consensus, found.certainty, found.elsewhere)
         self.notes += consensus.fusion.notes
@@ -437,7 +437,7 @@ class Run:
         provenance = self.record.finish(
             target=self.case.id,
             region=self.preparation.region,
-            tumour_side=side,
+            tumor_side=side,
             side_certainty=round(found.certainty, 4),
             side_evidence=found.evidence,
             probes=list(dict.fromkeys(pair.atlas.id for pair in self.probes())),
@@ -458,7 +458,7 @@ def _deeds(fixed: Volume, moving: Volume, settings: Any, **options: Any) -> Any:
 
 
 def _different_sizes(atlases: list[Atlas], count: int) -> list[Atlas]:
-    """Return ``count`` atlases whose tumours' volumes are spread evenly over those of all."""
+    """Return ``count`` atlases whose tumors' volumes are spread evenly over those of all."""
     by_size = sorted(atlases, key=lambda atlas: (atlas.volumes_mm3["VS"], atlas.id))
     count = min(count, len(by_size))
     return [by_size[int((number + 0.5) * len(by_size) / count)] for number in range(count)]

@@ -16,21 +16,21 @@ from crossmoda.progress import Progress, part, report
 from crossmoda.propagation import laterality
 from crossmoda.propagation.atlases import Atlas, Registered, box_of
 from crossmoda.propagation.opposite import BothSides, brightness, in_steps, opposite_brightness
-from crossmoda.propagation.side import TumourSide, find_side
+from crossmoda.propagation.side import TumorSide, find_side
 from crossmoda.propagation.target import as_target, part_of, preparation_for
 from crossmoda.volume import Grid, Volume
 
-#: Voxels around the tumours elsewhere that are kept: a volume of one voxel is none to most programs.
+#: Voxels around the tumors elsewhere that are kept: a volume of one voxel is none to most programs.
 _MARGIN = 1
 
 
 class Compared(NamedTuple):
     """What the comparison of a target with its mirror image says; see :func:`compare_files`."""
 
-    found: TumourSide
-    """the side of the tumour"""
+    found: TumorSide
+    """the side of the tumor"""
     elsewhere: Volume | None = None
-    """the share of the probes that have tumour there if it is on the other side, on as much of the target's grid as is
+    """the share of the probes that have tumor there if it is on the other side, on as much of the target's grid as is
     not 0; None where no side was found or nothing lies elsewhere"""
     opposite: Volume | None = None
     """how bright the target is at the opposite places (:func:`crossmoda.propagation.opposite.in_steps`), on the part of
@@ -46,13 +46,13 @@ def compare_files(
     registration: deeds.Settings | None = None,
     progress: Progress | None = None,
 ) -> Compared:
-    """Compare a target with its mirror image as a propagation does; find the side of the tumour.
+    """Compare a target with its mirror image as a propagation does; find the side of the tumor.
 
     :func:`crossmoda.propagation.label_files.fuse_files` needs all that is returned.
 
     Args:
         target: the scan.
-        probes: of each probe the label map on the target with its tumour on the left, and on the right (the patient's);
+        probes: of each probe the label map on the target with its tumor on the left, and on the right (the patient's);
             none where the side is known.
         modality: the target's, ``"hrT2"`` or ``"ceT1"``.
         region: the setting of the registrations (see :class:`crossmoda.propagation.Settings`).
@@ -81,9 +81,9 @@ def compare_files(
     try:
         there = opposite_brightness(whole.part, deeds.register, registration or deeds.Settings(), step)
     except InputError as cause:
-        return Compared(TumourSide.unknown(str(cause)))
+        return Compared(TumorSide.unknown(str(cause)))
     both = BothSides(brightness(whole.part), there, modality)
-    found = find_side(registered, both, whole.part.grid.spacing_zyx) if probes else TumourSide(None)
+    found = find_side(registered, both, whole.part.grid.spacing_zyx) if probes else TumorSide(None)
     elsewhere = None if found.elsewhere is None else _occupied(Volume(found.elsewhere, whole.part.grid))
     report(progress, 1.0, "done")
     return Compared(found, elsewhere, in_steps(there, whole.part))

@@ -1,7 +1,7 @@
 """One atlas to one target, as files: the registration of a propagation for doors that run it atlas by atlas.
 
 What :func:`crossmoda.propagation.propagate` does with each atlas (mirror it, crop to the ears, register, judge) is done
-with one; what it finds out about the atlas is returned, so that the caller can decide about the side of the tumour and
+with one; what it finds out about the atlas is returned, so that the caller can decide about the side of the tumor and
 leave failed registrations out.
 """
 
@@ -32,7 +32,7 @@ class Settings(deeds.Settings):
     mirror: str = parameter(
         "no",
         "Exchange left and right of the moving image first: no, yes, "
-        "or if the tumour of its label map is not on the side given (the patient's)",
+        "or if the tumor of its label map is not on the side given (the patient's)",
         choices=("no", "yes", *laterality.SIDES),
     )
     region: str = parameter_of(propagation.Settings, "region")
@@ -44,8 +44,8 @@ class Fit:
 
     quality: float
     """0 is chance, 1 the same image, around the structures"""
-    tumour_side: str | None
-    """the side of its tumour as registered"""
+    tumor_side: str | None
+    """the side of its tumor as registered"""
     cochlea_sides: str | None
     """the sides of its cochleae as registered: left, right or both"""
     mirrored: bool
@@ -67,7 +67,7 @@ def register_files(
 
     Either all outputs appear, complete, or none. The transforms belong to the images as they are, also when the moving
     one is mirrored: they contain the reflection. Arguments are those of :func:`crossmoda.deeds.files.register_files`;
-    without a label map there is no telling where the ears' labels and the tumour are: the whole image is registered and
+    without a label map there is no telling where the ears' labels and the tumor are: the whole image is registered and
     nothing is judged.
 
     Returns:
@@ -85,7 +85,7 @@ def register_files(
     record = Record("register", settings, given.paths)
     sides = None if given.label is None else laterality.find_sides(given.label)
     mirrored = settings.mirror == "yes" or bool(
-        sides and sides.tumour and settings.mirror in laterality.SIDES and sides.tumour != settings.mirror
+        sides and sides.tumor and settings.mirror in laterality.SIDES and sides.tumor != settings.mirror
     )
     found = _register(given, settings, mirrored, part(progress, 0.03, 0.85))
     record.content["device"] = found.registration.provenance["device"]
@@ -151,11 +151,11 @@ def _judge(given: Inputs, found: _Found, sides: laterality.Sides, mirrored: bool
         name = Path(given.paths["moving"]).name
         raise InputError(f"{name} does not overlap the target: none of its labels lies in the scan.")
     quality = comparison.compare(target, found.moving, found.registration, warped).quality
-    tumour, cochleae = sides.tumour, sides.of[labels.COCHLEA]
+    tumor, cochleae = sides.tumor, sides.of[labels.COCHLEA]
     if mirrored:
-        tumour, cochleae = tumour and laterality.other(tumour), frozenset(map(laterality.other, cochleae))
+        tumor, cochleae = tumor and laterality.other(tumor), frozenset(map(laterality.other, cochleae))
     spoken = "both" if len(cochleae) == 2 else next(iter(cochleae), None)
-    return Fit(round(quality, 4), tumour, spoken, mirrored)
+    return Fit(round(quality, 4), tumor, spoken, mirrored)
 
 
 def _with_reflection(registration: deeds.Registration, grid: Grid) -> deeds.Registration:
@@ -172,8 +172,8 @@ def to_be_copied(placed: Sequence[tuple[str, float, str | None, str | None, bool
     """Return the side whose cochlea no atlas has, and whose mirrored copies shall speak about it.
 
     Args:
-        placed: of each registered atlas its id, :attr:`Fit.quality`, :attr:`Fit.tumour_side`,
-            :attr:`Fit.cochlea_sides`, and whether it is registered with its tumour on the other side already.
+        placed: of each registered atlas its id, :attr:`Fit.quality`, :attr:`Fit.tumor_side`,
+            :attr:`Fit.cochlea_sides`, and whether it is registered with its tumor on the other side already.
 
     Returns:
         The side, None where there is none, and the positions in ``placed`` of the atlases to be copied; see

@@ -1,4 +1,4 @@
-"""The scan to be labelled: how it is prepared, what is registered, and the part of its grid that receives labels."""
+"""The scan to be labeled: how it is prepared, what is registered, and the part of its grid that receives labels."""
 
 import dataclasses
 from collections.abc import Callable
@@ -20,7 +20,7 @@ Prepare = Callable[[Volume, Volume | None], Volume]
 
 @dataclasses.dataclass(frozen=True)
 class Target:
-    """The scan to be labelled: what is registered, and where the labels go."""
+    """The scan to be labeled: what is registered, and where the labels go."""
 
     id: str
     key: str
@@ -28,7 +28,7 @@ class Target:
     image: Volume
     """the scan as it is"""
     prepared: Volume
-    """what is registered: cropped, resampled, normalised"""
+    """what is registered: cropped, resampled, normalized"""
     box: tuple[slice, ...]
     """the part of the scan's array that receives labels"""
     part: Volume

@@ -1,7 +1,7 @@
 """Label maps that already lie on the target, judged by the images warped with them.
 
 What :func:`crossmoda.propagation.propagate` knows of its registrations is found again from files: which atlases fit the
-target, on which side their tumours lie, where they have voxels.
+target, on which side their tumors lie, where they have voxels.
 """
 
 import dataclasses
@@ -81,7 +81,7 @@ def judge(
         beyond = _beyond(image.array) & (own == 0)
         bits, intensity = np.where(beyond, np.uint8(OUTSIDE), bits), np.where(beyond, np.uint16(0), intensity)
         sides = laterality.find_sides(Volume(own, here), middle_mm)
-        atlas = Atlas(Case(path.name.partition(".")[0], "ceT1", image_path), sides, sides.tumour, {})
+        atlas = Atlas(Case(path.name.partition(".")[0], "ceT1", image_path), sides, sides.tumor, {})
         judged.append(Registered(atlas, False, own, bits, intensity, quality, 0.0, False))
     return judged, whole
 

@@ -1,7 +1,7 @@
 """The store of corrections, ``DATA/corrections/<id>/``: nothing that somebody drew is ever lost.
 
 A correction is the label map on the target's grid, with which :func:`crossmoda.dataset.open_dataset` makes the target
-a labelled case, the same as a segmentation for Slicer, and ``correction.json``, which says what was changed and from
+a labeled case, the same as a segmentation for Slicer, and ``correction.json``, which says what was changed and from
 what. Before anything is replaced it is copied to ``previous/<n>``; each file appears in one step.
 """
 

@@ -73,8 +73,8 @@ def measure(opinions: Opinions) -> Evidence:
     Per structure ``S`` of :data:`crossmoda.labels.STRUCTURES`: ``expected_dice_S`` (0 to 1: the mean over the
     opinions), ``dice_network_S`` (between label and network), ``network_mm3_S``, ``pieces_S``; the volume that is
     expected to be wrong ``doubtful_mm3``; ``atlas_doubt_mm3`` and ``network_doubt_mm3`` (what either holds against the
-    label); ``apart_mm`` (from the label's tumour to the network's, between centres); ``elongation_VS`` (longest to
-    shortest axis), ``gap_mm`` (tumour to cochlea), ``left_mm3`` and ``right_mm3`` (volumes of the cochleae),
+    label); ``apart_mm`` (from the label's tumor to the network's, between centers); ``elongation_VS`` (longest to
+    shortest axis), ``gap_mm`` (tumor to cochlea), ``left_mm3`` and ``right_mm3`` (volumes of the cochleae),
     ``width_mm``, ``depth_mm`` and ``height_mm`` (how far one lies beside, behind and above the other).
     """
     label_map, grid = opinions.label_map, opinions.grid
@@ -121,9 +121,9 @@ def _pieces(mask: np.ndarray, voxel_mm3: float) -> int:
 
 
 def _apart(mask: np.ndarray, other: np.ndarray, grid: Grid) -> float:
-    """Return how far the centres of two masks lie apart, mm."""
-    centres = [np.argwhere(one).mean(axis=0) * grid.spacing_zyx for one in (mask, other)]
-    return float(np.linalg.norm(centres[0] - centres[1]))
+    """Return how far the centers of two masks lie apart, mm."""
+    centers = [np.argwhere(one).mean(axis=0) * grid.spacing_zyx for one in (mask, other)]
+    return float(np.linalg.norm(centers[0] - centers[1]))
 
 
 def _shape(mask: np.ndarray, grid: Grid) -> dict[str, float]:
@@ -155,5 +155,5 @@ def _cochleae(label_map: Volume) -> dict[str, float]:
     return {**found, "width_mm": float(apart[0]), "depth_mm": float(apart[1]), "height_mm": float(apart[2])}
 
 
-#: A tumour farther from the nearest cochlea is no schwannoma of the vestibular nerve, mm.
+#: A tumor farther from the nearest cochlea is no schwannoma of the vestibular nerve, mm.
 FARTHEST_MM = components.BESIDE_MM

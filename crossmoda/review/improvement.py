@@ -123,7 +123,7 @@ def improve(
 ) -> Comparison:
     """Train the model in use further with the corrections, and compare it with the result. Nothing is switched.
 
-    It learns from the labelled ceT1 scans, the hrT2 scans that were corrected or accepted (full weight) and the other
+    It learns from the labeled ceT1 scans, the hrT2 scans that were corrected or accepted (full weight) and the other
     noisy labels (with their confidence).
 
     Args:

@@ -35,9 +35,9 @@ class MirrorCheck:
 def mirror_check(label_map: np.ndarray, image: np.ndarray, grid: Grid) -> MirrorCheck:
     """Compare the cochleae of both sides, and suggest the one that is missing or does not match.
 
-    The surroundings of one cochlea, mirrored, are looked for on the other side (normalised cross-correlation); its
-    mirrored label there is the suggestion. The cochlea that is trusted is the one on the side without tumour, unless
-    it is much smaller than the other or missing. The tumour is never painted over.
+    The surroundings of one cochlea, mirrored, are looked for on the other side (normalized cross-correlation); its
+    mirrored label there is the suggestion. The cochlea that is trusted is the one on the side without tumor, unless
+    it is much smaller than the other or missing. The tumor is never painted over.
 
     Args:
         label_map: (z, y, x) uint8.
@@ -64,7 +64,7 @@ def mirror_check(label_map: np.ndarray, image: np.ndarray, grid: Grid) -> Mirror
         messages.append(f"Nothing on the {other} side of the image looks like the {trusted} cochlea.")
         return MirrorCheck(tuple(messages), None)
     if sides[other].any():
-        apart = _centre(sides[other], grid) - _centre(found, grid)
+        apart = _center(sides[other], grid) - _center(found, grid)
         if (distance := float(np.linalg.norm(apart))) > _MISPLACED_MM:
             messages.append(f"The {other} cochlea lies {distance:.1f} mm from where the image is like the other side.")
     if not messages:
@@ -87,12 +87,12 @@ def _trusted(label_map: np.ndarray, grid: Grid, sides: dict[str, np.ndarray]) ->
     larger = max(sizes, key=lambda side: sizes[side])
     if sizes[larger] > _UNEQUAL * min(sizes.values()):
         return larger
-    tumour = laterality.find_sides(Volume(label_map, grid)).tumour
-    return laterality.other(tumour) if tumour else larger
+    tumor = laterality.find_sides(Volume(label_map, grid)).tumor
+    return laterality.other(tumor) if tumor else larger
 
 
-def _centre(mask: np.ndarray, grid: Grid) -> np.ndarray:
-    """Return the centre of a mask, mm (LPS)."""
+def _center(mask: np.ndarray, grid: Grid) -> np.ndarray:
+    """Return the center of a mask, mm (LPS)."""
     index = np.argwhere(mask).mean(axis=0)[::-1]
     return (grid.index_to_physical @ [*index, 1.0])[:3]
 
@@ -104,15 +104,15 @@ def _find_mirrored(cochlea: np.ndarray, image: np.ndarray, grid: Grid, side: str
     """
     axis, spacing = laterality.lateral_axis(grid), np.asarray(grid.spacing_zyx)
     (box,) = ndimage.find_objects(cochlea.view(np.uint8))
-    centre = np.array([(part.start + part.stop - 1) / 2 for part in box])
+    center = np.array([(part.start + part.stop - 1) / 2 for part in box])
     half = np.array([(part.stop - part.start) / 2 for part in box]) + _AROUND_MM / spacing
-    low, high = _opposite(centre, half, axis, grid, side)
+    low, high = _opposite(center, half, axis, grid, side)
     stride = np.maximum(1, np.round(_STEP_MM / spacing)).astype(int)
     smooth = ndimage.gaussian_filter(image.astype(np.float32), np.where(stride > 1, stride / 3, 0).tolist())
     best, turn, place = -np.inf, np.eye(3), np.zeros(3)
     scene = _Scene(smooth[tuple(slice(a, b, step) for a, b, step in zip(low, high, stride, strict=True))])
     for matrix in _turns(axis, spacing):
-        patch = _patch(smooth, centre, matrix, np.ceil(2 * half / stride).astype(int), stride)
+        patch = _patch(smooth, center, matrix, np.ceil(2 * half / stride).astype(int), stride)
         alike = scene.correlation(patch)
         if alike.size and alike.max() > best:
             best, turn = float(alike.max()), matrix
@@ -124,11 +124,11 @@ def _find_mirrored(cochlea: np.ndarray, image: np.ndarray, grid: Grid, side: str
     first = np.clip(np.round(place - (size - 1) / 2 - stride).astype(int), 0, None)
     last = np.minimum(first + size + 2 * stride, image.shape)
     fine = _Scene(image[tuple(slice(a, b) for a, b in zip(first, last, strict=True))].astype(np.float32))
-    alike = fine.correlation(_patch(image, centre, turn, size, np.ones(3, int)))
+    alike = fine.correlation(_patch(image, center, turn, size, np.ones(3, int)))
     if not alike.size:
         return None
     corner = first + np.array(np.unravel_index(int(alike.argmax()), alike.shape))
-    drawn = _patch(cochlea.astype(np.float32), centre, turn, size, np.ones(3, int))
+    drawn = _patch(cochlea.astype(np.float32), center, turn, size, np.ones(3, int))
     count = int(np.count_nonzero(cochlea))
     result = np.zeros(image.shape, bool)
     target = tuple(slice(a, a + extent) for a, extent in zip(corner, size, strict=True))
@@ -136,13 +136,13 @@ def _find_mirrored(cochlea: np.ndarray, image: np.ndarray, grid: Grid, side: str
     return result
 
 
-def _opposite(centre: np.ndarray, half: np.ndarray, axis: int, grid: Grid, side: str) -> tuple[np.ndarray, np.ndarray]:
+def _opposite(center: np.ndarray, half: np.ndarray, axis: int, grid: Grid, side: str) -> tuple[np.ndarray, np.ndarray]:
     """Return the first and last index (excluded) of where the other cochlea and its surroundings may lie."""
     spacing = np.asarray(grid.spacing_zyx)
     towards_left = np.sign(grid.index_to_physical[0, 2 - axis])
     step = -towards_left if side == "left" else towards_left
-    near, far = (centre[axis] + step * distance / spacing[axis] for distance in COCHLEAR_DISTANCE_MM)
-    low, high = centre - _TILT_MM / spacing, centre + _TILT_MM / spacing
+    near, far = (center[axis] + step * distance / spacing[axis] for distance in COCHLEAR_DISTANCE_MM)
+    low, high = center - _TILT_MM / spacing, center + _TILT_MM / spacing
     low[axis], high[axis] = min(near, far), max(near, far)
     low, high = np.floor(low - half).astype(int), np.ceil(high + half).astype(int) + 1
     return np.clip(low, 0, None), np.minimum(high, grid.shape)
@@ -171,11 +171,11 @@ def _rotation(one: int, two: int, angle_deg: float) -> np.ndarray:
 
 
 def _patch(
-    array: np.ndarray, centre: np.ndarray, matrix: np.ndarray, shape: np.ndarray, stride: np.ndarray
+    array: np.ndarray, center: np.ndarray, matrix: np.ndarray, shape: np.ndarray, stride: np.ndarray
 ) -> np.ndarray:
     """Return a box about a voxel of an array, mirrored and turned by ``matrix``, every ``stride``-th voxel."""
     whole = matrix @ np.diag(stride.astype(float))
-    offset = centre - whole @ ((shape - 1) / 2)
+    offset = center - whole @ ((shape - 1) / 2)
     return ndimage.affine_transform(array, whole, offset, tuple(shape.tolist()), np.float32, order=1, mode="nearest")
 
 
@@ -187,7 +187,7 @@ class _Scene:
         self.variance: dict[tuple[int, ...], np.ndarray] = {}
 
     def correlation(self, patch: np.ndarray) -> np.ndarray:
-        """Return the normalised cross-correlation with a patch wherever it lies wholly inside; empty if nowhere."""
+        """Return the normalized cross-correlation with a patch wherever it lies wholly inside; empty if nowhere."""
         if any(size < own for size, own in zip(self.array.shape, patch.shape, strict=True)):
             return np.zeros(0)
         if patch.shape not in self.variance:

@@ -20,8 +20,8 @@ __all__ = ["MirrorCheck", "ball", "fill_holes", "mirror_check", "remove_islands"
 
 Where = np.ndarray | Region | None
 
-#: The neighbours of a voxel that belong to the same piece.
-_NEIGHBOURS = np.ones((3, 3, 3), bool)
+#: The neighbors of a voxel that belong to the same piece.
+_NEIGHBORS = np.ones((3, 3, 3), bool)
 
 
 def take(label_map: np.ndarray, source: np.ndarray, region: Where) -> np.ndarray:
@@ -52,7 +52,7 @@ def remove_islands(
     Voxels that touch with a face, an edge or a corner belong to one piece. The largest piece always stays, however
     small, and so do pieces that do not lie wholly inside ``region``.
     """
-    pieces, count = ndimage.label(label_map == value, _NEIGHBOURS)
+    pieces, count = ndimage.label(label_map == value, _NEIGHBORS)
     if count < 2:
         return label_map.copy()
     sizes = np.bincount(pieces.ravel())
@@ -122,10 +122,10 @@ def _around(mask: np.ndarray, reach: list[int]) -> tuple[slice, ...]:
     )
 
 
-def ball(grid: Grid, centre_lps: Sequence[float], radius_mm: float) -> np.ndarray:
-    """Return where a ball lies on a grid: bool (z, y, x); empty if its centre is outside."""
+def ball(grid: Grid, center_lps: Sequence[float], radius_mm: float) -> np.ndarray:
+    """Return where a ball lies on a grid: bool (z, y, x); empty if its center is outside."""
     mask = np.zeros(grid.shape, bool)
-    index = (grid.physical_to_index @ [*centre_lps, 1.0])[:3]
+    index = (grid.physical_to_index @ [*center_lps, 1.0])[:3]
     if np.any(index < -0.5) or np.any(index > np.array(grid.size) - 0.5):
         return mask
     reach = radius_mm / np.array(grid.spacing)

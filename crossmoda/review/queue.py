@@ -51,7 +51,7 @@ def review_list(data: Path | str, results: Path | str, progress: Progress | None
     """
     targets = dataset.open_dataset(data).targets
     if not targets:
-        raise InputError(f"{data} holds no hrT2 scan; choose the data set whose targets were labelled.")
+        raise InputError(f"{data} holds no hrT2 scan; choose the data set whose targets were labeled.")
     found: dict[str, Evidence | InputError] = {}
     for number, case in enumerate(targets):
         report(progress, number / len(targets), f"looking at {case.id}")

@@ -9,10 +9,10 @@ from crossmoda import labels
 from crossmoda.review.evidence import FARTHEST_MM, Evidence
 from crossmoda.review.regions import SPOKEN
 
-# What real outlines look like: the expert contours of Vestibular-Schwannoma-SEG (TCIA; 119 tumours, 79 cochleae, one
-# per patient): tumours of 43 to 10784 mm3 in one piece, at most 3.4 times as long as thick, at most 8.6 mm from the
+# What real outlines look like: the expert contours of Vestibular-Schwannoma-SEG (TCIA; 119 tumors, 79 cochleae, one
+# per patient): tumors of 43 to 10784 mm3 in one piece, at most 3.4 times as long as thick, at most 8.6 mm from the
 # cochlea; cochleae of 20 to 113 mm3 (crossMoDA draws them somewhat larger). The limits leave room around these.
-TUMOUR_MM3 = (25.0, 15000.0)
+TUMOR_MM3 = (25.0, 15000.0)
 COCHLEA_MM3 = (12.0, 250.0)
 LONGEST = 4.0
 #: Two cochleae of one patient: how many times larger one may be, and how far above or behind the other, mm.
@@ -25,15 +25,15 @@ _LEAST_COHORT = 5
 _LEAST_SPREAD = 0.15
 #: Dice below which a structure is a reason, between label and network and as expected.
 _DISAGREE, _DOUBTFUL = 0.7, 0.8
-#: How many times larger a tumour may be drawn by the one than by the other: from here on a tumour has grown, in
+#: How many times larger a tumor may be drawn by the one than by the other: from here on a tumor has grown, in
 #: follow-up (van de Langenberg et al., Neuroradiology 51:517, 2009).
 _GROWN = 1.2
-#: Tumours whose centres lie farther apart are two different ones, perhaps on either side.
+#: Tumors whose centers lie farther apart are two different ones, perhaps on either side.
 _ELSEWHERE_MM = 25.0
 
 
 @dataclasses.dataclass(frozen=True)
-class Judgement:
+class Judgment:
     """What the evidence of one target comes to."""
 
     loss: float
@@ -74,7 +74,7 @@ class Cohort:
             return None
         return (float(np.log(volume_mm3)) - self.middle[key]) / self.spread[key]
 
-    def judge(self, case: Evidence) -> Judgement:
+    def judge(self, case: Evidence) -> Judgment:
         """Return how much a correction is expected to gain, and why."""
         flags = [*self._volumes(case), *_shapes(case), *_positions(case)]
         numbers: dict[str, float] = {}
@@ -92,19 +92,19 @@ class Cohort:
                 numbers[f"deviation_{key}"] = round(deviation, 3)
         reasons.sort(key=lambda pair: -pair[0])
         sentences = tuple(sentence for _, sentence in reasons)
-        return Judgement(float(np.mean(losses)), sentences or ("Nothing speaks against this label.",), numbers)
+        return Judgment(float(np.mean(losses)), sentences or ("Nothing speaks against this label.",), numbers)
 
     def _volumes(self, case: Evidence) -> list[_Flag]:
         flags = []
-        tumour = case.volumes_mm3["VS"]
-        if tumour == 0:
-            flags.append(_Flag("VS", 0.6, "The label has no tumour."))
-        elif tumour < TUMOUR_MM3[0]:
+        tumor = case.volumes_mm3["VS"]
+        if tumor == 0:
+            flags.append(_Flag("VS", 0.6, "The label has no tumor."))
+        elif tumor < TUMOR_MM3[0]:
             flags.append(
-                _Flag("VS", 0.4, f"The tumour of {tumour:.0f} mm³ is smaller than those that are drawn in practice.")
+                _Flag("VS", 0.4, f"The tumor of {tumor:.0f} mm³ is smaller than those that are drawn in practice.")
             )
-        elif tumour > TUMOUR_MM3[1]:
-            flags.append(_Flag("VS", 0.4, f"The tumour of {tumour:.0f} mm³ is larger than any of 119 patients'."))
+        elif tumor > TUMOR_MM3[1]:
+            flags.append(_Flag("VS", 0.4, f"The tumor of {tumor:.0f} mm³ is larger than any of 119 patients'."))
         for structure in labels.STRUCTURES:
             key, volume = structure.key, case.volumes_mm3[structure.key]
             deviation = self.deviation(key, volume)
@@ -128,7 +128,7 @@ def _opinions(case: Evidence, key: str, expected: float) -> list[tuple[float, st
         if drawn == 0 < seen:
             return [(1.0, f"The network finds {name} ({seen:.0f} mm³), the label has none.")]
         if key == "VS" and agreement == 0 and numbers.get("apart_mm", 0) > _ELSEWHERE_MM:
-            return [(1.0, f"The label and the network see the tumour in places {numbers['apart_mm']:.0f} mm apart.")]
+            return [(1.0, f"The label and the network see the tumor in places {numbers['apart_mm']:.0f} mm apart.")]
         text = f"The atlases and the network disagree about {name}: Dice {agreement:.2f} "
         return [(1 - agreement, f"{text}({drawn:.0f} and {seen:.0f} mm³).")]
     if expected < _DOUBTFUL:
@@ -141,10 +141,10 @@ def _shapes(case: Evidence) -> list[_Flag]:
     flags = []
     pieces = case.numbers.get("pieces_VS", 0)
     if pieces > 1:
-        flags.append(_Flag("VS", 0.2, f"The tumour is in {pieces:.0f} pieces."))
+        flags.append(_Flag("VS", 0.2, f"The tumor is in {pieces:.0f} pieces."))
     longer = case.numbers.get("elongation_VS", 1.0)
     if longer > LONGEST:
-        flags.append(_Flag("VS", 0.15, f"The tumour is {longer:.1f} times as long as thick, more than tumours are."))
+        flags.append(_Flag("VS", 0.15, f"The tumor is {longer:.1f} times as long as thick, more than tumors are."))
     cochleae = case.numbers.get("pieces_cochlea", 0)
     if cochleae > 2:
         flags.append(_Flag("cochlea", 0.2, f"There are {cochleae:.0f} pieces of cochlea."))
@@ -155,7 +155,7 @@ def _positions(case: Evidence) -> list[_Flag]:
     numbers, flags = case.numbers, []
     gap = numbers.get("gap_mm")
     if gap is not None and gap > FARTHEST_MM:
-        flags.append(_Flag("VS", 0.5, f"The tumour lies {gap:.0f} mm from the nearest cochlea."))
+        flags.append(_Flag("VS", 0.5, f"The tumor lies {gap:.0f} mm from the nearest cochlea."))
     sides = {side: numbers.get(f"{side}_mm3", 0.0) for side in ("left", "right")}
     missing = [side for side, volume in sides.items() if volume == 0]
     if len(missing) == 2:

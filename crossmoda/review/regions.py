@@ -12,10 +12,10 @@ from crossmoda.review.settings import Settings
 from crossmoda.volume import Grid, Volume
 
 #: What the structures are called in sentences.
-SPOKEN = {"VS": "the tumour", "cochlea": "the cochlea"}
+SPOKEN = {"VS": "the tumor", "cochlea": "the cochlea"}
 #: The place to jump to is where the doubt is greatest after smoothing over this length (standard deviation), mm.
 _SMOOTHING_MM = 1.0
-_NEIGHBOURS = np.ones((3, 3, 3), bool)
+_NEIGHBORS = np.ones((3, 3, 3), bool)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Region:
 
     number: int
     """from 1, the largest benefit of a correction first"""
-    centre_lps: tuple[float, float, float]
+    center_lps: tuple[float, float, float]
     """where the doubt is greatest, mm"""
     box: tuple[tuple[int, int], ...]
     """first and last index (excluded) along z, y, x of the place with its margin"""
@@ -75,7 +75,7 @@ def find_regions(
     """Return the places where a label map is in doubt, the largest benefit of a correction first.
 
     The benefit is the volume that is expected to be wrong, relative to the volume of the structure: a small error
-    matters more in a cochlea than in a large tumour.
+    matters more in a cochlea than in a large tumor.
 
     Args:
         disagreement: the probability that the label is wrong (:func:`doubt`), or another map from 0 to 1.
@@ -95,7 +95,7 @@ def find_regions(
         for part, more, size in zip(found[0], reach, doubtful.shape, strict=True)
     )
     shown = ndimage.distance_transform_edt(~doubtful[box], grid.spacing_zyx) <= settings.margin_mm
-    pieces, _ = ndimage.label(shown, _NEIGHBOURS)
+    pieces, _ = ndimage.label(shown, _NEIGHBORS)
     maps = _Maps(
         grid,
         tuple(part.start for part in box),
@@ -146,10 +146,10 @@ class _Maps:
         place = np.unravel_index(np.argmax(np.where(doubt > 0, smooth[part], -1)), doubt.shape)
         first = np.array([one.start for one in part]) + self.corner
         index = (first + place)[::-1]
-        centre = (self.grid.index_to_physical @ [*index, 1.0])[:3]
+        center = (self.grid.index_to_physical @ [*index, 1.0])[:3]
         return benefit, Region(
             number=0,
-            centre_lps=(float(centre[0]), float(centre[1]), float(centre[2])),
+            center_lps=(float(center[0]), float(center[1]), float(center[2])),
             box=tuple((int(low), int(low + size)) for low, size in zip(first, inside.shape, strict=True)),
             volume_mm3=self.doubtful_mm3(part, inside),
             peak=float(doubt.max()),

@@ -17,12 +17,12 @@ class Protocol:
     slices: int
     field_of_view_mm: float
 
-    def grid(self, centre: np.ndarray, rotation: np.ndarray) -> Grid:
-        """Return the grid centred at ``centre`` (scanner LPS mm) with axes ``rotation`` (3 x 3, column k is axis k)."""
+    def grid(self, center: np.ndarray, rotation: np.ndarray) -> Grid:
+        """Return the grid centered at ``center`` (scanner LPS mm) with axes ``rotation`` (3 x 3, column k is axis k)."""
         pixels = max(round(self.field_of_view_mm / self.in_plane_mm), 1)
         size = (pixels, pixels, self.slices)
         spacing = (self.in_plane_mm, self.in_plane_mm, self.slice_mm)
-        origin = centre - rotation @ ((np.array(size) - 1) / 2 * spacing)
+        origin = center - rotation @ ((np.array(size) - 1) / 2 * spacing)
         x, y, z = (float(v) for v in origin)
         return Grid(size, spacing, (x, y, z), tuple(float(v) for v in rotation.ravel()))
 

@@ -43,7 +43,7 @@ def phantom() -> Base:
     return Base(whole, ears)
 
 
-def coloured(
+def colored(
     base: Base,
     ears: dict[str, Painting],
     signal: np.ndarray,
@@ -52,16 +52,16 @@ def coloured(
     rng: np.random.Generator,
 ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """Return the head's image and each side's ear image in one modality, white matter = 1."""
-    images = [base.head.coloured(signal, texture, Noise.draw(rng, base.head))]
+    images = [base.head.colored(signal, texture, Noise.draw(rng, base.head))]
     beneath = [base.head_images[modality] if base.head_images else None]
     for side, painting in ears.items():
-        images.append(painting.coloured(signal, texture, Noise.draw(rng, painting)))
+        images.append(painting.colored(signal, texture, Noise.draw(rng, painting)))
         beneath.append(base.ear_images[side][modality] if base.ear_images else None)
     # A real base has its own tissues: their mid-tones differ between subjects, white matter and fluid stay.
     mid = rng.uniform(-0.07, 0.07)
     top = 3.8 if modality == "hrT2" else 2.0
     for image, real, painting in zip(images, beneath, [base.head, *ears.values()], strict=True):
         if real is not None:
-            shown = painting.coloured(SHOWN_THROUGH, SHOWN_THROUGH * REAL_TEXTURE, Noise.draw(rng, painting))
+            shown = painting.colored(SHOWN_THROUGH, SHOWN_THROUGH * REAL_TEXTURE, Noise.draw(rng, painting))
             image += shown * real * (1 + mid * (real - 1) * (top - real))
     return images[0], dict(zip(ears, images[1:], strict=True))

@@ -34,16 +34,16 @@ def simulate_dataset(
 ) -> Path:
     """Write a data set in crossMoDA 2021's layout and return its folder.
 
-    ``source_training`` holds labelled ceT1 scans, ``target_training`` and ``target_validation`` unlabelled hrT2 scans
+    ``source_training`` holds labeled ceT1 scans, ``target_training`` and ``target_validation`` unlabeled hrT2 scans
     of other subjects, ``truth`` the labels of those hrT2 scans, out of the way of training; ``dataset.json`` each
-    subject's seed and tumour side. In each group left and right tumours take turns. A folder appears only when the
+    subject's seed and tumor side. In each group left and right tumors take turns. A folder appears only when the
     whole data set is complete.
 
     Args:
         folder: where to write; must not hold a data set yet.
-        sources: number of labelled ceT1 subjects.
-        targets: number of unlabelled hrT2 subjects for training.
-        tests: number of unlabelled hrT2 subjects for testing.
+        sources: number of labeled ceT1 subjects.
+        targets: number of unlabeled hrT2 subjects for training.
+        tests: number of unlabeled hrT2 subjects for testing.
         seed: subject n has the seed 1000 x ``seed`` + n.
         base: see :func:`crossmoda.simulation.simulate_subject`, as for the remaining arguments.
         settings: how subjects differ and are scanned.
@@ -91,7 +91,7 @@ def simulate_dataset(
                     "role": role,
                     "seed": subject.seed,
                     "side": subject.side,
-                    "tumour_mm3": round(subject.tumour_mm3(), 1),
+                    "tumor_mm3": round(subject.tumor_mm3(), 1),
                 }
             )
             report(progress, (n + 1) / total, f"subject {n + 1} of {total} written")

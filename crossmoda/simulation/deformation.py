@@ -1,9 +1,9 @@
-"""How one subject's head differs from the canonical one: pose, size, smooth deformation, mass effect of the tumour.
+"""How one subject's head differs from the canonical one: pose, size, smooth deformation, mass effect of the tumor.
 
 The mapping goes from the subject's scanner space to the canonical head frame (the MNI frame in LPS: x to the left, y
 backward, z upward, mm, origin at the anterior commissure): an affine part, then a displacement field on a 3 mm grid
 that is interpolated trilinearly. That interpolation *is* the mapping, in the images and in the truth, so truth has no
-discretisation error; its inverse is solved to a millionth of a mm.
+discretization error; its inverse is solved to a millionth of a mm.
 """
 
 import dataclasses
@@ -12,8 +12,8 @@ import numpy as np
 from scipy.ndimage import gaussian_filter
 from scipy.spatial.transform import Rotation
 
-#: Centre of the head's rotation and scaling, near the middle between both internal auditory canals.
-CENTRE = np.array([0.0, 18.0, -36.0])
+#: Center of the head's rotation and scaling, near the middle between both internal auditory canals.
+CENTER = np.array([0.0, 18.0, -36.0])
 STEP_MM = 3.0
 LOWEST = np.array([-123.0, -126.0, -135.0])
 HIGHEST = np.array([123.0, 150.0, 69.0])
@@ -22,26 +22,26 @@ _SIZE = tuple(int(n) for n in np.ceil((HIGHEST - LOWEST) / STEP_MM).astype(int) 
 
 @dataclasses.dataclass(frozen=True)
 class MassEffect:
-    """How a tumour pushes the tissue around it away: radially from ``centre``, fading over ``radius``, not into the
+    """How a tumor pushes the tissue around it away: radially from ``center``, fading over ``radius``, not into the
     bone.
 
     A point at distance r goes to r (1 + strength exp(-r^2 / 2 radius^2)), weighted by how far behind the petrous bone
     it lies.
     """
 
-    centre: np.ndarray
+    center: np.ndarray
     radius_mm: float
     strength: float
 
     def push(self, points: np.ndarray) -> np.ndarray:
-        """Return where the canonical ``points`` (..., 3) lie once the tumour has grown."""
+        """Return where the canonical ``points`` (..., 3) lie once the tumor has grown."""
         if self.strength <= 0:
             return points
-        away = points - self.centre
+        away = points - self.center
         fade = np.exp(-np.sum(away**2, axis=-1) / (2 * self.radius_mm**2))
         # The posterior face of the petrous bone runs through (8, 12) and (40, 42) mm on either side (x lateral, y
         # backward).
-        side = np.sign(self.centre[0])
+        side = np.sign(self.center[0])
         behind = -0.684 * (side * points[..., 0] - 8) + 0.729 * (points[..., 1] - 12)
         soft = 1 / (1 + np.exp(-(behind - 3.0) / 4.0))
         return points + away * (self.strength * fade * soft)[..., None]
@@ -95,7 +95,7 @@ class Deformation:
 
 
 def jacobian_determinant(field: np.ndarray) -> np.ndarray:
-    """Return the Jacobian determinant of x + field at the cell centres of the 3 mm grid (forward differences,
+    """Return the Jacobian determinant of x + field at the cell centers of the 3 mm grid (forward differences,
     averaged).
     """
     slopes = []
@@ -141,7 +141,7 @@ def draw_pose(rng: np.random.Generator, rotation_deg: float, translation_mm: flo
     scale = np.exp(-(bounded(size_spread, 1) + bounded(size_spread / 3, 3)))
     matrix = np.eye(4)
     matrix[:3, :3] = np.diag(scale) @ rotation
-    matrix[:3, 3] = CENTRE - matrix[:3, :3] @ bounded(translation_mm, 3)
+    matrix[:3, 3] = CENTER - matrix[:3, :3] @ bounded(translation_mm, 3)
     return matrix
 
 
@@ -158,7 +158,7 @@ def rigid_matrix(rng: np.random.Generator, rotation_deg: float, translation_mm: 
 def with_mass_effect(
     deformation: Deformation, mass: MassEffect, *, smallest_jacobian: float = 0.12
 ) -> tuple[Deformation, MassEffect]:
-    """Return the deformation of a head in which a tumour has pushed the tissue away, and the push it took.
+    """Return the deformation of a head in which a tumor has pushed the tissue away, and the push it took.
 
     The push (``mass``, in the canonical frame) is weakened until the Jacobian determinant stays above its bound.
     """
@@ -167,7 +167,7 @@ def with_mass_effect(
     nodes = np.stack([x, y, z], axis=-1).astype(np.float32)
     while mass.strength > 0.05:
         grown = nodes + deformation.field
-        near = np.sum((grown - mass.centre) ** 2, axis=-1) < (5 * mass.radius_mm) ** 2
+        near = np.sum((grown - mass.center) ** 2, axis=-1) < (5 * mass.radius_mm) ** 2
         grown[near] = mass.pull(grown[near])
         field = np.ascontiguousarray(grown - nodes, dtype=np.float32)
         if jacobian_determinant(field).min() >= smallest_jacobian:

@@ -32,7 +32,7 @@ CANAL = smooth_curve(
 
 
 def cochlear_spiral(count: int = 90) -> np.ndarray:
-    """Return the centre line of the cochlear duct: 2.5 turns, rows x, y, z, radius (mm)."""
+    """Return the center line of the cochlear duct: 2.5 turns, rows x, y, z, radius (mm)."""
     turn = np.linspace(0, 1, count)
     angle = 2 * np.pi * 2.55 * turn
     radius = 3.15 * np.exp(-1.5 * turn)
@@ -42,20 +42,20 @@ def cochlear_spiral(count: int = 90) -> np.ndarray:
     first = towards - (towards @ MODIOLAR_AXIS) * MODIOLAR_AXIS
     first /= np.linalg.norm(first)
     second = np.cross(MODIOLAR_AXIS, first)
-    centres = (
+    centers = (
         MODIOLUS
         + height[:, None] * MODIOLAR_AXIS
         + (radius * np.cos(angle))[:, None] * first
         + (radius * np.sin(angle))[:, None] * second
     )
-    return np.column_stack([centres, thickness])
+    return np.column_stack([centers, thickness])
 
 
-def _arc(centre, first, second, radius: float, start_deg: float, stop_deg: float, thickness: float) -> np.ndarray:
+def _arc(center, first, second, radius: float, start_deg: float, stop_deg: float, thickness: float) -> np.ndarray:
     angle = np.deg2rad(np.linspace(start_deg, stop_deg, 36))
     first, second = np.asarray(first, float), np.asarray(second, float)
     first, second = first / np.linalg.norm(first), second / np.linalg.norm(second)
-    points = np.asarray(centre) + radius * (np.cos(angle)[:, None] * first + np.sin(angle)[:, None] * second)
+    points = np.asarray(center) + radius * (np.cos(angle)[:, None] * first + np.sin(angle)[:, None] * second)
     return np.column_stack([points, np.full(len(points), thickness)])
 
 
@@ -116,7 +116,7 @@ AICA = [
 
 @dataclasses.dataclass(frozen=True)
 class Ear:
-    """One side's fine anatomy without a tumour."""
+    """One side's fine anatomy without a tumor."""
 
     painting: Painting
     cochlea: np.ndarray

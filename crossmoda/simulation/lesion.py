@@ -12,14 +12,14 @@ from crossmoda.simulation.deformation import MassEffect
 
 Distance = Callable[[np.ndarray], np.ndarray]
 
-#: Volumes of 119 real tumours: logarithms are normal, between 43 and 10784 mm3 (contours of the VS-SEG data set).
+#: Volumes of 119 real tumors: logarithms are normal, between 43 and 10784 mm3 (contours of the VS-SEG data set).
 MEDIAN_MM3, LOG_DEVIATION, SMALLEST_MM3, LARGEST_MM3 = 1400.0, 1.05, 43.0, 10784.0
 
 #: The canal's mouth and its blind end.
 PORUS = np.array([24.8, 27.0, -41.3])
 FUNDUS = np.array([36.0, 25.0, -41.9])
 #: The middle of the cochlea.
-COCHLEA_CENTRE = np.array([37.6, 23.0, -43.6])
+COCHLEA_CENTER = np.array([37.6, 23.0, -43.6])
 #: Unit vector into the cistern, away from the posterior face of the petrous bone.
 BEHIND = np.array([-0.684, 0.729, 0.0])
 #: Unit vector along the petrous bone, towards its apex.
@@ -27,15 +27,15 @@ APEX = np.array([-0.729, -0.684, 0.0])
 
 
 def draw_volume(rng: np.random.Generator) -> float:
-    """Draw a tumour volume (mm3) from the distribution of the real ones."""
+    """Draw a tumor volume (mm3) from the distribution of the real ones."""
     while True:
         volume = MEDIAN_MM3 * np.exp(LOG_DEVIATION * rng.standard_normal())
         if SMALLEST_MM3 <= volume <= LARGEST_MM3:
             return float(volume)
 
 
-def tumour_region(volume_mm3: float) -> np.ndarray:
-    """Return points (27, 3) spread over where a tumour of that volume is likely to lie (x lateral)."""
+def tumor_region(volume_mm3: float) -> np.ndarray:
+    """Return points (27, 3) spread over where a tumor of that volume is likely to lie (x lateral)."""
     radius = (3 * volume_mm3 / (4 * np.pi)) ** (1 / 3)
     offsets = np.stack(np.meshgrid(*3 * [[-1, 0, 1]]), axis=-1).reshape(-1, 3)
     return PORUS + 0.6 * radius * BEHIND + 0.6 * radius * offsets
@@ -43,17 +43,17 @@ def tumour_region(volume_mm3: float) -> np.ndarray:
 
 @dataclasses.dataclass(frozen=True)
 class Lesion:
-    """One tumour on one side, in the canonical frame with x lateral."""
+    """One tumor on one side, in the canonical frame with x lateral."""
 
     distance: Distance
     """points (n, 3) mm to signed distance (n,) mm"""
     volume_mm3: float
     """in the canonical frame"""
-    centre: np.ndarray
+    center: np.ndarray
     radius_mm: float
     mass: MassEffect
     cysts: tuple[tuple[np.ndarray, float], ...]
-    """centres and radii of cysts"""
+    """centers and radii of cysts"""
 
     reach: tuple[np.ndarray, np.ndarray]
     """lowest and highest corner (mm) of a box that holds it"""
@@ -63,7 +63,7 @@ class Lesion:
 class IceCreamCone:
     """A ball in the cistern, bumpy and flattened at the bone, on a stem in the canal."""
 
-    centre: np.ndarray
+    center: np.ndarray
     radius: float
     stretch: np.ndarray
     """relative lengths of the ball's axes"""
@@ -76,14 +76,14 @@ class IceCreamCone:
 
     def parts(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return the signed distances to the ball, to the space behind the bone and to the stem."""
-        away = (points - self.centre) / self.stretch
+        away = (points - self.center) / self.stretch
         length = np.sqrt(np.sum(away**2, axis=-1))
         bumps = np.zeros_like(length)
         for n, (lobe, height) in enumerate(zip(self.lobes, self.heights, strict=True)):
             bumps += height * np.cos(3.1 * (away @ lobe) / np.maximum(length, 1e-3) + 1.7 * n)
         ball = length - self.radius * (1 + bumps)
         face = -((points - PORUS) @ BEHIND) - 0.8
-        start = PORUS + 0.3 * (self.centre - PORUS)
+        start = PORUS + 0.3 * (self.center - PORUS)
         axis = PORUS + self.stem_share * (FUNDUS - PORUS) - start
         share = np.clip((points - start) @ axis / (axis @ axis), 0, 1)
         stem = np.sqrt(np.sum((points - start - share[..., None] * axis) ** 2, axis=-1)) - (2.9 - 0.8 * share)
@@ -113,36 +113,36 @@ class IceCreamCone:
 
     def box(self) -> tuple[np.ndarray, np.ndarray]:
         """Return the corners (mm) of a box that holds it."""
-        low = np.minimum(self.centre - 1.7 * self.radius, np.minimum(PORUS, FUNDUS) - 5) - 2
-        high = np.maximum(self.centre + 1.7 * self.radius, np.maximum(PORUS, FUNDUS) + 5) + 2
+        low = np.minimum(self.center - 1.7 * self.radius, np.minimum(PORUS, FUNDUS) - 5) - 2
+        high = np.maximum(self.center + 1.7 * self.radius, np.maximum(PORUS, FUNDUS) + 5) + 2
         return low, high
 
 
 def draw_lesion(rng: np.random.Generator, volume_mm3: float) -> Lesion:
-    """Draw the shape of a tumour of the given volume (canonical mm3)."""
+    """Draw the shape of a tumor of the given volume (canonical mm3)."""
     stem_share = rng.uniform(0.55, 0.95)
     stem_volume = min(np.pi * 2.5**2 * 11.5 * stem_share, 0.8 * volume_mm3)
     radius = (3 * (volume_mm3 - 0.75 * stem_volume) / (4 * np.pi)) ** (1 / 3)
     stretch = np.exp(rng.normal(0, 0.10, 3))
     stretch /= np.prod(stretch) ** (1 / 3)
     slide, rise = rng.uniform(-0.15, 0.35), rng.uniform(-0.25, 0.25)
-    centre = PORUS + 0.72 * radius * BEHIND + slide * radius * APEX + np.array([0, 0, rise * radius])
+    center = PORUS + 0.72 * radius * BEHIND + slide * radius * APEX + np.array([0, 0, rise * radius])
     lobes = rng.standard_normal((7, 3))
     lobes /= np.linalg.norm(lobes, axis=1, keepdims=True)
-    cone = IceCreamCone(centre, radius, stretch, lobes, rng.normal(0, 0.055, 7), stem_share)
+    cone = IceCreamCone(center, radius, stretch, lobes, rng.normal(0, 0.055, 7), stem_share)
     growth = cone.growth_for(volume_mm3)
 
     def distance(points: np.ndarray) -> np.ndarray:
         return cone.joined(cone.parts(points), growth)
 
-    cysts = draw_cysts(rng, centre, radius, volume_mm3)
-    return Lesion(distance, volume_mm3, centre, radius, mass_effect(rng, centre, radius), cysts, cone.box())
+    cysts = draw_cysts(rng, center, radius, volume_mm3)
+    return Lesion(distance, volume_mm3, center, radius, mass_effect(rng, center, radius), cysts, cone.box())
 
 
-def mass_effect(rng: np.random.Generator, centre: np.ndarray, radius: float) -> MassEffect:
-    """Draw how a tumour pushes: not at all below 3 mm of radius, fully from 7 mm on."""
+def mass_effect(rng: np.random.Generator, center: np.ndarray, radius: float) -> MassEffect:
+    """Draw how a tumor pushes: not at all below 3 mm of radius, fully from 7 mm on."""
     strength = float(np.clip((radius - 3.0) / 4.0, 0, 1)) * rng.uniform(1.1, 1.4)
-    return MassEffect(centre, max(0.8 * radius, 4.0), strength)
+    return MassEffect(center, max(0.8 * radius, 4.0), strength)
 
 
 def smooth_maximum(a: np.ndarray, b: np.ndarray, width: float) -> np.ndarray:
@@ -152,15 +152,15 @@ def smooth_maximum(a: np.ndarray, b: np.ndarray, width: float) -> np.ndarray:
 
 
 def draw_cysts(
-    rng: np.random.Generator, centre: np.ndarray, radius: float, volume_mm3: float
+    rng: np.random.Generator, center: np.ndarray, radius: float, volume_mm3: float
 ) -> tuple[tuple[np.ndarray, float], ...]:
-    """Draw cysts: in about every third tumour beyond 1 ml, none in small ones."""
+    """Draw cysts: in about every third tumor beyond 1 ml, none in small ones."""
     if volume_mm3 < 1000 or rng.random() > 0.35:
         return ()
     cysts = []
     for _ in range(rng.integers(1, 5)):
         way = rng.standard_normal(3)
         cysts.append(
-            (centre + way / np.linalg.norm(way) * radius * rng.uniform(0.15, 0.6), radius * rng.uniform(0.14, 0.32))
+            (center + way / np.linalg.norm(way) * radius * rng.uniform(0.15, 0.6), radius * rng.uniform(0.14, 0.32))
         )
     return tuple(cysts)

@@ -1,4 +1,4 @@
-"""What is painted over the phantom's large shapes: vessels, ventricles, eyes, sinuses, the middle ear, deep grey
+"""What is painted over the phantom's large shapes: vessels, ventricles, eyes, sinuses, the middle ear, deep gray
 matter.
 
 Positions are canonical mm (MNI space in LPS), for the left side (x > 0) where a thing comes in pairs. Curves are rows
@@ -88,8 +88,8 @@ class _Brush:
     def __init__(self, painting: Painting, side: int):
         self.painting, self.side = painting, side
 
-    def ball(self, tissue: int, centre: tuple[float, float, float], radii: tuple[float, float, float]) -> None:
-        self.painting.ellipsoid(tissue, (self.side * centre[0], *centre[1:]), radii)
+    def ball(self, tissue: int, center: tuple[float, float, float], radii: tuple[float, float, float]) -> None:
+        self.painting.ellipsoid(tissue, (self.side * center[0], *center[1:]), radii)
 
     def tube(self, tissue: int, points: Curve, count: int = 40) -> None:
         self.painting.tube(tissue, mirrored(smooth_curve(points, count), self.side))
@@ -125,9 +125,9 @@ def _paint_face(brush: _Brush) -> None:
 
 
 def _paint_ventricles(brush: _Brush) -> None:
-    """Paint Meckel's cave, the lateral ventricle with its temporal horn, hippocampus and deep grey matter."""
+    """Paint Meckel's cave, the lateral ventricle with its temporal horn, hippocampus and deep gray matter."""
     brush.ball(T.CSF, (20.5, 3.5, -36.5), (3.2, 6.0, 3.6))
-    brush.tube(T.GREY, [(24, -4, -26, 5.5), (28, 10, -23, 4.2), (27, 24, -16, 3.4)])
+    brush.tube(T.GRAY, [(24, -4, -26, 5.5), (28, 10, -23, 4.2), (27, 24, -16, 3.4)])
     horn = [
         (28, -2, -24, 1.0),
         (32, 12, -20, 1.4),
@@ -137,8 +137,8 @@ def _paint_ventricles(brush: _Brush) -> None:
         (8, -5, 18, 4.5),
     ]
     brush.tube(T.CSF, [*horn, (8, -28, 8, 3.5)], 60)
-    brush.ball(T.GREY, (10.5, 17, 6), (8, 13, 8))
-    brush.ball(T.GREY, (23, -3, 2), (7, 18, 9))
+    brush.ball(T.GRAY, (10.5, 17, 6), (8, 13, 8))
+    brush.ball(T.GRAY, (23, -3, 2), (7, 18, 9))
     brush.tube(T.CSF, [(5, 46, -45, 2.0), (12, 44, -47, 1.5), (18, 38, -49, 1.2)])  # lateral recess
 
 

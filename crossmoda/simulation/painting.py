@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
-from crossmoda.simulation.kernels import colour, in_slabs, jit
+from crossmoda.simulation.kernels import color, in_slabs, jit
 from crossmoda.simulation.tissues import Tissue
 
 #: Where a painting shows what lies beneath it (the images of a real base).
@@ -162,14 +162,14 @@ class Painting:
             if distance.size:
                 self.paint(tissue, distance, start)
 
-    def ellipsoid(self, tissue: int, centre: tuple[float, float, float], radii: tuple[float, float, float]) -> None:
+    def ellipsoid(self, tissue: int, center: tuple[float, float, float], radii: tuple[float, float, float]) -> None:
         """Paint an ellipsoid with its axes along the frame's."""
-        c, r = np.asarray(centre, float), np.asarray(radii, float)
+        c, r = np.asarray(center, float), np.asarray(radii, float)
         distance, start = self.shape_of(lambda x, y, z: ellipsoid_distance(x, y, z, c, r), c - r - 1, c + r + 1)
         if distance.size:
             self.paint(tissue, distance, start)
 
-    def coloured(self, signal: np.ndarray, texture: np.ndarray, noise: "Noise") -> np.ndarray:
+    def colored(self, signal: np.ndarray, texture: np.ndarray, noise: "Noise") -> np.ndarray:
         """Return the painting as an image (float32); ``signal`` and ``texture`` are indexed by tissue, 0 where
         transparent.
         """
@@ -179,7 +179,7 @@ class Painting:
         coarse, fine, ratio = noise.coarse, noise.fine, self.step / noise.step
         in_slabs(
             len(out),
-            lambda a, b: colour(
+            lambda a, b: color(
                 self.first, self.second, self.fraction, signal, texture, coarse, fine, ratio, out, a, b
             ),
         )
@@ -207,10 +207,10 @@ class Noise:
 
 
 def ellipsoid_distance(
-    x: np.ndarray, y: np.ndarray, z: np.ndarray, centre: np.ndarray, radii: np.ndarray
+    x: np.ndarray, y: np.ndarray, z: np.ndarray, center: np.ndarray, radii: np.ndarray
 ) -> np.ndarray:
     """Return the approximate signed distance to an ellipsoid, exact to first order at its surface."""
-    u, v, w = x - centre[0], y - centre[1], z - centre[2]
+    u, v, w = x - center[0], y - center[1], z - center[2]
     scaled = np.sqrt((u / radii[0]) ** 2 + (v / radii[1]) ** 2 + (w / radii[2]) ** 2)
     slope = np.sqrt((u / radii[0] ** 2) ** 2 + (v / radii[1] ** 2) ** 2 + (w / radii[2] ** 2) ** 2)
     return scaled * (scaled - 1) / np.maximum(slope, 1e-6)

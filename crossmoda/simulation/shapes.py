@@ -1,4 +1,4 @@
-"""Real tumour shapes from expert label maps, placed into the canonical frame."""
+"""Real tumor shapes from expert label maps, placed into the canonical frame."""
 
 import functools
 from pathlib import Path
@@ -9,7 +9,7 @@ from scipy.ndimage import distance_transform_edt, gaussian_filter, map_coordinat
 
 from crossmoda.errors import InputError
 from crossmoda.labels import COCHLEA, VS
-from crossmoda.simulation.lesion import COCHLEA_CENTRE, FUNDUS, PORUS, Lesion, draw_cysts, mass_effect
+from crossmoda.simulation.lesion import COCHLEA_CENTER, FUNDUS, PORUS, Lesion, draw_cysts, mass_effect
 from crossmoda.volume import Grid
 
 #: Spacing at which a label map is turned into a smooth surface, mm.
@@ -18,7 +18,7 @@ STEP_MM = 0.5
 
 @functools.lru_cache(maxsize=4)
 def shape_files(folder: Path) -> tuple[Path, ...]:
-    """Return the label maps of a folder in which both a tumour and a cochlea are drawn.
+    """Return the label maps of a folder in which both a tumor and a cochlea are drawn.
 
     Raises:
         InputError: there are none.
@@ -31,7 +31,7 @@ def shape_files(folder: Path) -> tuple[Path, ...]:
             files.append(path)
     if not files:
         raise InputError(
-            f"{folder} holds no label map with a tumour (1) and a cochlea (2); name a folder with such label maps."
+            f"{folder} holds no label map with a tumor (1) and a cochlea (2); name a folder with such label maps."
         )
     return tuple(files)
 
@@ -42,9 +42,9 @@ def _read(path: Path) -> tuple[np.ndarray, Grid]:
 
 
 def real_lesion(rng: np.random.Generator, folder: Path | str, volume_ratio: float) -> Lesion:
-    """Draw a patient from ``folder`` and return the tumour in the canonical frame of one side (x lateral).
+    """Draw a patient from ``folder`` and return the tumor in the canonical frame of one side (x lateral).
 
-    The patient's cochlea is laid over the canonical one, and the tumour's lateral end over the axis of the canal.
+    The patient's cochlea is laid over the canonical one, and the tumor's lateral end over the axis of the canal.
     ``volume_ratio`` is how much smaller (or larger) things are in the canonical frame than in the subject.
     """
     files = shape_files(Path(folder).resolve())
@@ -52,9 +52,9 @@ def real_lesion(rng: np.random.Generator, folder: Path | str, volume_ratio: floa
     positions = {value: _points(array == value, grid) for value in (VS, COCHLEA)}
     cochlea = positions[COCHLEA].mean(0)
     scale = volume_ratio ** (1 / 3)
-    # The cochlea lies lateral to the tumour: that tells the side.
+    # The cochlea lies lateral to the tumor: that tells the side.
     flip = np.array([np.sign(cochlea[0] - positions[VS][:, 0].mean()) or 1.0, 1.0, 1.0])
-    placed = (positions[VS] - cochlea) * flip * scale + COCHLEA_CENTRE
+    placed = (positions[VS] - cochlea) * flip * scale + COCHLEA_CENTER
     lateral = placed[placed[:, 0] >= np.quantile(placed[:, 0], 0.9)].mean(0)
     along = np.clip((lateral[0] - PORUS[0]) / (FUNDUS[0] - PORUS[0]), 0, 1)
     shift = np.clip(PORUS + along * (FUNDUS - PORUS) - lateral, -4, 4) * np.array([0, 1, 1])
@@ -63,7 +63,7 @@ def real_lesion(rng: np.random.Generator, folder: Path | str, volume_ratio: floa
     inverse = np.linalg.inv(np.reshape(grid.direction, (3, 3)))
 
     def distance(points: np.ndarray) -> np.ndarray:
-        patient = ((points - shift - COCHLEA_CENTRE) / scale) * flip + cochlea
+        patient = ((points - shift - COCHLEA_CENTER) / scale) * flip + cochlea
         index = ((patient - grid.origin) @ inverse.T - corner) / spacing
         where = [index[..., axis] for axis in (2, 1, 0)]
         return scale * map_coordinates(surface, where, order=1, mode="nearest")
@@ -72,11 +72,11 @@ def real_lesion(rng: np.random.Generator, folder: Path | str, volume_ratio: floa
     free = placed[placed[:, 0] < PORUS[0]]
     volume = len(placed) * grid.voxel_volume_mm3 * scale**3
     part = len(free) / len(placed)
-    centre = free.mean(0) if part > 0.1 else placed.mean(0)
+    center = free.mean(0) if part > 0.1 else placed.mean(0)
     radius = (3 * max(part, 0.05) * volume / (4 * np.pi)) ** (1 / 3)
     reach = placed.min(0) - 3, placed.max(0) + 3
-    cysts = draw_cysts(rng, centre, radius, volume)
-    return Lesion(distance, volume, centre, radius, mass_effect(rng, centre, radius), cysts, reach)
+    cysts = draw_cysts(rng, center, radius, volume)
+    return Lesion(distance, volume, center, radius, mass_effect(rng, center, radius), cysts, reach)
 
 
 def _points(mask: np.ndarray, grid: Grid) -> np.ndarray:

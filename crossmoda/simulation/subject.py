@@ -14,7 +14,7 @@ from crossmoda.parameters import parameter
 from crossmoda.progress import Progress, report
 from crossmoda.simulation import acquisition, deformation
 from crossmoda.simulation.deformation import LOWEST, STEP_MM, Deformation
-from crossmoda.simulation.lesion import BEHIND, PORUS, Lesion, draw_lesion, draw_volume, tumour_region
+from crossmoda.simulation.lesion import BEHIND, PORUS, Lesion, draw_lesion, draw_volume, tumor_region
 from crossmoda.simulation.shapes import real_lesion
 from crossmoda.simulation.tissues import Contrast, Tissue, draw_contrast
 from crossmoda.volume import Grid, Volume
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 BASES = ("phantom", "icbm")
 SIDES = ("left", "right")
 MODALITIES = ("ceT1", "hrT2")
-#: The signed distance to the tumour where there is none, mm.
+#: The signed distance to the tumor where there is none, mm.
 _FAR_MM = 9.0
 
 
@@ -74,10 +74,10 @@ class Settings(_Settings):
     misalignment: float = parameter(
         1.0, "Movement between both scans: 1 is the real median of 0.2 degrees and 0.24 mm", minimum=0, maximum=20
     )
-    tumour_volume: float = parameter(
-        0.0, "Volume of the tumour; 0 draws from the real distribution", unit="mm3", minimum=0, maximum=15000
+    tumor_volume: float = parameter(
+        0.0, "Volume of the tumor; 0 draws from the real distribution", unit="mm3", minimum=0, maximum=15000
     )
-    healthy: bool = parameter(False, "No tumour: the cochleae alone are labelled")
+    healthy: bool = parameter(False, "No tumor: the cochleae alone are labeled")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,7 +87,7 @@ class Subject:
     seed: int
     base: str
     side: str | None
-    """the tumour's side, "left" or "right", the patient's (LPS +x is left); None without a tumour"""
+    """the tumor's side, "left" or "right", the patient's (LPS +x is left); None without a tumor"""
     cet1: Volume
     """contrast-enhanced T1, float32"""
     cet1_label: Volume
@@ -102,8 +102,8 @@ class Subject:
     """4 x 4: the small movement between both scans, LPS mm"""
     settings: Settings
 
-    def tumour_mm3(self) -> float:
-        """Return the volume of the tumour in the ceT1 label."""
+    def tumor_mm3(self) -> float:
+        """Return the volume of the tumor in the ceT1 label."""
         return float((self.cet1_label.array == labels.VS).sum() * self.cet1_label.grid.voxel_volume_mm3)
 
 
@@ -122,14 +122,14 @@ def simulate_subject(
     Args:
         seed: decides everything that differs between subjects (0 or more).
         base: ``"phantom"`` (self-contained) or ``"icbm"`` (real average anatomy, see :mod:`crossmoda.simulation.icbm`).
-        side: the tumour's side; drawn by ``seed`` when None. A healthy subject has none.
+        side: the tumor's side; drawn by ``seed`` when None. A healthy subject has none.
         settings: see :class:`Settings`.
         base_folder: where the ICBM152 images are; looked for when None.
-        shapes_folder: expert label maps (1 = VS, 2 = cochlea) whose tumours are used, with their own volumes.
+        shapes_folder: expert label maps (1 = VS, 2 = cochlea) whose tumors are used, with their own volumes.
         progress: told what is done; may cancel.
 
     Raises:
-        InputError: unknown base or side, a healthy subject with a volume of its tumour, or the base's images are not
+        InputError: unknown base or side, a healthy subject with a volume of its tumor, or the base's images are not
             found.
 
     """
@@ -140,8 +140,8 @@ def simulate_subject(
     if int(seed) != seed or seed < 0:
         raise InputError(f"seed must be a whole number from 0 on; got {seed!r}.")
     settings = settings or Settings()
-    if settings.healthy and settings.tumour_volume:
-        raise InputError("A healthy subject has no tumour: leave out its volume, or healthy.")
+    if settings.healthy and settings.tumor_volume:
+        raise InputError("A healthy subject has no tumor: leave out its volume, or healthy.")
     # One stream for each concern: changing the noise does not change the anatomy.
     anatomy, body, contrasts, scan = (np.random.default_rng([int(seed), n]) for n in range(4))
     drawn = SIDES[int(anatomy.random() < 0.5)]
@@ -156,17 +156,17 @@ def simulate_subject(
     if settings.healthy:
         whole, scene, side = smooth, Scene.healthy(material), None
     else:
-        volume = settings.tumour_volume or draw_volume(anatomy)
-        whole, lesion = _with_tumour(anatomy, smooth, volume, side, shapes_folder)
+        volume = settings.tumor_volume or draw_volume(anatomy)
+        whole, lesion = _with_tumor(anatomy, smooth, volume, side, shapes_folder)
         scene = Scene.of(material, lesion, side)
     movement = deformation.rigid_matrix(body, 0.2 * settings.misalignment, 0.24 * settings.misalignment)
 
     contrast = draw_contrast(contrasts, spread=settings.contrast)
-    centre = smooth.from_canonical(deformation.CENTRE[None])[0]
+    center = smooth.from_canonical(deformation.CENTER[None])[0]
     volumes = {}
     for n, modality in enumerate(MODALITIES):
         report(progress, 0.3 + 0.35 * n, f"{modality} scan")
-        grid = _draw_grid(scan, settings, modality, centre)
+        grid = _draw_grid(scan, settings, modality, center)
         to_cet1 = movement if modality == "hrT2" else np.eye(4)
         to_undeformed = whole.affine @ to_cet1 @ grid.index_to_physical
         volumes[modality] = _scan(scan, settings, scene, contrast, modality, grid, to_undeformed, whole)
@@ -175,16 +175,16 @@ def simulate_subject(
     return Subject(int(seed), base, side, cet1, cet1_label, hrt2, hrt2_label, whole, movement, settings)
 
 
-def _with_tumour(
+def _with_tumor(
     rng: np.random.Generator, smooth: Deformation, volume_mm3: float, side: str, shapes_folder: Path | str | None
 ) -> tuple[Deformation, Lesion]:
-    """Draw a tumour and return the deformation with what it pushes away, and the tumour (canonical, left)."""
+    """Draw a tumor and return the deformation with what it pushes away, and the tumor (canonical, left)."""
     mirror = np.array([1 if side == "left" else -1, 1, 1])
-    ratio = smooth.volume_ratio(tumour_region(volume_mm3) * mirror)
+    ratio = smooth.volume_ratio(tumor_region(volume_mm3) * mirror)
     lesion = real_lesion(rng, shapes_folder, ratio) if shapes_folder else draw_lesion(rng, volume_mm3 * ratio)
-    mass = dataclasses.replace(lesion.mass, centre=lesion.mass.centre * mirror)
+    mass = dataclasses.replace(lesion.mass, center=lesion.mass.center * mirror)
     whole, mass = deformation.with_mass_effect(smooth, mass)
-    lesion = dataclasses.replace(lesion, mass=dataclasses.replace(mass, centre=mass.centre * mirror))
+    lesion = dataclasses.replace(lesion, mass=dataclasses.replace(mass, center=mass.center * mirror))
     return whole, _fitted(lesion, whole, mirror, lesion.volume_mm3 / ratio)
 
 
@@ -197,7 +197,7 @@ def true_points(fixed: Subject, moving: Subject, points_lps: np.ndarray) -> np.n
         points_lps: (N, 3) LPS mm.
 
     Returns:
-        (N, 3) LPS mm, accurate to about 0.001 mm. Truth is that of the normal anatomy: where a tumour is, of the tissue
+        (N, 3) LPS mm, accurate to about 0.001 mm. Truth is that of the normal anatomy: where a tumor is, of the tissue
         that it pushed away.
 
     """
@@ -238,7 +238,7 @@ def _fitted(lesion: Lesion, whole: Deformation, mirror: np.ndarray, volume_mm3: 
     return dataclasses.replace(lesion, distance=lambda at: lesion.distance(at) - shift)
 
 
-def _draw_grid(rng: np.random.Generator, settings: Settings, modality: str, centre: np.ndarray) -> Grid:
+def _draw_grid(rng: np.random.Generator, settings: Settings, modality: str, center: np.ndarray) -> Grid:
     """Draw the geometry of a scan: the technician puts its middle near the canals."""
     drawn_slice, pixel = float(rng.choice([1.0, 1.2, 1.5])), float(rng.choice([0.82, 0.9, 0.9375, 1.0]))
     slice_mm = settings.slice_thickness or (1.5 if modality == "ceT1" else drawn_slice)
@@ -246,18 +246,18 @@ def _draw_grid(rng: np.random.Generator, settings: Settings, modality: str, cent
     rotation = acquisition.draw_rotation(rng, settings.oblique, 6.0)
     offset = rng.uniform(-1, 1, 3) * np.array([3.0, 3.0, 3.0])
     protocol = acquisition.Protocol(in_plane, slice_mm, settings.slices, settings.field_of_view)
-    return protocol.grid(centre + offset, rotation)
+    return protocol.grid(center + offset, rotation)
 
 
 @dataclasses.dataclass(frozen=True)
 class Scene:
-    """The base with one subject's tumour painted into it."""
+    """The base with one subject's tumor painted into it."""
 
     material: "Base"
     side: str | None
-    """of the tumour"""
+    """of the tumor"""
     ears: dict
-    """side to painting, with the tumour"""
+    """side to painting, with the tumor"""
     cochlea: np.ndarray
     lesion: np.ndarray
     """(z, y, x) signed distances on the ear's grid, mm"""
@@ -271,7 +271,7 @@ class Scene:
 
     @classmethod
     def of(cls, material: "Base", lesion: Lesion, side: str) -> "Scene":
-        """Paint the tumour into a copy of its side's ear."""
+        """Paint the tumor into a copy of its side's ear."""
         from crossmoda.simulation.painting import Painting
 
         ears = {name: ear.painting for name, ear in material.ears.items()}
@@ -279,7 +279,7 @@ class Scene:
         painting = Painting(clean.first.copy(), clean.second.copy(), clean.fraction.copy(), clean.origin, clean.step)
         start, stop = painting.box(*lesion.reach)
         x, y, z = painting.coordinates(start, stop)
-        # The ear's grid holds the anatomy before the tumour grew; its shape is known as it is grown. Every second voxel
+        # The ear's grid holds the anatomy before the tumor grew; its shape is known as it is grown. Every second voxel
         # is evaluated: the surface is smooth.
         coarse = [np.append(axis.ravel()[::2], axis.ravel()[-1] + painting.step) for axis in (z, y, x)]
         points = np.stack(np.meshgrid(*coarse, indexing="ij")[::-1], axis=-1)
@@ -288,14 +288,14 @@ class Scene:
         near = _finer(lesion.distance(grown), shape)
         distance = np.full(painting.shape, _FAR_MM, np.float32)
         distance[start[2] : stop[2], start[1] : stop[1], start[0] : stop[0]] = near
-        # A cleft of fluid lies between the tumour's cistern part and the brain that it pushes.
+        # A cleft of fluid lies between the tumor's cistern part and the brain that it pushes.
         free = _finer((grown - PORUS) @ BEHIND, shape)
         uneven = _finer(0.6 + 0.4 * np.sin(0.5 * grown.sum(-1)) * np.cos(0.45 * (grown[..., 1] - grown[..., 2])), shape)
         painting.paint(Tissue.CSF, np.maximum(near - uneven, 1.0 - free), start)
-        painting.paint(Tissue.TUMOUR, near, start)
-        for centre, radius in lesion.cysts:
-            cyst = _finer(np.linalg.norm(grown - centre, axis=-1) - radius, shape)
-            painting.paint(Tissue.TUMOUR_CYST, np.maximum(cyst, near + 1.2), start)
+        painting.paint(Tissue.TUMOR, near, start)
+        for center, radius in lesion.cysts:
+            cyst = _finer(np.linalg.norm(grown - center, axis=-1) - radius, shape)
+            painting.paint(Tissue.TUMOR_CYST, np.maximum(cyst, near + 1.2), start)
         ears[side] = painting
         return cls(material, side, ears, material.ears[side].cochlea, distance)
 
@@ -326,7 +326,7 @@ def _scan(
     from crossmoda.simulation import bases, kernels
 
     signal = contrast.cet1 if modality == "ceT1" else contrast.hrt2
-    head, ears = bases.coloured(scene.material, scene.ears, signal, contrast.texture, modality, rng)
+    head, ears = bases.colored(scene.material, scene.ears, signal, contrast.texture, modality, rng)
     some = scene.ears["left"]
     image = np.zeros(grid.shape, np.float32)
     label = np.zeros(grid.shape, np.uint8)

@@ -1,7 +1,7 @@
 """What tissue is made of, and the signal it gives: spoiled gradient echo after gadolinium (ceT1), balanced SSFP (hrT2).
 
 Relaxation times are rounded values typical of 1.5 T (compare Stanisz et al. 2005, Magn. Reson. Med. 54:507); those of
-the tumour and all concentrations are chosen to give the usual appearance, see docs/simulation.md.
+the tumor and all concentrations are chosen to give the usual appearance, see docs/simulation.md.
 """
 
 import dataclasses
@@ -21,7 +21,7 @@ class Tissue(enum.IntEnum):
     SKIN = 5
     MUCOSA = 6
     CSF = 7
-    GREY = 8
+    GRAY = 8
     WHITE = 9
     CEREBELLAR_CORTEX = 10
     CEREBELLAR_WHITE = 11
@@ -33,8 +33,8 @@ class Tissue(enum.IntEnum):
     LABYRINTH = 17
     VITREOUS = 18
     PITUITARY = 19
-    TUMOUR = 20
-    TUMOUR_CYST = 21
+    TUMOR = 20
+    TUMOR_CYST = 21
     AIR_CELLS = 22
 
 
@@ -51,7 +51,7 @@ class Properties:
     left_t1: float = 1.0
     """share of the spoiled gradient echo's signal that flow leaves"""
     left_t2: float = 1.0
-    """share of the balanced sequence's signal that flow and magnetisation transfer leave (Bieri and Scheffler 2006)"""
+    """share of the balanced sequence's signal that flow and magnetization transfer leave (Bieri and Scheffler 2006)"""
     texture: float = 0.03
     """relative standard deviation of the signal inside the tissue, from place to place"""
 
@@ -65,7 +65,7 @@ PROPERTIES: dict[Tissue, Properties] = {
     Tissue.SKIN: Properties(0.70, 700, 35, 0.15, texture=0.10),
     Tissue.MUCOSA: Properties(0.88, 1200, 110, 0.45, texture=0.15),
     Tissue.CSF: Properties(1.0, 4000, 2000, texture=0.02),
-    Tissue.GREY: Properties(0.84, 1080, 98, 0.03, left_t2=0.95, texture=0.04),
+    Tissue.GRAY: Properties(0.84, 1080, 98, 0.03, left_t2=0.95, texture=0.04),
     Tissue.WHITE: Properties(0.72, 640, 76, 0.015, left_t2=0.7, texture=0.03),
     Tissue.CEREBELLAR_CORTEX: Properties(0.84, 1020, 98, 0.04, left_t2=0.95, texture=0.04),
     Tissue.CEREBELLAR_WHITE: Properties(0.73, 660, 76, 0.015, left_t2=0.7, texture=0.03),
@@ -77,8 +77,8 @@ PROPERTIES: dict[Tissue, Properties] = {
     Tissue.LABYRINTH: Properties(1.0, 3000, 1300, 0.01, texture=0.02),
     Tissue.VITREOUS: Properties(1.0, 3700, 1500, texture=0.02),
     Tissue.PITUITARY: Properties(0.85, 1050, 90, 0.7, texture=0.06),
-    Tissue.TUMOUR: Properties(0.90, 1250, 105, 0.75, left_t2=0.95, texture=0.10),
-    Tissue.TUMOUR_CYST: Properties(0.97, 2500, 500, 0.04, texture=0.06),
+    Tissue.TUMOR: Properties(0.90, 1250, 105, 0.75, left_t2=0.95, texture=0.10),
+    Tissue.TUMOR_CYST: Properties(0.97, 2500, 500, 0.04, texture=0.06),
     Tissue.AIR_CELLS: Properties(0.07, 800, 20, texture=0.6),
 }
 
@@ -138,7 +138,7 @@ def draw_contrast(rng: np.random.Generator, *, spread: float = 0.07) -> Contrast
     """Draw one subject's tissue parameters (relative standard deviation ``spread``) and flip angles; return its
     signals.
 
-    The tumour varies most: its relaxation and its enhancement differ between patients by a third.
+    The tumor varies most: its relaxation and its enhancement differ between patients by a third.
     """
     count = len(Tissue)
     table = np.array([dataclasses.astuple(PROPERTIES[tissue]) for tissue in Tissue]).T
@@ -146,8 +146,8 @@ def draw_contrast(rng: np.random.Generator, *, spread: float = 0.07) -> Contrast
     vary = lambda scale: np.exp(scale * np.clip(rng.standard_normal(count), -2, 2))  # noqa: E731
     density, t1, t2 = density * vary(0.3 * spread), t1 * vary(spread), t2 * vary(spread)
     gadolinium = gadolinium * vary(0.2) * rng.uniform(0.85, 1.2)
-    t2[Tissue.TUMOUR] *= np.exp(rng.uniform(-0.15, 0.35))
-    gadolinium[Tissue.TUMOUR] *= np.exp(rng.uniform(-0.25, 0.3))
+    t2[Tissue.TUMOR] *= np.exp(rng.uniform(-0.15, 0.35))
+    gadolinium[Tissue.TUMOR] *= np.exp(rng.uniform(-0.25, 0.3))
     short_t1, short_t2 = enhanced(t1, t2, gadolinium)
     cet1 = left_t1 * spoiled_gradient_echo(density, short_t1, short_t2, flip_deg=rng.uniform(20, 30))
     # The balanced scan is taken before the injection.

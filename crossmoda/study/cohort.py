@@ -41,7 +41,7 @@ def open_cohort(study: Configuration) -> Cohort:
     atlases = selected(found.sources, study.atlases, study.data, "atlases")
     targets = selected(found.targets, study.targets, study.data, "targets")
     if not atlases or not targets:
-        missing = "labelled ceT1 scan" if not atlases else "hrT2 scan"
+        missing = "labeled ceT1 scan" if not atlases else "hrT2 scan"
         raise InputError(f"{study.data} has no {missing} for the study; see crossmoda validate.")
     unique = {case.id: case for case in reversed(targets)}
     repeated = sorted({case.id for case in targets if unique[case.id] is not case})

@@ -48,7 +48,7 @@ class Configuration:
     """folder with reference label maps of targets, named by the target's id, only read for the scores; where it has
     none, a hrT2 scan's own label in the data set is its reference"""
     atlases: tuple[str, ...] = ("*",)
-    """which labelled ceT1 scans are atlases: ids, folders of the data set, patterns of either"""
+    """which labeled ceT1 scans are atlases: ids, folders of the data set, patterns of either"""
     targets: tuple[str, ...] = ("*",)
     """which hrT2 scans are targets"""
     tests: tuple[str, ...] = ()

@@ -139,7 +139,7 @@ def _examined(cohort: Cohort, progress: Progress | None) -> tuple[list[Atlas], d
 
 
 def _most(settings: Settings, side: str | None, there: int) -> int:
-    """Return how many of the atlases with the tumour on a side are chosen."""
+    """Return how many of the atlases with the tumor on a side are chosen."""
     return min(there, {"left": settings.left, "right": settings.right}.get(side or "", there))
 
 
@@ -156,12 +156,12 @@ def _registrations_of_target(settings: Settings, sides: list[str | None]) -> int
 
 
 def _probes(settings: Settings, lateral: int) -> int:
-    return min(settings.probes, lateral) if settings.tumour_side == "auto" else 0
+    return min(settings.probes, lateral) if settings.tumor_side == "auto" else 0
 
 
 def _copies(settings: Settings, atlases: list[Atlas]) -> int:
     """Return how many mirrored copies (see :mod:`crossmoda.propagation.completion`) a target needs at most."""
-    sides = laterality.SIDES if settings.tumour_side == "auto" else (settings.tumour_side,)
+    sides = laterality.SIDES if settings.tumor_side == "auto" else (settings.tumor_side,)
     if not settings.mirror or not any(_may_lack_a_cochlea(settings, atlases, side) for side in sides):
         return 0
     groups = [[atlas for atlas in atlases if atlas.side == side] for side in (*laterality.SIDES, None)]
@@ -174,7 +174,7 @@ def _copies(settings: Settings, atlases: list[Atlas]) -> int:
 
 
 def _may_lack_a_cochlea(settings: Settings, atlases: list[Atlas], side: str) -> bool:
-    """Whether the atlases chosen for a target with the tumour on ``side`` may all be without one side's cochlea."""
+    """Whether the atlases chosen for a target with the tumor on ``side`` may all be without one side's cochlea."""
     if side not in laterality.SIDES:
         return False
     drawn: set[str] = set()

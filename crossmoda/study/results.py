@@ -48,7 +48,7 @@ def write(study: Configuration, cohort: Cohort, outcome: Outcome, record: Record
 
 def case_table(cohort: Cohort, outcome: Outcome) -> tuple[list[str], list[list[str]]]:
     """Return header and rows of the table of targets."""
-    header = ["target", "used for", "tumour side", "atlases fused"]
+    header = ["target", "used for", "tumor side", "atlases fused"]
     header += [f"predicted {structure.key} [mm3]" for structure in labels.STRUCTURES]
     header += [f"Dice {structure.key}, {step}" for step in (NOISY, PREDICTION) for structure in labels.STRUCTURES]
     header += ["failed"]
@@ -80,7 +80,7 @@ def score_rows(cohort: Cohort, outcome: Outcome) -> tuple[list[str], list[list[s
             }
             if not cases:
                 continue
-            summary = evaluation.summarise(cases)
+            summary = evaluation.summarize(cases)
             cells = []
             for measure in _MEASURES:
                 for item in labels.STRUCTURES:
@@ -98,7 +98,7 @@ def _report(study: Configuration, cohort: Cohort, outcome: Outcome, header: list
     trained = f"a network trained on them and on {len(outcome.learned_from)} targets" if study.train else "a network"
     page = Report(
         "CrossModa study",
-        f"{len(cohort.atlases)} labelled ceT1 atlases, {len(cohort.targets)} hrT2 targets ({len(cohort.tests)} of them "
+        f"{len(cohort.atlases)} labeled ceT1 atlases, {len(cohort.targets)} hrT2 targets ({len(cohort.tests)} of them "
         f"tests, never learned from). Noisy labels by registration and fusion: {len(outcome.noisy)}. Predictions of "
         f"{trained}: {len(outcome.predicted)}. Failed: {len(outcome.failed)}.",
     )
@@ -128,7 +128,7 @@ def _pictures(page: Report, study: Configuration, cohort: Cohort, outcome: Outco
     ready = [case for case in cohort.targets if case.id in outcome.noisy or case.id in outcome.predicted]
     shown = sorted(ready, key=lambda case: case.id not in cohort.tests)[: study.pictures]
     if shown:
-        page.section("Pictures", "Coloured: the result. Dashed white: the reference, where there is one.")
+        page.section("Pictures", "Colored: the result. Dashed white: the reference, where there is one.")
     for case in shown:
         place, image = study.results / case.id, case.read_image()
         reference = cohort.references.get(case.id)

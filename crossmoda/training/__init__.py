@@ -1,4 +1,4 @@
-"""Training the network on labelled sources and on targets with noisy labels.
+"""Training the network on labeled sources and on targets with noisy labels.
 
 Two routines: ``paper`` is the published one, ``default`` the one that measures best. Everything random is drawn from
 the seed and the number of the step alone, so that a training that was stopped and resumed ends with the same bits as
@@ -140,7 +140,7 @@ def train(
     """Train a network and write its weights.
 
     Args:
-        cases: :class:`TrainingCase` or labelled :class:`crossmoda.dataset.Case`.
+        cases: :class:`TrainingCase` or labeled :class:`crossmoda.dataset.Case`.
         folder: receives ``weights.safetensors`` with its model card ``weights.json``, ``metrics.csv``, and, while
             training, ``checkpoint.safetensors`` and prepared volumes.
         settings: how to train.
@@ -149,7 +149,7 @@ def train(
         progress: cancels the training by raising ``Cancelled``; the checkpoint is then written.
         preparation: how scans are prepared (None: the published way); it becomes part of the weights.
         initial: weights to begin with instead of random ones.
-        about: what the model card also says (data, licence, notes).
+        about: what the model card also says (data, license, notes).
 
     Returns:
         The path of the weights.
@@ -186,7 +186,7 @@ def train(
             **record.finish(steps=student.step, fallbacks=student.fallbacks),
             "cases": len(learning),
             "validation_cases": len(checking),
-            "optimisation_seconds": round(student.seconds, 1),
+            "optimization_seconds": round(student.seconds, 1),
             "processor_minutes": round(student.processor_seconds / 60, 2),
             "identity": identity,
         },
@@ -213,14 +213,14 @@ def train_folder(
     """Train on a data set on disk (see :func:`train`).
 
     Args:
-        data: the data set; its labelled ceT1 scans are learned from, and the hrT2 scans that a reviewer corrected or
+        data: the data set; its labeled ceT1 scans are learned from, and the hrT2 scans that a reviewer corrected or
             accepted (:mod:`crossmoda.review.corrections`), all with full weight.
         folder: see :func:`train`.
         settings: how to train.
         progress: see :func:`train`.
         noisy: folder with the propagations to its hrT2 scans; those that nobody corrected are then learned from as
             well, with their confidence.
-        validation: another data set, whose labelled scans are never learned from.
+        validation: another data set, whose labeled scans are never learned from.
         initial: see :func:`train`.
 
     """

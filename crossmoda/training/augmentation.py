@@ -43,7 +43,7 @@ PAPER = Strength(pose=1.0, mirror=0, contrast=0, blur=0, noise=0.1)
 
 
 def random_affine(rng: np.random.Generator, strength: Strength, spacing_zyx: tuple[float, float, float]) -> np.ndarray:
-    """Return a random 3 x 3 map of voxel offsets (z, y, x) from a crop to its volume, affine in millimetres."""
+    """Return a random 3 x 3 map of voxel offsets (z, y, x) from a crop to its volume, affine in millimeters."""
     angles = np.deg2rad(rng.uniform(-1, 1, 3) * strength.rotation_deg)
     matrix = np.eye(3)
     for axis, angle in enumerate(angles):
@@ -59,14 +59,14 @@ def random_affine(rng: np.random.Generator, strength: Strength, spacing_zyx: tup
     return (matrix @ (np.eye(3) + shear) * scale) * spacing / spacing[:, None]
 
 
-def cut(volume: torch.Tensor, centre: np.ndarray, size: Triple, matrix: np.ndarray | None, mode: str) -> torch.Tensor:
-    """Return the crop of ``size`` voxels around ``centre`` of a volume (channel, z, y, x).
+def cut(volume: torch.Tensor, center: np.ndarray, size: Triple, matrix: np.ndarray | None, mode: str) -> torch.Tensor:
+    """Return the crop of ``size`` voxels around ``center`` of a volume (channel, z, y, x).
 
     Args:
         volume: what is cropped.
-        centre: the voxel (z, y, x) that comes to lie at index ``size // 2``.
+        center: the voxel (z, y, x) that comes to lie at index ``size // 2``.
         size: (z, y, x).
-        matrix: maps offsets from the centre in the crop to those in the volume; None: the identity, exactly.
+        matrix: maps offsets from the center in the crop to those in the volume; None: the identity, exactly.
         mode: ``"bilinear"`` or ``"nearest"``. Outside the volume its border continues.
 
     """
@@ -75,17 +75,17 @@ def cut(volume: torch.Tensor, centre: np.ndarray, size: Triple, matrix: np.ndarr
     if matrix is None:
         indices = [
             torch.arange(extent, device=device).add_(int(middle) - extent // 2).clamp_(0, limit - 1)
-            for extent, middle, limit in zip(size, centre, volume.shape[1:], strict=True)
+            for extent, middle, limit in zip(size, center, volume.shape[1:], strict=True)
         ]
         return volume[:, indices[0]][:, :, indices[1]][:, :, :, indices[2]]
     offsets = [torch.arange(extent, dtype=torch.float32, device=device) - extent // 2 for extent in size]
     steps: list[list[float]] = np.asarray(matrix, np.float32).tolist()
-    middle: list[float] = np.asarray(centre, np.float32).tolist()
+    middle: list[float] = np.asarray(center, np.float32).tolist()
     z, y, x = (
         middle[row] + functools.reduce(torch.add, (_along(offsets[c] * steps[row][c], c) for c in range(3)))
         for row in range(3)
     )
-    # grid_sample wants (x, y, z), scaled so that the outer voxels' centres are at -1 and 1.
+    # grid_sample wants (x, y, z), scaled so that the outer voxels' centers are at -1 and 1.
     points = torch.stack(
         [axis * 2 / max(extent - 1, 1) - 1 for axis, extent in zip((x, y, z), volume.shape[:0:-1], strict=True)], -1
     )
@@ -127,7 +127,7 @@ def soften(image: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
 
 
 def change_intensities(image: torch.Tensor, rng: np.random.Generator, strength: Strength) -> torch.Tensor:
-    """Change contrast, sharpness and noise of a crop (z, y, x) of a normalised image."""
+    """Change contrast, sharpness and noise of a crop (z, y, x) of a normalized image."""
     if rng.random() < strength.contrast:
         image = change_contrast(image, rng)
     if rng.random() < strength.blur:

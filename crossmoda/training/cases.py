@@ -95,7 +95,7 @@ def corrected_cases(targets: "Sequence[Case]", corrections: "Mapping[str, Correc
 def check_cases(learning: Sequence[TrainingCase], checking: Sequence[TrainingCase]) -> None:
     """Raise InputError if there is nothing to learn from, a file is missing, or a scan is in both lists."""
     if not learning:
-        raise InputError("There are no labelled cases to train on; give a folder with labelled scans.")
+        raise InputError("There are no labeled cases to train on; give a folder with labeled scans.")
     for case in (*learning, *checking):
         for file in (case.image, case.label):
             if not Path(file).exists():

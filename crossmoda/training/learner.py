@@ -31,7 +31,7 @@ _STRENGTHS = {"default": augmentation.Strength(), "paper": augmentation.PAPER}
 
 
 class Learner:
-    """A network, its optimiser, and where in its training it is."""
+    """A network, its optimizer, and where in its training it is."""
 
     def __init__(
         self, examples: Sequence[Example], routine: "Routine", settings: "Settings", initial: Path | str | None
@@ -43,7 +43,7 @@ class Learner:
         self.device = device.choose(settings.device)
         self.fallbacks: list[str] = []
         self.network = self._begin(initial).to(self.device)
-        self.optimiser = self._optimiser()
+        self.optimizer = self._optimizer()
         self.examples = self._place(examples)
         self.crop = routine.crop or self._common_size(examples)
         counts = sum(torch.bincount(example.targets[0].flatten().long(), minlength=3) for example in examples)
@@ -63,8 +63,8 @@ class Learner:
         self._recording: Recording | None = None
         self._records = True
 
-    def _optimiser(self) -> torch.optim.Optimizer:
-        """Return the optimiser; on CUDA one that a recorded step can hold."""
+    def _optimizer(self) -> torch.optim.Optimizer:
+        """Return the optimizer; on CUDA one that a recorded step can hold."""
         parameters, rate, decay = self.network.parameters(), self.routine.learning_rate, self.routine.weight_decay
         if self.device != "cuda":
             return torch.optim.AdamW(parameters, lr=rate, weight_decay=decay)
@@ -138,7 +138,7 @@ class Learner:
                 if not device.ran_out_of_memory(error):
                     raise
                 self._drawn = self._recording = None
-                self.optimiser.zero_grad(set_to_none=True)
+                self.optimizer.zero_grad(set_to_none=True)
             self._shrink()
         if not math.isfinite(loss):
             raise InputError(
@@ -151,7 +151,7 @@ class Learner:
         self.processor_seconds += time.process_time() - used
 
     def _learn(self) -> float:
-        for group in self.optimiser.param_groups:
+        for group in self.optimizer.param_groups:
             if isinstance(group["lr"], torch.Tensor):
                 group["lr"].fill_(self.learning_rate)
             else:
@@ -182,14 +182,14 @@ class Learner:
             if self._recording is None or not self._recording.fits(batch):
                 self._recording = None
                 try:
-                    self._recording = Recording(self.network, self.optimiser, self._work, batch)
+                    self._recording = Recording(self.network, self.optimizer, self._work, batch)
                 except Exception as error:  # whatever keeps this card, driver or torch from recording: it works without
                     if device.ran_out_of_memory(error):
                         raise
                     self._records = False
             if self._recording is not None:
                 return self._recording(batch)
-        self.optimiser.zero_grad(set_to_none=True)
+        self.optimizer.zero_grad(set_to_none=True)
         return self._work(batch)
 
     def _work(self, batch: sampling.Batch) -> torch.Tensor:
@@ -202,7 +202,7 @@ class Learner:
                 loss = loss + losses.dice_loss(logits, batch.label, batch.confidence)
             loss.backward()
             length = torch.nn.utils.clip_grad_norm_(self.network.parameters(), _CLIP)
-            self.optimiser.step()
+            self.optimizer.step()
         # Gradients that are not finite spoil the weights: then the loss is not finite either, and nothing is kept.
         return loss.detach() + 0 * length
 
@@ -244,13 +244,13 @@ class Learner:
         self.network.cpu()
         self.examples = [example.to("cpu") for example in self.examples]
         self.class_weights = self.class_weights.cpu()
-        remembered = self.optimiser.state_dict()["state"]
-        self.optimiser = self._optimiser()
+        remembered = self.optimizer.state_dict()["state"]
+        self.optimizer = self._optimizer()
         self._remember(remembered)
 
     def _remember(self, moments: dict[int, dict[str, torch.Tensor]]) -> None:
-        """Give the optimiser what another one remembered, wherever that was."""
-        self.optimiser.load_state_dict({**self.optimiser.state_dict(), "state": moments})
+        """Give the optimizer what another one remembered, wherever that was."""
+        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": moments})
 
     def end_epoch(self, held_out: Sequence[Example], validations: int) -> None:
         """Note the epoch's metrics; predict the held-out cases when it is time (``validations`` times in all)."""
@@ -299,8 +299,8 @@ class Learner:
     def snapshot(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
         """Return all that :meth:`restore` needs: tensors and JSON types."""
         tensors = {f"network.{name}": item for name, item in self.network.state_dict().items()}
-        for index, moments in self.optimiser.state_dict()["state"].items():
-            tensors.update({f"optimiser.{index}.{name}": item for name, item in moments.items()})
+        for index, moments in self.optimizer.state_dict()["state"].items():
+            tensors.update({f"optimizer.{index}.{name}": item for name, item in moments.items()})
         if self.best_state is not None:
             tensors.update({f"best.{name}": item for name, item in self.best_state.items()})
         kept = (
@@ -317,12 +317,12 @@ class Learner:
             InputError: the checkpoint is of another architecture.
 
         """
-        groups: dict[str, dict[str, torch.Tensor]] = {"network": {}, "best": {}, "optimiser": {}}
+        groups: dict[str, dict[str, torch.Tensor]] = {"network": {}, "best": {}, "optimizer": {}}
         for name, item in tensors.items():
             group, _, rest = name.partition(".")
             groups.setdefault(group, {})[rest] = item
         moments: dict[int, dict[str, torch.Tensor]] = {}
-        for name, item in groups["optimiser"].items():
+        for name, item in groups["optimizer"].items():
             index, _, kind = name.partition(".")
             moments.setdefault(int(index), {})[kind] = item
         try:

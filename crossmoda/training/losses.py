@@ -1,4 +1,4 @@
-"""What training minimises. Imports torch: import it where a network is trained."""
+"""What training minimizes. Imports torch: import it where a network is trained."""
 
 import torch
 from torch.nn import functional
@@ -8,7 +8,7 @@ _SMOOTH = 1.0
 
 
 def class_weights(counts: torch.Tensor, power: float = 0.5) -> torch.Tensor:
-    """Return the inverse square roots (or another power) of the labels' voxel counts, normalised to a mean of 1.
+    """Return the inverse square roots (or another power) of the labels' voxel counts, normalized to a mean of 1.
 
     A label that never occurs gets the weight of one that occurs in a single voxel.
     """

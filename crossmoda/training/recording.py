@@ -21,17 +21,17 @@ class Recording:
     def __init__(
         self,
         network: torch.nn.Module,
-        optimiser: torch.optim.Optimizer,
+        optimizer: torch.optim.Optimizer,
         work: Callable[[Batch], torch.Tensor],
         batch: Batch,
     ):
         """Record ``work``, which learns from a batch and returns its loss.
 
-        Network and optimiser are as before afterwards, without gradients; nothing may drop the memory of the gradients
-        from then on. The optimiser keeps all numbers that change from step to step on the card.
+        Network and optimizer are as before afterwards, without gradients; nothing may drop the memory of the gradients
+        from then on. The optimizer keeps all numbers that change from step to step on the card.
         """
         self._batch = Batch(batch.features.clone(), batch.label.clone(), batch.confidence.clone())
-        held = *network.buffers(), *network.parameters(), *_moments(optimiser)
+        held = *network.buffers(), *network.parameters(), *_moments(optimizer)
         kept = {id(item): (item, item.detach().clone()) for item in held}
         try:
             self._record(network, work)
@@ -39,8 +39,8 @@ class Recording:
             with torch.no_grad():
                 for item, before in kept.values():
                     item.copy_(before)
-                for item in _moments(optimiser):
-                    if id(item) not in kept:  # made on the way: an optimiser begins with zeros
+                for item in _moments(optimizer):
+                    if id(item) not in kept:  # made on the way: an optimizer begins with zeros
                         item.zero_()
 
     def _record(self, network: torch.nn.Module, work: Callable[[Batch], torch.Tensor]) -> None:
@@ -70,6 +70,6 @@ class Recording:
         return self._loss
 
 
-def _moments(optimiser: torch.optim.Optimizer) -> list[torch.Tensor]:
-    """Return what an optimiser remembers."""
-    return [item for own in optimiser.state.values() for item in own.values() if isinstance(item, torch.Tensor)]
+def _moments(optimizer: torch.optim.Optimizer) -> list[torch.Tensor]:
+    """Return what an optimizer remembers."""
+    return [item for own in optimizer.state.values() for item in own.values() if isinstance(item, torch.Tensor)]

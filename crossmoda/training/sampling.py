@@ -147,13 +147,13 @@ def draw(
     """
     images, targets = [], []
     for example, rng in zip(examples, rngs, strict=True):
-        centre = _centre(example, size, rng, around)
+        center = _center(example, size, rng, around)
         matrix = None
         if strength.pose > 0 and rng.random() < strength.pose:
             matrix = augmentation.random_affine(rng, strength, example.spacing_zyx)
         wide = tuple(extent + 2 * augmentation.MARGIN for extent in size)
-        image = augmentation.cut(example.image, centre, wide, matrix, "bilinear")[0]  # type: ignore[arg-type]
-        target = augmentation.cut(example.targets, centre, size, matrix, "nearest")
+        image = augmentation.cut(example.image, center, wide, matrix, "bilinear")[0]  # type: ignore[arg-type]
+        target = augmentation.cut(example.targets, center, size, matrix, "nearest")
         if strength.mirror > 0 and rng.random() < strength.mirror:
             image, target = image.flip(-1), target.flip(-1)
         images.append(augmentation.change_intensities(image.to(device), rng, strength))
@@ -166,7 +166,7 @@ def draw(
     return Batch(features, joined[:, 0].long(), joined[:, 1] * weight[:, None, None, None])
 
 
-def _centre(example: Example, size: tuple[int, ...], rng: np.random.Generator, around: float) -> np.ndarray:
+def _center(example: Example, size: tuple[int, ...], rng: np.random.Generator, around: float) -> np.ndarray:
     """Return the voxel in the middle of a random crop."""
     extent = np.asarray(example.image.shape[1:])
     half = np.asarray(size) // 2

@@ -143,11 +143,11 @@ def _load(path: Path, components: bool = False) -> sitk.Image:
         size = " x ".join(map(str, image.GetSize()))
         raise InputError(f"{path} is not a 3D image (its size is {size}); give one 3D scan.")
     if "complex" in image.GetPixelIDTypeAsString():
-        raise InputError(f"{path} has complex numbers; give a grey-value image, such as their magnitude.")
+        raise InputError(f"{path} has complex numbers; give a gray-value image, such as their magnitude.")
     if image.GetNumberOfComponentsPerPixel() > 1 and not components:
         count = image.GetNumberOfComponentsPerPixel()
         raise InputError(
-            f"{path} has {count} components per voxel (a colour or vector image); give a grey-value image."
+            f"{path} has {count} components per voxel (a color or vector image); give a gray-value image."
         )
     _check_geometry(Grid.of(image), path)
     return image

@@ -16,7 +16,7 @@ class Grid:
     spacing: tuple[float, float, float]
     """mm along x, y, z"""
     origin: tuple[float, float, float]
-    """LPS position of the centre of the first voxel, mm"""
+    """LPS position of the center of the first voxel, mm"""
     direction: tuple[float, ...]
     """3 x 3 direction cosines, row by row; column k is the direction of axis k"""
 

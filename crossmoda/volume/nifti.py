@@ -23,7 +23,7 @@ SHEAR_TOLERANCE = 1e-3
 _CHUNK = 1 << 22
 #: NumPy's names of the data types of the standard that ITK keeps as they are.
 _TYPES = {2: "u1", 4: "i2", 8: "i4", 16: "f4", 64: "f8", 256: "i1", 512: "u2", 768: "u4"}
-#: Bytes per voxel of the standard's other data types: complex, colours, 64-bit and 128-bit numbers.
+#: Bytes per voxel of the standard's other data types: complex, colors, 64-bit and 128-bit numbers.
 _OTHER_TYPES = {32: 8, 128: 3, 1024: 8, 1280: 8, 1536: 16, 1792: 16, 2048: 32, 2304: 4}
 #: The most bytes before the first voxel, for the header's extensions.
 _MOST_BEFORE = 1 << 28
@@ -39,7 +39,7 @@ def check(path: Path) -> np.ndarray | None:
 
     Returns:
         The voxels in the file's order (one axis), so that the file need not be unpacked again; None where ITK has to
-        say what the numbers mean (scaled values, colours, rare types).
+        say what the numbers mean (scaled values, colors, rare types).
 
     """
     with path.open("rb") as stream:
@@ -197,13 +197,13 @@ def _grid_of(path: Path) -> Grid:
 
 
 def _with_sform(header: bytes, grid: Grid) -> bytes:
-    """Return the header with single-precision sform rows whose normalised columns are the directions of the grid."""
+    """Return the header with single-precision sform rows whose normalized columns are the directions of the grid."""
     direction = np.diag([-1.0, -1.0, 1.0]) @ np.reshape(grid.direction, (3, 3))
     rows = np.array(struct.unpack_from("<12f", header, 280)).reshape(3, 4)
     for axis, spacing in enumerate(grid.spacing):
         unit = direction[:, axis]
         largest = int(np.argmax(np.abs(unit)))
-        # The length of the column is the spacing but for rounding: try the neighbours of its largest component.
+        # The length of the column is the spacing but for rounding: try the neighbors of its largest component.
         guess = np.float32(unit[largest] * spacing)
         ulp = float(np.spacing(guess))
         columns = [

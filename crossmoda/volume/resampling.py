@@ -108,7 +108,7 @@ def _resample_labels(volume: Volume, grid: Grid, transform: sitk.Transform) -> n
 
 def _highest(coverage: np.ndarray, count: int) -> np.ndarray:
     """Return the mask of the ``count`` voxels with the highest coverage, those within the structure first."""
-    # Equal coverage is frequent (a shift by half a voxel): the neighbourhood decides then, so that shapes stay compact.
+    # Equal coverage is frequent (a shift by half a voxel): the neighborhood decides then, so that shapes stay compact.
     rank = coverage + 1e-3 * ndimage.uniform_filter(coverage, 3, mode="constant")
     candidates = np.flatnonzero(coverage > 1e-6)
     order = np.argsort(-rank.ravel()[candidates], kind="stable")
@@ -157,7 +157,7 @@ def _region(
         if start >= stop:
             return None
         where.append(slice(int(start), int(stop)))
-    # How far apart neighbouring output voxels lie in the label map, in its voxels, near the structure.
+    # How far apart neighboring output voxels lie in the label map, in its voxels, near the structure.
     samples = []
     for step, axis in zip(steps, (2, 1, 0), strict=True):
         inside = np.take(near, range(near.shape[axis] - 1), axis=axis)

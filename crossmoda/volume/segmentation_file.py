@@ -42,7 +42,7 @@ class Segment:
 
 
 def write_segmentation(label_map: Volume, path: Path | str, provenance: Mapping[str, Any] | None = None) -> None:
-    """Write a label map as a segmentation that Slicer opens for editing: segments named, coloured, terminology-tagged.
+    """Write a label map as a segmentation that Slicer opens for editing: segments named, colored, terminology-tagged.
 
     Every structure of :data:`crossmoda.labels.STRUCTURES` becomes a segment, also one without voxels, so that it can
     be painted. The grid is that of ``label_map``.

@@ -1,4 +1,4 @@
-"""For the Python console: two labelled ceT1 atlases and a T2 target that are in the scene already."""
+"""For the Python console: two labeled ceT1 atlases and a T2 target that are in the scene already."""
 
 import slicer
 

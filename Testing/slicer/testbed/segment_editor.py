@@ -258,7 +258,7 @@ class qMRMLSegmentEditorWidget(qMRMLWidget):
         self._bed_logic.SelectSegmentAtOffset(1, False)
 
 
-def paint(editor, centre_ras, radius_mm: float, erase: bool = False) -> None:
+def paint(editor, center_ras, radius_mm: float, erase: bool = False) -> None:
     """Do what a click of the Paint (or Erase) effect with a sphere brush does to the current segment."""
     logic, segmentation = editor._bed_logic, editor.segmentationNode()
     editor.saveStateForUndo()
@@ -271,7 +271,7 @@ def paint(editor, centre_ras, radius_mm: float, erase: bool = False) -> None:
     matrix = vtk.vtkMatrix4x4()
     image.GetImageToWorldMatrix(matrix)
     to_world = np.array([[matrix.GetElement(i, j) for j in range(4)] for i in range(3)])
-    distance = np.linalg.norm(indices @ to_world[:, :3].T + to_world[:, 3] - np.array(centre_ras), axis=-1)
+    distance = np.linalg.norm(indices @ to_world[:, :3].T + to_world[:, 3] - np.array(center_ras), axis=-1)
     array[...] = (distance <= radius_mm).transpose(2, 1, 0)
     image.Modified()
     mode = logic.ModificationModeRemove if erase else logic.ModificationModeAdd

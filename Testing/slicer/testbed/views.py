@@ -52,14 +52,14 @@ class SliceView:
                 factory.RegisterDisplayableManager(manager)
         return factory
 
-    def show(self, field_of_view_mm=None, centre_ras=None):
+    def show(self, field_of_view_mm=None, center_ras=None):
         """Fit the slice to the layers, or show a square of a given width around a point."""
         self._logic.FitSliceToAll()
         if field_of_view_mm:
             width, height = self._size
             self.node.SetFieldOfView(field_of_view_mm, field_of_view_mm * height / width, 1.0)
-        if centre_ras is not None:
-            self.node.JumpSliceByCentering(*centre_ras)
+        if center_ras is not None:
+            self.node.JumpSliceByCentering(*center_ras)
 
     def picture(self) -> np.ndarray:
         """Return the view as (rows, columns, RGB) bytes, the first row on top."""
@@ -94,10 +94,10 @@ class Window:
         sizes = {"Red": self.LARGE, "Green": self.SMALL, "Yellow": self.SMALL}
         self.views = {name: SliceView(application, name, size, size) for name, size in sizes.items()}
 
-    def show(self, field_of_view_mm=None, centre_ras=None):
+    def show(self, field_of_view_mm=None, center_ras=None):
         """Aim all views."""
         for view in self.views.values():
-            view.show(field_of_view_mm, centre_ras)
+            view.show(field_of_view_mm, center_ras)
 
     def picture(self, panel: QtWidgets.QWidget) -> QtGui.QImage:
         """Draw panel and views side by side."""

@@ -1,45 +1,45 @@
-"""What the weights that come along find of small tumours."""
+"""What the weights that come along find of small tumors."""
 
 import numpy as np
 import pytest
 
 from crossmoda import inference, labels, volume, weights
 from crossmoda.simulation import Settings, simulate_subject
-from crossmoda.simulation.lesion import COCHLEA_CENTRE, FUNDUS, PORUS
+from crossmoda.simulation.lesion import COCHLEA_CENTER, FUNDUS, PORUS
 
 CPU = inference.Settings(device="cpu")
 
 
 @pytest.mark.parametrize(("seed", "side", "volume_mm3"), [(8502, "left", 157.0), (8505, "right", 295.0)])
-def test_the_weights_that_come_along_find_a_small_tumour_on_its_side(seed, side, volume_mm3):
-    scan = Settings(tumour_volume=volume_mm3, field_of_view=112, slices=56)
+def test_the_weights_that_come_along_find_a_small_tumor_on_its_side(seed, side, volume_mm3):
+    scan = Settings(tumor_volume=volume_mm3, field_of_view=112, slices=56)
     subject = simulate_subject(seed, side=side, settings=scan)
     found = inference.predict(subject.hrt2, None, CPU).label_map.array == labels.VS
     truth = subject.hrt2_label.array == labels.VS
-    # Half the tumour found, with as much beside it, is a Dice of 0.5: enough to be seen on the right side.
+    # Half the tumor found, with as much beside it, is a Dice of 0.5: enough to be seen on the right side.
     assert 2 * np.count_nonzero(found & truth) / (found.sum() + truth.sum()) > 0.5
 
 
-def test_the_weights_that_come_along_find_a_compact_tumour_in_the_middle_of_the_canal(tmp_path):
+def test_the_weights_that_come_along_find_a_compact_tumor_in_the_middle_of_the_canal(tmp_path):
     # An ellipsoid of 4/3 pi 5 x 3.5 x 3.5 = 257 mm3 with fluid before it. Of four seeds this is the one with the lowest
-    # Dice (0.16, now 0.92) of weights that had hardly seen any tumour but those which begin at the porus.
+    # Dice (0.16, now 0.92) of weights that had hardly seen any tumor but those which begin at the porus.
     spacing, shape = 0.5, (64, 64, 80)
-    origin = COCHLEA_CENTRE - spacing * np.array([60, 32, 32])
+    origin = COCHLEA_CENTER - spacing * np.array([60, 32, 32])
     grid = volume.Grid(shape[::-1], (spacing,) * 3, tuple(origin.tolist()), (1, 0, 0, 0, 1, 0, 0, 0, 1))
     points = np.stack(np.indices(shape)[::-1], axis=-1) * spacing + origin
     label = np.zeros(shape, np.uint8)
-    label[np.linalg.norm(points - COCHLEA_CENTRE, axis=-1) < 1] = labels.COCHLEA
+    label[np.linalg.norm(points - COCHLEA_CENTER, axis=-1) < 1] = labels.COCHLEA
     label[np.linalg.norm((points - (PORUS + FUNDUS) / 2) / (5, 3.5, 3.5), axis=-1) < 1] = labels.VS
     volume.write(volume.Volume(label, grid), tmp_path / "patient.nii.gz")
 
-    scan = Settings(tumour_volume=257.0, field_of_view=112, slices=56)
+    scan = Settings(tumor_volume=257.0, field_of_view=112, slices=56)
     subject = simulate_subject(8711, side="left", settings=scan, shapes_folder=tmp_path)
     found = inference.predict(subject.hrt2, None, CPU).label_map.array == labels.VS
     truth = subject.hrt2_label.array == labels.VS
     assert 2 * np.count_nonzero(found & truth) / (found.sum() + truth.sum()) > 0.5
 
 
-def test_the_model_card_says_how_small_tumours_fare():
+def test_the_model_card_says_how_small_tumors_fare():
     small = weights.load(weights.shipped()).card["metrics"]["dice_on_small_VS"]
     assert set(small) == {f"{base}, {size} mm3" for base in ("phantom", "icbm") for size in (110, 245)}
     assert all(len(values) == 6 and min(values) >= 0 and max(values) <= 1 for values in small.values())
