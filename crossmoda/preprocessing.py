@@ -13,8 +13,8 @@ import math
 import numpy as np
 
 from crossmoda import parameters
+from crossmoda.anatomy.head_region import temporal_bones
 from crossmoda.errors import InputError
-from crossmoda.head import temporal_bones
 from crossmoda.parameters import parameter, shown
 from crossmoda.progress import Progress, report
 from crossmoda.volume.geometry import Grid, Volume
@@ -167,8 +167,8 @@ def prepare(
     """Resample, normalize and crop a scan.
 
     The crop lies around the middle between both inner ears, which is found from the outline of the head
-    (:func:`crossmoda.head.temporal_bones`); with a label map it is moved as little as is needed to hold every
-    annotation. Where the scan is smaller than the crop it is padded with its lowest value. With ``region="whole"``
+    (:func:`crossmoda.anatomy.head_region.temporal_bones`); with a label map it is moved as little as is needed to
+    hold every annotation. Where the scan is smaller than the crop it is padded with its lowest value. With ``region="whole"``
     nothing is
     cropped or padded.
 

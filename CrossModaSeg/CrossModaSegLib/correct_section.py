@@ -207,7 +207,7 @@ class CorrectSection(Section):
 def difference(case, segmentation) -> str:
     """Say how a result differs from the correction: agreement and volumes of each structure."""
     from crossmoda import labels
-    from crossmoda.review.opinions import dice
+    from crossmoda.review.evidence_sources import dice
 
     mine, other = case.array(), case.array(segmentation)
     scores, voxel = dice(mine, other), nodes.grid_of(case.volume).voxel_volume_mm3

@@ -22,7 +22,7 @@ def review_case(data: str, results: str, case_id: str, folder: str, progress) ->
     the atlases' labels are written into ``folder``. Missing ones are empty.
     """
     from crossmoda.review import doubt, find_regions, label_to_review
-    from crossmoda.review.opinions import NOISY_LABEL, PREDICTED_LABEL, PREDICTION
+    from crossmoda.review.evidence_sources import NOISY_LABEL, PREDICTED_LABEL, PREDICTION
     from crossmoda.volume import Volume, read_label_map, write
 
     case, at, into = _target(data, case_id), Path(results) / case_id, Path(folder)

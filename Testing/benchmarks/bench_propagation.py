@@ -17,8 +17,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from crossmoda import dataset, deeds, evaluation, figures, fusion, labels, propagation, volume
-from crossmoda.fusion import local
-from crossmoda.propagation import laterality
+from crossmoda.anatomy import laterality
 from crossmoda.propagation.atlases import WARPED, folder_name
 from crossmoda.propagation.run import OPPOSITE, REGISTRATIONS
 from crossmoda.volume import Volume

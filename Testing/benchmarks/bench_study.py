@@ -14,7 +14,7 @@ from pathlib import Path
 from crossmoda import dataset, deeds, fusion, propagation
 from crossmoda.propagation.atlases import examine
 from crossmoda.study import cluster, tasks
-from crossmoda.study.crew import Crew
+from crossmoda.study.executor import Crew
 
 
 def seconds(data: dataset.Dataset, atlases: int, workers: int, threads: int, folder: Path) -> float:

@@ -6,8 +6,8 @@ from scipy import ndimage
 
 from crossmoda import deeds, labels, volume
 from crossmoda.dataset import Case
-from crossmoda.fusion.alignment import DISPLACEMENT_MM, find_displacement
-from crossmoda.fusion.local import local_votes
+from crossmoda.fusion.recentering import DISPLACEMENT_MM, find_displacement
+from crossmoda.fusion.weighted_voting import local_votes
 from crossmoda.propagation import propagate
 
 SHAPE, SPACING = (40, 44, 44), np.array([0.5, 0.5, 0.5])

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from crossmoda import fusion, labels
-from crossmoda.fusion.local import BITS, local_votes
+from crossmoda.fusion.weighted_voting import BITS, local_votes
 
 SHAPE, SPACING = (12, 40, 90), (1.5, 0.5, 0.5)
 #: an image without features, compared everywhere

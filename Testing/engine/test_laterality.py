@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from crossmoda.propagation import laterality
+from crossmoda.anatomy import laterality
 from crossmoda.volume import Grid, Volume
 
 UPRIGHT = Grid((80, 40, 10), (1.0, 1.0, 2.0), (-40.0, 0.0, 0.0), (1, 0, 0, 0, 1, 0, 0, 0, 1))

@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from crossmoda import head
+from crossmoda.anatomy import head_region
 from crossmoda.errors import InputError
 from crossmoda.preprocessing import Orientation, Settings, prepare
 from crossmoda.volume import Grid, Volume, read, resample
@@ -234,14 +234,14 @@ def test_the_labyrinths_of_a_real_average_head_lie_in_the_crop(shared_data, name
 def test_the_middle_of_an_image_thinner_than_the_search_is_found(shape: tuple[int, ...], scale: float) -> None:
     array = np.random.default_rng(0).normal(size=shape).astype(np.float32) * np.float32(scale)
     scan = Volume(array, Grid(shape[::-1], (0.5, 0.5, 0.5), (0, 0, 0), (1, 0, 0, 0, 1, 0, 0, 0, 1)))
-    place = head.temporal_bones(scan)
+    place = head_region.temporal_bones(scan)
     assert all(-0.5 <= index <= size for index, size in zip(place, scan.grid.size, strict=True))
 
 
 def test_the_head_is_found_in_noise_and_with_a_bright_rim() -> None:
     scan = a_scan((64, 64, 40), (3.0, 3.0, 4.0))
     scan.array[0, 0, :] = 5000.0
-    mask = head.foreground(scan.array, scan.grid.spacing_zyx)
+    mask = head_region.foreground(scan.array, scan.grid.spacing_zyx)
     zyx = np.stack(np.meshgrid(*(np.linspace(-1, 1, count) for count in scan.array.shape), indexing="ij"))
     truth = np.sqrt((zyx**2).sum(axis=0)) < 0.9
     assert 2 * np.count_nonzero(mask & truth) / (mask.sum() + truth.sum()) > 0.95

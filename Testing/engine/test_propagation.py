@@ -24,7 +24,7 @@ from crossmoda.dataset import Case
 from crossmoda.errors import Cancelled, InputError
 from crossmoda.output import CannotWrite
 from crossmoda.propagation import OUTPUTS, Settings, propagate
-from crossmoda.propagation.consensus import Rater, fuse_raters
+from crossmoda.propagation.label_fusion import Rater, fuse_raters
 from crossmoda.volume import Grid, Volume
 
 GRID = Grid((72, 48, 20), (1.25, 1.25, 2.0), (-45.0, -30.0, -20.0), (1, 0, 0, 0, 1, 0, 0, 0, 1))
@@ -222,7 +222,7 @@ class TestNoisyLabel:
     def test_where_both_sides_look_alike_the_tumor_is_less_sure(self, cases, tmp_path, monkeypatch):
         sure = run(cases, tmp_path / "sure")
         difference = iter([30.0, 20.0])
-        monkeypatch.setattr("crossmoda.propagation.side.difference_mm3", lambda *_: next(difference))
+        monkeypatch.setattr("crossmoda.propagation.tumor_side.difference_mm3", lambda *_: next(difference))
         unsure = run(cases, tmp_path / "unsure")
         assert sure.side == unsure.side == "left" and any("both sides look much alike" in note for note in unsure.notes)
         np.testing.assert_array_equal(unsure.label_map.array, sure.label_map.array)
@@ -352,7 +352,7 @@ class TestResuming:
         def fail(*_: Any) -> Any:
             raise InputError("The scan has too little in common with its mirror image.")
 
-        monkeypatch.setattr("crossmoda.propagation.opposite.opposite_brightness", fail)
+        monkeypatch.setattr("crossmoda.anatomy.contralateral.opposite_brightness", fail)
         result = run(cases, tmp_path)
         assert result.side is None
         assert any("could not be found: The scan has too little" in note for note in result.notes)

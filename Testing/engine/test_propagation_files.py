@@ -9,9 +9,10 @@ import pytest
 import SimpleITK as sitk
 
 from crossmoda import deeds, labels, propagation, volume
+from crossmoda.anatomy import contralateral, laterality
 from crossmoda.dataset import Case
 from crossmoda.errors import InputError
-from crossmoda.propagation import label_files, laterality, opposite, side_files, single
+from crossmoda.propagation import label_files, side_files, single
 from crossmoda.volume import Grid, Volume
 
 GRID = Grid((48, 40, 24), (1.0, 1.0, 1.5), (-10.0, 20.0, 5.0), (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0))
@@ -149,7 +150,9 @@ def test_the_side_of_a_symmetric_target_is_doubtful(doubted):
 def test_without_probes_both_sides_are_compared_only(doubted):
     found, elsewhere, there = side_files.compare_files(doubted[0])
     assert (found.side, found.note, elsewhere) == (None, "", None)
-    np.testing.assert_array_equal(opposite.from_steps(there), opposite.from_steps(find_again(*doubted).opposite))
+    np.testing.assert_array_equal(
+        contralateral.from_steps(there), contralateral.from_steps(find_again(*doubted).opposite)
+    )
 
 
 def test_no_side_is_found_where_both_sides_cannot_be_compared(cases, doubted, monkeypatch):

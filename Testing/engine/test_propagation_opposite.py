@@ -7,7 +7,7 @@ import pytest
 import SimpleITK as sitk
 
 from crossmoda import deeds, volume
-from crossmoda.propagation import laterality, opposite
+from crossmoda.anatomy import contralateral, laterality
 from crossmoda.propagation.target import part_of
 from crossmoda.simulation import Settings, simulate_subject
 from crossmoda.volume import Grid, Volume
@@ -37,44 +37,44 @@ def head(sensitivity=1.0) -> Volume:
 
 
 def test_brightness_runs_from_the_mean_to_the_brightest_tissue():
-    found = opposite.brightness(head())
+    found = contralateral.brightness(head())
     assert found[LEFT].min() == 1 and found[0].max() == 0 and found.dtype == np.float32
 
 
 def test_it_is_the_mirror_image_brought_onto_the_scan():
     image = head()
     image.array[np.s_[4:8, 15:25, 12:16]] = 100  # dark on the right
-    found = opposite.opposite_brightness(image, shifted_by(0.0))
+    found = contralateral.opposite_brightness(image, shifted_by(0.0))
     np.testing.assert_allclose(found[np.s_[4:8, 15:25, 44:48]], 0, atol=1e-6)
     assert found[np.s_[4:8, 15:25, 12:16]].min() > 0.9  # there the opposite side is bright
     assert not np.isnan(found).any()
 
 
 def test_a_place_whose_opposite_is_not_in_the_scan_has_none():
-    found = opposite.opposite_brightness(head(), shifted_by(12.0))
+    found = contralateral.opposite_brightness(head(), shifted_by(12.0))
     assert np.isnan(found[..., -8:]).all() and not np.isnan(found[..., :44]).any()
 
 
 def test_a_side_that_lies_nearer_to_the_coil_is_not_brighter():
     x = np.arange(GRID.size[0]) / GRID.size[0]
-    seen = opposite.opposite_brightness(head(1.3 - 0.6 * x), shifted_by(0.0))
-    here = opposite.brightness(head(1.3 - 0.6 * x))
+    seen = contralateral.opposite_brightness(head(1.3 - 0.6 * x), shifted_by(0.0))
+    here = contralateral.brightness(head(1.3 - 0.6 * x))
     assert here[RIGHT].mean() - here[LEFT].mean() > 0.2  # as it is scanned
     assert abs(seen[LEFT].mean() - here[LEFT].mean()) < 0.05 and abs(seen[RIGHT].mean() - here[RIGHT].mean()) < 0.05
 
 
 def test_it_is_kept_as_it_is_in_a_small_file(tmp_path):
-    found = opposite.opposite_brightness(head(), shifted_by(12.0))
-    volume.write(opposite.in_steps(found, head()), tmp_path / opposite.OPPOSITE)
-    kept = volume.read(tmp_path / opposite.OPPOSITE)
-    np.testing.assert_array_equal(opposite.from_steps(kept), found)
-    assert (tmp_path / opposite.OPPOSITE).stat().st_size < found.nbytes / 20
+    found = contralateral.opposite_brightness(head(), shifted_by(12.0))
+    volume.write(contralateral.in_steps(found, head()), tmp_path / contralateral.OPPOSITE)
+    kept = volume.read(tmp_path / contralateral.OPPOSITE)
+    np.testing.assert_array_equal(contralateral.from_steps(kept), found)
+    assert (tmp_path / contralateral.OPPOSITE).stat().st_size < found.nbytes / 20
 
 
 def test_what_was_kept_of_a_part_is_unknown_around_it():
-    found = opposite.opposite_brightness(head(), shifted_by(0.0))
-    part = Volume(opposite.in_steps(found, head()).array[2:], part_of(GRID, np.s_[2:12, 0:40, 0:60]))
-    on_all = opposite.from_steps(part, GRID)
+    found = contralateral.opposite_brightness(head(), shifted_by(0.0))
+    part = Volume(contralateral.in_steps(found, head()).array[2:], part_of(GRID, np.s_[2:12, 0:40, 0:60]))
+    on_all = contralateral.from_steps(part, GRID)
     np.testing.assert_array_equal(on_all[2:], found[2:])
     assert np.isnan(on_all[:2]).all()
 
@@ -82,7 +82,9 @@ def test_what_was_kept_of_a_part_is_unknown_around_it():
 @pytest.mark.parametrize(("modality", "sign"), [("hrT2", 1), ("ceT1", -1)])
 def test_a_tumor_is_darker_than_the_opposite_side_on_t2_and_brighter_on_t1(modality, sign):
     here, there = np.array([0.25, 0.5]), np.array([0.75, np.nan])
-    np.testing.assert_array_equal(opposite.BothSides(here, there, modality).excess, [sign * 0.5, np.nan])
+    np.testing.assert_array_equal(
+        contralateral.ContralateralComparison(here, there, modality).excess, [sign * 0.5, np.nan]
+    )
 
 
 def test_ears_that_are_not_mirror_images_are_brought_onto_each_other():
@@ -90,7 +92,10 @@ def test_ears_that_are_not_mirror_images_are_brought_onto_each_other():
     how = Settings(in_plane_spacing=0.8, slice_thickness=1.5, slices=32, field_of_view=110, tumor_volume=400.0)
     subject = simulate_subject(3, side="left", settings=how)
     scan = Volume(subject.hrt2.array.astype(np.float32), subject.hrt2.grid)
-    here, there = opposite.brightness(scan), opposite.opposite_brightness(scan, deeds.register, deeds.Settings())
+    here, there = (
+        contralateral.brightness(scan),
+        contralateral.opposite_brightness(scan, deeds.register, deeds.Settings()),
+    )
     flipped = laterality.mirrored(scan.with_array(here)).array
     cochlea, tumor = subject.hrt2_label.array == 2, subject.hrt2_label.array == 1
     alike = [np.corrcoef(here[cochlea], other[cochlea])[0, 1] for other in (there, flipped)]
@@ -102,4 +107,6 @@ def test_a_scan_that_shows_nothing_cannot_be_compared():
     from crossmoda.errors import InputError
 
     with pytest.raises(InputError):
-        opposite.opposite_brightness(Volume(np.ones(GRID.shape, np.float32), GRID), deeds.register, deeds.Settings())
+        contralateral.opposite_brightness(
+            Volume(np.ones(GRID.shape, np.float32), GRID), deeds.register, deeds.Settings()
+        )

@@ -5,10 +5,9 @@ import pytest
 from scipy import ndimage
 
 from crossmoda import fusion, labels
-from crossmoda.propagation import outline
-from crossmoda.propagation.consensus import Consensus, Rater, fuse_raters
-from crossmoda.propagation.opposite import BothSides
-from crossmoda.propagation.outline import outlined
+from crossmoda.anatomy.contralateral import ContralateralComparison
+from crossmoda.propagation.label_fusion import Consensus, Rater, fuse_raters
+from crossmoda.propagation.tumor_outline import outlined
 from crossmoda.volume import Grid, Volume
 
 SHAPE = (20, 40, 60)
@@ -24,7 +23,7 @@ def mask(place) -> np.ndarray:
     return found
 
 
-def scan(tumor=None, modality: str = "hrT2") -> BothSides:
+def scan(tumor=None, modality: str = "hrT2") -> ContralateralComparison:
     """Brain, fluid in a cistern and in the canals, and perhaps a tumor in one; both sides fit but for noise."""
     rng = np.random.default_rng(0)
     opposite = np.where(mask(CANAL) | mask(CISTERN), 0.9, 0.25)
@@ -34,7 +33,7 @@ def scan(tumor=None, modality: str = "hrT2") -> BothSides:
     ]
     if modality == "ceT1":
         noisy = [1 - side for side in noisy]
-    return BothSides(noisy[0].astype(np.float32), noisy[1].astype(np.float32), modality)
+    return ContralateralComparison(noisy[0].astype(np.float32), noisy[1].astype(np.float32), modality)
 
 
 def votes() -> np.ndarray:
@@ -112,7 +111,7 @@ def raters(cochlea: bool = True) -> list[Rater]:
     return [Rater(label_map, **same) for _ in range(3)]
 
 
-def fused(sides: BothSides, weighting: str = "local", cochlea: bool = True) -> Consensus:
+def fused(sides: ContralateralComparison, weighting: str = "local", cochlea: bool = True) -> Consensus:
     settings = fusion.Settings(weighting=weighting)
     image = Volume(sides.here * 500, GRID)
     return fuse_raters(raters(cochlea), 0.0, GRID, settings, clean=True, image=image, compared=sides)
@@ -145,6 +144,6 @@ def test_the_votes_are_taken_as_they_are(case):
 
 def test_on_the_wrong_side_it_is_said_that_there_is_perhaps_no_tumor():
     said, sides = "it has no tumor, or has it on the other side; check.", scan(TUMOR)
-    result = fused(BothSides(sides.opposite, sides.here, "hrT2"))
+    result = fused(ContralateralComparison(sides.opposite, sides.here, "hrT2"))
     assert any(note.endswith(said) for note in result.fusion.notes)
     assert not any(note.endswith(said) for note in fused(sides).fusion.notes)

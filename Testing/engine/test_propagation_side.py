@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from crossmoda import fusion, labels
-from crossmoda.propagation.consensus import Consensus, with_doubt_about_side
-from crossmoda.propagation.laterality import other
-from crossmoda.propagation.opposite import BothSides, brightness
-from crossmoda.propagation.side import find_side
+from crossmoda.anatomy.contralateral import ContralateralComparison, brightness
+from crossmoda.anatomy.laterality import other
+from crossmoda.propagation.label_fusion import Consensus, with_doubt_about_side
+from crossmoda.propagation.tumor_side import find_side
 from crossmoda.volume import Grid, Volume
 
 SHAPE = (6, 20, 60)
@@ -46,7 +46,7 @@ def find(probes: list[SimpleNamespace], dark, modality: str = "hrT2"):
     here, there = brightness(image), opposite(image)
     if modality == "ceT1":
         here, there = 1 - here, 1 - there
-    return find_side(probes, BothSides(here, there, modality), GRID.spacing_zyx)
+    return find_side(probes, ContralateralComparison(here, there, modality), GRID.spacing_zyx)
 
 
 def probes(count: int, far: int = 0) -> list[SimpleNamespace]:
@@ -94,7 +94,7 @@ class TestFindSide:
         image = target(LEFT)
         there = opposite(image)
         there[RIGHT] = np.nan
-        found = find_side(probes(3), BothSides(brightness(image), there, "hrT2"), GRID.spacing_zyx)
+        found = find_side(probes(3), ContralateralComparison(brightness(image), there, "hrT2"), GRID.spacing_zyx)
         assert found.side is None and "could not be found" in found.note
 
 

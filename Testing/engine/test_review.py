@@ -10,7 +10,7 @@ import pytest
 
 from crossmoda import labels, review, volume
 from crossmoda.errors import Cancelled, InputError
-from crossmoda.review import corrections, opinions, queue, reasons
+from crossmoda.review import corrections, evidence_sources, queue, triage
 from crossmoda.review.evidence import FILE, Evidence, evidence_of
 from crossmoda.volume import Grid, Volume
 
@@ -90,14 +90,14 @@ def test_expected_dice_of_an_empty_label_is_the_probability_that_there_is_nothin
 
 def test_expected_dice_of_a_certain_truth_is_the_dice_with_it():
     label_map, truth = ears(), ears(shift=2)
-    exact = opinions.dice(label_map, truth)["VS"]
+    exact = evidence_sources.dice(label_map, truth)["VS"]
     assert review.expected_dice(label_map == 1, (truth == 1).astype(float)) == pytest.approx(exact, abs=1e-6)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.1, 0.25, 0.5])
 def test_the_share_of_the_minority_is_read_off_the_entropy(share):
     entropy = -sum(p * np.log(p) for p in (share, 1 - share) if p > 0) / np.log(3)
-    assert opinions.share_of_minority(np.array(entropy)) == pytest.approx(share, abs=2e-3)
+    assert evidence_sources.share_of_minority(np.array(entropy)) == pytest.approx(share, abs=2e-3)
 
 
 def test_doubt_is_a_probability_on_the_targets_grid_and_largest_where_the_network_contradicts(tmp_path):
@@ -251,9 +251,9 @@ def changed(volumes=None, **numbers) -> Evidence:
     return Evidence({**USUAL.volumes_mm3, **(volumes or {})}, {**USUAL.numbers, **numbers}, ())
 
 
-def judge(case: Evidence, others: int = 8) -> reasons.Judgment:
+def judge(case: Evidence, others: int = 8) -> triage.Judgment:
     cohort = [changed({"VS": 900.0 + 40 * number}) for number in range(others)]
-    return reasons.Cohort([case, *cohort]).judge(case)
+    return triage.Cohort([case, *cohort]).judge(case)
 
 
 def test_nothing_speaks_against_an_ordinary_label():

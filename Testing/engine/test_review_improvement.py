@@ -173,7 +173,7 @@ def test_old_and_new_model_are_compared_on_the_held_out_correction(project, impr
     (name,) = improved.before
     assert set(improved.before[name]) == set(improved.after[name]) == {"VS", "cochlea"}
     from crossmoda import inference
-    from crossmoda.review.opinions import dice
+    from crossmoda.review.evidence_sources import dice
 
     case = next(case for case in dataset.open_dataset(project / "data").targets if case.id == name)
     found = inference.predict(case.read_image(), improved.new.weights, inference.Settings(device="cpu"))

@@ -23,7 +23,7 @@ from crossmoda.deeds import Settings as Registration
 from crossmoda.errors import BAD_INPUT, INTERRUPTED, Cancelled, InputError
 from crossmoda.propagation.noisy_label import LABEL_MAP
 from crossmoda.study import cluster, tasks
-from crossmoda.study.crew import Crew
+from crossmoda.study.executor import Crew
 from crossmoda.volume import Grid, Volume
 
 distributed = pytest.importorskip("distributed")

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from crossmoda import deeds, labels, volume
+from crossmoda.anatomy import laterality
 from crossmoda.dataset import Case, open_dataset
-from crossmoda.propagation import Settings, laterality, propagate
+from crossmoda.propagation import Settings, propagate
 
 #: The votes at a border change a little with the last bits of where its voxels are (docs/validation/propagation.md).
 ABOUT = 0.02
@@ -209,7 +210,7 @@ def test_cancelling_a_copy_keeps_the_atlases_and_the_next_run_goes_on_with_it(ap
 def test_the_panel_makes_as_many_copies_and_probes_as_the_engine(application, panel):
     from CrossModaSegLib import propagating
 
-    from crossmoda.propagation import completion
+    from crossmoda.propagation import missing_cochlea
 
-    assert propagating.COPIES == completion.SHARE
+    assert propagating.COPIES == missing_cochlea.SHARE
     assert Settings().probes == propagating.PROBES

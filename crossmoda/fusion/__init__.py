@@ -19,7 +19,7 @@ import numpy as np
 
 from crossmoda import labels, parameters
 from crossmoda.errors import InputError
-from crossmoda.fusion.statements import FLOOR, Statements
+from crossmoda.fusion.staple_em import FLOOR, Statements
 from crossmoda.parameters import parameter
 from crossmoda.progress import Progress, report
 

@@ -197,9 +197,7 @@ def _receptive_field(plan: Architecture, axis: int) -> int:
     for stage in plan.stages:
         jumps.append(jumps[-1] * stage.stride[axis])
     levels = [jumps[-1], *(jumps[index + 1] for index in plan.low_level)]
-    span = (
-        0 if plan.subpixel else _coarse_span(0, levels[-1])
-    )  # neighbors between the first and the last position seen
+    span = 0 if plan.subpixel else _coarse_span(0, levels[-1])  # neighbors between the first and the last position seen
     for deep, low in reversed(list(itertools.pairwise(levels))):
         span = _coarse_span(span + 2, deep // low)
     span += 2 * max(rate[axis] for rate in plan.rates)

@@ -13,11 +13,11 @@ import numpy as np
 import SimpleITK as sitk
 
 from crossmoda import cache, labels, mind, volume
+from crossmoda.anatomy import laterality
 from crossmoda.errors import InputError
 from crossmoda.output import CannotWrite
 from crossmoda.progress import Progress, part, report
-from crossmoda.propagation import laterality
-from crossmoda.propagation.comparison import OUTSIDE, compare
+from crossmoda.propagation.similarity import OUTSIDE, compare
 from crossmoda.propagation.target import Prepare, Target, part_of
 from crossmoda.provenance import checksum
 from crossmoda.volume import Grid, Volume
@@ -107,7 +107,7 @@ class Registered:
     label_map: np.ndarray
     """(z, y, x) uint8 on the target's part"""
     dissimilarity: np.ndarray
-    """see :class:`crossmoda.propagation.comparison.Comparison`, as the next two"""
+    """see :class:`crossmoda.propagation.similarity.Comparison`, as the next two"""
     intensity: np.ndarray
     quality: float
     seconds: float

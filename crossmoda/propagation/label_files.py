@@ -11,14 +11,16 @@ from typing import Any
 import numpy as np
 
 from crossmoda import fusion, labels, volume
+from crossmoda.anatomy import laterality
+from crossmoda.anatomy.contralateral import ContralateralComparison, brightness, from_steps
 from crossmoda.errors import InputError
 from crossmoda.output import check_apart, together, write_text
 from crossmoda.parameters import parameter, parameter_of
 from crossmoda.progress import Progress, part, report
 from crossmoda.propagation import Settings as PropagationSettings
-from crossmoda.propagation import laterality, warped
+from crossmoda.propagation import warped
 from crossmoda.propagation.atlases import Registered
-from crossmoda.propagation.consensus import (
+from crossmoda.propagation.label_fusion import (
     Consensus,
     Rater,
     failures,
@@ -26,7 +28,6 @@ from crossmoda.propagation.consensus import (
     midplane,
     with_doubt_about_side,
 )
-from crossmoda.propagation.opposite import BothSides, brightness, from_steps
 from crossmoda.propagation.target import Target
 from crossmoda.provenance import Record
 from crossmoda.volume import Grid, Volume
@@ -199,7 +200,7 @@ def fuse_files(
 
 def _compared(
     path: Path | str | None, reference: Path | str | None, grid: Grid, settings: Settings
-) -> BothSides | None:
+) -> ContralateralComparison | None:
     """Return the target and its opposite side on ``grid``; None if the tumor's outline is not to heed that."""
     if path is None or reference is None or settings.outline == "votes":
         return None
@@ -207,7 +208,7 @@ def _compared(
     # Brightness is relative to the part of the target that was compared with its mirror image.
     here = brightness(volume.resample(volume.read(reference), kept.grid, interpolation="nearest"))
     here = volume.resample(Volume(here, kept.grid), grid, interpolation="nearest").array
-    return BothSides(here, from_steps(kept, grid), settings.modality)
+    return ContralateralComparison(here, from_steps(kept, grid), settings.modality)
 
 
 def _elsewhere(path: Path | str | None, grid: Grid) -> np.ndarray:

@@ -14,7 +14,7 @@ from crossmoda.fusion import Performance
 from crossmoda.output import write_json, write_text
 from crossmoda.progress import Progress, report
 from crossmoda.propagation.atlases import folder_name
-from crossmoda.propagation.consensus import Consensus
+from crossmoda.propagation.label_fusion import Consensus
 from crossmoda.propagation.target import Target
 from crossmoda.volume import Volume
 

@@ -13,18 +13,19 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from crossmoda import cache, fusion, preprocessing, volume
+from crossmoda.anatomy import contralateral, laterality
 from crossmoda.errors import InputError
 from crossmoda.output import CannotWrite
 from crossmoda.progress import Progress, part, report
 from crossmoda.propagation import atlases as atlas_steps
-from crossmoda.propagation import completion, laterality, noisy_label, opposite
+from crossmoda.propagation import missing_cochlea, noisy_label
 from crossmoda.propagation.atlases import Atlas, Register, Registered
-from crossmoda.propagation.consensus import failures, fuse, with_doubt_about_side
+from crossmoda.propagation.label_fusion import failures, fuse, with_doubt_about_side
 from crossmoda.propagation.noisy_label import Outcome
 from crossmoda.propagation.parallel import default_at_once, in_parallel
 from crossmoda.propagation.prepared import Prepared
-from crossmoda.propagation.side import TumorSide, find_side
 from crossmoda.propagation.target import Prepare, Target, load_target, preparer
+from crossmoda.propagation.tumor_side import TumorSide, find_side
 from crossmoda.provenance import Record, checksum
 from crossmoda.volume import Volume
 
@@ -330,7 +331,7 @@ class Run:
         self.notes += [found.note] if found.note else []
         return found
 
-    def _both_sides(self, progress: Progress | None) -> opposite.BothSides:
+    def _both_sides(self, progress: Progress | None) -> contralateral.ContralateralComparison:
         """Return the target and its opposite side; it is registered to its mirror image once."""
         target, settings = self.target.part, self.registration
         step = cache.Step(
@@ -341,15 +342,15 @@ class Run:
             preparation=self.preparation,
         )
         if step.results() is None:
-            found = opposite.opposite_brightness(target, self.register_program, settings, progress)
+            found = contralateral.opposite_brightness(target, self.register_program, settings, progress)
             with atlas_steps.keeping("the comparison of both sides"):
                 step.begin()
-                volume.write(opposite.in_steps(found, target), step.folder / opposite.OPPOSITE)
-                step.finish([opposite.OPPOSITE], {})
-        there = opposite.from_steps(volume.read(step.folder / opposite.OPPOSITE))
-        return opposite.BothSides(opposite.brightness(target), there, self.case.modality)
+                volume.write(contralateral.in_steps(found, target), step.folder / contralateral.OPPOSITE)
+                step.finish([contralateral.OPPOSITE], {})
+        there = contralateral.from_steps(volume.read(step.folder / contralateral.OPPOSITE))
+        return contralateral.ContralateralComparison(contralateral.brightness(target), there, self.case.modality)
 
-    def _compared(self, progress: Progress | None) -> opposite.BothSides | None:
+    def _compared(self, progress: Progress | None) -> contralateral.ContralateralComparison | None:
         """Return the target and its opposite side, by which the tumor is outlined; None where that is not done."""
         if self.settings.outline == "votes" or self.fusion_settings.weighting == "global" or not self.side():
             return None
@@ -373,7 +374,7 @@ class Run:
         """Return the side about whose cochlea mirrored copies shall speak, if any."""
         if not (self.settings.mirror and self.side()):
             return None
-        return completion.side_without_cochlea([(pair.atlas, pair.mirrored) for pair in self.wanted()])
+        return missing_cochlea.side_without_cochlea([(pair.atlas, pair.mirrored) for pair in self.wanted()])
 
     def copies(self) -> list[Pair]:
         """Return the registrations of mirrored copies that speak about a cochlea no atlas has; mostly none."""
@@ -381,7 +382,7 @@ class Run:
             return []
         found = [item for item in map(self.registered, self.wanted()) if item is not None]
         probes = {(pair.atlas.id, pair.mirrored) for pair in self.probes()}
-        return [Pair(item.atlas, not item.mirrored) for item in completion.to_be_copied(found, probes)]
+        return [Pair(item.atlas, not item.mirrored) for item in missing_cochlea.to_be_copied(found, probes)]
 
     # The result
 

@@ -10,14 +10,14 @@ from typing import NamedTuple
 import numpy as np
 
 from crossmoda import deeds, labels, preprocessing, volume
+from crossmoda.anatomy import laterality
+from crossmoda.anatomy.contralateral import ContralateralComparison, brightness, in_steps, opposite_brightness
 from crossmoda.dataset import Case
 from crossmoda.errors import InputError
 from crossmoda.progress import Progress, part, report
-from crossmoda.propagation import laterality
 from crossmoda.propagation.atlases import Atlas, Registered, box_of
-from crossmoda.propagation.opposite import BothSides, brightness, in_steps, opposite_brightness
-from crossmoda.propagation.side import TumorSide, find_side
 from crossmoda.propagation.target import as_target, part_of, preparation_for
+from crossmoda.propagation.tumor_side import TumorSide, find_side
 from crossmoda.volume import Grid, Volume
 
 #: Voxels around the tumors elsewhere that are kept: a volume of one voxel is none to most programs.
@@ -33,8 +33,8 @@ class Compared(NamedTuple):
     """the share of the probes that have tumor there if it is on the other side, on as much of the target's grid as is
     not 0; None where no side was found or nothing lies elsewhere"""
     opposite: Volume | None = None
-    """how bright the target is at the opposite places (:func:`crossmoda.propagation.opposite.in_steps`), on the part of
-    its grid that is registered; None where it cannot be compared with its mirror image"""
+    """how bright the target is at the opposite places (:func:`crossmoda.anatomy.contralateral.in_steps`), on the
+    part of its grid that is registered; None where it cannot be compared with its mirror image"""
 
 
 def compare_files(
@@ -82,7 +82,7 @@ def compare_files(
         there = opposite_brightness(whole.part, deeds.register, registration or deeds.Settings(), step)
     except InputError as cause:
         return Compared(TumorSide.unknown(str(cause)))
-    both = BothSides(brightness(whole.part), there, modality)
+    both = ContralateralComparison(brightness(whole.part), there, modality)
     found = find_side(registered, both, whole.part.grid.spacing_zyx) if probes else TumorSide(None)
     elsewhere = None if found.elsewhere is None else _occupied(Volume(found.elsewhere, whole.part.grid))
     report(progress, 1.0, "done")

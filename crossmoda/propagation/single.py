@@ -13,13 +13,14 @@ import numpy as np
 import SimpleITK as sitk
 
 from crossmoda import deeds, labels, preprocessing, propagation, volume
+from crossmoda.anatomy import laterality
 from crossmoda.dataset import Case
 from crossmoda.deeds.files import Inputs, Outputs, statistics, write_outputs
 from crossmoda.deeds.transform import parts_of
 from crossmoda.errors import InputError
 from crossmoda.parameters import parameter, parameter_of
 from crossmoda.progress import Progress, part, report
-from crossmoda.propagation import atlases, comparison, completion, laterality
+from crossmoda.propagation import atlases, missing_cochlea, similarity
 from crossmoda.propagation.target import Target, as_target
 from crossmoda.provenance import Record
 from crossmoda.volume import Grid, Volume
@@ -150,7 +151,7 @@ def _judge(given: Inputs, found: _Found, sides: laterality.Sides, mirrored: bool
     if not warped.any():
         name = Path(given.paths["moving"]).name
         raise InputError(f"{name} does not overlap the target: none of its labels lies in the scan.")
-    quality = comparison.compare(target, found.moving, found.registration, warped).quality
+    quality = similarity.compare(target, found.moving, found.registration, warped).quality
     tumor, cochleae = sides.tumor, sides.of[labels.COCHLEA]
     if mirrored:
         tumor, cochleae = tumor and laterality.other(tumor), frozenset(map(laterality.other, cochleae))
@@ -177,15 +178,15 @@ def to_be_copied(placed: Sequence[tuple[str, float, str | None, str | None, bool
 
     Returns:
         The side, None where there is none, and the positions in ``placed`` of the atlases to be copied; see
-        :mod:`crossmoda.propagation.completion`.
+        :mod:`crossmoda.propagation.missing_cochlea`.
 
     """
     found = [_stand_in(identity, quality, side, cochleae) for identity, quality, side, cochleae, _copied in placed]
-    missing = completion.side_without_cochlea([(item.atlas, False) for item in found])
+    missing = missing_cochlea.side_without_cochlea([(item.atlas, False) for item in found])
     if missing is None:
         return None, []
     known = {(identity, True) for identity, _quality, _side, _cochleae, copied in placed if copied}
-    chosen = {id(item) for item in completion.to_be_copied(found, known)}
+    chosen = {id(item) for item in missing_cochlea.to_be_copied(found, known)}
     return missing, [number for number, item in enumerate(found) if id(item) in chosen]
 
 

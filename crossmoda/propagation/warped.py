@@ -13,15 +13,15 @@ import SimpleITK as sitk
 from scipy import ndimage
 
 from crossmoda import fusion, volume
+from crossmoda.anatomy import laterality
+from crossmoda.anatomy.contralateral import ContralateralComparison
 from crossmoda.dataset import Case
 from crossmoda.deeds import Registration
 from crossmoda.errors import InputError
 from crossmoda.progress import Progress, part, report
-from crossmoda.propagation import laterality
 from crossmoda.propagation.atlases import Atlas, Registered
-from crossmoda.propagation.comparison import OUTSIDE, compare
-from crossmoda.propagation.consensus import Consensus, fuse, midplane
-from crossmoda.propagation.opposite import BothSides
+from crossmoda.propagation.label_fusion import Consensus, fuse, midplane
+from crossmoda.propagation.similarity import OUTSIDE, compare
 from crossmoda.propagation.target import Target, as_target, part_of
 from crossmoda.volume import Volume
 
@@ -114,7 +114,7 @@ def fuse_judged(
     settings: fusion.Settings,
     progress: Progress | None = None,
     *,
-    compared: BothSides | None = None,
+    compared: ContralateralComparison | None = None,
 ) -> Consensus:
     """Fuse what the atlases say about what they fit best, on the target's whole grid of ``shape``."""
     step = part(progress, 0.0, 1.0)

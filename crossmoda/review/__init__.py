@@ -5,7 +5,7 @@ The loop: :func:`review_list` sorts the targets by how much a correction would h
 training finds it, :mod:`~crossmoda.review.improvement` trains on, and :mod:`~crossmoda.review.cohort` reports.
 """
 
-from crossmoda.review.opinions import expected_dice, label_to_review
+from crossmoda.review.evidence_sources import expected_dice, label_to_review
 from crossmoda.review.queue import Item, review_list
 from crossmoda.review.regions import Region, doubt, find_regions
 from crossmoda.review.settings import Settings

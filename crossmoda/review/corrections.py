@@ -23,7 +23,7 @@ from crossmoda import labels, output, volume
 from crossmoda.dataset import CORRECTIONS, Case, correction_file
 from crossmoda.errors import InputError
 from crossmoda.provenance import checksum
-from crossmoda.review.opinions import dice, label_to_review
+from crossmoda.review.evidence_sources import dice, label_to_review
 from crossmoda.volume import Grid, Volume
 from crossmoda.volume.resampling import filled_up
 

@@ -9,9 +9,9 @@ import numpy as np
 from scipy import ndimage
 
 from crossmoda import cache, components, labels, measurement, output
+from crossmoda.anatomy import laterality
 from crossmoda.errors import InputError
-from crossmoda.propagation import laterality
-from crossmoda.review.opinions import NOISY_LABEL, PREDICTION, Opinions, expected_dice, read_opinions
+from crossmoda.review.evidence_sources import NOISY_LABEL, PREDICTION, Opinions, expected_dice, read_opinions
 from crossmoda.volume import Grid, Volume
 
 FILE = "review.json"

@@ -21,8 +21,8 @@ from crossmoda.progress import Progress, part, report
 from crossmoda.provenance import checksum
 from crossmoda.review import models
 from crossmoda.review.corrections import Correction, all_corrections
+from crossmoda.review.evidence_sources import dice
 from crossmoda.review.models import Model
-from crossmoda.review.opinions import dice
 from crossmoda.volume import Volume
 
 if TYPE_CHECKING:

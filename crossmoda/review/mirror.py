@@ -7,8 +7,8 @@ import numpy as np
 from scipy import ndimage, signal
 
 from crossmoda import labels
+from crossmoda.anatomy import laterality
 from crossmoda.components import COCHLEAR_DISTANCE_MM
-from crossmoda.propagation import laterality
 from crossmoda.volume import Grid, Volume
 
 #: How far around a cochlea the image is compared with the other side, and how far the other may lie up or down, mm.

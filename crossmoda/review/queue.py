@@ -8,7 +8,7 @@ from typing import Any
 from crossmoda import dataset
 from crossmoda.errors import InputError
 from crossmoda.progress import Progress, report
-from crossmoda.review import corrections, reasons
+from crossmoda.review import corrections, triage
 from crossmoda.review.evidence import Evidence, evidence_of
 
 #: What can be the matter with a case, in the order in which they are shown.
@@ -60,7 +60,7 @@ def review_list(data: Path | str, results: Path | str, progress: Progress | None
         except InputError as cause:
             found[case.id] = cause
     done = corrections.all_corrections(data)
-    cohort = reasons.Cohort([one for one in found.values() if isinstance(one, Evidence)])
+    cohort = triage.Cohort([one for one in found.values() if isinstance(one, Evidence)])
     items = [_item(case_id, one, cohort, done.get(case_id)) for case_id, one in found.items()]
     report(progress, 1.0, "done")
     return sort(items)
@@ -72,7 +72,7 @@ def sort(items: Sequence[Item]) -> list[Item]:
 
 
 def _item(
-    case_id: str, found: Evidence | InputError, cohort: reasons.Cohort, done: corrections.Correction | None
+    case_id: str, found: Evidence | InputError, cohort: triage.Cohort, done: corrections.Correction | None
 ) -> Item:
     status, seconds = (done.status, done.seconds) if done else ("open", 0.0)
     if isinstance(found, InputError):

@@ -7,7 +7,7 @@ import numpy as np
 from scipy import ndimage
 
 from crossmoda import labels
-from crossmoda.review.opinions import nearest_structure, read_opinions
+from crossmoda.review.evidence_sources import nearest_structure, read_opinions
 from crossmoda.review.settings import Settings
 from crossmoda.volume import Grid, Volume
 
@@ -55,7 +55,7 @@ def doubt(case_folder: Path | str) -> Volume:
     """Return the probability, 0 to 1, that the label to be reviewed is wrong, on the target's grid (float32).
 
     It is what the atlases and the network hold against the label, whichever of them there are (see
-    :mod:`crossmoda.review.opinions`); 0 everywhere if there are none.
+    :mod:`crossmoda.review.evidence_sources`); 0 everywhere if there are none.
 
     Raises:
         InputError: there is no label to review, or it cannot be read.

@@ -18,7 +18,8 @@ class Protocol:
     field_of_view_mm: float
 
     def grid(self, center: np.ndarray, rotation: np.ndarray) -> Grid:
-        """Return the grid centered at ``center`` (scanner LPS mm) with axes ``rotation`` (3 x 3, column k is axis k)."""
+        """Return the grid centered at ``center`` (scanner LPS mm) with axes ``rotation`` (3 x 3, column k is axis
+        k)."""
         pixels = max(round(self.field_of_view_mm / self.in_plane_mm), 1)
         size = (pixels, pixels, self.slices)
         spacing = (self.in_plane_mm, self.in_plane_mm, self.slice_mm)

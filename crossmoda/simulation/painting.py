@@ -179,9 +179,7 @@ class Painting:
         coarse, fine, ratio = noise.coarse, noise.fine, self.step / noise.step
         in_slabs(
             len(out),
-            lambda a, b: color(
-                self.first, self.second, self.fraction, signal, texture, coarse, fine, ratio, out, a, b
-            ),
+            lambda a, b: color(self.first, self.second, self.fraction, signal, texture, coarse, fine, ratio, out, a, b),
         )
         return out
 

@@ -10,8 +10,8 @@ A study is described by a TOML file (:mod:`crossmoda.study.configuration`).
 
 from crossmoda.study.cluster import Settings as ClusterSettings
 from crossmoda.study.configuration import Configuration, read_configuration
-from crossmoda.study.course import run
 from crossmoda.study.outcome import Outcome
 from crossmoda.study.plan import Plan, plan
+from crossmoda.study.runner import run
 
 __all__ = ["ClusterSettings", "Configuration", "Outcome", "Plan", "plan", "read_configuration", "run"]

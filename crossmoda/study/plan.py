@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from crossmoda import cache, labels, training
+from crossmoda.anatomy import laterality
 from crossmoda.errors import InputError
 from crossmoda.progress import Progress, part, report
-from crossmoda.propagation import Settings, completion, laterality, noisy_label
+from crossmoda.propagation import Settings, missing_cochlea, noisy_label
 from crossmoda.propagation.atlases import Atlas, examine
 from crossmoda.propagation.run import LINEAR, REGISTRATIONS
 from crossmoda.study.cohort import STUDY, Cohort, open_cohort
@@ -160,7 +161,7 @@ def _probes(settings: Settings, lateral: int) -> int:
 
 
 def _copies(settings: Settings, atlases: list[Atlas]) -> int:
-    """Return how many mirrored copies (see :mod:`crossmoda.propagation.completion`) a target needs at most."""
+    """Return how many mirrored copies (see :mod:`crossmoda.propagation.missing_cochlea`) a target needs at most."""
     sides = laterality.SIDES if settings.tumor_side == "auto" else (settings.tumor_side,)
     if not settings.mirror or not any(_may_lack_a_cochlea(settings, atlases, side) for side in sides):
         return 0
@@ -170,7 +171,7 @@ def _copies(settings: Settings, atlases: list[Atlas]) -> int:
     # The copies of probes are there already; one without a cochlea has nothing to say.
     can_speak = all(atlas.sides.of.get(labels.COCHLEA) for atlas in groups[0] + groups[1])
     known = _probes(settings, lateral) if can_speak else 0
-    return max(0, min(completion.most_copies(sum(chosen)), lateral) - known)
+    return max(0, min(missing_cochlea.most_copies(sum(chosen)), lateral) - known)
 
 
 def _may_lack_a_cochlea(settings: Settings, atlases: list[Atlas], side: str) -> bool:

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from crossmoda.propagation.atlases import Atlas
 from crossmoda.study import tasks
-from crossmoda.study.crew import Crew
-from crossmoda.study.journal import Journal
+from crossmoda.study.executor import Crew
+from crossmoda.study.log import Journal
 from crossmoda.study.plan import spoken_time
 from crossmoda.study.tasks import Failed, Job, Next, Noisy
 

@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from crossmoda import cache, dataset, deeds, evaluation, fusion, inference, labels, propagation, training, volume
+from crossmoda.anatomy import laterality
 from crossmoda.dataset import Case
 from crossmoda.errors import Cancelled, InputError
 from crossmoda.output import CannotWrite
 from crossmoda.progress import Progress
-from crossmoda.propagation import laterality
 from crossmoda.propagation.atlases import Atlas, examine
 from crossmoda.propagation.prepared import Prepared
 from crossmoda.propagation.run import Pair, Run

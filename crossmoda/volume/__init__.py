@@ -146,9 +146,7 @@ def _load(path: Path, components: bool = False) -> sitk.Image:
         raise InputError(f"{path} has complex numbers; give a gray-value image, such as their magnitude.")
     if image.GetNumberOfComponentsPerPixel() > 1 and not components:
         count = image.GetNumberOfComponentsPerPixel()
-        raise InputError(
-            f"{path} has {count} components per voxel (a color or vector image); give a gray-value image."
-        )
+        raise InputError(f"{path} has {count} components per voxel (a color or vector image); give a gray-value image.")
     _check_geometry(Grid.of(image), path)
     return image
 

@@ -9,7 +9,7 @@ import math
 from collections.abc import Collection, Sequence
 
 from crossmoda import labels
-from crossmoda.propagation import laterality
+from crossmoda.anatomy import laterality
 from crossmoda.propagation.atlases import Atlas, Registered
 
 #: How many copies there are, of the atlases: this bounds the registrations they cost.

@@ -4,7 +4,7 @@ A registration is good here and bad there, which one number per atlas cannot say
 their labels are averaged at each voxel with weights that fall with the difference of the images around it
 (Artaechevarria, Munoz-Barrutia and Ortiz-de-Solorzano, IEEE TMI 28:1266, 2009; Sabuncu et al., IEEE TMI 29:1714, 2010),
 here the number of differing bits of MIND-SSC, which compares scans of different contrast. The votes about a cochlea are
-then moved to where the target shows it (:mod:`crossmoda.fusion.alignment`).
+then moved to where the target shows it (:mod:`crossmoda.fusion.recentering`).
 """
 
 import dataclasses
@@ -14,7 +14,7 @@ import numpy as np
 from scipy import ndimage
 
 from crossmoda import labels
-from crossmoda.fusion.alignment import Displacement, find_displacement
+from crossmoda.fusion.recentering import Displacement, find_displacement
 
 #: Images are compared around each voxel: the standard deviation of the Gaussian, mm.
 AROUND_MM = 1.25

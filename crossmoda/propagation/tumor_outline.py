@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 from scipy import ndimage
 
-from crossmoda.propagation.opposite import BothSides
+from crossmoda.anatomy.contralateral import ContralateralComparison
 
 #: Votes are never surer than this: the tumors that vote are other people's.
 _SUREST = 0.9
@@ -34,7 +34,7 @@ _LITTLE_ROOM, _AGAINST = 0.2, 0.5
 _NEIGHBORS, _NEIGHBORHOOD_MM, _ROUNDS = 5.0, 0.8, 3
 
 
-def outlined(votes: np.ndarray, sides: BothSides, spacing_zyx: Sequence[float]) -> np.ndarray:
+def outlined(votes: np.ndarray, sides: ContralateralComparison, spacing_zyx: Sequence[float]) -> np.ndarray:
     """Return the probability of tumor at each voxel given the votes of the atlases and what the target shows.
 
     Args:
@@ -51,18 +51,18 @@ def outlined(votes: np.ndarray, sides: BothSides, spacing_zyx: Sequence[float]) 
     if not (sides.excess[place] > 0).any():
         return votes
     box = _box_around(place, spacing_zyx)
-    near = BothSides(sides.here[box], sides.opposite[box], sides.modality)
+    near = ContralateralComparison(sides.here[box], sides.opposite[box], sides.modality)
     found = votes.astype(np.float32)
     odds = _log_odds(votes[box], near, place[box], spacing_zyx)
     found[box][place[box]] = _field(odds, place[box], spacing_zyx)
     return found
 
 
-def difference_mm3(tumor: np.ndarray, sides: BothSides, spacing_zyx: Sequence[float]) -> float:
+def difference_mm3(tumor: np.ndarray, sides: ContralateralComparison, spacing_zyx: Sequence[float]) -> float:
     """Return how much of a tumor differs from the opposite side as a tumor does, mm3.
 
-    It is the volume of the tumor, each voxel counted with its excess (:attr:`BothSides.excess`): as a whole where the
-    brightest is opposite to the darkest. It is negative where the opposite side looks more like a tumor.
+    It is the volume of the tumor, each voxel counted with its excess (:attr:`ContralateralComparison.excess`): as a
+    whole where the brightest is opposite to the darkest. It is negative where the opposite side looks more like a tumor.
 
     Args:
         tumor: the probability of tumor at each voxel, (z, y, x).
@@ -81,7 +81,9 @@ def _box_around(place: np.ndarray, spacing_zyx: Sequence[float]) -> tuple[slice,
     )
 
 
-def _log_odds(votes: np.ndarray, sides: BothSides, place: np.ndarray, spacing_zyx: Sequence[float]) -> np.ndarray:
+def _log_odds(
+    votes: np.ndarray, sides: ContralateralComparison, place: np.ndarray, spacing_zyx: Sequence[float]
+) -> np.ndarray:
     """Return the log odds of tumor of each voxel of the place by itself, (n,)."""
     ours, theirs = _steps(sides.here), _steps(np.nan_to_num(sides.opposite))
     sure = np.clip(votes[place], 1 - _SUREST, _SUREST)

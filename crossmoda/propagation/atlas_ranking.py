@@ -14,7 +14,7 @@ from scipy import ndimage
 
 from crossmoda import labels
 from crossmoda.propagation.atlases import Registered
-from crossmoda.propagation.comparison import neighborhood
+from crossmoda.propagation.similarity import neighborhood
 from crossmoda.volume.geometry import Grid, Volume
 
 #: How far around a tumor, and around a cochlea, images are compared, mm.
@@ -50,18 +50,13 @@ def tumor_fit(registered: Sequence[Registered], target: Volume) -> np.ndarray:
     edges = np.unique(np.quantile(values, np.linspace(0, 1, _BINS + 1)[1:-1]))
     bins = np.digitize(values, edges)
     alike = -_standardized(
-        [
-            item.dissimilarity_at(neighborhood(mask, grid, _RIM_MM))
-            for item, mask in zip(registered, masks, strict=True)
-        ]
+        [item.dissimilarity_at(neighborhood(mask, grid, _RIM_MM)) for item, mask in zip(registered, masks, strict=True)]
     )
     score = np.zeros(len(registered))
     for _ in range(_ROUNDS):
         weights = np.exp(score - score.max())
         tumor = weights @ inside / weights.sum()
-        ratio = np.log(
-            _histogram(bins, tumor**2, len(edges) + 1) / _histogram(bins, (1 - tumor) ** 2, len(edges) + 1)
-        )
+        ratio = np.log(_histogram(bins, tumor**2, len(edges) + 1) / _histogram(bins, (1 - tumor) ** 2, len(edges) + 1))
         score = _standardized(inside @ ratio[bins]) + alike
     return score
 
@@ -93,7 +88,7 @@ def best(scores: Mapping[str, float], share: float) -> frozenset[str]:
 
 
 @dataclasses.dataclass(frozen=True)
-class Speakers:
+class Contributors:
     """The names of the atlases that speak about each structure."""
 
     tumor: dict[str, float]
@@ -109,7 +104,7 @@ class Speakers:
 
 def speakers(
     registered: Sequence[Registered], target: Volume, side: str | None, share: float, on_left: np.ndarray
-) -> Speakers:
+) -> Contributors:
     """Choose for the tumor and for each cochlea the atlases that fit best there.
 
     Args:
@@ -133,4 +128,4 @@ def speakers(
         name: best({item.name: cochlea_fit(item, place, target.grid) for item in registered}, share)
         for name, place in (("left", left), ("right", ~left))
     }
-    return Speakers(tumor, cochlea)
+    return Contributors(tumor, cochlea)

@@ -7,15 +7,15 @@ import numpy as np
 from scipy import ndimage
 
 from crossmoda import fusion, labels
+from crossmoda.anatomy import laterality
+from crossmoda.anatomy.contralateral import ContralateralComparison
 from crossmoda.components import solid
-from crossmoda.fusion.local import Move, Votes, local_votes
+from crossmoda.fusion.weighted_voting import Move, Votes, local_votes
 from crossmoda.progress import Progress
-from crossmoda.propagation import laterality
+from crossmoda.propagation.atlas_ranking import Contributors, speakers
 from crossmoda.propagation.atlases import Registered
-from crossmoda.propagation.comparison import OUTSIDE
-from crossmoda.propagation.fit import Speakers, speakers
-from crossmoda.propagation.opposite import BothSides
-from crossmoda.propagation.outline import difference_mm3, outlined
+from crossmoda.propagation.similarity import OUTSIDE
+from crossmoda.propagation.tumor_outline import difference_mm3, outlined
 from crossmoda.volume import Grid, Volume
 
 #: A registration this many standard deviations (from the median absolute deviation) below the others has failed ...
@@ -100,7 +100,7 @@ class Rater:
     intensity: np.ndarray | None = None
     """(z, y, x): its image where it was compared with the target, else 0; known if ``difference`` is"""
     tumor_fit: float = 0.0
-    """how well its tumor fits the target's, see :func:`crossmoda.propagation.fit.tumor_fit`"""
+    """how well its tumor fits the target's, see :func:`crossmoda.propagation.atlas_ranking.tumor_fit`"""
 
     def _outside(self) -> np.ndarray | None:
         """Return what is beyond its field of view, (z, y, x) bool; None where it covers the target."""
@@ -128,7 +128,7 @@ def _not_about(value: int, label_map: np.ndarray, place: np.ndarray) -> np.ndarr
     return np.where(own, _SILENT, np.where(place, _BIT[value], 0)).astype(np.uint8)
 
 
-def _rater(item: Registered, chosen: Speakers) -> Rater:
+def _rater(item: Registered, chosen: Contributors) -> Rater:
     cochleae = frozenset(side for side, names in chosen.cochlea.items() if item.name in names)
     about, fit = item.name in chosen.tumor, chosen.tumor.get(item.name, 0.0)
     return Rater(item.label_map, about, cochleae, item.dissimilarity, item.intensity, fit)
@@ -149,9 +149,9 @@ def fuse(
     settings: fusion.Settings,
     progress: Progress | None = None,
     *,
-    compared: BothSides | None = None,
-) -> tuple[Consensus, Speakers]:
-    """Fuse what registered atlases say about what they fit best (see :mod:`crossmoda.propagation.fit`).
+    compared: ContralateralComparison | None = None,
+) -> tuple[Consensus, Contributors]:
+    """Fuse what registered atlases say about what they fit best (see :mod:`crossmoda.propagation.atlas_ranking`).
 
     The tumor's outline heeds the opposite side of the head if ``compared`` with it.
     """
@@ -173,7 +173,7 @@ def fuse_raters(
     *,
     clean: bool,
     image: Volume | None = None,
-    compared: BothSides | None = None,
+    compared: ContralateralComparison | None = None,
     progress: Progress | None = None,
 ) -> Consensus:
     """Fuse label maps, each speaking about what it knows.
@@ -186,7 +186,7 @@ def fuse_raters(
         clean: whether to remove all but the largest piece of the tumor and of each cochlea, and to fill the tumor.
         image: the target on ``grid``; given if the raters' images were compared with it.
         compared: the target and its opposite side, by which votes that are weighted locally are made a tumor's outline
-            (:mod:`crossmoda.propagation.outline`); None: they are taken as they are.
+            (:mod:`crossmoda.propagation.tumor_outline`); None: they are taken as they are.
         progress: is told the iteration; may cancel.
 
     """
@@ -224,7 +224,7 @@ def _rated(
     votes: np.ndarray,
     missing: Sequence[np.ndarray],
     settings: fusion.Settings,
-    compared: BothSides | None,
+    compared: ContralateralComparison | None,
     grid: Grid,
 ) -> fusion.Fusion:
     """Return the fusion by votes (label, z, y, x), the tumor outlined if ``compared`` with the opposite side."""
@@ -254,7 +254,7 @@ def _cleaned(result: fusion.Fusion, on_left: np.ndarray) -> tuple[np.ndarray, np
     return np.where(enclosed, np.uint8(labels.VS), label_map), posterior
 
 
-def _outlined(posterior: np.ndarray, compared: BothSides, grid: Grid) -> np.ndarray:
+def _outlined(posterior: np.ndarray, compared: ContralateralComparison, grid: Grid) -> np.ndarray:
     """Return the posterior (label, z, y, x) with the tumor's outline; cochleae stay as they are."""
     vs, cochlea = labels.VALUES.index(labels.VS), labels.VALUES.index(labels.COCHLEA)
     found = posterior.copy()

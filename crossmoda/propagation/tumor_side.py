@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from crossmoda import labels
-from crossmoda.propagation import laterality
+from crossmoda.anatomy import laterality
+from crossmoda.anatomy.contralateral import ContralateralComparison
 from crossmoda.propagation.atlases import Registered
-from crossmoda.propagation.opposite import BothSides
-from crossmoda.propagation.outline import difference_mm3, outlined
+from crossmoda.propagation.tumor_outline import difference_mm3, outlined
 
 #: Logarithm of the odds of the side on which a tumor differs by one mm3 more (docs/validation/propagation.md).
 _LOG_ODDS = 0.1
@@ -28,7 +28,7 @@ class TumorSide:
     """the probability that it is right"""
     evidence: dict[str, float] = dataclasses.field(default_factory=dict)
     """for ``left`` and ``right``, by how much a tumor there would differ from its opposite side, mm3
-    (:func:`crossmoda.propagation.outline.difference_mm3`; 0 where it does not)"""
+    (:func:`crossmoda.propagation.tumor_outline.difference_mm3`; 0 where it does not)"""
     elsewhere: np.ndarray | None = None
     """(z, y, x): the share of the probes that have tumor there if it is on the other side; None where that is known
     not to be"""
@@ -41,7 +41,9 @@ class TumorSide:
         return cls(None, note=f"The side of the tumor could not be found: {why}")
 
 
-def find_side(probes: Sequence[Registered], compared: BothSides, spacing_zyx: Sequence[float]) -> TumorSide:
+def find_side(
+    probes: Sequence[Registered], compared: ContralateralComparison, spacing_zyx: Sequence[float]
+) -> TumorSide:
     """Return the side on which a tumor is outlined that differs more from its opposite side.
 
     Both sides are as likely beforehand; how large a tumor is where the atlases have theirs, and how much it differs,

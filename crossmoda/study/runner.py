@@ -18,8 +18,8 @@ from crossmoda.provenance import Record
 from crossmoda.study import cluster, results, tasks
 from crossmoda.study.cohort import STUDY, Cohort, open_cohort
 from crossmoda.study.configuration import Configuration
-from crossmoda.study.crew import Crew
-from crossmoda.study.journal import LOG, Journal
+from crossmoda.study.executor import Crew
+from crossmoda.study.log import LOG, Journal
 from crossmoda.study.outcome import NOISY, PREDICTION, Outcome
 from crossmoda.study.propagating import Propagating
 from crossmoda.study.tasks import Checked, Failed, Job, Predicted

@@ -11,9 +11,9 @@ import numpy as np
 import SimpleITK as sitk
 
 from crossmoda import volume
+from crossmoda.anatomy import laterality
 from crossmoda.progress import Progress
-from crossmoda.propagation import laterality
-from crossmoda.propagation.comparison import field_of_view
+from crossmoda.propagation.similarity import field_of_view
 from crossmoda.volume import Grid, Volume
 
 #: The percentile of the intensities that stands for the brightest tissue.
@@ -28,7 +28,7 @@ OPPOSITE, _OUTSIDE, _LEVELS = "opposite.nii.gz", 255, 254
 
 
 @dataclasses.dataclass(frozen=True)
-class BothSides:
+class ContralateralComparison:
     """How bright a scan is at each place, and at the opposite place of the head."""
 
     here: np.ndarray

@@ -1,0 +1,1 @@
+"""The two ears: which side is which, and how one compares with the other."""
