@@ -168,9 +168,8 @@ def prepare(
 
     The crop lies around the middle between both inner ears, which is found from the outline of the head
     (:func:`crossmoda.anatomy.head_region.temporal_bones`); with a label map it is moved as little as is needed to
-    hold every annotation. Where the scan is smaller than the crop it is padded with its lowest value. With ``region="whole"``
-    nothing is
-    cropped or padded.
+    hold every annotation. Where the scan is smaller than the crop it is padded with its lowest value. With
+    ``region="whole"`` nothing is cropped or padded.
 
     Raises:
         InputError: the label map lies on another grid, its annotations do not fit into the crop, the crop is beyond

@@ -85,7 +85,7 @@ def study(
     voted = _again(case, atlases, result, how, settings=as_voted)
     by_staple = fusion.Settings(weighting="global")
     staple = _dice(_again(case, atlases, result, how, fusion_settings=by_staple).array, truth.array)
-    with mock.patch.object(local, "ALIGNED", ()):
+    with mock.patch.object(weighted_voting, "ALIGNED", ()):
         not_moved = _dice(_again(case, atlases, result, how).array, truth.array)
     fused = _dice(result.label_map.array, truth.array)
     scores = evaluation.evaluate(result.label_map, truth)

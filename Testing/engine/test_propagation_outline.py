@@ -70,7 +70,7 @@ def test_the_dark_part_of_a_tumor_in_the_place_of_brain_is_believed_more(monkeyp
     given = votes()
     given[dark] = 0.85
     found = outlined(given, sides, GRID.spacing_zyx)[dark].mean()
-    monkeypatch.setattr(outline, "_AGAINST", 1.0)
+    monkeypatch.setattr(tumor_outline, "_AGAINST", 1.0)
     assert found > outlined(given, sides, GRID.spacing_zyx)[dark].mean() + 0.03
 
 

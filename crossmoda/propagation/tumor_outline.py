@@ -62,7 +62,7 @@ def difference_mm3(tumor: np.ndarray, sides: ContralateralComparison, spacing_zy
     """Return how much of a tumor differs from the opposite side as a tumor does, mm3.
 
     It is the volume of the tumor, each voxel counted with its excess (:attr:`ContralateralComparison.excess`): as a
-    whole where the brightest is opposite to the darkest. It is negative where the opposite side looks more like a tumor.
+    whole where the brightest is opposite to the darkest. Negative where the opposite side looks more like one.
 
     Args:
         tumor: the probability of tumor at each voxel, (z, y, x).
