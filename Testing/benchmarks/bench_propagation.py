@@ -18,6 +18,7 @@ import SimpleITK as sitk
 
 from crossmoda import dataset, deeds, evaluation, figures, fusion, labels, propagation, volume
 from crossmoda.anatomy import laterality
+from crossmoda.fusion import weighted_voting
 from crossmoda.propagation.atlases import WARPED, folder_name
 from crossmoda.propagation.run import OPPOSITE, REGISTRATIONS
 from crossmoda.volume import Volume

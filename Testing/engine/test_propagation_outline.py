@@ -6,6 +6,7 @@ from scipy import ndimage
 
 from crossmoda import fusion, labels
 from crossmoda.anatomy.contralateral import ContralateralComparison
+from crossmoda.propagation import tumor_outline
 from crossmoda.propagation.label_fusion import Consensus, Rater, fuse_raters
 from crossmoda.propagation.tumor_outline import outlined
 from crossmoda.volume import Grid, Volume
