@@ -7,6 +7,7 @@ import slicer
 from slicer.i18n import tr as _
 from slicer.ScriptedLoadableModule import ScriptedLoadableModuleLogic
 
+from crossmoda.errors import InputError
 from CrossModaSegLib.ParameterNode import CrossModaSegParameterNode
 from CrossModaSegLib.processes import cli_runs, propagating
 from CrossModaSegLib.processes.tasks import DONE, CliTask, PythonTask, StepsTask, TaskQueue
@@ -50,8 +51,6 @@ class CrossModaSegLogic(ScriptedLoadableModuleLogic):
             InputError: other work is running.
 
         """
-        from crossmoda.errors import InputError
-
         if self.busy:
             raise InputError(_("CrossModa is still at work; wait for it or cancel it."))
         self.queue = TaskQueue(tasks)
@@ -234,8 +233,6 @@ class CrossModaSegLogic(ScriptedLoadableModuleLogic):
 
     def _wait(self, tasks: list):
         """Run tasks, wait, return the result of the last or raise InputError."""
-        from crossmoda.errors import InputError
-
         self.run(tasks).start().wait()
         if tasks[-1].state != DONE:
             raise InputError(next((task.error for task in tasks if task.error), _("The work was cancelled.")))

@@ -3,6 +3,7 @@
 import slicer
 from slicer.i18n import tr as _
 
+from crossmoda.errors import InputError
 from CrossModaSegLib.scene import nodes
 
 #: The roles of what a registration makes.
@@ -12,8 +13,6 @@ _SIMPLE = ("double", "float", "integer", "string", "boolean")
 
 def require(node, problem) -> None:
     """Raise InputError if a node is gone or ``problem(node)`` says why it cannot be used."""
-    from crossmoda.errors import InputError
-
     if node is None or not slicer.mrmlScene.IsNodePresent(node):
         raise InputError(_("A volume was removed from the scene; choose another one."))
     found = problem(node)
@@ -23,8 +22,6 @@ def require(node, problem) -> None:
 
 def require_present(used) -> None:
     """Raise InputError if a node was removed from the scene in the meantime."""
-    from crossmoda.errors import InputError
-
     if not all(slicer.mrmlScene.IsNodePresent(node) for node in used):
         raise InputError(_("A scan or result was removed from the scene while the work was running; run it again."))
 

@@ -7,6 +7,8 @@ from pathlib import Path
 import slicer
 from slicer.i18n import tr as _
 
+from crossmoda.errors import InputError
+
 REQUIREMENTS = Path(__file__).resolve().parents[2] / "Resources" / "requirements.txt"
 
 
@@ -31,8 +33,6 @@ def install(wheel_folder: str = "") -> None:
         InputError: the user declined, or something could not be installed.
 
     """
-    from crossmoda.errors import InputError
-
     lacking = missing()
     try:
         if wheel_folder:
@@ -54,8 +54,6 @@ def install(wheel_folder: str = "") -> None:
 
 
 def _install_torch() -> None:
-    from crossmoda.errors import InputError
-
     try:
         import PyTorchUtils
     except ImportError as cause:
@@ -78,8 +76,6 @@ def _install_packages(requirements: list[str]) -> None:
 
 
 def _install_offline(requirements: list[str], folder: Path) -> None:
-    from crossmoda.errors import InputError
-
     if not any(folder.glob("*.whl")):
         raise InputError(_("{folder} holds no wheels (*.whl); choose another folder.").format(folder=folder))
     names = ", ".join(requirements)

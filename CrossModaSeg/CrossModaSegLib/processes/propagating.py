@@ -12,6 +12,7 @@ from pathlib import Path
 import slicer
 from slicer.i18n import tr as _
 
+from crossmoda.errors import InputError
 from CrossModaSegLib.processes import cli_runs, sides
 from CrossModaSegLib.processes.tasks import CliTask, PythonTask, StepsTask, Task
 from CrossModaSegLib.scene import cases, export, nodes
@@ -316,8 +317,6 @@ def fuse_tasks(target, labels, side, settings: dict, note, of_sides) -> list[Tas
         cli_runs.require(target, nodes.volume_problem)
         found = labels()
         if not found:
-            from crossmoda.errors import InputError
-
             raise InputError(_("No atlas is registered to {name}; register one first.").format(name=target.GetName()))
         folder = export.temporary_folder()
         folders.append(folder)

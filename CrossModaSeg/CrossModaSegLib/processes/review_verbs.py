@@ -4,6 +4,8 @@ import csv
 import dataclasses
 from pathlib import Path
 
+from crossmoda.errors import InputError
+
 
 def review_list(data: str, results: str, progress) -> dict:
     """Return the cases of a data set, that whose correction would help most first."""
@@ -99,7 +101,6 @@ def review_report(data: str, results: str, models: str, folder: str, progress) -
 
 def _target(data: str, case_id: str):
     from crossmoda.dataset import open_dataset
-    from crossmoda.errors import InputError
 
     case = next((case for case in open_dataset(Path(data)).targets if case.id == case_id), None)
     if case is None:

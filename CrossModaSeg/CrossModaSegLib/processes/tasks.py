@@ -20,6 +20,8 @@ import slicer
 import vtk
 from slicer.i18n import tr as _
 
+from crossmoda.errors import InputError
+
 WAITING, RUNNING, DONE, FAILED, CANCELLED = "waiting", "running", "done", "failed", "cancelled"
 _PROGRESS = re.compile(r"<filter-progress>\s*([0-9.eE+-]+)\s*</filter-progress>")
 _COMMENT = re.compile(r"<filter-comment>(.*?)</filter-comment>", re.DOTALL)
@@ -46,8 +48,6 @@ class Task:
 
     def start(self, changed: Callable[[], None]) -> None:
         """Start; ``changed`` is called at every change of progress and state."""
-        from crossmoda.errors import InputError
-
         self._changed, self._begun, self.state = changed, time.monotonic(), RUNNING
         if self.needs is not None and self.needs.state != DONE:
             self._end(CANCELLED, "")
@@ -77,8 +77,6 @@ class Task:
     def _succeed(self, result) -> None:
         if self.over or self._stopping:
             return
-        from crossmoda.errors import InputError
-
         self.seconds = time.monotonic() - self._begun
         try:
             self.result = self._finish(result) if self._finish else result
@@ -290,8 +288,6 @@ class StepsTask(Task):
         qt.QTimer.singleShot(0, self._step)
 
     def _step(self) -> None:
-        from crossmoda.errors import InputError
-
         if self.over:
             return
         if not self._steps:

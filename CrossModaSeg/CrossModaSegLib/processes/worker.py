@@ -12,7 +12,8 @@ from pathlib import Path
 if sys.path[0] == str(Path(__file__).resolve().parent):
     sys.path[0] = str(Path(__file__).resolve().parents[2])
 
-from CrossModaSegLib.engine import ensure_engine
+import CrossModaSegLib  # noqa: F401  (makes the engine importable)
+from crossmoda.errors import InputError
 from CrossModaSegLib.processes import review_verbs
 
 
@@ -50,7 +51,6 @@ def prepare(rows: list[dict], folder: str, progress) -> dict:
     """
     from crossmoda import labels
     from crossmoda.dataset import Case, tumor_side
-    from crossmoda.errors import InputError
 
     ready = []
     for number, row in enumerate(rows):
@@ -179,8 +179,6 @@ def main() -> int:
     """Run one verb; return the exit code."""
     verb, folder = sys.argv[1], Path(sys.argv[2])
     arguments = json.loads((folder / "arguments.json").read_text(encoding="utf-8"))
-    ensure_engine()
-    from crossmoda.errors import InputError
     from crossmoda.output import speak_utf8, write_json
 
     speak_utf8()

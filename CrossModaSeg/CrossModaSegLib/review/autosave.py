@@ -9,6 +9,7 @@ import qt
 import slicer
 from slicer.i18n import tr as _
 
+from crossmoda.errors import InputError
 from CrossModaSegLib.review.reviewed_case import IMAGE, REVIEWED, ReviewedCase
 
 #: Milliseconds from the first edit to the draft on disk: nothing older than this is lost when the application crashes.
@@ -87,7 +88,6 @@ class Keeper:
 
     def autosave(self) -> None:
         """Save a draft; a failure is remembered and the work stays in the scene."""
-        from crossmoda.errors import InputError
         from crossmoda.review import corrections
 
         self._timer.stop()
@@ -116,7 +116,6 @@ class Keeper:
 
     def restore(self, write) -> None:
         """Take up a draft again: ``write(array)`` sets the correction."""
-        from crossmoda.errors import InputError
         from crossmoda.review import corrections
 
         case = self.case

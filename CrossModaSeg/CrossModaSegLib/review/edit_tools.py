@@ -4,6 +4,7 @@ import functools
 
 from slicer.i18n import tr as _
 
+from crossmoda.errors import InputError
 from CrossModaSegLib.processes.tasks import PythonTask
 from CrossModaSegLib.review import reviewed_case
 from CrossModaSegLib.scene import nodes
@@ -66,7 +67,6 @@ class Helpers:
             InputError: there is no region, or the place is outside of the scan.
 
         """
-        from crossmoda.errors import InputError
         from crossmoda.review import operations
 
         case, parameters = self._case, self.section.parameters
@@ -114,8 +114,6 @@ class Helpers:
             InputError: none of ours is chosen.
 
         """
-        from crossmoda.errors import InputError
-
         chosen = self.section.editor.widget.currentSegmentID()
         for structure, segment_id in nodes.known_segments(self._case.correction):
             if segment_id == chosen:

@@ -7,6 +7,7 @@ import qt
 import slicer
 from slicer.i18n import tr as _
 
+from crossmoda.errors import InputError
 from CrossModaSegLib.processes.tasks import StepsTask
 from CrossModaSegLib.review import reviewed_case
 from CrossModaSegLib.scene import nodes
@@ -115,7 +116,6 @@ class Places:
         parameters.overlay = "doubt" if parameters.overlay == "nothing" else "nothing"
 
     def _guarded(self, action) -> None:
-        from crossmoda.errors import InputError
         from CrossModaSegLib.sections.section import ERROR
 
         try:
@@ -136,8 +136,6 @@ class Places:
 
     def _overlay(self, load: bool):
         """Return the volume that is laid over the scan; ``load``: from its file if it is not in the scene yet."""
-        from crossmoda.errors import InputError
-
         case, parameters = self.section.case, self.section.parameters
         if case is None or parameters is None or parameters.overlay == "nothing":
             return None

@@ -12,6 +12,7 @@ import numpy as np
 import slicer
 from slicer.i18n import tr as _
 
+from crossmoda.errors import InputError
 from CrossModaSegLib.processes import cli_runs
 from CrossModaSegLib.scene import nodes
 
@@ -198,8 +199,6 @@ def _own(node, case_id: str):
 
 
 def _load(path: str, name: str, label: bool = False):
-    from crossmoda.errors import InputError
-
     load = slicer.util.loadLabelVolume if label else slicer.util.loadVolume
     try:
         return load(path, {"name": name, "singleFile": True, "show": False})

@@ -10,6 +10,7 @@ import slicer
 import vtk
 from slicer.i18n import tr as _
 
+from crossmoda.errors import InputError
 from CrossModaSegLib.processes import cli_runs
 from CrossModaSegLib.processes.tasks import PythonTask, StepsTask, Task
 from CrossModaSegLib.scene import nodes
@@ -85,8 +86,6 @@ def export_tasks(segmentation, folder: Path, segmentation_file: bool, label_map:
         InputError: nothing was chosen.
 
     """
-    from crossmoda.errors import InputError
-
     if not (segmentation_file or label_map or surfaces):
         raise InputError(_("Choose at least one format to export."))
     stem = _free_stem(folder, "".join(c if c not in '<>:"/\\|?*' else "_" for c in segmentation.GetName()))
@@ -153,8 +152,6 @@ def _free_stem(folder: Path, stem: str) -> str:
 
 
 def _write(storage, node, path: Path) -> None:
-    from crossmoda.errors import InputError
-
     storage.SetFileName(str(path))
     if not storage.WriteData(node):
         raise InputError(_("{path} cannot be written; choose another folder.").format(path=path))
@@ -167,8 +164,6 @@ def temporary_folder() -> Path:
         InputError: the application's temporary folder cannot be written.
 
     """
-    from crossmoda.errors import InputError
-
     parent = Path(slicer.app.temporaryPath)
     try:
         parent.mkdir(parents=True, exist_ok=True)
@@ -195,8 +190,6 @@ def write_volume(volume, path: Path, compress: bool = False) -> None:
 
 def _write_surfaces(segmentation, folder: Path, stem: str) -> list[Path]:
     """Write one STL file (LPS, mm) per segment that has a surface."""
-    from crossmoda.errors import InputError
-
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=slicer.app.temporaryPath) as temporary:
         logic = slicer.vtkSlicerSegmentationsModuleLogic

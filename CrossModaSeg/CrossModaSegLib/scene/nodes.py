@@ -8,6 +8,8 @@ import slicer
 import vtk
 from slicer.i18n import tr as _
 
+from crossmoda.errors import InputError
+
 #: Attributes and reference roles that CrossModa puts on nodes; a saved scene carries them.
 CASE, MODALITY, SIDE, ROLE = "CrossModa.Case", "CrossModa.Modality", "CrossModa.Side", "CrossModa.Role"
 PROVENANCE, CORRECTED, COPY = "CrossModa.Provenance", "CrossModa.Corrected", "CrossModa.Copy"
@@ -166,8 +168,6 @@ def label_map_of(label, volume):
         ids.InsertNextValue(segment_id)
     logic = slicer.modules.segmentations.logic()
     if not known or not logic.ExportSegmentsToLabelmapNode(label, ids, label_map, volume):
-        from crossmoda.errors import InputError
-
         slicer.mrmlScene.RemoveNode(label_map)
         raise InputError(_("{name} has no segment that could be used.").format(name=label.GetName()))
     display = label_map.GetDisplayNode()

@@ -3,6 +3,7 @@
 import qt
 from slicer.i18n import tr as _
 
+from crossmoda.errors import InputError
 from CrossModaSegLib.processes import sides
 from CrossModaSegLib.scene import cases, display, nodes
 from CrossModaSegLib.sections.section import ERROR, Section, red, reported, set_columns, shortened
@@ -233,7 +234,5 @@ class CasesSection(Section):
 
     @staticmethod
     def _refuse(problem: str) -> None:
-        from crossmoda.errors import InputError
-
         if problem:
             raise InputError(problem)

@@ -5,6 +5,7 @@ import contextlib
 import slicer
 from slicer.i18n import tr as _
 
+from crossmoda.errors import InputError
 from CrossModaSegLib.review.autosave import Keeper
 from CrossModaSegLib.review.edit_tools import Helpers
 from CrossModaSegLib.review.segment_editor import Editor
@@ -64,8 +65,6 @@ class CorrectSection(Section):
 
     def keep_before_leaving(self, status: str) -> str:
         """Save what is unsaved as a draft, and the time; return what is to be said if that failed."""
-        from crossmoda.errors import InputError
-
         keeper = self.keeper
         if keeper.case is None:
             return ""

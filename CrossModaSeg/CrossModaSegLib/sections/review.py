@@ -3,6 +3,7 @@
 import qt
 from slicer.i18n import tr as _
 
+from crossmoda.errors import InputError
 from CrossModaSegLib.processes.tasks import DONE, PythonTask, StepsTask
 from CrossModaSegLib.review import reviewed_case
 from CrossModaSegLib.review.autosave import Stopwatch
@@ -262,8 +263,6 @@ class ReviewSection(Section):
 
         The case that is open stays as it is; results that were made in the meantime arrive beside it.
         """
-        from crossmoda.errors import InputError
-
         if self.logic.busy:
             raise InputError(self.busy_reason())
         present, parameters = self.case, self.parameters
@@ -349,6 +348,4 @@ class ReviewSection(Section):
 
 
 def _nothing_read() -> list:
-    from crossmoda.errors import InputError
-
     raise InputError(_("The case could not be read."))

@@ -9,6 +9,8 @@ import qt
 import slicer
 from slicer.i18n import tr as _
 
+from crossmoda.errors import InputError
+
 UI_FOLDER = Path(__file__).resolve().parents[2] / "Resources" / "UI"
 #: What a message is: something to mend, or a remark.
 ERROR, NOTE = "error", "note"
@@ -26,8 +28,6 @@ def reported(method, keeps_remark: bool = False):
 
     @functools.wraps(method)
     def slot(self):
-        from crossmoda.errors import InputError
-
         try:
             if not keeps_remark or self.is_error:
                 self.say("")
@@ -47,8 +47,6 @@ reported_beside = functools.partial(reported, keeps_remark=True)
 
 def refuse(hindrance: str) -> None:
     """Raise InputError if something hinders a button that has not yet been grayed out for it."""
-    from crossmoda.errors import InputError
-
     if hindrance:
         raise InputError(hindrance)
 
