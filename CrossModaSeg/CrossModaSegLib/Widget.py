@@ -7,7 +7,6 @@ import slicer
 import vtk
 from slicer.util import VTKObservationMixin
 
-from CrossModaSegLib.processes import sides
 from CrossModaSegLib.scene import cases, display, nodes
 from CrossModaSegLib.sections.cases import CasesSection
 from CrossModaSegLib.sections.correct import CorrectSection
@@ -21,8 +20,6 @@ from CrossModaSegLib.sections.setup import SetupSection
 #: The parameters that show a result of the target, by its role.
 _SHOWN = {
     "noisy label": "noisyLabel",
-    "disagreement": "disagreement",
-    "warped atlas": "warpedAtlas",
     "uncertainty": "uncertainty",
 }
 
@@ -137,7 +134,6 @@ class Panel(VTKObservationMixin):
 
     def _on_node_removed(self, scene, _event) -> None:
         if not scene.IsBatchProcessing():  # a scene that is being closed or loaded is not whole
-            sides.remove_unused()
             self.update_soon()
 
     def _on_scene_closing(self, _caller, _event) -> None:
@@ -151,12 +147,12 @@ class Panel(VTKObservationMixin):
     def _on_scene_loaded(self, _caller, _event) -> None:
         results = [segmentation for role in nodes.RESULTS for segmentation in nodes.products(role)]
         for label in [*results, *(row.label for row in cases.scene_rows() if row.label is not None)]:
-            self.logic.watchCorrections(label)
+            nodes.watch_corrections(label)
         self.open()
 
 
 def _newest(target, *roles: str):
-    """Return the newest result of a target that has one of the roles, or None; mirrored copies do not count."""
-    found = [node for role in roles for node in nodes.products(role, target) if not node.GetAttribute(nodes.COPY)]
-    found.sort(key=lambda node: nodes.provenance(node).get("created", ""))
-    return found[-1] if found else None
+    """Return the newest result of a target that has one of the roles, or None."""
+    results = [node for role in roles for node in nodes.products(role, target)]
+    results.sort(key=lambda node: nodes.provenance(node).get("created", ""))
+    return results[-1] if results else None

@@ -1,8 +1,8 @@
 """Long work: one process at a time, with progress and cancel, while the panel stays alive.
 
 A task is a CLI module's run (:class:`CliTask`), a call of the engine in a Python process (:class:`PythonTask`), or
-short steps between the application's events (:class:`StepsTask`). A :class:`TaskQueue` runs tasks one after another; a
-failed one is listed and the next one starts.
+short steps between the application's events (:class:`StepsTask`). A :class:`TaskQueue` runs tasks one after another,
+until one fails.
 """
 
 import json
@@ -30,16 +30,27 @@ _PATIENCE_SECONDS = 10.0
 
 
 class Task:
-    """One piece of work; subclasses start a process in ``_start`` and stop it in ``_stop``."""
+    """One piece of work; subclasses start a process in ``_start`` and stop it in ``_stop``.
+
+    ``finish(result)`` takes over the result, ``abandon()`` removes the remains of a failed task: methods that
+    subclasses override, or arguments.
+    """
 
     def __init__(self, title: str, finish: Callable | None = None, abandon: Callable | None = None):
-        """Name the task; ``finish(result)`` takes over its result, ``abandon()`` removes what a failed one left."""
+        """Name the task."""
         self.title, self.state, self.error, self.progress, self.message = title, WAITING, "", 0.0, ""
         self.seconds, self.result, self.notes = 0.0, None, ""
-        self.needs: Task | None = None
-        """the task without whose success this one is not run"""
         self._finish, self._abandon = finish, abandon
         self._begun, self._changed, self._stopping = 0.0, lambda: None, False
+
+    def finish(self, result):
+        """Return what the task makes of its result."""
+        return self._finish(result) if self._finish else result
+
+    def abandon(self) -> None:
+        """Remove the remains of a failed or cancelled task."""
+        if self._abandon:
+            self._abandon()
 
     @property
     def over(self) -> bool:
@@ -49,9 +60,6 @@ class Task:
     def start(self, changed: Callable[[], None]) -> None:
         """Start; ``changed`` is called at every change of progress and state."""
         self._changed, self._begun, self.state = changed, time.monotonic(), RUNNING
-        if self.needs is not None and self.needs.state != DONE:
-            self._end(CANCELLED, "")
-            return
         try:
             self._start()
         except InputError as error:
@@ -68,6 +76,7 @@ class Task:
             self._end(CANCELLED, "")
         elif self.state == WAITING:
             self.state = CANCELLED
+            self.abandon()
 
     def _report(self, progress: float, message: str) -> None:
         if (progress, message) != (self.progress, self.message) and not self.over:
@@ -79,7 +88,7 @@ class Task:
             return
         self.seconds = time.monotonic() - self._begun
         try:
-            self.result = self._finish(result) if self._finish else result
+            self.result = self.finish(result)
             self.progress = 1.0
             self._end(DONE, "")
         except InputError as error:
@@ -95,8 +104,8 @@ class Task:
             state, error = CANCELLED, ""
         self.state, self.error = state, error
         self.seconds = self.seconds or time.monotonic() - self._begun
-        if state != DONE and self._abandon:
-            self._abandon()
+        if state != DONE:
+            self.abandon()
         self._release()
         self._changed()
 
@@ -113,16 +122,16 @@ class Task:
 class CliTask(Task):
     """A run of a CLI module."""
 
-    def __init__(self, module: str, title: str, prepare: Callable[[], dict | None], finish=None, abandon=None):
-        """Name the module and what is done before and after its run.
-
-        ``prepare()`` returns the parameters when the task's turn has come, or None if there is nothing to do;
-        ``finish(node)`` gets the CLI node.
-        """
+    def __init__(self, module: str, title: str, prepare: Callable[[], dict] | None = None, finish=None, abandon=None):
+        """Name the module; ``prepare()`` returns its parameters, ``finish(node)`` gets the CLI node."""
         super().__init__(title, finish, abandon)
         self._module, self._prepare = module, prepare
         self._node, self._observer, self._was_busy = None, None, False
         self._used: list = []
+
+    def prepare(self) -> dict:
+        """Return the parameters of the module when the task's turn has come."""
+        return self._prepare()
 
     def _start(self) -> None:
         module = getattr(slicer.modules, self._module.lower(), None)
@@ -130,10 +139,7 @@ class CliTask(Task):
             raise RuntimeError(
                 _("the module {name} is not loaded; install the extension again").format(name=self._module)
             )
-        parameters = self._prepare()
-        if parameters is None:
-            self._end(DONE, "")
-            return
+        parameters = self.prepare()
         self._used = list(parameters.values())  # the engine's thread writes them to files without holding them
         self._node = slicer.cli.run(module, None, parameters, wait_for_completion=False, update_display=False)
         self._observer = self._node.AddObserver(vtk.vtkCommand.ModifiedEvent, self._on_modified)
@@ -216,21 +222,14 @@ def _cause(error_text: str, output: str) -> str:
 class PythonTask(Task):
     """A call of the engine in a Python process of its own (``worker.py``)."""
 
-    def __init__(self, verb: str, arguments: "dict | Callable[[], dict | None]", title: str, finish=None, abandon=None):
-        """Name the worker's verb and its arguments (JSON); ``finish(result)`` gets what the worker returned.
-
-        ``arguments`` may be a function that returns them when the task's turn has come, or None if there is nothing to
-        do.
-        """
+    def __init__(self, verb: str, arguments: "dict | Callable[[], dict]", title: str, finish=None, abandon=None):
+        """Name the worker's verb and its arguments (JSON, or a function that returns them when its turn has come)."""
         super().__init__(title, finish, abandon)
         self._verb, self._arguments = verb, arguments
         self._process, self._folder = None, None
 
     def _start(self) -> None:
         arguments = self._arguments() if callable(self._arguments) else self._arguments
-        if arguments is None:
-            self._end(DONE, "")
-            return
         self._folder = Path(tempfile.mkdtemp(prefix="CrossModa-", dir=slicer.app.temporaryPath))
         (self._folder / "arguments.json").write_text(json.dumps(arguments), encoding="utf-8")
         worker = Path(__file__).with_name("worker.py")
@@ -278,7 +277,7 @@ class StepsTask(Task):
     """Short steps in the application's own process, one at a time between its other events (such as loading files)."""
 
     def __init__(self, title: str, prepare: Callable[[], list[Callable[[], None]]], finish=None, abandon=None):
-        """``prepare()`` returns the steps when the task's turn has come; ``finish(None)`` is called after the last."""
+        """Name the task; ``prepare()`` returns the steps when its turn has come."""
         super().__init__(title, finish, abandon)
         self._prepare, self._steps, self._count = prepare, [], 0
 
@@ -310,7 +309,7 @@ class StepsTask(Task):
 
 
 class TaskQueue:
-    """Tasks that run one after another."""
+    """Tasks that run one after another; each needs the one before."""
 
     def __init__(self, tasks: list[Task], changed: Callable[[], None] | None = None):
         """Take the tasks, a list to which more may be added behind the running one; ``changed``: called at changes."""
@@ -366,9 +365,16 @@ class TaskQueue:
             waiting.start(self._on_change)
 
     def _on_change(self) -> None:
+        if self.failures:
+            self._cancel_waiting()
         self._tell()
         if self.current is None and not self.over:
             self._next()
+
+    def _cancel_waiting(self) -> None:
+        for task in reversed(self.tasks):
+            if task.state == WAITING:
+                task.cancel()
 
     def _tell(self) -> None:
         for changed in list(self._observers):

@@ -7,7 +7,7 @@ from slicer.i18n import tr as _
 from crossmoda.errors import InputError
 from CrossModaSegLib.processes.tasks import PythonTask
 from CrossModaSegLib.review import reviewed_case
-from CrossModaSegLib.scene import nodes
+from CrossModaSegLib.scene import export, nodes
 from CrossModaSegLib.sections.section import ERROR, reported
 
 
@@ -170,7 +170,7 @@ class Helpers:
         from crossmoda.volume import write
 
         self.drop_suggestion()
-        case, folder = self._case, self.section.logic.temporaryFolder()
+        case, folder = self._case, export.temporary_folder()
         write(case.label_map(), folder / "label.nrrd")
         arguments = {
             "image": case.correction.GetAttribute(reviewed_case.SCAN_FILE),

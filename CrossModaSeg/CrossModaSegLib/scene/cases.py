@@ -45,30 +45,41 @@ class Row:
         return problem
 
     def state(self, target) -> str:
-        """Say what has been done with the case."""
+        """Return the state of the case; that of an atlas is its use for the newest fused label of the target."""
         if self.volume is None:
             return _("in the folder")
         if self.is_atlas:
-            return self._registration(target) or _("loaded")
+            return self._use(target) or _("loaded")
         results = nodes.products("prediction", self.volume)
         fused = nodes.products("noisy label", self.volume)
         if any(node.GetAttribute(nodes.CORRECTED) for node in results + fused):
             return _("corrected")
         if results:
             return _("segmented")
-        if fused:
-            return _("fused")
-        count = len({node.GetNodeReferenceID(nodes.ATLAS) for node in nodes.products("warped label", self.volume)})
-        return _("atlases registered: {count}").format(count=count) if count else _("loaded")
+        return _("fused") if fused else _("loaded")
 
-    def _registration(self, target) -> str:
-        """Say how well the atlas is registered to the target; an empty string if it is not."""
-        labels = nodes.products("warped label", target, self.volume) if target else []
-        labels = [label for label in labels if not label.GetAttribute(nodes.COPY)]
-        if not labels:
+    def _use(self, target) -> str:
+        """Return the use of the atlas and the quality of its registration, or why it was excluded."""
+        outcomes = fused_atlases(target) if target else []
+        outcome = next((outcome for outcome in outcomes if outcome["atlas"] == self.id), None)
+        if outcome is None:
             return ""
-        quality = nodes.provenance(labels[-1]).get("measurements", {}).get("quality")
-        return _("registered, quality {quality:.2f}").format(quality=float(quality)) if quality else _("registered")
+        fate = {"contributed": _("used"), "registered": _("not used"), "excluded": _("excluded")}[outcome["fate"]]
+        if outcome["quality"]:
+            fate = _("{fate}, quality {quality:.2f}").format(fate=fate, quality=float(outcome["quality"]))
+        return f"{fate}: {outcome['why']}" if outcome["why"] else fate
+
+    def tumor_side(self) -> tuple[str, float]:
+        """Return the tumor side (empty: unknown) and its certainty: stated, or that of the newest fused label."""
+        labels = nodes.products("noisy label", self.volume) if self.volume else []
+        measured = nodes.provenance(labels[-1]).get("measurements", {}) if labels and not self.side else {}
+        return (measured["side"], float(measured["side_certainty"])) if "side" in measured else (self.side, 1.0)
+
+
+def fused_atlases(target) -> list[dict]:
+    """Return the atlases of a target's newest fused label: the rows of the table of CrossModaPropagate."""
+    labels = nodes.products("noisy label", target)
+    return nodes.provenance(labels[-1]).get("atlases", []) if labels else []
 
 
 def add_case(volume, label=None, modality=TARGET, case_id="", side=""):
@@ -80,7 +91,6 @@ def add_case(volume, label=None, modality=TARGET, case_id="", side=""):
     volume.SetAttribute(nodes.CASE, case_id or _free_identity(volume))
     volume.SetAttribute(nodes.MODALITY, modality)
     volume.SetAttribute(nodes.SIDE, side)
-    volume.SetAttribute(nodes.SIDE_FOUND, None)  # what is said now holds, and it is certain
     _set_label(volume, label)
     return volume
 
@@ -119,7 +129,6 @@ def placing(row: Row, ready: dict) -> list[Callable[[], None]]:
         row.label = node("vtkMRMLLabelMapVolumeNode", row.id + " label", ready["label"])
         row.label.CreateDefaultDisplayNodes()
         _set_label(row.volume, row.label)
-        row.volume.SetAttribute(nodes.TUMOR_MM3, str(ready["label"]["tumor_mm3"]))
 
     def look():
         row.label.GetImageData().GetScalarRange()  # VTK remembers it; the table asks for it

@@ -115,6 +115,7 @@ def _checkerboard(warped, fields: int = 8):
     node.SetSaveWithScene(False)
     node.SetAttribute(nodes.ROLE, CHECKER)
     node.CopyOrientation(warped)
+    node.SetAndObserveTransformNodeID(warped.GetTransformNodeID())
     nodes.show_range(node, 0.0, 1.0)
     node.SetAndObserveImageData(board.GetOutput())
     display = node.GetDisplayNode()
@@ -125,8 +126,9 @@ def _checkerboard(warped, fields: int = 8):
     return node
 
 
-def fade(warped, percent: float) -> None:
-    """Set the opacity of a warped atlas where it is shown."""
+def fade(percent: float) -> None:
+    """Set the opacity of the warped atlas where it is shown."""
     for composite in slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode"):
-        if composite.GetForegroundVolumeID() == warped.GetID():
+        volume = slicer.mrmlScene.GetNodeByID(composite.GetForegroundVolumeID() or "")
+        if volume is not None and volume.GetAttribute(nodes.ROLE) == "warped atlas":
             composite.SetForegroundOpacity(percent / 100)

@@ -1,6 +1,5 @@
 """Results leave the scene: tables, files."""
 
-import itertools
 import shutil
 import tempfile
 from functools import partial
@@ -73,7 +72,6 @@ def measure_tasks(segmentation, volume) -> list[Task]:
     measured = PythonTask(
         "measure", lambda: {"label_map": str(folders[0] / "label.nrrd")}, _("Measure"), finish, abandon=clean
     )
-    measured.needs = written
     return [written, measured]
 
 
@@ -137,8 +135,6 @@ def export_tasks(segmentation, folder: Path, segmentation_file: bool, label_map:
 
         tasks.append(PythonTask("convert", arguments, _("Compress the label map"), abandon=clean))
     tasks.append(StepsTask(_("Write surfaces and provenance"), last_steps, finish, abandon=clean))
-    for before, after in itertools.pairwise(tasks):
-        after.needs = before
     return tasks
 
 

@@ -7,15 +7,17 @@ import numpy as np
 import slicer
 import vtk
 from slicer.i18n import tr as _
+from slicer.util import VTKObservationMixin
 
 from crossmoda.errors import InputError
 
 #: Attributes and reference roles that CrossModa puts on nodes; a saved scene carries them.
 CASE, MODALITY, SIDE, ROLE = "CrossModa.Case", "CrossModa.Modality", "CrossModa.Side", "CrossModa.Role"
-PROVENANCE, CORRECTED, COPY = "CrossModa.Provenance", "CrossModa.Corrected", "CrossModa.Copy"
-#: The tumor's volume, (JSON) what was found of the side of a target's tumor, and what was chosen for it in the panel.
-TUMOR_MM3, SIDE_FOUND, SIDE_CHOSEN = "CrossModa.TumorVolume", "CrossModa.SideFound", "CrossModa.SideChosen"
-LABEL, TARGET, ATLAS = "CrossModa.label", "CrossModa.target", "CrossModa.atlas"
+PROVENANCE, CORRECTED = "CrossModa.Provenance", "CrossModa.Corrected"
+#: On a target: the folder of its registrations, and the tumor side chosen in the panel.
+REGISTRATIONS, SIDE_CHOSEN = "CrossModa.Registrations", "CrossModa.SideChosen"
+LABEL, TARGET, DISAGREEMENT = "CrossModa.label", "CrossModa.target", "CrossModa.disagreement"
+SIDE_NAMES = {"left": _("left"), "right": _("right")}
 #: The roles of segmentations that work made of a target.
 RESULTS = ("noisy label", "prediction")
 #: Air has so many Hounsfield units or less; no MR scan has such values, whether as acquired or normalized.
@@ -277,18 +279,21 @@ def place_beside(node, volume) -> None:
 def watch_corrections(label) -> None:
     """Mark a segmentation or label map as corrected when somebody edits it."""
 
-    def corrected(_caller, _event):
-        label.SetAttribute(CORRECTED, time.strftime("%Y-%m-%dT%H:%M:%S"))
+    is_segmentation = label.IsA("vtkMRMLSegmentationNode")
+    event = (
+        slicer.vtkSegmentation.SourceRepresentationModified
+        if is_segmentation
+        else slicer.vtkMRMLVolumeNode.ImageDataModifiedEvent
+    )
+    if not _observers.hasObserver(label, event, _mark_corrected):
+        _observers.addObserver(label, event, _mark_corrected)
 
-    if label.IsA("vtkMRMLSegmentationNode"):
-        label.GetSegmentation().AddObserver(slicer.vtkSegmentation.SourceRepresentationModified, corrected)
-    else:
-        label.AddObserver(slicer.vtkMRMLVolumeNode.ImageDataModifiedEvent, corrected)
+
+def _mark_corrected(label, _event) -> None:
+    label.SetAttribute(CORRECTED, time.strftime("%Y-%m-%dT%H:%M:%S"))
 
 
-def edition(label) -> list:
-    """Return what tells an atlas's label from another one, and from what it was before it was edited."""
-    return [label.GetID(), label.GetAttribute(CORRECTED)] if label is not None else []
+_observers = VTKObservationMixin()
 
 
 def set_provenance(node, record: dict) -> None:
@@ -310,16 +315,13 @@ def without_scan(result) -> str:
     )
 
 
-def products(role: str, target=None, atlas=None) -> list:
-    """Return the nodes of a role that belong to a target (and an atlas), the newest last."""
-    found = []
-    for kind in ("vtkMRMLSegmentationNode", "vtkMRMLScalarVolumeNode", "vtkMRMLTransformNode"):
-        for node in slicer.util.getNodesByClass(kind):
-            if (
-                node.GetAttribute(ROLE) == role
-                and not node.GetHideFromEditors()
-                and (target is None or node.GetNodeReferenceID(TARGET) == target.GetID())
-                and (atlas is None or node.GetNodeReferenceID(ATLAS) == atlas.GetID())
-            ):
-                found.append(node)
-    return found
+def products(role: str, target=None) -> list:
+    """Return the visible nodes of a role, of one target or of all; the newest last."""
+    return [
+        node
+        for kind in ("vtkMRMLSegmentationNode", "vtkMRMLScalarVolumeNode")
+        for node in slicer.util.getNodesByClass(kind)
+        if node.GetAttribute(ROLE) == role
+        and not node.GetHideFromEditors()
+        and (target is None or node.GetNodeReferenceID(TARGET) == target.GetID())
+    ]

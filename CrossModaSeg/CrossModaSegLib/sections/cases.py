@@ -4,7 +4,7 @@ import qt
 from slicer.i18n import tr as _
 
 from crossmoda.errors import InputError
-from CrossModaSegLib.processes import sides
+from CrossModaSegLib.processes.case_files import CaseLoading, FolderListing, simulation_task
 from CrossModaSegLib.scene import cases, display, nodes
 from CrossModaSegLib.sections.section import ERROR, Section, red, reported, set_columns, shortened
 
@@ -94,12 +94,14 @@ class CasesSection(Section):
         table.setRowCount(len(self.rows))
         for number, row in enumerate(self.rows):
             problem = row.problem()
-            side, doubt = self._side(row)
-            texts = [row.id, row.modality, doubt or side, row.state(self.parameters.target), problem]
+            state = row.state(self.parameters.target)
+            texts = [row.id, row.modality, self._side(row), state, problem]
             # Narrow columns show the most telling part; the tool tips have all of it.
-            shown = {CASE: shortened(row.id), PROBLEM: problem.removeprefix(f"{row.id} ")}
-            if doubt:
-                shown[SIDE] = side + "?"
+            shown = {
+                CASE: shortened(row.id),
+                STATE: state.partition(":")[0],
+                PROBLEM: problem.removeprefix(f"{row.id} "),
+            }
             for column, text in enumerate(texts):
                 item = table.item(number, column)
                 if item is None:
@@ -114,14 +116,16 @@ class CasesSection(Section):
             case.setCheckState(qt.Qt.Checked if id(row) in ticked else qt.Qt.Unchecked)
         self._filling = False
 
-    def _side(self, row) -> tuple[str, str]:
-        """Return the side of a case's tumor, as it was chosen or else found, and what is doubtful about it."""
+    def _side(self, row) -> str:
+        """Return the side of a case's tumor: chosen, or measured with its certainty."""
         chosen = row.volume.GetAttribute(nodes.SIDE_CHOSEN) if row.volume else None
         if row.volume and row.volume is self.parameters.target:
             chosen = self.parameters.tumorSide
-        if chosen in (None, "auto"):
-            return sides.NAMES.get(row.side, ""), sides.doubtful(row.volume)
-        return sides.NAMES.get(chosen, ""), ""
+        if chosen in nodes.SIDE_NAMES:
+            return nodes.SIDE_NAMES[chosen]
+        side, certainty = row.tumor_side()
+        name, percent = nodes.SIDE_NAMES.get(side, ""), round(100 * certainty)
+        return _("{side}, {percent} %").format(side=name, percent=percent) if name and percent < 100 else name
 
     # ---------------------------------------------------------------- slots
 
@@ -144,7 +148,7 @@ class CasesSection(Section):
     @reported
     def on_open(self) -> None:
         """List the folder, then check its files in the background."""
-        self._run(self.logic.folderTasks(self.parameters.datasetFolder, self._found))
+        self._run(FolderListing(self.parameters.datasetFolder, self._found).tasks())
 
     def _found(self, rows) -> None:
         self.in_folder = rows
@@ -159,7 +163,7 @@ class CasesSection(Section):
     def on_load(self) -> None:
         """Load the ticked cases."""
         rows = [row for row in self.ticked() if row.volume is None and not row.file_problem]
-        self._run(self.logic.loadTasks(rows, self._loaded))
+        self._run(CaseLoading(rows, self._loaded).tasks())
 
     def _loaded(self, rows) -> None:
         targets = [row.volume for row in rows if row.volume is not None and not row.is_atlas]
@@ -176,9 +180,9 @@ class CasesSection(Section):
 
         def found(rows):
             self._found(rows)
-            self._work.tasks += self.logic.loadTasks(rows, self._loaded)
+            self._work.tasks += CaseLoading(rows, self._loaded).tasks()
 
-        self._run([self.logic.sampleTask(found, self.panel.sample)])
+        self._run([simulation_task(found, self.panel.sample)])
 
     def _run(self, tasks) -> None:
         self._work = self.logic.run(tasks)

@@ -1,5 +1,7 @@
 """Result: correct, measure, export."""
 
+from pathlib import Path
+
 import qt
 import slicer
 from slicer.i18n import tr as _
@@ -49,7 +51,7 @@ class ResultSection(Section):
         if not record:
             return ""
         names = ", ".join(source["name"] for source in record["inputs"].values())
-        steps = {"register": _("Registered"), "fuse": _("Fused"), "predict": _("Segmented by the network")}
+        steps = {"propagate": _("Fused"), "predict": _("Segmented by the network")}
         text = _("{step} (CrossModa {version}) from {names} in {seconds:.0f} s, {when}.").format(
             step=steps.get(record["step"], record["step"]),
             version=record["crossmoda"],
@@ -103,15 +105,16 @@ class ResultSection(Section):
     @reported
     def on_measure(self) -> None:
         """Measure the result."""
-        self._run(self.logic.measureTasks(self.parameters.result), lambda _table: self.say(""))
+        result = self.parameters.result
+        self._run(export.measure_tasks(result, result.GetNodeReference(nodes.TARGET)), lambda _table: self.say(""))
 
     @reported
     def on_export(self) -> None:
         """Write the files chosen."""
         parameters = self.parameters
-        tasks = self.logic.exportTasks(
+        tasks = export.export_tasks(
             parameters.result,
-            parameters.exportFolder,
+            Path(parameters.exportFolder),
             parameters.exportSegmentation,
             parameters.exportLabelMap,
             parameters.exportSurfaces,

@@ -8,7 +8,7 @@ from CrossModaSegLib.processes.tasks import DONE, PythonTask, StepsTask
 from CrossModaSegLib.review import reviewed_case
 from CrossModaSegLib.review.autosave import Stopwatch
 from CrossModaSegLib.review.region_list import Places
-from CrossModaSegLib.scene import display
+from CrossModaSegLib.scene import display, export
 from CrossModaSegLib.sections.section import ERROR, NOTE, Section, reported, set_columns, shortened
 from CrossModaSegLib.sections.shortcuts import Shortcuts
 
@@ -270,7 +270,7 @@ class ReviewSection(Section):
         stays = present is not None and (present.id, present.data) == (case_id, data)  # newer results are looked for
         left = "" if stays else self.leave()
         self._leaving = f"{said} {left}".strip()
-        folder, opened = str(self.logic.temporaryFolder()), []
+        folder, opened = str(export.temporary_folder()), []
         answer: dict = {}
         arguments = {"data": data, "results": results, "case_id": case_id, "folder": folder}
         self._run(

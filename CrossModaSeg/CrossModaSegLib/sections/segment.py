@@ -4,9 +4,10 @@ from pathlib import Path
 
 from slicer.i18n import tr as _
 
+from CrossModaSegLib.processes.prediction import Predict
 from CrossModaSegLib.processes.tasks import DONE
 from CrossModaSegLib.scene import display, nodes
-from CrossModaSegLib.sections.parameter_controls import Advanced
+from CrossModaSegLib.sections.parameter_controls import ParameterControls
 from CrossModaSegLib.sections.section import ERROR, NOTE, Section, refuse, reported, reported_beside
 
 
@@ -19,7 +20,7 @@ class SegmentSection(Section):
         """Connect the controls."""
         super().__init__(panel)
         self._work = self._target = None
-        self.advanced = Advanced(self, "segmentSettings", ("CrossModaPredict",))
+        self.controls = ParameterControls(self, "segmentSettings", "CrossModaPredict")
         self.bind_path(self.ui.weightsEdit, "weights", "Files")
         self.ui.uncertaintySelector.addAttribute("vtkMRMLScalarVolumeNode", nodes.ROLE, "uncertainty")
         self.ui.segmentButton.connect("clicked(bool)", self.on_segment)
@@ -34,7 +35,7 @@ class SegmentSection(Section):
     def update(self) -> None:
         """Show what can be done, and the progress."""
         self.show_path(self.ui.weightsEdit, self.parameters.weights)
-        self.advanced.update()
+        self.controls.update()
         running = self._work is not None and not self._work.over
         self.ui.progressBar.enabled = running
         if self._work is None:
@@ -70,9 +71,8 @@ class SegmentSection(Section):
         """Segment the target."""
         refuse(self._hindrance())
         parameters = self.parameters
-        settings = self.advanced.values().get("CrossModaPredict")
-        task = self.logic.segmentTask(
-            parameters.target, parameters.weights, parameters.device, parameters.flips, settings
+        task = Predict(
+            parameters.target, parameters.weights, parameters.device, parameters.flips, self.controls.values()
         )
         self._work = self.logic.run([task])
         self._target = parameters.target
