@@ -66,7 +66,7 @@ def test_outputs_table_and_measurements_agree(finished, target):
     assert (done.returncode, done.stderr) == (0, "")
     label, confidence = volume.read_label_map(folder / "label.nrrd"), volume.read(folder / "confidence.nrrd")
     assert label.grid.same_as(volume.read(target).grid)
-    assert confidence.grid.same_as(label.grid) and 0 <= confidence.array.min() and confidence.array.max() <= 1
+    assert confidence.grid.same_as(label.grid) and confidence.array.min() >= 0 and confidence.array.max() <= 1
     reported = values(folder / "values.txt")
     voxel_mm3 = label.grid.voxel_volume_mm3
     assert float(reported["vs_volume_mm3"]) == pytest.approx((label.array == 1).sum() * voxel_mm3, abs=0.01)

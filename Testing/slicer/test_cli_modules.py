@@ -104,7 +104,7 @@ def test_propagate_runs_with_the_values_of_its_own_panel(scene, run_as_panel, sa
     import slicer
 
     monkeypatch.chdir(tmp_path)
-    names = {name: "vtkMRMLScalarVolumeNode" for name in ("confidence", "disagreement")}
+    names = dict.fromkeys(("confidence", "disagreement"), "vtkMRMLScalarVolumeNode")
     names["label"] = "vtkMRMLLabelMapVolumeNode"
     outputs = {name: scene.AddNewNodeByClass(kind, name) for name, kind in names.items()}
     quick = {"levels": 1, "linear": "none", "outline": "votes", "tumor_side": "left", "device": "cpu"}
