@@ -14,6 +14,7 @@ from crossmoda.dataset import open_dataset
 from crossmoda.propagation import OUTPUTS
 from crossmoda.simulation import simulate_dataset
 from crossmoda.simulation.subject import Settings
+from crossmoda.steps.propagate import COLUMNS
 
 MODULE = Path(__file__).resolve().parents[2] / "CrossModaRegister" / "CrossModaPropagate.py"
 QUICK = ("--levels", 1, "--linear", "none", "--outline", "votes", "--tumor_side", "left", "--device", "cpu")
@@ -75,7 +76,7 @@ def test_outputs_table_and_measurements_agree(finished, target):
     assert reported["processor"].startswith("cpu")
     with (folder / "table.csv").open(encoding="utf-8") as stream:
         rows = list(csv.DictReader(stream))
-    assert [set(row) for row in rows] == [{"atlas", "side", "mirrored", "quality", "fate", "why"}] * 2
+    assert [set(row) for row in rows] == [set(COLUMNS)] * 2
     assert {row["fate"] for row in rows} == {"contributed"} and {row["side"] for row in rows} == {"left"}
     assert min(float(row["quality"]) for row in rows) > 0.05
 

@@ -149,16 +149,44 @@ def loaded(panel, sample_folder):
     return panel
 
 
+#: Parameters of a propagation that takes seconds.
+QUICK = {"levels": 1, "linear": "none", "weighting": "global"}
+
+
 @pytest.fixture
 def quick(loaded):
     """The panel with the sample, where a propagation is quick: of the first atlas, with its tumor on the left."""
     loaded.parameters.tumorSide = "left"
-    loaded.parameters.registerSettings = json.dumps({"CrossModaRegister": {"levels": 1}})
+    loaded.parameters.registerSettings = json.dumps(QUICK)
     for number in (1, 2):
         item = loaded.cases.ui.casesTable.item(number, 0)
         item.setCheckState(item.checkState().Unchecked)
     loaded.update()
     return loaded
+
+
+@pytest.fixture(scope="session")
+def fused_scene(tmp_path_factory):
+    """The file of a scene with the result of a quick propagation; written by the first :func:`fused`."""
+    return tmp_path_factory.mktemp("fused") / "scene.mrb"
+
+
+@pytest.fixture
+def fused(application, panel, fused_scene, request):
+    """The panel after a quick propagation, which is done once."""
+    import slicer
+
+    if fused_scene.is_file():
+        slicer.util.loadScene(str(fused_scene))
+        panel.update()
+        return panel
+    quick = request.getfixturevalue("quick")
+    quick.register.ui.registerButton.click()
+    application.wait_until(lambda: not quick.logic.busy)
+    assert quick.logic.queue.failures == [], quick.register.ui.messageLabel.text
+    quick.update()
+    assert slicer.util.saveScene(str(fused_scene))
+    return quick
 
 
 @pytest.fixture(scope="session")

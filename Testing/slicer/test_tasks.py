@@ -46,14 +46,14 @@ def test_a_task_reports_progress_and_hands_over_its_output(application, scene, p
     assert queue.progress == 1.0
 
 
-def test_a_failed_task_is_listed_with_its_cause_and_the_next_one_runs(application, scene, patience):
-    from CrossModaSegLib.processes.tasks import DONE, FAILED, TaskQueue
+def test_a_failed_task_is_listed_with_its_cause_and_the_next_is_dropped(application, scene, patience):
+    from CrossModaSegLib.processes.tasks import CANCELLED, FAILED, TaskQueue
 
     abandoned = []
     bad = patience(abandon=lambda: abandoned.append(True), complaint="The atlas has no label; add one.", seconds=0.1)
     good = patience(seconds=0.1)
     queue = TaskQueue([bad, good]).start().wait()
-    assert (bad.state, good.state) == (FAILED, DONE)
+    assert (bad.state, good.state) == (FAILED, CANCELLED)
     assert bad.error == "The atlas has no label; add one."
     assert queue.failures == [bad]
     assert abandoned == [True]

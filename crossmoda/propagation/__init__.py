@@ -19,7 +19,7 @@ from crossmoda.output import CannotWrite
 from crossmoda.parameters import parameter
 from crossmoda.progress import Progress, part, report
 from crossmoda.propagation import noisy_label
-from crossmoda.propagation.atlases import Atlas, Register, examined
+from crossmoda.propagation.atlases import Atlas, Register, examined, folder_name
 from crossmoda.propagation.noisy_label import OUTPUTS, Outcome
 from crossmoda.propagation.prepared import Prepared
 from crossmoda.propagation.run import Run
@@ -86,6 +86,12 @@ class Propagation:
     """what a user should know"""
     reused: bool
     """whether everything was found finished"""
+
+    def transform(self, outcome: Outcome) -> Path:
+        """Return the file of the transform from target points to points of the atlas (``Settings.keep_transforms``)."""
+        from crossmoda.deeds.transform import TRANSFORM
+
+        return self.folder / "registrations" / folder_name(outcome.atlas, outcome.mirrored) / TRANSFORM
 
 
 def propagate(

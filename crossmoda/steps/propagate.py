@@ -5,7 +5,7 @@ import csv
 import io
 import json
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,8 @@ from crossmoda.parameters import from_arguments
 from crossmoda.progress import Progress, part, report
 from crossmoda.steps.declaration import File, Result, Step
 
-#: The columns of the table: one row per atlas.
-COLUMNS = ("atlas", "side", "mirrored", "quality", "fate", "why")
+#: The columns of the table: one row per atlas. The file of its transform is relative to the folder of registrations.
+COLUMNS = ("atlas", "side", "mirrored", "quality", "fate", "why", "transform")
 
 
 def run(values: Mapping[str, Any], progress: Progress | None = None) -> dict[str, Any]:
@@ -92,18 +92,20 @@ def _write(values: Mapping[str, Any], result: propagation.Propagation, folder: P
         if values[name]:
             volume.write(volume.read(folder / f"{name}.nii.gz"), values[name])
     if values["table"]:
-        output.write_text(values["table"], table(result.outcomes))
+        output.write_text(values["table"], table(result))
 
 
-def table(outcomes: Iterable[propagation.Outcome]) -> str:
+def table(result: propagation.Propagation) -> str:
     """Return the quality and the fate of each atlas as CSV with :data:`COLUMNS`."""
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow(COLUMNS)
-    for item in outcomes:
+    for item in result.outcomes:
         quality = "" if item.quality is None else f"{item.quality:.4f}"
         mirrored = "yes" if item.mirrored else "no"
-        writer.writerow([item.atlas, item.tumor_side or "", mirrored, quality, _fate(item), item.dropped])
+        transform = result.transform(item)
+        file = transform.relative_to(result.folder).as_posix() if transform.is_file() else ""
+        writer.writerow([item.atlas, item.tumor_side or "", mirrored, quality, _fate(item), item.dropped, file])
     return stream.getvalue()
 
 

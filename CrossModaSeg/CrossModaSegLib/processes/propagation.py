@@ -61,8 +61,7 @@ def _label_file(image: Path) -> Path:
 
 def _content(row: cases.Row) -> tuple:
     """Return the state of an atlas's nodes; it changes with their voxels and their grid."""
-    label = row.label.GetSegmentation() if row.label.IsA("vtkMRMLSegmentationNode") else row.label.GetImageData()
-    times = row.volume.GetImageData().GetMTime(), label.GetMTime()
+    times = row.volume.GetImageData().GetMTime(), *nodes.content_times(row.label)
     return row.volume.GetID(), row.label.GetID(), str(nodes.grid_of(row.volume)), *times
 
 

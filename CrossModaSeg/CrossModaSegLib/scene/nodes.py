@@ -296,6 +296,16 @@ def _mark_corrected(label, _event) -> None:
 _observers = VTKObservationMixin()
 
 
+def content_times(label) -> list[int]:
+    """Return the times at which the voxels of a label map, or of the segments of a segmentation, were changed last."""
+    if not label.IsA("vtkMRMLSegmentationNode"):
+        return [label.GetImageData().GetMTime()]
+    content = label.GetSegmentation()
+    segments = [content.GetNthSegment(number) for number in range(content.GetNumberOfSegments())]
+    parts = [segment.GetRepresentation(content.GetSourceRepresentationName()) for segment in segments]
+    return [content.GetMTime(), *(segment.GetMTime() for segment in segments), *(part.GetMTime() for part in parts)]
+
+
 def set_provenance(node, record: dict) -> None:
     """Write how a node was made into its attributes."""
     node.SetAttribute(PROVENANCE, json.dumps(record))

@@ -36,13 +36,14 @@ class ParameterControls:
 
     def __init__(self, section, parameter: str, module: str):
         """Fill the section's ``advancedGroupBox``; ``parameter`` of the parameter node keeps the values (JSON)."""
+        self.module = module
         self._section, self._parameter = section, parameter
-        self._controls: dict[str, _Control] = {}
+        self.controls: dict[str, _Control] = {}
         self._showing = False
         form = section.ui.advancedGroupBox.layout()
         for element in module_parameters(module):
             control = _Control(element, self._changed)
-            self._controls[control.name] = control
+            self.controls[control.name] = control
             form.addRow(element.findtext("label") + ":", control.widget)
         self.reset_button = qt.QPushButton(_("Reset to defaults"))
         self.reset_button.objectName = "resetButton"
@@ -58,7 +59,7 @@ class ParameterControls:
             stored = {}
         return {
             name: stored[name]
-            for name, control in self._controls.items()
+            for name, control in self.controls.items()
             if name in stored and stored[name] != control.default
         }
 
@@ -66,7 +67,7 @@ class ParameterControls:
         """Show the parameter node's values."""
         values = self.values()
         self._showing = True
-        for name, control in self._controls.items():
+        for name, control in self.controls.items():
             control.show(values.get(name, control.default))
         self._showing = False
         unchanged = "" if values else _("Everything is at its default.")
@@ -80,8 +81,8 @@ class ParameterControls:
     def _changed(self) -> None:
         if self._showing or self._section.parameters is None:
             return
-        values = {name: control.value() for name, control in self._controls.items()}
-        changed = {name: value for name, value in values.items() if value != self._controls[name].default}
+        values = {name: control.value() for name, control in self.controls.items()}
+        changed = {name: value for name, value in values.items() if value != self.controls[name].default}
         setattr(self._section.parameters, self._parameter, json.dumps(changed) if changed else "")
 
 
