@@ -12,7 +12,6 @@ numba and safetensors; nothing is fetched.
 import argparse
 import contextlib
 import json
-import os
 import pickle
 import shutil
 import statistics
@@ -32,6 +31,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from crossmoda import volume
+from crossmoda.device import cores
 from crossmoda.volume import Grid, Volume
 
 #: Seconds after which a part is given up.
@@ -105,7 +105,7 @@ def make_data(folder: Path, atlases: int) -> None:
     for _, path in jobs[2:]:
         assert path is not None
         path.parent.mkdir(parents=True, exist_ok=True)
-    workers = min(len(os.sched_getaffinity(0)), 16)
+    workers = min(cores(), 16)
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
         made = pool.map(subject, jobs)
         registration.warm_up()  # compiled here once, while the subjects are made, for all parts
@@ -124,7 +124,7 @@ def card(folder: Path, device: str, quick: bool) -> list[Row]:
 
     from crossmoda.deeds import backend_cuda
 
-    print(f"python {sys.version.split()[0]}, torch {torch.__version__}, {len(os.sched_getaffinity(0))} processor cores")
+    print(f"python {sys.version.split()[0]}, torch {torch.__version__}, {cores()} processor cores")
     if device != "cuda":
         return [("card", "none", "", None)]
     properties = torch.cuda.get_device_properties(0)

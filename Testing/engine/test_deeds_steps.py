@@ -19,7 +19,7 @@ from crossmoda.deeds.deformable import Field, control_grid, make_consistent
 from crossmoda.deeds.pyramid import Level
 from crossmoda.deeds.transform import field_transforms
 from crossmoda.errors import Cancelled
-from crossmoda.volume.geometry import Grid
+from crossmoda.volume.grid import Grid
 
 AXES = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
 

@@ -12,7 +12,7 @@ from crossmoda.deeds.backend import Backend
 from crossmoda.deeds.backend_cpu import sampling, threads
 from crossmoda.deeds.pyramid import Level, Pyramid
 from crossmoda.progress import Progress, report
-from crossmoda.volume.geometry import Grid
+from crossmoda.volume.grid import Grid
 
 
 @dataclasses.dataclass(frozen=True)
