@@ -145,9 +145,9 @@ def main() -> int:
     """Run one verb; return the exit code."""
     verb, folder = sys.argv[1], Path(sys.argv[2])
     arguments = json.loads((folder / "arguments.json").read_text(encoding="utf-8"))
-    from crossmoda.output import speak_utf8, write_json
+    from crossmoda.output import use_utf8, write_json
 
-    speak_utf8()
+    use_utf8()
     verbs = {"device": device, "cases": cases, "check": check, "prepare": prepare}
     verbs |= {"simulate": simulate, "measure": measure, "convert": convert}
     verbs |= review_verbs.VERBS
