@@ -56,7 +56,7 @@ class CrossModaSegWidget(ScriptedLoadableModuleWidget):
         """Show the scene's state; look for a graphics card at the first time."""
         if self.panel.parameters is None:
             self.panel.open()
-        self.panel.setup.probe_device()
+        self.panel.setup.find_device()
         self.panel.enter()
 
     def exit(self):

@@ -79,7 +79,7 @@ def panel(application, scene):
 
     slicer.util.selectModule("CrossModaSeg")
     panel = slicer.util.getModuleWidget("CrossModaSeg").panel
-    application.wait_until(lambda: panel.setup._probe.over)  # the look for a graphics card is a process, too
+    application.wait_until(lambda: panel.setup._search.over)  # the look for a graphics card is a process, too
     panel.update()
     yield panel
     panel.stop()

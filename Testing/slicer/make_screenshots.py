@@ -33,7 +33,7 @@ class Photographer:
         slicer.util.selectModule("CrossModaSeg")
         self.panel = slicer.util.getModuleWidget("CrossModaSeg").panel
         self.window = Window(self.app)
-        self.app.wait_until(lambda: self.panel.setup._probe.over)
+        self.app.wait_until(lambda: self.panel.setup._search.over)
 
     def take(self, name: str, *open_sections: str) -> None:
         """Take a picture with only some sections open."""

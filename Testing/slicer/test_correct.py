@@ -171,9 +171,9 @@ def test_a_cochlea_that_is_suggested_is_added_and_nothing_else_changes(opened, c
     suggestion[12:14, 10:13, 80:84] = COCHLEA
     write(label.with_array(suggestion), tmp_path / "suggestion.nrrd")
     answer = {"messages": ["There is no cochlea there."], "suggestion": str(tmp_path / "suggestion.nrrd")}
-    opened.correct.helpers._mirrored(case.id, answer)
+    opened.correct.helpers._show_comparison(case.id, answer)
     assert opened.correct.ui.messageLabel.text == "There is no cochlea there."
-    opened.correct.ui.mirrorApplyButton.click()
+    opened.correct.ui.contralateralApplyButton.click()
     expected = before.copy()
     expected[12:14, 10:13, 80:84] = COCHLEA
     np.testing.assert_array_equal(case.array(), expected)
@@ -182,7 +182,7 @@ def test_a_cochlea_that_is_suggested_is_added_and_nothing_else_changes(opened, c
 
 
 def test_the_other_side_is_looked_at_in_a_process_of_its_own(application, opened, case):
-    opened.correct.ui.mirrorButton.click()
+    opened.correct.ui.contralateralButton.click()
     assert opened.logic.busy
     application.wait_until(lambda: not opened.logic.busy)
     assert "cochlea" in opened.correct.ui.messageLabel.text

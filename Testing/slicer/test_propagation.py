@@ -9,7 +9,6 @@ from conftest import QUICK
 
 from crossmoda import deeds, fusion, labels
 from crossmoda.dataset import open_dataset
-from crossmoda.parameters import from_arguments
 from crossmoda.propagation import Settings, propagate
 
 
@@ -41,15 +40,13 @@ def test_the_label_is_that_of_the_engine(fused, sample_folder, tmp_path):
     from CrossModaSegLib.scene import nodes
 
     data = open_dataset(sample_folder)
-    settings = (from_arguments(kind, QUICK) for kind in (deeds.Settings, fusion.Settings))
-    registration, fusion_settings = settings
     expected = propagate(
         data.targets[0],
         data.sources[:1],
         tmp_path,
         Settings(tumor_side="left"),
-        registration=registration,
-        fusion_settings=fusion_settings,
+        registration=deeds.Settings(levels=QUICK["levels"], linear=QUICK["linear"]),
+        fusion_settings=fusion.Settings(weighting=QUICK["weighting"]),
     )
     label = fused.parameters.noisyLabel
     np.testing.assert_array_equal(label_map(label), expected.label_map.array)

@@ -1,6 +1,5 @@
 """Calls of the review that run in the worker's process: the queue, a case's files, the report."""
 
-import csv
 import dataclasses
 from pathlib import Path
 
@@ -72,7 +71,7 @@ def review_case(data: str, results: str, case_id: str, folder: str, progress) ->
     }
 
 
-def mirror_check(image: str, label_map: str, folder: str, progress) -> dict:
+def compare_cochleae(image: str, label_map: str, folder: str, progress) -> dict:
     """Compare the cochleae of both sides; a suggestion is written into ``folder``."""
     from crossmoda.review import operations
     from crossmoda.volume import read, read_label_map, write
@@ -128,30 +127,18 @@ def _probabilities(at: Path, prediction: str) -> dict[str, str]:
 
 
 def _votes(at: Path, grid, into: Path) -> list[list[str]]:
-    """Write the label of each atlas that was used on the target's grid, and their majority; return (atlas, file)."""
+    """Write the label map of each fused atlas, and their majority; return (atlas, file)."""
     from crossmoda.fusion import majority_vote
-    from crossmoda.propagation.atlases import WARPED, folder_name
-    from crossmoda.volume import Volume, read_label_map, write
+    from crossmoda.review.atlas_votes import read_atlas_votes
+    from crossmoda.volume import Volume, write
 
-    table = at / "atlases.csv"
-    rows = list(csv.DictReader(table.read_text(encoding="utf-8").splitlines())) if table.is_file() else []
-    found, arrays = [], []
-    for row in rows:
-        file = (
-            at / "registrations" / folder_name(row["atlas"], row["mirrored"] in ("True", "true", "yes", "1")) / WARPED
-        )
-        if row.get("dropped") or not file.is_file():
-            continue
-        label_map = read_label_map(file, grid)
-        if not label_map.grid.same_as(grid):
-            continue
-        path = into / f"vote_{len(found)}.nrrd"
-        write(label_map, path)
-        found.append([row["atlas"], str(path)])
-        arrays.append(label_map.array)
-    if arrays:
-        write(Volume(majority_vote(arrays), grid), into / "majority.nrrd")
-    return found
+    votes = read_atlas_votes(at, grid)
+    files = [into / f"vote_{number}.nrrd" for number in range(len(votes))]
+    for file, (_atlas, label_map) in zip(files, votes, strict=True):
+        write(label_map, file)
+    if votes:
+        write(Volume(majority_vote([label_map.array for _atlas, label_map in votes]), grid), into / "majority.nrrd")
+    return [[atlas, str(file)] for file, (atlas, _label_map) in zip(files, votes, strict=True)]
 
 
 def _correction(data: str, case_id: str) -> str:
@@ -166,5 +153,5 @@ VERBS = {
     "review_list": review_list,
     "review_case": review_case,
     "review_report": review_report,
-    "mirror_check": mirror_check,
+    "compare_cochleae": compare_cochleae,
 }

@@ -12,7 +12,7 @@ from CrossModaSegLib.sections.section import ERROR, reported
 
 
 class Helpers:
-    """Take another label here, fill, remove islands, smooth, look at the other side."""
+    """Copy a label, fill, remove islands, smooth, compare the cochleae."""
 
     def __init__(self, section):
         """Connect the controls of the section."""
@@ -25,8 +25,8 @@ class Helpers:
             "fill": self.on_fill,
             "islands": self.on_islands,
             "smooth": self.on_smooth,
-            "mirror": self.on_mirror,
-            "mirrorApply": self.on_mirror_apply,
+            "contralateral": self.on_contralateral,
+            "contralateralApply": self.on_contralateral_apply,
         }
         for name, slot in slots.items():
             getattr(self.ui, name + "Button").connect("clicked(bool)", slot)
@@ -55,9 +55,9 @@ class Helpers:
         allow(self.ui.islandsButton, hindrance, _("Remove the small pieces of the segment chosen; the largest stays"))
         allow(self.ui.smoothButton, hindrance, _("Smooth the outline of the segment chosen; its volume stays"))
         allow(
-            self.ui.mirrorButton,
+            self.ui.contralateralButton,
             hindrance or self.section.busy_reason(),
-            _("Compare the cochlea with the one of the other side"),
+            _("Compare the cochlea with the contralateral one"),
         )
 
     def _where(self):
@@ -162,11 +162,11 @@ class Helpers:
         value, grid, radius = self._segment(), nodes.grid_of(self._case.volume), self.section.parameters.smoothRadius
         self._change(lambda array, where: operations.smooth(array, value, radius, grid, where), _("Smoothed"))
 
-    # ---------------------------------------------------------------- the other side
+    # ---------------------------------------------------------------- contralateral cochlea
 
     @reported
-    def on_mirror(self) -> None:
-        """Compare the cochlea with the one of the other side, in a process of its own."""
+    def on_contralateral(self) -> None:
+        """Compare the cochlea with the contralateral one, in a process of its own."""
         from crossmoda.volume import write
 
         self.drop_suggestion()
@@ -178,19 +178,19 @@ class Helpers:
             "folder": str(folder),
         }
         task = PythonTask(
-            "mirror_check", arguments, _("Check the other side"), functools.partial(self._mirrored, case.id)
+            "compare_cochleae", arguments, _("Compare both cochleae"), functools.partial(self._show_comparison, case.id)
         )
         queue = self.section.logic.run([task])
-        queue.observe(lambda: self._on_mirror(task))
+        queue.observe(lambda: self._on_comparison(task))
         queue.start()
         self.section.panel.update()
 
-    def _on_mirror(self, task) -> None:
+    def _on_comparison(self, task) -> None:
         if task.error:
             self.say(task.error, ERROR)
         self.section.panel.update_soon()
 
-    def _mirrored(self, case_id: str, answer: dict) -> None:
+    def _show_comparison(self, case_id: str, answer: dict) -> None:
         from crossmoda.volume import read_label_map
 
         if self._case is None or self._case.id != case_id:
@@ -198,12 +198,12 @@ class Helpers:
         self.say(" ".join(answer["messages"]) or _("Both cochleae match."))
         if answer["suggestion"]:
             self._suggestion = read_label_map(answer["suggestion"]).array
-            self.ui.mirrorLabel.text = _("The image suggests a cochlea there.")
-        self.ui.mirrorFrame.setVisible(bool(answer["suggestion"]))
+            self.ui.contralateralLabel.text = _("The image suggests a contralateral cochlea.")
+        self.ui.contralateralFrame.setVisible(bool(answer["suggestion"]))
 
     @reported
-    def on_mirror_apply(self) -> None:
-        """Take the cochlea that is suggested; nothing else changes."""
+    def on_contralateral_apply(self) -> None:
+        """Add the suggested cochlea."""
         from crossmoda import labels
 
         suggestion, case = self._suggestion, self._case
@@ -217,6 +217,6 @@ class Helpers:
         self.say(_("The suggested cochlea was added. Undo: Z."))
 
     def drop_suggestion(self) -> None:
-        """Forget what was suggested for the other side."""
+        """Drop the suggested cochlea."""
         self._suggestion = None
-        self.ui.mirrorFrame.setVisible(False)
+        self.ui.contralateralFrame.setVisible(False)

@@ -15,7 +15,7 @@ class SetupSection(Section):
     def __init__(self, panel):
         """Connect the controls."""
         super().__init__(panel)
-        self._probe = None
+        self._search = None
         self.bind_path(self.ui.wheelFolderEdit, "wheelFolder")
         self.ui.installButton.connect("clicked(bool)", self.on_install)
         self.show_dependencies()
@@ -39,30 +39,30 @@ class SetupSection(Section):
             for name, version in found.items()
         )
 
-    def probe_device(self) -> None:
+    def find_device(self) -> None:
         """Ask a process of its own which processor "auto" means: torch takes seconds to import."""
-        if self._probe is not None:
+        if self._search is not None:
             return
         if "torch" in self._lacking:
             self.ui.deviceLabel.text = _("PyTorch is missing: only registration on the processor works.")
             return
         self.ui.deviceLabel.text = _("looking for a graphics card…")
         task = PythonTask("device", {}, _("Look for a graphics card"), self._show_device)
-        self._probe = TaskQueue([task], lambda: self._on_probe(task))
-        self._probe.start()
+        self._search = TaskQueue([task], lambda: self._on_search(task))
+        self._search.start()
 
     def _show_device(self, answer: dict) -> None:
         memory = f", {answer['memory_gib']:g} GiB" if answer["memory_gib"] else ""
         self.ui.deviceLabel.text = _("auto: {device}").format(device=answer["description"]) + memory
 
-    def _on_probe(self, task) -> None:
+    def _on_search(self, task) -> None:
         if task.state == FAILED:
             self.ui.deviceLabel.text = _("The processor could not be found out: {error}").format(error=task.error)
 
     def stop(self) -> None:
         """Stop the search for a graphics card."""
-        if self._probe is not None:
-            self._probe.cancel()
+        if self._search is not None:
+            self._search.cancel()
 
     @reported
     def on_install(self) -> None:
@@ -72,6 +72,6 @@ class SetupSection(Section):
             self.say(_("Installed."))
         finally:
             self.show_dependencies()
-            self._probe = None
-            self.probe_device()
+            self._search = None
+            self.find_device()
             self.panel.update()
