@@ -22,6 +22,8 @@ from crossmoda.volume.resampling import resample, sub_grid
 
 #: No scan has a finer spacing than this, mm.
 _FINEST_MM = 0.05
+#: The extent of a head scan in axial planes, mm.
+_HEAD_MM = (140.0, 340.0)
 #: The features of more voxels than this would take 24 GiB.
 _MOST_VOXELS = 2**29
 
@@ -60,6 +62,18 @@ class Settings(parameters.Settings):
         for name in ("in_plane_spacing", "slice_spacing"):
             if 0 < getattr(self, name) < _FINEST_MM:
                 raise InputError(f"{name} must be 0 or at least {_FINEST_MM:g} mm; got {shown(getattr(self, name))}.")
+
+
+def settings_for_registration(region: str, grid: Grid, has_cochlea: bool) -> Settings:
+    """Return the preparation for registration: ``"auto"`` crops to the ears in a head scan with cochlea labels."""
+    whole = region == "whole" or (region == "auto" and not (has_cochlea and _is_head(grid)))
+    return Settings(region="whole" if whole else "ears", in_plane_spacing=0.0 if whole else 0.5)
+
+
+def _is_head(grid: Grid) -> bool:
+    """Whether a scan's axial extent is that of a head rather than a detail of it or a trunk."""
+    extent_mm = np.abs(np.reshape(grid.direction, (3, 3))) @ (np.asarray(grid.size) * grid.spacing)
+    return bool(np.all((extent_mm[:2] >= _HEAD_MM[0]) & (extent_mm[:2] <= _HEAD_MM[1])))
 
 
 @dataclasses.dataclass(frozen=True)

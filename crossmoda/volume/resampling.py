@@ -14,6 +14,8 @@ _INTERPOLATORS = {"linear": sitk.sitkLinear, "nearest": sitk.sitkNearestNeighbor
 _COARSE_STEP = 4
 #: The most sample points per output voxel and axis.
 _MOST_SAMPLES = 8
+#: A field of view is sampled once for every so many voxels along each axis.
+_FIELD_OF_VIEW_STEP = 4
 
 
 def resample(
@@ -220,3 +222,19 @@ def refined_grid(grid: Grid, factors: tuple[int, int, int]) -> Grid:
     origin = np.asarray(grid.origin) + np.reshape(grid.direction, (3, 3)) @ first
     size = tuple(count * factor for count, factor in zip(grid.size, factors, strict=True))
     return Grid(size, tuple(spacing.tolist()), tuple(origin.tolist()), grid.direction)  # type: ignore[arg-type]
+
+
+def field_of_view(image: Volume, grid: Grid, transform: sitk.Transform) -> np.ndarray:
+    """Return the mask of the voxels of ``grid`` that lie in the image, (z, y, x), to an accuracy of some voxels."""
+    ones = image.with_array(np.ones(image.array.shape, np.uint8))
+    first = (grid.index_to_physical @ [*[(_FIELD_OF_VIEW_STEP - 1) / 2] * 3, 1.0])[:3]
+    coarse = Grid(
+        tuple(-(-count // _FIELD_OF_VIEW_STEP) for count in grid.size),  # type: ignore[arg-type]
+        tuple(value * _FIELD_OF_VIEW_STEP for value in grid.spacing),  # type: ignore[arg-type]
+        tuple(first.tolist()),
+        grid.direction,
+    )
+    inside = resample(ones, coarse, transform, "nearest").array > 0
+    for axis, count in enumerate(grid.shape):
+        inside = inside.repeat(_FIELD_OF_VIEW_STEP, axis).take(range(count), axis)
+    return inside
