@@ -47,7 +47,6 @@ from crossmoda import (
     cache,
     components,
     evaluation,
-    fusion,
     inference,
     labels,
     mind,
@@ -64,11 +63,11 @@ from crossmoda.provenance import checksum
 
 #: First seeds of sources, targets and tests.
 SOURCE, TARGET, TEST = 7000, 7020, 9000
-#: How noisy labels are fused: ``fusion.Settings.weighting`` and ``propagation.Settings.outline``.
+#: How noisy labels are fused: ``weighting`` and ``outline`` of ``propagation.Settings``.
 LABELS = {
-    "STAPLE label": ("global", "votes"),
-    "local votes label": ("local", "votes"),
-    "outlined label": ("local", "compared"),
+    "STAPLE label": ("global", "atlases"),
+    "local votes label": ("local", "atlases"),
+    "outlined label": ("local", "contralateral"),
 }
 
 
@@ -205,11 +204,10 @@ def propagate(cohort: Cohort, options: argparse.Namespace, progress) -> None:
             dataclasses.replace(target, label=None),
             chosen,
             folder,
-            propagation.Settings(region="ears", outline=outline),
+            propagation.Settings(region="ears", outline=outline, weighting=weighting),
             progress,
             registration=deeds.Settings(device="cpu"),
-            fusion_settings=fusion.Settings(weighting=weighting),
-            at_once=options.threads,
+            parallel_registrations=options.threads,
         )
 
 

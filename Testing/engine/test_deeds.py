@@ -12,7 +12,7 @@ from scipy import ndimage
 
 from crossmoda import deeds, volume
 from crossmoda.deeds import pipeline, threads
-from crossmoda.deeds.files import Outputs, register_files
+from crossmoda.deeds.files import RegistrationOutputs, register_files
 from crossmoda.errors import Cancelled, InputError
 from crossmoda.volume.geometry import Grid, Volume
 
@@ -364,7 +364,7 @@ def test_outputs_appear_together_or_not_at_all(tmp_path):
     fixed = tmp_path / "fixed.nii.gz"
     volume.write(scan(grid((3.0, 3.0, 3.0))), fixed)
     (tmp_path / "file").write_text("in the way")
-    outputs = Outputs(transform=tmp_path / "T.h5", warped=tmp_path / "file" / "warped.nii.gz")
+    outputs = RegistrationOutputs(transform=tmp_path / "T.h5", warped=tmp_path / "file" / "warped.nii.gz")
     with pytest.raises(InputError, match="Cannot write"):
         register_files(fixed, fixed, outputs, settings=dataclasses.replace(CPU, levels=0))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "fixed.nii.gz"]

@@ -1,4 +1,4 @@
-"""Contralateral comparison: each place of a head scan beside the same place of the other ear, as a radiologist reads it.
+"""Contralateral comparison: each place of a head scan beside its contralateral place, as a radiologist reads it.
 
 A scan is registered to its own mirror image. Left and right of a head are much more alike than two people, so that a
 tumor on one side stands out.

@@ -12,8 +12,7 @@ from crossmoda.parameters import from_arguments
 
 @subcommand("register", "Register a moving image to a fixed image with deeds.")
 def _register() -> click.Command:
-    from crossmoda.deeds.files import statistics
-    from crossmoda.propagation.single import Settings, register_files
+    from crossmoda.deeds.files import RegistrationSettings, register_files, statistics
 
     @click.command()
     @click.argument("fixed", type=PATH)
@@ -23,11 +22,11 @@ def _register() -> click.Command:
     @click.option("--fixed-mask", type=PATH, help="What counts in the fixed image.")
     @click.option("--moving-mask", type=PATH, help="What counts in the moving image.")
     @click.option("--initial", type=PATH, help="Linear ITK transform from fixed to moving points to start from.")
-    @options(Settings)
+    @options(RegistrationSettings)
     def command(fixed: Path, moving: Path, output: Path, **values: Any) -> None:
         """FIXED is the target, MOVING the atlas."""
         files = {name: values[name] for name in ("moving_label", "fixed_mask", "moving_mask", "initial")}
-        settings = from_arguments(Settings, values)
+        settings = from_arguments(RegistrationSettings, values)
         with progress_bar() as progress:
             result = register_files(fixed, moving, output, settings=settings, progress=progress, **files)
         for name, value in statistics(result).items():
@@ -39,28 +38,22 @@ def _register() -> click.Command:
 
 @subcommand("fuse", "Fuse label maps of one target.")
 def _fuse() -> click.Command:
-    from crossmoda.propagation import label_files
+    from crossmoda.fusion import files as fusion_files
 
     @click.command()
     @click.argument("label_maps", type=PATH, nargs=-1, required=True)
     @click.option("--output", type=PATH, required=True, help="Folder of the fused label and its maps.")
-    @click.option("--reference", type=PATH, help="Image whose grid the result has; default: the first label map's.")
-    @click.option(
-        "--images", type=PATH, help="Folder of the atlases' images on the reference, named as the label maps."
-    )
-    @click.option("--elsewhere", type=PATH, help="Image: probability of tumor where it is if on the other side.")
-    @click.option("--opposite", type=PATH, help="Image: brightness of the reference on the opposite side.")
-    @options(label_files.Settings)
+    @options(fusion_files.FileFusionSettings)
     def command(
         label_maps: tuple[Path, ...],
         output: Path,
         **values: Any,
     ) -> None:
-        """LABEL_MAPS are files, one per atlas, or one folder of them."""
+        """LABEL_MAPS are files on one grid, or one folder of them."""
         files = list(label_maps)
         if len(files) == 1 and files[0].is_dir():
-            files = label_files.find_label_maps(files[0])
-        outputs = label_files.Outputs(
+            files = fusion_files.find_label_maps(files[0])
+        outputs = fusion_files.FusionOutputs(
             label=output / "noisy_label.seg.nrrd",
             confidence=output / "confidence.nii.gz",
             probability_vs=output / "probability_VS.nii.gz",
@@ -69,11 +62,10 @@ def _fuse() -> click.Command:
             disagreement=output / "disagreement.nii.gz",
             performance=output / "raters.csv",
         )
-        settings = from_arguments(label_files.Settings, values)
-        given = {name: values[name] for name in ("reference", "images", "elsewhere", "opposite")}
+        settings = from_arguments(fusion_files.FileFusionSettings, values)
         with progress_bar() as progress:
-            result = label_files.fuse_files(files, outputs, settings, progress=progress, **given)
-        for note in result.notes:
+            result = fusion_files.fuse_files(files, outputs, settings, progress)
+        for note in result.fusion.notes:
             click.echo(note)
         for name, value in result.measurements().items():
             click.echo(f"{name}: {value:g}")

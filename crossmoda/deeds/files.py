@@ -114,9 +114,11 @@ class _Inputs:
                 f"The moving label map lies on another grid than the moving image {moving}: {moving_label}. "
                 "Resample it to the grid of the image."
             )
-        masks = [None if path is None else volume.read_label_map(path) for path in (fixed_mask, moving_mask)]
+        fixed_area, moving_area = (
+            None if path is None else volume.read_label_map(path) for path in (fixed_mask, moving_mask)
+        )
         transform = None if initial is None else read_transform(initial)
-        return cls(*images, label, *masks, transform, paths)
+        return cls(*images, label, fixed_area, moving_area, transform, paths)
 
 
 def statistics(registration: Registration) -> dict[str, float]:
@@ -186,8 +188,8 @@ def register_files(
 
 def _register(inputs: _Inputs, settings: RegistrationSettings, progress: Progress | None) -> Registration:
     """Register the images, cropped to the ears if the settings and the label map say so."""
+    masks = (inputs.fixed_mask, inputs.moving_mask)
     if inputs.label is None:
-        masks = inputs.fixed_mask, inputs.moving_mask
         return register(inputs.fixed, inputs.moving, settings, *masks, inputs.initial, progress)
     has_cochlea = bool((inputs.label.array == labels.COCHLEA).any())
     preparation = preprocessing.settings_for_registration(settings.region, inputs.fixed.grid, has_cochlea)
@@ -196,11 +198,11 @@ def _register(inputs: _Inputs, settings: RegistrationSettings, progress: Progres
     initial = inputs.initial
     if preparation.region == "ears" and initial is None:
         initial = center_alignment(fixed.grid, moving.grid)
-    masks = (
-        mask and volume.resample(mask, image.grid, interpolation="nearest")
-        for mask, image in ((inputs.fixed_mask, fixed), (inputs.moving_mask, moving))
+    fixed_mask, moving_mask = (
+        None if mask is None else volume.resample(mask, image.grid, interpolation="nearest")
+        for mask, image in zip(masks, (fixed, moving), strict=True)
     )
-    result = register(fixed, moving, settings, *masks, initial, progress)
+    result = register(fixed, moving, settings, fixed_mask, moving_mask, initial, progress)
     return dataclasses.replace(result, fixed_grid=inputs.fixed.grid, moving_grid=inputs.moving.grid)
 
 

@@ -38,9 +38,7 @@ class Settings(parameters.Settings):
         2.0, "Prior strength on rater performance", unit="pseudo-voxels", minimum=0, maximum=1e6, advanced=True
     )
     max_iterations: int = parameter(100, "Maximum number of iterations", minimum=1, maximum=10000, advanced=True)
-    free_volumes: bool = parameter(
-        False, "Structure volumes without the limits of the raters' interquartile range"
-    )
+    free_volumes: bool = parameter(False, "Structure volumes without the limits of the raters' interquartile range")
     tolerance: float = parameter(
         1e-4, "Change of the confusion matrices that ends the iterations", minimum=0, maximum=0.1, advanced=True
     )

@@ -121,7 +121,7 @@ def _regions(labeled: np.ndarray, spacing_zyx: Sequence[float]) -> Iterator[tupl
 def _local_means(
     dissimilarities: Sequence[np.ndarray], compared: Sequence[np.ndarray], spacing_zyx: Sequence[float]
 ) -> np.ndarray:
-    """Return the mean dissimilarity of each atlas around each voxel, (atlas, z, y, x); NaN where it was not compared."""
+    """Return the mean dissimilarity of each atlas around each voxel, (atlas, z, y, x); NaN: not compared."""
     width = [WINDOW_MM / size for size in spacing_zyx]
     mean = np.empty((len(dissimilarities), *compared[0].shape), np.float32)
     for number, (bits, known) in enumerate(zip(dissimilarities, compared, strict=True)):

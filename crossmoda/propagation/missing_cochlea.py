@@ -55,7 +55,9 @@ def may_be_missing(groups: Sequence[tuple[list[Atlas], int]], side: str) -> bool
             )
             if having > max(0, len(atlases) - count):  # more than can be left out
                 labeled.add(cochlea)
-    return len(labeled) < len(laterality.SIDES) and any(map(has_cochlea, (atlas for each, _ in groups for atlas in each)))
+    return len(labeled) < len(laterality.SIDES) and any(
+        map(has_cochlea, (atlas for each, _ in groups for atlas in each))
+    )
 
 
 def most_copies(atlases: int) -> int:

@@ -6,7 +6,6 @@ ones lie on disk: :func:`crossmoda.propagation.propagate` performs them in threa
 """
 
 import dataclasses
-import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -39,7 +38,7 @@ REGISTRATIONS, LINEAR, CONTRALATERAL = "registrations", "linear", "contralateral
 #: Bump to invalidate cached fusions, and cached registrations.
 _REVISION, _REGISTRATION_REVISION = 14, 6
 #: Registrations to unrelated images (smooth noise) reached a median quality of 0.12 at most, those to heads 0.15 (a
-#: scan of a few centimeters) and mostly above 0.24: a target below the first limit is refused, below the second doubted.
+#: scan of a few centimeters) and mostly above 0.24: below the first limit a target is refused, below the second noted.
 _REFUSED, _DOUBTFUL = 0.13, 0.2
 
 
@@ -417,7 +416,11 @@ class Run:
         failed = failures(registered, self.settings.minimum_quality)
         registered = [item for item in registered if item.name not in failed]
         if side := self._side_without_cochlea():
-            copies = "1 mirrored copy contributes" if len(registered) == 1 else f"{len(registered)} mirrored copies contribute"
+            copies = (
+                "1 mirrored copy contributes"
+                if len(registered) == 1
+                else f"{len(registered)} mirrored copies contribute"
+            )
             self.notes.append(f"No atlas has the {side} cochlea: {copies} it.")
         return registered
 

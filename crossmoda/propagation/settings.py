@@ -10,12 +10,8 @@ from crossmoda.parameters import parameter
 class Settings(parameters.Settings):
     """Parameters of label propagation."""
 
-    left_atlases: int = parameter(
-        15, "Maximum number of atlases with the tumor on the left", minimum=0, maximum=1000
-    )
-    right_atlases: int = parameter(
-        15, "Maximum number of atlases with the tumor on the right", minimum=0, maximum=1000
-    )
+    left_atlases: int = parameter(15, "Maximum number of atlases with the tumor on the left", minimum=0, maximum=1000)
+    right_atlases: int = parameter(15, "Maximum number of atlases with the tumor on the right", minimum=0, maximum=1000)
     tumor_side: str = parameter(
         "auto", "Side of the target's tumor (patient's left or right)", choices=("auto", "left", "right", "unknown")
     )

@@ -22,8 +22,8 @@ class Similarity(NamedTuple):
     """The similarity of a target and a warped atlas around the atlas's structures."""
 
     dissimilarity: np.ndarray
-    """(z, y, x) uint8: differing bits of MIND-SSC (of 60) around the structures, else 0; :data:`OUTSIDE` beyond the atlas's
-    field of view"""
+    """(z, y, x) uint8: differing bits of MIND-SSC (of 60) around the structures, else 0; :data:`OUTSIDE` beyond the
+    atlas's field of view"""
     intensity: np.ndarray
     """(z, y, x) uint16: the warped atlas, from 1 up, on its own scale; 0 where it was not compared"""
     quality: float

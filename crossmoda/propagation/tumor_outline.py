@@ -35,9 +35,7 @@ _LITTLE_EXCESS, _AGAINST = 0.2, 0.5
 _NEIGHBORS, _NEIGHBORHOOD_MM, _ITERATIONS = 5.0, 0.8, 3
 
 
-def outline_tumor(
-    votes: np.ndarray, comparison: ContralateralComparison, spacing_zyx: Sequence[float]
-) -> np.ndarray:
+def outline_tumor(votes: np.ndarray, comparison: ContralateralComparison, spacing_zyx: Sequence[float]) -> np.ndarray:
     """Return the probability of tumor at each voxel given the atlas votes and the contralateral comparison.
 
     Args:
