@@ -447,7 +447,9 @@ class TestFailures:
         assert any(note.startswith("Atlas lost was excluded: its registration") for note in result.notes)
         assert dice(result.label_map.array == 1, cases["truth"].read_label().array == 1) > 0.95
 
-    @pytest.mark.parametrize(("value", "said"), [(0, "has no labeled voxel"), (7, "has the label value 7")])
+    @pytest.mark.parametrize(
+        ("value", "said"), [(0, "No labeled voxel in bad"), (7, "Unknown label value in bad: bad_label.nii.gz: 7")]
+    )
     def test_an_atlas_with_unusable_labels_is_dropped_with_a_line(self, cases, tmp_path, value, said):
         bad = write_case(tmp_path, "bad", "left", 91)
         label_map = bad.read_label()

@@ -12,7 +12,7 @@ import SimpleITK as sitk
 
 from crossmoda.anatomy import laterality
 from crossmoda.progress import Progress
-from crossmoda.volume.geometry import Volume
+from crossmoda.volume.grid import Volume
 from crossmoda.volume.resampling import field_of_view
 
 #: The percentile of the intensities that stands for the brightest tissue.

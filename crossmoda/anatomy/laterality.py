@@ -11,6 +11,7 @@ from scipy import ndimage
 
 from crossmoda import labels
 from crossmoda.volume import Grid, Volume
+from crossmoda.volume.masks import bounding_box, components
 
 SIDES = ("left", "right")
 
@@ -41,7 +42,7 @@ def lateral_mm(grid: Grid) -> np.ndarray:
 
 def lateral_axis(grid: Grid) -> int:
     """Return the array axis (of z, y, x) that runs most nearly from right to left."""
-    return 2 - int(np.abs(np.reshape(grid.direction, (3, 3))[0]).argmax())
+    return 2 - int(np.abs(grid.axes[0]).argmax())
 
 
 def mirrored(volume: Volume) -> Volume:
@@ -52,12 +53,11 @@ def mirrored(volume: Volume) -> Volume:
 def reflection(grid: Grid) -> sitk.AffineTransform:
     """Return the transform (its own inverse) from the points of a volume on ``grid`` to those of its mirror image."""
     axis = 2 - lateral_axis(grid)
-    normal = np.reshape(grid.direction, (3, 3))[:, axis]
+    normal = grid.axes[:, axis]
     matrix = np.eye(3) - 2 * np.outer(normal, normal)
-    center = (grid.index_to_physical @ [*((np.asarray(grid.size) - 1) / 2), 1.0])[:3]
     transform = sitk.AffineTransform(3)
     transform.SetMatrix(matrix.ravel().tolist())
-    transform.SetTranslation((center - matrix @ center).tolist())
+    transform.SetTranslation((grid.center - matrix @ grid.center).tolist())
     return transform
 
 
@@ -82,11 +82,6 @@ def midplane_of(label_map: Volume) -> float | None:
     return _between(_centers(label_map, labels.COCHLEA))
 
 
-def center_of(grid: Grid) -> float:
-    """Return the LPS x of the center of a grid, mm."""
-    return float((grid.index_to_physical @ [*((np.asarray(grid.size) - 1) / 2), 1.0])[0])
-
-
 def find_sides(label_map: Volume, midplane_mm: float | None = None) -> Sides:
     """Return the midplane and the sides of each structure of a label map.
 
@@ -99,12 +94,12 @@ def find_sides(label_map: Volume, midplane_mm: float | None = None) -> Sides:
         cochlea, tumor = (_mean(centers[value]) for value in (labels.COCHLEA, labels.VS))
         between = cochlea - np.sign(cochlea - tumor) * _COCHLEA_TO_MIDPLANE_MM
     if midplane_mm is None:
-        midplane_mm = center_of(label_map.grid) if between is None else float(between)
+        midplane_mm = float(label_map.grid.center[0]) if between is None else float(between)
     of = {}
-    for value, components in centers.items():
-        lateral = [(x - midplane_mm, size) for x, size in components if abs(x - midplane_mm) >= CENTRAL_MM]
+    for value, parts in centers.items():
+        lateral = [(x - midplane_mm, size) for x, size in parts if abs(x - midplane_mm) >= CENTRAL_MM]
         voxels = {side: sum(size for x, size in lateral if (x > 0) == (side == "left")) for side in SIDES}
-        of[value] = frozenset(side for side in SIDES if voxels[side] > _SPECKLE * sum(size for _, size in components))
+        of[value] = frozenset(side for side in SIDES if voxels[side] > _SPECKLE * sum(size for _, size in parts))
     return Sides(midplane_mm, of)
 
 
@@ -132,16 +127,13 @@ def _between(centers: list[tuple[float, int]]) -> float | None:
 
 def _centers(label_map: Volume, value: int) -> list[tuple[float, int]]:
     """Return the LPS x (mm) and the voxel count of each connected component of a structure."""
-    boxes = ndimage.find_objects((label_map.array == value).view(np.uint8))
-    if not boxes or boxes[0] is None:
+    mask = label_map.array == value
+    if not mask.any():
         return []
-    box = boxes[0]
-    components, count = ndimage.label(label_map.array[box] == value, np.ones((3, 3, 3)))
-    sizes = np.bincount(components.ravel())[1:]
-    corner = np.array([part.start for part in box])
-    matrix = label_map.grid.index_to_physical
-    centers = ndimage.center_of_mass(components > 0, components, range(1, count + 1))
+    structure = Volume(mask, label_map.grid).crop(bounding_box(mask))
+    numbers, count = components(structure.array)
+    sizes = np.bincount(numbers.ravel())[1:]
+    centers = ndimage.center_of_mass(structure.array, numbers, range(1, count + 1))
     return [
-        (float((matrix @ [*(np.asarray(center) + corner)[::-1], 1.0])[0]), int(size))
-        for center, size in zip(centers, sizes, strict=True)
+        (float(structure.grid.to_lps(center[::-1])[0]), int(size)) for center, size in zip(centers, sizes, strict=True)
     ]

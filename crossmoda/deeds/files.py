@@ -7,7 +7,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import SimpleITK as sitk
 
 from crossmoda import labels, preprocessing, provenance, volume
@@ -192,7 +191,7 @@ def _register(inputs: _Inputs, settings: RegistrationSettings, progress: Progres
     if inputs.label is None:
         return register(inputs.fixed, inputs.moving, settings, *masks, inputs.initial, progress)
     has_cochlea = bool((inputs.label.array == labels.COCHLEA).any())
-    preparation = preprocessing.settings_for_registration(settings.region, inputs.fixed.grid, has_cochlea)
+    preparation = preprocessing.preparation_for_registration(settings.region, inputs.fixed.grid, has_cochlea)
     fixed = preprocessing.prepare(inputs.fixed, None, preparation).image
     moving = preprocessing.prepare(inputs.moving, inputs.label, preparation).image
     initial = inputs.initial
@@ -208,8 +207,7 @@ def _register(inputs: _Inputs, settings: RegistrationSettings, progress: Progres
 
 def center_alignment(fixed: Grid, moving: Grid) -> sitk.Transform:
     """Return the translation that maps the center of one grid to that of another."""
-    centers = [grid.index_to_physical @ [*((np.asarray(grid.size) - 1) / 2), 1.0] for grid in (fixed, moving)]
-    return sitk.TranslationTransform(3, (centers[1] - centers[0])[:3].tolist())
+    return sitk.TranslationTransform(3, (moving.center - fixed.center).tolist())
 
 
 def _write(registration: Registration, outputs: RegistrationOutputs, moving: Volume, label: Volume | None) -> None:

@@ -1,8 +1,6 @@
 """Fusion of label map files that lie on one grid: what ``crossmoda fuse`` and the CLI module do."""
 
-import csv
 import dataclasses
-import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +12,7 @@ from crossmoda.errors import InputError
 from crossmoda.fusion.majority import vote_fractions
 from crossmoda.fusion.settings import Settings
 from crossmoda.fusion.staple import Fusion, Performance, rate, staple
-from crossmoda.output import check_apart, together, write_text
+from crossmoda.output import check_apart, csv_text, together, write_text
 from crossmoda.parameters import parameter
 from crossmoda.progress import Progress, part, report
 from crossmoda.provenance import Record
@@ -132,11 +130,7 @@ def _read(files: Sequence[Path], progress: Progress | None) -> list[Volume]:
     for number, file in enumerate(files):
         report(progress, number / len(files), f"reading {file.name}")
         label_map = volume.read_label_map(file, label_maps[0].grid if label_maps else None)
-        unknown = sorted(set(np.unique(label_map.array).tolist()) - set(labels.VALUES))
-        if unknown:
-            raise InputError(
-                f"Unknown label value in {file.name}: {unknown[0]}. Use {', '.join(map(str, labels.VALUES))}."
-            )
+        labels.check_values(label_map.array, file.name)
         if label_maps and not label_map.grid.same_as(label_maps[0].grid):
             raise InputError(f"{file.name} has another grid than {files[0].name}. Resample it to that grid.")
         label_maps.append(label_map)
@@ -167,11 +161,9 @@ def _write(result: FileFusion, outputs: FusionOutputs, names: Sequence[str]) -> 
 
 def performance_table(names: Sequence[str], performance: Sequence[Performance]) -> str:
     """Return sensitivity and specificity of each rater for each structure as CSV."""
-    stream = io.StringIO()
-    writer = csv.writer(stream, lineterminator="\n")
     measures = [(kind, item) for item in labels.STRUCTURES for kind in ("sensitivity", "specificity")]
-    writer.writerow(["name", *(f"{kind}_{structure.key}" for kind, structure in measures)])
+    rows = []
     for name, rater in zip(names, performance, strict=True):
         numbers = [getattr(rater, kind)[structure.value] for kind, structure in measures]
-        writer.writerow([name, *("" if np.isnan(number) else f"{number:.4f}" for number in numbers)])
-    return stream.getvalue()
+        rows.append([name, *("" if np.isnan(number) else f"{number:.4f}" for number in numbers)])
+    return csv_text(["name", *(f"{kind}_{structure.key}" for kind, structure in measures)], rows)

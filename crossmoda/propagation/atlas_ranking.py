@@ -13,8 +13,8 @@ from scipy import ndimage
 
 from crossmoda import labels
 from crossmoda.propagation.registrations import RegisteredAtlas
-from crossmoda.propagation.similarity import neighborhood
-from crossmoda.volume.geometry import Grid, Volume
+from crossmoda.volume.grid import Grid, Volume
+from crossmoda.volume.masks import bounding_box, grown
 
 #: Distance around a tumor, and around a cochlea, in which images are compared, mm.
 _TUMOR_RIM_MM, _COCHLEA_RIM_MM = 2.0, 1.0
@@ -42,14 +42,14 @@ def tumor_scores(registered: Sequence[RegisteredAtlas], target: Volume) -> np.nd
     """
     grid = target.grid
     masks = np.stack([item.label_map == labels.VS for item in registered])
-    region = neighborhood(np.asarray(masks.any(axis=0)), grid, _SURROUNDINGS_MM)
-    box = ndimage.find_objects(region.view(np.uint8))[0]
+    region = grown(np.asarray(masks.any(axis=0)), _SURROUNDINGS_MM, grid)
+    box = bounding_box(region)
     smooth = ndimage.gaussian_filter(target.array[box], [_SMOOTHING_MM / spacing for spacing in grid.spacing_zyx])
     values = smooth[region[box]]
     inside = masks[:, region]
     edges = np.unique(np.quantile(values, np.linspace(0, 1, _BINS + 1)[1:-1]))
     bins = np.digitize(values, edges)
-    rims = [neighborhood(mask, grid, _TUMOR_RIM_MM) for mask in masks]
+    rims = [grown(mask, _TUMOR_RIM_MM, grid) for mask in masks]
     similarity = -_standardized([item.dissimilarity_at(rim) for item, rim in zip(registered, rims, strict=True)])
     scores = np.zeros(len(registered))
     for _ in range(_ITERATIONS):
@@ -77,7 +77,7 @@ def _standardized(values: Sequence[float] | np.ndarray) -> np.ndarray:
 
 def cochlea_score(item: RegisteredAtlas, half: np.ndarray, grid: Grid) -> float:
     """Return the image similarity in and around the atlas's cochlea in one ``half`` (mask); NaN without a cochlea."""
-    return -item.dissimilarity_at(neighborhood((item.label_map == labels.COCHLEA) & half, grid, _COCHLEA_RIM_MM))
+    return -item.dissimilarity_at(grown((item.label_map == labels.COCHLEA) & half, _COCHLEA_RIM_MM, grid))
 
 
 def best(scores: Mapping[str, float], fraction: float) -> frozenset[str]:

@@ -72,18 +72,13 @@ def examine(case: "Case") -> Atlas:
 @functools.lru_cache(maxsize=1024)
 def _examine(case: "Case", _content: str) -> Atlas:
     label_map = case.read_label()
-    counts = np.bincount(label_map.array[label_map.array != labels.BACKGROUND], minlength=256)
-    values = set(np.flatnonzero(counts).tolist())
     name = Path(case.label).name if case.label else ""
-    if not values:
-        raise InputError(f"{case.id}: {name} has no labeled voxel. Label it or leave it out.")
-    unknown = sorted(values - set(labels.VALUES))
-    if unknown:
-        known = ", ".join(f"{structure.value} ({structure.key})" for structure in labels.STRUCTURES)
-        raise InputError(f"{case.id}: {name} has the label value {unknown[0]}. Use {known}.")
+    if not label_map.array.any():
+        raise InputError(f"No labeled voxel in {case.id}: {name}. Label it or leave it out.")
+    labels.check_values(label_map.array, f"{case.id}: {name}")
     sides = laterality.find_sides(label_map)
     volumes_mm3 = {
-        structure.key: float(counts[structure.value] * label_map.grid.voxel_volume_mm3)
+        structure.key: float(np.count_nonzero(label_map.array == structure.value) * label_map.grid.voxel_volume_mm3)
         for structure in labels.STRUCTURES
     }
     return Atlas(case, sides, case.side or sides.tumor, volumes_mm3)

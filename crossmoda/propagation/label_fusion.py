@@ -4,12 +4,10 @@ import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
-from scipy import ndimage
 
 from crossmoda import fusion, labels
 from crossmoda.anatomy import laterality
 from crossmoda.anatomy.contralateral import ContralateralComparison
-from crossmoda.components import solid
 from crossmoda.fusion.weighted_voting import Recentering, WeightedVotes, weighted_votes
 from crossmoda.progress import Progress
 from crossmoda.propagation.atlas_ranking import Contributors, rank_atlases
@@ -18,6 +16,7 @@ from crossmoda.propagation.settings import Settings
 from crossmoda.propagation.similarity import OUTSIDE
 from crossmoda.propagation.tumor_outline import excess_mm3, outline_tumor
 from crossmoda.volume import Grid, Volume
+from crossmoda.volume.masks import largest_component, solid
 
 #: A registration this many standard deviations (from the median absolute deviation) below the others has failed ...
 _OUTLIER = 4.0
@@ -136,7 +135,7 @@ def midplane(label_maps: Sequence[np.ndarray], grid: Grid) -> float:
     """Return the LPS x of the midplane, mm: between the cochleae of the label maps (median), else the grid's center."""
     between_cochleae = [laterality.midplane_of(Volume(label_map, grid)) for label_map in label_maps]
     known = [position for position in between_cochleae if position is not None]
-    return float(np.median(known)) if known else laterality.center_of(grid)
+    return float(np.median(known)) if known else float(grid.center[0])
 
 
 def fuse(
@@ -280,7 +279,7 @@ def _outlined(votes: np.ndarray, comparison: ContralateralComparison, grid: Grid
 def _recentered(shift: Recentering, on_left: np.ndarray, grid: Grid) -> RecenteredStructure:
     center = tuple(round(value) for value in shift.center)
     side = "left" if np.broadcast_to(on_left, grid.shape)[center] else "right"
-    lps = np.reshape(grid.direction, (3, 3)) @ np.asarray(shift.displacement_mm[::-1])
+    lps = grid.axes @ np.asarray(shift.displacement_mm[::-1])
     key = next(structure.key for structure in labels.STRUCTURES if structure.value == shift.value)
     return RecenteredStructure(key, side, tuple(round(float(value), 3) for value in lps))
 
@@ -315,7 +314,5 @@ def stray_pieces(label_map: np.ndarray, on_left: np.ndarray) -> np.ndarray:
     left = np.broadcast_to(on_left, stray.shape)
     cochlea = label_map == labels.COCHLEA
     for mask in (label_map == labels.VS, cochlea & left, cochlea & ~left):
-        pieces, count = ndimage.label(mask, np.ones((3, 3, 3)))
-        if count > 1:
-            stray |= mask & (pieces != 1 + int(np.bincount(pieces.ravel())[1:].argmax()))
+        stray |= mask & ~largest_component(mask)
     return stray

@@ -1,8 +1,6 @@
 """The files of a noisy label: the label map, its confidence, and the contribution of each atlas."""
 
-import csv
 import dataclasses
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +9,7 @@ import numpy as np
 
 from crossmoda import labels, volume
 from crossmoda.fusion import Performance
-from crossmoda.output import write_json, write_text
+from crossmoda.output import csv_text, write_json, write_text
 from crossmoda.progress import Progress, report
 from crossmoda.propagation.label_fusion import NoisyLabel
 from crossmoda.propagation.registrations import folder_name
@@ -82,21 +80,15 @@ def write(
 
 def table(outcomes: Sequence[AtlasOutcome], performance: Mapping[str, Performance]) -> str:
     """Return the outcome of each atlas as CSV; ``performance`` is that of the fused registrations (names)."""
-    stream = io.StringIO()
-    writer = csv.writer(stream, lineterminator="\n")
     measures = [(kind, structure) for structure in labels.STRUCTURES for kind in ("sensitivity", "specificity")]
     columns = [field.name for field in dataclasses.fields(AtlasOutcome)]
-    writer.writerow([*columns, *(f"{kind}_{structure.key}" for kind, structure in measures)])
+    rows = []
     for outcome in outcomes:
         rater = None if outcome.excluded else performance.get(folder_name(outcome.atlas, outcome.mirrored))
         numbers = [getattr(rater, kind)[structure.value] if rater else None for kind, structure in measures]
-        writer.writerow([_cell(value) for value in [*dataclasses.astuple(outcome), *numbers]])
-    return stream.getvalue()
+        rows.append([_cell(value) for value in [*dataclasses.astuple(outcome), *numbers]])
+    return csv_text([*columns, *(f"{kind}_{structure.key}" for kind, structure in measures)], rows)
 
 
-def _cell(value: Any) -> str:
-    if value is None or (isinstance(value, float) and np.isnan(value)):
-        return ""
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    return f"{value:.4f}" if isinstance(value, float) else str(value)
+def _cell(value: Any) -> Any:
+    return f"{value:.4f}" if isinstance(value, float) and not np.isnan(value) else value

@@ -18,8 +18,9 @@ from crossmoda.output import CannotWrite
 from crossmoda.progress import Progress, part, report
 from crossmoda.propagation.atlases import Atlas
 from crossmoda.propagation.similarity import OUTSIDE, compare
-from crossmoda.propagation.target import Prepare, Target, box_of, part_of
+from crossmoda.propagation.target import Prepare, Target
 from crossmoda.volume import Grid, Volume
+from crossmoda.volume.masks import bounding_box
 
 #: ``register(fixed, moving, settings, initial=, progress=) -> Registration`` (see :mod:`crossmoda.deeds`)
 Register = Callable[..., Any]
@@ -186,8 +187,7 @@ def _write_transforms(registration: Any, mirrored_grid: Grid | None, step: cache
 
 def _crop_to_labels(label_map: Volume) -> Volume:
     """Return the smallest part of a label map with all its labels."""
-    box = box_of(label_map.array > 0)
-    return Volume(np.ascontiguousarray(label_map.array[box]), part_of(label_map.grid, box))
+    return label_map.crop(bounding_box(label_map.array > 0))
 
 
 def default_parallel_registrations(registration: Any) -> int:

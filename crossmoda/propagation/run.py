@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from crossmoda.dataset import Case
 
 #: See :func:`crossmoda.propagation.target.load_target`.
-Load = Callable[["Case", str, str, bool], tuple[Target, preprocessing.Settings]]
+Load = Callable[["Case", str, str, bool], tuple[Target, preprocessing.Preparation]]
 #: In the folder of a target: its registrations, the linear ones, and its comparison with the contralateral side.
 REGISTRATIONS, LINEAR, CONTRALATERAL = "registrations", "linear", "contralateral"
 #: Bump to invalidate cached fusions, and cached registrations.
@@ -90,7 +90,7 @@ class Run:
         self._load, self._has_cochlea = load or load_target, has_cochlea
         self._prepared = PreparedAtlases(0) if prepared is None else prepared
         self._unusable: tuple[str, ...] = ()
-        self._target: tuple[Target, preprocessing.Settings] | None = None
+        self._target: tuple[Target, preprocessing.Preparation] | None = None
         self._registered: dict[tuple[str, bool, bool], RegisteredAtlas | str] = {}
         self._selected: list[Atlas] | None = None
         self._side: TumorSide | None = None
@@ -142,11 +142,11 @@ class Run:
         return self._load_target()[0]
 
     @property
-    def preparation(self) -> preprocessing.Settings:
+    def preparation(self) -> preprocessing.Preparation:
         """How target and atlases are prepared for registration."""
         return self._load_target()[1]
 
-    def _load_target(self) -> tuple[Target, preprocessing.Settings]:
+    def _load_target(self) -> tuple[Target, preprocessing.Preparation]:
         if self._target is None:
             own = any(atlas.volumes_mm3["cochlea"] > 0 for atlas in self.atlases)
             has_cochlea = own if self._has_cochlea is None else self._has_cochlea

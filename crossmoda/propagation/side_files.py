@@ -22,9 +22,10 @@ from crossmoda.errors import InputError
 from crossmoda.progress import Progress, part, report
 from crossmoda.propagation.atlases import Atlas
 from crossmoda.propagation.registrations import RegisteredAtlas
-from crossmoda.propagation.target import as_target, box_of, part_of
+from crossmoda.propagation.target import as_target
 from crossmoda.propagation.tumor_side import TumorSide, find_tumor_side
 from crossmoda.volume import Grid, Volume
+from crossmoda.volume.masks import bounding_box
 
 #: Voxels around the tumors elsewhere that are kept: a volume of one voxel is none to most programs.
 _MARGIN = 1
@@ -76,7 +77,7 @@ def compare_files(
         report(progress, 0.1 + 0.2 * number / len(probes), f"reading probe {number + 1}")
         maps.append([_on(volume.read_label_map(path, image.grid), image.grid) for path in pair])
     has_cochlea = any((array == labels.COCHLEA).any() for pair in maps for array in pair)
-    how = preprocessing.settings_for_registration(region, image.grid, has_cochlea or not probes)
+    how = preprocessing.preparation_for_registration(region, image.grid, has_cochlea or not probes)
     whole = as_target("", "", image, lambda scan, label_map: preprocessing.prepare(scan, label_map, how).image)
     registered = [
         _registered(str(number), side, array[whole.box])
@@ -114,8 +115,4 @@ def _occupied(share: Volume) -> Volume | None:
     """Return the part of a volume that is not 0, and a little around it."""
     if not share.array.any():
         return None
-    box = tuple(
-        slice(max(side.start - _MARGIN, 0), min(side.stop + _MARGIN, size))
-        for side, size in zip(box_of(share.array > 0), share.array.shape, strict=True)
-    )
-    return Volume(np.ascontiguousarray(share.array[box]), part_of(share.grid, box))
+    return share.crop(bounding_box(share.array > 0, _MARGIN))

@@ -6,8 +6,9 @@ import numpy as np
 from scipy import ndimage
 
 from crossmoda import mind
-from crossmoda.propagation.target import Target, part_of
-from crossmoda.volume import Grid, Volume
+from crossmoda.propagation.target import Target
+from crossmoda.volume import Volume
+from crossmoda.volume.masks import components, grown, widened
 from crossmoda.volume.resampling import field_of_view
 
 #: The value of a dissimilarity map outside the atlas's field of view; inside it is 0 to 60 (bits).
@@ -48,19 +49,16 @@ def compare(target: Target, image: Volume, registration: Any, label_map: np.ndar
     grid = target.part.grid
     inside = field_of_view(image, grid, registration.transform) | (label_map > 0)
     bits = np.where(inside, np.uint8(0), np.uint8(OUTSIDE))
-    near = neighborhood(label_map > 0, grid) & inside
+    near = grown(label_map > 0, NEIGHBORHOOD_MM, grid) & inside
     shifts = [max(1, round(_CHANCE_SHIFT_MM / spacing)) for spacing in grid.spacing_zyx]
     aligned, chance, values = [], [], np.zeros(grid.shape, np.float32)
-    pieces = ndimage.label(near, np.ones((3, 3, 3)))[0]
+    pieces, _ = components(near)
     for number, piece in enumerate(ndimage.find_objects(pieces), start=1):
         # Room for the patches of MIND-SSC, and for the shifts.
-        box = tuple(
-            slice(max(side.start - shift - 2, 0), min(side.stop + shift + 2, size))
-            for side, shift, size in zip(piece, shifts, near.shape, strict=True)
-        )
+        box = widened(piece, [shift + 2 for shift in shifts], near.shape)
         mask = pieces[box] == number
         expected = target.codes[box][mask]
-        warped = registration.warp_image(image, part_of(grid, box)).array
+        warped = registration.warp_image(image, grid.crop(box)).array
         values[box][mask] = warped[mask]
         codes = descriptor.codes(warped)
         aligned.append(mind.hamming(expected, codes[mask]).astype(np.uint8))
@@ -82,18 +80,3 @@ def _quantized(values: np.ndarray, mask: np.ndarray) -> np.ndarray:
     quantized = np.zeros(values.shape, np.uint16)
     quantized[mask] = 1 + np.round((values[mask] - least) * (65534 / max(largest - least, 1e-6)))
     return quantized
-
-
-def neighborhood(mask: np.ndarray, grid: Grid, distance_mm: float = NEIGHBORHOOD_MM) -> np.ndarray:
-    """Return the mask grown by a distance in mm."""
-    found = ndimage.find_objects(mask.view(np.uint8))
-    grown = np.zeros(mask.shape, bool)
-    if not found or found[0] is None:
-        return grown
-    reach = [int(np.ceil(distance_mm / spacing)) for spacing in grid.spacing_zyx]
-    box = tuple(
-        slice(max(side.start - more, 0), min(side.stop + more, size))
-        for side, more, size in zip(found[0], reach, mask.shape, strict=True)
-    )
-    grown[box] = ndimage.distance_transform_edt(~mask[box], grid.spacing_zyx) <= distance_mm
-    return grown

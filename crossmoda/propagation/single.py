@@ -127,7 +127,7 @@ def _register(given: Inputs, settings: Settings, mirrored: bool, progress: Progr
         result = deeds.register(given.fixed, moving, settings, *masks, given.initial, progress)
         return _Found(result, None, moving, None)
     has_cochlea = bool((label.array == labels.COCHLEA).any())
-    preparation = preprocessing.settings_for_registration(settings.region, given.fixed.grid, has_cochlea)
+    preparation = preprocessing.preparation_for_registration(settings.region, given.fixed.grid, has_cochlea)
 
     def prepare(image: Volume, label_map: Volume | None) -> Volume:
         return preprocessing.prepare(image, label_map, preparation).image

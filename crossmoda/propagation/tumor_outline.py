@@ -13,6 +13,7 @@ import numpy as np
 from scipy import ndimage
 
 from crossmoda.anatomy.contralateral import ContralateralComparison
+from crossmoda.volume.masks import bounding_box
 
 #: Limit of the prior: the tumors that vote are other people's.
 _MAXIMUM_PRIOR = 0.9
@@ -51,7 +52,7 @@ def outline_tumor(votes: np.ndarray, comparison: ContralateralComparison, spacin
     region = (votes > _MINIMUM_VOTES) & ~np.isnan(comparison.contralateral)
     if not (comparison.excess[region] > 0).any():
         return votes
-    box = _box_around(region, spacing_zyx)
+    box = bounding_box(region, [round(_NEAR_MM / size) for size in spacing_zyx])
     cropped = ContralateralComparison(comparison.ipsilateral[box], comparison.contralateral[box], comparison.modality)
     probability = votes.astype(np.float32)
     log_odds = _log_odds(votes[box], cropped, region[box], spacing_zyx)
@@ -69,14 +70,6 @@ def excess_mm3(tumor: np.ndarray, comparison: ContralateralComparison, spacing_z
 
     """
     return float(np.nansum(tumor * comparison.excess, dtype=np.float64) * np.prod(spacing_zyx))
-
-
-def _box_around(region: np.ndarray, spacing_zyx: Sequence[float]) -> tuple[slice, ...]:
-    """Return the box of a region with the tissue from which its surroundings are learned."""
-    return tuple(
-        slice(max(side.start - round(_NEAR_MM / size), 0), side.stop + round(_NEAR_MM / size))
-        for side, size in zip(ndimage.find_objects(region.view(np.uint8))[0], spacing_zyx, strict=True)
-    )
 
 
 def _log_odds(

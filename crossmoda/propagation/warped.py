@@ -25,7 +25,7 @@ from crossmoda.propagation.label_fusion import NoisyLabel, fuse, midplane
 from crossmoda.propagation.registrations import RegisteredAtlas
 from crossmoda.propagation.settings import Settings as PropagationSettings
 from crossmoda.propagation.similarity import OUTSIDE, compare
-from crossmoda.propagation.target import Target, as_target, part_of
+from crossmoda.propagation.target import Target, as_target
 from crossmoda.volume import Volume
 
 #: How far around the labels the target is looked at, mm.
@@ -71,7 +71,7 @@ def judge(
     grid = target.grid
     middle_mm = midplane(maps, grid)
     box = _around(np.logical_or.reduce([label_map > 0 for label_map in maps]), grid.spacing_zyx)
-    here = part_of(grid, box)
+    here = grid.crop(box)
     cropped = Volume(np.ascontiguousarray(target.array[box]), here)
     whole = dataclasses.replace(as_target("target", "", cropped, lambda image, _label: image), box=box)
     there = sitk.Transform(3, sitk.sitkIdentity)
