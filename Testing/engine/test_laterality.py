@@ -53,8 +53,10 @@ def test_with_one_cochlea_the_tumor_lies_on_its_medial_side():
     assert sides.tumor == "right" and sides.of[2] == {"right"}
 
 
-def test_a_structure_near_the_midplane_is_on_no_side():
-    assert laterality.find_sides(label_map(0, ())).tumor is None
+def test_a_tumor_near_the_midplane_has_a_side_only_if_a_cochlea_tells_the_midplane():
+    assert laterality.tumor_side(label_map(6, ())) is None
+    assert laterality.tumor_side(label_map(6, (-25, 25))) == "left"
+    assert laterality.tumor_side(label_map(6, (25,))) == "left"
 
 
 def test_no_tumor_has_no_side():

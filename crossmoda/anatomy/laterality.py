@@ -15,8 +15,8 @@ from crossmoda.volume.masks import bounding_box, components
 
 SIDES = ("left", "right")
 
-#: A structure whose center is nearer to the midplane than this is central, on neither side, mm. The internal auditory
-#: canals lie some 20-30 mm from it.
+#: Without a cochlea the midplane is a guess: a structure whose center is nearer to it than this is on neither side, mm.
+#: (With one, 5 of 32 tumors of VS-SEG are nearer, all of them large.)
 CENTRAL_MM = 8.0
 #: Distance of a cochlea from the midplane, and minimum distance of both cochleae, mm.
 _COCHLEA_TO_MIDPLANE_MM, _BETWEEN_COCHLEAE_MM = 25.0, 30.0
@@ -86,18 +86,20 @@ def find_sides(label_map: Volume, midplane_mm: float | None = None) -> Sides:
     """Return the midplane and the sides of each structure of a label map.
 
     The midplane, unless set, lies midway between the cochleae where both are labeled. With one cochlea and a tumor, the
-    tumor is medial of the cochlea. With no cochlea the midplane is the center of the grid.
+    tumor is medial of the cochlea. With no cochlea the midplane is the center of the grid, and structures near it are
+    central.
     """
     centers = {structure.value: _centers(label_map, structure.value) for structure in labels.STRUCTURES}
     between = _between(centers[labels.COCHLEA])
     if between is None and centers[labels.COCHLEA] and centers[labels.VS]:
         cochlea, tumor = (_mean(centers[value]) for value in (labels.COCHLEA, labels.VS))
         between = cochlea - np.sign(cochlea - tumor) * _COCHLEA_TO_MIDPLANE_MM
+    central_mm = CENTRAL_MM if midplane_mm is None and between is None else 0.0
     if midplane_mm is None:
         midplane_mm = float(label_map.grid.center[0]) if between is None else float(between)
     of = {}
     for value, parts in centers.items():
-        lateral = [(x - midplane_mm, size) for x, size in parts if abs(x - midplane_mm) >= CENTRAL_MM]
+        lateral = [(x - midplane_mm, size) for x, size in parts if abs(x - midplane_mm) >= central_mm]
         voxels = {side: sum(size for x, size in lateral if (x > 0) == (side == "left")) for side in SIDES}
         of[value] = frozenset(side for side in SIDES if voxels[side] > _SPECKLE * sum(size for _, size in parts))
     return Sides(midplane_mm, of)

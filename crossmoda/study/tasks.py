@@ -27,7 +27,7 @@ from crossmoda.provenance import checksum
 TOPIC = "crossmoda-training"
 #: Seconds between two looks whether the study was cancelled, and between two reports of a training.
 _LOOK_EVERY, _TELL_EVERY = 0.5, 2.0
-_REVISION = 1
+_REVISION = 2
 
 
 class Failed(NamedTuple):
