@@ -44,12 +44,12 @@ def load_target(case: "Case", key: str, region: str, has_cochlea: bool) -> tuple
 
 def as_target(identity: str, key: str, image: Volume, prepare: Prepare) -> Target:
     """Return an image as a target."""
-    from crossmoda.deeds import descriptor
+    from crossmoda.deeds import mind_codes
 
     prepared = prepare(image, None)
     box = _covered_box(image.grid, prepared.grid)
     cropped = image.crop(box)
-    return Target(identity, key, image, prepared, box, cropped, descriptor.codes(cropped.array))
+    return Target(identity, key, image, prepared, box, cropped, mind_codes.codes(cropped.array))
 
 
 def preparer(preparation: preprocessing.Preparation) -> Prepare:
