@@ -14,6 +14,8 @@ ROOT = Path(__file__).resolve().parents[1]
 #: The step of each CLI module, by the module's file without its ending.
 STEPS = {
     "CrossModaRegister/CrossModaPropagate": "propagate",
+    "CrossModaSeg/CrossModaPredict": "predict",
+    "CrossModaSeg/CrossModaTrain": "train",
 }
 CATEGORY = "Segmentation.CrossModa Tools"
 HOMEPAGE = "https://github.com/crossmoda/SlicerCrossModa"
