@@ -24,7 +24,7 @@ def command(predictions: Path, references: Path, table: Path | None, summary: Pa
             report(progress, number / len(pairs), name)
             scores[name] = evaluation.evaluate(*map(volume.read_label_map, pair))
     if table:
-        evaluation.write_csv(scores, table)
+        evaluation.write_scores(scores, table)
     if summary:
         evaluation.write_summary(scores, summary)
     click.echo(evaluation.format_table(scores))

@@ -107,7 +107,8 @@ def options(*settings: type[Settings]) -> Callable[[Decorated], Decorated]:
         for item in reversed([item for each in settings for item in parameters(each)]):
             kind: Any = click.Choice(item.choices) if item.choices else item.type
             flag = f"{item.flag}/--no-{item.flag[2:]}" if item.type is bool else item.flag
-            function = click.option(flag, item.name, type=kind, default=item.default, help=item.full_help)(function)
+            details = {"type": kind, "default": item.default, "show_default": True, "help": item.help_with_unit}
+            function = click.option(flag, item.name, **details)(function)
         return function
 
     return decorate
