@@ -1,6 +1,5 @@
 """CrossModa's panel in 3D Slicer; the sections are in CrossModaSegLib."""
 
-import slicer
 from CrossModaSegLib.engine import ensure_engine
 from slicer.i18n import tr as _
 from slicer.i18n import translate
@@ -9,6 +8,8 @@ from slicer.ScriptedLoadableModule import (
     ScriptedLoadableModuleTest,
     ScriptedLoadableModuleWidget,
 )
+
+import slicer
 
 ensure_engine()
 

@@ -5,8 +5,9 @@ import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
 import qt
-import slicer
 from slicer.i18n import tr as _
+
+import slicer
 
 _SIMPLE = ("integer", "double", "boolean", "string", "string-enumeration")
 #: What other controls of the panel decide, by CLI module.

@@ -4,8 +4,9 @@ import importlib.metadata
 import re
 from pathlib import Path
 
-import slicer
 from slicer.i18n import tr as _
+
+import slicer
 
 REQUIREMENTS = Path(__file__).resolve().parents[1] / "Resources" / "requirements.txt"
 

@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
-import slicer
 from slicer.i18n import tr as _
+
+import slicer
 
 ICONS = Path(__file__).resolve().parents[1] / "Resources" / "Icons"
 

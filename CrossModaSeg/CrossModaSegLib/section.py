@@ -6,8 +6,9 @@ import re
 from pathlib import Path
 
 import qt
-import slicer
 from slicer.i18n import tr as _
+
+import slicer
 
 UI_FOLDER = Path(__file__).resolve().parents[1] / "Resources" / "UI"
 #: What a message is: something to mend, or a remark.

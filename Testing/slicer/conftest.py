@@ -17,7 +17,6 @@ import pytest
 HERE = Path(__file__).resolve().parent
 PROJECT = HERE.parents[1]
 MISSING = [name for name in ("slicer", "PySide6") if importlib.util.find_spec(name) is None]
-sys.path.insert(0, str(HERE))
 
 
 @pytest.hookimpl(hookwrapper=True)
@@ -135,7 +134,6 @@ def sample_folder(tmp_path_factory):
 def loaded(panel, sample_folder):
     """The panel with the sample's three atlases and its target in the scene."""
     import slicer
-
     from crossmoda.dataset import open_dataset
 
     for case in open_dataset(sample_folder).cases:

@@ -51,8 +51,9 @@ def loaded(panel, one_sided):
 
 
 def label_map(segmentation) -> np.ndarray:
-    import slicer
     from CrossModaSegLib import nodes
+
+    import slicer
 
     target = segmentation.GetNodeReference(nodes.TARGET)
     array = np.zeros(slicer.util.arrayFromVolume(target).shape, np.uint8)
@@ -62,16 +63,18 @@ def label_map(segmentation) -> np.ndarray:
 
 
 def confidence(segmentation) -> np.ndarray:
-    import slicer
     from CrossModaSegLib import nodes
+
+    import slicer
 
     return slicer.util.arrayFromVolume(nodes.products("confidence", segmentation.GetNodeReference(nodes.TARGET))[-1])
 
 
 def volume_of(node, target) -> np.ndarray:
     """Return a volume's voxels on the target's grid."""
-    import slicer
     from CrossModaSegLib import nodes
+
+    import slicer
 
     own = volume.Volume(slicer.util.arrayFromVolume(node).astype(np.float32), nodes.grid_of(node))
     return volume.resample(own, nodes.grid_of(target), interpolation="nearest").array

@@ -8,8 +8,9 @@ import ctypes
 import sys
 from pathlib import Path
 
-import slicer
 import slicer_core
+
+import slicer
 
 _FOLDER = Path(slicer_core.__file__).parent
 _STRING = "Ss"  # mangled std::string

@@ -6,24 +6,29 @@ swapped, arrays turned upside down, thinner slices, the phantom base, and ICBM b
 average, or moved. The last lines ask mutual information where the averages themselves lie about the ears. deedsBCV
 takes part if DEEDSBCV_LINEAR and DEEDSBCV_DEEDS name its programs.
 
-    python Testing/benchmarks/registration_offset.py --subjects 6
+    python Testing/experiments/registration_offset.py --subjects 6
 """
 
 import argparse
 import contextlib
 import dataclasses
+import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import SimpleITK as sitk
-from bench_register import SHARED
-from registration_peers import methods
 
 from crossmoda import simulation, volume
 from crossmoda.simulation import ear, icbm
 from crossmoda.simulation.subject import Subject
 from crossmoda.volume.geometry import Volume
+
+sys.path.append(str(Path(__file__).resolve().parents[1] / "benchmarks"))
+
+from bench_register import SHARED
+from registration_peers import methods
 
 BASE = SHARED / "icbm152_2009c_sym"
 #: Tone curve that makes a T2 contrast of the T1 average (white matter = 1): fluid bright, bone and air dark.

@@ -1,6 +1,6 @@
 """The paper's experiment on digital subjects: does MIND close the gap between ceT1 and hrT2, do noisy labels help?
 
-    python Testing/benchmarks/experiment.py --folder FOLDER --base-folder ICBM --shapes-folder SHAPES --figure FILE.png
+    python Testing/experiments/experiment.py --folder FOLDER --base-folder ICBM --shapes-folder SHAPES --figure FILE.png
 
 One cohort on the ICBM152 base with tumor shapes drawn by experts: labeled ceT1 sources, unlabeled hrT2 targets that
 get noisy labels by propagation, and unseen hrT2 test cases whose shapes come from other patients. Networks are trained
@@ -41,7 +41,6 @@ from unittest import mock
 
 import numpy as np
 from experiment_table import Scores, Table, compare, draw, report
-from train_default_weights import label_of, shapes_of, simulate
 
 from crossmoda import (
     cache,
@@ -61,6 +60,10 @@ from crossmoda import (
 from crossmoda.dataset import Case
 from crossmoda.errors import InputError
 from crossmoda.provenance import checksum
+
+sys.path.append(str(Path(__file__).resolve().parents[2] / "tools"))
+
+from train_default_weights import label_of, shapes_of, simulate
 
 #: First seeds of sources, targets and tests.
 SOURCE, TARGET, TEST = 7000, 7020, 9000
