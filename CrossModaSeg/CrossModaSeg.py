@@ -1,5 +1,6 @@
 """CrossModa's panel in 3D Slicer; the sections are in CrossModaSegLib."""
 
+import slicer
 from CrossModaSegLib.engine import ensure_engine
 from slicer.i18n import tr as _
 from slicer.i18n import translate
@@ -8,8 +9,6 @@ from slicer.ScriptedLoadableModule import (
     ScriptedLoadableModuleTest,
     ScriptedLoadableModuleWidget,
 )
-
-import slicer
 
 ensure_engine()
 

@@ -5,9 +5,8 @@ import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
 import qt
-from slicer.i18n import tr as _
-
 import slicer
+from slicer.i18n import tr as _
 
 _SIMPLE = ("integer", "double", "boolean", "string", "string-enumeration")
 #: What other controls of the panel decide, by CLI module.

@@ -5,9 +5,9 @@ import itertools
 from collections.abc import Callable
 
 import numpy as np
+import slicer
 from slicer.i18n import tr as _
 
-import slicer
 from CrossModaSegLib import nodes
 
 ATLAS, TARGET = "ceT1", "hrT2"

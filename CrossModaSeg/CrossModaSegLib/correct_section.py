@@ -2,9 +2,9 @@
 
 import contextlib
 
+import slicer
 from slicer.i18n import tr as _
 
-import slicer
 from CrossModaSegLib import nodes
 from CrossModaSegLib.editor import Editor
 from CrossModaSegLib.helpers import Helpers

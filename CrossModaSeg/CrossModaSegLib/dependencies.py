@@ -4,9 +4,8 @@ import importlib.metadata
 import re
 from pathlib import Path
 
-from slicer.i18n import tr as _
-
 import slicer
+from slicer.i18n import tr as _
 
 REQUIREMENTS = Path(__file__).resolve().parents[1] / "Resources" / "requirements.txt"
 

@@ -1,8 +1,8 @@
 """How results are shown in the slice views: layers for the visual check, contours, the disagreement overlay."""
 
+import slicer
 import vtk
 
-import slicer
 from CrossModaSegLib import nodes
 
 CHECKER = "CrossModa checkerboard"

@@ -6,10 +6,10 @@ import tempfile
 from functools import partial
 from pathlib import Path
 
+import slicer
 import vtk
 from slicer.i18n import tr as _
 
-import slicer
 from CrossModaSegLib import nodes, runs
 from CrossModaSegLib.tasks import PythonTask, StepsTask, Task
 

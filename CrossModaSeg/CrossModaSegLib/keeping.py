@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import qt
+import slicer
 from slicer.i18n import tr as _
 
-import slicer
 from CrossModaSegLib.reviewing import IMAGE, REVIEWED, ReviewedCase
 
 #: Milliseconds from the first edit to the draft on disk: nothing older than this is lost when the application crashes.

@@ -3,10 +3,10 @@
 import shutil
 from pathlib import Path
 
+import slicer
 from slicer.i18n import tr as _
 from slicer.ScriptedLoadableModule import ScriptedLoadableModuleLogic
 
-import slicer
 from CrossModaSegLib import cases, exporting, nodes, propagating, runs
 from CrossModaSegLib.parameters import CrossModaSegParameterNode
 from CrossModaSegLib.tasks import DONE, CliTask, PythonTask, StepsTask, TaskQueue

@@ -4,10 +4,9 @@ import json
 import time
 
 import numpy as np
+import slicer
 import vtk
 from slicer.i18n import tr as _
-
-import slicer
 
 #: Attributes and reference roles that CrossModa puts on nodes; a saved scene carries them.
 CASE, MODALITY, SIDE, ROLE = "CrossModa.Case", "CrossModa.Modality", "CrossModa.Side", "CrossModa.Role"

@@ -3,10 +3,10 @@
 import types
 
 import qt
+import slicer
 import vtk
 from slicer.util import VTKObservationMixin
 
-import slicer
 from CrossModaSegLib import cases, display, nodes, sides
 from CrossModaSegLib.cases_section import CasesSection
 from CrossModaSegLib.correct_section import CorrectSection

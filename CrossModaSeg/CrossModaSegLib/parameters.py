@@ -2,9 +2,8 @@
 
 from typing import Annotated
 
-from slicer.parameterNodeWrapper import Choice, WithinRange, parameterNodeWrapper
-
 from slicer import vtkMRMLScalarVolumeNode, vtkMRMLSegmentationNode
+from slicer.parameterNodeWrapper import Choice, WithinRange, parameterNodeWrapper
 
 
 @parameterNodeWrapper

@@ -9,9 +9,9 @@ import shutil
 from functools import partial
 from pathlib import Path
 
+import slicer
 from slicer.i18n import tr as _
 
-import slicer
 from CrossModaSegLib import cases, exporting, nodes, runs, sides
 from CrossModaSegLib.tasks import CliTask, PythonTask, StepsTask, Task
 

@@ -1,9 +1,9 @@
 """Result: correct, measure, export."""
 
 import qt
+import slicer
 from slicer.i18n import tr as _
 
-import slicer
 from CrossModaSegLib import display, exporting, nodes
 from CrossModaSegLib.section import ERROR, Section, reported, reported_beside, set_columns, wrappable
 from CrossModaSegLib.tasks import DONE

@@ -9,9 +9,9 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import slicer
 from slicer.i18n import tr as _
 
-import slicer
 from CrossModaSegLib import nodes, runs
 
 #: Attributes and reference roles of the correction's node.

@@ -1,8 +1,8 @@
 """What the runs of CLI modules share: checked inputs, hidden outputs, measurements, provenance."""
 
+import slicer
 from slicer.i18n import tr as _
 
-import slicer
 from CrossModaSegLib import nodes
 
 #: The roles of what a registration makes.

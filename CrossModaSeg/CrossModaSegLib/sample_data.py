@@ -2,9 +2,8 @@
 
 from pathlib import Path
 
-from slicer.i18n import tr as _
-
 import slicer
+from slicer.i18n import tr as _
 
 ICONS = Path(__file__).resolve().parents[1] / "Resources" / "Icons"
 

@@ -6,9 +6,8 @@ import re
 from pathlib import Path
 
 import qt
-from slicer.i18n import tr as _
-
 import slicer
+from slicer.i18n import tr as _
 
 UI_FOLDER = Path(__file__).resolve().parents[1] / "Resources" / "UI"
 #: What a message is: something to mend, or a remark.

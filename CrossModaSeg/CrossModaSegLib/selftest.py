@@ -5,9 +5,9 @@ import time
 from pathlib import Path
 
 import numpy as np
+import slicer
 import vtk
 
-import slicer
 from CrossModaSegLib import exporting, nodes
 
 #: A small sample: coarse and of a small region, so that the whole walk takes a minute.

@@ -10,9 +10,9 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+import slicer
 from slicer.i18n import tr as _
 
-import slicer
 from CrossModaSegLib import cases, exporting, nodes, runs
 from CrossModaSegLib.tasks import PythonTask, StepsTask, Task
 

@@ -16,10 +16,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import qt
+import slicer
 import vtk
 from slicer.i18n import tr as _
-
-import slicer
 
 WAITING, RUNNING, DONE, FAILED, CANCELLED = "waiting", "running", "done", "failed", "cancelled"
 _PROGRESS = re.compile(r"<filter-progress>\s*([0-9.eE+-]+)\s*</filter-progress>")

@@ -4,9 +4,9 @@ import functools
 
 import numpy as np
 import qt
+import slicer
 from slicer.i18n import tr as _
 
-import slicer
 from CrossModaSegLib import nodes, reviewing
 from CrossModaSegLib.section import NOTE, set_columns
 from CrossModaSegLib.tasks import StepsTask

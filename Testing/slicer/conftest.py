@@ -134,6 +134,7 @@ def sample_folder(tmp_path_factory):
 def loaded(panel, sample_folder):
     """The panel with the sample's three atlases and its target in the scene."""
     import slicer
+
     from crossmoda.dataset import open_dataset
 
     for case in open_dataset(sample_folder).cases:

@@ -54,10 +54,9 @@ class Photographer:
 
     def aim(self, segmentation, key: str, field_of_view_mm: float) -> None:
         """Center the views on a segment."""
+        import slicer
         import vtk
         from CrossModaSegLib import nodes
-
-        import slicer
 
         volume = segmentation.GetNodeReference(nodes.TARGET)
         array = slicer.util.arrayFromSegmentBinaryLabelmap(segmentation, key, volume)

@@ -145,9 +145,9 @@ class Monkey:
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_nothing_breaks(application, reviewed, sample_folder, weights, tmp_path, seed, caplog, monkeypatch):
+    import slicer
     from testbed import pythonqt
 
-    import slicer
     from crossmoda.dataset import open_dataset
 
     (tmp_path / "export").mkdir()

@@ -100,9 +100,8 @@ def test_what_a_helper_takes_is_the_other_label_inside_and_the_own_one_outside(o
 
 
 def test_here_is_the_ball_around_the_mouse_pointer_before_the_crosshair(opened, case):
-    from CrossModaSegLib import nodes
-
     import slicer
+    from CrossModaSegLib import nodes
 
     crosshair = slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLCrosshairNode")
     crosshair.SetCrosshairRAS((500.0, 0.0, 0.0))
@@ -137,10 +136,10 @@ def test_painting_one_structure_takes_the_voxels_from_the_other(opened, case, ed
 
 def test_a_result_on_another_grid_is_compared_and_taken_where_it_lies(opened, case, add_volume):
     """The other segmentation has voxels of another size on a turned grid; taking it all leaves what it says."""
+    import slicer
     import vtk
     from CrossModaSegLib import nodes, reviewing
 
-    import slicer
     from crossmoda.volume import Grid, resample
 
     label = case.label_map()
@@ -423,9 +422,8 @@ def test_a_correction_of_the_first_versions_still_has_its_fused_label(opened, ca
 
 
 def test_a_panel_that_is_closed_and_opened_again_goes_on_where_it_was(application, opened, case):
-    from CrossModaSegLib.panel import Panel
-
     import slicer
+    from CrossModaSegLib.panel import Panel
 
     opened.correct.ui.takeNetworkButton.click()
     drawn = case.array()

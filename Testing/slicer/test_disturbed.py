@@ -215,9 +215,8 @@ def test_after_the_target_was_moved_nothing_that_lies_where_it_was_is_used(fused
 
 @pytest.mark.parametrize("change", ["voxels", "another one"])
 def test_an_atlas_whose_label_was_changed_is_registered_again(application, fused, change, tmp_path):
-    from CrossModaSegLib import nodes
-
     import slicer
+    from CrossModaSegLib import nodes
 
     atlas = fused.cases.rows[0].volume
     label = atlas.GetNodeReference(nodes.LABEL)
@@ -257,9 +256,8 @@ def test_what_was_fused_last_is_the_result_and_drawn_alone_with_an_atlas_of_its_
 
 
 def test_a_segmentation_that_is_being_edited_stays_in_view_and_as_it_is_when_another_one_is_made(application, fused):
-    from CrossModaSegLib import selftest
-
     import slicer
+    from CrossModaSegLib import selftest
 
     edited, target = fused.parameters.result, fused.parameters.target
     editor = application.scene.AddNewNodeByClass("vtkMRMLSegmentEditorNode")

@@ -64,10 +64,10 @@ def test_full_size_scans_are_loaded_as_they_are(loaded, arrays):
 
 
 def test_a_full_size_result_is_shown_measured_and_exported(application, loaded, arrays, measured, tmp_path):
+    import slicer
     from CrossModaSegLib import exporting, nodes, selftest
     from testbed.heartbeat import Heartbeat
 
-    import slicer
     from crossmoda.volume import read_label_map
 
     atlas, target = loaded.cases.rows

@@ -15,9 +15,8 @@ def test_a_long_name_in_a_message_does_not_widen_the_panel(panel):
 
 def test_a_long_message_is_shown_to_its_last_line(application, panel):
     """Qt reckons the lines of a label in a form at the width it would like, not at the one it gets."""
-    from PySide6 import QtWidgets
-
     import slicer
+    from PySide6 import QtWidgets
 
     widget, label = slicer.modules.crossmodaseg.widgetRepresentation(), panel.result.ui.messageLabel
     for section in panel.sections:

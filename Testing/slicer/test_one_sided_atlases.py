@@ -51,9 +51,8 @@ def loaded(panel, one_sided):
 
 
 def label_map(segmentation) -> np.ndarray:
-    from CrossModaSegLib import nodes
-
     import slicer
+    from CrossModaSegLib import nodes
 
     target = segmentation.GetNodeReference(nodes.TARGET)
     array = np.zeros(slicer.util.arrayFromVolume(target).shape, np.uint8)
@@ -63,18 +62,16 @@ def label_map(segmentation) -> np.ndarray:
 
 
 def confidence(segmentation) -> np.ndarray:
-    from CrossModaSegLib import nodes
-
     import slicer
+    from CrossModaSegLib import nodes
 
     return slicer.util.arrayFromVolume(nodes.products("confidence", segmentation.GetNodeReference(nodes.TARGET))[-1])
 
 
 def volume_of(node, target) -> np.ndarray:
     """Return a volume's voxels on the target's grid."""
-    from CrossModaSegLib import nodes
-
     import slicer
+    from CrossModaSegLib import nodes
 
     own = volume.Volume(slicer.util.arrayFromVolume(node).astype(np.float32), nodes.grid_of(node))
     return volume.resample(own, nodes.grid_of(target), interpolation="nearest").array

@@ -98,9 +98,8 @@ def test_a_target_that_cannot_be_used_is_explained_at_the_button_and_in_its_row(
 
 
 def test_one_click_hardens_the_transforms_of_the_table(panel, atlas, target):
-    import vtk
-
     import slicer
+    import vtk
 
     shift = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLinearTransformNode", "moved")
     matrix = vtk.vtkMatrix4x4()
@@ -167,9 +166,8 @@ def test_an_unticked_atlas_is_not_used_and_stays_unticked(panel, atlas, target):
 
 
 def test_nothing_is_installed_without_asking_and_a_refusal_is_said(panel, monkeypatch):
-    from CrossModaSegLib import dependencies
-
     import slicer
+    from CrossModaSegLib import dependencies
 
     monkeypatch.setattr(dependencies, "missing", lambda: ["numba>=0.60"])
     monkeypatch.setattr(slicer.packaging, "answer", False)
@@ -186,9 +184,9 @@ def test_nothing_is_installed_without_asking_and_a_refusal_is_said(panel, monkey
 
 
 def test_offline_everything_comes_from_the_wheel_folder(panel, monkeypatch, tmp_path):
+    import slicer
     from CrossModaSegLib import dependencies
 
-    import slicer
     from crossmoda.errors import InputError
 
     monkeypatch.setattr(dependencies, "missing", lambda: ["torch", "numba>=0.60"])
@@ -213,9 +211,8 @@ def test_without_the_pytorch_extension_the_remedy_is_named(panel, monkeypatch):
 
 
 def test_a_saved_scene_opens_with_the_state_of_the_panel(application, panel, atlas, target, tmp_path):
-    from CrossModaSegLib import nodes
-
     import slicer
+    from CrossModaSegLib import nodes
 
     label = slicer.mrmlScene.GetFirstNodeByName("atlas label")
     segmentation = nodes.make_segmentation(label, target, "result", "prediction")
@@ -247,9 +244,8 @@ def test_a_saved_scene_opens_with_the_state_of_the_panel(application, panel, atl
 
 
 def test_a_result_never_overwrites_an_earlier_one(panel, atlas, target):
-    from CrossModaSegLib import nodes, selftest
-
     import slicer
+    from CrossModaSegLib import nodes, selftest
 
     label = slicer.mrmlScene.GetFirstNodeByName("atlas label")
     first = nodes.make_segmentation(label, target, "target segmentation", "prediction")
@@ -261,9 +257,9 @@ def test_a_result_never_overwrites_an_earlier_one(panel, atlas, target):
 
 
 def test_exporting_twice_keeps_both(panel, atlas, target, tmp_path):
+    import slicer
     from CrossModaSegLib import nodes
 
-    import slicer
     from crossmoda.volume import read_label_map
 
     label = slicer.mrmlScene.GetFirstNodeByName("atlas label")
@@ -279,9 +275,8 @@ def test_exporting_twice_keeps_both(panel, atlas, target, tmp_path):
 
 
 def test_an_export_folder_that_cannot_be_written_is_named(application, panel, atlas, target, tmp_path):
-    from CrossModaSegLib import nodes
-
     import slicer
+    from CrossModaSegLib import nodes
 
     label = slicer.mrmlScene.GetFirstNodeByName("atlas label")
     panel.parameters.result = nodes.make_segmentation(label, target, "result", "prediction")
@@ -294,10 +289,9 @@ def test_an_export_folder_that_cannot_be_written_is_named(application, panel, at
 
 
 def test_the_segmentation_lies_where_the_volume_lies_also_with_oblique_slices(panel, add_volume):
+    import slicer
     import vtk
     from CrossModaSegLib import nodes
-
-    import slicer
 
     volume = add_volume("oblique")
     turn = vtk.vtkTransform()
@@ -321,9 +315,8 @@ def test_the_segmentation_lies_where_the_volume_lies_also_with_oblique_slices(pa
 
 
 def test_correct_opens_the_segment_editor_with_segmentation_and_scan(panel, atlas, target):
-    from CrossModaSegLib import nodes
-
     import slicer
+    from CrossModaSegLib import nodes
 
     label = slicer.mrmlScene.GetFirstNodeByName("atlas label")
     panel.parameters.result = nodes.make_segmentation(label, target, "result", "prediction")
@@ -335,9 +328,8 @@ def test_correct_opens_the_segment_editor_with_segmentation_and_scan(panel, atla
 
 
 def test_the_surfaces_are_shown_and_hidden(panel, atlas, target):
-    from CrossModaSegLib import nodes
-
     import slicer
+    from CrossModaSegLib import nodes
 
     label = slicer.mrmlScene.GetFirstNodeByName("atlas label")
     result = panel.parameters.result = nodes.make_segmentation(label, target, "result", "prediction")
@@ -358,9 +350,8 @@ def vtk_surface(segmentation):
 
 
 def test_results_lie_in_the_study_of_the_scan(panel, atlas, target):
-    from CrossModaSegLib import nodes
-
     import slicer
+    from CrossModaSegLib import nodes
 
     hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(slicer.mrmlScene)
     study = hierarchy.CreateStudyItem(hierarchy.GetSceneItemID(), "study")

@@ -24,9 +24,8 @@ def slices(application):
 @pytest.fixture
 def window(application, reviewed):
     """The panel's window, shown and active, so that it receives keys."""
-    from PySide6 import QtWidgets
-
     import slicer
+    from PySide6 import QtWidgets
 
     window = QtWidgets.QWidget.window(slicer.modules.crossmodaseg.widgetRepresentation())
     for section in reviewed.sections:
@@ -161,9 +160,9 @@ def test_keys_work_only_while_the_panel_is_open(application, opened, hands):
 
 
 def test_the_time_runs_only_while_the_panel_is_open(application, reviewed, monkeypatch):
+    import slicer
     from CrossModaSegLib import keeping
 
-    import slicer
     from crossmoda.review import corrections
 
     clock = [1000.0]

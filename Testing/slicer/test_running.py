@@ -194,9 +194,9 @@ def write_dicom_series(folder: Path, volume: sitk.Image, description: str) -> No
 
 
 def test_a_dicom_folder_of_a_data_set_is_loaded_where_it_lies(application, panel, tmp_path):
+    import slicer
     from CrossModaSegLib import nodes
 
-    import slicer
     from crossmoda.volume import Volume
 
     array = np.random.default_rng(0).integers(0, 500, (6, 16, 20)).astype(np.int16)

@@ -31,9 +31,8 @@ def alive(pid: int) -> bool:
 
 
 def test_a_task_reports_progress_and_hands_over_its_output(application, scene, patience):
-    from CrossModaSegLib.tasks import DONE, TaskQueue
-
     import slicer
+    from CrossModaSegLib.tasks import DONE, TaskQueue
 
     output = scene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "output")
     seen = []
@@ -125,9 +124,8 @@ def test_a_run_that_is_stopped_before_its_outputs_are_loaded_loads_them_first(ap
 
 
 def test_a_run_behind_that_of_another_module_is_cancelled_without_waiting_for_it(application, scene, patience):
-    from CrossModaSegLib.tasks import CANCELLED, TaskQueue
-
     import slicer
+    from CrossModaSegLib.tasks import CANCELLED, TaskQueue
 
     other = slicer.cli.run(slicer.modules.patience, None, {"seconds": 60.0}, update_display=False)
     application.wait_until(lambda: other.GetStatus() == other.Running)

@@ -75,9 +75,8 @@ def test_another_target_is_shown_with_its_own_results_and_the_first_ones_come_ba
 
 
 def test_what_was_made_last_is_the_result_again_whether_fused_or_predicted(panel, targets):
-    from CrossModaSegLib import nodes
-
     import slicer
+    from CrossModaSegLib import nodes
 
     first, second = targets
     record = {"step": "fuse", "crossmoda": "x", "inputs": {}, "seconds": 1}
@@ -130,9 +129,8 @@ def test_results_of_a_target_that_was_removed_do_not_stay_with_the_next(applicat
 
 def test_a_target_that_gets_the_identity_of_a_removed_one_is_another(application, panel, targets, tmp_path):
     """Slicer gives the ID of a node that was removed to the next one once a scene was loaded."""
-    from CrossModaSegLib import nodes
-
     import slicer
+    from CrossModaSegLib import nodes
 
     assert slicer.util.saveScene(str(tmp_path / "scene.mrb"))
     application.scene.Clear(False)
@@ -200,9 +198,8 @@ def test_a_fusion_that_ends_after_another_target_was_chosen_waits_for_its_own(ap
 def test_a_doubtful_side_is_said_in_the_table_and_at_the_result_also_after_the_scene_was_opened_again(
     application, panel, targets, tmp_path
 ):
-    from CrossModaSegLib import nodes
-
     import slicer
+    from CrossModaSegLib import nodes
 
     first, _second = targets
     first.SetAttribute(nodes.SIDE, "left")

@@ -15,10 +15,9 @@ def view(application):
 @pytest.fixture
 def shown(panel, view, add_volume):
     """A gray volume around the origin with a segment on the patient's right, in front."""
+    import slicer
     import vtk
     from CrossModaSegLib import nodes
-
-    import slicer
 
     directions = vtk.vtkMatrix4x4()  # ITK's axes: to the left, to the back, up
     directions.SetElement(0, 0, -1)
@@ -66,9 +65,8 @@ def test_outlines_leave_the_inside_of_the_segment_visible(view, shown):
 
 
 def test_doubt_covers_the_scan_only_where_there_is_some(view, shown, add_volume):
-    from CrossModaSegLib import display
-
     import slicer
+    from CrossModaSegLib import display
 
     volume, segmentation = shown
     segmentation.GetDisplayNode().SetVisibility(False)

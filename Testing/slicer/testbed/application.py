@@ -13,11 +13,11 @@ from pathlib import Path
 os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
 os.environ.setdefault("VTK_DEFAULT_OPENGL_WINDOW", "vtkEGLRenderWindow")
 
+import slicer
 import slicer.util
 import vtk
 from PySide6 import QtCore, QtWidgets
 
-import slicer
 from testbed import cli_engine, pythonqt, segment_editor, slicer_python, slicer_source, widgets
 from testbed.files import Files
 from testbed.pythonqt import qt

@@ -8,9 +8,8 @@ import ctypes
 import sys
 from pathlib import Path
 
-import slicer_core
-
 import slicer
+import slicer_core
 
 _FOLDER = Path(slicer_core.__file__).parent
 _STRING = "Ss"  # mangled std::string

@@ -149,7 +149,6 @@ class UiLoader(QtUiTools.QUiLoader):
     def createWidget(self, class_name, parent=None, name=""):
         """Make a widget of the class named in the file."""
         import ctk
-
         import slicer
 
         for module in (slicer, ctk, qt):

@@ -9,11 +9,11 @@ The methods and properties are those of the C++ header; others do not exist.
 import types
 
 import numpy as np
+import slicer
 import vtk
 from PySide6 import QtGui, QtWidgets
 from vtk.util.numpy_support import vtk_to_numpy
 
-import slicer
 from testbed.widgets import qMRMLWidget, stored
 
 EFFECTS = ("Threshold", "Paint", "Draw", "Erase", "Level tracing", "Grow from seeds", "Margin", "Smoothing", "Scissors")

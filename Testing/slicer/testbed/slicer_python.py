@@ -9,11 +9,11 @@ import sys
 import types
 import typing
 
+import slicer
 import slicer.util
 import vtk
 from PySide6 import QtCore, QtWidgets
 
-import slicer
 from testbed.pythonqt import qt
 
 # ---------------------------------------------------------------- slicer.ScriptedLoadableModule

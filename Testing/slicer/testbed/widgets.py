@@ -4,10 +4,10 @@ import itertools
 import types
 import typing
 
+import slicer
 import vtk
 from PySide6 import QtCore, QtGui, QtWidgets
 
-import slicer
 from testbed.pythonqt import PythonQtObject, pythonqt_class
 
 Signal, Property = QtCore.Signal, QtCore.Property
