@@ -18,6 +18,7 @@ from xml.sax.saxutils import escape
 from crossmoda.errors import BAD_INPUT, BUG, INTERRUPTED, Cancelled, InputError
 from crossmoda.output import speak_utf8, write_text
 from crossmoda.progress import Progress
+from crossmoda.steps.declaration import Step
 
 
 def command_line(arguments: Sequence[str] | None = None) -> list[str]:
@@ -51,6 +52,19 @@ def write_return_parameters(path: Path | str | None, values: Mapping[str, Any]) 
 def _plain(value: Any) -> str:
     """Return a value as Slicer reads it: one line, ``true`` and ``false`` in small letters."""
     return str(value).lower() if isinstance(value, bool) else " ".join(str(value).split())
+
+
+def main(step: Step) -> NoReturn:
+    """Run a step as a CLI module with the arguments of the process, and exit."""
+    values = vars(step.parser().parse_args(command_line()))
+
+    def work(progress: Progress) -> None:
+        results = step.run(values, progress)
+        for note in [results["notes"]] if results.get("notes") else []:
+            _say(note)
+        write_return_parameters(values["returnparameterfile"], results)
+
+    run(step.module, work)
 
 
 def run(name: str, work: Callable[[Progress], None]) -> NoReturn:
