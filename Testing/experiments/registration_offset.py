@@ -1,4 +1,4 @@
-"""Registration: ceT1 and hrT2 of one digital subject; how far beside the truth the cochleae come to lie, and why.
+"""Systematic offset of registered cochleae, ceT1 to hrT2 of one digital subject, and its causes.
 
 Nothing moved between both scans, so the right displacement is 0 everywhere. Whatever the mean over subjects leaves is
 an offset of the method or of the data. Rows separate them: the same contrast with other noise, contrast inverted, scans
@@ -145,11 +145,11 @@ def averages_apart(side: int) -> np.ndarray:
     return np.array(registration.Execute(box, t1.to_sitk()).GetParameters())
 
 
-def line(name: str, found: np.ndarray) -> str:
+def line(name: str, shifts: np.ndarray) -> str:
     """Return a row of the table: mean and its standard error along x, y and z."""
-    error = found.std(axis=0, ddof=1) / np.sqrt(len(found))
-    cells = " | ".join(f"{mean:+.2f} ± {spread:.2f}" for mean, spread in zip(found.mean(axis=0), error, strict=True))
-    return f"| {name} | {len(found)} | {cells} |"
+    error = shifts.std(axis=0, ddof=1) / np.sqrt(len(shifts))
+    cells = " | ".join(f"{mean:+.2f} ± {spread:.2f}" for mean, spread in zip(shifts.mean(axis=0), error, strict=True))
+    return f"| {name} | {len(shifts)} | {cells} |"
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""Pictures of digital subjects, to be looked at: axial through the canals, both sides enlarged, coronal.
+"""Pictures of digital subjects for visual inspection: axial through the canals, both sides enlarged, coronal.
 
 Usage: python Testing/experiments/render_simulation.py OUTPUT_FOLDER [--base icbm --base-folder ... --shapes-folder ...]
 """
