@@ -28,25 +28,26 @@ def head(
     seed: int,
     *,
     modality: str = "hrT2",
-    tumor_mm: float = 9.0,
+    tumor_mm: float = 8.99,
     cochleae: tuple[str, ...] = ("left", "right"),
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return image and label map of a symmetric head: texture, two canals with cochleae, a tumor in one canal.
 
-    Canals lie 18 mm and cochleae 32 mm from the grid's middle; ``seed`` draws the noise only.
+    Canals lie 18 mm and cochleae 32 mm from the grid's middle; radii just below whole mm
+    keep voxel centers off the borders. ``seed`` draws the noise only.
     """
     fluid, cochlea, tumor = (500, 420, 250) if modality == "hrT2" else (60, 90, 700)
-    texture = ndimage.gaussian_filter(np.random.default_rng(0).normal(0, 1, grid.shape), 2 / np.array(grid.spacing_zyx))
+    texture = ndimage.gaussian_filter(np.random.default_rng(0).normal(0, 1, grid.shape), (1, 1.5, 1.5))
     image = 100 + 400 * (texture + texture[..., ::-1])
     label_map = np.zeros(grid.shape, np.uint8)
-    z, y, x = (np.array(grid.shape) - 1) / 2 * grid.spacing_zyx
+    z, y, x = np.array(grid.shape) / 2 * grid.spacing_zyx
     for name, sign in (("left", 1), ("right", -1)):
-        mask = ball(grid, (z, y - 6, x + sign * 32), 5)
+        mask = ball(grid, (z, y - 6, x + sign * 32), 4.99)
         image[mask] = cochlea
         if name in cochleae:
             label_map[mask] = labels.COCHLEA
         canal = (z, y + 4, x + sign * 18)
-        image[ball(grid, canal, 11)] = fluid
+        image[ball(grid, canal, 10.99)] = fluid
         if name == side:
             mask = ball(grid, canal, tumor_mm)
             image[mask], label_map[mask] = tumor, labels.VS

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from crossmoda import batch, cache, components, labels, output, parameters, preprocessing, provenance, volume, weights
+from crossmoda import batch, cache, labels, output, parameters, preprocessing, provenance, volume, weights
 from crossmoda import device as devices
+from crossmoda.anatomy import plausibility
 from crossmoda.errors import InputError
 from crossmoda.parameters import parameter
 from crossmoda.progress import Progress, part, report
@@ -120,7 +121,7 @@ def predict(
     full = _restored(prepared, found)
     label_map = full.argmax(axis=0).astype(np.uint8)
     if not settings.keep_all:
-        label_map = components.plausible(label_map, full, image.grid)
+        label_map = plausibility.plausible(label_map, full, image.grid)
     report(progress, 1.0, "segmented")
     sureness = _sureness(label_map, full)
     about = record.finish(
@@ -378,7 +379,7 @@ def _predict_tile(
     result[(slice(None), *kept)] = logits.softmax(0)[(slice(None), *inner)]
 
 
-def _restored(prepared: preprocessing.Prepared, probabilities: np.ndarray) -> np.ndarray:
+def _restored(prepared: preprocessing.PreparedScan, probabilities: np.ndarray) -> np.ndarray:
     """Return probabilities on the scan's own grid; interpolation keeps their sum at 1."""
     full = prepared.restore(probabilities)
     return full / np.maximum(full.sum(axis=0, keepdims=True), 1e-6)
@@ -406,7 +407,7 @@ def _doubts(
     reasons = []
     if sureness["VS"] < doubtful_below.get("VS", 0.0):
         reasons.append(f"its mean probability is {sureness['VS']:.2f}, as that of marks where there is none")
-    if not components.beside_a_cochlea(label_map, image.grid):
+    if not plausibility.beside_a_cochlea(label_map, image.grid):
         reasons.append("it lies beside no cochlea that was found")
     return [f"the schwannoma is doubtful ({' and '.join(reasons)}): look whether there is one"] if reasons else []
 

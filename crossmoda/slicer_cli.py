@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 from xml.sax.saxutils import escape
 
 from crossmoda.errors import BAD_INPUT, BUG, INTERRUPTED, Cancelled, InputError
-from crossmoda.output import speak_utf8, write_text
+from crossmoda.output import use_utf8, write_text
 from crossmoda.progress import Progress
 from crossmoda.steps.declaration import Step
 
@@ -72,7 +72,7 @@ def run(name: str, work: Callable[[Progress], None]) -> NoReturn:
 
     Warnings go to standard output; so does the traceback of a bug, which Slicer keeps in the module's log.
     """
-    speak_utf8()
+    use_utf8()
     warnings.showwarning = lambda message, category, *_: _say(f"{category.__name__}: {message}")
     start = time.perf_counter()
     _say(f"<filter-start><filter-name>{name}</filter-name><filter-comment>{name}</filter-comment></filter-start>")

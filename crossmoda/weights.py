@@ -29,7 +29,7 @@ class Model:
     network: "torch.nn.Module"
     """in evaluation mode, 32-bit"""
     settings: networks.Settings
-    preparation: preprocessing.Settings
+    preparation: preprocessing.Preparation
     """how a scan is prepared for it"""
     card: dict[str, Any]
 
@@ -39,7 +39,7 @@ def shipped() -> Path:
     return Path(__file__).with_name("weights") / "default.safetensors"
 
 
-def new_card(settings: networks.Settings, preparation: preprocessing.Settings, **about: Any) -> dict[str, Any]:
+def new_card(settings: networks.Settings, preparation: preprocessing.Preparation, **about: Any) -> dict[str, Any]:
     """Return the model card of a network: what is needed to use it, then what ``about`` says about it."""
     import crossmoda
 
@@ -131,7 +131,7 @@ def load(path: Path | str) -> Model:
         raise InputError(f"{path.name} is not in the format '{FORMAT}'; use weights that this version wrote.")
     try:
         settings = networks.Settings(**card["network"])
-        preparation = preprocessing.Settings(**card["preprocessing"])
+        preparation = preprocessing.Preparation(**card["preprocessing"])
     except (KeyError, TypeError) as cause:
         raise InputError(f"The model card of {path.name} is of another version ({cause}); train again.") from cause
     except InputError as cause:

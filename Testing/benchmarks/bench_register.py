@@ -43,7 +43,7 @@ from usage import children_mib, memory_mib
 
 from crossmoda import deeds, volume
 from crossmoda.labels import STRUCTURES
-from crossmoda.volume.geometry import Grid, Volume
+from crossmoda.volume.grid import Grid, Volume
 
 SHARED = Path(os.environ.get("CROSSMODA_TEST_DATA", Path(__file__).resolve().parents[3] / "shared" / "data"))
 
@@ -174,9 +174,9 @@ def _work(method: str, file: str, answer: Any) -> None:
 def _measured(method: str, pair: Pair) -> dict[str, Any]:
     run = methods()[method]
     if method.startswith("deeds"):
-        from crossmoda.deeds import pipeline
+        from crossmoda.deeds import registration
 
-        pipeline.warm_up()
+        registration.warm_up()
     before = memory_mib("VmRSS")
     earlier = run(pair.fixed, pair.moving) if method in ("deeds", "deeds, CUDA") else None
     outcome = run(pair.fixed, pair.moving)

@@ -159,7 +159,7 @@ class TestNoisyLabel:
         assert {item.mirrored for item in result.outcomes} == {False}
 
     def test_the_atlases_whose_tumor_fits_speak_about_it(self, cases, tmp_path):
-        small = [write_case(tmp_path, f"small{n}", "left", 50 + n, radius=5.0) for n in range(4)]
+        small = [write_case(tmp_path, f"small{n}", "left", 50 + n, tumor_mm=4.99) for n in range(4)]
         result = run(
             cases, tmp_path / "out", dataclasses.replace(WHOLE, share=0.1), atlases=[*small, *atlases_of(cases)]
         )
@@ -369,7 +369,7 @@ class TestResuming:
     @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs a signal that cannot be caught")
     def test_a_killed_process_loses_only_the_registration_at_work(self, cases, tmp_path):
         script = (
-            "import sys, time, dataclasses; sys.path.insert(0, sys.argv[1])\n"
+            "import sys, time, dataclasses; sys.path[:0] = [sys.argv[1], sys.argv[1] + '/..']\n"
             "import test_propagation as t\n"
             "from pathlib import Path\n"
             "class Slow(t.Register):\n"

@@ -87,7 +87,7 @@ def test_a_nifti_file_is_not_begun_where_it_has_no_room(
     free = 4 * 40**3
     monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(free, 0, free))  # type: ignore[attr-defined]
     monkeypatch.setattr(sitk, "WriteImage", lambda *_: pytest.fail("it was begun"))
-    with pytest.raises(InputError, match=f"Cannot write .*{name}; is the disk full"):
+    with pytest.raises(InputError, match=rf"Cannot write .*{name}\. Check disk space"):
         write_image(tmp_path / name)
     assert list(tmp_path.iterdir()) == []
 
@@ -103,7 +103,7 @@ def test_what_goes_wrong_names_the_result_not_its_temporary_file(
     monkeypatch.setattr(files.volume, "write", fail)
     image = Volume(np.zeros(GRID.shape, np.float32), GRID)
     with pytest.raises(InputError) as caught:
-        files.write_outputs(a_registration(), files.Outputs(warped=tmp_path / "warped.nii.gz"), image, None)
+        files.write_outputs(a_registration(), files.RegistrationOutputs(warped=tmp_path / "warped.nii.gz"), image, None)
     assert str(tmp_path / "warped.nii.gz") in str(caught.value)
     assert output.PARTIAL not in str(caught.value)
 

@@ -59,7 +59,7 @@ patience = 300
 
 
 def write_subject(folder: Path, name: str, seed: int, side: str, modality: str) -> None:
-    image, label_map = head(GRID, side, seed, modality=modality, tumor_mm=8)
+    image, label_map = head(GRID, side, seed, modality=modality, tumor_mm=7.99)
     volume.write(Volume(image, GRID), folder / f"{name}_{modality}.nii.gz")
     place = folder.parent / "references" if modality == "hrT2" else folder
     volume.write(Volume(label_map, GRID), place / f"{name}_label.nii.gz")

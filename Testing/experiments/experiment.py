@@ -44,7 +44,6 @@ from experiment_table import Scores, Table, compare, draw, report
 
 from crossmoda import (
     cache,
-    components,
     evaluation,
     fusion,
     inference,
@@ -57,6 +56,7 @@ from crossmoda import (
     volume,
     weights,
 )
+from crossmoda.anatomy import plausibility
 from crossmoda.dataset import Case
 from crossmoda.errors import InputError
 from crossmoda.provenance import checksum
@@ -274,7 +274,7 @@ def class_weights(cases: list[training.TrainingCase], plan: training.Routine, ca
     """
     from crossmoda.training import augmentation, losses, sampling
 
-    examples = sampling.load(cases, preprocessing.Settings(), cache)
+    examples = sampling.load(cases, preprocessing.Preparation(), cache)
     whole = sum(np.bincount(example.targets[0].long().flatten(), minlength=len(labels.VALUES)) for example in examples)
     drawn = np.zeros(len(labels.VALUES))
     with mock.patch.object(mind, "mind_ssc", as_it_is):
@@ -371,8 +371,13 @@ def decide(prediction: inference.Prediction, influence: np.ndarray) -> volume.Vo
         return prediction.label_map
     divided = prediction.probabilities / influence[:, None, None, None].astype(np.float32)
     divided /= divided.sum(axis=0, keepdims=True)
+<<<<<<< HEAD:Testing/experiments/experiment.py
     label_map = components.plausible(divided.argmax(axis=0).astype(np.uint8), divided, prediction.label_map.grid)
     return prediction.label_map.with_array(label_map)
+=======
+    label_map = plausibility.plausible(divided.argmax(axis=0).astype(np.uint8), divided, found.label_map.grid)
+    return found.label_map.with_array(label_map)
+>>>>>>> main:Testing/benchmarks/experiment.py
 
 
 def score_labels(cases: list[Case], folder: Path) -> Scores:

@@ -23,7 +23,7 @@ import SimpleITK as sitk
 from crossmoda import simulation, volume
 from crossmoda.simulation import ear, icbm
 from crossmoda.simulation.subject import Subject
-from crossmoda.volume.geometry import Volume
+from crossmoda.volume.grid import Volume
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "benchmarks"))
 

@@ -261,5 +261,5 @@ def test_cuda_where_there_is_none_says_what_to_do(pair, tmp_path, script, argume
         cwd=pair,
     )
     assert done.returncode == 2
-    assert done.stderr.strip() == "No CUDA device was found; choose device 'auto' or 'cpu'."
+    assert done.stderr.strip() == "No CUDA device is available: 'cuda'. Choose device 'auto' or 'cpu'."
     assert not (pair / "out.nii.gz").exists()

@@ -1,7 +1,5 @@
 """The report of a cohort: how far labels and network agree, what was corrected, which models there are."""
 
-import csv
-import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -44,7 +42,8 @@ def write_report(
     rows = [row(item, decided.get(item.id)) for item in items]
     report(progress, 0.9, "writing the report")
     files = {"report": Path(folder) / REPORT, "table": Path(folder) / TABLE}
-    output.write_text(files["table"], _csv(rows))
+    names = list(rows[0]) if rows else ["case"]
+    output.write_csv(files["table"], names, (row.values() for row in rows))
     _page(items, rows, decided, registry.models(models or Path(folder) / "no models")).write(files["report"])
     report(progress, 1.0, "done")
     return files
@@ -73,14 +72,6 @@ def row(item: Item, done: Correction | None) -> dict[str, Any]:
     line["based_on_version"] = record.get("based_on", {}).get("crossmoda")
     line["reasons"] = " ".join(item.reasons)
     return line
-
-
-def _csv(rows: Sequence[dict[str, Any]]) -> str:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]) if rows else ["case"], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows({name: "" if value is None else value for name, value in line.items()} for line in rows)
-    return text.getvalue()
 
 
 def _page(

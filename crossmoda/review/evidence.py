@@ -6,13 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy import ndimage
 
-from crossmoda import cache, components, labels, measurement, output
-from crossmoda.anatomy import laterality
+from crossmoda import cache, labels, measurement, output
+from crossmoda.anatomy import laterality, plausibility
 from crossmoda.errors import InputError
+from crossmoda.evaluation import dice
 from crossmoda.review.evidence_sources import NOISY_LABEL, PREDICTION, Opinions, expected_dice, read_opinions
 from crossmoda.volume import Grid, Volume
+from crossmoda.volume.masks import components
 
 FILE = "review.json"
 #: Raised when the numbers are computed in another way.
@@ -94,9 +95,8 @@ def measure(opinions: Opinions) -> Evidence:
             numbers[f"expected_dice_{structure.key}"] = float(np.mean(chances))
         if opinions.network_label is not None:
             other = opinions.network_label == structure.value
-            total = np.count_nonzero(mask) + np.count_nonzero(other)
             numbers[f"network_mm3_{structure.key}"] = float(np.count_nonzero(other)) * voxel
-            numbers[f"dice_network_{structure.key}"] = 2.0 * np.count_nonzero(mask & other) / total if total else 1.0
+            numbers[f"dice_network_{structure.key}"] = dice(mask, other)
             if structure.value == labels.VS and mask.any() and other.any():
                 numbers["apart_mm"] = _apart(mask, other, grid)
     numbers |= _shape(label_map == labels.VS, grid)
@@ -109,21 +109,17 @@ def measure(opinions: Opinions) -> Evidence:
 
 def _grid_of(opinions: Opinions) -> Grid:
     """Return the grid of the part."""
-    from crossmoda.volume.resampling import sub_grid
-
-    first = [part.start for part in reversed(opinions.box)]
-    return sub_grid(opinions.grid, first, opinions.label_map.shape[::-1])
+    return opinions.grid.crop(opinions.box)
 
 
 def _pieces(mask: np.ndarray, voxel_mm3: float) -> int:
-    pieces, _ = ndimage.label(mask, np.ones((3, 3, 3)))
+    pieces, _ = components(mask)
     return int(np.count_nonzero(np.bincount(pieces.ravel())[1:] * voxel_mm3 >= _PIECE_MM3))
 
 
 def _apart(mask: np.ndarray, other: np.ndarray, grid: Grid) -> float:
     """Return how far the centers of two masks lie apart, mm."""
-    centers = [np.argwhere(one).mean(axis=0) * grid.spacing_zyx for one in (mask, other)]
-    return float(np.linalg.norm(centers[0] - centers[1]))
+    return float(np.linalg.norm(grid.points(mask).mean(axis=0) - grid.points(other).mean(axis=0)))
 
 
 def _shape(mask: np.ndarray, grid: Grid) -> dict[str, float]:
@@ -146,8 +142,7 @@ def _cochleae(label_map: Volume) -> dict[str, float]:
         sides = laterality.find_sides(label_map).of[labels.COCHLEA]
         side = next(iter(sides), "left")
         return {f"{side}_mm3": float(mask.sum()) * label_map.grid.voxel_volume_mm3}
-    matrix = label_map.grid.index_to_physical
-    points = np.argwhere(mask)[:, ::-1] @ matrix[:3, :3].T + matrix[:3, 3]
+    points = label_map.grid.points(mask)
     left = points[:, 0] > middle
     apart = np.abs(points[left].mean(axis=0) - points[~left].mean(axis=0))
     volumes = {"left_mm3": left.sum(), "right_mm3": (~left).sum()}
@@ -156,4 +151,4 @@ def _cochleae(label_map: Volume) -> dict[str, float]:
 
 
 #: A tumor farther from the nearest cochlea is no schwannoma of the vestibular nerve, mm.
-FARTHEST_MM = components.BESIDE_MM
+FARTHEST_MM = plausibility.BESIDE_MM

@@ -13,9 +13,10 @@ import numpy as np
 from scipy import ndimage
 
 from crossmoda import labels, volume
-from crossmoda.components import BESIDE_MM
+from crossmoda.anatomy.plausibility import BESIDE_MM
 from crossmoda.errors import InputError
 from crossmoda.volume import Grid, Volume
+from crossmoda.volume.masks import bounding_box, components
 
 NOISY_LABEL = "noisy_label.nii.gz"
 PREDICTION = "prediction"
@@ -166,24 +167,19 @@ def _box(label_map: np.ndarray, *maps: np.ndarray | None) -> tuple[slice, ...]:
     for one in maps:
         if one is not None:
             matters = matters | ((one if one.ndim == 3 else one.max(axis=0)) > _LEAST)
-    found = ndimage.find_objects(matters.view(np.uint8))
-    if not found or found[0] is None:
-        return tuple(slice(0, size) for size in label_map.shape)
-    return tuple(
-        slice(max(part.start - _BORDER, 0), min(part.stop + _BORDER, size))
-        for part, size in zip(found[0], label_map.shape, strict=True)
-    )
+    return bounding_box(matters if matters.any() else np.ones_like(matters), _BORDER)
 
 
 def _without_strays(network: np.ndarray, drawn: np.ndarray, grid: Grid) -> np.ndarray:
     """Return the network's probabilities without a schwannoma where none can be: far from the cochleae drawn.
 
-    The network's label map leaves such places out (:func:`crossmoda.components.plausible`), its probabilities do not.
+    The network's label map leaves such places out (:func:`~crossmoda.anatomy.plausibility.plausible`), its
+    probabilities do not.
     """
     cochleae = drawn == labels.COCHLEA
     if not cochleae.any():
         return network
-    pieces, count = ndimage.label(network[labels.VS] > _LEAST, np.ones((3, 3, 3)))
+    pieces, count = components(network[labels.VS] > _LEAST)
     distance = ndimage.distance_transform_edt(~cochleae, grid.spacing_zyx)
     number = np.arange(1, count + 1)
     stray = ndimage.minimum(distance, pieces, number) > BESIDE_MM
@@ -248,16 +244,6 @@ def nearest_structure(label_map: np.ndarray, grid: Grid) -> np.ndarray:
         closer = distance < best
         best[closer], nearest[closer] = distance[closer], structure.value
     return nearest
-
-
-def dice(one: np.ndarray, other: np.ndarray) -> dict[str, float]:
-    """Return the Dice of two label maps per structure; 1 where both have none."""
-    found = {}
-    for structure in labels.STRUCTURES:
-        first, second = one == structure.value, other == structure.value
-        total = np.count_nonzero(first) + np.count_nonzero(second)
-        found[structure.key] = 2.0 * np.count_nonzero(first & second) / total if total else 1.0
-    return found
 
 
 def expected_dice(mask: np.ndarray, probability: np.ndarray) -> float:

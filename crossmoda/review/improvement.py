@@ -16,12 +16,12 @@ import numpy as np
 
 from crossmoda import cache, dataset, device, output, parameters, training, weights
 from crossmoda.errors import InputError
+from crossmoda.evaluation import dice_per_structure
 from crossmoda.parameters import parameter
 from crossmoda.progress import Progress, part, report
 from crossmoda.provenance import checksum
 from crossmoda.review import models
 from crossmoda.review.corrections import Correction, all_corrections
-from crossmoda.review.evidence_sources import dice
 from crossmoda.review.models import Model
 from crossmoda.volume import Volume
 
@@ -160,8 +160,8 @@ def improve(
         initial=old.weights,
     )
     found = _segment(material.kept, (old.weights, trained), settings, part(progress, 0.85, 0.97))
-    before = {case.id: dice(maps[0].array, truth.array) for case, maps, truth in found}
-    after = {case.id: dice(maps[1].array, truth.array) for case, maps, truth in found}
+    before = {case.id: dice_per_structure(maps[0].array, truth.array) for case, maps, truth in found}
+    after = {case.id: dice_per_structure(maps[1].array, truth.array) for case, maps, truth in found}
     about = {
         "learned_from": {**material.counts, "initial": old.name},
         "held_out": [case.id for case in material.kept],

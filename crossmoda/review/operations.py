@@ -15,13 +15,11 @@ from crossmoda.errors import InputError
 from crossmoda.review.mirror import MirrorCheck, mirror_check
 from crossmoda.review.regions import Region
 from crossmoda.volume import Grid
+from crossmoda.volume.masks import bounding_box, components
 
 __all__ = ["MirrorCheck", "ball", "fill_holes", "mirror_check", "remove_islands", "smooth", "take"]
 
 Where = np.ndarray | Region | None
-
-#: The neighbors of a voxel that belong to the same piece.
-_NEIGHBORS = np.ones((3, 3, 3), bool)
 
 
 def take(label_map: np.ndarray, source: np.ndarray, region: Where) -> np.ndarray:
@@ -38,7 +36,7 @@ def fill_holes(label_map: np.ndarray, value: int, region: Where = None) -> np.nd
     mask = label_map == value
     result = label_map.copy()
     if mask.any():
-        box = _around(mask, [1, 1, 1])
+        box = bounding_box(mask, 1)
         holes = ndimage.binary_fill_holes(mask[box]) & (label_map[box] == labels.BACKGROUND)
         result[box][holes & _mask(region, label_map.shape)[box]] = value
     return result
@@ -52,7 +50,7 @@ def remove_islands(
     Voxels that touch with a face, an edge or a corner belong to one piece. The largest piece always stays, however
     small, and so do pieces that do not lie wholly inside ``region``.
     """
-    pieces, count = ndimage.label(label_map == value, _NEIGHBORS)
+    pieces, count = components(label_map == value)
     if count < 2:
         return label_map.copy()
     sizes = np.bincount(pieces.ravel())
@@ -81,8 +79,7 @@ def smooth(label_map: np.ndarray, value: int, radius_mm: float, grid: Grid, regi
     count = int(np.count_nonzero(mask & free))
     if not count:
         return label_map.copy()
-    reach = [int(np.ceil(2 * radius_mm / spacing)) + 1 for spacing in grid.spacing_zyx]
-    box = _around(mask, reach)
+    box = bounding_box(mask, [count + 1 for count in grid.voxels(2 * radius_mm)])
     blurred = ndimage.gaussian_filter(
         mask[box].astype(np.float32), [radius_mm / 2 / spacing for spacing in grid.spacing_zyx], mode="nearest"
     )
@@ -113,19 +110,10 @@ def _painted(label_map: np.ndarray, where: np.ndarray, value: int) -> np.ndarray
     return result
 
 
-def _around(mask: np.ndarray, reach: list[int]) -> tuple[slice, ...]:
-    """Return the box of a mask with a margin, voxels."""
-    (box,) = ndimage.find_objects(mask.view(np.uint8))
-    return tuple(
-        slice(max(part.start - more, 0), min(part.stop + more, size))
-        for part, more, size in zip(box, reach, mask.shape, strict=True)
-    )
-
-
 def ball(grid: Grid, center_lps: Sequence[float], radius_mm: float) -> np.ndarray:
     """Return where a ball lies on a grid: bool (z, y, x); empty if its center is outside."""
     mask = np.zeros(grid.shape, bool)
-    index = (grid.physical_to_index @ [*center_lps, 1.0])[:3]
+    index = grid.to_index(center_lps)
     if np.any(index < -0.5) or np.any(index > np.array(grid.size) - 0.5):
         return mask
     reach = radius_mm / np.array(grid.spacing)

@@ -10,12 +10,12 @@ from crossmoda import labels
 from crossmoda.review.evidence_sources import nearest_structure, read_opinions
 from crossmoda.review.settings import Settings
 from crossmoda.volume import Grid, Volume
+from crossmoda.volume.masks import bounding_box, components
 
 #: What the structures are called in sentences.
 SPOKEN = {"VS": "the tumor", "cochlea": "the cochlea"}
 #: The place to jump to is where the doubt is greatest after smoothing over this length (standard deviation), mm.
 _SMOOTHING_MM = 1.0
-_NEIGHBORS = np.ones((3, 3, 3), bool)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,16 +86,11 @@ def find_regions(
     """
     grid = disagreement.grid
     doubtful = disagreement.array >= settings.threshold
-    found = ndimage.find_objects(doubtful.view(np.uint8))
-    if not found or found[0] is None:
+    if not doubtful.any():
         return []
-    reach = [int(np.ceil(settings.margin_mm / spacing)) + 1 for spacing in grid.spacing_zyx]
-    box = tuple(
-        slice(max(part.start - more, 0), min(part.stop + more, size))
-        for part, more, size in zip(found[0], reach, doubtful.shape, strict=True)
-    )
+    box = bounding_box(doubtful, [count + 1 for count in grid.voxels(settings.margin_mm)])
     shown = ndimage.distance_transform_edt(~doubtful[box], grid.spacing_zyx) <= settings.margin_mm
-    pieces, _ = ndimage.label(shown, _NEIGHBORS)
+    pieces, _ = components(shown)
     maps = _Maps(
         grid,
         tuple(part.start for part in box),
@@ -146,7 +141,7 @@ class _Maps:
         place = np.unravel_index(np.argmax(np.where(doubt > 0, smooth[part], -1)), doubt.shape)
         first = np.array([one.start for one in part]) + self.corner
         index = (first + place)[::-1]
-        center = (self.grid.index_to_physical @ [*index, 1.0])[:3]
+        center = self.grid.to_lps(index)
         return benefit, Region(
             number=0,
             center_lps=(float(center[0]), float(center[1]), float(center[2])),

@@ -4,11 +4,10 @@ import contextlib
 import dataclasses
 import difflib
 import inspect
-import os
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from crossmoda import parameters
+from crossmoda import device, parameters
 from crossmoda.errors import InputError
 from crossmoda.parameters import parameter, shown
 
@@ -65,16 +64,12 @@ class Settings(parameters.Settings):
     @property
     def local_workers(self) -> int:
         """How many worker processes run on this computer."""
-        return self.workers or max(1, _cores() // self.threads)
+        return self.workers or max(1, device.cores() // self.threads)
 
     @property
     def jobs(self) -> int:
         """How many jobs of SLURM there are at a time; one that ends before the study is replaced by another."""
         return max(1, self.workers)
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def environment(threads: int) -> dict[str, str]:
@@ -131,10 +126,10 @@ def local_cluster(settings: Settings) -> Any:
         InputError: they are so many that the computer would come to a halt.
 
     """
-    most = _MOST_PER_CORE * _cores()
+    most = _MOST_PER_CORE * device.cores()
     if settings.local_workers > most:
         raise InputError(
-            f"workers must be at most {most} on this computer, which has {_cores()} processor cores; "
+            f"workers must be at most {most} on this computer, which has {device.cores()} processor cores; "
             f"got {settings.local_workers}."
         )
     return _distributed().LocalCluster(

@@ -133,7 +133,7 @@ def train(
     validation: Sequence[Any] | None = None,
     progress: Progress | None = None,
     *,
-    preparation: preprocessing.Settings | None = None,
+    preparation: preprocessing.Preparation | None = None,
     initial: Path | str | None = None,
     about: dict[str, Any] | None = None,
 ) -> Path:
@@ -160,7 +160,7 @@ def train(
 
     """
     folder = Path(folder)
-    preparation = preparation or preprocessing.Settings()
+    preparation = preparation or preprocessing.Preparation()
     learning = [TrainingCase.of(case) for case in cases]
     checking = [TrainingCase.of(case) for case in validation or ()]
     check_cases(learning, checking)
@@ -239,7 +239,7 @@ def _identity(
     learning: Sequence[TrainingCase],
     checking: Sequence[TrainingCase],
     settings: Settings,
-    preparation: preprocessing.Settings,
+    preparation: preprocessing.Preparation,
     initial: Path | str | None,
 ) -> str:
     """Return a digest of all that decides the result."""
