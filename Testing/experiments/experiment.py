@@ -371,13 +371,8 @@ def decide(prediction: inference.Prediction, influence: np.ndarray) -> volume.Vo
         return prediction.label_map
     divided = prediction.probabilities / influence[:, None, None, None].astype(np.float32)
     divided /= divided.sum(axis=0, keepdims=True)
-<<<<<<< HEAD:Testing/experiments/experiment.py
-    label_map = components.plausible(divided.argmax(axis=0).astype(np.uint8), divided, prediction.label_map.grid)
+    label_map = plausibility.plausible(divided.argmax(axis=0).astype(np.uint8), divided, prediction.label_map.grid)
     return prediction.label_map.with_array(label_map)
-=======
-    label_map = plausibility.plausible(divided.argmax(axis=0).astype(np.uint8), divided, found.label_map.grid)
-    return found.label_map.with_array(label_map)
->>>>>>> main:Testing/benchmarks/experiment.py
 
 
 def score_labels(cases: list[Case], folder: Path) -> Scores:
