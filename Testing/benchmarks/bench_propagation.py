@@ -38,20 +38,9 @@ def _dice(label_map: np.ndarray, truth: np.ndarray) -> list[float]:
     return scores
 
 
-<<<<<<< HEAD
 def _votes(result: propagation.PropagationResult) -> dict[str, Volume]:
     """Return the warped label map of each contributing atlas, on the registered part of the target."""
     return {outcome.atlas: volume.read_label_map(result.warped_label(outcome)) for outcome in result.contributors}
-=======
-def _votes(result: propagation.Propagation) -> dict[str, Volume]:
-    """Return the warped label map of each contributing atlas, on the labeled part of the target."""
-    votes = {}
-    for outcome in result.outcomes:
-        if not outcome.dropped:
-            name = folder_name(outcome.atlas, outcome.mirrored)
-            votes[outcome.atlas] = volume.read_label_map(result.folder / "registrations" / name / WARPED)
-    return votes
->>>>>>> main
 
 
 def _again(
@@ -64,13 +53,8 @@ def _again(
     """Fuse with other settings or fewer atlases; registrations are reused."""
     folder = result.folder.with_name(result.folder.name + "_again")
     shutil.rmtree(folder, ignore_errors=True)
-<<<<<<< HEAD
-    for kept in (REGISTRATIONS, CONTRALATERAL):
-        shutil.copytree(result.folder / kept, folder / kept)
-=======
-    for subfolder in (REGISTRATIONS, OPPOSITE):
+    for subfolder in (REGISTRATIONS, CONTRALATERAL):
         shutil.copytree(result.folder / subfolder, folder / subfolder)
->>>>>>> main
     return propagation.propagate(case, atlases, folder, registration=how, **options).label_map
 
 
@@ -85,15 +69,9 @@ def study(
     volumes = _votes(result)
     grid = next(iter(volumes.values())).grid
     votes = {name: vote.array for name, vote in volumes.items()}
-<<<<<<< HEAD
-    here = volume.resample(truth, grid, interpolation="nearest").array
-    single = np.array([_dice(vote, here) for vote in votes.values()])
-    quality = {outcome.atlas: outcome.quality or 0.0 for outcome in result.contributors}
-=======
     truth_array = volume.resample(truth, grid, interpolation="nearest").array
     single = np.array([_dice(vote, truth_array) for vote in votes.values()])
-    quality = {outcome.atlas: outcome.quality or 0.0 for outcome in result.outcomes if not outcome.dropped}
->>>>>>> main
+    quality = {outcome.atlas: outcome.quality or 0.0 for outcome in result.contributors}
     blind = list(votes).index(max(quality, key=lambda name: quality[name]))
     majority = _dice(fusion.majority_vote(list(votes.values())), truth_array)
     itk = [float("nan")] * 2
