@@ -9,14 +9,14 @@ from crossmoda.volume import Grid, Volume
 
 def read_atlas_votes(folder: Path, grid: Grid) -> list[tuple[str, Volume]]:
     """Return the ID and the label map, on the grid of the target, of each atlas that was fused; none without files."""
-    from crossmoda.propagation.atlases import WARPED, folder_name
+    from crossmoda.propagation.registrations import WARPED, folder_name
 
     table = folder / "atlases.csv"
     rows = list(csv.DictReader(table.read_text(encoding="utf-8").splitlines())) if table.is_file() else []
     votes = []
     for row in rows:
         file = folder / "registrations" / folder_name(row["atlas"], row["mirrored"] == "yes") / WARPED
-        if row.get("dropped") or not file.is_file():
+        if row["excluded"] or not file.is_file():
             continue
         label_map = volume.read_label_map(file, grid)
         if label_map.grid.same_as(grid):

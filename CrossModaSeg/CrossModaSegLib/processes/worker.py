@@ -49,7 +49,8 @@ def prepare(rows: list[dict], folder: str, progress) -> dict:
     The panel only has to copy the voxels: reading and unpacking files would stop it. Targets come without a label, also
     where the data set has one to check results with.
     """
-    from crossmoda.dataset import Case, tumor_side
+    from crossmoda.anatomy import laterality
+    from crossmoda.dataset import Case
 
     ready = []
     for number, row in enumerate(rows):
@@ -62,7 +63,7 @@ def prepare(rows: list[dict], folder: str, progress) -> dict:
             answer["image"] = _handed_over(image, Path(folder) / f"{number}.npy")
             if case.label is not None:
                 label = case.read_label(image)
-                answer["side"] = row["side"] or tumor_side(label) or ""
+                answer["side"] = row["side"] or laterality.tumor_side(label) or ""
                 answer["label"] = _handed_over(label, Path(folder) / f"{number}_label.npy")
         except InputError as error:
             answer["problem"] = str(error)
