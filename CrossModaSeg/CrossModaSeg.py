@@ -1,5 +1,7 @@
 """CrossModa's panel in 3D Slicer; the sections are in CrossModaSegLib."""
 
+import sys
+
 import slicer
 from CrossModaSegLib.Logic import CrossModaSegLogic
 from CrossModaSegLib.scene import sample_data
@@ -62,6 +64,12 @@ class CrossModaSegWidget(ScriptedLoadableModuleWidget):
     def exit(self):
         """Give the keys back; long work goes on while another module is open."""
         self.panel.exit()
+
+    def onReload(self):
+        """Reload the module with all of its library."""
+        for name in [name for name in sys.modules if name.partition(".")[0] == "CrossModaSegLib"]:
+            del sys.modules[name]
+        super().onReload()
 
     def cleanup(self):
         """Stop all work when the module is closed."""

@@ -148,15 +148,17 @@ def loaded(panel, sample_folder):
     return panel
 
 
-#: Parameters of a propagation that takes seconds.
-QUICK = {"levels": 1, "linear": "none", "weighting": "global"}
+@pytest.fixture(scope="session")
+def quick_settings():
+    """Parameters of a propagation that takes seconds."""
+    return {"levels": 1, "linear": "none", "weighting": "global"}
 
 
 @pytest.fixture
-def quick(loaded):
+def quick(loaded, quick_settings):
     """The panel with the sample, where a propagation is quick: of the first atlas, with its tumor on the left."""
     loaded.parameters.tumorSide = "left"
-    loaded.parameters.registerSettings = json.dumps(QUICK)
+    loaded.parameters.registerSettings = json.dumps(quick_settings)
     for number in (1, 2):
         item = loaded.cases.ui.casesTable.item(number, 0)
         item.setCheckState(item.checkState().Unchecked)

@@ -384,3 +384,19 @@ def test_the_choices_of_the_panel_are_those_of_the_engine(application):
     assert choices("device") == device.CHOICES
     engine = {item.name: item for item in parameters.parameters(label_files.Settings)}
     assert choices("tumorSide") == engine["tumor_side"].choices
+
+
+def test_reload_replaces_every_module_of_the_panel_and_keeps_its_state(application, panel, add_volume):
+    import slicer
+
+    target = add_volume("T2")
+    panel.parameters.target = target
+    before = {name: module for name, module in sys.modules.items() if name.startswith("CrossModaSegLib")}
+    slicer.util.getModuleWidget("CrossModaSeg").onReload()
+    reloaded = slicer.util.getModuleWidget("CrossModaSeg").panel
+    assert "CrossModaSegLib.sections.register" in before
+    assert not [name for name, module in before.items() if sys.modules.get(name) is module]
+    assert reloaded is not panel
+    assert reloaded.parameters.target is target
+    reloaded.update()
+    assert reloaded.register.ui.targetSelector.currentNode() is target

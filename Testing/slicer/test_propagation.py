@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import QUICK
 
 from crossmoda import deeds, fusion, labels
 from crossmoda.dataset import open_dataset
@@ -35,7 +34,7 @@ def label_map(segmentation) -> np.ndarray:
     return array
 
 
-def test_the_label_is_that_of_the_engine(fused, sample_folder, tmp_path):
+def test_the_label_is_that_of_the_engine(fused, quick_settings, sample_folder, tmp_path):
     import slicer
     from CrossModaSegLib.scene import nodes
 
@@ -45,8 +44,8 @@ def test_the_label_is_that_of_the_engine(fused, sample_folder, tmp_path):
         data.sources[:1],
         tmp_path,
         Settings(tumor_side="left"),
-        registration=deeds.Settings(levels=QUICK["levels"], linear=QUICK["linear"]),
-        fusion_settings=fusion.Settings(weighting=QUICK["weighting"]),
+        registration=deeds.Settings(levels=quick_settings["levels"], linear=quick_settings["linear"]),
+        fusion_settings=fusion.Settings(weighting=quick_settings["weighting"]),
     )
     label = fused.parameters.noisyLabel
     np.testing.assert_array_equal(label_map(label), expected.label_map.array)
@@ -115,7 +114,7 @@ def test_an_unchanged_atlas_is_written_once_and_a_cleared_one_removed(panel, loa
     assert len(folder.steps(rows)) == 2
 
 
-def test_cancel_keeps_the_finished_registrations_for_the_next_run(application, loaded, measured):
+def test_cancel_keeps_the_finished_registrations_for_the_next_run(application, loaded, quick_settings, measured):
     import time
 
     from CrossModaSegLib.processes.tasks import CANCELLED, DONE
@@ -128,7 +127,7 @@ def test_cancel_keeps_the_finished_registrations_for_the_next_run(application, l
         return list(Path(folder).glob("registrations/*/finished.json")) if folder else []
 
     loaded.parameters.tumorSide = "left"
-    loaded.parameters.registerSettings = json.dumps(QUICK)
+    loaded.parameters.registerSettings = json.dumps(quick_settings)
     loaded.update()
     heartbeat, register = Heartbeat(), loaded.register
     register.ui.registerButton.click()
@@ -149,7 +148,7 @@ def test_cancel_keeps_the_finished_registrations_for_the_next_run(application, l
     assert len(finished()) == 3 and 1 <= reused <= 3
 
 
-def test_a_failed_registration_is_excluded_and_listed(application, loaded):
+def test_a_failed_registration_is_excluded_and_listed(application, loaded, quick_settings):
     """An atlas of noise is registered, but matches nowhere: its label must not count."""
     import slicer
 
@@ -157,7 +156,7 @@ def test_a_failed_registration_is_excluded_and_listed(application, loaded):
     noise = np.random.default_rng(0).normal(size=slicer.util.arrayFromVolume(atlas).shape)
     slicer.util.updateVolumeFromArray(atlas, (100 + 20 * noise).astype(np.float32))
     loaded.parameters.tumorSide = "left"
-    loaded.parameters.registerSettings = json.dumps(QUICK)
+    loaded.parameters.registerSettings = json.dumps(quick_settings)
     record = press(application, loaded)
     assert record["measurements"]["excluded"] == "1"
     state = loaded.cases.rows[0].state(loaded.parameters.target)
