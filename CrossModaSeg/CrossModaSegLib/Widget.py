@@ -48,6 +48,7 @@ class Panel(VTKObservationMixin):
             layout.addWidget(section.widget)
             section.widget.setMRMLScene(slicer.mrmlScene)
         layout.addStretch(1)
+        self._scan_selectors = (self.cases.ui.volumeSelector, self.register.ui.targetSelector)
         for selector in (self.cases.ui.volumeSelector, self.cases.ui.labelSelector):
             selector.connect("currentNodeChanged(vtkMRMLNode*)", self.update_soon)
         self.register.ui.targetSelector.connect("currentNodeChanged(vtkMRMLNode*)", self._on_target)
@@ -65,6 +66,8 @@ class Panel(VTKObservationMixin):
         self.addObserver(scene, scene.EndImportEvent, self._on_scene_loaded)
         self.addObserver(scene, scene.NodeAddedEvent, self.update_soon)
         self.addObserver(scene, scene.NodeRemovedEvent, self._on_node_removed)
+        # Before the selectors, which move on to another node when theirs is removed.
+        self.addObserver(scene, scene.NodeAboutToBeRemovedEvent, self._on_node_about_to_be_removed, priority=10.0)
 
     def open(self, _caller=None, _event=None) -> None:
         """Take the scene's parameter node and show it."""
@@ -104,6 +107,9 @@ class Panel(VTKObservationMixin):
     def update(self) -> None:
         """Show the state of scene and work in every section."""
         if self.parameters is not None:
+            own_volumes = [node.GetID() for node in _own_volumes()]
+            for selector in self._scan_selectors:
+                selector.sortFilterProxyModel().hiddenNodeIDs = own_volumes
             for section in self.sections:
                 section.update()
                 section.show_style()
@@ -118,12 +124,13 @@ class Panel(VTKObservationMixin):
         if self._gui_tag is None or target is None or target is self._target:
             return
         before, self._target = self._target, target
-        if before is None:
-            return
         parameters = self.parameters
-        before.SetAttribute(nodes.SIDE_CHOSEN, parameters.tumorSide)
-        parameters.target = target  # before the others: what is written shows all parameters in the controls
-        parameters.tumorSide = target.GetAttribute(nodes.SIDE_CHOSEN) or "auto"
+        side = parameters.tumorSide  # chosen before the first target: it holds for that one
+        if before is not None:
+            before.SetAttribute(nodes.SIDE_CHOSEN, side)
+            side = "auto"
+        parameters.target = target  # before the others: a written parameter shows all of them in the controls
+        parameters.tumorSide = target.GetAttribute(nodes.SIDE_CHOSEN) or side
         for role, parameter in _SHOWN.items():
             setattr(parameters, parameter, _newest(target, role))
         parameters.result = _newest(target, *nodes.RESULTS)
@@ -131,6 +138,12 @@ class Panel(VTKObservationMixin):
             for section in (self.register, self.segment, self.result):
                 section.say("")
         display.show_target(target)
+
+    @vtk.calldata_type(vtk.VTK_OBJECT)
+    def _on_node_about_to_be_removed(self, scene, _event, node) -> None:
+        if node is self._target and self.parameters is not None and not scene.IsBatchProcessing():
+            self._target = self.parameters.target = None
+            self.parameters.tumorSide = "auto"
 
     def _on_node_removed(self, scene, _event) -> None:
         if not scene.IsBatchProcessing():  # a scene that is being closed or loaded is not whole
@@ -156,3 +169,8 @@ def _newest(target, *roles: str):
     results = [node for role in roles for node in nodes.products(role, target)]
     results.sort(key=lambda node: nodes.provenance(node).get("created", ""))
     return results[-1] if results else None
+
+
+def _own_volumes() -> list:
+    """Return the volumes that CrossModa made, such as confidence and disagreement."""
+    return [node for node in slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode") if node.GetAttribute(nodes.ROLE)]

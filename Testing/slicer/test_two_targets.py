@@ -124,6 +124,20 @@ def test_results_of_a_target_that_was_removed_do_not_stay_with_the_next(applicat
     assert visible() == {"noisy label": False, "prediction": False}
 
 
+def test_after_the_target_was_removed_no_other_node_is_chosen(application, panel, targets):
+    first, _second = targets
+    application.scene.RemoveNode(first)
+    panel.update()
+    assert panel.register.ui.targetSelector.currentNode() is None
+    assert panel.parameters.target is None
+    assert panel.register.ui.registerButton.toolTip == "Choose a target."
+
+
+def test_the_selectors_of_scans_offer_no_label_map_and_no_volume_of_crossmoda(panel, targets):
+    for selector in (panel.register.ui.targetSelector, panel.cases.ui.volumeSelector):
+        assert [selector.itemText(index) for index in range(1, selector.count)] == ["first", "second"]
+
+
 def test_a_target_that_gets_the_identity_of_a_removed_one_is_another(application, panel, targets, tmp_path):
     """Slicer gives the ID of a node that was removed to the next one once a scene was loaded."""
     import slicer

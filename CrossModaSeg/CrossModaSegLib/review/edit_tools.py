@@ -11,7 +11,7 @@ from CrossModaSegLib.scene import export, nodes
 from CrossModaSegLib.sections.section import ERROR, reported
 
 
-class Helpers:
+class EditTools:
     """Copy a label, fill, remove islands, smooth, compare the cochleae."""
 
     def __init__(self, section):
@@ -73,7 +73,7 @@ class Helpers:
         if parameters.where == "whole scan":
             return None
         if parameters.where == "region":
-            number = self.section.panel.review.places.number
+            number = self.section.panel.review.regions.number
             mask = case.mask(number) if number else None
             if mask is None or not mask.any():
                 raise InputError(_("Choose a region in “Where to look”, or choose another “Where”."))

@@ -18,7 +18,7 @@ NUMBER, STRUCTURE, VOLUME, REASON = range(4)
 OVERLAYS = {"doubt": "", "schwannoma": "VS", "cochlea": "cochlea", "nothing": ""}
 
 
-class Places:
+class RegionList:
     """The list of doubtful regions and what is laid over the scan."""
 
     def __init__(self, section):

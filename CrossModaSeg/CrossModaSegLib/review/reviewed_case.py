@@ -30,8 +30,6 @@ SOURCES = {
     "network": ("CrossModa.network", "prediction"),
     "majority": ("CrossModa.majority", "majority"),
 }
-#: What the reference to the fused label was called in scenes that were saved by the first versions.
-_FUSED_BEFORE = "CrossModa.staple"
 #: References to what is loaded when it is asked for.
 PROBABILITY, VOTES = "CrossModa.probability.", "CrossModa.votes"
 LOADED_LATER = (PROBABILITY + "VS", PROBABILITY + "cochlea", VOTES)
@@ -45,9 +43,6 @@ class ReviewedCase:
     def __init__(self, correction):
         """Take the correction's segmentation node."""
         self.correction = correction
-        if before := correction.GetNodeReferenceID(_FUSED_BEFORE):
-            correction.SetNodeReferenceID(SOURCES["fused"][0], before)
-            correction.SetNodeReferenceID(_FUSED_BEFORE, None)
 
     @property
     def id(self) -> str:

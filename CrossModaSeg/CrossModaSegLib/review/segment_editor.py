@@ -24,7 +24,7 @@ _OFF = (
 )
 
 
-class Editor:
+class SegmentEditor:
     """The widget, made when the first case is opened (its effects take long to load), and its own node in the scene."""
 
     def __init__(self, place):

@@ -6,9 +6,9 @@ import slicer
 from slicer.i18n import tr as _
 
 from crossmoda.errors import InputError
-from CrossModaSegLib.review.autosave import Keeper
-from CrossModaSegLib.review.edit_tools import Helpers
-from CrossModaSegLib.review.segment_editor import Editor
+from CrossModaSegLib.review.autosave import Autosave
+from CrossModaSegLib.review.edit_tools import EditTools
+from CrossModaSegLib.review.segment_editor import SegmentEditor
 from CrossModaSegLib.scene import nodes
 from CrossModaSegLib.sections.section import Section, reported, wrappable
 from CrossModaSegLib.sections.shortcuts import Shortcuts
@@ -22,14 +22,14 @@ class CorrectSection(Section):
     def __init__(self, panel):
         """Connect the controls; the editor is made when the first case is opened."""
         super().__init__(panel)
-        self.keeper, self.editor = Keeper(self._on_kept), Editor(self.ui.editorWidget)
+        self.autosave, self.editor = Autosave(self._on_autosave), SegmentEditor(self.ui.editorWidget)
         self._compared = None
-        self.helpers = Helpers(self)
+        self.edit_tools = EditTools(self)
         for name in ("restore", "discard", "save"):
             getattr(self.ui, name + "Button").connect("clicked(bool)", getattr(self, f"on_{name}"))
         self.ui.reviewerEdit.connect("textChanged(QString)", self.on_reviewer)
         self.ui.recoveryFrame.setVisible(False)
-        self._keys = Shortcuts(self.widget, {**self.helpers.keys(), "Ctrl+Shift+S": self.on_save})
+        self._keys = Shortcuts(self.widget, {**self.edit_tools.keys(), "Ctrl+Shift+S": self.on_save})
 
     @property
     def case(self):
@@ -39,7 +39,7 @@ class CorrectSection(Section):
     @property
     def draft(self) -> str | None:
         """When an earlier session left a draft about which nobody has decided yet; None if there is none."""
-        return self.keeper.pending
+        return self.autosave.pending
 
     def enter(self) -> None:
         """Let the editor's keys and the helpers' keys work."""
@@ -50,46 +50,46 @@ class CorrectSection(Section):
         """Give the keys and the slice views back; the work so far is saved."""
         self._keys.uninstall()
         self.editor.exit()
-        self.keeper.draft()
+        self.autosave.flush()
 
     # ---------------------------------------------------------------- life of a case
 
     def take_up(self, case) -> None:
         """Edit the correction of a case that was opened."""
         self.editor.take_up(case.correction, case.volume)
-        self.keeper.watch(case)
-        self.helpers.drop_suggestion()
+        self.autosave.watch(case)
+        self.edit_tools.drop_suggestion()
         self._compared = None
         self.say("")
         self.panel.update_soon()
 
     def keep_before_leaving(self, status: str) -> str:
         """Save what is unsaved as a draft, and the time; return what is to be said if that failed."""
-        keeper = self.keeper
-        if keeper.case is None:
+        autosave = self.autosave
+        if autosave.case is None:
             return ""
-        keeper.draft()
-        if keeper.case.unsaved:
-            if keeper.problem:
+        autosave.flush()
+        if autosave.case.unsaved:
+            if autosave.problem:
                 return _("The correction of {id} stays in the scene: {problem}").format(
-                    id=keeper.case.id, problem=keeper.problem
+                    id=autosave.case.id, problem=autosave.problem
                 )
-        elif keeper.case.seconds >= 1:
-            item, seconds = self.panel.review.item(keeper.case.id), keeper.case.seconds
+        elif autosave.case.seconds >= 1:
+            item, seconds = self.panel.review.item(autosave.case.id), autosave.case.seconds
             with contextlib.suppress(InputError):  # a folder that cannot be written: only the time is lost
-                keeper.mark(status)
+                autosave.mark(status)
                 item["seconds"] += seconds
         return ""
 
     def let_go(self) -> None:
         """Leave the correction; the editor is empty then."""
-        self.keeper.forget()
-        self.helpers.drop_suggestion()
+        self.autosave.forget()
+        self.edit_tools.drop_suggestion()
         self.editor.let_go()
 
     def closing(self) -> None:
         """Save the work before the scene or the panel is closed."""
-        self.keeper.draft()
+        self.autosave.flush()
         self.let_go()
 
     # ---------------------------------------------------------------- state
@@ -97,13 +97,13 @@ class CorrectSection(Section):
     def update(self) -> None:
         """Show the state of the correction, and what can be done."""
         case = self.case
-        if case is not None and (self.keeper.case is None or self.keeper.case.correction is not case.correction):
+        if case is not None and (self.autosave.case is None or self.autosave.case.correction is not case.correction):
             self.take_up(case)  # a scene that was loaded, or a panel that was opened again
         nothing = "" if case is not None else _("Open a case in “Review” first.")
         waits = "" if self.draft is None else _("Restore or discard the unsaved correction first.")
         self.ui.editorWidget.setVisible(case is not None and not waits)
-        self.ui.helpersGroupBox.enabled = case is not None and not waits
-        self.helpers.update(case, nothing or waits)
+        self.ui.editToolsGroupBox.enabled = case is not None and not waits
+        self.edit_tools.update(case, nothing or waits)
         self.allow(
             self.ui.saveButton,
             nothing or waits,
@@ -115,15 +115,15 @@ class CorrectSection(Section):
         self._show_state(case)
 
     def _show_state(self, case) -> None:
-        keeper = self.keeper
+        autosave = self.autosave
         text = _("No case is open.")
         if case is not None:
             source = _("the correction that was saved") if case.was_saved else _("the label to be reviewed")
             text = _("<b>{id}</b>, begun with {source}.").format(id=case.id, source=source)
-            if keeper.problem:
-                text += " " + _("<b>Not saved</b>: {problem}").format(problem=keeper.problem)
-            elif case.unsaved and keeper.drafted_at:
-                text += " " + _("Draft saved at {time}.").format(time=keeper.drafted_at)
+            if autosave.problem:
+                text += " " + _("<b>Not saved</b>: {problem}").format(problem=autosave.problem)
+            elif case.unsaved and autosave.drafted_at:
+                text += " " + _("Draft saved at {time}.").format(time=autosave.drafted_at)
             elif case.unsaved:
                 text += " " + _("Changed.")
         self.ui.caseLabel.text = wrappable(text)
@@ -132,7 +132,7 @@ class CorrectSection(Section):
             self.ui.recoveryLabel.text = _("An unsaved correction of {when} was found.").format(when=self.draft)
         self._show_comparison(case)
 
-    def _on_kept(self) -> None:
+    def _on_autosave(self) -> None:
         self._compared = None
         self.panel.update_soon()
 
@@ -162,13 +162,13 @@ class CorrectSection(Section):
     def on_restore(self) -> None:
         """Go on with the draft that was found; what is in the scene can be had back with undo."""
         self.editor.widget.saveStateForUndo()
-        self.keeper.restore(self.case.write)
+        self.autosave.restore(self.case.write)
         self.say(_("The unsaved correction is back."))
 
     @reported
     def on_discard(self) -> None:
         """Throw the draft away."""
-        self.keeper.discard()
+        self.autosave.discard()
         self.panel.update_soon()
 
     @reported
@@ -192,7 +192,7 @@ class CorrectSection(Section):
 
         """
         parameters, case = self.parameters, self.case
-        kept = self.keeper.save("corrected", parameters.reviewer if parameters.keepWho else "", parameters.keepWhen)
+        kept = self.autosave.save("corrected", parameters.reviewer if parameters.keepWho else "", parameters.keepWhen)
         scores = kept.record.get("dice_with_noisy_label", {})
         words = ", ".join(f"{key} {value:.2f}" for key, value in scores.items())
         text = _("{id} is saved.").format(id=case.id)

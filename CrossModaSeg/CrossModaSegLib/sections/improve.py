@@ -147,7 +147,7 @@ class ImproveSection(Section):
         """Train further, then compare; nothing is switched."""
         refuse(self._hindrance())
         parameters = self.parameters
-        if self.panel.correct.keeper.case is not None and self.panel.correct.keeper.case.unsaved:
+        if self.panel.correct.autosave.case is not None and self.panel.correct.autosave.case.unsaved:
             self.say(_("The correction that is open is not saved and will not be learned from."))
         arguments = {
             "data": parameters.datasetFolder,

@@ -6,8 +6,8 @@ from slicer.i18n import tr as _
 from crossmoda.errors import InputError
 from CrossModaSegLib.processes.tasks import DONE, PythonTask, StepsTask
 from CrossModaSegLib.review import reviewed_case
-from CrossModaSegLib.review.autosave import Stopwatch
-from CrossModaSegLib.review.region_list import Places
+from CrossModaSegLib.review.region_list import RegionList
+from CrossModaSegLib.review.stopwatch import Stopwatch
 from CrossModaSegLib.scene import display, export
 from CrossModaSegLib.sections.section import ERROR, NOTE, Section, reported, set_columns, shortened
 from CrossModaSegLib.sections.shortcuts import Shortcuts
@@ -35,7 +35,7 @@ class ReviewSection(Section):
         self.ui.queueTable.connect("cellDoubleClicked(int,int)", self.on_double_click)
         for name in ("list", "cancel", "previous", "next", "accept", "expert"):
             getattr(self.ui, name + "Button").connect("clicked(bool)", getattr(self, "on_" + name))
-        self.places = Places(self)
+        self.regions = RegionList(self)
         self._keys = Shortcuts(
             self.widget,
             {
@@ -43,7 +43,7 @@ class ReviewSection(Section):
                 "Ctrl+Left": self.on_previous,
                 "Ctrl+Return": self.on_accept,
                 "Ctrl+Shift+Return": self.on_expert,
-                **self.places.keys(),
+                **self.regions.keys(),
             },
         )
 
@@ -105,7 +105,7 @@ class ReviewSection(Section):
             round(100 * self._work.progress) if running else round(100 * len(done) / max(len(self.items), 1))
         )
         self.ui.regionsGroupBox.enabled = case is not None
-        self.places.update(case)
+        self.regions.update(case)
 
     def _fill(self, case) -> None:
         table = self.ui.queueTable
@@ -218,16 +218,16 @@ class ReviewSection(Section):
             return
         case, correct = self.case, self.panel.correct
         self.count_time()
-        correct.keeper.look()
+        correct.autosave.look()
         item, spent = self.item(case.id), case.seconds
         if case.unsaved:
             said = correct.save()
             item["status"] = CORRECTED
         elif item["status"] == CORRECTED:
-            correct.keeper.mark(CORRECTED)
+            correct.autosave.mark(CORRECTED)
             said = _("{id} stays as it was corrected.").format(id=case.id)
         else:
-            correct.keeper.mark(ACCEPTED, case.results)
+            correct.autosave.mark(ACCEPTED, case.results)
             item["status"] = ACCEPTED
             said = _("{id} is accepted.").format(id=case.id)
         item["seconds"] += spent
@@ -242,8 +242,8 @@ class ReviewSection(Section):
         self.count_time()
         item, spent = self.item(case.id), case.seconds
         if case.unsaved:
-            self.panel.correct.keeper.autosave()
-        self.panel.correct.keeper.mark(EXPERT)
+            self.panel.correct.autosave.save_draft()
+        self.panel.correct.autosave.mark(EXPERT)
         item["status"] = EXPERT
         item["seconds"] += spent
         self._open_next(_("{id} waits for an expert.").format(id=case.id))
@@ -312,7 +312,7 @@ class ReviewSection(Section):
         case.correction.GetDisplayNode().SetVisibility(True)
         display.show_target(case.volume)
         self.panel.correct.take_up(case)
-        self.places.show(case)
+        self.regions.show(case)
 
     def _run(self, tasks) -> None:
         self._work = self.logic.run(tasks)
