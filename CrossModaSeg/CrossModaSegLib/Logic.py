@@ -16,7 +16,7 @@ from CrossModaSegLib.scene import cases, export, nodes
 class CrossModaSegLogic(ScriptedLoadableModuleLogic):
     """Propagate labels, segment, measure, export.
 
-    :meth:`run` starts long work and returns its queue; the other methods wait for their result while the application
+    :meth:`run` returns the queue of long work; the other methods wait for their result while the application
     processes events.
     """
 
@@ -37,14 +37,14 @@ class CrossModaSegLogic(ScriptedLoadableModuleLogic):
         return self.queue is not None and not self.queue.over
 
     def run(self, tasks: list[Task]) -> TaskQueue:
-        """Return the queue that runs tasks one after another; start it.
+        """Return a queue of tasks, to be started by the caller.
 
         Raises:
             InputError: other work is running.
 
         """
         if self.busy:
-            raise InputError(_("CrossModa is at work; wait for it or cancel it."))
+            raise InputError(_("CrossModa is busy. Wait or cancel."))
         self.queue = TaskQueue(tasks)
         return self.queue
 
@@ -83,7 +83,8 @@ class CrossModaSegLogic(ScriptedLoadableModuleLogic):
             InputError: the segmented volume is missing or cannot be used.
 
         """
-        return self._wait(export.measure_tasks(segmentation, volume or segmentation.GetNodeReference(nodes.TARGET)))
+        volume = volume or segmentation.GetNodeReference(nodes.TARGET)
+        return self._wait(export.Measurement(segmentation, volume).tasks())
 
     def export(self, segmentation, folder, segmentationFile=True, labelMap=True, surfaces=False) -> list[Path]:
         """Write the segmentation as .seg.nrrd, NIfTI label map and STL surfaces; return the files.
@@ -94,7 +95,7 @@ class CrossModaSegLogic(ScriptedLoadableModuleLogic):
             InputError: the folder cannot be written, or no format is chosen.
 
         """
-        return self._wait(export.export_tasks(segmentation, Path(folder), segmentationFile, labelMap, surfaces))
+        return self._wait(export.Export(segmentation, Path(folder), segmentationFile, labelMap, surfaces).tasks())
 
     def _wait(self, tasks: list[Task]):
         """Run tasks, wait, return the result of the last or raise InputError."""

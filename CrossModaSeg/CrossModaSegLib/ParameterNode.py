@@ -13,7 +13,7 @@ class CrossModaSegParameterNode:
     device: Annotated[str, Choice(["auto", "cpu", "cuda"])] = "auto"
     wheelFolder: str = ""
     datasetFolder: str = ""
-    unticked: str = ""
+    excluded: str = ""
     target: vtkMRMLScalarVolumeNode
     tumorSide: Annotated[str, Choice(["auto", "left", "right", "unknown"])] = "auto"
     registerSettings: str = ""

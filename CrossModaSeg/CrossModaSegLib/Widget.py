@@ -59,7 +59,7 @@ class Panel(VTKObservationMixin):
         self.observe()
 
     def observe(self) -> None:
-        """Follow the scene: closed, loaded, nodes added and removed."""
+        """Observe the scene."""
         scene = slicer.mrmlScene
         self.addObserver(scene, scene.StartCloseEvent, self._on_scene_closing)
         self.addObserver(scene, scene.EndCloseEvent, self.open)
@@ -75,25 +75,25 @@ class Panel(VTKObservationMixin):
         self.parameters = self.logic.getParameterNode()
         gui = {f"{section.name}_{name}": item for section in self.sections for name, item in vars(section.ui).items()}
         self._gui_tag = self.parameters.connectGui(types.SimpleNamespace(**gui))
-        self._target = self.parameters.target  # the node: Slicer gives IDs of removed ones again
+        self._target = self.parameters.target  # the node, as Slicer reuses the IDs of removed nodes
         self.addObserver(self.parameters.parameterNode, vtk.vtkCommand.ModifiedEvent, self.update_soon)
         self.update()
 
     def close(self) -> None:
-        """Let go of the parameter node."""
+        """Release the parameter node."""
         if self.parameters is not None:
             self.parameters.disconnectGui(self._gui_tag)
             self.removeObserver(self.parameters.parameterNode, vtk.vtkCommand.ModifiedEvent, self.update_soon)
             self.parameters = self._gui_tag = self._target = None
 
     def enter(self) -> None:
-        """The panel is shown: keys work, the time of the review runs."""
+        """Enable the keys and the stopwatch of the review."""
         for section in self.sections:
             section.enter()
             section.show_style()
 
     def exit(self) -> None:
-        """Another module is shown: keys are given back; long work goes on."""
+        """Disable the keys while another module is shown; work continues."""
         for section in self.sections:
             section.exit()
 
@@ -165,7 +165,7 @@ class Panel(VTKObservationMixin):
 
 
 def _newest(target, *roles: str):
-    """Return the newest result of a target that has one of the roles, or None."""
+    """Return the newest result of a target with one of the roles, or None."""
     results = [node for role in roles for node in nodes.products(role, target)]
     results.sort(key=lambda node: nodes.provenance(node).get("created", ""))
     return results[-1] if results else None

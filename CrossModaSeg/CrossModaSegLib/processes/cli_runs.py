@@ -10,23 +10,22 @@ _SIMPLE = ("double", "float", "integer", "string", "boolean")
 
 
 def require(node, problem) -> None:
-    """Raise InputError if a node is gone or ``problem(node)`` says why it cannot be used."""
+    """Raise InputError if a node was removed or ``problem(node)`` returns a reason."""
     if node is None or not slicer.mrmlScene.IsNodePresent(node):
-        raise InputError(_("A volume was removed from the scene; choose another one."))
-    found = problem(node)
-    if found:
-        raise InputError(found)
+        raise InputError(_("A volume was removed from the scene. Choose another volume."))
+    if reason := problem(node):
+        raise InputError(reason)
 
 
 def require_present(used) -> None:
     """Raise InputError if a node was removed from the scene in the meantime."""
     if not all(slicer.mrmlScene.IsNodePresent(node) for node in used):
-        raise InputError(_("A scan or result was removed from the scene while the work was running; run it again."))
+        raise InputError(_("A scan or result was removed from the scene during the run. Run it again."))
 
 
-def remove(some) -> None:
+def remove(nodes_to_remove) -> None:
     """Remove nodes that are still in the scene."""
-    for node in list(some):
+    for node in list(nodes_to_remove):
         if slicer.mrmlScene.IsNodePresent(node):
             slicer.mrmlScene.RemoveNode(node)
 
@@ -40,17 +39,17 @@ def add_hidden(kind: str, name: str):
 
 def measurements(node) -> dict:
     """Return the simple output parameters of a CLI node."""
-    found = {}
+    values = {}
     for group in range(node.GetNumberOfParameterGroups()):
         for index in range(node.GetNumberOfParametersInGroup(group)):
             if node.GetParameterChannel(group, index) == "output" and node.GetParameterTag(group, index) in _SIMPLE:
-                found[node.GetParameterName(group, index)] = node.GetParameterValue(group, index)
-    return found
+                values[node.GetParameterName(group, index)] = node.GetParameterValue(group, index)
+    return values
 
 
-def processor(found: dict) -> str:
-    """Say on what a run's work was done; "auto" may have had to do without a graphics card."""
-    return _("On {processor}.").format(processor=found["processor"]) if found.get("processor") else ""
+def processor(measured: dict) -> str:
+    """Return the processor of a run as a sentence."""
+    return _("On {processor}.").format(processor=measured["processor"]) if measured.get("processor") else ""
 
 
 def reveal(volume, role: str, target) -> None:

@@ -78,13 +78,13 @@ def compare_cochleae(image: str, label_map: str, folder: str, progress) -> dict:
 
     progress(0.1, "")
     label, scan = read_label_map(label_map), read(image)
-    found = operations.mirror_check(label.array, scan.array, label.grid)
+    comparison = operations.mirror_check(label.array, scan.array, label.grid)
     suggestion = Path(folder) / "suggestion.nrrd"
-    if found.suggestion is not None:
-        write(label.with_array(found.suggestion), suggestion)
+    if comparison.suggestion is not None:
+        write(label.with_array(comparison.suggestion), suggestion)
     return {
-        "messages": list(found.messages),
-        "suggestion": str(suggestion) if found.suggestion is not None else "",
+        "messages": list(comparison.messages),
+        "suggestion": str(suggestion) if comparison.suggestion is not None else "",
     }
 
 
@@ -118,12 +118,12 @@ def _probabilities(at: Path, prediction: str) -> dict[str, str]:
     """Return the probability map of each structure: the network's, else that of the fused atlases."""
     from crossmoda import labels
 
-    found = {}
+    files_of = {}
     for structure in labels.STRUCTURES:
         name = f"probability_{structure.key}.nii.gz"
         files = [file for file in (at / prediction / name, at / name) if file.is_file()]
-        found[structure.key] = str(files[0]) if files else ""
-    return found
+        files_of[structure.key] = str(files[0]) if files else ""
+    return files_of
 
 
 def _votes(at: Path, grid, into: Path) -> list[list[str]]:
@@ -142,11 +142,11 @@ def _votes(at: Path, grid, into: Path) -> list[list[str]]:
 
 
 def _correction(data: str, case_id: str) -> str:
-    """Return the label map of the correction that is kept in the data set; empty if there is none."""
+    """Return the label map of the correction in the data set; empty if there is none."""
     from crossmoda.review import corrections
 
-    found = corrections.load(data, case_id)
-    return str(found.label) if found is not None and found.label is not None else ""
+    correction = corrections.load(data, case_id)
+    return str(correction.label) if correction is not None and correction.label is not None else ""
 
 
 VERBS = {

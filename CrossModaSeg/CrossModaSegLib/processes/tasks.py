@@ -1,4 +1,4 @@
-"""Long work: one process at a time, with progress and cancel, while the panel stays alive.
+"""Long work: one process at a time, with progress and cancel, while the panel stays responsive.
 
 A task is a CLI module's run (:class:`CliTask`), a call of the engine in a Python process (:class:`PythonTask`), or
 short steps between the application's events (:class:`StepsTask`). A :class:`TaskQueue` runs tasks one after another,
@@ -25,7 +25,7 @@ from crossmoda.errors import InputError
 WAITING, RUNNING, DONE, FAILED, CANCELLED = "waiting", "running", "done", "failed", "cancelled"
 _PROGRESS = re.compile(r"<filter-progress>\s*([0-9.eE+-]+)\s*</filter-progress>")
 _COMMENT = re.compile(r"<filter-comment>(.*?)</filter-comment>", re.DOTALL)
-#: What the engine gets to let go of a run: it looks whether to go on after it wrote the inputs to files.
+#: Time for Slicer's CLI logic to end a run (s): it checks for a cancel after it has written the inputs.
 _PATIENCE_SECONDS = 10.0
 
 
@@ -66,7 +66,7 @@ class Task:
             self._end(FAILED, str(error))
         except Exception as error:
             logging.exception("%s could not be started", self.title)
-            self._end(FAILED, _("It could not be started: {error}").format(error=error))
+            self._end(FAILED, _("Start failed: {error}").format(error=error))
 
     def cancel(self) -> None:
         """Stop at once."""
@@ -116,7 +116,7 @@ class Task:
         raise NotImplementedError
 
     def _release(self) -> None:
-        """Let go of the process."""
+        """Release the process."""
 
 
 class CliTask(Task):
@@ -171,7 +171,7 @@ class CliTask(Task):
         node, end = self._node, time.monotonic() + _PATIENCE_SECONDS
         while node.IsBusy() and time.monotonic() < end:
             status = node.GetStatus()
-            if status == node.Completing:  # its outputs are loaded into nodes that have to be there
+            if status == node.Completing:  # its outputs are loaded into nodes that must exist
                 slicer.app.applicationLogic().ProcessReadData()
             elif status != node.Cancelling:  # that it starts overwrites what came while it wrote the inputs
                 node.Cancel()
@@ -187,9 +187,9 @@ class CliTask(Task):
 
 
 def _waits_for_another(node) -> bool:
-    """Return whether the engine's one thread is busy with another run: this one then ends before it has begun."""
-    others = slicer.util.getNodesByClass("vtkMRMLCommandLineModuleNode")
-    return any(other is not node and other.GetStatus() == other.Running for other in others)
+    """Whether the single thread of Slicer's CLI logic runs another node: this run then ends before it starts."""
+    runs = slicer.util.getNodesByClass("vtkMRMLCommandLineModuleNode")
+    return any(run is not node and run.GetStatus() == run.Running for run in runs)
 
 
 def _remove(node, used: list) -> None:
@@ -210,13 +210,13 @@ def _remove(node, used: list) -> None:
 
 
 def _cause(error_text: str, output: str) -> str:
-    """Return the sentence of a process that says what went wrong: its last line on stderr."""
+    """Return the reason of a failed process: its last line on stderr."""
     lines = [line.strip() for line in (error_text or "").splitlines() if line.strip()]
     lines = [line for line in lines if "standard error:" not in line and "completed with errors" not in line]
     if lines:
         return lines[-1].removeprefix("error: ").removeprefix("Error: ")
     tail = [line.strip() for line in (output or "").splitlines() if line.strip()]
-    return tail[-1] if tail else _("The process ended without saying why; the application log may tell more.")
+    return tail[-1] if tail else _("The process ended without a message. See the application log.")
 
 
 class PythonTask(Task):
@@ -299,7 +299,7 @@ class StepsTask(Task):
             return
         except Exception as error:
             logging.exception("%s", self.title)
-            self._end(FAILED, _("It could not be done: {error}").format(error=error))
+            self._end(FAILED, _("Failed: {error}").format(error=error))
             return
         self._report(1 - len(self._steps) / self._count, "")
         qt.QTimer.singleShot(0, self._step)
@@ -309,10 +309,10 @@ class StepsTask(Task):
 
 
 class TaskQueue:
-    """Tasks that run one after another; each needs the one before."""
+    """Tasks that run one after another, until one fails."""
 
     def __init__(self, tasks: list[Task], changed: Callable[[], None] | None = None):
-        """Take the tasks, a list to which more may be added behind the running one; ``changed``: called at changes."""
+        """Take the tasks, a list to which more may be appended; ``changed`` is called at every change."""
         self.tasks, self.cancelled = tasks, False
         self._observers = [changed] if changed else []
 

@@ -37,17 +37,17 @@ def check(folder: str, progress) -> dict:
     """Return the problems of a data set's folder by file; every file is read."""
     from crossmoda.dataset import open_dataset, validate
 
-    found: dict[str, str] = {}
+    problems: dict[str, str] = {}
     for problem in validate(open_dataset(Path(folder)), progress):
-        found.setdefault(str(problem.file), f"{problem.problem}; {problem.remedy}.")
-    return {"problems": found}
+        problems.setdefault(str(problem.file), f"{problem.problem}; {problem.remedy}.")
+    return {"problems": problems}
 
 
 def prepare(rows: list[dict], folder: str, progress) -> dict:
     """Read the images, and the labels of atlases; return them as arrays in files, with grids, and the tumors' sides.
 
     The panel only has to copy the voxels: reading and unpacking files would stop it. Targets come without a label, also
-    where the data set has one to check results with.
+    if the data set has one.
     """
     from crossmoda.anatomy import laterality
     from crossmoda.dataset import Case

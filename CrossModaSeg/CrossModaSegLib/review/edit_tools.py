@@ -1,4 +1,4 @@
-"""Helpers of the correction: each changes the segmentation in one step that can be undone."""
+"""Edit tools of the correction; each is one undo step."""
 
 import functools
 
@@ -41,19 +41,19 @@ class EditTools:
         return self.section.case
 
     def update(self, case, hindrance: str) -> None:
-        """Show what can be done; ``hindrance`` says why nothing can."""
+        """Enable the buttons, or disable them with the reason ``hindrance``."""
         allow = self.section.allow
         for name, source, tip in (
-            ("Fused", "fused", _("Take the fused atlas label here") + " (S)"),
-            ("Network", "network", _("Take the network's prediction here") + " (D)"),
-            ("Majority", "majority", _("Take the majority vote of the atlases here") + " (M)"),
+            ("Fused", "fused", _("Copy the fused label") + " (S)"),
+            ("Network", "network", _("Copy the prediction of the network") + " (D)"),
+            ("Majority", "majority", _("Copy the majority vote of the atlases") + " (M)"),
         ):
-            lacking = hindrance or ("" if case.source(source) else _("The results of this case have none."))
+            lacking = hindrance or ("" if case.source(source) else _("Not among the results of this case."))
             allow(getattr(self.ui, f"take{name}Button"), lacking, tip)
         self.ui.radiusSpinBox.enabled = self.section.parameters.where == "pointer"
-        allow(self.ui.fillButton, hindrance, _("Fill the holes of the segment chosen") + " (H)")
-        allow(self.ui.islandsButton, hindrance, _("Remove the small pieces of the segment chosen; the largest stays"))
-        allow(self.ui.smoothButton, hindrance, _("Smooth the outline of the segment chosen; its volume stays"))
+        allow(self.ui.fillButton, hindrance, _("Fill the holes of the selected segment") + " (H)")
+        allow(self.ui.islandsButton, hindrance, _("Remove the small pieces of the selected segment; the largest stays"))
+        allow(self.ui.smoothButton, hindrance, _("Smooth the outline of the selected segment; its volume stays"))
         allow(
             self.ui.contralateralButton,
             hindrance or self.section.busy_reason(),
@@ -61,7 +61,7 @@ class EditTools:
         )
 
     def _where(self):
-        """Return where a helper works: a mask, or None for the whole scan.
+        """Return the mask to be edited, or None for the whole scan.
 
         Raises:
             InputError: there is no region, or the place is outside of the scan.
@@ -76,7 +76,7 @@ class EditTools:
             number = self.section.panel.review.regions.number
             mask = case.mask(number) if number else None
             if mask is None or not mask.any():
-                raise InputError(_("Choose a region in “Where to look”, or choose another “Where”."))
+                raise InputError(_("No region selected. Select a region in “Uncertain regions”, or change “Where”."))
             return mask
         place = reviewed_case.place()
         grid = nodes.grid_of(case.volume)
@@ -86,13 +86,13 @@ class EditTools:
         return mask
 
     def _change(self, compute, done: str) -> None:
-        """Change the correction by ``compute(label map, where)``; one step that can be undone."""
+        """Change the correction by ``compute(label map, where)``, in one undo step."""
         case = self._case
         before = case.array()
         after = compute(before, self._where())
         count = int((before != after).sum())
         if not count:
-            self.say(_("Nothing to change here."))
+            self.say(_("Nothing to change."))
             return
         self.section.editor.widget.saveStateForUndo()
         case.write(after)
@@ -103,41 +103,41 @@ class EditTools:
         from crossmoda.review import operations
 
         if button.enabled:
-            other = self._case.array(self._case.source(source))
+            label = self._case.array(self._case.source(source))
             title = {"fused": _("Fused"), "network": _("Network"), "majority": _("Majority")}[source]
-            self._change(lambda array, where: operations.take(array, other, where), title)
+            self._change(lambda array, where: operations.take(array, label, where), title)
 
     def _segment(self) -> int:
-        """Return the value of the segment that is chosen in the editor.
+        """Return the label value of the selected segment.
 
         Raises:
-            InputError: none of ours is chosen.
+            InputError: no segment of CrossModa is selected.
 
         """
         chosen = self.section.editor.widget.currentSegmentID()
         for structure, segment_id in nodes.known_segments(self._case.correction):
             if segment_id == chosen:
                 return structure.value
-        raise InputError(_("Choose the schwannoma or the cochlea in the list of segments."))
+        raise InputError(_("Select the schwannoma or the cochlea in the list of segments."))
 
     @reported
     def on_fused(self) -> None:
-        """Take the fused label here."""
+        """Copy the fused label."""
         self._take("fused", self.ui.takeFusedButton)
 
     @reported
     def on_network(self) -> None:
-        """Take the prediction here."""
+        """Copy the prediction."""
         self._take("network", self.ui.takeNetworkButton)
 
     @reported
     def on_majority(self) -> None:
-        """Take the majority vote here."""
+        """Copy the majority vote."""
         self._take("majority", self.ui.takeMajorityButton)
 
     @reported
     def on_fill(self) -> None:
-        """Fill the holes of the segment chosen."""
+        """Fill the holes of the selected segment."""
         from crossmoda.review import operations
 
         if self.ui.fillButton.enabled:
@@ -146,7 +146,7 @@ class EditTools:
 
     @reported
     def on_islands(self) -> None:
-        """Remove the small pieces of the segment chosen."""
+        """Remove the small pieces of the selected segment."""
         from crossmoda.review import operations
 
         value, grid, smallest = self._segment(), nodes.grid_of(self._case.volume), self.section.parameters.islandVolume
@@ -156,7 +156,7 @@ class EditTools:
 
     @reported
     def on_smooth(self) -> None:
-        """Smooth the outline of the segment chosen."""
+        """Smooth the outline of the selected segment."""
         from crossmoda.review import operations
 
         value, grid, radius = self._segment(), nodes.grid_of(self._case.volume), self.section.parameters.smoothRadius

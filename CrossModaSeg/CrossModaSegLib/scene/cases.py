@@ -34,13 +34,13 @@ class Row:
         return self.modality == ATLAS
 
     def problem(self) -> str:
-        """Say what hinders the use of the case; an empty string if nothing does."""
+        """Return why the case cannot be used; an empty string if it can."""
         if self.volume is None:
             return self.file_problem
         problem = nodes.volume_problem(self.volume)
         if not problem and self.is_atlas:
             if self.label is None:
-                return _("The atlas has no label; load its label or use it as a target.")
+                return _("The atlas has no label. Load its label or use it as a target.")
             problem = nodes.label_problem(self.label, self.volume)
         return problem
 
@@ -85,8 +85,8 @@ def fused_atlases(target) -> list[dict]:
 def add_case(volume, label=None, modality=TARGET, case_id="", side=""):
     """Make a volume of the scene a case; return it.
 
-    What it is, is written into the node's attributes, so that the saved scene knows it. ``side`` is the tumor's side
-    (``"left"``, ``"right"`` or unknown). Scans of one name get numbers, so that each can be ticked and found again.
+    Its modality is an attribute of the node, also in a saved scene. ``side`` is the tumor's side
+    (``"left"``, ``"right"`` or unknown). Scans with the same name get numbers.
     """
     volume.SetAttribute(nodes.CASE, case_id or _free_identity(volume))
     volume.SetAttribute(nodes.MODALITY, modality)
@@ -154,11 +154,11 @@ def scene_rows() -> list[Row]:
     return sorted(rows, key=lambda row: not row.is_atlas)
 
 
-def folder_rows(found: list[dict]) -> list[Row]:
-    """Return the cases that the engine found in a folder."""
+def folder_rows(listed: list[dict]) -> list[Row]:
+    """Return the cases of a folder as the engine lists them."""
     return [
         Row(case["id"], case["modality"], case["side"], image_path=case["image"], label_path=case["label"])
-        for case in found
+        for case in listed
     ]
 
 

@@ -1,4 +1,4 @@
-"""Bridges between MRML nodes and what the engine needs to know of them."""
+"""Bridges between MRML nodes and the engine."""
 
 import json
 import time
@@ -25,11 +25,11 @@ _AIR_IN_CT = -900
 
 
 def volume_problem(volume) -> str:
-    """Say why a volume cannot be used and what to do about it; an empty string if it can."""
+    """Return why a volume cannot be used and the remedy; an empty string if it can."""
     name = volume.GetName()
     image = volume.GetImageData()
     if not volume.IsA("vtkMRMLScalarVolumeNode") or (image and image.GetNumberOfScalarComponents() > 1):
-        return _("{name} has several components per voxel; choose a volume with one gray value per voxel.").format(
+        return _("{name} has several components per voxel. Choose a volume with one gray value per voxel.").format(
             name=name
         )
     if image is None or image.GetPointData().GetScalars() is None or min(image.GetDimensions()) == 0:
@@ -54,10 +54,10 @@ def volume_problem(volume) -> str:
 
 
 def is_ct(volume) -> bool:
-    """Whether a volume has the Hounsfield units of air; every so many voxels are looked at, which takes no time."""
+    """Whether a volume has the Hounsfield units of air, in a sample of its voxels."""
     array = slicer.util.arrayFromVolume(volume)
-    some = array[tuple(slice(None, None, max(size // 24, 1)) for size in array.shape)]
-    return bool((some <= _AIR_IN_CT).mean() > 0.01)
+    sample = array[tuple(slice(None, None, max(size // 24, 1)) for size in array.shape)]
+    return bool((sample <= _AIR_IN_CT).mean() > 0.01)
 
 
 def harden(node) -> None:
@@ -80,7 +80,7 @@ def sequence_of(volume):
 
 
 def label_problem(label, volume) -> str:
-    """Say why a label map or segmentation does not fit a volume; an empty string if it does."""
+    """Return why a label does not fit a volume; an empty string if it does."""
     from crossmoda import labels
 
     name = label.GetName()
@@ -107,7 +107,7 @@ def label_problem(label, volume) -> str:
             name=name, value=unknown
         )
     if greatest == labels.BACKGROUND:
-        return _("The label {name} is empty; choose another one.").format(name=name)
+        return _("The label {name} is empty. Choose another label.").format(name=name)
     return ""
 
 
@@ -214,7 +214,7 @@ def make_segmentation(label_map, volume, name, role):
 
 
 def _occupied(array: np.ndarray) -> tuple[slice, ...]:
-    """Return the box (slices of z, y, x) of what is not 0; empty slices where everything is."""
+    """Return the bounding box of the nonzero voxels (slices of z, y, x); empty slices if there are none."""
     box: tuple[slice, ...] = ()
     for axis in range(3):
         found = np.flatnonzero(array[box].any(axis=tuple(other for other in range(3) if other != axis)))
@@ -244,7 +244,7 @@ def _set_segment(segmentation, segment_id: str, mask: np.ndarray, volume, box: t
 
 
 def show_range(volume, low: float, high: float, colors: str = "vtkMRMLColorTableNodeGrey") -> None:
-    """Make a volume's display node with a fixed range; finding one out takes a tenth of a second at full size."""
+    """Make the display node of a volume with a fixed range, which is faster than an automatic one."""
     display = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeDisplayNode")
     display.SetAutoWindowLevel(False)
     display.SetWindowLevelMinMax(low, max(high, low + 1e-6))
@@ -253,7 +253,7 @@ def show_range(volume, low: float, high: float, colors: str = "vtkMRMLColorTable
 
 
 def set_grid(volume, grid: dict) -> None:
-    """Give a volume node the engine's grid (spacing, origin, direction; LPS) as the worker tells it."""
+    """Give a volume node the engine's grid (spacing, origin, direction; LPS)."""
     signs = (-1.0, -1.0, 1.0)
     matrix = vtk.vtkMatrix4x4()
     for row in range(3):
@@ -277,7 +277,7 @@ def place_beside(node, volume) -> None:
 
 
 def watch_corrections(label) -> None:
-    """Mark a segmentation or label map as corrected when somebody edits it."""
+    """Mark a segmentation or label map as corrected when it is edited."""
 
     is_segmentation = label.IsA("vtkMRMLSegmentationNode")
     event = (
@@ -307,17 +307,17 @@ def content_times(label) -> list[int]:
 
 
 def set_provenance(node, record: dict) -> None:
-    """Write how a node was made into its attributes."""
+    """Write the provenance of a node into its attributes."""
     node.SetAttribute(PROVENANCE, json.dumps(record))
 
 
 def provenance(node) -> dict:
-    """Return how a node was made; empty if CrossModa did not make it."""
+    """Return the provenance of a node; empty if CrossModa did not make it."""
     return json.loads(node.GetAttribute(PROVENANCE) or "{}")
 
 
 def without_scan(result) -> str:
-    """Say that the scan of a result is gone; an empty string if it is there."""
+    """Return a sentence if the scan of a result was removed, else an empty string."""
     if result.GetNodeReference(TARGET) is not None:
         return ""
     return _("The scan of {name} is no longer in the scene; load the scan and run it again.").format(
@@ -326,7 +326,7 @@ def without_scan(result) -> str:
 
 
 def products(role: str, target=None) -> list:
-    """Return the visible nodes of a role, of one target or of all; the newest last."""
+    """Return the visible nodes of a role, of a target or of all targets; the newest last."""
     return [
         node
         for kind in ("vtkMRMLSegmentationNode", "vtkMRMLScalarVolumeNode")

@@ -1,4 +1,4 @@
-"""Atlases and targets: open folders, take nodes of the scene, see the state of every case."""
+"""Atlases and targets: folders, nodes of the scene, and the state of every case."""
 
 import qt
 from slicer.i18n import tr as _
@@ -25,7 +25,7 @@ class CasesSection(Section):
         titles = [_("Case"), _("Scan"), _("Side"), _("State"), _("Problem")]
         set_columns(self.ui.casesTable, titles, PROBLEM)
         self.bind_path(self.ui.datasetFolderEdit, "datasetFolder")
-        self.ui.casesTable.connect("itemChanged(QTableWidgetItem*)", self.on_ticked)
+        self.ui.casesTable.connect("itemChanged(QTableWidgetItem*)", self.on_checked)
         self.ui.casesTable.connect("cellDoubleClicked(int,int)", self.on_double_click)
         for name in ("open", "addAtlas", "addTarget", "load", "sample", "harden", "cancel"):
             handler = getattr(self, "on_" + {"addAtlas": "add_atlas", "addTarget": "add_target"}.get(name, name))
@@ -34,23 +34,23 @@ class CasesSection(Section):
     # ---------------------------------------------------------------- state
 
     def forget(self) -> None:
-        """Let go of the folder and the work of a scene that is being closed."""
+        """Forget the folder of a scene that is being closed."""
         super().forget()
         self.in_folder = []
 
     def update(self) -> None:
-        """Show the cases, and what can be done."""
+        """Show the cases, and enable the buttons."""
         self.show_path(self.ui.datasetFolderEdit, self.parameters.datasetFolder)
         self._fill()
         busy = self.busy_reason()
         volume = self.ui.volumeSelector.currentNode()
         choose = "" if volume else _("Choose a volume first.")
         folder = "" if self.parameters.datasetFolder else _("Choose the folder of a data set first.")
-        waiting = [row for row in self.ticked() if row.volume is None and not row.file_problem]
-        ticked = "" if waiting else _("Open a folder and tick the cases to load.")
+        waiting = [row for row in self.selected() if row.volume is None and not row.file_problem]
+        selected = "" if waiting else _("Open a folder and select the cases to load.")
         no_label = "" if self.ui.labelSelector.currentNode() else _("An atlas needs a label; choose it.")
         self.allow(self.ui.openButton, busy or folder, _("List the cases of the folder"))
-        self.allow(self.ui.loadButton, busy or ticked, _("Load the ticked cases of the folder into the scene"))
+        self.allow(self.ui.loadButton, busy or selected, _("Load the selected cases of the folder into the scene"))
         self.allow(
             self.ui.sampleButton,
             busy,
@@ -66,7 +66,7 @@ class CasesSection(Section):
         self.allow(
             self.ui.hardenButton,
             busy,
-            _("Write the transforms into the volumes and labels of the table; the transforms stay in the scene"),
+            _("Harden the transforms of the volumes and labels in the table; the transforms stay in the scene"),
         )
         self.ui.progressBar.setVisible(running)
         if running:
@@ -74,21 +74,21 @@ class CasesSection(Section):
 
     def _transformed(self) -> list:
         """Return the volumes and labels of the table that are under a transform."""
-        found = [node for row in self.rows for node in (row.volume, row.label) if node is not None]
-        return [node for node in found if node.GetParentTransformNode() is not None]
+        all_nodes = [node for row in self.rows for node in (row.volume, row.label) if node is not None]
+        return [node for node in all_nodes if node.GetParentTransformNode() is not None]
 
-    def ticked(self) -> list[cases.Row]:
-        """Return the ticked cases."""
-        unticked = set(self.parameters.unticked.split("\n"))
-        return [row for row in self.rows if f"{row.id} {row.modality}" not in unticked]
+    def selected(self) -> list[cases.Row]:
+        """Return the selected cases."""
+        excluded = set(self.parameters.excluded.split("\n"))
+        return [row for row in self.rows if f"{row.id} {row.modality}" not in excluded]
 
     def atlases(self) -> list[cases.Row]:
-        """Return the ticked atlases that can be registered."""
-        return [row for row in self.ticked() if row.is_atlas and row.volume is not None and not row.problem()]
+        """Return the selected atlases that can be registered."""
+        return [row for row in self.selected() if row.is_atlas and row.volume is not None and not row.problem()]
 
     def _fill(self) -> None:
         self.rows = cases.merged(self.in_folder)
-        ticked = {id(row) for row in self.ticked()}
+        selected = {id(row) for row in self.selected()}
         table = self.ui.casesTable
         self._filling = True
         table.setRowCount(len(self.rows))
@@ -96,7 +96,7 @@ class CasesSection(Section):
             problem = row.problem()
             state = row.state(self.parameters.target)
             texts = [row.id, row.modality, self._side(row), state, problem]
-            # Narrow columns show the most telling part; the tool tips have all of it.
+            # The tool tips have the whole texts.
             shown = {
                 CASE: shortened(row.id),
                 STATE: state.partition(":")[0],
@@ -113,7 +113,7 @@ class CasesSection(Section):
                     item.setForeground(qt.QBrush(qt.QColor(red(table))))
             case = table.item(number, CASE)
             case.setFlags(qt.Qt.ItemIsUserCheckable | qt.Qt.ItemIsEnabled | qt.Qt.ItemIsSelectable)
-            case.setCheckState(qt.Qt.Checked if id(row) in ticked else qt.Qt.Unchecked)
+            case.setCheckState(qt.Qt.Checked if id(row) in selected else qt.Qt.Unchecked)
         self._filling = False
 
     def _side(self, row) -> str:
@@ -129,16 +129,16 @@ class CasesSection(Section):
 
     # ---------------------------------------------------------------- slots
 
-    def on_ticked(self, item) -> None:
-        """Remember which cases are not to be used."""
+    def on_checked(self, item) -> None:
+        """Store the excluded cases."""
         if self._filling or item.column() != CASE or self.parameters is None:
             return
-        unticked = [
+        excluded = [
             f"{row.id} {row.modality}"
             for number, row in enumerate(self.rows)
             if self.ui.casesTable.item(number, CASE).checkState() != qt.Qt.Checked
         ]
-        self.parameters.unticked = "\n".join(unticked)
+        self.parameters.excluded = "\n".join(excluded)
 
     def on_double_click(self, number: int) -> None:
         """Show a case in the slice views."""
@@ -148,9 +148,9 @@ class CasesSection(Section):
     @reported
     def on_open(self) -> None:
         """List the folder, then check its files in the background."""
-        self._run(FolderListing(self.parameters.datasetFolder, self._found).tasks())
+        self._run(FolderListing(self.parameters.datasetFolder, self._list_rows).tasks())
 
-    def _found(self, rows) -> None:
+    def _list_rows(self, rows) -> None:
         self.in_folder = rows
         count = len([row for row in rows if row.file_problem])
         self.say(
@@ -161,8 +161,8 @@ class CasesSection(Section):
 
     @reported
     def on_load(self) -> None:
-        """Load the ticked cases."""
-        rows = [row for row in self.ticked() if row.volume is None and not row.file_problem]
+        """Load the selected cases."""
+        rows = [row for row in self.selected() if row.volume is None and not row.file_problem]
         self._run(CaseLoading(rows, self._loaded).tasks())
 
     def _loaded(self, rows) -> None:
@@ -178,11 +178,11 @@ class CasesSection(Section):
     def on_sample(self) -> None:
         """Simulate the sample data, then load it."""
 
-        def found(rows):
-            self._found(rows)
+        def listed(rows):
+            self._list_rows(rows)
             self._work.tasks += CaseLoading(rows, self._loaded).tasks()
 
-        self._run([simulation_task(found, self.panel.sample)])
+        self._run([simulation_task(listed, self.panel.sample)])
 
     def _run(self, tasks) -> None:
         self._work = self.logic.run(tasks)
@@ -202,7 +202,7 @@ class CasesSection(Section):
 
     @reported
     def on_harden(self) -> None:
-        """Write the transforms into the volumes and labels that are under one."""
+        """Harden the transforms of volumes and labels."""
         changed = self._transformed()
         names = sorted({node.GetParentTransformNode().GetName() for node in changed})
         for node in changed:
@@ -221,7 +221,7 @@ class CasesSection(Section):
 
     @reported
     def on_add_atlas(self) -> None:
-        """Make the volume chosen an atlas."""
+        """Make the selected volume an atlas."""
         volume, label = self.ui.volumeSelector.currentNode(), self.ui.labelSelector.currentNode()
         self._refuse(nodes.volume_problem(volume) or nodes.label_problem(label, volume))
         self.logic.addCase(volume, label, cases.ATLAS)
@@ -229,7 +229,7 @@ class CasesSection(Section):
 
     @reported
     def on_add_target(self) -> None:
-        """Make the volume chosen a target."""
+        """Make the selected volume a target."""
         volume = self.ui.volumeSelector.currentNode()
         self._refuse(nodes.volume_problem(volume))
         self.logic.addCase(volume, None, cases.TARGET)

@@ -1,4 +1,4 @@
-"""Correct: Slicer's Segment Editor with helpers that can be undone; the work is kept."""
+"""Correct: Slicer's Segment Editor with edit tools and autosave."""
 
 import contextlib
 
@@ -15,7 +15,7 @@ from CrossModaSegLib.sections.shortcuts import Shortcuts
 
 
 class CorrectSection(Section):
-    """The correction that is worked on."""
+    """The correction of the open case."""
 
     name = "Correct"
 
@@ -33,21 +33,21 @@ class CorrectSection(Section):
 
     @property
     def case(self):
-        """The case that is open, or None."""
+        """The open case, or None."""
         return self.panel.review.case
 
     @property
     def draft(self) -> str | None:
-        """When an earlier session left a draft about which nobody has decided yet; None if there is none."""
+        """Time of an undecided draft of an earlier session, or None."""
         return self.autosave.pending
 
     def enter(self) -> None:
-        """Let the editor's keys and the helpers' keys work."""
+        """Enable the keys of the editor and of the edit tools."""
         self.editor.enter()
         self._keys.install()
 
     def exit(self) -> None:
-        """Give the keys and the slice views back; the work so far is saved."""
+        """Disable the keys, release the slice views and save a draft."""
         self._keys.uninstall()
         self.editor.exit()
         self.autosave.flush()
@@ -55,7 +55,7 @@ class CorrectSection(Section):
     # ---------------------------------------------------------------- life of a case
 
     def take_up(self, case) -> None:
-        """Edit the correction of a case that was opened."""
+        """Edit the correction of a case."""
         self.editor.take_up(case.correction, case.volume)
         self.autosave.watch(case)
         self.edit_tools.drop_suggestion()
@@ -64,38 +64,38 @@ class CorrectSection(Section):
         self.panel.update_soon()
 
     def keep_before_leaving(self, status: str) -> str:
-        """Save what is unsaved as a draft, and the time; return what is to be said if that failed."""
+        """Save a draft and the time; return a message for the user if that failed."""
         autosave = self.autosave
         if autosave.case is None:
             return ""
         autosave.flush()
         if autosave.case.unsaved:
             if autosave.problem:
-                return _("The correction of {id} stays in the scene: {problem}").format(
+                return _("The correction of {id} is still in the scene: {problem}").format(
                     id=autosave.case.id, problem=autosave.problem
                 )
         elif autosave.case.seconds >= 1:
             item, seconds = self.panel.review.item(autosave.case.id), autosave.case.seconds
-            with contextlib.suppress(InputError):  # a folder that cannot be written: only the time is lost
+            with contextlib.suppress(InputError):  # only the time is lost in a write-protected folder
                 autosave.mark(status)
                 item["seconds"] += seconds
         return ""
 
     def let_go(self) -> None:
-        """Leave the correction; the editor is empty then."""
+        """Stop editing the correction."""
         self.autosave.forget()
         self.edit_tools.drop_suggestion()
         self.editor.let_go()
 
     def closing(self) -> None:
-        """Save the work before the scene or the panel is closed."""
+        """Save a draft before the scene or the panel is closed."""
         self.autosave.flush()
         self.let_go()
 
     # ---------------------------------------------------------------- state
 
     def update(self) -> None:
-        """Show the state of the correction, and what can be done."""
+        """Show the state of the correction, and enable the buttons."""
         case = self.case
         if case is not None and (self.autosave.case is None or self.autosave.case.correction is not case.correction):
             self.take_up(case)  # a scene that was loaded, or a panel that was opened again
@@ -107,7 +107,7 @@ class CorrectSection(Section):
         self.allow(
             self.ui.saveButton,
             nothing or waits,
-            _("Save the correction in the data set's folder, where training finds it") + " (Ctrl+Shift+S)",
+            _("Save the correction in the folder of the data set, for training") + " (Ctrl+Shift+S)",
         )
         self.ui.reviewerEdit.enabled = self.parameters.keepWho
         if self.ui.reviewerEdit.text != self.parameters.reviewer:
@@ -118,8 +118,8 @@ class CorrectSection(Section):
         autosave = self.autosave
         text = _("No case is open.")
         if case is not None:
-            source = _("the correction that was saved") if case.was_saved else _("the label to be reviewed")
-            text = _("<b>{id}</b>, begun with {source}.").format(id=case.id, source=source)
+            source = _("the saved correction") if case.was_saved else _("the reviewed label")
+            text = _("<b>{id}</b>, based on {source}.").format(id=case.id, source=source)
             if autosave.problem:
                 text += " " + _("<b>Not saved</b>: {problem}").format(problem=autosave.problem)
             elif case.unsaved and autosave.drafted_at:
@@ -129,7 +129,7 @@ class CorrectSection(Section):
         self.ui.caseLabel.text = wrappable(text)
         self.ui.recoveryFrame.setVisible(self.draft is not None)
         if self.draft is not None:
-            self.ui.recoveryLabel.text = _("An unsaved correction of {when} was found.").format(when=self.draft)
+            self.ui.recoveryLabel.text = _("Unsaved correction of {when}.").format(when=self.draft)
         self._show_comparison(case)
 
     def _on_autosave(self) -> None:
@@ -137,7 +137,7 @@ class CorrectSection(Section):
         self.panel.update_soon()
 
     def _show_comparison(self, case) -> None:
-        """Say how the correction differs from the newest result of its scan."""
+        """Show the difference between the correction and the newest result of its scan."""
         label = self.ui.comparisonLabel
         if case is None:
             label.setVisible(False)
@@ -154,74 +154,74 @@ class CorrectSection(Section):
     # ---------------------------------------------------------------- keep
 
     def on_reviewer(self, name: str) -> None:
-        """Remember who corrects."""
+        """Store the reviewer."""
         if self.parameters is not None and self.parameters.reviewer != name:
             self.parameters.reviewer = name
 
     @reported
     def on_restore(self) -> None:
-        """Go on with the draft that was found; what is in the scene can be had back with undo."""
+        """Restore the draft; undo brings the present correction back."""
         self.editor.widget.saveStateForUndo()
         self.autosave.restore(self.case.write)
-        self.say(_("The unsaved correction is back."))
+        self.say(_("The unsaved correction is restored."))
 
     @reported
     def on_discard(self) -> None:
-        """Throw the draft away."""
+        """Delete the draft."""
         self.autosave.discard()
         self.panel.update_soon()
 
     @reported
     def on_save(self) -> None:
-        """Save the correction for good."""
+        """Save the correction in the data set."""
         if self.ui.saveButton.enabled:
             review, case = self.panel.review, self.case
             review.count_time()
             item, spent = review.item(case.id), case.seconds
-            said = self.save()
+            message = self.save()
             item["status"] = "corrected"
             item["seconds"] += spent
-            self.say(said)
+            self.say(message)
             self.panel.update_soon()
 
     def save(self) -> str:
-        """Save the correction; return what is to be said.
+        """Save the correction; return a message for the user.
 
         Raises:
-            InputError: it could not be saved; it stays in the scene.
+            InputError: the correction could not be saved.
 
         """
         parameters, case = self.parameters, self.case
-        kept = self.autosave.save("corrected", parameters.reviewer if parameters.keepWho else "", parameters.keepWhen)
-        scores = kept.record.get("dice_with_noisy_label", {})
+        saved = self.autosave.save("corrected", parameters.reviewer if parameters.keepWho else "", parameters.keepWhen)
+        scores = saved.record.get("dice_with_noisy_label", {})
         words = ", ".join(f"{key} {value:.2f}" for key, value in scores.items())
         text = _("{id} is saved.").format(id=case.id)
         if words:
-            text += " " + _("Dice with the label before: {words}; {volume:.0f} mm³ changed.").format(
-                words=words, volume=kept.record.get("changed_mm3", 0.0)
+            text += " " + _("Dice with the reviewed label: {words}; {volume:.0f} mm³ changed.").format(
+                words=words, volume=saved.record.get("changed_mm3", 0.0)
             )
         return text
 
 
 def difference(case, segmentation) -> str:
-    """Say how a result differs from the correction: agreement and volumes of each structure."""
+    """Return Dice and volumes of each structure, in the correction and in a result."""
     from crossmoda import labels
     from crossmoda.evaluation import dice_per_structure
 
-    mine, other = case.array(), case.array(segmentation)
-    scores, voxel = dice_per_structure(mine, other), nodes.grid_of(case.volume).voxel_volume_mm3
+    correction, result = case.array(), case.array(segmentation)
+    scores, voxel = dice_per_structure(correction, result), nodes.grid_of(case.volume).voxel_volume_mm3
     sentences = []
     for structure in labels.STRUCTURES:
-        before, after = (float((array == structure.value).sum()) * voxel for array in (mine, other))
+        before, after = (float((array == structure.value).sum()) * voxel for array in (correction, result))
         if not before and not after:
             continue
         change = ""
         if before and after:
             percent = 100 * (after / before - 1)
             words = _("{percent:.0f} % larger") if percent >= 0 else _("{percent:.0f} % smaller")
-            change = f" ({words.format(percent=abs(percent))})" if abs(percent) >= 0.5 else " " + _("(as large)")
+            change = f" ({words.format(percent=abs(percent))})" if abs(percent) >= 0.5 else " " + _("(same volume)")
         sentences.append(
-            _("{name} Dice {dice:.2f}, {before:.0f} mm³ here, {after:.0f} mm³ there{change}").format(
+            _("{name} Dice {dice:.2f}, correction {before:.0f} mm³, result {after:.0f} mm³{change}").format(
                 name=structure.name.lower(), dice=scores[structure.key], before=before, after=after, change=change
             )
         )

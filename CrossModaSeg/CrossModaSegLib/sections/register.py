@@ -1,4 +1,4 @@
-"""Register and fuse: label propagation from the ticked atlases to the target, and its visual check."""
+"""Register and fuse: label propagation from the selected atlases to the target, and its visual check."""
 
 from slicer.i18n import tr as _
 
@@ -48,7 +48,7 @@ class RegisterSection(Section):
         self.allow(
             self.ui.registerButton,
             self._hindrance(),
-            _("Register the ticked atlases to the target and fuse their labels"),
+            _("Register the selected atlases to the target and fuse their labels"),
         )
         self.allow(
             self.ui.cancelButton,
@@ -89,7 +89,7 @@ class RegisterSection(Section):
         if problem:
             return problem
         if not self._atlases():
-            return _("Tick at least one atlas without a problem in the table above.")
+            return _("Select at least one atlas without a problem in the table above.")
         return ""
 
     def _atlases(self) -> list:
@@ -98,7 +98,7 @@ class RegisterSection(Section):
 
     @reported
     def on_register(self) -> None:
-        """Propagate the labels of the ticked atlases."""
+        """Propagate the labels of the selected atlases."""
         refuse(self._hindrance())
         parameters = self.parameters
         without_torch = parameters.device == "auto" and not self.panel.setup.versions["torch"]

@@ -12,7 +12,7 @@ from CrossModaSegLib.sections.section import ERROR, Section, reported, reported_
 
 
 class ResultSection(Section):
-    """What is done with a segmentation."""
+    """Correction, measures and export of a segmentation."""
 
     name = "Result"
 
@@ -27,7 +27,7 @@ class ResultSection(Section):
         self.ui.exportButton.connect("clicked(bool)", self.on_export)
 
     def update(self) -> None:
-        """Show the result's measures and provenance, and what can be done."""
+        """Show measures and provenance of the result, and enable the buttons."""
         parameters = self.parameters
         result = parameters.result
         self.show_path(self.ui.exportFolderEdit, parameters.exportFolder)
@@ -40,7 +40,7 @@ class ResultSection(Section):
         self.allow(
             self.ui.measureButton, no_scan or busy, _("Measure volume, largest diameter and distance to the cochlea")
         )
-        self.allow(self.ui.exportButton, nothing or no_folder or busy, _("Write the files chosen"))
+        self.allow(self.ui.exportButton, nothing or no_folder or busy, _("Write the selected files"))
         self.ui.provenanceLabel.text = wrappable(self._provenance(result))
         self.ui.provenanceLabel.setVisible(bool(self.ui.provenanceLabel.text))
         self._fill(result.GetNodeReference(export.TABLE) if result else None)
@@ -60,12 +60,12 @@ class ResultSection(Section):
             when=record["created"][:16].replace("T", " "),
         )
         corrected = result.GetAttribute(nodes.CORRECTED)
-        said = [
+        sentences = [
             text,
             record.get("measurements", {}).get("notes", ""),
             _("Corrected {when}.").format(when=corrected[:16].replace("T", " ")) if corrected else "",
         ]
-        return " ".join(part for part in said if part)
+        return " ".join(sentence for sentence in sentences if sentence)
 
     def _fill(self, table) -> None:
         view = self.ui.measuresTable
@@ -106,13 +106,14 @@ class ResultSection(Section):
     def on_measure(self) -> None:
         """Measure the result."""
         result = self.parameters.result
-        self._run(export.measure_tasks(result, result.GetNodeReference(nodes.TARGET)), lambda _table: self.say(""))
+        measurement = export.Measurement(result, result.GetNodeReference(nodes.TARGET))
+        self._run(measurement.tasks(), lambda _table: self.say(""))
 
     @reported
     def on_export(self) -> None:
-        """Write the files chosen."""
+        """Write the selected files."""
         parameters = self.parameters
-        tasks = export.export_tasks(
+        work = export.Export(
             parameters.result,
             Path(parameters.exportFolder),
             parameters.exportSegmentation,
@@ -120,7 +121,7 @@ class ResultSection(Section):
             parameters.exportSurfaces,
         )
         self._run(
-            tasks,
+            work.tasks(),
             lambda files: self.say(_("Written: {names}").format(names=", ".join(path.name for path in files))),
         )
 

@@ -59,9 +59,9 @@ class SegmentSection(Section):
         if parameters.target is None:
             return _("Choose a target in “Register and fuse”.")
         if not parameters.weights and not weights.shipped().is_file():
-            return _("No weights come with this version; choose a file with trained weights.")
+            return _("No bundled weights. Choose a file with trained weights.")
         if parameters.weights and not Path(parameters.weights).is_file():
-            return _("There is no file {path}; choose the weights again.").format(path=parameters.weights)
+            return _("Weights not found: {path}. Choose the weights again.").format(path=parameters.weights)
         if not self.panel.setup.versions["torch"]:
             return _("PyTorch is missing; install it in “Set-up”.")
         return nodes.volume_problem(parameters.target)
