@@ -78,7 +78,7 @@ def panel(application, scene):
 
     slicer.util.selectModule("CrossModaSeg")
     panel = slicer.util.getModuleWidget("CrossModaSeg").panel
-    application.wait_until(lambda: panel.setup._search.over)  # the look for a graphics card is a process, too
+    application.wait_until(lambda: panel.setup._search.over)  # the search for a GPU is a process
     panel.update()
     yield panel
     panel.stop()

@@ -290,15 +290,15 @@ def test_work_survives_the_death_of_the_application(application, reviewed):
         results=parameters.resultsFolder,
     )
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as child:
-        said = child.stdout.readline()
+        output = child.stdout.readline()
         os.kill(child.pid, signal.SIGKILL)
-    assert said.endswith("drafted\n")
+    assert output.endswith("drafted\n")
     review.open("case_2")
     application.wait_until(lambda: not reviewed.logic.busy)
     reviewed.update()
     assert time.strftime("%H:") in correct.ui.recoveryLabel.text
     correct.ui.restoreButton.click()
-    assert review.case.array().sum() == int(said.split()[0])
+    assert review.case.array().sum() == int(output.split()[0])
     np.testing.assert_array_equal(
         np.where(review.case.mask(1), review.case.array(review.case.source("network")), 0),
         np.where(review.case.mask(1), review.case.array(), 0),
@@ -382,7 +382,7 @@ def test_a_saved_correction_is_what_is_opened_next_time_not_the_new_noisy_label(
         application.wait_until(lambda: not opened.logic.busy)
     np.testing.assert_array_equal(opened.review.case.array(), drawn)
     opened.update()
-    assert "begun with the correction that was saved" in opened.correct.ui.caseLabel.text
+    assert "based on the saved correction" in opened.correct.ui.caseLabel.text
 
 
 def test_a_scene_that_is_saved_in_the_middle_goes_on_where_it_was(application, opened, case, tmp_path):

@@ -51,7 +51,7 @@ def test_closing_the_scene_at_work_leaves_an_empty_panel(application, loaded, jo
     assert {path.name for path in tmp_path.iterdir()} <= {"result.seg.nrrd"}, "only what is complete"
 
 
-def test_what_was_said_of_a_scene_is_gone_with_it(application, result):
+def test_the_messages_about_a_scene_are_cleared_with_it(application, result):
     result.result.say("Written: T2.seg.nrrd")
     application.scene.Clear(False)
     result.update()
@@ -59,7 +59,7 @@ def test_what_was_said_of_a_scene_is_gone_with_it(application, result):
     assert not result.result.ui.messageLabel.visible
 
 
-def test_scans_of_one_name_are_ticked_one_by_one(panel, add_volume):
+def test_scans_with_the_same_name_are_selected_one_by_one(panel, add_volume):
     first, second, third = (add_volume(name) for name in ("t1_mpr", "t1_mpr", " "))
     for volume in (first, second, third):
         label = add_volume("label", LABEL, kind="vtkMRMLLabelMapVolumeNode")
@@ -70,7 +70,7 @@ def test_scans_of_one_name_are_ticked_one_by_one(panel, add_volume):
     item = panel.cases.ui.casesTable.item(1, 0)
     item.setCheckState(item.checkState().Unchecked)
     panel.update()
-    assert [row.volume.GetID() for row in panel.cases.ticked()] == [first.GetID(), third.GetID()]
+    assert [row.volume.GetID() for row in panel.cases.selected()] == [first.GetID(), third.GetID()]
 
 
 def test_exporting_a_name_with_a_dot_again_and_again_overwrites_nothing(application, result, tmp_path):
@@ -142,7 +142,7 @@ def label(result, add_volume):
     return made
 
 
-def test_a_result_whose_scan_is_gone_says_so_at_the_buttons_that_need_it(application, result, label, add_volume):
+def test_a_missing_scan_of_a_result_is_reported_at_the_buttons_that_need_it(application, result, label, add_volume):
     from CrossModaSegLib.processes import cli_runs
 
     parameters, volume = result.parameters, result.parameters.target
@@ -183,7 +183,7 @@ def test_a_message_stays_while_its_result_is_looked_at(result, label):
 
 
 @pytest.mark.parametrize("job", ["register", "segment"])
-def test_a_button_clicked_before_it_is_grayed_out_says_why(application, loaded, weights, job):
+def test_a_button_clicked_before_it_is_disabled_reports_the_reason(application, loaded, weights, job):
     section = getattr(loaded, job)
     loaded.parameters.weights = str(weights)
     loaded.update()
@@ -202,7 +202,7 @@ def test_the_newest_fused_label_is_the_result_and_drawn_alone(application, fused
     assert parameters.result.GetDisplayNode().GetVisibility()
 
 
-def test_a_segmentation_that_is_being_edited_stays_in_view_and_as_it_is_when_another_one_is_made(application, fused):
+def test_an_edited_segmentation_stays_visible_and_unchanged_by_the_next_run(application, fused):
     import slicer
     from CrossModaSegLib import selftest
 

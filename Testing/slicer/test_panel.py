@@ -151,10 +151,10 @@ def test_an_atlas_whose_label_does_not_fit_is_not_registered(panel, add_volume, 
     panel.update()
     assert words in text_of(panel, 0, 4)
     assert panel.cases.atlases() == []
-    assert "Tick at least one atlas" in panel.register.ui.registerButton.toolTip
+    assert "Select at least one atlas" in panel.register.ui.registerButton.toolTip
 
 
-def test_an_unticked_atlas_is_not_used_and_stays_unticked(panel, atlas, target):
+def test_a_cleared_atlas_is_not_used_and_stays_cleared(panel, atlas, target):
     import qt
 
     panel.cases.ui.casesTable.item(0, 0).setCheckState(qt.Qt.Unchecked)
@@ -165,7 +165,7 @@ def test_an_unticked_atlas_is_not_used_and_stays_unticked(panel, atlas, target):
     assert [row.volume for row in panel.cases.atlases()] == [atlas]
 
 
-def test_nothing_is_installed_without_asking_and_a_refusal_is_said(panel, monkeypatch):
+def test_nothing_is_installed_without_confirmation(panel, monkeypatch):
     import slicer
     from CrossModaSegLib.processes import dependencies
 
@@ -222,7 +222,7 @@ def test_a_saved_scene_opens_with_the_state_of_the_panel(application, panel, atl
     panel.parameters.result = segmentation
     panel.parameters.check = "contour"
     panel.parameters.tumorSide = "left"
-    panel.parameters.unticked = "atlas ceT1"
+    panel.parameters.excluded = "atlas ceT1"
     assert slicer.util.saveScene(str(tmp_path / "scene.mrb"))
     application.scene.Clear(False)
     panel.update()
@@ -232,7 +232,7 @@ def test_a_saved_scene_opens_with_the_state_of_the_panel(application, panel, atl
     panel.update()
     assert [(row.id, row.modality) for row in panel.cases.rows] == [("atlas", "ceT1"), ("target", "hrT2")]
     assert [row.problem() for row in panel.cases.rows] == ["", ""]
-    assert panel.cases.ticked() == [panel.cases.rows[1]]
+    assert panel.cases.selected() == [panel.cases.rows[1]]
     assert panel.parameters.target.GetName() == "target"
     assert panel.register.ui.targetSelector.currentNode().GetName() == "target"
     assert panel.register.ui.checkComboBox.currentText == "contour"

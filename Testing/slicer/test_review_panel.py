@@ -126,7 +126,7 @@ def test_a_whole_review_by_keys_and_mouse(application, reviewed, hands, slices):
     assert review.case.id == order[2]
     hands.click(review.ui.acceptButton)
     assert corrections.load(data, order[2]).status == "accepted"
-    assert "No other case is open" in review.ui.messageLabel.text
+    assert "No open case is left" in review.ui.messageLabel.text
     assert "2 of 3 done (1 corrected, 1 accepted), 1 for an expert" in review.ui.progressLabel.text
     assert review.ui.progressBar.value == 67
 

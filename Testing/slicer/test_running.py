@@ -13,7 +13,7 @@ def test_a_folder_is_listed_checked_and_loaded(application, panel, sample_folder
     panel.update()
     panel.cases.ui.openButton.click()
     assert not panel.cases.ui.sampleButton.enabled
-    assert "at work" in panel.cases.ui.sampleButton.toolTip
+    assert "busy" in panel.cases.ui.sampleButton.toolTip
     application.wait_until(lambda: not panel.logic.busy)
     panel.update()
     assert [row.state(None) for row in panel.cases.rows] == ["in the folder"] * 4
@@ -52,7 +52,7 @@ def test_removing_the_target_while_it_is_registered_fails_with_a_reason(applicat
     assert [row.modality for row in loaded.cases.rows] == ["ceT1"] * 3
 
 
-def test_a_temporary_folder_that_cannot_be_written_is_said_at_the_button(application, loaded, tmp_path, monkeypatch):
+def test_an_unwritable_temporary_folder_is_reported_at_the_button(application, loaded, tmp_path, monkeypatch):
     (tmp_path / "file").touch()
     monkeypatch.setattr(application, "temporaryPath", str(tmp_path / "file"))
     loaded.cases.ui.sampleButton.click()
@@ -65,7 +65,7 @@ def test_wrong_weights_are_named_in_one_sentence(application, loaded, tmp_path):
     bad.write_bytes(b"not weights at all")
     loaded.parameters.weights = str(tmp_path / "nowhere.safetensors")
     loaded.update()
-    assert "There is no file" in loaded.segment.ui.segmentButton.toolTip
+    assert "Weights not found" in loaded.segment.ui.segmentButton.toolTip
     loaded.parameters.weights = str(bad)
     loaded.update()
     loaded.segment.ui.segmentButton.click()
@@ -85,7 +85,7 @@ def test_the_logic_segments_from_a_script(application, loaded, weights):
     assert child_processes() == set()
 
 
-def test_what_the_result_leaves_open_is_said_beside_the_button(application, loaded, weights, tmp_path):
+def test_a_missing_schwannoma_is_reported_at_the_button(application, loaded, weights, tmp_path):
     from crossmoda import labels
     from crossmoda import weights as files
 
@@ -163,9 +163,7 @@ def test_a_dicom_folder_of_a_data_set_is_loaded_where_it_lies(application, panel
     assert nodes.grid_of(node).same_as(Volume.from_sitk(volume).grid)
 
 
-def test_the_panel_says_on_what_the_work_was_done_and_a_missing_graphics_card_next_to_the_button(
-    application, loaded, weights
-):
+def test_the_processor_of_a_run_and_a_missing_gpu_are_reported(application, loaded, weights):
     import torch
     from CrossModaSegLib.scene import nodes
 
@@ -203,9 +201,7 @@ def test_hiding_the_target_while_it_is_segmented_changes_nothing(application, lo
     assert "Choose a target" in loaded.segment.ui.segmentButton.toolTip
 
 
-def test_a_temporary_folder_that_becomes_unwritable_is_said_under_the_button_and_the_panel_stays_usable(
-    application, loaded, tmp_path, monkeypatch
-):
+def test_the_panel_stays_usable_after_its_temporary_folder_was_unwritable(application, loaded, tmp_path, monkeypatch):
     from CrossModaSegLib.scene import nodes
 
     atlas = loaded.cases.rows[0]

@@ -64,7 +64,7 @@ def test_another_target_is_shown_with_its_own_results_and_the_first_ones_come_ba
     assert shown(panel) == [None] * 3
     assert visible() == {"noisy label": False, "prediction": False}, "they would be drawn over the second scan"
     assert background() == "second"
-    assert panel.register.ui.messageLabel.text == "", "that was said of the first"
+    assert panel.register.ui.messageLabel.text == "", "that message was about the first"
     choose(panel, first)
     assert [node.GetName() for node in shown(panel)] == ["noisy label", "uncertainty", "prediction"]
     assert visible() == {"noisy label": True, "prediction": True}
