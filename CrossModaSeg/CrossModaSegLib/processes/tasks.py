@@ -36,6 +36,9 @@ class Task:
     subclasses override, or arguments.
     """
 
+    #: The share of the task in the progress of its queue.
+    weight = 1.0
+
     def __init__(self, title: str, finish: Callable | None = None, abandon: Callable | None = None):
         """Name the task."""
         self.title, self.state, self.error, self.progress, self.message = title, WAITING, "", 0.0, ""
@@ -276,6 +279,8 @@ def _text(output) -> str:
 class StepsTask(Task):
     """Short steps in the application's own process, one at a time between its other events (such as loading files)."""
 
+    weight = 0.1
+
     def __init__(self, title: str, prepare: Callable[[], list[Callable[[], None]]], finish=None, abandon=None):
         """Name the task; ``prepare()`` returns the steps when its turn has come."""
         super().__init__(title, finish, abandon)
@@ -331,9 +336,15 @@ class TaskQueue:
         return next((task for task in self.tasks if task.state == RUNNING), None)
 
     @property
+    def succeeded(self) -> bool:
+        """Whether every task is done."""
+        return all(task.state == DONE for task in self.tasks)
+
+    @property
     def progress(self) -> float:
         """The fraction done of the whole."""
-        return sum(1.0 if task.over else task.progress for task in self.tasks) / max(len(self.tasks), 1)
+        done = sum(task.weight * (1.0 if task.over else task.progress) for task in self.tasks)
+        return done / max(sum(task.weight for task in self.tasks), 1e-6)
 
     @property
     def failures(self) -> list[Task]:

@@ -8,7 +8,7 @@ from crossmoda.errors import InputError
 from CrossModaSegLib.processes.tasks import PythonTask
 from CrossModaSegLib.review import reviewed_case
 from CrossModaSegLib.scene import export, nodes
-from CrossModaSegLib.sections.section import ERROR, reported
+from CrossModaSegLib.sections.section import reported
 
 
 class EditTools:
@@ -180,15 +180,7 @@ class EditTools:
         task = PythonTask(
             "compare_cochleae", arguments, _("Compare both cochleae"), functools.partial(self._show_comparison, case.id)
         )
-        queue = self.section.logic.run([task])
-        queue.observe(lambda: self._on_comparison(task))
-        queue.start()
-        self.section.panel.update()
-
-    def _on_comparison(self, task) -> None:
-        if task.error:
-            self.say(task.error, ERROR)
-        self.section.panel.update_soon()
+        self.section.start(self.section.logic.run([task]))
 
     def _show_comparison(self, case_id: str, answer: dict) -> None:
         from crossmoda.volume import read_label_map

@@ -3,10 +3,9 @@
 import qt
 from slicer.i18n import tr as _
 
-from crossmoda.errors import InputError
 from CrossModaSegLib.processes.case_files import CaseLoading, FolderListing, simulation_task
 from CrossModaSegLib.scene import cases, display, nodes
-from CrossModaSegLib.sections.section import ERROR, Section, red, reported, set_columns, shortened
+from CrossModaSegLib.sections.section import Section, red, refuse, reported, set_columns, shortened
 
 CASE, MODALITY, SIDE, STATE, PROBLEM = range(5)
 
@@ -21,13 +20,13 @@ class CasesSection(Section):
         super().__init__(panel)
         self.in_folder: list[cases.Row] = []
         self.rows: list[cases.Row] = []
-        self._work, self._filling = None, False
+        self._filling = False
         titles = [_("Case"), _("Scan"), _("Side"), _("State"), _("Problem")]
         set_columns(self.ui.casesTable, titles, PROBLEM)
         self.bind_path(self.ui.datasetFolderEdit, "datasetFolder")
         self.ui.casesTable.connect("itemChanged(QTableWidgetItem*)", self.on_checked)
         self.ui.casesTable.connect("cellDoubleClicked(int,int)", self.on_double_click)
-        for name in ("open", "addAtlas", "addTarget", "load", "sample", "harden", "cancel"):
+        for name in ("open", "addAtlas", "addTarget", "load", "sample", "harden"):
             handler = getattr(self, "on_" + {"addAtlas": "add_atlas", "addTarget": "add_target"}.get(name, name))
             getattr(self.ui, name + "Button").connect("clicked(bool)", handler)
 
@@ -60,17 +59,15 @@ class CasesSection(Section):
             self.ui.addAtlasButton, choose or no_label, _("Use the volume and its label as a labeled ceT1 atlas")
         )
         self.allow(self.ui.addTargetButton, choose, _("Use the volume as an hrT2 target"))
-        running = self._work is not None and not self._work.over
-        self.ui.cancelButton.setVisible(running)
+        self.show_progress()
+        self.ui.cancelButton.setVisible(self.running)
+        self.ui.progressBar.setVisible(self.running)
         self.ui.hardenButton.setVisible(bool(self._transformed()))
         self.allow(
             self.ui.hardenButton,
             busy,
             _("Harden the transforms of the volumes and labels in the table; the transforms stay in the scene"),
         )
-        self.ui.progressBar.setVisible(running)
-        if running:
-            self.ui.progressBar.value = round(100 * self._work.progress)
 
     def _transformed(self) -> list:
         """Return the volumes and labels of the table that are under a transform."""
@@ -148,7 +145,7 @@ class CasesSection(Section):
     @reported
     def on_open(self) -> None:
         """List the folder, then check its files in the background."""
-        self._run(FolderListing(self.parameters.datasetFolder, self._list_rows).tasks())
+        self.start(self.logic.run(FolderListing(self.parameters.datasetFolder, self._list_rows).tasks()))
 
     def _list_rows(self, rows) -> None:
         self.in_folder = rows
@@ -163,7 +160,7 @@ class CasesSection(Section):
     def on_load(self) -> None:
         """Load the selected cases."""
         rows = [row for row in self.selected() if row.volume is None and not row.file_problem]
-        self._run(CaseLoading(rows, self._loaded).tasks())
+        self.start(self.logic.run(CaseLoading(rows, self._loaded).tasks()))
 
     def _loaded(self, rows) -> None:
         targets = [row.volume for row in rows if row.volume is not None and not row.is_atlas]
@@ -182,23 +179,7 @@ class CasesSection(Section):
             self._list_rows(rows)
             self._work.tasks += CaseLoading(rows, self._loaded).tasks()
 
-        self._run([simulation_task(listed, self.panel.sample)])
-
-    def _run(self, tasks) -> None:
-        self._work = self.logic.run(tasks)
-        self._work.observe(self._on_work)
-        self._work.start()
-        self.panel.update()
-
-    def _on_work(self) -> None:
-        failures = self._work.failures
-        if failures:
-            self.say(failures[0].error, ERROR)
-        elif self._work.cancelled:
-            self.say(_("Cancelled."))
-        elif self._work.current is not None:
-            self.say(f"{self._work.current.title}: {self._work.current.message}")
-        self.panel.update()
+        self.start(self.logic.run([simulation_task(listed, self.panel.sample)]))
 
     @reported
     def on_harden(self) -> None:
@@ -215,15 +196,10 @@ class CasesSection(Section):
         self.panel.update()
 
     @reported
-    def on_cancel(self) -> None:
-        """Stop at once."""
-        self._work.cancel()
-
-    @reported
     def on_add_atlas(self) -> None:
         """Make the selected volume an atlas."""
         volume, label = self.ui.volumeSelector.currentNode(), self.ui.labelSelector.currentNode()
-        self._refuse(nodes.volume_problem(volume) or nodes.label_problem(label, volume))
+        refuse(nodes.volume_problem(volume) or nodes.label_problem(label, volume))
         self.logic.addCase(volume, label, cases.ATLAS)
         self.panel.update()
 
@@ -231,12 +207,7 @@ class CasesSection(Section):
     def on_add_target(self) -> None:
         """Make the selected volume a target."""
         volume = self.ui.volumeSelector.currentNode()
-        self._refuse(nodes.volume_problem(volume))
+        refuse(nodes.volume_problem(volume))
         self.logic.addCase(volume, None, cases.TARGET)
         self.parameters.target = volume
         self.panel.update()
-
-    @staticmethod
-    def _refuse(problem: str) -> None:
-        if problem:
-            raise InputError(problem)

@@ -7,8 +7,8 @@ import qt
 from slicer.i18n import tr as _
 
 from CrossModaSegLib.processes import cli_runs
-from CrossModaSegLib.processes.tasks import DONE, CliTask, PythonTask, TaskQueue
-from CrossModaSegLib.sections.section import ERROR, NOTE, Section, refuse, reported, set_columns
+from CrossModaSegLib.processes.tasks import CliTask, PythonTask, TaskQueue
+from CrossModaSegLib.sections.section import Section, refuse, reported, set_columns
 
 NAME, DICE, MADE = range(3)
 
@@ -17,12 +17,13 @@ class ImproveSection(Section):
     """Models: fine-tuned with corrections, compared, selected."""
 
     name = "Improve"
+    cancelled = _("Cancelled. The model in use stays; the next start continues this training.")
 
     def __init__(self, panel):
         """Connect the controls."""
         super().__init__(panel)
         self.models: list = []
-        self._work, self._listed = None, None
+        self._listed = None
         set_columns(
             self.ui.comparisonTable, [_("Case"), _("Structure"), _("Dice now"), _("Dice improved"), _("Change")], 1
         )
@@ -33,7 +34,7 @@ class ImproveSection(Section):
         self.ui.comparisonTable.setVisible(False)
         self.ui.comparisonLabel.setVisible(False)
         self.ui.progressBar.setVisible(False)
-        for name in ("improve", "cancel", "switch", "report"):
+        for name in ("improve", "switch", "report"):
             getattr(self.ui, name + "Button").connect("clicked(bool)", getattr(self, f"on_{name}"))
 
     # ---------------------------------------------------------------- state
@@ -43,11 +44,6 @@ class ImproveSection(Section):
         if self.parameters is not None:
             self._show_chosen()
 
-    @property
-    def running(self) -> bool:
-        """Whether a model is being trained; the review can continue."""
-        return self._work is not None and not self._work.over
-
     def stop(self) -> None:
         """Stop the training."""
         if self.running:
@@ -55,8 +51,8 @@ class ImproveSection(Section):
 
     def forget(self) -> None:
         """Stop the training, whose CLI node is removed with the scene; its checkpoints stay."""
-        super().forget()
         self.stop()
+        super().forget()
 
     def update(self) -> None:
         """Show the models, and enable the buttons."""
@@ -73,10 +69,8 @@ class ImproveSection(Section):
             else _("List the cases in “Review” to count the corrections.")
         )
         self.allow(self.ui.improveButton, self._hindrance(), _("Fine-tune the model in use with the corrections"))
-        self.allow(self.ui.cancelButton, "" if self.running else _("Nothing is running."), _("Stop at once"))
+        self.show_progress()
         self.ui.progressBar.setVisible(self.running)
-        if self.running:
-            self.ui.progressBar.value = round(100 * self._work.progress)
         missing = "" if parameters.datasetFolder and parameters.resultsFolder else _("Choose both folders in “Review”.")
         self.allow(
             self.ui.reportButton,
@@ -156,31 +150,18 @@ class ImproveSection(Section):
             "device": parameters.device,
             **({"noisy": parameters.resultsFolder} if parameters.resultsFolder else {}),
         }
-        task = CliTask("CrossModaTrain", _("Improve the model"), lambda: arguments, self._improved)
-        self._work = TaskQueue([task], lambda: self._on_work(task))
-        self._work.start()
-        self.panel.update()
+        task = CliTask("CrossModaTrain", _("Improve the model"), lambda: arguments, self._weights)
+        self.start(TaskQueue([task]), self._show_comparison)
 
-    def _improved(self, node) -> Path:
+    @staticmethod
+    def _weights(node) -> Path:
         return Path(cli_runs.measurements(node)["weights"])
-
-    def _on_work(self, task) -> None:
-        if self.parameters is None:
-            return
-        if task.state == DONE:
-            self.list_models()
-            self._show_comparison(task.result)
-        elif task.over:
-            cancelled = _("Cancelled. The model in use stays; the next start continues this training.")
-            self.say(task.error or cancelled, ERROR if task.error else NOTE)
-        else:
-            self.say(task.message)
-        self.panel.update_soon()
 
     def _show_comparison(self, weights: Path) -> None:
         """Show Dice before and after on the held-out cases, and select the new model."""
         from crossmoda import labels
 
+        self.list_models()
         comparison = json.loads((weights.parent / "comparison.json").read_text(encoding="utf-8"))
         names = {structure.key: structure.name for structure in labels.STRUCTURES}
         rows = [
@@ -214,11 +195,6 @@ class ImproveSection(Section):
         self.ui.modelsTable.selectRow(row)
 
     @reported
-    def on_cancel(self) -> None:
-        """Stop at once."""
-        self._work.cancel()
-
-    @reported
     def on_switch(self) -> None:
         """Use the selected model in “Segment”."""
         from crossmoda import weights
@@ -244,24 +220,15 @@ class ImproveSection(Section):
             "folder": str(folder),
         }
         task = PythonTask("review_report", arguments, _("Report of the cohort"))
-        queue = self.logic.run([task])
-        queue.observe(lambda: self._on_report(task))
-        queue.start()
-        self.panel.update()
+        self.start(self.logic.run([task]), self._show_report)
 
-    def _on_report(self, task) -> None:
-        if task.state == DONE:
-            report, table = Path(task.result["report"]), Path(task.result["table"])
-            self.say(
-                _("Written: <a href='{report}'>{name}</a> and {table} in {folder}.").format(
-                    report=report.as_uri(), name=report.name, table=table.name, folder=report.parent
-                )
+    def _show_report(self, files: dict) -> None:
+        report, table = Path(files["report"]), Path(files["table"])
+        self.say(
+            _("Written: <a href='{report}'>{name}</a> and {table} in {folder}.").format(
+                report=report.as_uri(), name=report.name, table=table.name, folder=report.parent
             )
-        elif task.over:
-            self.say(task.error or _("Cancelled."), ERROR if task.error else NOTE)
-        else:
-            self.say(task.message)
-        self.panel.update_soon()
+        )
 
 
 def _name(name: str) -> str:

@@ -4,56 +4,39 @@ from slicer.i18n import tr as _
 
 from crossmoda.errors import InputError
 from CrossModaSegLib.processes.propagation import Propagate, transform_file
-from CrossModaSegLib.processes.tasks import DONE
 from CrossModaSegLib.scene import cases, display, nodes
 from CrossModaSegLib.scene.warped_atlas import warped_atlas
 from CrossModaSegLib.sections.parameter_controls import ParameterControls
-from CrossModaSegLib.sections.section import ERROR, Section, refuse, reported, reported_beside
+from CrossModaSegLib.sections.section import Section, refuse, reported, reported_beside
 
 
 class RegisterSection(Section):
     """Label propagation and its check."""
 
     name = "Register"
+    cancelled = _("Cancelled. “Register and fuse” reuses the finished registrations.")
+    cancel_tip = _("Stop at once; finished registrations are reused by the next run")
 
     def __init__(self, panel):
         """Connect the controls."""
         super().__init__(panel)
-        self._work = self._task = None
+        self._task = None
         self._checked: list[dict] = []
         self.controls = ParameterControls(self, "registerSettings", "CrossModaPropagate")
         self.ui.noisyLabelSelector.addAttribute("vtkMRMLSegmentationNode", nodes.ROLE, "noisy label")
         self.ui.registerButton.connect("clicked(bool)", self.on_register)
-        self.ui.cancelButton.connect("clicked(bool)", self.on_cancel)
         self.ui.disagreementButton.connect("clicked(bool)", self.on_disagreement)
         self.ui.checkButton.connect("clicked(bool)", self.on_check)
         self.ui.fadeSlider.connect("valueChanged(double)", self.on_fade)
 
-    def forget(self) -> None:
-        """Let go of the work of a scene that is being closed."""
-        super().forget()
-        self._work = self._task = None
-
     def update(self) -> None:
         """Show what can be done, and the progress."""
         self.controls.update()
-        running = self._work is not None and not self._work.over
-        if self._work is None:
-            self.ui.progressBar.value = 0
-        elif running:
-            self.ui.progressBar.value = round(100 * self._task.progress)
-        elif self._task.state == DONE:
-            self.ui.progressBar.value = 100
-        self.ui.progressBar.enabled = running
+        self.show_progress()
         self.allow(
             self.ui.registerButton,
             self._hindrance(),
             _("Register the selected atlases to the target and fuse their labels"),
-        )
-        self.allow(
-            self.ui.cancelButton,
-            "" if running else _("Nothing is running."),
-            _("Stop at once; finished registrations are reused by the next run"),
         )
         label = self.parameters.noisyLabel
         nothing = nodes.without_scan(label) if label else _("Register and fuse first.")
@@ -110,39 +93,17 @@ class RegisterSection(Section):
             "cpu" if without_torch else parameters.device,
             self.controls.values(),
         )
-        self._work = self.logic.run(self._task.tasks())
-        self._work.observe(self._on_work)
-        self._work.start()
-        self.panel.update()
+        self.start(self.logic.run(self._task.tasks()), self._show_result)
 
-    def _on_work(self) -> None:
-        work, task = self._work, self._task
-        if self.parameters is None:
-            return
-        if work.current is not None:
-            self.say(f"{work.current.title}: {work.current.message}".rstrip(": "))
-        elif work.failures:
-            self.say(work.failures[0].error, ERROR)
-        elif work.cancelled:
-            self.say(_("Cancelled. “Register and fuse” reuses the finished registrations."))
-        elif task.state == DONE:
-            self._show_result()
-        self.panel.update_soon()
-
-    def _show_result(self) -> None:
+    def _show_result(self, label) -> None:
         task, parameters = self._task, self.parameters
-        display.hide_earlier(task.result)
+        display.hide_earlier(label)
         if self.shows(task.target):
-            parameters.noisyLabel = parameters.result = task.result
+            parameters.noisyLabel = parameters.result = label
             display.show_target(task.target)
         seconds = sum(each.seconds for each in self._work.tasks)
         done = _("{name}: done in {seconds:.0f} s.").format(name=task.target.GetName(), seconds=seconds)
         self.say(f"{done} {task.notes}")
-
-    @reported
-    def on_cancel(self) -> None:
-        """Stop at once."""
-        self._work.cancel()
 
     @reported_beside
     def on_disagreement(self) -> None:

@@ -6,9 +6,8 @@ import qt
 import slicer
 from slicer.i18n import tr as _
 
-from CrossModaSegLib.processes.tasks import DONE
 from CrossModaSegLib.scene import display, export, nodes
-from CrossModaSegLib.sections.section import ERROR, Section, reported, reported_beside, set_columns, wrappable
+from CrossModaSegLib.sections.section import Section, reported, reported_beside, set_columns, wrappable
 
 
 class ResultSection(Section):
@@ -107,7 +106,7 @@ class ResultSection(Section):
         """Measure the result."""
         result = self.parameters.result
         measurement = export.Measurement(result, result.GetNodeReference(nodes.TARGET))
-        self._run(measurement.tasks(), lambda _table: self.say(""))
+        self.start(self.logic.run(measurement.tasks()), lambda _table: self.say(""))
 
     @reported
     def on_export(self) -> None:
@@ -120,26 +119,7 @@ class ResultSection(Section):
             parameters.exportLabelMap,
             parameters.exportSurfaces,
         )
-        self._run(
-            work.tasks(),
-            lambda files: self.say(_("Written: {names}").format(names=", ".join(path.name for path in files))),
-        )
+        self.start(self.logic.run(work.tasks()), self._show_files)
 
-    def _run(self, tasks: list, done) -> None:
-        """Run short tasks; ``done(result)`` shows the result of the last."""
-        work = self.logic.run(tasks)
-
-        def changed():
-            if self.parameters is None:
-                return
-            if work.failures:
-                self.say(work.failures[0].error, ERROR)
-            elif work.over and tasks[-1].state == DONE:
-                done(tasks[-1].result)
-            elif work.current is not None:
-                self.say(work.current.title + "…")
-            self.panel.update_soon()
-
-        work.observe(changed)
-        work.start()
-        self.panel.update()
+    def _show_files(self, files) -> None:
+        self.say(_("Written: {names}").format(names=", ".join(path.name for path in files)))

@@ -4,12 +4,12 @@ import qt
 from slicer.i18n import tr as _
 
 from crossmoda.errors import InputError
-from CrossModaSegLib.processes.tasks import DONE, PythonTask, StepsTask
+from CrossModaSegLib.processes.tasks import PythonTask, StepsTask
 from CrossModaSegLib.review import reviewed_case
 from CrossModaSegLib.review.region_list import RegionList
 from CrossModaSegLib.review.stopwatch import Stopwatch
 from CrossModaSegLib.scene import display, export
-from CrossModaSegLib.sections.section import ERROR, NOTE, Section, reported, set_columns, shortened
+from CrossModaSegLib.sections.section import NOTE, Section, reported, set_columns, shortened
 from CrossModaSegLib.sections.shortcuts import Shortcuts
 
 CASE, STATE, GAIN, TIME, WHY = range(5)
@@ -25,7 +25,7 @@ class ReviewSection(Section):
         """Connect the controls and the keys."""
         super().__init__(panel)
         self.items: list[dict] = []
-        self._work, self._leaving = None, ""
+        self._leaving = ""
         self._stopwatch, self._entered = Stopwatch(), False
         set_columns(self.ui.queueTable, [_("Case"), _("State"), _("Gain"), _("min"), _("Why")], WHY)
         self.ui.queueTable.setSelectionMode(qt.QAbstractItemView.SingleSelection)
@@ -33,7 +33,7 @@ class ReviewSection(Section):
         self.bind_path(self.ui.dataFolderEdit, "datasetFolder")
         self.bind_path(self.ui.resultsFolderEdit, "resultsFolder")
         self.ui.queueTable.connect("cellDoubleClicked(int,int)", self.on_double_click)
-        for name in ("list", "cancel", "previous", "next", "accept", "expert"):
+        for name in ("list", "previous", "next", "accept", "expert"):
             getattr(self.ui, name + "Button").connect("clicked(bool)", getattr(self, "on_" + name))
         self.regions = RegionList(self)
         self._keys = Shortcuts(
@@ -97,12 +97,11 @@ class ReviewSection(Section):
         }
         for name, (reason, tip) in tips.items():
             self.allow(getattr(self.ui, name + "Button"), reason, f"{tip} ({keys[name]})")
-        running = self._work is not None and not self._work.over
-        self.ui.cancelButton.setVisible(running)
+        self.ui.cancelButton.setVisible(self.running)
         self.ui.progressLabel.text = self._progress()
         done = [item for item in self.items if item["status"] in (CORRECTED, ACCEPTED)]
         self.ui.progressBar.value = (
-            round(100 * self._work.progress) if running else round(100 * len(done) / max(len(self.items), 1))
+            round(100 * self._work.progress) if self.running else round(100 * len(done) / max(len(self.items), 1))
         )
         self.ui.regionsGroupBox.enabled = case is not None
         self.regions.update(case)
@@ -173,11 +172,6 @@ class ReviewSection(Section):
 
     def _listed(self, answer) -> None:
         self.items = answer["items"]
-
-    @reported
-    def on_cancel(self) -> None:
-        """Stop at once."""
-        self._work.cancel()
 
     def on_double_click(self, number: int) -> None:
         """Open a case of the table."""
@@ -278,7 +272,7 @@ class ReviewSection(Section):
                 PythonTask("review_case", arguments, _("Read {id}").format(id=case_id), answer.update),
                 StepsTask(
                     _("Load {id}").format(id=case_id),
-                    lambda: reviewed_case.loading_steps(answer, data, results, opened) if answer else _nothing_read(),
+                    lambda: reviewed_case.loading_steps(answer, data, results, opened),
                     lambda _result: self._opened(opened[0]),
                 ),
             ]
@@ -314,38 +308,24 @@ class ReviewSection(Section):
         self.panel.correct.take_up(case)
         self.regions.show(case)
 
-    def _run(self, tasks) -> None:
-        self._work = self.logic.run(tasks)
-        self._work.observe(self._on_work)
-        self._work.start()
-        self.panel.update()
+    def _run(self, tasks: list) -> None:
+        self.start(self.logic.run(tasks), self._show_hint)
 
     def run_steps(self, task) -> None:
         """Run short steps of the open case."""
         self._run([task])
 
-    def _on_work(self) -> None:
-        work = self._work
-        if self.parameters is None:
-            return
-        if work.over and (work.cancelled or work.failures):
+    def on_work(self) -> None:
+        """Show the state of the work; remove a case whose loading was stopped."""
+        if self._work is not None and self._work.over and not self._work.succeeded:
             reviewed_case.remove_unfinished()
-        if work.cancelled:
-            self.say(_("Cancelled."))
-        elif work.failures:
-            self.say(work.failures[0].error, ERROR)
-        elif work.current is not None:
-            self.say(f"{work.current.title}: {work.current.message}".rstrip(": "))
-        elif work.over and work.tasks[-1].state == DONE:
-            self.say(self._leaving or self._hint(), NOTE)
-            self._leaving = ""
-        self.panel.update_soon()
+        super().on_work()
+
+    def _show_hint(self, _result) -> None:
+        self.say(self._leaving or self._hint(), NOTE)
+        self._leaving = ""
 
     def _hint(self) -> str:
         if self.case is None:
             return _("Double-click a case to open it. The first has the largest expected gain.") if self.items else ""
         return "\n".join(self.item(self.case.id)["reasons"])
-
-
-def _nothing_read() -> list:
-    raise InputError(_("Case not readable. List the cases again."))

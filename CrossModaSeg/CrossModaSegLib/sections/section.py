@@ -10,6 +10,7 @@ import slicer
 from slicer.i18n import tr as _
 
 from crossmoda.errors import InputError
+from CrossModaSegLib.processes.tasks import TaskQueue
 
 UI_FOLDER = Path(__file__).resolve().parents[2] / "Resources" / "UI"
 #: The kinds of a message.
@@ -54,8 +55,9 @@ def refuse(hindrance: str) -> None:
 class Section:
     """One collapsible part of the panel: a .ui file and what its controls do."""
 
-    #: The .ui file's name; set by subclasses.
+    #: The name of the .ui file; set by subclasses.
     name = ""
+    cancelled, cancel_tip = _("Cancelled."), _("Stop at once")
 
     def __init__(self, panel):
         """Load the section's controls; ``panel`` gives the logic and the parameter node."""
@@ -67,6 +69,9 @@ class Section:
         for label in vars(self.ui).values():
             if isinstance(label, qt.QLabel) and label.wordWrap:  # else Qt computes its height at its preferred width
                 label.setSizePolicy(policy)
+        self._work, self._done = None, None
+        if hasattr(self.ui, "cancelButton"):
+            self.ui.cancelButton.connect("clicked(bool)", self.on_cancel)
         self.say("")
 
     @property
@@ -85,6 +90,7 @@ class Section:
 
     def forget(self) -> None:
         """Release the content of a scene that is being closed."""
+        self._work = None
         self.say("")
 
     def enter(self) -> None:
@@ -113,6 +119,54 @@ class Section:
     def busy_reason(self) -> str:
         """Return why no work can be started; an empty string if it can."""
         return _("CrossModa is busy. Wait or cancel.") if self.logic.busy else ""
+
+    # ---------------------------------------------------------------- work
+
+    @property
+    def running(self) -> bool:
+        """Whether work of this section is running."""
+        return self._work is not None and not self._work.over
+
+    def start(self, queue: TaskQueue, done=None) -> None:
+        """Start work and show its messages; ``done(result)`` gets the result of the last task."""
+        self._work, self._done = queue, done
+        queue.observe(self.on_work)
+        queue.start()
+        self.panel.update()
+
+    def on_work(self) -> None:
+        """Show the state of the work."""
+        work = self._work
+        if work is None or self.parameters is None:
+            return
+        if work.failures:
+            self.say(work.failures[0].error, ERROR)
+        elif work.cancelled:
+            self.say(self.cancelled)
+        elif work.current is not None:
+            self.say(f"{work.current.title}: {work.current.message}".rstrip(": "))
+        elif work.succeeded and self._done:
+            done, self._done = self._done, None
+            done(work.tasks[-1].result)
+        self.panel.update_soon()
+
+    def on_cancel(self) -> None:
+        """Stop the work at once."""
+        if self.running:
+            self._work.cancel()
+
+    def show_progress(self) -> None:
+        """Show the progress of the work, and whether it can be cancelled."""
+        bar = self.ui.progressBar
+        bar.enabled = self.running
+        if self._work is None:
+            bar.value = 0
+        elif self.running or self._work.succeeded:
+            bar.value = round(100 * self._work.progress)
+        nothing = "" if self.running else _("Nothing is running.")
+        self.allow(self.ui.cancelButton, nothing, self.cancel_tip)
+
+    # ---------------------------------------------------------------- controls
 
     def bind_path(self, edit, parameter: str, kinds: str = "Dirs") -> None:
         """Synchronize a path and a string parameter."""
