@@ -156,7 +156,7 @@ class CliTask(Task):
         if node.IsBusy():
             self._was_busy = True
             if status == node.Running:  # before, the node still has the progress of an earlier run
-                self._report(min(node.GetProgress() / 100, 0.99), self._comment())
+                self._report(min(node.GetProgress() / 100, 0.99), "")
         elif status == node.Completed:
             self._succeed(node)
         elif status == node.Cancelled:
@@ -164,10 +164,6 @@ class CliTask(Task):
         elif status & node.ErrorsMask or (self._was_busy and status == node.Idle) or node.GetErrorText():
             # A required argument without a value sends the node back to Idle with an error text.
             self._end(FAILED, _cause(node.GetErrorText(), node.GetOutputText()))
-
-    def _comment(self) -> str:
-        lines = [line.strip() for line in (self._node.GetOutputText() or "").splitlines() if line.strip()]
-        return lines[-1][:120] if lines else ""
 
     def _stop(self) -> None:
         """Cancel, and wait until the engine has let go of the scene: it must not change under it."""
