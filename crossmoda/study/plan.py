@@ -12,7 +12,8 @@ from crossmoda.errors import InputError
 from crossmoda.progress import Progress, part, report
 from crossmoda.propagation import noisy_label
 from crossmoda.propagation.atlases import Atlas, examine
-from crossmoda.propagation.run import LINEAR, REGISTRATIONS, registrations_at_most
+from crossmoda.propagation.registrations import LINEAR, REGISTRATIONS
+from crossmoda.propagation.run import registrations_at_most
 from crossmoda.study.cohort import STUDY, Cohort, open_cohort
 from crossmoda.study.configuration import Configuration
 
