@@ -8,7 +8,7 @@ from crossmoda.propagation.atlases import Atlas
 from crossmoda.study import tasks
 from crossmoda.study.executor import Crew
 from crossmoda.study.log import Journal
-from crossmoda.study.plan import spoken_time
+from crossmoda.study.plan import readable_time
 from crossmoda.study.tasks import Failed, Job, Next, Noisy
 
 
@@ -46,7 +46,7 @@ class Propagating:
         text = f"{self.registrations} registrations, {self._finished} of {total} targets"
         if self.registrations >= 2:
             mean_left = sum(self._left.values()) + (total - self._finished - len(self._left)) * len(self.atlases)
-            text += f", about {spoken_time(spent / self.registrations * mean_left)} left"
+            text += f", about {readable_time(spent / self.registrations * mean_left)} left"
             share = self.registrations / max(1, self.registrations + mean_left)
         self.journal.show(self._before + (self._after - self._before) * share, text)
 
