@@ -55,7 +55,7 @@ def improve(options: argparse.Namespace, progress: Progress) -> Path:
     """Train the model in use further with the corrections of the data set; return the new model's weights."""
     from crossmoda.review import improvement
 
-    settings = improvement.Settings(
+    settings = improvement.ImprovementSettings(
         **{name: getattr(options, name) for name in ("seconds", "epochs", "learning_rate", "seed", "device")}
     )
     return improvement.improve(options.data, options.noisy, options.models, settings, progress).new.weights

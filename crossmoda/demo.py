@@ -181,7 +181,7 @@ def _train(
     if learned := [case for case in data.targets if case not in tests]:
         cases += training.noisy_cases(learned, propagated)
     how = training.Settings(seconds=settings.training_seconds, seed=settings.seed, device=settings.device)
-    return training.train(cases, folder, how, progress=progress, initial=weights.shipped())
+    return training.train(cases, folder, how, progress=progress, initial=weights.bundled())
 
 
 def _truth(case: "Case") -> Volume:

@@ -183,7 +183,7 @@ class CrossModaSegLogic(ScriptedLoadableModuleLogic):
             segmentation = nodes.make_segmentation(
                 outputs["label_map"], volume, _("{name} segmentation").format(name=volume.GetName()), "prediction"
             )
-            used = {"device": device, "flips": flips, "weights": Path(weights).name if weights else "shipped"}
+            used = {"device": device, "flips": flips, "weights": Path(weights).name if weights else "bundled"}
             record = runs.record("predict", {**used, **(settings or {})}, image=volume, seconds=task.seconds)
             found = record["measurements"] = runs.measurements(node)
             record["device"] = found["processor"]

@@ -221,7 +221,7 @@ def test_numbers_are_kept_until_a_result_changes(tmp_path, monkeypatch):
     write_results(tmp_path, ears(), network=ears(shift=3))
     first = evidence_of(tmp_path)
     assert (tmp_path / FILE).is_file()
-    monkeypatch.setattr("crossmoda.review.evidence.read_opinions", lambda folder: pytest.fail("read again"))
+    monkeypatch.setattr("crossmoda.review.evidence.read_evidence_sources", lambda folder: pytest.fail("read again"))
     assert evidence_of(tmp_path) == first
     monkeypatch.undo()
     write(ears(), tmp_path / "prediction" / "label_map.nii.gz")
@@ -253,7 +253,7 @@ def changed(volumes=None, **numbers) -> Evidence:
 
 def judge(case: Evidence, others: int = 8) -> triage.Judgment:
     cohort = [changed({"VS": 900.0 + 40 * number}) for number in range(others)]
-    return triage.Cohort([case, *cohort]).judge(case)
+    return triage.CohortStatistics([case, *cohort]).judge(case)
 
 
 def test_nothing_speaks_against_an_ordinary_label():

@@ -19,7 +19,7 @@ from crossmoda.volume import Grid, Volume  # noqa: E402
 
 WHOLE = preprocessing.Settings(in_plane_spacing=0, region="whole")
 GRID = Grid((32, 32, 16), (1.0, 1.0, 1.5), (0.0, 0.0, 0.0), (1, 0, 0, 0, 1, 0, 0, 0, 1))
-QUICK = improvement.Settings(seconds=0, epochs=1, device="cpu")
+QUICK = improvement.ImprovementSettings(seconds=0, epochs=1, device="cpu")
 
 
 def subject(seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -140,7 +140,7 @@ def test_a_case_once_held_out_is_held_out_again():
 
 def test_the_new_model_is_registered_beside_the_old_one_which_stays_in_use(project, improved):
     assert improved.old.name == "small" and improved.new.name == "model-1"
-    assert [model.name for model in models.models(project / "models")] == ["shipped", "small", "model-1"]
+    assert [model.name for model in models.models(project / "models")] == ["bundled", "small", "model-1"]
     assert models.current(project / "models").name == "small"
     assert not any(entry.name.startswith(".") for entry in (project / "models").iterdir())
 
@@ -220,11 +220,11 @@ def test_a_cancelled_improvement_goes_on_and_leaves_no_model(project, tmp_path):
     longer = dataclasses.replace(QUICK, epochs=2)
     with pytest.raises(Cancelled):
         improve(project / "data", None, folder, longer, stop)
-    assert [model.name for model in models.models(folder)] == ["shipped", "small"]
+    assert [model.name for model in models.models(folder)] == ["bundled", "small"]
     (left,) = folder.glob(".training-*")
     assert (left / training.CHECKPOINT).is_file()
     improve(project / "data", None, folder, longer)
-    assert [model.name for model in models.models(folder)] == ["shipped", "small", "model-1"]
+    assert [model.name for model in models.models(folder)] == ["bundled", "small", "model-1"]
     assert not list(folder.glob(".training-*"))
 
 
@@ -232,8 +232,8 @@ def test_a_cancelled_improvement_goes_on_and_leaves_no_model(project, tmp_path):
 
 
 def test_without_a_choice_the_weights_that_come_along_are_used(tmp_path):
-    assert models.current(tmp_path / "none").weights == weights.shipped()
-    assert [model.name for model in models.models(tmp_path / "none")] == ["shipped"]
+    assert models.current(tmp_path / "none").weights == weights.bundled()
+    assert [model.name for model in models.models(tmp_path / "none")] == ["bundled"]
 
 
 def test_models_are_switched_and_switched_back(project, improved):
@@ -241,19 +241,19 @@ def test_models_are_switched_and_switched_back(project, improved):
     try:
         assert models.switch(folder, "model-1").weights == improved.new.weights
         assert [model.name for model in models.models(folder) if model.is_current] == ["model-1"]
-        assert models.switch(folder, "shipped").weights == weights.shipped()
+        assert models.switch(folder, "bundled").weights == weights.bundled()
     finally:
         assert models.switch(folder, "small").is_current
 
 
 def test_a_model_that_is_not_there_cannot_be_used(project):
-    with pytest.raises(InputError, match="choose one of shipped, small"):
+    with pytest.raises(InputError, match="bundled, small"):
         models.switch(project / "models", "best")
 
 
-def test_a_model_in_use_that_was_deleted_gives_way_to_the_shipped_one(tmp_path):
+def test_a_model_in_use_that_was_deleted_gives_way_to_the_bundled_one(tmp_path):
     output.write_json(tmp_path / "current.json", {"current": "gone"})
-    assert models.current(tmp_path).name == "shipped"
+    assert models.current(tmp_path).name == "bundled"
 
 
 def test_a_damaged_card_beside_the_weights_of_a_model_hinders_nothing(project, tmp_path):
@@ -269,14 +269,14 @@ def test_a_damaged_card_beside_the_weights_of_a_model_hinders_nothing(project, t
 def test_weights_that_cannot_be_used_do_not_become_a_model(project, tmp_path):
     tensors, card = weights.read_tensors(models.current(project / "models").weights)
     weights.write_tensors(tmp_path / "odd.safetensors", {"odd": next(iter(tensors.values()))}, card)
-    with pytest.raises(InputError, match="another architecture"):
+    with pytest.raises(InputError, match="do not match their model card"):
         models.add(tmp_path / "models", tmp_path / "odd.safetensors", "odd")
     assert not (tmp_path / "models").exists()
 
 
 def test_a_name_is_taken_once_and_must_be_a_folders(project):
     file = models.current(project / "models").weights
-    for name, words in (("small", "already"), ("shipped", "already"), ("../x", "cannot be the name")):
+    for name, words in (("small", "already"), ("bundled", "already"), ("../x", "cannot be the name")):
         with pytest.raises(InputError, match=words):
             models.add(project / "models", file, name)
 

@@ -114,7 +114,7 @@ def test_a_training_that_diverges_says_so_and_keeps_what_was_good(cases, tmp_pat
         monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", endless)
     else:
         monkeypatch.setattr(losses, "cross_entropy", lambda *rest: entropy(*rest) * torch.nan)
-    with pytest.raises(InputError, match="diverged at step 3; choose a smaller learning rate"):
+    with pytest.raises(InputError, match="diverged at step 3: learning rate"):
         train(cases, tmp_path / "run", TINY, preparation=WHOLE)
     after = tensors_of(tmp_path / "run" / "checkpoint.safetensors")
     assert before and all(torch.equal(after[name], item) for name, item in before.items())
@@ -143,7 +143,7 @@ def test_a_pickled_checkpoint_is_refused(cases, tmp_path):
     folder = tmp_path / "run"
     folder.mkdir()
     torch.save({"step": torch.ones(1)}, folder / training.CHECKPOINT)
-    with pytest.raises(InputError, match="pickled"):
+    with pytest.raises(InputError, match="Pickled"):
         train(cases, folder, TINY, preparation=WHOLE)
 
 
@@ -186,7 +186,7 @@ def test_tensorboard_gets_the_metrics_of_every_epoch_once_even_after_a_killed_ru
         if len(rest[0]) == 2:
             raise kill
 
-    monkeypatch.setattr(training, "_CHECKPOINT_EVERY", 0.0)
+    monkeypatch.setattr(sys.modules[train.__module__], "_CHECKPOINT_INTERVAL_S", 0.0)
     settings = dataclasses.replace(TINY, epochs=3)
     with monkeypatch.context() as patch, pytest.raises(kill):
         patch.setattr(logs, "write_metrics", killed)
@@ -230,7 +230,7 @@ def test_training_begins_with_the_given_weights(cases, tmp_path):
 def test_memory_that_runs_out_leads_to_smaller_crops_and_the_card_says_so(cases, tmp_path, monkeypatch):
     from crossmoda.training import learner, sampling
 
-    monkeypatch.setattr(learner, "_SMALLEST", (8, 16, 16))
+    monkeypatch.setattr(learner, "_MIN_CROP", (8, 16, 16))
     sizes, draw = [], sampling.draw
 
     def short_of_memory(examples, size, *rest):
@@ -243,8 +243,8 @@ def test_memory_that_runs_out_leads_to_smaller_crops_and_the_card_says_so(cases,
     path = train(cases, tmp_path / "run", TINY, preparation=WHOLE)
     assert sizes[:3] == [(16, 32, 32), (8, 24, 24), (8, 16, 16)]
     assert json.loads(path.with_suffix(".json").read_text("utf-8"))["training"]["fallbacks"] == [
-        "memory ran out: crops of 24 x 24 x 8 voxels",
-        "memory ran out: crops of 16 x 16 x 8 voxels",
+        "out of memory: crops of 24 x 24 x 8 voxels",
+        "out of memory: crops of 16 x 16 x 8 voxels",
     ]
 
 
@@ -254,8 +254,8 @@ def test_a_gpu_without_memory_is_left_for_the_cpu(cases, tmp_path, monkeypatch):
 
     examples = sampling.load(cases, WHOLE, tmp_path / "prepared")
     student = learner.Learner(examples, training.routine(TINY), TINY, None)
-    student.device, student.crop = "cuda", learner._SMALLEST
-    learn = student._learn
+    student.device, student.crop = "cuda", learner._MIN_CROP
+    learn = student._loss_of_step
 
     def short_of_memory():
         if student.device == "cuda":
@@ -265,7 +265,7 @@ def test_a_gpu_without_memory_is_left_for_the_cpu(cases, tmp_path, monkeypatch):
     monkeypatch.setattr(student, "_learn", short_of_memory)
     student.take_step()
     assert student.device == "cpu" and student.step == 1
-    assert student.fallbacks == ["GPU memory ran out: on the CPU"]
+    assert student.fallbacks == ["out of GPU memory: training on the CPU"]
     assert "on the CPU" in student.describe()
 
 

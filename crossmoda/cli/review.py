@@ -53,11 +53,11 @@ def _improve() -> click.Command:
     @_DATA
     @click.option("--results", type=PATH, help="Folder of the propagations; their noisy labels are learned from too.")
     @click.option("--models", type=PATH, required=True, help="Folder of the models; the new one is added there.")
-    @options(improvement.Settings)
+    @options(improvement.ImprovementSettings)
     def command(data: Path, results: Path | None, models: Path, **values: Any) -> None:
         """The model in use stays in use: see crossmoda models --switch."""
         with progress_bar() as progress:
-            settings = from_arguments(improvement.Settings, values)
+            settings = from_arguments(improvement.ImprovementSettings, values)
             found = improvement.improve(data, results, models, settings, progress)
         learned = ", ".join(f"{count} {kind}" for kind, count in found.learned_from.items())
         click.echo(f"{found.new.name} went on from {found.old.name} and learned from: {learned}.")
@@ -78,7 +78,7 @@ def _models() -> click.Command:
 
     @click.command()
     @click.argument("folder", type=PATH)
-    @click.option("--switch", help="Use this model from now on ('shipped': the weights that come along).")
+    @click.option("--switch", help="Use this model from now on ('bundled': the bundled weights).")
     @click.option("--add", "weights", type=PATH, help="Add these weights (.safetensors).")
     @click.option("--name", help="Name of the weights that are added. [default: the next free number]")
     def command(folder: Path, switch: str | None, weights: Path | None, name: str | None) -> None:

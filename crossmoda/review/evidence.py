@@ -11,7 +11,13 @@ from scipy import ndimage
 from crossmoda import cache, components, labels, measurement, output
 from crossmoda.anatomy import laterality
 from crossmoda.errors import InputError
-from crossmoda.review.evidence_sources import NOISY_LABEL, PREDICTION, Opinions, expected_dice, read_opinions
+from crossmoda.review.evidence_sources import (
+    NOISY_LABEL,
+    PREDICTION,
+    EvidenceSources,
+    expected_dice,
+    read_evidence_sources,
+)
 from crossmoda.volume import Grid, Volume
 
 FILE = "review.json"
@@ -48,7 +54,7 @@ def evidence_of(case_folder: Path | str) -> Evidence:
             return Evidence(kept["volumes_mm3"], kept["numbers"], tuple(kept["notes"]))
     except (OSError, ValueError, KeyError, TypeError):
         pass
-    found = measure(read_opinions(folder))
+    found = measure(read_evidence_sources(folder))
     content: dict[str, Any] = {"key": key, **dataclasses.asdict(found)}
     try:
         output.write_json(folder / FILE, content)
@@ -67,7 +73,7 @@ def _state(folder: Path) -> list[list[Any]]:
     return [[name, state.st_size, state.st_mtime_ns] for name, state in states]
 
 
-def measure(opinions: Opinions) -> Evidence:
+def measure(opinions: EvidenceSources) -> Evidence:
     """Return what speaks for and against a label.
 
     Per structure ``S`` of :data:`crossmoda.labels.STRUCTURES`: ``expected_dice_S`` (0 to 1: the mean over the
@@ -107,7 +113,7 @@ def measure(opinions: Opinions) -> Evidence:
     return Evidence(volumes, {name: round(value, 4) for name, value in numbers.items()}, opinions.notes)
 
 
-def _grid_of(opinions: Opinions) -> Grid:
+def _grid_of(opinions: EvidenceSources) -> Grid:
     """Return the grid of the part."""
     from crossmoda.volume.resampling import sub_grid
 

@@ -27,7 +27,7 @@ _BORDER = 4
 
 
 @dataclasses.dataclass(frozen=True)
-class Opinions:
+class EvidenceSources:
     """A label to be reviewed and what is thought of it, cut to the part of the scan where anything is."""
 
     grid: Grid
@@ -79,7 +79,7 @@ def label_to_review(case_folder: Path | str) -> Path:
     raise InputError(f"{folder} holds no label to review; run crossmoda propagate or crossmoda predict first.")
 
 
-def read_opinions(case_folder: Path | str) -> Opinions:
+def read_evidence_sources(case_folder: Path | str) -> EvidenceSources:
     """Read what lies in the results of one target; what is missing or damaged is noted.
 
     Raises:
@@ -110,7 +110,7 @@ def read_opinions(case_folder: Path | str) -> Opinions:
     network_label = None if predicted is None else np.ascontiguousarray(predicted[box])
     if network is not None and network_label is not None:
         network = _without_strays(network, np.where(inside == labels.BACKGROUND, network_label, inside), label_map.grid)
-    return Opinions(label_map.grid, box, inside, atlases, network, network_label, tuple(files.notes))
+    return EvidenceSources(label_map.grid, box, inside, atlases, network, network_label, tuple(files.notes))
 
 
 class _Files:

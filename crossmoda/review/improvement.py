@@ -14,15 +14,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from crossmoda import cache, dataset, device, output, parameters, training, weights
+from crossmoda import cache, dataset, output, training, weights
 from crossmoda.errors import InputError
-from crossmoda.parameters import parameter
 from crossmoda.progress import Progress, part, report
 from crossmoda.provenance import checksum
 from crossmoda.review import models
 from crossmoda.review.corrections import Correction, all_corrections
 from crossmoda.review.evidence_sources import dice
 from crossmoda.review.models import Model
+from crossmoda.review.settings import ImprovementSettings
 from crossmoda.volume import Volume
 
 if TYPE_CHECKING:
@@ -36,40 +36,12 @@ _TRAINING = ".training-"
 LEAST_CASES = 2
 
 
-@dataclasses.dataclass(frozen=True)
-class Settings(parameters.Settings):
-    """How a model learns from corrections."""
-
-    seconds: float = parameter(
-        600.0, "How long to train; 0 goes through all epochs", unit="s", minimum=0, maximum=1_000_000
-    )
-    epochs: int = parameter(
-        0, "Largest number of passes over all cases; 0 takes the preset's", minimum=0, maximum=1_000_000, advanced=True
-    )
-    held_out: float = parameter(
-        0.2,
-        "Share of the corrected cases that is never learned from, to compare the old and the new model on",
-        minimum=0.05,
-        maximum=0.5,
-        advanced=True,
-    )
-    learning_rate: float = parameter(
-        0.0,
-        "Largest learning rate; 0 takes a third of the preset's",
-        minimum=0,
-        maximum=1,
-        advanced=True,
-    )
-    seed: int = parameter(0, "Seed of everything random", minimum=0, maximum=2**31 - 1, advanced=True)
-    device: str = parameter("auto", "Where to compute", choices=device.CHOICES)
-
-
 #: Dice of each structure in each case.
 Scores = dict[str, dict[str, float]]
 
 
 @dataclasses.dataclass(frozen=True)
-class Comparison:
+class ModelComparison:
     """The old and the new model on corrected cases that the new one has not learned from."""
 
     old: Model
@@ -118,9 +90,9 @@ def improve(
     data: Path | str,
     results: Path | str | None,
     models_folder: Path | str,
-    settings: Settings = Settings(),
+    settings: ImprovementSettings = ImprovementSettings(),  # noqa: B008 (frozen)
     progress: Progress | None = None,
-) -> Comparison:
+) -> ModelComparison:
     """Train the model in use further with the corrections, and compare it with the result. Nothing is switched.
 
     It learns from the labeled ceT1 scans, the hrT2 scans that were corrected or accepted (full weight) and the other
@@ -171,7 +143,7 @@ def improve(
     new = models.add(models_folder, trained, about=about)
     shutil.rmtree(place, ignore_errors=True)
     pictures, notes = _draw(found, new.weights.parent / PICTURES)
-    comparison = Comparison(old, new, before, after, pictures, material.counts, tuple(notes))
+    comparison = ModelComparison(old, new, before, after, pictures, material.counts, tuple(notes))
     content = {"old": old.name, "new": new.name, "before": before, "after": after, "gain": comparison.gain}
     output.write_json(new.weights.parent / TABLE, content)
     report(progress, 1.0, "compared")
@@ -189,7 +161,9 @@ class _Material(NamedTuple):
     """per settled case: which correction it is"""
 
 
-def _material(data: Path | str, results: Path | str | None, models_folder: Path | str, settings: Settings) -> _Material:
+def _material(
+    data: Path | str, results: Path | str | None, models_folder: Path | str, settings: ImprovementSettings
+) -> _Material:
     found = dataset.open_dataset(data)
     decided = all_corrections(data)
     settled = {case.id: decided[case.id] for case in found.targets if case.id in decided}
@@ -231,7 +205,7 @@ def _identity(material: _Material, how: training.Settings, old: Model) -> str:
 
 
 def _segment(
-    kept: "Sequence[Case]", both: Sequence[Path], settings: Settings, progress: Progress | None
+    kept: "Sequence[Case]", both: Sequence[Path], settings: ImprovementSettings, progress: Progress | None
 ) -> "list[tuple[Case, list[Volume], Volume]]":
     """Return each held-out case with the label maps of the old and the new model and the correction."""
     from crossmoda import inference

@@ -15,7 +15,7 @@ from crossmoda.errors import InputError
 
 WEIGHTS = "weights.safetensors"
 #: The name of the weights that come along.
-SHIPPED = "shipped"
+BUNDLED = "bundled"
 _CURRENT = "current.json"
 
 
@@ -36,7 +36,7 @@ def models(folder: Path | str) -> list[Model]:
     chosen = _current_name(folder)
     found = [file.parent for file in folder.glob(f"*/{WEIGHTS}")] if folder.is_dir() else []
     names = sorted((path for path in found if not path.name.startswith(".")), key=_age)
-    places = [(SHIPPED, weights.shipped()), *((path.name, path / WEIGHTS) for path in names)]
+    places = [(BUNDLED, weights.bundled()), *((path.name, path / WEIGHTS) for path in names)]
     return [Model(name, file, _card(file), name == chosen) for name, file in places]
 
 
@@ -119,5 +119,5 @@ def _current_name(folder: Path) -> str:
     try:
         name = str(json.loads((folder / _CURRENT).read_text(encoding="utf-8"))["current"])
     except (OSError, ValueError, KeyError, TypeError):
-        return SHIPPED
-    return name if (folder / name / WEIGHTS).is_file() else SHIPPED
+        return BUNDLED
+    return name if (folder / name / WEIGHTS).is_file() else BUNDLED

@@ -60,7 +60,7 @@ def review_list(data: Path | str, results: Path | str, progress: Progress | None
         except InputError as cause:
             found[case.id] = cause
     done = corrections.all_corrections(data)
-    cohort = triage.Cohort([one for one in found.values() if isinstance(one, Evidence)])
+    cohort = triage.CohortStatistics([one for one in found.values() if isinstance(one, Evidence)])
     items = [_item(case_id, one, cohort, done.get(case_id)) for case_id, one in found.items()]
     report(progress, 1.0, "done")
     return sort(items)
@@ -72,7 +72,7 @@ def sort(items: Sequence[Item]) -> list[Item]:
 
 
 def _item(
-    case_id: str, found: Evidence | InputError, cohort: triage.Cohort, done: corrections.Correction | None
+    case_id: str, found: Evidence | InputError, cohort: triage.CohortStatistics, done: corrections.Correction | None
 ) -> Item:
     status, seconds = (done.status, done.seconds) if done else ("open", 0.0)
     if isinstance(found, InputError):

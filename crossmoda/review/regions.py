@@ -7,7 +7,7 @@ import numpy as np
 from scipy import ndimage
 
 from crossmoda import labels
-from crossmoda.review.evidence_sources import nearest_structure, read_opinions
+from crossmoda.review.evidence_sources import nearest_structure, read_evidence_sources
 from crossmoda.review.settings import Settings
 from crossmoda.volume import Grid, Volume
 
@@ -61,7 +61,7 @@ def doubt(case_folder: Path | str) -> Volume:
         InputError: there is no label to review, or it cannot be read.
 
     """
-    opinions = read_opinions(case_folder)
+    opinions = read_evidence_sources(case_folder)
     return opinions.whole(opinions.wrong)
 
 

@@ -52,7 +52,7 @@ class _Flag:
     sentence: str
 
 
-class Cohort:
+class CohortStatistics:
     """What is usual among the targets."""
 
     def __init__(self, cases: Sequence[Evidence]):

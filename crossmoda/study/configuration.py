@@ -21,8 +21,8 @@ from crossmoda.fusion import Settings as FusionSettings
 from crossmoda.inference import Settings as PredictionSettings
 from crossmoda.parameters import parameters, shown
 from crossmoda.propagation import Settings as PropagationSettings
-from crossmoda.study.cluster import Settings as ClusterSettings
 from crossmoda.study.cluster import checked_batch_system
+from crossmoda.study.settings import ClusterSettings
 from crossmoda.training import Settings as TrainingSettings
 
 #: The sections of the file, and the engine's settings whose parameters they hold.

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 _TICK = 0.5
 
 
-class Crew:
+class Executor:
     """The workers of a study, as the study sees them."""
 
     def __init__(self, client: "Client", retries: int, patience_s: float):

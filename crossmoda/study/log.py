@@ -6,22 +6,22 @@ from collections.abc import Callable
 
 from crossmoda.errors import InputError
 from crossmoda.progress import Progress, report
-from crossmoda.study.outcome import Outcome
+from crossmoda.study.outcome import StudyOutcome
 
 LOG = "study.log"
 #: With less free space than this a failure is taken for that of a full disk, bytes.
 _LEAST_FREE = 20_000_000
 
 
-class Journal:
+class Log:
     """Told by all steps of a study what happens."""
 
-    def __init__(self, outcome: Outcome, progress: Progress | None, say: Callable[[str], None] | None):
+    def __init__(self, outcome: StudyOutcome, progress: Progress | None, say: Callable[[str], None] | None):
         """Log into the folder of ``outcome``, whose failures are kept; ``say`` receives each line as well."""
         self.outcome, self._progress, self._say = outcome, progress, say
         self._fraction, self._message = 0.0, ""
 
-    def log(self, line: str) -> None:
+    def write(self, line: str) -> None:
         """Write a line of the log."""
         now = datetime.datetime.now().astimezone().strftime("%Y-%m-%d %H:%M:%S")
         with (self.outcome.folder / LOG).open("a", encoding="utf-8") as stream:
@@ -42,7 +42,7 @@ class Journal:
             )
         if why not in self.outcome.failed.setdefault(name, []):
             self.outcome.failed[name].append(why)
-            self.log(f"{name}: failed: {why}")
+            self.write(f"{name}: failed: {why}")
 
     def show(self, fraction: float, message: str) -> None:
         """Show how far the study is; may cancel."""

@@ -1,23 +1,24 @@
-"""What became of a study: filled step by step by its course, read by the report."""
+"""What became of a study: filled step by step by its runner, read by the report."""
 
 import dataclasses
 from pathlib import Path
 
 from crossmoda import evaluation
-from crossmoda.study.tasks import Noisy, Predicted
+from crossmoda.inference import StoredPrediction
+from crossmoda.study.tasks import Noisy
 
 #: The two label maps of a target, as tables call them.
 NOISY, PREDICTION = "noisy label", "prediction"
 
 
 @dataclasses.dataclass
-class Outcome:
+class StudyOutcome:
     """What became of a study."""
 
     folder: Path
     """of the study's own results"""
     noisy: dict[str, Noisy] = dataclasses.field(default_factory=dict)
-    predicted: dict[str, Predicted] = dataclasses.field(default_factory=dict)
+    predicted: dict[str, StoredPrediction] = dataclasses.field(default_factory=dict)
     scores: dict[str, dict[str, evaluation.Scores]] = dataclasses.field(default_factory=dict)
     """target -> :data:`NOISY` or :data:`PREDICTION` -> scores"""
     failed: dict[str, list[str]] = dataclasses.field(default_factory=dict)

@@ -14,7 +14,7 @@ from crossmoda.provenance import Record
 from crossmoda.report import Report
 from crossmoda.study.cohort import Cohort
 from crossmoda.study.configuration import Configuration
-from crossmoda.study.outcome import NOISY, PREDICTION, Outcome
+from crossmoda.study.outcome import NOISY, PREDICTION, StudyOutcome
 
 REPORT, CASES, SCORES, FAILURES, PROVENANCE = (
     "report.html",
@@ -26,7 +26,7 @@ REPORT, CASES, SCORES, FAILURES, PROVENANCE = (
 _MEASURES = ("dice", "hd95_mm", "assd_mm", "volume_error_percent")
 
 
-def write(study: Configuration, cohort: Cohort, outcome: Outcome, record: Record) -> None:
+def write(study: Configuration, cohort: Cohort, outcome: StudyOutcome, record: Record) -> None:
     """Write :data:`REPORT`, :data:`CASES`, :data:`SCORES`, :data:`FAILURES` and :data:`PROVENANCE`."""
     folder = outcome.folder
     header, rows = case_table(cohort, outcome)
@@ -46,7 +46,7 @@ def write(study: Configuration, cohort: Cohort, outcome: Outcome, record: Record
     _report(study, cohort, outcome, header, rows).write(folder / REPORT)
 
 
-def case_table(cohort: Cohort, outcome: Outcome) -> tuple[list[str], list[list[str]]]:
+def case_table(cohort: Cohort, outcome: StudyOutcome) -> tuple[list[str], list[list[str]]]:
     """Return header and rows of the table of targets."""
     header = ["target", "used for", "tumor side", "atlases fused"]
     header += [f"predicted {structure.key} [mm3]" for structure in labels.STRUCTURES]
@@ -65,7 +65,7 @@ def case_table(cohort: Cohort, outcome: Outcome) -> tuple[list[str], list[list[s
     return header, rows
 
 
-def score_rows(cohort: Cohort, outcome: Outcome) -> tuple[list[str], list[list[str]]]:
+def score_rows(cohort: Cohort, outcome: StudyOutcome) -> tuple[list[str], list[list[str]]]:
     """Return header and rows of the summary: each step, on the tests and on the other targets."""
     header = ["step", "scans"]
     units = {"dice": "Dice", "hd95_mm": "HD95 [mm]", "assd_mm": "ASSD [mm]", "volume_error_percent": "volume error [%]"}
@@ -94,7 +94,9 @@ def score_rows(cohort: Cohort, outcome: Outcome) -> tuple[list[str], list[list[s
     return header, rows
 
 
-def _report(study: Configuration, cohort: Cohort, outcome: Outcome, header: list[str], rows: list[list[str]]) -> Report:
+def _report(
+    study: Configuration, cohort: Cohort, outcome: StudyOutcome, header: list[str], rows: list[list[str]]
+) -> Report:
     trained = f"a network trained on them and on {len(outcome.learned_from)} targets" if study.train else "a network"
     page = Report(
         "CrossModa study",
@@ -123,7 +125,7 @@ def _report(study: Configuration, cohort: Cohort, outcome: Outcome, header: list
     return page
 
 
-def _pictures(page: Report, study: Configuration, cohort: Cohort, outcome: Outcome) -> None:
+def _pictures(page: Report, study: Configuration, cohort: Cohort, outcome: StudyOutcome) -> None:
     """Add pictures of the first cases: tests first, since those say most."""
     ready = [case for case in cohort.targets if case.id in outcome.noisy or case.id in outcome.predicted]
     shown = sorted(ready, key=lambda case: case.id not in cohort.tests)[: study.pictures]
@@ -142,7 +144,7 @@ def _pictures(page: Report, study: Configuration, cohort: Cohort, outcome: Outco
             page.figure(figures.segmentation_figure(image, volume.read_label_map(file), truth), f"{case.id}: {step}")
 
 
-def _curve(outcome: Outcome) -> Any:
+def _curve(outcome: StudyOutcome) -> Any:
     """Return the loss of the training as a figure; None without one."""
     file = outcome.weights.with_name(training.METRICS) if outcome.weights else Path()
     if not file.is_file():

@@ -1,4 +1,4 @@
-"""The course of a study: what is handed to the workers when, and what is said about it."""
+"""The runner of a study: what is handed to the workers when, and what is said about it."""
 
 import dataclasses
 import functools
@@ -18,11 +18,11 @@ from crossmoda.provenance import Record
 from crossmoda.study import cluster, results, tasks
 from crossmoda.study.cohort import STUDY, Cohort, open_cohort
 from crossmoda.study.configuration import Configuration
-from crossmoda.study.executor import Crew
-from crossmoda.study.log import LOG, Journal
-from crossmoda.study.outcome import NOISY, PREDICTION, Outcome
+from crossmoda.study.executor import Executor
+from crossmoda.study.log import LOG, Log
+from crossmoda.study.outcome import NOISY, PREDICTION, StudyOutcome
 from crossmoda.study.propagating import Propagating
-from crossmoda.study.tasks import Checked, Failed, Job, Predicted
+from crossmoda.study.tasks import Checked, Failed, Job
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -36,7 +36,7 @@ def run(
     study: Configuration,
     progress: Progress | None = None,
     say: Callable[[str], None] | None = None,
-) -> Outcome:
+) -> StudyOutcome:
     """Run a study, or what is left of it.
 
     Args:
@@ -46,20 +46,20 @@ def run(
 
     Raises:
         InputError: nothing can go on (no data set, no usable atlas, a full disk, a lost cluster). What fails for one
-            case alone is in :attr:`Outcome.failed`.
+            case alone is in :attr:`StudyOutcome.failed`.
 
     """
     cohort = open_cohort(study)
     folder = study.results / STUDY
-    course = _Course(study, cohort, folder, progress, say)
+    runner = Runner(study, cohort, folder, progress, say)
     with cluster.connected(study.cluster, study.batch_system) as client:
-        return course.run(client)
+        return runner.run(client)
 
 
-class _Course:
+class Runner:
     """One run of a study."""
 
-    crew: Crew
+    executor: Executor
 
     def __init__(
         self,
@@ -69,17 +69,18 @@ class _Course:
         progress: Progress | None,
         say: Callable[[str], None] | None,
     ):
+        """Prepare a run; see :func:`run`."""
         self.study, self.cohort, self.folder = study, cohort, folder
-        self.outcome = Outcome(folder)
-        self.journal = Journal(self.outcome, progress, say)
+        self.outcome = StudyOutcome(folder)
+        self.log = Log(self.outcome, progress, say)
         self.record = Record("study", _plain(study))
         self.stop_file = folder / f"{STOP}{uuid.uuid4().hex[:8]}"
 
-    def run(self, client: "Client") -> Outcome:
+    def run(self, client: "Client") -> StudyOutcome:
         """Take all steps."""
         self._begin()
         settings = self.study.cluster
-        self.crew = Crew(client, settings.retries, settings.patience)
+        self.executor = Executor(client, settings.retries, settings.patience)
         client.subscribe_topic(tasks.TOPIC, self._hear_training)
         try:
             self._wait_for_workers(client)
@@ -90,9 +91,9 @@ class _Course:
             self._evaluate()
         except BaseException as cause:
             self.stop_file.touch()
-            self.crew.dismiss()
+            self.executor.dismiss()
             stopped = isinstance(cause, (Cancelled, KeyboardInterrupt))
-            self.journal.log("Cancelled; what is finished is kept." if stopped else f"Stopped: {cause}")
+            self.log.write("Cancelled; what is finished is kept." if stopped else f"Stopped: {cause}")
             raise
         self._report()
         return self.outcome
@@ -102,25 +103,25 @@ class _Course:
             self.folder.mkdir(parents=True, exist_ok=True)
             for leftover in self.folder.glob(f"{STOP}*"):
                 leftover.unlink(missing_ok=True)
-            self.journal.log(f"Study of {self.study.data}")
+            self.log.write(f"Study of {self.study.data}")
         except OSError as cause:
             raise InputError(
                 f"Cannot write {self.folder}: {(cause.strerror or str(cause)).lower()}; choose other results."
             ) from cause
         for name in self.cohort.repeated:
-            self.journal.fail(name, "is given twice; the first of the scans is used: give each its own name.")
+            self.log.fail(name, "is given twice; the first of the scans is used: give each its own name.")
 
     def _wait_for_workers(self, client: "Client") -> None:
-        self.journal.show(0.0, "waiting for workers")
+        self.log.show(0.0, "waiting for workers")
         begun = time.monotonic()
-        while not self.crew.workers():
+        while not self.executor.workers():
             if time.monotonic() - begun > self.study.cluster.patience:
                 raise InputError(
                     f"No worker has come within {self.study.cluster.patience:.0f} s; see to the cluster (its queue, "
                     "its logs), or give it more patience."
                 )
             time.sleep(0.2)
-            self.journal.tick()
+            self.log.tick()
 
     def _hear_training(self, event: Any) -> None:
         try:
@@ -128,7 +129,7 @@ class _Course:
         except (TypeError, ValueError, IndexError):
             return
         low, high = _AFTER["propagate"], _AFTER["train"]
-        self.journal.foretell(low + (high - low) * float(fraction), f"training: {message}")
+        self.log.foretell(low + (high - low) * float(fraction), f"training: {message}")
 
     # The steps
 
@@ -139,21 +140,21 @@ class _Course:
 
         def note(number: int, case: Case, result: Checked | Failed) -> None:
             if isinstance(result, Failed):
-                self.journal.fail(case.id, result.why)
+                self.log.fail(case.id, result.why)
             else:
                 found[number] = result
                 for problem in result.problems:
                     self.outcome.notes.append(problem)
-                    self.journal.log(f"{case.id}: note: {problem}")
-            self.journal.show(_AFTER["check"] * len(found) / len(cases), f"checked {len(found)} of {len(cases)} scans")
+                    self.log.write(f"{case.id}: note: {problem}")
+            self.log.show(_AFTER["check"] * len(found) / len(cases), f"checked {len(found)} of {len(cases)} scans")
 
         for number, case in enumerate(cases):
             place = self.folder / "checked" / f"{case.id}_{case.modality}"
-            self.crew.submit(
+            self.executor.submit(
                 functools.partial(note, number, case),
                 tasks.check, case, place, name=f"check-{case.id}",
             )  # fmt: skip
-        self.crew.work(self.journal.tick)
+        self.executor.work(self.log.tick)
         atlases = [found[n].atlas for n in range(len(self.cohort.atlases)) if n in found]
         targets = [case for n, case in enumerate(cases) if case in self.cohort.targets and n in found]
         if not atlases or not targets:
@@ -165,8 +166,8 @@ class _Course:
         """Make the noisy label of every target."""
         jobs = [self._job(target, atlases) for target in targets]
         shares = _AFTER["check"], _AFTER["propagate"]
-        Propagating(self.crew, self.journal, atlases, jobs, shares).run()
-        self.journal.log(
+        Propagating(self.executor, self.log, atlases, jobs, shares).run()
+        self.log.write(
             f"{len(self.outcome.noisy)} of {len(targets)} noisy labels, {self.outcome.registrations} registrations in "
             "this run"
         )
@@ -202,24 +203,24 @@ class _Course:
                 if case.id not in {known.id for known in from_targets}
             ]
         self.outcome.learned_from = tuple(case.id for case in from_targets)
-        self.journal.show(_AFTER["propagate"], f"training on {len(cases)} atlases and {len(from_targets)} targets")
+        self.log.show(_AFTER["propagate"], f"training on {len(cases)} atlases and {len(from_targets)} targets")
         threads = self.study.cluster.threads
         if self.study.cluster.place == "local":
             threads *= self.study.cluster.local_workers  # the others have nothing to do meanwhile
 
         def done(result: Path | Failed) -> None:
             if isinstance(result, Failed):
-                self.journal.fail("training", result.why)
+                self.log.fail("training", result.why)
             else:
                 self.outcome.weights = result
-                self.journal.log(f"Trained on {len(cases)} atlases and {len(from_targets)} targets: {result}")
+                self.log.write(f"Trained on {len(cases)} atlases and {len(from_targets)} targets: {result}")
 
-        self.crew.submit(
+        self.executor.submit(
             done, tasks.train, (*cases, *from_targets), self.folder / MODEL, self.study.training,
             self.study.initial, threads,
             self.stop_file, name="train",
         )  # fmt: skip
-        self.crew.work(self.journal.tick)
+        self.executor.work(self.log.tick)
 
     def _predict(self, targets: Sequence[Case]) -> None:
         """Segment every target with the network."""
@@ -227,32 +228,32 @@ class _Course:
             return
         count = 0
 
-        def done(case: Case, result: Predicted | Failed) -> None:
+        def done(case: Case, result: inference.StoredPrediction | Failed) -> None:
             nonlocal count
             count += 1
             if isinstance(result, Failed):
-                self.journal.fail(case.id, result.why)
+                self.log.fail(case.id, result.why)
             else:
                 self.outcome.predicted[case.id] = result
             low, high = _AFTER["train"], _AFTER["predict"]
-            self.journal.show(low + (high - low) * count / len(targets), f"predicted {count} of {len(targets)} targets")
+            self.log.show(low + (high - low) * count / len(targets), f"predicted {count} of {len(targets)} targets")
 
         for case in targets:
-            self.crew.submit(
+            self.executor.submit(
                 functools.partial(done, case),
                 tasks.predict, case, self.study.results, self.outcome.weights, self.study.prediction, self.stop_file,
                 name=f"predict-{case.id}",
             )  # fmt: skip
-        self.crew.work(self.journal.tick)
-        self.journal.log(f"{len(self.outcome.predicted)} of {len(targets)} predictions")
+        self.executor.work(self.log.tick)
+        self.log.write(f"{len(self.outcome.predicted)} of {len(targets)} predictions")
 
     def _evaluate(self) -> None:
         """Score what there is of every target with a reference."""
-        self.journal.show(_AFTER["predict"], "scoring")
+        self.log.show(_AFTER["predict"], "scoring")
 
         def done(name: str, result: Any) -> None:
             if isinstance(result, Failed):
-                self.journal.fail(name, result.why)
+                self.log.fail(name, result.why)
             else:
                 self.outcome.scores[name] = result
 
@@ -262,18 +263,18 @@ class _Course:
             if name in self.outcome.predicted:
                 files[PREDICTION] = place / inference.PREDICTION / inference.LABEL_MAP
             if files:
-                self.crew.submit(
+                self.executor.submit(
                     functools.partial(done, name), tasks.evaluate, files, reference,
                     name=f"evaluate-{name}",
                 )  # fmt: skip
-        self.crew.work(self.journal.tick)
+        self.executor.work(self.log.tick)
 
     def _report(self) -> None:
-        self.journal.show(0.99, "writing the report")
+        self.log.show(0.99, "writing the report")
         results.write(self.study, self.cohort, self.outcome, self.record)
         failures = len(self.outcome.failed)
-        self.journal.log(f"Done; {failures} failed." if failures else "Done; nothing failed.")
-        self.journal.show(1.0, "done")
+        self.log.write(f"Done; {failures} failed." if failures else "Done; nothing failed.")
+        self.log.show(1.0, "done")
 
 
 def _plain(study: Configuration) -> dict[str, Any]:

@@ -248,22 +248,15 @@ def train(
     return training.train(cases, folder, how, progress=tell, initial=initial)
 
 
-class Predicted(NamedTuple):
-    """The prediction of a target."""
-
-    volumes_mm3: dict[str, float]
-    notes: tuple[str, ...]
-    reused: bool
-
-
 @_task
-def predict(target: Case, results: Path, weights: Path | None, settings: inference.Settings, stop: Path) -> Predicted:
+def predict(
+    target: Case, results: Path, weights: Path | None, settings: inference.Settings, stop_file: Path
+) -> inference.StoredPrediction:
     """Segment a target with the network."""
-    done, failed = inference.predict_all([target], results, weights, settings, watching(stop))
-    if target.id in failed:
-        raise InputError(failed[target.id])
-    found = done[target.id]
-    return Predicted(dict(found.volumes_mm3), tuple(found.notes), found.reused)
+    predictions, failures = inference.predict_all([target], results, weights, settings, watching(stop_file))
+    if target.id in failures:
+        raise InputError(failures[target.id])
+    return predictions[target.id]
 
 
 @_task
