@@ -1,7 +1,8 @@
 """CrossModa's panel in 3D Slicer; the sections are in CrossModaSegLib."""
 
 import slicer
-from CrossModaSegLib.engine import ensure_engine
+from CrossModaSegLib.Logic import CrossModaSegLogic
+from CrossModaSegLib.scene import sample_data
 from slicer.i18n import tr as _
 from slicer.i18n import translate
 from slicer.ScriptedLoadableModule import (
@@ -9,11 +10,6 @@ from slicer.ScriptedLoadableModule import (
     ScriptedLoadableModuleTest,
     ScriptedLoadableModuleWidget,
 )
-
-ensure_engine()
-
-from CrossModaSegLib import sample_data  # noqa: E402
-from CrossModaSegLib.logic import CrossModaSegLogic  # noqa: E402
 
 __all__ = ["CrossModaSeg", "CrossModaSegLogic", "CrossModaSegTest", "CrossModaSegWidget"]
 
@@ -50,7 +46,7 @@ class CrossModaSegWidget(ScriptedLoadableModuleWidget):
     def setup(self):
         """Build the sections."""
         super().setup()
-        from CrossModaSegLib.panel import Panel
+        from CrossModaSegLib.Widget import Panel
 
         self.logic = CrossModaSegLogic()
         self.panel = Panel(self.layout, self.logic)

@@ -1,1 +1,5 @@
-"""The panel of CrossModa: one file per section, and the bridges between MRML nodes and the engine's files."""
+"""The panel; importing this package makes the engine importable (``import crossmoda``)."""
+
+from CrossModaSegLib.engine import ensure_engine
+
+ensure_engine()

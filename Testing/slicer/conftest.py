@@ -173,9 +173,9 @@ def review_folders(tmp_path_factory):
 def review_items(review_folders):
     """The queue of these cases, as the worker lists it."""
     sys.path.insert(0, str(PROJECT / "CrossModaSeg"))
-    from CrossModaSegLib import review_calls
+    from CrossModaSegLib.processes import review_verbs
 
-    return review_calls.review_list(*map(str, review_folders), progress=lambda *_: None)["items"]
+    return review_verbs.review_list(*map(str, review_folders), progress=lambda *_: None)["items"]
 
 
 @pytest.fixture

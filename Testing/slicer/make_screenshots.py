@@ -56,7 +56,7 @@ class Photographer:
         """Center the views on a segment."""
         import slicer
         import vtk
-        from CrossModaSegLib import nodes
+        from CrossModaSegLib.scene import nodes
 
         volume = segmentation.GetNodeReference(nodes.TARGET)
         array = slicer.util.arrayFromSegmentBinaryLabelmap(segmentation, key, volume)
@@ -109,7 +109,7 @@ class Photographer:
 
     def segment(self) -> None:
         """Segment with the weights that come along."""
-        from CrossModaSegLib import display
+        from CrossModaSegLib.scene import display
 
         panel, parameters = self.panel, self.panel.parameters
         self.press(panel.segment.ui.segmentButton)
@@ -123,7 +123,8 @@ class Photographer:
         """Measure, correct, export."""
         import tempfile
 
-        from CrossModaSegLib import display, selftest
+        from CrossModaSegLib import selftest
+        from CrossModaSegLib.scene import display
 
         panel, parameters = self.panel, self.panel.parameters
         display.outline_only(parameters.result, False)
@@ -197,7 +198,7 @@ class Photographer:
 
     def thumbnail(self, path: Path) -> None:
         """Draw the thumbnail of Slicer's Sample Data module: the target, 280 x 260."""
-        from CrossModaSegLib import display
+        from CrossModaSegLib.scene import display
 
         for segmentation in (self.panel.parameters.noisyLabel, self.panel.parameters.result):
             segmentation.GetDisplayNode().SetVisibility(False)

@@ -39,7 +39,7 @@ def overlap(case):
 
 def center_ras(case, value):
     """Return the center of a structure."""
-    from CrossModaSegLib import nodes
+    from CrossModaSegLib.scene import nodes
 
     index = np.argwhere(case.array() == value).mean(axis=0)[::-1]
     x, y, z = (nodes.grid_of(case.volume).index_to_physical @ [*index, 1.0])[:3]
@@ -101,7 +101,7 @@ def test_what_a_helper_takes_is_the_other_label_inside_and_the_own_one_outside(o
 
 def test_here_is_the_ball_around_the_mouse_pointer_before_the_crosshair(opened, case):
     import slicer
-    from CrossModaSegLib import nodes
+    from CrossModaSegLib.scene import nodes
 
     crosshair = slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLCrosshairNode")
     crosshair.SetCrosshairRAS((500.0, 0.0, 0.0))
@@ -138,7 +138,8 @@ def test_a_result_on_another_grid_is_compared_and_taken_where_it_lies(opened, ca
     """The other segmentation has voxels of another size on a turned grid; taking it all leaves what it says."""
     import slicer
     import vtk
-    from CrossModaSegLib import nodes, reviewing
+    from CrossModaSegLib.review import reviewed_case
+    from CrossModaSegLib.scene import nodes
 
     from crossmoda.volume import Grid, resample
 
@@ -154,7 +155,7 @@ def test_a_result_on_another_grid_is_compared_and_taken_where_it_lies(opened, ca
     array = case.array(other)
     assert (array != label.array).sum() < 0.15 * (label.array > 0).sum(), "half a voxel at the outline"
     opened.correct.ui.takeNetworkButton.click()
-    case.correction.SetNodeReferenceID(reviewing.SOURCES["network"][0], other.GetID())
+    case.correction.SetNodeReferenceID(reviewed_case.SOURCES["network"][0], other.GetID())
     opened.parameters.where = "whole scan"
     opened.correct.ui.takeNetworkButton.click()
     np.testing.assert_array_equal(case.array(), array)
@@ -195,7 +196,7 @@ def wait_for_draft(application, panel):
 
 
 def test_an_edit_is_saved_as_a_draft_without_being_asked(application, opened, case, editor):
-    from CrossModaSegLib import nodes
+    from CrossModaSegLib.scene import nodes
     from testbed.segment_editor import paint
 
     from crossmoda.review import corrections
@@ -409,21 +410,21 @@ def test_a_scene_that_is_saved_in_the_middle_goes_on_where_it_was(application, o
 
 def test_a_correction_of_the_first_versions_still_has_its_fused_label(opened, case):
     """Their saved scenes call the reference to it after STAPLE, which is no longer how labels are fused by default."""
-    from CrossModaSegLib import reviewing
+    from CrossModaSegLib.review import reviewed_case
 
     fused = case.source("fused").GetID()
-    case.correction.SetNodeReferenceID(reviewing.SOURCES["fused"][0], None)
+    case.correction.SetNodeReferenceID(reviewed_case.SOURCES["fused"][0], None)
     case.correction.SetNodeReferenceID("CrossModa.staple", fused)
     opened.update()
     assert opened.correct.ui.takeFusedButton.enabled
-    again = reviewing.ReviewedCase(case.correction)
+    again = reviewed_case.ReviewedCase(case.correction)
     assert again.source("fused").GetID() == fused
     assert case.correction.GetNodeReferenceID("CrossModa.staple") is None
 
 
 def test_a_panel_that_is_closed_and_opened_again_goes_on_where_it_was(application, opened, case):
     import slicer
-    from CrossModaSegLib.panel import Panel
+    from CrossModaSegLib.Widget import Panel
 
     opened.correct.ui.takeNetworkButton.click()
     drawn = case.array()

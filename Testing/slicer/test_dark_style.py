@@ -46,7 +46,7 @@ def shown_color(label):
 
 
 def test_remarks_and_errors_can_be_read(style):
-    from CrossModaSegLib.section import ERROR
+    from CrossModaSegLib.sections.section import ERROR
 
     panel, background = style
     for section in panel.sections:

@@ -13,7 +13,7 @@ LABEL[4:8, 6:9, 8:12], LABEL[4:8, 10:12, 8:12] = 1, 2
 @pytest.fixture
 def result(panel, add_volume):
     """The panel with a scan and a segmentation of it."""
-    from CrossModaSegLib import nodes
+    from CrossModaSegLib.scene import nodes
 
     volume = add_volume("T2")
     panel.logic.addCase(volume)
@@ -33,7 +33,7 @@ def press(application, panel, button) -> None:
 
 @pytest.mark.parametrize("job", ["sample", "register", "segment", "measure", "export"])
 def test_closing_the_scene_at_work_leaves_an_empty_panel(application, loaded, job, weights, tmp_path):
-    from CrossModaSegLib import nodes
+    from CrossModaSegLib.scene import nodes
 
     parameters, label = loaded.parameters, loaded.cases.rows[0].label
     parameters.result = nodes.make_segmentation(label, loaded.cases.rows[0].volume, "result", "prediction")
@@ -97,7 +97,7 @@ def test_a_ct_is_refused_where_it_is_chosen(panel, add_volume):
 
 
 def test_a_normalized_mr_scan_is_no_ct(panel, add_volume):
-    from CrossModaSegLib import nodes
+    from CrossModaSegLib.scene import nodes
 
     scan = np.random.default_rng(0).normal(size=(12, 20, 24)).astype(np.float32)
     scan[0, 0, 0] = -2000.0  # one voxel, as filters leave them
@@ -106,7 +106,7 @@ def test_a_normalized_mr_scan_is_no_ct(panel, add_volume):
 
 def test_an_error_is_read_after_the_style_was_switched(panel):
     import qt
-    from CrossModaSegLib.section import ERROR
+    from CrossModaSegLib.sections.section import ERROR
     from PySide6 import QtGui
 
     section = panel.register
@@ -130,7 +130,7 @@ def test_the_panel_fits_into_a_narrow_column(panel):
 
 
 def test_a_result_whose_scan_is_gone_says_so_at_the_buttons_that_need_it(application, result, add_volume):
-    from CrossModaSegLib import runs
+    from CrossModaSegLib.processes import cli_runs
 
     parameters, volume = result.parameters, result.parameters.target
     for role, name in (
@@ -139,7 +139,7 @@ def test_a_result_whose_scan_is_gone_says_so_at_the_buttons_that_need_it(applica
         ("warped atlas", "warpedAtlas"),
     ):
         made = add_volume(role)
-        runs.reveal(made, role, volume)
+        cli_runs.reveal(made, role, volume)
         setattr(parameters, name, made)
     result.update()
     buttons = [
@@ -160,11 +160,11 @@ def test_a_result_whose_scan_is_gone_says_so_at_the_buttons_that_need_it(applica
 
 
 def test_what_a_run_said_can_be_read_while_its_result_is_looked_at(result, add_volume):
-    from CrossModaSegLib import runs
-    from CrossModaSegLib.section import ERROR
+    from CrossModaSegLib.processes import cli_runs
+    from CrossModaSegLib.sections.section import ERROR
 
     made, section = add_volume("doubt"), result.register
-    runs.reveal(made, "disagreement", result.parameters.target)
+    cli_runs.reveal(made, "disagreement", result.parameters.target)
     made.SetAndObserveDisplayNodeID(None)
     result.parameters.disagreement = made
     result.update()
@@ -216,7 +216,7 @@ def test_after_the_target_was_moved_nothing_that_lies_where_it_was_is_used(fused
 @pytest.mark.parametrize("change", ["voxels", "another one"])
 def test_an_atlas_whose_label_was_changed_is_registered_again(application, fused, change, tmp_path):
     import slicer
-    from CrossModaSegLib import nodes
+    from CrossModaSegLib.scene import nodes
 
     atlas = fused.cases.rows[0].volume
     label = atlas.GetNodeReference(nodes.LABEL)
@@ -239,7 +239,7 @@ def test_an_atlas_whose_label_was_changed_is_registered_again(application, fused
 
 
 def test_what_was_fused_last_is_the_result_and_drawn_alone_with_an_atlas_of_its_side(application, fused):
-    from CrossModaSegLib import nodes
+    from CrossModaSegLib.scene import nodes
 
     first, parameters = fused.parameters.result, fused.parameters
     parameters.tumorSide = "right"
@@ -284,7 +284,7 @@ def test_what_was_hidden_for_a_target_leaves_the_scene_with_it(application, fuse
 
 
 def test_a_side_chosen_by_hand_is_listed_without_the_doubt_about_the_one_found(panel, add_volume):
-    from CrossModaSegLib import nodes
+    from CrossModaSegLib.scene import nodes
 
     volume = add_volume("T2")
     panel.logic.addCase(volume)

@@ -33,7 +33,7 @@ def test_a_long_message_is_shown_to_its_last_line(application, panel):
 
 
 def test_a_word_is_broken_only_if_it_is_long_and_only_in_what_is_read():
-    from CrossModaSegLib.section import wrappable
+    from CrossModaSegLib.sections.section import wrappable
 
     short = "crossmoda_1 was left out: <b>its registration failed</b>; check /data/crossmoda_1_ceT1.nii.gz."
     assert wrappable(short) == short

@@ -52,7 +52,7 @@ def loaded(panel, one_sided):
 
 def label_map(segmentation) -> np.ndarray:
     import slicer
-    from CrossModaSegLib import nodes
+    from CrossModaSegLib.scene import nodes
 
     target = segmentation.GetNodeReference(nodes.TARGET)
     array = np.zeros(slicer.util.arrayFromVolume(target).shape, np.uint8)
@@ -63,7 +63,7 @@ def label_map(segmentation) -> np.ndarray:
 
 def confidence(segmentation) -> np.ndarray:
     import slicer
-    from CrossModaSegLib import nodes
+    from CrossModaSegLib.scene import nodes
 
     return slicer.util.arrayFromVolume(nodes.products("confidence", segmentation.GetNodeReference(nodes.TARGET))[-1])
 
@@ -71,7 +71,7 @@ def confidence(segmentation) -> np.ndarray:
 def volume_of(node, target) -> np.ndarray:
     """Return a volume's voxels on the target's grid."""
     import slicer
-    from CrossModaSegLib import nodes
+    from CrossModaSegLib.scene import nodes
 
     own = volume.Volume(slicer.util.arrayFromVolume(node).astype(np.float32), nodes.grid_of(node))
     return volume.resample(own, nodes.grid_of(target), interpolation="nearest").array
@@ -92,7 +92,7 @@ def propagated(application, loaded, side: str, **settings) -> list[str]:
 
 def copied(target) -> list[str]:
     """Return the atlases whose mirrored copies are in the scene."""
-    from CrossModaSegLib import nodes
+    from CrossModaSegLib.scene import nodes
 
     copies = [node for node in nodes.products("warped label", target) if node.GetAttribute(nodes.COPY)]
     return [node.GetNodeReference(nodes.ATLAS).GetName() for node in copies]
@@ -101,7 +101,7 @@ def copied(target) -> list[str]:
 def test_a_mirrored_copy_speaks_about_the_cochlea_that_no_atlas_has_and_the_result_is_the_engines(
     application, loaded, one_sided, tmp_path
 ):
-    from CrossModaSegLib import nodes
+    from CrossModaSegLib.scene import nodes
 
     target, atlases = one_sided
     whole = propagate(
@@ -134,7 +134,7 @@ def test_a_mirrored_copy_speaks_about_the_cochlea_that_no_atlas_has_and_the_resu
 
 
 def test_the_probes_of_the_tumors_side_become_the_copies_and_the_others_are_removed(application, loaded):
-    from CrossModaSegLib import nodes
+    from CrossModaSegLib.scene import nodes
 
     titles = propagated(application, loaded, "auto", levels=1)
     assert [title for title in titles if "Register" in title] == [
@@ -150,7 +150,8 @@ def test_the_probes_of_the_tumors_side_become_the_copies_and_the_others_are_remo
 
 
 def test_the_side_is_the_engines_and_where_it_is_doubtful_so_is_the_label(application, loaded, one_sided, tmp_path):
-    from CrossModaSegLib import nodes, sides
+    from CrossModaSegLib.processes import sides
+    from CrossModaSegLib.scene import nodes
 
     scan = loaded.parameters.target
     target, atlases = one_sided
@@ -187,8 +188,8 @@ def test_the_side_is_the_engines_and_where_it_is_doubtful_so_is_the_label(applic
 
 
 def test_cancelling_a_copy_keeps_the_atlases_and_the_next_run_goes_on_with_it(application, loaded):
-    from CrossModaSegLib import nodes
-    from CrossModaSegLib.tasks import DONE, RUNNING
+    from CrossModaSegLib.processes.tasks import DONE, RUNNING
+    from CrossModaSegLib.scene import nodes
 
     loaded.parameters.tumorSide = "left"
     loaded.parameters.registerSettings = json.dumps({"CrossModaRegister": {"levels": 1}})
@@ -208,7 +209,7 @@ def test_cancelling_a_copy_keeps_the_atlases_and_the_next_run_goes_on_with_it(ap
 
 
 def test_the_panel_makes_as_many_copies_and_probes_as_the_engine(application, panel):
-    from CrossModaSegLib import propagating
+    from CrossModaSegLib.processes import propagating
 
     from crossmoda.propagation import missing_cochlea
 

@@ -167,7 +167,7 @@ def test_an_unticked_atlas_is_not_used_and_stays_unticked(panel, atlas, target):
 
 def test_nothing_is_installed_without_asking_and_a_refusal_is_said(panel, monkeypatch):
     import slicer
-    from CrossModaSegLib import dependencies
+    from CrossModaSegLib.processes import dependencies
 
     monkeypatch.setattr(dependencies, "missing", lambda: ["numba>=0.60"])
     monkeypatch.setattr(slicer.packaging, "answer", False)
@@ -185,7 +185,7 @@ def test_nothing_is_installed_without_asking_and_a_refusal_is_said(panel, monkey
 
 def test_offline_everything_comes_from_the_wheel_folder(panel, monkeypatch, tmp_path):
     import slicer
-    from CrossModaSegLib import dependencies
+    from CrossModaSegLib.processes import dependencies
 
     from crossmoda.errors import InputError
 
@@ -201,7 +201,7 @@ def test_offline_everything_comes_from_the_wheel_folder(panel, monkeypatch, tmp_
 
 
 def test_without_the_pytorch_extension_the_remedy_is_named(panel, monkeypatch):
-    from CrossModaSegLib import dependencies
+    from CrossModaSegLib.processes import dependencies
 
     from crossmoda.errors import InputError
 
@@ -212,7 +212,7 @@ def test_without_the_pytorch_extension_the_remedy_is_named(panel, monkeypatch):
 
 def test_a_saved_scene_opens_with_the_state_of_the_panel(application, panel, atlas, target, tmp_path):
     import slicer
-    from CrossModaSegLib import nodes
+    from CrossModaSegLib.scene import nodes
 
     label = slicer.mrmlScene.GetFirstNodeByName("atlas label")
     segmentation = nodes.make_segmentation(label, target, "result", "prediction")
@@ -245,7 +245,8 @@ def test_a_saved_scene_opens_with_the_state_of_the_panel(application, panel, atl
 
 def test_a_result_never_overwrites_an_earlier_one(panel, atlas, target):
     import slicer
-    from CrossModaSegLib import nodes, selftest
+    from CrossModaSegLib import selftest
+    from CrossModaSegLib.scene import nodes
 
     label = slicer.mrmlScene.GetFirstNodeByName("atlas label")
     first = nodes.make_segmentation(label, target, "target segmentation", "prediction")
@@ -258,7 +259,7 @@ def test_a_result_never_overwrites_an_earlier_one(panel, atlas, target):
 
 def test_exporting_twice_keeps_both(panel, atlas, target, tmp_path):
     import slicer
-    from CrossModaSegLib import nodes
+    from CrossModaSegLib.scene import nodes
 
     from crossmoda.volume import read_label_map
 
@@ -276,7 +277,7 @@ def test_exporting_twice_keeps_both(panel, atlas, target, tmp_path):
 
 def test_an_export_folder_that_cannot_be_written_is_named(application, panel, atlas, target, tmp_path):
     import slicer
-    from CrossModaSegLib import nodes
+    from CrossModaSegLib.scene import nodes
 
     label = slicer.mrmlScene.GetFirstNodeByName("atlas label")
     panel.parameters.result = nodes.make_segmentation(label, target, "result", "prediction")
@@ -291,7 +292,7 @@ def test_an_export_folder_that_cannot_be_written_is_named(application, panel, at
 def test_the_segmentation_lies_where_the_volume_lies_also_with_oblique_slices(panel, add_volume):
     import slicer
     import vtk
-    from CrossModaSegLib import nodes
+    from CrossModaSegLib.scene import nodes
 
     volume = add_volume("oblique")
     turn = vtk.vtkTransform()
@@ -316,7 +317,7 @@ def test_the_segmentation_lies_where_the_volume_lies_also_with_oblique_slices(pa
 
 def test_correct_opens_the_segment_editor_with_segmentation_and_scan(panel, atlas, target):
     import slicer
-    from CrossModaSegLib import nodes
+    from CrossModaSegLib.scene import nodes
 
     label = slicer.mrmlScene.GetFirstNodeByName("atlas label")
     panel.parameters.result = nodes.make_segmentation(label, target, "result", "prediction")
@@ -329,7 +330,7 @@ def test_correct_opens_the_segment_editor_with_segmentation_and_scan(panel, atla
 
 def test_the_surfaces_are_shown_and_hidden(panel, atlas, target):
     import slicer
-    from CrossModaSegLib import nodes
+    from CrossModaSegLib.scene import nodes
 
     label = slicer.mrmlScene.GetFirstNodeByName("atlas label")
     result = panel.parameters.result = nodes.make_segmentation(label, target, "result", "prediction")
@@ -351,7 +352,7 @@ def vtk_surface(segmentation):
 
 def test_results_lie_in_the_study_of_the_scan(panel, atlas, target):
     import slicer
-    from CrossModaSegLib import nodes
+    from CrossModaSegLib.scene import nodes
 
     hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(slicer.mrmlScene)
     study = hierarchy.CreateStudyItem(hierarchy.GetSceneItemID(), "study")
@@ -372,7 +373,7 @@ def test_the_sample_is_in_sample_data(panel):
 def test_the_choices_of_the_panel_are_those_of_the_engine(application):
     import typing
 
-    from CrossModaSegLib.parameters import CrossModaSegParameterNode
+    from CrossModaSegLib.ParameterNode import CrossModaSegParameterNode
 
     from crossmoda import device, parameters
     from crossmoda.propagation import label_files

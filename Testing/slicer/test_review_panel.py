@@ -161,12 +161,12 @@ def test_keys_work_only_while_the_panel_is_open(application, opened, hands):
 
 def test_the_time_runs_only_while_the_panel_is_open(application, reviewed, monkeypatch):
     import slicer
-    from CrossModaSegLib import keeping
+    from CrossModaSegLib.review import autosave
 
     from crossmoda.review import corrections
 
     clock = [1000.0]
-    monkeypatch.setattr(keeping, "_now", lambda: clock[0])
+    monkeypatch.setattr(autosave, "_now", lambda: clock[0])
     review = reviewed.review
     case_id = review.items[0]["id"]
     review.open(case_id)

@@ -29,8 +29,8 @@ def test_a_folder_is_listed_checked_and_loaded(application, panel, sample_folder
 
 
 def test_cancel_half_way_keeps_what_is_finished_and_goes_on_from_there(application, loaded, measured):
-    from CrossModaSegLib import nodes
-    from CrossModaSegLib.tasks import CANCELLED, DONE, RUNNING
+    from CrossModaSegLib.processes.tasks import CANCELLED, DONE, RUNNING
+    from CrossModaSegLib.scene import nodes
     from testbed.heartbeat import Heartbeat
 
     heartbeat, register = Heartbeat(), loaded.register
@@ -131,7 +131,7 @@ def test_what_the_result_leaves_open_is_said_beside_the_button(application, load
 
 
 def test_an_atlas_that_fails_is_listed_and_the_others_are_fused(application, loaded):
-    from CrossModaSegLib.tasks import FAILED
+    from CrossModaSegLib.processes.tasks import FAILED
 
     rows = loaded.cases.rows
     rows[0].volume.SetOrigin(5000.0, 0.0, 0.0)
@@ -195,7 +195,7 @@ def write_dicom_series(folder: Path, volume: sitk.Image, description: str) -> No
 
 def test_a_dicom_folder_of_a_data_set_is_loaded_where_it_lies(application, panel, tmp_path):
     import slicer
-    from CrossModaSegLib import nodes
+    from CrossModaSegLib.scene import nodes
 
     from crossmoda.volume import Volume
 
@@ -221,7 +221,7 @@ def test_the_settings_of_the_panel_reach_the_registration_and_other_settings_reg
     import json
 
     import qt
-    from CrossModaSegLib import nodes
+    from CrossModaSegLib.scene import nodes
 
     for number in (1, 2):
         item = loaded.cases.ui.casesTable.item(number, 0)
@@ -268,7 +268,7 @@ def test_a_failed_registration_is_left_out_and_said(application, loaded):
     application.wait_until(lambda: not loaded.logic.busy)
     message = loaded.register.ui.messageLabel.text
     assert "crossmoda_1 was left out: its registration failed" in message, message
-    from CrossModaSegLib import nodes
+    from CrossModaSegLib.scene import nodes
 
     assert nodes.provenance(loaded.parameters.noisyLabel)["measurements"]["fused"] == "2"
 
@@ -277,7 +277,7 @@ def test_the_panel_says_on_what_the_work_was_done_and_a_missing_graphics_card_ne
     application, loaded, weights
 ):
     import torch
-    from CrossModaSegLib import nodes
+    from CrossModaSegLib.scene import nodes
 
     if torch.cuda.is_available():
         pytest.skip("there is a CUDA device")
@@ -298,7 +298,7 @@ def test_the_panel_says_on_what_the_work_was_done_and_a_missing_graphics_card_ne
 
 
 def test_hiding_the_target_while_it_is_segmented_changes_nothing(application, loaded, weights):
-    from CrossModaSegLib import nodes
+    from CrossModaSegLib.scene import nodes
 
     target = loaded.parameters.target
     loaded.parameters.weights = str(weights)
@@ -316,7 +316,7 @@ def test_hiding_the_target_while_it_is_segmented_changes_nothing(application, lo
 def test_a_temporary_folder_that_becomes_unwritable_is_said_under_the_button_and_the_panel_stays_usable(
     application, loaded, tmp_path, monkeypatch
 ):
-    from CrossModaSegLib import nodes
+    from CrossModaSegLib.scene import nodes
 
     atlas = loaded.cases.rows[0]
     result = nodes.make_segmentation(atlas.label, loaded.parameters.target, "result", "prediction")

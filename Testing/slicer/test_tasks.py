@@ -12,7 +12,7 @@ from testbed.processes import child_processes
 @pytest.fixture
 def patience(application, scene, add_volume):
     """Make tasks that run the CLI module Patience."""
-    from CrossModaSegLib.tasks import CliTask
+    from CrossModaSegLib.processes.tasks import CliTask
 
     volume = add_volume("input")
 
@@ -32,7 +32,7 @@ def alive(pid: int) -> bool:
 
 def test_a_task_reports_progress_and_hands_over_its_output(application, scene, patience):
     import slicer
-    from CrossModaSegLib.tasks import DONE, TaskQueue
+    from CrossModaSegLib.processes.tasks import DONE, TaskQueue
 
     output = scene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "output")
     seen = []
@@ -47,7 +47,7 @@ def test_a_task_reports_progress_and_hands_over_its_output(application, scene, p
 
 
 def test_a_failed_task_is_listed_with_its_cause_and_the_next_one_runs(application, scene, patience):
-    from CrossModaSegLib.tasks import DONE, FAILED, TaskQueue
+    from CrossModaSegLib.processes.tasks import DONE, FAILED, TaskQueue
 
     abandoned = []
     bad = patience(abandon=lambda: abandoned.append(True), complaint="The atlas has no label; add one.", seconds=0.1)
@@ -60,7 +60,7 @@ def test_a_failed_task_is_listed_with_its_cause_and_the_next_one_runs(applicatio
 
 
 def test_cancel_stops_at_once_and_leaves_no_process(application, scene, patience, tmp_path, measured):
-    from CrossModaSegLib.tasks import CANCELLED, TaskQueue
+    from CrossModaSegLib.processes.tasks import CANCELLED, TaskQueue
 
     tasks = [patience(seconds=60.0, trace=str(tmp_path)), patience(seconds=60.0, trace=str(tmp_path))]
     queue = TaskQueue(tasks).start()
@@ -94,7 +94,7 @@ def stop(application, panel, task, moment, end):
 @pytest.mark.parametrize("end", ["cancelled", "scene closed"])
 def test_a_run_that_is_stopped_while_its_inputs_are_written_lets_go_of_them(application, panel, add_volume, end):
     """The engine's thread reads them without holding them, and forgets a cancel that comes then."""
-    from CrossModaSegLib.tasks import CliTask
+    from CrossModaSegLib.processes.tasks import CliTask
 
     def files():
         return {path for path in Path(application.temporaryPath).iterdir() if path.is_file()}
@@ -110,13 +110,13 @@ def test_a_run_that_is_stopped_while_its_inputs_are_written_lets_go_of_them(appl
 @pytest.mark.parametrize("end", ["cancelled", "scene closed"])
 def test_a_run_that_is_stopped_before_its_outputs_are_loaded_loads_them_first(application, panel, add_volume, end):
     """The engine loads them into nodes that have to be there."""
-    from CrossModaSegLib import runs
-    from CrossModaSegLib.tasks import CliTask
+    from CrossModaSegLib.processes import cli_runs
+    from CrossModaSegLib.processes.tasks import CliTask
 
     volume, finished = add_volume("input"), []
-    outputs = [runs.add_hidden("vtkMRMLScalarVolumeNode", "output")]
+    outputs = [cli_runs.add_hidden("vtkMRMLScalarVolumeNode", "output")]
     parameters = {"input": volume, "output": outputs[0], "seconds": 0.1}
-    task = CliTask("Patience", "Patience", lambda: parameters, finished.append, lambda: runs.remove(outputs))
+    task = CliTask("Patience", "Patience", lambda: parameters, finished.append, lambda: cli_runs.remove(outputs))
     node = stop(application, panel, task, lambda node: node.GetStatus() == node.Completing, end)
     assert finished == []
     application.wait_until(lambda: not application.scene.IsNodePresent(node))
@@ -125,7 +125,7 @@ def test_a_run_that_is_stopped_before_its_outputs_are_loaded_loads_them_first(ap
 
 def test_a_run_behind_that_of_another_module_is_cancelled_without_waiting_for_it(application, scene, patience):
     import slicer
-    from CrossModaSegLib.tasks import CANCELLED, TaskQueue
+    from CrossModaSegLib.processes.tasks import CANCELLED, TaskQueue
 
     other = slicer.cli.run(slicer.modules.patience, None, {"seconds": 60.0}, update_display=False)
     application.wait_until(lambda: other.GetStatus() == other.Running)
@@ -142,7 +142,7 @@ def test_a_run_behind_that_of_another_module_is_cancelled_without_waiting_for_it
 
 
 def test_a_task_that_cannot_be_prepared_says_why(application, scene):
-    from CrossModaSegLib.tasks import FAILED, CliTask, TaskQueue
+    from CrossModaSegLib.processes.tasks import FAILED, CliTask, TaskQueue
 
     from crossmoda.errors import InputError
 
@@ -155,7 +155,7 @@ def test_a_task_that_cannot_be_prepared_says_why(application, scene):
 
 
 def test_a_module_that_is_not_loaded_is_named(application, scene):
-    from CrossModaSegLib.tasks import CliTask, TaskQueue
+    from CrossModaSegLib.processes.tasks import CliTask, TaskQueue
 
     task = CliTask("Nowhere", "Nowhere", dict)
     TaskQueue([task]).start()
@@ -163,7 +163,7 @@ def test_a_module_that_is_not_loaded_is_named(application, scene):
 
 
 def test_a_worker_says_its_cause_in_one_sentence(application, scene, tmp_path):
-    from CrossModaSegLib.tasks import FAILED, PythonTask, TaskQueue
+    from CrossModaSegLib.processes.tasks import FAILED, PythonTask, TaskQueue
 
     task = PythonTask("cases", {"folder": str(tmp_path / "nowhere")}, "List")
     TaskQueue([task]).start().wait()
@@ -173,7 +173,7 @@ def test_a_worker_says_its_cause_in_one_sentence(application, scene, tmp_path):
 
 
 def test_arguments_longer_than_a_command_line_reach_the_worker(application, scene, tmp_path):
-    from CrossModaSegLib.tasks import PythonTask, TaskQueue
+    from CrossModaSegLib.processes.tasks import PythonTask, TaskQueue
 
     row = {"id": "a", "modality": "hrT2", "image": str(tmp_path / "nowhere.nii.gz"), "label": "", "side": ""}
     task = PythonTask("prepare", {"rows": [row] * 1500, "folder": str(tmp_path)}, "Prepare")
@@ -183,7 +183,7 @@ def test_arguments_longer_than_a_command_line_reach_the_worker(application, scen
 
 
 def test_a_python_that_cannot_be_started_is_said(application, scene, monkeypatch):
-    from CrossModaSegLib import tasks
+    from CrossModaSegLib.processes import tasks
 
     monkeypatch.setattr(tasks.shutil, "which", lambda _name: "/nowhere/PythonSlicer")
     task = tasks.PythonTask("device", {}, "Look")
@@ -193,7 +193,7 @@ def test_a_python_that_cannot_be_started_is_said(application, scene, monkeypatch
 
 
 def test_a_name_that_the_code_page_lacks_does_not_end_the_work(application, scene, monkeypatch, tmp_path):
-    from CrossModaSegLib.tasks import PythonTask, TaskQueue
+    from CrossModaSegLib.processes.tasks import PythonTask, TaskQueue
 
     monkeypatch.setenv("PYTHONIOENCODING", "cp1252")  # a pipe on Windows
     rows = [{"id": "Жанна", "modality": "hrT2", "image": str(tmp_path / "Жанна.nii.gz"), "label": "", "side": ""}]

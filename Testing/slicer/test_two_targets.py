@@ -18,7 +18,8 @@ def view(scene):
 @pytest.fixture
 def targets(panel, add_volume):
     """Two targets; the first is chosen and has been fused and segmented."""
-    from CrossModaSegLib import nodes, runs
+    from CrossModaSegLib.processes import cli_runs
+    from CrossModaSegLib.scene import nodes
 
     first, second = add_volume("first"), add_volume("second")
     for volume in (first, second):
@@ -29,7 +30,7 @@ def targets(panel, add_volume):
     panel.parameters.noisyLabel = panel.parameters.result = made["noisy label"]
     for role in ("disagreement", "uncertainty"):
         volume = add_volume(role)
-        runs.reveal(volume, role, first)
+        cli_runs.reveal(volume, role, first)
         setattr(panel.parameters, role, volume)
     panel.update()
     return first, second
@@ -76,7 +77,7 @@ def test_another_target_is_shown_with_its_own_results_and_the_first_ones_come_ba
 
 def test_what_was_made_last_is_the_result_again_whether_fused_or_predicted(panel, targets):
     import slicer
-    from CrossModaSegLib import nodes
+    from CrossModaSegLib.scene import nodes
 
     first, second = targets
     record = {"step": "fuse", "crossmoda": "x", "inputs": {}, "seconds": 1}
@@ -130,7 +131,7 @@ def test_results_of_a_target_that_was_removed_do_not_stay_with_the_next(applicat
 def test_a_target_that_gets_the_identity_of_a_removed_one_is_another(application, panel, targets, tmp_path):
     """Slicer gives the ID of a node that was removed to the next one once a scene was loaded."""
     import slicer
-    from CrossModaSegLib import nodes
+    from CrossModaSegLib.scene import nodes
 
     assert slicer.util.saveScene(str(tmp_path / "scene.mrb"))
     application.scene.Clear(False)
@@ -199,7 +200,7 @@ def test_a_doubtful_side_is_said_in_the_table_and_at_the_result_also_after_the_s
     application, panel, targets, tmp_path
 ):
     import slicer
-    from CrossModaSegLib import nodes
+    from CrossModaSegLib.scene import nodes
 
     first, _second = targets
     first.SetAttribute(nodes.SIDE, "left")

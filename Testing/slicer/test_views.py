@@ -17,7 +17,7 @@ def shown(panel, view, add_volume):
     """A gray volume around the origin with a segment on the patient's right, in front."""
     import slicer
     import vtk
-    from CrossModaSegLib import nodes
+    from CrossModaSegLib.scene import nodes
 
     directions = vtk.vtkMatrix4x4()  # ITK's axes: to the left, to the back, up
     directions.SetElement(0, 0, -1)
@@ -53,7 +53,7 @@ def test_a_segment_on_the_patients_right_in_front_is_at_the_top_left(view, shown
 
 
 def test_outlines_leave_the_inside_of_the_segment_visible(view, shown):
-    from CrossModaSegLib import display
+    from CrossModaSegLib.scene import display
 
     _volume, segmentation = shown
     inside = np.s_[40:50, 35:45]
@@ -66,7 +66,7 @@ def test_outlines_leave_the_inside_of_the_segment_visible(view, shown):
 
 def test_doubt_covers_the_scan_only_where_there_is_some(view, shown, add_volume):
     import slicer
-    from CrossModaSegLib import display
+    from CrossModaSegLib.scene import display
 
     volume, segmentation = shown
     segmentation.GetDisplayNode().SetVisibility(False)
@@ -83,7 +83,7 @@ def test_doubt_covers_the_scan_only_where_there_is_some(view, shown, add_volume)
 
 
 def test_the_checkerboard_alternates_and_goes_away(view, shown, add_volume):
-    from CrossModaSegLib import display
+    from CrossModaSegLib.scene import display
 
     volume, segmentation = shown
     segmentation.GetDisplayNode().SetVisibility(False)

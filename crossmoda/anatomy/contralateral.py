@@ -13,7 +13,6 @@ import SimpleITK as sitk
 from crossmoda import volume
 from crossmoda.anatomy import laterality
 from crossmoda.progress import Progress
-from crossmoda.propagation.similarity import field_of_view
 from crossmoda.volume import Grid, Volume
 
 #: The percentile of the intensities that stands for the brightest tissue.
@@ -81,6 +80,8 @@ def opposite_brightness(
         InputError: the scan cannot be registered to its mirror image.
 
     """
+    from crossmoda.propagation.similarity import field_of_view
+
     mirror = laterality.mirrored(target)
     registration = register(target, mirror, settings, initial=None, progress=progress)
     there = registration.warp_image(mirror, target.grid).array

@@ -13,8 +13,9 @@ import numpy as np
 import slicer
 from slicer.i18n import tr as _
 
-from CrossModaSegLib import cases, exporting, nodes, runs
-from CrossModaSegLib.tasks import PythonTask, StepsTask, Task
+from CrossModaSegLib.processes import cli_runs
+from CrossModaSegLib.processes.tasks import PythonTask, StepsTask, Task
+from CrossModaSegLib.scene import cases, export, nodes
 
 #: On the target: hidden volumes of where the tumor is if it is on the other side, and of what lies opposite.
 ELSEWHERE, OPPOSITE = "CrossModa.elsewhere", "CrossModa.opposite"
@@ -37,15 +38,15 @@ def compare_tasks(target, settings: dict, probes=None, finish=lambda side: None)
     pairs: list[list[str]] = []
 
     def write():
-        runs.require(target, nodes.volume_problem)
+        cli_runs.require(target, nodes.volume_problem)
         complete = [pair for pair in probes() if None not in pair] if probes else []
-        folder = exporting.temporary_folder()
+        folder = export.temporary_folder()
         folders.append(folder)
-        steps = [partial(exporting.write_volume, target, folder / "target.nrrd")]
+        steps = [partial(export.write_volume, target, folder / "target.nrrd")]
         for number, pair in enumerate(complete):
             files = [folder / f"{number}_{side}.nrrd" for side in SIDES]
             pairs.append([str(file) for file in files])
-            steps += [partial(exporting.write_volume, label, file) for label, file in zip(pair, files, strict=True)]
+            steps += [partial(export.write_volume, label, file) for label, file in zip(pair, files, strict=True)]
         return steps
 
     def arguments():
@@ -54,7 +55,7 @@ def compare_tasks(target, settings: dict, probes=None, finish=lambda side: None)
         return {**given, "probes": pairs, "modality": _modality(target), "settings": settings}
 
     def done(answer):
-        runs.require_present([target])
+        cli_runs.require_present([target])
         _keep(target, OPPOSITE, answer.pop("opposite"), _("{name} opposite side"), settings)
         if probes:
             _remember(target, answer, settings)
@@ -76,14 +77,14 @@ def compare_tasks(target, settings: dict, probes=None, finish=lambda side: None)
 
 def _keep(target, reference: str, volume: dict | None, name: str, settings: dict) -> None:
     """Keep a volume that the worker handed over as a hidden node of a target, instead of an earlier one."""
-    runs.remove(node for node in [target.GetNodeReference(reference)] if node)
+    cli_runs.remove(node for node in [target.GetNodeReference(reference)] if node)
     target.SetNodeReferenceID(reference, None)
     if volume is not None:
-        node = runs.add_hidden("vtkMRMLScalarVolumeNode", name.format(name=target.GetName()))
+        node = cli_runs.add_hidden("vtkMRMLScalarVolumeNode", name.format(name=target.GetName()))
         nodes.set_grid(node, volume["grid"])
         slicer.util.updateVolumeFromArray(node, np.load(volume["array"]))
         node.SetAttribute(nodes.ROLE, reference.rpartition(".")[2])
-        record = runs.record("compare", _that_matter(settings), seconds=0.0, target=target)
+        record = cli_runs.record("compare", _that_matter(settings), seconds=0.0, target=target)
         nodes.set_provenance(node, {**record, "grid": dataclasses.asdict(nodes.grid_of(target))})
         target.SetNodeReferenceID(reference, node.GetID())
 
@@ -105,7 +106,7 @@ def remove_unused() -> None:
     volumes = slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")
     used = {volume.GetNodeReferenceID(reference) for volume in volumes for reference in (ELSEWHERE, OPPOSITE)}
     roles = [reference.rpartition(".")[2] for reference in (ELSEWHERE, OPPOSITE)]
-    runs.remove(node for node in volumes if node.GetAttribute(nodes.ROLE) in roles and node.GetID() not in used)
+    cli_runs.remove(node for node in volumes if node.GetAttribute(nodes.ROLE) in roles and node.GetID() not in used)
 
 
 def _that_matter(settings: dict) -> dict:

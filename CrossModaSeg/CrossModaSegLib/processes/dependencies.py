@@ -7,7 +7,7 @@ from pathlib import Path
 import slicer
 from slicer.i18n import tr as _
 
-REQUIREMENTS = Path(__file__).resolve().parents[1] / "Resources" / "requirements.txt"
+REQUIREMENTS = Path(__file__).resolve().parents[2] / "Resources" / "requirements.txt"
 
 
 def missing() -> list[str]:

@@ -10,10 +10,10 @@ import sys
 from pathlib import Path
 
 if sys.path[0] == str(Path(__file__).resolve().parent):
-    sys.path[0] = str(Path(__file__).resolve().parents[1])
+    sys.path[0] = str(Path(__file__).resolve().parents[2])
 
-from CrossModaSegLib import review_calls
 from CrossModaSegLib.engine import ensure_engine
+from CrossModaSegLib.processes import review_verbs
 
 
 def device() -> dict:
@@ -186,7 +186,7 @@ def main() -> int:
     speak_utf8()
     verbs = {"device": device, "cases": cases, "check": check, "prepare": prepare, "copies": copies}
     verbs |= {"compare": compare, "simulate": simulate, "measure": measure, "convert": convert}
-    verbs |= review_calls.VERBS
+    verbs |= review_verbs.VERBS
     try:
         write_json(folder / "answer.json", verbs[verb](**arguments, **({} if verb == "device" else {"progress": _tag})))
     except InputError as error:

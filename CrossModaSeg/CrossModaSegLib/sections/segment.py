@@ -4,10 +4,10 @@ from pathlib import Path
 
 from slicer.i18n import tr as _
 
-from CrossModaSegLib import display, nodes
-from CrossModaSegLib.advanced import Advanced
-from CrossModaSegLib.section import ERROR, NOTE, Section, refuse, reported, reported_beside
-from CrossModaSegLib.tasks import DONE
+from CrossModaSegLib.processes.tasks import DONE
+from CrossModaSegLib.scene import display, nodes
+from CrossModaSegLib.sections.parameter_controls import Advanced
+from CrossModaSegLib.sections.section import ERROR, NOTE, Section, refuse, reported, reported_beside
 
 
 class SegmentSection(Section):

@@ -5,7 +5,7 @@ from pathlib import Path
 import slicer
 from slicer.i18n import tr as _
 
-ICONS = Path(__file__).resolve().parents[1] / "Resources" / "Icons"
+ICONS = Path(__file__).resolve().parents[2] / "Resources" / "Icons"
 
 
 def register() -> None:

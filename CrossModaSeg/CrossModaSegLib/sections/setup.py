@@ -2,9 +2,9 @@
 
 from slicer.i18n import tr as _
 
-from CrossModaSegLib import dependencies
-from CrossModaSegLib.section import Section, reported
-from CrossModaSegLib.tasks import FAILED, PythonTask, TaskQueue
+from CrossModaSegLib.processes import dependencies
+from CrossModaSegLib.processes.tasks import FAILED, PythonTask, TaskQueue
+from CrossModaSegLib.sections.section import Section, reported
 
 
 class SetupSection(Section):

@@ -7,9 +7,10 @@ import slicer
 from slicer.i18n import tr as _
 from slicer.ScriptedLoadableModule import ScriptedLoadableModuleLogic
 
-from CrossModaSegLib import cases, exporting, nodes, propagating, runs
-from CrossModaSegLib.parameters import CrossModaSegParameterNode
-from CrossModaSegLib.tasks import DONE, CliTask, PythonTask, StepsTask, TaskQueue
+from CrossModaSegLib.ParameterNode import CrossModaSegParameterNode
+from CrossModaSegLib.processes import cli_runs, propagating
+from CrossModaSegLib.processes.tasks import DONE, CliTask, PythonTask, StepsTask, TaskQueue
+from CrossModaSegLib.scene import cases, export, nodes
 
 #: The sample data: three labeled ceT1 atlases and one hrT2 target, about half a minute to make.
 SAMPLE = {
@@ -129,7 +130,7 @@ class CrossModaSegLogic(ScriptedLoadableModuleLogic):
             InputError: the application's temporary folder cannot be written.
 
         """
-        return exporting.temporary_folder()
+        return export.temporary_folder()
 
     # ---------------------------------------------------------------- register and fuse
 
@@ -171,34 +172,34 @@ class CrossModaSegLogic(ScriptedLoadableModuleLogic):
         outputs: dict = {}
 
         def prepare():
-            runs.require(volume, nodes.volume_problem)
-            outputs["label_map"] = runs.add_hidden("vtkMRMLLabelMapVolumeNode", volume.GetName() + " predicted")
+            cli_runs.require(volume, nodes.volume_problem)
+            outputs["label_map"] = cli_runs.add_hidden("vtkMRMLLabelMapVolumeNode", volume.GetName() + " predicted")
             name = slicer.mrmlScene.GenerateUniqueName(volume.GetName() + " uncertainty")
-            outputs["uncertainty"] = runs.add_hidden("vtkMRMLScalarVolumeNode", name)
+            outputs["uncertainty"] = cli_runs.add_hidden("vtkMRMLScalarVolumeNode", name)
             chosen = {"weights": weights} if weights else {}
             return {"image": volume, **outputs, "device": device, "flips": flips, **chosen, **(settings or {})}
 
         def finish(node):
-            runs.require_present([volume, *outputs.values()])
+            cli_runs.require_present([volume, *outputs.values()])
             segmentation = nodes.make_segmentation(
                 outputs["label_map"], volume, _("{name} segmentation").format(name=volume.GetName()), "prediction"
             )
             used = {"device": device, "flips": flips, "weights": Path(weights).name if weights else "bundled"}
-            record = runs.record("predict", {**used, **(settings or {})}, image=volume, seconds=task.seconds)
-            found = record["measurements"] = runs.measurements(node)
+            record = cli_runs.record("predict", {**used, **(settings or {})}, image=volume, seconds=task.seconds)
+            found = record["measurements"] = cli_runs.measurements(node)
             record["device"] = found["processor"]
             note = found["notes"]
             found["notes"] = f"{note[:1].upper()}{note[1:]}{'.' if note else ''}"
-            task.notes = f"{runs.processor(found)} {found['notes']}".strip()
+            task.notes = f"{cli_runs.processor(found)} {found['notes']}".strip()
             uncertainty = outputs.pop("uncertainty")
-            runs.reveal(uncertainty, "uncertainty", volume)
+            cli_runs.reveal(uncertainty, "uncertainty", volume)
             for made in (segmentation, uncertainty):
                 nodes.set_provenance(made, record)
-            runs.remove(outputs.values())
+            cli_runs.remove(outputs.values())
             nodes.watch_corrections(segmentation)
             return segmentation, uncertainty
 
-        task = CliTask("CrossModaPredict", _("Segment"), prepare, finish, lambda: runs.remove(outputs.values()))
+        task = CliTask("CrossModaPredict", _("Segment"), prepare, finish, lambda: cli_runs.remove(outputs.values()))
         return task
 
     def segment(self, volume, weights="", device="auto", flips=False, settings=None):
@@ -229,7 +230,7 @@ class CrossModaSegLogic(ScriptedLoadableModuleLogic):
     def measureTasks(self, segmentation, volume=None) -> list:
         """Return the tasks that measure a segmentation; the result of the last is the table node."""
         volume = volume or segmentation.GetNodeReference(nodes.TARGET)
-        return exporting.measure_tasks(segmentation, volume)
+        return export.measure_tasks(segmentation, volume)
 
     def _wait(self, tasks: list):
         """Run tasks, wait, return the result of the last or raise InputError."""
@@ -253,4 +254,4 @@ class CrossModaSegLogic(ScriptedLoadableModuleLogic):
 
     def exportTasks(self, segmentation, folder, segmentationFile=True, labelMap=True, surfaces=False) -> list:
         """Return the tasks that write the segmentation; the result of the last are the files."""
-        return exporting.export_tasks(segmentation, Path(folder), segmentationFile, labelMap, surfaces)
+        return export.export_tasks(segmentation, Path(folder), segmentationFile, labelMap, surfaces)

@@ -12,8 +12,9 @@ from pathlib import Path
 import slicer
 from slicer.i18n import tr as _
 
-from CrossModaSegLib import cases, exporting, nodes, runs, sides
-from CrossModaSegLib.tasks import CliTask, PythonTask, StepsTask, Task
+from CrossModaSegLib.processes import cli_runs, sides
+from CrossModaSegLib.processes.tasks import CliTask, PythonTask, StepsTask, Task
+from CrossModaSegLib.scene import cases, export, nodes
 
 #: How many atlases are registered with the tumor on both sides to find the target's side.
 PROBES = 3
@@ -42,8 +43,8 @@ def register_task(
     chosen = {"device": device, **(settings or {})}
 
     def prepare():
-        runs.require(target, nodes.volume_problem)
-        runs.require(
+        cli_runs.require(target, nodes.volume_problem)
+        cli_runs.require(
             atlas, lambda volume: row.problem() if row else _("{name} is no case.").format(name=volume.GetName())
         )
         chosen["mirror"] = mirror() if callable(mirror) else mirror
@@ -52,16 +53,16 @@ def register_task(
         edition_used[:] = nodes.edition(row.label)
         label, is_temporary = nodes.label_map_of(row.label, atlas)
         temporary.extend([label] if is_temporary else [])
-        outputs.update(runs.outputs(target, atlas, row.id, transforms))
+        outputs.update(cli_runs.outputs(target, atlas, row.id, transforms))
         return {"fixed": target, "moving": atlas, "moving_label": label, **outputs, **chosen}
 
     def finish(node):
-        runs.remove(temporary)
-        runs.require_present([target, *outputs.values()])
-        record = runs.record("register", chosen, target=target, atlas=atlas, seconds=task.seconds)
-        found = record["measurements"] = runs.measurements(node)
+        cli_runs.remove(temporary)
+        cli_runs.require_present([target, *outputs.values()])
+        record = cli_runs.record("register", chosen, target=target, atlas=atlas, seconds=task.seconds)
+        found = record["measurements"] = cli_runs.measurements(node)
         record["device"], record["label"] = found["processor"], edition_used
-        task.notes = runs.processor(found)
+        task.notes = cli_runs.processor(found)
         for made in outputs.values():
             if found["mirrored"] == "true":
                 made.SetName(_("{name} mirrored").format(name=made.GetName()))
@@ -74,7 +75,7 @@ def register_task(
         return outputs["warped_label"]
 
     def abandon():
-        runs.remove([*temporary, *outputs.values()])
+        cli_runs.remove([*temporary, *outputs.values()])
 
     title = _TITLES["no" if callable(mirror) or mirror == "yes" else mirror].format(name=atlas.GetName())
     task = CliTask("CrossModaRegister", title, prepare, finish, abandon)
@@ -155,7 +156,7 @@ class Propagation:
     def images(self) -> list:
         """Return the warped images of the atlases that are fused."""
         labels = [self._made(atlas, self.side) for atlas in self.atlases]
-        return [image for label in labels if label and (image := runs.image_of(label))]
+        return [image for label in labels if label and (image := cli_runs.image_of(label))]
 
     def _register(self, atlas, side: str | None, is_copy: bool = False) -> CliTask | None:
         """Return the registration of an atlas with the tumor on a side; None: on the target's, once that is known."""
@@ -165,7 +166,7 @@ class Propagation:
             return None if self._made(atlas, wanted) else wanted or "no"
 
         def done(label):
-            runs.mark_copy(label, is_copy)
+            cli_runs.mark_copy(label, is_copy)
             self._expect_copies(label)
 
         if (side or not self.is_to_be_found) and self._made(atlas, side or self.side):
@@ -212,8 +213,8 @@ class Propagation:
         """Remove the registrations of probes with the tumor on the wrong side, unless needed or the only ones."""
         for atlas in self._probes:
             if atlas not in self._copied and self._made(atlas, self.side) is not None:
-                made = [node for role in runs.REGISTERED for node in nodes.products(role, self.target, atlas)]
-                runs.remove(node for node in made if node.GetAttribute(nodes.SIDE) not in (self.side, "", None))
+                made = [node for role in cli_runs.REGISTERED for node in nodes.products(role, self.target, atlas)]
+                cli_runs.remove(node for node in made if node.GetAttribute(nodes.SIDE) not in (self.side, "", None))
 
     def _expect_copies(self, label) -> None:
         """Plan mirrored copies if a registered atlas has one cochlea only: perhaps no atlas has the other."""
@@ -265,7 +266,7 @@ class Propagation:
         for is_copy, pairs in wanted.items():
             labels = [label for atlas, side in pairs if (label := self._made(atlas, side)) is not None]
             for label in labels:
-                runs.mark_copy(label, is_copy)
+                cli_runs.mark_copy(label, is_copy)
             found += labels
         return found
 
@@ -312,55 +313,55 @@ def fuse_tasks(target, labels, side, settings: dict, note, of_sides) -> list[Tas
     folders: list[Path] = []
 
     def write():
-        runs.require(target, nodes.volume_problem)
+        cli_runs.require(target, nodes.volume_problem)
         found = labels()
         if not found:
             from crossmoda.errors import InputError
 
             raise InputError(_("No atlas is registered to {name}; register one first.").format(name=target.GetName()))
-        folder = exporting.temporary_folder()
+        folder = export.temporary_folder()
         folders.append(folder)
         for kind in ("labels", "images"):
             (folder / kind).mkdir()
         steps = []
         for label in found:
             atlas = label.GetNodeReference(nodes.ATLAS)
-            name = runs.free_name(atlas or label, sources, "_mirrored" if _is_mirrored(label) else "")
+            name = cli_runs.free_name(atlas or label, sources, "_mirrored" if _is_mirrored(label) else "")
             sources[name] = atlas or label
-            steps.append(partial(exporting.write_volume, label, folder / "labels" / f"{name}.nrrd"))
-            image = runs.image_of(label)
+            steps.append(partial(export.write_volume, label, folder / "labels" / f"{name}.nrrd"))
+            image = cli_runs.image_of(label)
             if image is not None:
-                steps.append(partial(exporting.write_volume, image, folder / "images" / f"{name}.nrrd"))
+                steps.append(partial(export.write_volume, image, folder / "images" / f"{name}.nrrd"))
         return steps
 
     def prepare():
         folder = folders[-1]
         images = folder / "images"
         complete = len(list(images.iterdir())) == len(list((folder / "labels").iterdir()))
-        outputs["label"] = runs.add_hidden("vtkMRMLLabelMapVolumeNode", target.GetName() + " fused")
+        outputs["label"] = cli_runs.add_hidden("vtkMRMLLabelMapVolumeNode", target.GetName() + " fused")
         for what in ("disagreement", "confidence"):
             name = slicer.mrmlScene.GenerateUniqueName(f"{target.GetName()} {what}")
-            outputs[what] = runs.add_hidden("vtkMRMLScalarVolumeNode", name)
+            outputs[what] = cli_runs.add_hidden("vtkMRMLScalarVolumeNode", name)
         given = {"folder": str(folder / "labels"), **({"images": str(images)} if complete else {})}
         return {**given, "reference": target, "tumor_side": side(), **outputs, **of_sides(), **settings}
 
     def finish(node):
-        runs.require_present([target, *outputs.values()])
+        cli_runs.require_present([target, *outputs.values()])
         segmentation = nodes.make_segmentation(
             outputs["label"], target, _("{name} noisy label").format(name=target.GetName()), "noisy label"
         )
         maps = {what: outputs[what] for what in ("disagreement", "confidence")}
         for what, made in maps.items():
-            runs.reveal(made, what, target)
+            cli_runs.reveal(made, what, target)
         chosen = {"tumor_side": side(), **settings}
         chosen |= {name: value for name, value in of_sides().items() if name in ("side_certainty", "modality")}
-        record = runs.record("fuse", chosen, seconds=fuse.seconds, target=target, **sources)
-        record["measurements"] = runs.measurements(node)
+        record = cli_runs.record("fuse", chosen, seconds=fuse.seconds, target=target, **sources)
+        record["measurements"] = cli_runs.measurements(node)
         fuse.notes = f"{note()} {record['measurements']['notes']}".strip()
         record["measurements"]["notes"] = fuse.notes
         for made in (segmentation, *maps.values()):
             nodes.set_provenance(made, record)
-        runs.remove([outputs["label"]])
+        cli_runs.remove([outputs["label"]])
         clean()
         nodes.watch_corrections(segmentation)
         return segmentation, maps["disagreement"]
@@ -370,7 +371,7 @@ def fuse_tasks(target, labels, side, settings: dict, note, of_sides) -> list[Tas
             shutil.rmtree(path, ignore_errors=True)
 
     def abandon():
-        runs.remove(outputs.values())
+        cli_runs.remove(outputs.values())
         clean()
 
     written = StepsTask(_("Write the registered atlases"), write, abandon=clean)

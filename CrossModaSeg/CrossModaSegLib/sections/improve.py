@@ -6,9 +6,9 @@ from pathlib import Path
 import qt
 from slicer.i18n import tr as _
 
-from CrossModaSegLib import runs
-from CrossModaSegLib.section import ERROR, NOTE, Section, refuse, reported, set_columns
-from CrossModaSegLib.tasks import DONE, CliTask, PythonTask, TaskQueue
+from CrossModaSegLib.processes import cli_runs
+from CrossModaSegLib.processes.tasks import DONE, CliTask, PythonTask, TaskQueue
+from CrossModaSegLib.sections.section import ERROR, NOTE, Section, refuse, reported, set_columns
 
 NAME, DICE, MADE = range(3)
 
@@ -162,7 +162,7 @@ class ImproveSection(Section):
         self.panel.update()
 
     def _improved(self, node) -> Path:
-        return Path(runs.measurements(node)["weights"])
+        return Path(cli_runs.measurements(node)["weights"])
 
     def _on_work(self, task) -> None:
         if self.parameters is None:

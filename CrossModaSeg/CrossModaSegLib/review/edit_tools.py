@@ -4,9 +4,10 @@ import functools
 
 from slicer.i18n import tr as _
 
-from CrossModaSegLib import nodes, reviewing
-from CrossModaSegLib.section import ERROR, reported
-from CrossModaSegLib.tasks import PythonTask
+from CrossModaSegLib.processes.tasks import PythonTask
+from CrossModaSegLib.review import reviewed_case
+from CrossModaSegLib.scene import nodes
+from CrossModaSegLib.sections.section import ERROR, reported
 
 
 class Helpers:
@@ -77,7 +78,7 @@ class Helpers:
             if mask is None or not mask.any():
                 raise InputError(_("Choose a region in “Where to look”, or choose another “Where”."))
             return mask
-        place = reviewing.place()
+        place = reviewed_case.place()
         grid = nodes.grid_of(case.volume)
         mask = operations.ball(grid, place, parameters.pointerRadius) if place is not None else None
         if mask is None or not mask.any():
@@ -174,7 +175,7 @@ class Helpers:
         case, folder = self._case, self.section.logic.temporaryFolder()
         write(case.label_map(), folder / "label.nrrd")
         arguments = {
-            "image": case.correction.GetAttribute(reviewing.SCAN_FILE),
+            "image": case.correction.GetAttribute(reviewed_case.SCAN_FILE),
             "label_map": str(folder / "label.nrrd"),
             "folder": str(folder),
         }

@@ -4,9 +4,9 @@ import qt
 import slicer
 from slicer.i18n import tr as _
 
-from CrossModaSegLib import display, exporting, nodes
-from CrossModaSegLib.section import ERROR, Section, reported, reported_beside, set_columns, wrappable
-from CrossModaSegLib.tasks import DONE
+from CrossModaSegLib.processes.tasks import DONE
+from CrossModaSegLib.scene import display, export, nodes
+from CrossModaSegLib.sections.section import ERROR, Section, reported, reported_beside, set_columns, wrappable
 
 
 class ResultSection(Section):
@@ -41,7 +41,7 @@ class ResultSection(Section):
         self.allow(self.ui.exportButton, nothing or no_folder or busy, _("Write the files chosen"))
         self.ui.provenanceLabel.text = wrappable(self._provenance(result))
         self.ui.provenanceLabel.setVisible(bool(self.ui.provenanceLabel.text))
-        self._fill(result.GetNodeReference(exporting.TABLE) if result else None)
+        self._fill(result.GetNodeReference(export.TABLE) if result else None)
 
     @staticmethod
     def _provenance(result) -> str:

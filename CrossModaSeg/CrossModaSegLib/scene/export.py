@@ -10,8 +10,9 @@ import slicer
 import vtk
 from slicer.i18n import tr as _
 
-from CrossModaSegLib import nodes, runs
-from CrossModaSegLib.tasks import PythonTask, StepsTask, Task
+from CrossModaSegLib.processes import cli_runs
+from CrossModaSegLib.processes.tasks import PythonTask, StepsTask, Task
+from CrossModaSegLib.scene import nodes
 
 TABLE = "CrossModa.table"
 
@@ -54,7 +55,7 @@ def measure_tasks(segmentation, volume) -> list[Task]:
     folders: list[Path] = []
 
     def steps():
-        runs.require(volume, nodes.volume_problem)
+        cli_runs.require(volume, nodes.volume_problem)
         folders.append(temporary_folder())
         return [partial(write_label_map, segmentation, volume, folders[0] / "label.nrrd")]
 
@@ -64,7 +65,7 @@ def measure_tasks(segmentation, volume) -> list[Task]:
 
     def finish(answer):
         clean()
-        runs.require_present([segmentation])
+        cli_runs.require_present([segmentation])
         return table_of(segmentation, answer["measurements"])
 
     written = StepsTask(_("Write the label map"), steps, abandon=clean)

@@ -7,9 +7,10 @@ import qt
 import slicer
 from slicer.i18n import tr as _
 
-from CrossModaSegLib import nodes, reviewing
-from CrossModaSegLib.section import NOTE, set_columns
-from CrossModaSegLib.tasks import StepsTask
+from CrossModaSegLib.processes.tasks import StepsTask
+from CrossModaSegLib.review import reviewed_case
+from CrossModaSegLib.scene import nodes
+from CrossModaSegLib.sections.section import NOTE, set_columns
 
 NUMBER, STRUCTURE, VOLUME, REASON = range(4)
 #: The choices of the overlay and what they mean: nothing, the doubt, or the probability of a structure.
@@ -40,7 +41,9 @@ class Places:
 
     def update(self, case) -> None:
         """Show the regions of the case, and what can be done."""
-        shown = (case.correction.GetID(), case.correction.GetAttribute(reviewing.REGIONS)) if case is not None else None
+        shown = (
+            (case.correction.GetID(), case.correction.GetAttribute(reviewed_case.REGIONS)) if case is not None else None
+        )
         if shown != self._shown:
             self._shown, self.number = shown, 0
             self._fill(case.regions if case is not None else [])
@@ -77,7 +80,7 @@ class Places:
         if region is not None:
             self.number = number
             self.ui.regionsTable.selectRow(number - 1)
-            reviewing.jump(region["center_lps"])
+            reviewed_case.jump(region["center_lps"])
             self.section.say(region["reason"], NOTE)
 
     def on_click(self, row: int) -> None:
@@ -113,7 +116,7 @@ class Places:
 
     def _guarded(self, action) -> None:
         from crossmoda.errors import InputError
-        from CrossModaSegLib.section import ERROR
+        from CrossModaSegLib.sections.section import ERROR
 
         try:
             action()
@@ -141,13 +144,13 @@ class Places:
         if parameters.overlay == "doubt":
             return case.doubt
         key = OVERLAYS[parameters.overlay]
-        reference = reviewing.PROBABILITY + key
+        reference = reviewed_case.PROBABILITY + key
         volume = case.correction.GetNodeReference(reference)
         if volume is None and load:
             path = case.files.get("probabilities", {}).get(key)
             if not path:
                 raise InputError(_("The results of {id} hold no probability of it.").format(id=case.id))
-            volume = reviewing.load_owned(path, f"{case.id} probability {key}", case)
+            volume = reviewed_case.load_owned(path, f"{case.id} probability {key}", case)
             case.correction.SetNodeReferenceID(reference, volume.GetID())
         return volume
 
@@ -175,7 +178,7 @@ class Places:
         case = self.section.case
         if case is None:
             return
-        node = case.correction.GetNodeReference(reviewing.VOTES)
+        node = case.correction.GetNodeReference(reviewed_case.VOTES)
         if node is not None:
             node.GetDisplayNode().SetVisibility(shown)
         elif shown and case.files.get("votes"):
@@ -188,10 +191,10 @@ class Places:
         node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", _("{id} atlas votes").format(id=case.id))
         node.CreateDefaultDisplayNodes()
         node.SetReferenceImageGeometryParameterFromVolumeNode(case.volume)
-        node.SetAttribute(reviewing.OWNED, case.id)
+        node.SetAttribute(reviewed_case.OWNED, case.id)
         node.SetNodeReferenceID(nodes.TARGET, case.volume.GetID())
         steps = [functools.partial(self._add_vote, node, case, *vote) for vote in case.files["votes"]]
-        steps.append(lambda: case.correction.SetNodeReferenceID(reviewing.VOTES, node.GetID()))
+        steps.append(lambda: case.correction.SetNodeReferenceID(reviewed_case.VOTES, node.GetID()))
         display_node = node.GetDisplayNode()
         display_node.SetVisibility2DFill(False)
         display_node.SetVisibility3D(False)
@@ -202,7 +205,7 @@ class Places:
     def _add_vote(node, case, atlas: str, path: str) -> None:
         from crossmoda import labels
 
-        label_map = reviewing.load_owned(path, f"{atlas} vote", case, label=True)
+        label_map = reviewed_case.load_owned(path, f"{atlas} vote", case, label=True)
         array = slicer.util.arrayFromVolume(label_map)
         for structure in labels.STRUCTURES:
             mask = (array == structure.value).astype(np.uint8)

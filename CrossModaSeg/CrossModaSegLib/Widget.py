@@ -7,15 +7,16 @@ import slicer
 import vtk
 from slicer.util import VTKObservationMixin
 
-from CrossModaSegLib import cases, display, nodes, sides
-from CrossModaSegLib.cases_section import CasesSection
-from CrossModaSegLib.correct_section import CorrectSection
-from CrossModaSegLib.improve_section import ImproveSection
-from CrossModaSegLib.register_section import RegisterSection
-from CrossModaSegLib.result_section import ResultSection
-from CrossModaSegLib.review_section import ReviewSection
-from CrossModaSegLib.segment_section import SegmentSection
-from CrossModaSegLib.setup_section import SetupSection
+from CrossModaSegLib.processes import sides
+from CrossModaSegLib.scene import cases, display, nodes
+from CrossModaSegLib.sections.cases import CasesSection
+from CrossModaSegLib.sections.correct import CorrectSection
+from CrossModaSegLib.sections.improve import ImproveSection
+from CrossModaSegLib.sections.register import RegisterSection
+from CrossModaSegLib.sections.result import ResultSection
+from CrossModaSegLib.sections.review import ReviewSection
+from CrossModaSegLib.sections.segment import SegmentSection
+from CrossModaSegLib.sections.setup import SetupSection
 
 #: The parameters that show a result of the target, by its role.
 _SHOWN = {

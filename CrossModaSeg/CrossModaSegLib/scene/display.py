@@ -3,7 +3,7 @@
 import slicer
 import vtk
 
-from CrossModaSegLib import nodes
+from CrossModaSegLib.scene import nodes
 
 CHECKER = "CrossModa checkerboard"
 #: On the display of a segmentation that is hidden because another scan is shown.

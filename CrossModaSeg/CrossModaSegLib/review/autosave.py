@@ -9,7 +9,7 @@ import qt
 import slicer
 from slicer.i18n import tr as _
 
-from CrossModaSegLib.reviewing import IMAGE, REVIEWED, ReviewedCase
+from CrossModaSegLib.review.reviewed_case import IMAGE, REVIEWED, ReviewedCase
 
 #: Milliseconds from the first edit to the draft on disk: nothing older than this is lost when the application crashes.
 AUTOSAVE_MS = 3000

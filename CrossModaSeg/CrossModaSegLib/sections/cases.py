@@ -3,8 +3,9 @@
 import qt
 from slicer.i18n import tr as _
 
-from CrossModaSegLib import cases, display, nodes, sides
-from CrossModaSegLib.section import ERROR, Section, red, reported, set_columns, shortened
+from CrossModaSegLib.processes import sides
+from CrossModaSegLib.scene import cases, display, nodes
+from CrossModaSegLib.sections.section import ERROR, Section, red, reported, set_columns, shortened
 
 CASE, MODALITY, SIDE, STATE, PROBLEM = range(5)
 

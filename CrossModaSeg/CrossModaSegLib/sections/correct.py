@@ -5,12 +5,12 @@ import contextlib
 import slicer
 from slicer.i18n import tr as _
 
-from CrossModaSegLib import nodes
-from CrossModaSegLib.editor import Editor
-from CrossModaSegLib.helpers import Helpers
-from CrossModaSegLib.keeping import Keeper
-from CrossModaSegLib.section import Section, reported, wrappable
-from CrossModaSegLib.shortcuts import Shortcuts
+from CrossModaSegLib.review.autosave import Keeper
+from CrossModaSegLib.review.edit_tools import Helpers
+from CrossModaSegLib.review.segment_editor import Editor
+from CrossModaSegLib.scene import nodes
+from CrossModaSegLib.sections.section import Section, reported, wrappable
+from CrossModaSegLib.sections.shortcuts import Shortcuts
 
 
 class CorrectSection(Section):

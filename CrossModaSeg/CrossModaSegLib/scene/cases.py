@@ -8,7 +8,7 @@ import numpy as np
 import slicer
 from slicer.i18n import tr as _
 
-from CrossModaSegLib import nodes
+from CrossModaSegLib.scene import nodes
 
 ATLAS, TARGET = "ceT1", "hrT2"
 

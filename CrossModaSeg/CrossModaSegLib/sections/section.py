@@ -9,7 +9,7 @@ import qt
 import slicer
 from slicer.i18n import tr as _
 
-UI_FOLDER = Path(__file__).resolve().parents[1] / "Resources" / "UI"
+UI_FOLDER = Path(__file__).resolve().parents[2] / "Resources" / "UI"
 #: What a message is: something to mend, or a remark.
 ERROR, NOTE = "error", "note"
 #: The red of errors on a light and on a dark panel; both have a contrast of at least 4.5 to it.

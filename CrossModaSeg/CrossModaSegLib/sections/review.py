@@ -3,12 +3,13 @@
 import qt
 from slicer.i18n import tr as _
 
-from CrossModaSegLib import display, reviewing
-from CrossModaSegLib.keeping import Stopwatch
-from CrossModaSegLib.section import ERROR, NOTE, Section, reported, set_columns, shortened
-from CrossModaSegLib.shortcuts import Shortcuts
-from CrossModaSegLib.tasks import DONE, PythonTask, StepsTask
-from CrossModaSegLib.where_to_look import Places
+from CrossModaSegLib.processes.tasks import DONE, PythonTask, StepsTask
+from CrossModaSegLib.review import reviewed_case
+from CrossModaSegLib.review.autosave import Stopwatch
+from CrossModaSegLib.review.region_list import Places
+from CrossModaSegLib.scene import display
+from CrossModaSegLib.sections.section import ERROR, NOTE, Section, reported, set_columns, shortened
+from CrossModaSegLib.sections.shortcuts import Shortcuts
 
 CASE, STATE, GAIN, TIME, WHY = range(5)
 OPEN, CORRECTED, ACCEPTED, EXPERT = "open", "corrected", "accepted", "needs expert"
@@ -51,7 +52,7 @@ class ReviewSection(Section):
     def case(self):
         """The case that is open, or None."""
         node = self.parameters.correction if self.parameters else None
-        return reviewing.ReviewedCase(node) if node is not None and node.GetAttribute(reviewing.ID) else None
+        return reviewed_case.ReviewedCase(node) if node is not None and node.GetAttribute(reviewed_case.ID) else None
 
     def enter(self) -> None:
         """Let the keys work; the time runs."""
@@ -278,7 +279,7 @@ class ReviewSection(Section):
                 PythonTask("review_case", arguments, _("Read {id}").format(id=case_id), answer.update),
                 StepsTask(
                     _("Load {id}").format(id=case_id),
-                    lambda: reviewing.loading_steps(answer, data, results, opened) if answer else _nothing_read(),
+                    lambda: reviewed_case.loading_steps(answer, data, results, opened) if answer else _nothing_read(),
                     lambda _result: self._opened(opened[0]),
                 ),
             ]
@@ -296,7 +297,7 @@ class ReviewSection(Section):
         if problem:
             case.correction.GetDisplayNode().SetVisibility(False)
             return problem
-        reviewing.remove(case)
+        reviewed_case.remove(case)
         return ""
 
     def _opened(self, case) -> None:
@@ -329,7 +330,7 @@ class ReviewSection(Section):
         if self.parameters is None:
             return
         if work.over and (work.cancelled or work.failures):
-            reviewing.remove_unfinished()
+            reviewed_case.remove_unfinished()
         if work.cancelled:
             self.say(_("Cancelled."))
         elif work.failures:

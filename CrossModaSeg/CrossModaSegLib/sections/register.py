@@ -4,10 +4,11 @@ import html
 
 from slicer.i18n import tr as _
 
-from CrossModaSegLib import display, nodes, propagating
-from CrossModaSegLib.advanced import Advanced
-from CrossModaSegLib.section import ERROR, Section, refuse, reported, reported_beside
-from CrossModaSegLib.tasks import DONE
+from CrossModaSegLib.processes import propagating
+from CrossModaSegLib.processes.tasks import DONE
+from CrossModaSegLib.scene import display, nodes
+from CrossModaSegLib.sections.parameter_controls import Advanced
+from CrossModaSegLib.sections.section import ERROR, Section, refuse, reported, reported_beside
 
 
 class RegisterSection(Section):

@@ -3,7 +3,7 @@
 import slicer
 from slicer.i18n import tr as _
 
-from CrossModaSegLib import nodes
+from CrossModaSegLib.scene import nodes
 
 #: The roles of what a registration makes.
 REGISTERED = ("warped atlas", "warped label", "transform")

@@ -12,7 +12,8 @@ import numpy as np
 import slicer
 from slicer.i18n import tr as _
 
-from CrossModaSegLib import nodes, runs
+from CrossModaSegLib.processes import cli_runs
+from CrossModaSegLib.scene import nodes
 
 #: Attributes and reference roles of the correction's node.
 ROLE = "correction"
@@ -122,7 +123,7 @@ class ReviewedCase:
         """Return the correction, or another segmentation, as a label map on the scan's grid: uint8 (z, y, x)."""
         label_map, temporary = nodes.label_map_of(segmentation or self.correction, self.volume)
         array = slicer.util.arrayFromVolume(label_map).astype(np.uint8)
-        runs.remove([label_map] if temporary else [])
+        cli_runs.remove([label_map] if temporary else [])
         return array
 
     def label_map(self):
@@ -223,7 +224,7 @@ def _segmentation(path: str, scan, name: str, role: str, case_id: str):
     try:
         segmentation = _own(nodes.make_segmentation(label_map, scan, name, role), case_id)
     finally:
-        runs.remove([label_map])
+        cli_runs.remove([label_map])
     segmentation.SetAttribute(STAMP, json.dumps(stamp(path)))
     display = segmentation.GetDisplayNode()
     display.SetVisibility2DFill(False)
@@ -297,10 +298,10 @@ def _renew(case: ReviewedCase, answer: dict) -> None:
         shutil.rmtree(answer["folder"], ignore_errors=True)
         return
     shutil.rmtree(case.correction.GetAttribute(TEMPORARY) or answer["folder"] + "-", ignore_errors=True)
-    runs.remove([case.doubt, case.correction.GetNodeReference(NUMBERS)])
-    runs.remove([node for node in map(case.correction.GetNodeReference, LOADED_LATER) if node is not None])
+    cli_runs.remove([case.doubt, case.correction.GetNodeReference(NUMBERS)])
+    cli_runs.remove([node for node in map(case.correction.GetNodeReference, LOADED_LATER) if node is not None])
     if answer["labels"]["majority"]:
-        runs.remove([case.source("majority")] if case.source("majority") is not None else [])
+        cli_runs.remove([case.source("majority")] if case.source("majority") is not None else [])
         _load_source(made, answer, "majority")
     _load_doubt(made, answer)
     _refer(case, made, answer)

@@ -1,0 +1,1 @@
+"""Work outside the application's process: runs of CLI modules, calls of the engine."""

@@ -1,0 +1,1 @@
+"""Review and correction of labels."""

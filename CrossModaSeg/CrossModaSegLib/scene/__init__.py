@@ -1,0 +1,1 @@
+"""The scene: nodes, cases, display, export."""
