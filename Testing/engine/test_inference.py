@@ -278,7 +278,7 @@ class TestSeveralTargets:
 
     def test_what_fails_does_not_stop_the_rest(self, targets, weight_file, scan, tmp_path):
         done, failed = predict_all(targets, tmp_path / "out", weight_file, CPU)
-        assert list(done) == ["b"] and "same value everywhere" in failed["a"] and "no file" in failed["missing"]
+        assert list(done) == ["b"] and "same value everywhere" in failed["a"] and "File not found" in failed["missing"]
         folder = tmp_path / "out" / "b" / "prediction"
         assert done["b"].folder == folder
         assert sorted(path.name for path in folder.iterdir()) == sorted([*inference.OUTPUTS, "finished.json"])
@@ -406,7 +406,7 @@ def test_unusable_weights_are_refused_in_one_sentence(weight_file, tmp_path):
         weights.load(legacy)
     cut = tmp_path / "cut.safetensors"
     cut.write_bytes(weight_file.read_bytes()[:-100])
-    with pytest.raises(InputError, match="damaged"):
+    with pytest.raises(InputError, match="Not a valid"):
         weights.load(cut)
     tensors, card = weights.read_tensors(weight_file)
     weights.write_tensors(
@@ -452,7 +452,7 @@ def test_weights_of_another_type_are_converted_or_refused(weight_file, tmp_path,
     if kind.startswith("float"):
         assert weights.load(tmp_path / "net.safetensors").network.classifier.weight.dtype == torch.float32
         return
-    with pytest.raises(InputError, match="another kind of numbers"):
+    with pytest.raises(InputError, match="wrong data type"):
         weights.load(tmp_path / "net.safetensors")
 
 
@@ -460,7 +460,7 @@ def test_weights_that_give_no_numbers_are_refused_and_not_taken_for_a_scan_witho
     tensors, card = weights.read_tensors(weight_file)
     variance = next(name for name in tensors if name.endswith("running_var"))
     for name, item, said in (
-        (variance, torch.full_like(tensors[variance], -1.0), "variances below 0"),
+        (variance, torch.full_like(tensors[variance], -1.0), "negative variances"),
         ("classifier.bias", tensors["classifier.bias"].double() + 1e300, "not finite"),
     ):
         weights.write_tensors(tmp_path / "net.safetensors", {**tensors, name: item}, card)
@@ -477,7 +477,7 @@ def test_memory_that_does_not_suffice_for_the_preparation_is_told(weight_file, s
         raise MemoryError
 
     monkeypatch.setattr(preprocessing, "prepare", full)
-    with pytest.raises(InputError, match="too little memory to prepare this scan"):
+    with pytest.raises(InputError, match="Not enough memory to prepare this scan"):
         predict(scan, weight_file, CPU)
 
 

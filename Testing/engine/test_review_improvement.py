@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ torch = pytest.importorskip("torch")
 from crossmoda import dataset, labels, output, preprocessing, training, volume, weights  # noqa: E402
 from crossmoda.cli.framework import crossmoda_command  # noqa: E402
 from crossmoda.errors import Cancelled, InputError  # noqa: E402
-from crossmoda.review import cohort, corrections, improvement, models  # noqa: E402
+from crossmoda.review import cohort_report, corrections, improvement, models  # noqa: E402
 from crossmoda.review.improvement import held_out, improve  # noqa: E402
 from crossmoda.volume import Grid, Volume  # noqa: E402
 
@@ -93,7 +94,9 @@ def test_a_label_accepted_as_it_is_counts_fully_whatever_its_confidence(project,
 
 def test_training_on_a_data_set_learns_from_its_corrections(project, monkeypatch):
     given = {}
-    monkeypatch.setattr(training, "train", lambda cases, *rest, **more: given.update(cases=cases))
+    monkeypatch.setattr(
+        sys.modules[training.train.__module__], "train", lambda cases, *rest, **more: given.update(cases=cases)
+    )
     training.train_folder(project / "data", project / "unused", noisy=project / "results")
     assert [(case.id, case.confidence is None) for case in given["cases"]] == [
         *(("s0", True), ("s1", True)),
@@ -107,7 +110,7 @@ def test_training_on_a_data_set_learns_from_its_corrections(project, monkeypatch
 def test_when_every_label_is_corrected_no_noisy_one_is_missed(project):
     targets = [case for case in dataset.open_dataset(project / "data").targets if case.id in ("t0", "t1")]
     assert training.noisy_cases(targets, project / "results", corrections.all_corrections(project / "data")) == []
-    with pytest.raises(InputError, match="no noisy label"):
+    with pytest.raises(InputError, match="No noisy label"):
         training.noisy_cases(targets, project / "nowhere")
 
 
@@ -193,7 +196,7 @@ def test_there_are_pictures_before_and_after(improved):
 
 def test_fewer_than_two_corrections_are_too_few(project, tmp_path):
     volume.write(Volume(subject(1)[0], GRID), tmp_path / "t_hrT2.nii.gz")
-    with pytest.raises(InputError, match="settle at least 2"):
+    with pytest.raises(InputError, match="at least 2"):
         improve(tmp_path, None, tmp_path / "models", QUICK)
 
 
@@ -231,7 +234,7 @@ def test_a_cancelled_improvement_goes_on_and_leaves_no_model(project, tmp_path):
 # Models
 
 
-def test_without_a_choice_the_weights_that_come_along_are_used(tmp_path):
+def test_without_a_choice_the_bundled_weights_are_used(tmp_path):
     assert models.current(tmp_path / "none").weights == weights.bundled()
     assert [model.name for model in models.models(tmp_path / "none")] == ["bundled"]
 
@@ -276,7 +279,7 @@ def test_weights_that_cannot_be_used_do_not_become_a_model(project, tmp_path):
 
 def test_a_name_is_taken_once_and_must_be_a_folders(project):
     file = models.current(project / "models").weights
-    for name, words in (("small", "already"), ("bundled", "already"), ("../x", "cannot be the name")):
+    for name, words in (("small", "exists"), ("bundled", "exists"), ("../x", "Invalid model name")):
         with pytest.raises(InputError, match=words):
             models.add(project / "models", file, name)
 
@@ -286,7 +289,7 @@ def test_a_name_is_taken_once_and_must_be_a_folders(project):
 
 @pytest.fixture(scope="module")
 def reported(project, improved):
-    return cohort.write_report(project / "data", project / "results", project / "models", project / "report")
+    return cohort_report.write_report(project / "data", project / "results", project / "models", project / "report")
 
 
 def test_the_table_has_every_target_with_agreement_correction_volumes_and_time(reported):
@@ -309,7 +312,7 @@ def test_the_page_tells_of_corrections_reasons_and_models(reported):
         "3 corrected",
         "6 minutes of review",
         "t4",
-        "small (in use)",
+        "small (current)",
         "model-1",
     ):
         assert words in html, words

@@ -191,7 +191,7 @@ class TestOneWorkerIsKilled:
         with (outcome.folder / "cases.csv").open(encoding="utf-8") as stream:
             rows = {row["target"]: row for row in csv.DictReader(stream)}
         assert rows["test1"]["used for"] == "test" and rows["test1"]["tumor side"] == "right"
-        assert rows["knee"]["failed"] and rows["target1"]["used for"] == "learning"
+        assert rows["knee"]["failed"] and rows["target1"]["used for"] == "training"
 
     def test_a_second_run_does_nothing_and_the_exit_code_tells_of_partial_failure(self, disturbed, home, capfd):
         address = disturbed[1]
@@ -227,26 +227,26 @@ class TestConfiguration:
     @pytest.mark.parametrize(
         ("text", "said"),
         [
-            ('data = "d"\nresults = "r"\nreferenzes = "x"', "unknown key 'referenzes'; did you mean 'references'"),
-            ('data = "d"\nresults = "r"\n[training]\nepoch = 3', r"\[training\] .* 'epoch'; did you mean 'epochs'"),
-            ('data = "d"\nresults = "r"\n[training]\nepochs = "many"', "epochs in .training. must be a whole number"),
-            ('data = "d"\nresults = "r"\n[training]\nepochs = true', "epochs in .training. must be a whole number"),
+            ('data = "d"\nresults = "r"\nreferenzes = "x"', "Unknown key: 'referenzes'. Did you mean 'references'"),
+            ('data = "d"\nresults = "r"\n[training]\nepoch = 3', r"\[training\]: 'epoch'. Did you mean 'epochs'"),
+            ('data = "d"\nresults = "r"\n[training]\nepochs = "many"', "epochs in .training. must be an integer"),
+            ('data = "d"\nresults = "r"\n[training]\nepochs = true', "epochs in .training. must be an integer"),
             ('data = "d"\nresults = "r"\n[propagation]\nshare = 2.0', r"\[propagation\]: share must be 0\.05 to 1"),
             ('data = "d"\nresults = "r"\ncluster = 3', "cluster must be a section"),
             ('data = "d"\nresults = "r"\ntests = 3', "tests must be a list of names"),
             ('data = "d"\nresults = "r"\ntrain = "no"', "train must be true or false"),
             ('data = "d"\nresults = "r"\n[cluster]\nkind = "scheduler"', "needs the address"),
-            ('data = "d"\nresults = "r"\n[cluster.slurm]\nqueu = "gpu"', "'queu'; did you mean 'queue'"),
-            ('results = "r"', 'does not say data = "FOLDER"'),
-            ("data = d", "no valid TOML"),
-            ("data = " + "9" * 9999, "no valid TOML: a number in it has too many digits"),
-            ("data = " + "[" * 99999, "no valid TOML: its brackets are nested too deeply"),
+            ('data = "d"\nresults = "r"\n[cluster.slurm]\nqueu = "gpu"', "'queu'. Did you mean 'queue'"),
+            ('results = "r"', "Missing key: data"),
+            ("data = d", "Invalid TOML"),
+            ("data = " + "9" * 9999, "Invalid TOML: .*number with too many digits"),
+            ("data = " + "[" * 99999, "Invalid TOML: .*brackets nested too deeply"),
             ('results = "r"\ndata = "a\\u0000b"', "data must be a path"),
             (f'data = "d"\nresults = "r"\ntrain = "{"x" * 9999}"', r"true or false; got 'x{20,30}\.\.\.x{20,30}'"),
             ('data = "d"\nresults = "r"\n[training]\nseconds = inf', r"\[training\]: seconds must be 0 to 1e\+06 s"),
             ('data = "d"\nresults = "r"\n[cluster]\npatience = inf', r"\[cluster\]: patience must be 1 to 1e\+06 s"),
-            ('data = "d"\nresults = "r"\n[cluster.slurm]\ncores = 0', "cores in .* must be a whole number above 0"),
-            ('data = "d"\nresults = "r"\n[cluster.slurm]\nworker_extra_args = "-a"', "must be a list of texts"),
+            ('data = "d"\nresults = "r"\n[cluster.slurm]\ncores = 0', "cores in .* must be a positive integer"),
+            ('data = "d"\nresults = "r"\n[cluster.slurm]\nworker_extra_args = "-a"', "must be a list of text"),
         ],
         ids=lambda value: value[:60],
     )
@@ -262,7 +262,7 @@ class TestConfiguration:
         assert what.registration.alpha == 2.0 and what.training.seconds == 5.0
 
     def test_a_missing_file_is_said(self, tmp_path):
-        with pytest.raises(InputError, match=r"nothing\.toml cannot be read"):
+        with pytest.raises(InputError, match=r"Cannot read .*nothing\.toml"):
             study.read_configuration(tmp_path / "nothing.toml")
 
     def test_the_example_of_the_documentation_can_be_read(self):
@@ -273,7 +273,7 @@ class TestConfiguration:
 
     def test_a_name_that_is_no_scan_is_said(self, home):
         what = dataclasses.replace(study.read_configuration(home / "study.toml"), tests=("nobody",))
-        with pytest.raises(InputError, match="tests names 'nobody'"):
+        with pytest.raises(InputError, match="No scan matches tests: 'nobody'"):
             study.plan(what)
 
 
@@ -327,7 +327,7 @@ class TestClusters:
     def test_slurm_without_slurm_is_said(self, monkeypatch):
         pytest.importorskip("dask_jobqueue")
         monkeypatch.setenv("PATH", "")
-        with pytest.raises(InputError, match="no sbatch here"):
+        with pytest.raises(InputError, match="sbatch"):
             cluster.slurm_cluster(ClusterSettings(kind="slurm"), {})
 
     @pytest.mark.skipif(sys.platform == "win32", reason="job scripts are for Unix")
@@ -356,7 +356,7 @@ class TestClusters:
 
     def test_a_scheduler_that_does_not_answer_is_said(self):
         with (
-            pytest.raises(InputError, match="No Dask scheduler answers at tcp://127"),
+            pytest.raises(InputError, match="Dask scheduler not reachable: tcp://127"),
             cluster.connected(ClusterSettings(address="tcp://127.0.0.1:9", patience=1), {}),
         ):
             pass
@@ -411,7 +411,7 @@ class TestCrew:
         ):
             executor = Executor(alone, 0, patience_s=0.5)
             executor.submit(lambda _: None, max, 1, 2, name="lonely")
-            with pytest.raises(InputError, match="no worker for"):
+            with pytest.raises(InputError, match="No worker for"):
                 executor.work(lambda: None)
 
 

@@ -96,7 +96,7 @@ def _models() -> click.Command:
 
 @subcommand("review-report", "Write the report of a review: agreement, corrections, volumes, time, models.")
 def _review_report() -> click.Command:
-    from crossmoda.review import cohort
+    from crossmoda.review import cohort_report
 
     @click.command()
     @_DATA
@@ -105,7 +105,7 @@ def _review_report() -> click.Command:
     @click.option("--output", type=PATH, required=True, help="Folder of report.html and cohort.csv.")
     def command(data: Path, results: Path, models: Path | None, output: Path) -> None:
         with progress_bar() as progress:
-            files = cohort.write_report(data, results, models, output, progress)
+            files = cohort_report.write_report(data, results, models, output, progress)
         for file in files.values():
             click.echo(file)
 
