@@ -19,7 +19,7 @@ import numpy as np
 from crossmoda import labels
 from crossmoda.errors import InputError
 from crossmoda.volume.dicom import is_dicom
-from crossmoda.volume.geometry import Grid, Volume
+from crossmoda.volume.grid import Grid, Volume
 
 #: The contours of each structure as the file names it: name -> polygons, each (points, 3) in LPS mm.
 Contours = dict[str, list[np.ndarray]]

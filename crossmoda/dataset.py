@@ -30,7 +30,7 @@ from crossmoda.errors import InputError
 from crossmoda.progress import Progress, report
 from crossmoda.provenance import checksum
 from crossmoda.volume import dicom, read, read_label_map
-from crossmoda.volume.geometry import Volume
+from crossmoda.volume.grid import Volume
 
 CET1, HRT2 = "ceT1", "hrT2"
 LEFT, RIGHT = "left", "right"
@@ -345,10 +345,7 @@ def _problems_of(case: Case) -> Iterator[Problem]:
 
 
 def _problem(file: Path, cause: InputError) -> Problem:
-    """Return the problem that an error tells of: its sentence is made of what is wrong and, after it, the remedy."""
-    text = str(cause).removeprefix(f"{file} ").rstrip(".")
-    for separator in ("; ", ": "):
-        problem, found, remedy = text.rpartition(separator)
-        if found:
-            return Problem(file, problem, remedy)
-    return Problem(file, text, "correct the file")
+    """Return the problem of an error, whose message ends with the remedy."""
+    text = str(cause).removeprefix(f"Cannot read {file}: ").rstrip(".")
+    problem, _, remedy = text.rpartition("; " if "; " in text else ". ")
+    return Problem(file, problem, remedy)

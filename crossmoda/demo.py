@@ -116,7 +116,7 @@ def run(
     registered = subject.register(data, folder / "registration", settings, part(progress, 0.92, 0.94))
     report(progress, 0.94, "scoring")
     scores = _score(data, tests, propagated, predicted, settings.device)
-    evaluation.write_csv(
+    evaluation.write_scores(
         {f"{case}, {step}": row for step, cases in scores.items() for case, row in cases.items()}, folder / "scores.csv"
     )
     report(progress, 0.97, "writing the report")

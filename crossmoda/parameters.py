@@ -11,7 +11,7 @@ import numbers
 import reprlib
 import types
 import typing
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from crossmoda.errors import InputError
@@ -155,6 +155,6 @@ def add_arguments(parser: argparse.ArgumentParser, settings: type[Settings]) -> 
         parser.add_argument(item.flag, dest=item.name, default=item.default, help=help_text, **how)
 
 
-def from_arguments(settings: type[Settings], values: dict[str, Any]) -> Any:
+def from_arguments(settings: type[Settings], values: Mapping[str, Any]) -> Any:
     """Make the settings from parsed arguments; other keys in ``values`` are ignored."""
     return settings(**{item.name: values[item.name] for item in parameters(settings)})

@@ -28,7 +28,7 @@ class TrainedNetwork:
     network: "torch.nn.Module"
     """in evaluation mode, 32-bit"""
     settings: networks.Settings
-    preparation: preprocessing.Settings
+    preparation: preprocessing.Preparation
     """preprocessing of its input"""
     card: dict[str, Any]
 
@@ -38,7 +38,7 @@ def bundled() -> Path:
     return Path(__file__).with_name("weights") / "default.safetensors"
 
 
-def new_card(settings: networks.Settings, preparation: preprocessing.Settings, **about: Any) -> dict[str, Any]:
+def new_card(settings: networks.Settings, preparation: preprocessing.Preparation, **about: Any) -> dict[str, Any]:
     """Return the model card of a network: the settings needed to load it, then the entries of ``about``."""
     import crossmoda
 
@@ -129,7 +129,7 @@ def load(path: Path | str) -> TrainedNetwork:
         raise InputError(f"Unknown format of weights: {path.name}. Select weights in the format '{FORMAT}'.")
     try:
         settings = networks.Settings(**card["network"])
-        preparation = preprocessing.Settings(**card["preprocessing"])
+        preparation = preprocessing.Preparation(**card["preprocessing"])
     except (KeyError, TypeError) as cause:
         raise InputError(f"Incompatible model card ({cause}): {path.name}. Train again with this version.") from cause
     except InputError as cause:

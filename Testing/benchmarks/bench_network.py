@@ -170,7 +170,7 @@ def load_examples(folder: Path, most: int) -> list[Any]:
 
     cases = [training.TrainingCase.of(case) for case in dataset.open_dataset(folder).sources[:most]]
     with tempfile.TemporaryDirectory() as prepared:
-        return sampling.load(cases, preprocessing.Settings(), Path(prepared))
+        return sampling.load(cases, preprocessing.Preparation(), Path(prepared))
 
 
 def device_intervals(work: Callable[[], object]) -> tuple[float, list[tuple[str, float]]]:

@@ -43,7 +43,7 @@ from usage import children_mib, memory_mib
 
 from crossmoda import deeds, volume
 from crossmoda.labels import STRUCTURES
-from crossmoda.volume.geometry import Grid, Volume
+from crossmoda.volume.grid import Grid, Volume
 
 SHARED = Path(os.environ.get("CROSSMODA_TEST_DATA", Path(__file__).resolve().parents[3] / "shared" / "data"))
 

@@ -17,8 +17,8 @@ from pathlib import Path
 import numpy as np
 from scipy import stats
 
-from crossmoda import dataset, inference, propagation, review, training, volume, weights
-from crossmoda.review import corrections, evidence_sources, operations
+from crossmoda import dataset, evaluation, inference, propagation, review, training, volume, weights
+from crossmoda.review import corrections, operations
 from crossmoda.simulation import Settings, simulate_subject
 
 #: Field of view (mm) and slices: both inner ears and little more.
@@ -125,7 +125,7 @@ def correct(folder: Path, results: Path, item: review.Item) -> Reviewed:
 
 def mean_dice(label_map: np.ndarray, truth: np.ndarray) -> float:
     """Return the mean Dice of both structures."""
-    return float(np.mean(list(evidence_sources.dice(label_map, truth).values())))
+    return float(np.mean(list(evaluation.dice_per_structure(label_map, truth).values())))
 
 
 def curve(cases: Sequence[Reviewed], order: Sequence[int]) -> np.ndarray:
@@ -255,7 +255,7 @@ def score_model(weights_file: Path, tests: Sequence[dataset.Case]) -> dict[str, 
     found: dict[str, list[float]] = {"VS": [], "cochlea": []}
     for case in tests:
         label_map = inference.predict(case.read_image(), model, inference.Settings(device="cpu")).label_map
-        for key, value in evidence_sources.dice(label_map.array, case.read_label().array).items():
+        for key, value in evaluation.dice_per_structure(label_map.array, case.read_label().array).items():
             found[key].append(value)
     kept.write_text(json.dumps(found), "utf-8")
     return found

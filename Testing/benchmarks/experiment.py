@@ -45,7 +45,6 @@ from train_default_weights import label_of, shapes_of, simulate
 
 from crossmoda import (
     cache,
-    components,
     evaluation,
     fusion,
     inference,
@@ -58,6 +57,7 @@ from crossmoda import (
     volume,
     weights,
 )
+from crossmoda.anatomy import plausibility
 from crossmoda.dataset import Case
 from crossmoda.errors import InputError
 from crossmoda.provenance import checksum
@@ -271,7 +271,7 @@ def class_weights(cases: list[training.TrainingCase], plan: training.Routine, ca
     """
     from crossmoda.training import augmentation, losses, sampling
 
-    examples = sampling.load(cases, preprocessing.Settings(), cache)
+    examples = sampling.load(cases, preprocessing.Preparation(), cache)
     whole = sum(np.bincount(example.targets[0].long().flatten(), minlength=len(labels.VALUES)) for example in examples)
     drawn = np.zeros(len(labels.VALUES))
     with mock.patch.object(mind, "mind_ssc", as_it_is):
@@ -368,7 +368,7 @@ def decide(found: inference.Prediction, influence: np.ndarray) -> volume.Volume:
         return found.label_map
     divided = found.probabilities / influence[:, None, None, None].astype(np.float32)
     divided /= divided.sum(axis=0, keepdims=True)
-    label_map = components.plausible(divided.argmax(axis=0).astype(np.uint8), divided, found.label_map.grid)
+    label_map = plausibility.plausible(divided.argmax(axis=0).astype(np.uint8), divided, found.label_map.grid)
     return found.label_map.with_array(label_map)
 
 

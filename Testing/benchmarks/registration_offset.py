@@ -23,7 +23,7 @@ from registration_peers import methods
 from crossmoda import simulation, volume
 from crossmoda.simulation import ear, icbm
 from crossmoda.simulation.subject import Subject
-from crossmoda.volume.geometry import Volume
+from crossmoda.volume.grid import Volume
 
 BASE = SHARED / "icbm152_2009c_sym"
 #: Tone curve that makes a T2 contrast of the T1 average (white matter = 1): fluid bright, bone and air dark.

@@ -12,7 +12,7 @@ import SimpleITK as sitk
 from usage import Clock
 
 from crossmoda import deeds, volume
-from crossmoda.volume.geometry import Grid, Volume
+from crossmoda.volume.grid import Grid, Volume
 
 
 @dataclasses.dataclass

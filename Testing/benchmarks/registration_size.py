@@ -11,7 +11,7 @@ from usage import Clock, memory_mib
 from crossmoda import deeds, volume
 from crossmoda.errors import Cancelled
 from crossmoda.propagation.atlases import part_of
-from crossmoda.volume.geometry import Grid, Volume
+from crossmoda.volume.grid import Grid, Volume
 
 
 def full_size() -> list[Volume]:

@@ -24,7 +24,8 @@ from pathlib import Path
 import numpy as np
 from canal_tumors import draw_canal_tumor
 
-from crossmoda import components, evaluation, inference, labels, training, volume, weights
+from crossmoda import evaluation, inference, labels, training, volume, weights
+from crossmoda.anatomy import plausibility
 from crossmoda.provenance import checksum
 from crossmoda.simulation import Settings as Simulation
 from crossmoda.simulation import simulate_subject
@@ -375,7 +376,7 @@ def dice_by_factor(image: Path, model: weights.TrainedNetwork) -> dict[int, dict
     for factor in FACTORS:
         shifted = np.concatenate([factor * found[:1], found[1:]])
         shifted /= shifted.sum(axis=0, keepdims=True)
-        label_map = components.plausible(shifted.argmax(axis=0).astype(np.uint8), shifted, scan.grid)
+        label_map = plausibility.plausible(shifted.argmax(axis=0).astype(np.uint8), shifted, scan.grid)
         scores = evaluation.evaluate(scan.with_array(label_map), truth)
         dice[factor] = {structure.key: float(scores[structure.key]["dice"]) for structure in labels.STRUCTURES}
     return dice

@@ -71,7 +71,7 @@ def kill_at(message, module, *arguments):
 def files(tmp_path_factory):
     folder = tmp_path_factory.mktemp("predict")
     settings = network.Settings(width=0.125)
-    card = weights.new_card(settings, preprocessing.Settings(crop_x=32, crop_y=32, crop_z=8, in_plane_spacing=0))
+    card = weights.new_card(settings, preprocessing.Preparation(crop_x=32, crop_y=32, crop_z=8, in_plane_spacing=0))
     weights.save(folder / "net.safetensors", network.build(settings).state_dict(), card)
     grid = volume.Grid((40, 36, 10), (0.5, 0.5, 1.5), (1, 2, 3), (1, 0, 0, 0, 1, 0, 0, 0, 1))
     image = np.random.default_rng(0).normal(100, 20, grid.shape).astype(np.float32)

@@ -77,7 +77,7 @@ def test_a_folder_without_labeled_scans_is_refused_in_one_sentence(data, tmp_pat
 )
 def test_every_bad_input_is_one_sentence_exit_code_2_and_no_output(data, tmp_path, arguments, message):
     settings = network.Settings(width=0.25)
-    card = weights.new_card(settings, preprocessing.Settings())
+    card = weights.new_card(settings, preprocessing.Preparation())
     weights.save(data / "other.safetensors", network.build(settings).state_dict(), card)
     values = [arguments[0], arguments[1] if arguments[0] == "--epochs" else data / arguments[1]]
     found = checks.run_module(

@@ -28,7 +28,7 @@ from crossmoda.deeds.tensors import TensorKernels  # noqa: E402
 from crossmoda.errors import Cancelled  # noqa: E402
 from crossmoda.inference import probabilities  # noqa: E402
 from crossmoda.network import layers  # noqa: E402
-from crossmoda.preprocessing import Settings as Preparation  # noqa: E402
+from crossmoda.preprocessing import Preparation  # noqa: E402
 from crossmoda.propagation import parallel  # noqa: E402
 from crossmoda.training import learner  # noqa: E402
 from crossmoda.training.recording import Recording  # noqa: E402

@@ -14,7 +14,7 @@ from crossmoda import deeds, volume
 from crossmoda.deeds import pipeline, threads
 from crossmoda.deeds.files import Outputs, register_files
 from crossmoda.errors import Cancelled, InputError
-from crossmoda.volume.geometry import Grid, Volume
+from crossmoda.volume.grid import Grid, Volume
 
 Points = Callable[[np.ndarray], np.ndarray]
 AXES = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)

@@ -26,7 +26,7 @@ from scipy import ndimage
 
 from crossmoda.deeds import cost, descriptor, sampling, tree
 from crossmoda.deeds.scratch import Scratch
-from crossmoda.volume.geometry import Grid
+from crossmoda.volume.grid import Grid
 
 AXES = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
 #: What memory holds before anything is written: as a float32 or a float64 no number.

@@ -18,7 +18,7 @@ from crossmoda.deeds.levels import Level
 from crossmoda.deeds.scratch import Scratch
 from crossmoda.deeds.transform import field_transforms
 from crossmoda.errors import Cancelled
-from crossmoda.volume.geometry import Grid
+from crossmoda.volume.grid import Grid
 
 AXES = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
 

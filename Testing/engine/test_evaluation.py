@@ -10,7 +10,7 @@ import pytest
 import SimpleITK as sitk
 
 from crossmoda.errors import InputError
-from crossmoda.evaluation import evaluate, format_table, summarize, surface_distances, write_csv, write_summary
+from crossmoda.evaluation import evaluate, format_table, summarize, surface_distances, write_scores, write_summary
 from crossmoda.volume import Grid, Volume
 
 GRID = Grid((60, 60, 30), (0.5, 0.5, 1.5), (0.0, 0.0, 0.0), tuple(np.eye(3).ravel().tolist()))
@@ -147,7 +147,7 @@ def test_a_constant_can_stand_for_distances_that_do_not_exist() -> None:
 
 def test_scores_are_written_as_csv_and_json(tmp_path: Path) -> None:
     cases = some_cases()
-    write_csv(cases, tmp_path / "scores.csv")
+    write_scores(cases, tmp_path / "scores.csv")
     rows = list(csv.DictReader((tmp_path / "scores.csv").open(encoding="utf-8")))
     assert len(rows) == 6
     assert rows[5] | {"case": "c", "structure": "cochlea", "dice": "0", "assd_mm": ""} == rows[5]

@@ -7,7 +7,8 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from crossmoda import components, inference, labels, network, preprocessing, volume, weights  # noqa: E402
+from crossmoda import inference, labels, network, preprocessing, volume, weights  # noqa: E402
+from crossmoda.anatomy import plausibility  # noqa: E402
 from crossmoda.dataset import Case  # noqa: E402
 from crossmoda.errors import Cancelled, InputError  # noqa: E402
 from crossmoda.inference import Settings, predict, predict_all, predict_files, probabilities  # noqa: E402
@@ -15,7 +16,7 @@ from crossmoda.inference.probabilities import predict_probabilities  # noqa: E40
 
 CPU = Settings(device="cpu")
 NETWORK = network.Settings(width=0.125)
-CROP = preprocessing.Settings(crop_x=40, crop_y=36, crop_z=12)
+CROP = preprocessing.Preparation(crop_x=40, crop_y=36, crop_z=12)
 GRID = volume.Grid((50, 44, 14), (0.8, 0.8, 2.0), (5.0, -7.0, 3.0), (0, -1, 0, 1, 0, 0, 0, 0, 1))
 
 
@@ -146,7 +147,7 @@ def test_of_several_tumors_the_most_probable_stays_and_of_cochleae_one_on_each_s
     ball(found, grid, 2, (55, 5, 15), 2)
     found[2, 2, 2] = 2
     probabilities = np.stack([found == value for value in labels.VALUES]).astype(np.float32)
-    assert np.array_equal(components.plausible(found, probabilities, grid), wanted)
+    assert np.array_equal(plausibility.plausible(found, probabilities, grid), wanted)
 
 
 def test_a_tumor_beside_a_cochlea_goes_before_a_larger_one_elsewhere():
@@ -157,12 +158,12 @@ def test_a_tumor_beside_a_cochlea_goes_before_a_larger_one_elsewhere():
     found = wanted.copy()
     ball(found, grid, 1, (50, 50, 15), 8)
     probabilities = np.stack([found == value for value in labels.VALUES]).astype(np.float32)
-    assert np.array_equal(components.plausible(found, probabilities, grid), wanted)
+    assert np.array_equal(plausibility.plausible(found, probabilities, grid), wanted)
     found[found == 2] = wanted[wanted == 2] = 0
     probabilities = np.stack([found == value for value in labels.VALUES]).astype(np.float32)
     largest = np.zeros_like(found)
     ball(largest, grid, 1, (50, 50, 15), 8)
-    assert np.array_equal(components.plausible(found, probabilities, grid), largest)  # no cochlea to go by
+    assert np.array_equal(plausibility.plausible(found, probabilities, grid), largest)  # no cochlea to go by
 
 
 def test_a_hole_in_a_tumor_is_filled_but_a_bay_is_not():
@@ -173,13 +174,13 @@ def test_a_hole_in_a_tumor_is_filled_but_a_bay_is_not():
     found = wanted.copy()
     found[4:6, 6:8, 6:9] = 0
     found[4, 12, 12] = 0
-    assert np.array_equal(components.plausible(found, np.full((3, *grid.shape), 0.9, np.float32), grid), wanted)
+    assert np.array_equal(plausibility.plausible(found, np.full((3, *grid.shape), 0.9, np.float32), grid), wanted)
 
 
 def test_nothing_found_stays_nothing():
     empty = np.zeros((4, 5, 6), np.uint8)
     grid = volume.Grid((6, 5, 4), (1.0, 1.0, 1.0), (0, 0, 0), (1, 0, 0, 0, 1, 0, 0, 0, 1))
-    assert not components.plausible(empty, np.zeros((3, 4, 5, 6), np.float32), grid).any()
+    assert not plausibility.plausible(empty, np.zeros((3, 4, 5, 6), np.float32), grid).any()
 
 
 def test_an_empty_result_says_what_to_check(weight_file, scan):
@@ -230,9 +231,9 @@ def test_a_tumor_that_reaches_near_a_cochlea_lies_beside_it():
     label_map = np.zeros(grid.shape, np.uint8)
     label_map[4:6, 18:22, 100:104] = labels.COCHLEA
     label_map[4:6, 18:22, 60:80] = labels.VS  # its end is 22 mm from the middle of the cochlea
-    assert not components.beside_a_cochlea(label_map, grid)
+    assert not plausibility.beside_a_cochlea(label_map, grid)
     label_map[4:6, 18:22, 80:90] = labels.VS
-    assert components.beside_a_cochlea(label_map, grid)
+    assert plausibility.beside_a_cochlea(label_map, grid)
 
 
 def test_files_are_written_with_their_provenance(weight_file, scan, tmp_path):

@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 
-from crossmoda import labels, review, volume
+from crossmoda import evaluation, labels, review, volume
 from crossmoda.errors import Cancelled, InputError
 from crossmoda.review import corrections, evidence_sources, queue, triage
 from crossmoda.review.evidence import FILE, Evidence, evidence_of
@@ -90,7 +90,7 @@ def test_expected_dice_of_an_empty_label_is_the_probability_that_there_is_nothin
 
 def test_expected_dice_of_a_certain_truth_is_the_dice_with_it():
     label_map, truth = ears(), ears(shift=2)
-    exact = evidence_sources.dice(label_map, truth)["VS"]
+    exact = evaluation.dice_per_structure(label_map, truth)["VS"]
     assert review.expected_dice(label_map == 1, (truth == 1).astype(float)) == pytest.approx(exact, abs=1e-6)
 
 

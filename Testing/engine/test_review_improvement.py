@@ -18,7 +18,7 @@ from crossmoda.review import cohort_report, corrections, improvement, models  # 
 from crossmoda.review.improvement import held_out, improve  # noqa: E402
 from crossmoda.volume import Grid, Volume  # noqa: E402
 
-WHOLE = preprocessing.Settings(in_plane_spacing=0, region="whole")
+WHOLE = preprocessing.Preparation(in_plane_spacing=0, region="whole")
 GRID = Grid((32, 32, 16), (1.0, 1.0, 1.5), (0.0, 0.0, 0.0), (1, 0, 0, 0, 1, 0, 0, 0, 1))
 QUICK = improvement.ImprovementSettings(seconds=0, epochs=1, device="cpu")
 
@@ -176,11 +176,11 @@ def test_old_and_new_model_are_compared_on_the_held_out_correction(project, impr
     (name,) = improved.before
     assert set(improved.before[name]) == set(improved.after[name]) == {"VS", "cochlea"}
     from crossmoda import inference
-    from crossmoda.review.evidence_sources import dice
+    from crossmoda.evaluation import dice_per_structure
 
     case = next(case for case in dataset.open_dataset(project / "data").targets if case.id == name)
     found = inference.predict(case.read_image(), improved.new.weights, inference.Settings(device="cpu"))
-    assert improved.after[name] == pytest.approx(dice(found.label_map.array, case.read_label().array))
+    assert improved.after[name] == pytest.approx(dice_per_structure(found.label_map.array, case.read_label().array))
     assert improved.gain == pytest.approx(
         improvement.mean_dice(improved.after) - improvement.mean_dice(improved.before)
     )

@@ -14,7 +14,7 @@ from crossmoda import preprocessing, training, volume, weights  # noqa: E402
 from crossmoda.errors import Cancelled, InputError  # noqa: E402
 from crossmoda.training import Settings, TrainingCase, logs, losses, train  # noqa: E402
 
-WHOLE = preprocessing.Settings(in_plane_spacing=0, region="whole")
+WHOLE = preprocessing.Preparation(in_plane_spacing=0, region="whole")
 TINY = Settings(width=0.25, epochs=2, device="cpu", seed=3)
 SHAPE = (16, 32, 32)
 
@@ -335,7 +335,7 @@ def test_bad_cases_are_named(cases, tmp_path):
         train([TrainingCase(tmp_path / "missing.nii", cases[0].label)], tmp_path / "run", TINY)
     image, label = small_subject(9)
     strange = write_case(tmp_path, 9, label=label * 4)
-    with pytest.raises(InputError, match=r"Unknown label value: 4 in case_9_label.nii.gz. Use 0, 1 \(VS\), 2"):
+    with pytest.raises(InputError, match=r"Unknown label value in case_9_label\.nii\.gz: 4\. Use 0 background"):
         train([strange], tmp_path / "run", TINY, preparation=WHOLE)
     volume.write(volume.Volume(image + 2, volume.read(cases[0].image).grid), tmp_path / "sure.nii.gz")
     unsure = dataclasses.replace(cases[0], confidence=tmp_path / "sure.nii.gz")

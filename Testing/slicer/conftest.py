@@ -113,7 +113,7 @@ def weights(tmp_path_factory):
     from crossmoda import weights as files
 
     torch.manual_seed(0)
-    settings, crop = network.Settings(width=0.25), preprocessing.Settings()
+    settings, crop = network.Settings(width=0.25), preprocessing.Preparation()
     path = tmp_path_factory.mktemp("weights") / "untrained.safetensors"
     files.save(path, network.build(settings).state_dict(), files.new_card(settings, crop, license="none"))
     return path

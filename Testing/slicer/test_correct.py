@@ -320,7 +320,7 @@ def test_a_data_set_that_cannot_be_written_says_so_and_the_work_stays_in_the_sce
     assert "Not saved" in opened.correct.ui.caseLabel.text
     opened.correct.ui.saveButton.click()
     message = opened.correct.ui.messageLabel.text
-    assert message.startswith("Cannot write") and "unchanged in the scene" in message
+    assert message.startswith("Cannot write") and "still in the scene" in message
     opened.review.ui.acceptButton.click()
     assert "Cannot write" in opened.review.ui.messageLabel.text
     assert opened.review.item(case.id)["status"] == "open"

@@ -15,7 +15,7 @@ PROJECT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(PROJECT / "tools"))
 import package_extension as packing  # noqa: E402
 
-CLI_MODULES = ("CrossModaRegister", "CrossModaFuse", "CrossModaPredict", "CrossModaTrain")
+CLI_MODULES = ("CrossModaPropagate", "CrossModaRegister", "CrossModaFuse", "CrossModaPredict", "CrossModaTrain")
 
 
 def tracked(*folders: str) -> set[str]:

@@ -289,7 +289,7 @@ def test_the_panel_says_on_what_the_work_was_done_and_a_missing_graphics_card_ne
         application.wait_until(lambda: not loaded.logic.busy)
         message = loaded.segment.ui.messageLabel.text
         if device == "cuda":
-            assert message == "No CUDA device was found; choose device 'auto' or 'cpu'."
+            assert message == "No CUDA device is available: 'cuda'. Choose device 'auto' or 'cpu'."
             assert loaded.parameters.result is None
     assert " On cpu (" in message
     record = nodes.provenance(loaded.parameters.result)

@@ -10,7 +10,7 @@ import click
 
 from crossmoda.cli.framework import crossmoda_command
 from crossmoda.errors import BAD_INPUT, BUG, INTERRUPTED, Cancelled, InputError
-from crossmoda.output import speak_utf8
+from crossmoda.output import use_utf8
 
 # Each registers its subcommands; the overview shows them in this order, that of the work.
 # isort: off
@@ -22,7 +22,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Run the command; an error becomes one sentence on the error stream and an exit code."""
     arguments = sys.argv[1:] if arguments is None else arguments
     debug = "--debug" in arguments
-    speak_utf8()
+    use_utf8()
     try:
         code = crossmoda_command.main(args=arguments, prog_name="crossmoda", standalone_mode=False)
     except click.exceptions.NoArgsIsHelpError as error:

@@ -1,6 +1,5 @@
 """Review and correction: which label first, better models, the report."""
 
-import csv
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ _RESULTS = click.option(
 @subcommand("review-list", "List the labels to correct, that whose correction would help most first, with reasons.")
 def _review_list() -> click.Command:
     from crossmoda import review
-    from crossmoda.output import atomic
+    from crossmoda.output import write_csv
 
     @click.command()
     @_DATA
@@ -29,13 +28,11 @@ def _review_list() -> click.Command:
             items = review.review_list(data, results, progress=progress)
         if table:
             names = list(dict.fromkeys(name for item in items for name in item.evidence))
-            with atomic(table) as temporary, temporary.open("w", newline="", encoding="utf-8") as stream:
-                writer = csv.writer(stream, lineterminator="\n")
-                writer.writerow(["rank", "case", "priority", "status", "seconds", "reasons", *names])
-                for rank, item in enumerate(items, start=1):
-                    numbers = [item.evidence.get(name, "") for name in names]
-                    about = [rank, item.id, item.priority, item.status, item.seconds, " ".join(item.reasons)]
-                    writer.writerow([*about, *numbers])
+            rows = []
+            for rank, item in enumerate(items, start=1):
+                numbers = [item.evidence.get(name) for name in names]
+                rows.append([rank, item.id, item.priority, item.status, item.seconds, " ".join(item.reasons), *numbers])
+            write_csv(table, ["rank", "case", "priority", "status", "seconds", "reasons", *names], rows)
         width = max(len(item.id) for item in items)
         for item in items:
             click.echo(f"{item.id:<{width}}  {item.priority:.2f}  {item.status:<12}  {item.reasons[0]}")

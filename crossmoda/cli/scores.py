@@ -27,7 +27,7 @@ def _evaluate() -> click.Command:
                 report(progress, number / len(pairs), name)
                 scores[name] = evaluation.evaluate(*map(volume.read_label_map, files))
         if table:
-            evaluation.write_csv(scores, table)
+            evaluation.write_scores(scores, table)
         if summary:
             evaluation.write_summary(scores, summary)
         click.echo(evaluation.format_table(scores))

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from crossmoda.deeds.settings import Settings
 from crossmoda.deeds.transform import Registration, load
 from crossmoda.progress import Progress
-from crossmoda.volume.geometry import Volume
+from crossmoda.volume.grid import Volume
 
 if TYPE_CHECKING:
     import SimpleITK as sitk

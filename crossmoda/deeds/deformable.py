@@ -11,7 +11,7 @@ from crossmoda.deeds import cost, sampling, threads, tree
 from crossmoda.deeds.kernels import Kernels
 from crossmoda.deeds.levels import Level, Pyramid
 from crossmoda.progress import Progress, report
-from crossmoda.volume.geometry import Grid
+from crossmoda.volume.grid import Grid
 
 
 @dataclasses.dataclass(frozen=True)

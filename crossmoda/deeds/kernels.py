@@ -11,7 +11,7 @@ from typing import Any, Protocol, cast
 import numpy as np
 
 from crossmoda import device
-from crossmoda.volume.geometry import Grid
+from crossmoda.volume.grid import Grid
 
 
 class Kernels(Protocol):

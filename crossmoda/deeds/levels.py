@@ -8,7 +8,7 @@ import scipy.ndimage
 
 from crossmoda.deeds import sampling
 from crossmoda.deeds.kernels import Kernels
-from crossmoda.volume.geometry import Grid, Volume
+from crossmoda.volume.grid import Grid, Volume
 
 #: Working voxels per displacement step where units are mm.
 SAMPLES_PER_STEP = 2.0

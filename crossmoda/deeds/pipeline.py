@@ -15,7 +15,7 @@ from crossmoda.deeds.settings import Settings
 from crossmoda.deeds.transform import Registration, affine_transform, field_transforms, matrix_of
 from crossmoda.errors import InputError
 from crossmoda.progress import Progress, part, report
-from crossmoda.volume.geometry import Grid, Volume
+from crossmoda.volume.grid import Grid, Volume
 
 #: Less of the fixed image's foreground than this inside the moving image is no overlap.
 _LEAST_OVERLAP = 0.02

@@ -9,7 +9,7 @@ import numpy as np
 
 from crossmoda.deeds import threads
 from crossmoda.deeds.scratch import Scratch
-from crossmoda.volume.geometry import Grid
+from crossmoda.volume.grid import Grid
 
 _compiled = numba.njit(cache=True, nogil=True, fastmath={"contract", "nsz"}, boundscheck=False)
 

@@ -13,7 +13,7 @@ import torch
 
 from crossmoda.deeds.sampling import taps
 from crossmoda.mind import THRESHOLDS, mind_ssc
-from crossmoda.volume.geometry import Grid
+from crossmoda.volume.grid import Grid
 
 #: Working memory of one step of the data cost, bytes; twice as much where the card cannot count bits by itself.
 _CHUNK = 1 << 28

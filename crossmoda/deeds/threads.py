@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
 from typing import Any
 
+from crossmoda import device
+
 #: A loop is divided into at least so many parts, between which it can be cancelled.
 _FEWEST_PARTS = 8
 #: Seconds between two calls of the pulse.
@@ -21,7 +23,7 @@ def thread_count() -> int:
     wanted = os.environ.get("CROSSMODA_THREADS", "")
     if wanted.isdigit() and int(wanted) > 0:
         return int(wanted)
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return device.cores()
 
 
 @functools.cache

@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from crossmoda import components, labels, preprocessing, provenance, weights
 from crossmoda import device as devices
+from crossmoda import labels, preprocessing, provenance, weights
+from crossmoda.anatomy import plausibility
 from crossmoda.errors import InputError
 from crossmoda.inference.probabilities import predict_probabilities
 from crossmoda.inference.settings import Settings
@@ -73,7 +74,7 @@ def predict(
     probabilities = probabilities / np.maximum(probabilities.sum(axis=0, keepdims=True), 1e-6)
     label_map = probabilities.argmax(axis=0).astype(np.uint8)
     if not settings.keep_all:
-        label_map = components.plausible(label_map, probabilities, image.grid)
+        label_map = plausibility.plausible(label_map, probabilities, image.grid)
     report(progress, 1.0, "segmented")
     mean_probability = _mean_probability(label_map, probabilities)
     voxel_mm3 = image.grid.voxel_volume_mm3
@@ -112,6 +113,6 @@ def _warnings(
     reasons = []
     if mean_probability["VS"] < doubtful_below.get("VS", 0.0):
         reasons.append(f"mean probability {mean_probability['VS']:.2f}, typical of false positives")
-    if not components.beside_a_cochlea(label_map, image.grid):
+    if not plausibility.beside_a_cochlea(label_map, image.grid):
         reasons.append("no cochlea next to it")
     return [f"the schwannoma is doubtful ({', and '.join(reasons)}): check it in the scan"] if reasons else []

@@ -15,7 +15,7 @@ from scipy import ndimage
 from crossmoda import labels
 from crossmoda.propagation.atlases import Registered
 from crossmoda.propagation.similarity import neighborhood
-from crossmoda.volume.geometry import Grid, Volume
+from crossmoda.volume.grid import Grid, Volume
 
 #: How far around a tumor, and around a cochlea, images are compared, mm.
 _RIM_MM, _COCHLEA_RIM_MM = 2.0, 1.0

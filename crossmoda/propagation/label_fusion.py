@@ -4,12 +4,10 @@ import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
-from scipy import ndimage
 
 from crossmoda import fusion, labels
 from crossmoda.anatomy import laterality
 from crossmoda.anatomy.contralateral import ContralateralComparison
-from crossmoda.components import solid
 from crossmoda.fusion.weighted_voting import Move, Votes, local_votes
 from crossmoda.progress import Progress
 from crossmoda.propagation.atlas_ranking import Contributors, speakers
@@ -17,6 +15,7 @@ from crossmoda.propagation.atlases import Registered
 from crossmoda.propagation.similarity import OUTSIDE
 from crossmoda.propagation.tumor_outline import difference_mm3, outlined
 from crossmoda.volume import Grid, Volume
+from crossmoda.volume.masks import largest_component, solid
 
 #: A registration this many standard deviations (from the median absolute deviation) below the others has failed ...
 _OUTLIER = 4.0
@@ -301,7 +300,5 @@ def stray_pieces(label_map: np.ndarray, on_left: np.ndarray) -> np.ndarray:
     left = np.broadcast_to(on_left, stray.shape)
     cochlea = label_map == labels.COCHLEA
     for mask in (label_map == labels.VS, cochlea & left, cochlea & ~left):
-        pieces, count = ndimage.label(mask, np.ones((3, 3, 3)))
-        if count > 1:
-            stray |= mask & (pieces != 1 + int(np.bincount(pieces.ravel())[1:].argmax()))
+        stray |= mask & ~largest_component(mask)
     return stray

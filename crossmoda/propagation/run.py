@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from crossmoda.propagation import Settings
 
 #: See :func:`crossmoda.propagation.target.load_target`.
-Load = Callable[["Case", str, str, bool], tuple[Target, preprocessing.Settings]]
+Load = Callable[["Case", str, str, bool], tuple[Target, preprocessing.Preparation]]
 #: Under the folder of a target: its registrations, those that are linear only, and what its opposite sides look like.
 REGISTRATIONS, LINEAR, OPPOSITE = "registrations", "linear", "opposite"
 #: Raised when the steps after registration, or registration itself, change so that earlier results no longer hold.
@@ -93,7 +93,7 @@ class Run:
         self._load, self._has_cochlea = load or load_target, has_cochlea
         self._prepared = Prepared(0) if prepared is None else prepared
         self._unusable: tuple[str, ...] = ()
-        self._target: tuple[Target, preprocessing.Settings] | None = None
+        self._target: tuple[Target, preprocessing.Preparation] | None = None
         self._done: dict[tuple[str, bool, bool], Registered | str] = {}
         self._chosen: list[Atlas] | None = None
         self._side: TumorSide | None = None
@@ -145,11 +145,11 @@ class Run:
         return self._load_target()[0]
 
     @property
-    def preparation(self) -> preprocessing.Settings:
+    def preparation(self) -> preprocessing.Preparation:
         """How target and atlases are prepared for the registration."""
         return self._load_target()[1]
 
-    def _load_target(self) -> tuple[Target, preprocessing.Settings]:
+    def _load_target(self) -> tuple[Target, preprocessing.Preparation]:
         if self._target is None:
             known = any(atlas.volumes_mm3["cochlea"] > 0 for atlas in self.atlases)
             has_cochlea = known if self._has_cochlea is None else self._has_cochlea

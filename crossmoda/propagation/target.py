@@ -37,22 +37,22 @@ class Target:
     """MIND-SSC of that part, packed"""
 
 
-def load_target(case: "Case", key: str, region: str, has_cochlea: bool) -> tuple[Target, preprocessing.Settings]:
+def load_target(case: "Case", key: str, region: str, has_cochlea: bool) -> tuple[Target, preprocessing.Preparation]:
     """Read a target, whose checksum is ``key``; return it and how it and its atlases are prepared."""
     image = case.read_image()
     how = preparation_for(region, image.grid, has_cochlea)
     return as_target(case.id, key, image, preparer(how)), how
 
 
-def preparer(how: preprocessing.Settings) -> Prepare:
+def preparer(how: preprocessing.Preparation) -> Prepare:
     """Return what prepares an image in one way."""
     return lambda image, label_map: preprocessing.prepare(image, label_map, how).image
 
 
-def preparation_for(region: str, target: Grid, has_cochlea: bool) -> preprocessing.Settings:
+def preparation_for(region: str, target: Grid, has_cochlea: bool) -> preprocessing.Preparation:
     """Return how scans are prepared: cropped to the ears (asked for, or ``"auto"`` in a head with cochlea labels)."""
     whole = region == "whole" or (region == "auto" and not (has_cochlea and _is_head(target)))
-    return preprocessing.Settings(region="whole" if whole else "ears", in_plane_spacing=0.0 if whole else 0.5)
+    return preprocessing.Preparation(region="whole" if whole else "ears", in_plane_spacing=0.0 if whole else 0.5)
 
 
 def _is_head(grid: Grid) -> bool:

@@ -1,7 +1,5 @@
 """The review report of a cohort: agreement of labels and network, corrections and models."""
 
-import csv
-import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -44,7 +42,7 @@ def write_report(
     rows = [row(item, corrections.get(item.id)) for item in items]
     report(progress, 0.9, "writing the report")
     files = {"report": Path(folder) / REPORT, "table": Path(folder) / TABLE}
-    output.write_text(files["table"], _csv(rows))
+    output.write_csv(files["table"], list(rows[0]) if rows else ["case"], (cells.values() for cells in rows))
     _page(items, rows, corrections, registry.models(models or Path(folder) / "no models")).write(files["report"])
     report(progress, 1.0, "done")
     return files
@@ -73,14 +71,6 @@ def row(item: Item, correction: Correction | None) -> dict[str, Any]:
     cells["based_on_version"] = record.get("based_on", {}).get("crossmoda")
     cells["reasons"] = " ".join(item.reasons)
     return cells
-
-
-def _csv(rows: Sequence[dict[str, Any]]) -> str:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]) if rows else ["case"], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows({name: "" if value is None else value for name, value in line.items()} for line in rows)
-    return text.getvalue()
 
 
 def _page(

@@ -21,18 +21,18 @@ import SimpleITK as sitk
 import crossmoda
 from crossmoda import labels, output, volume
 from crossmoda.dataset import CORRECTIONS, Case, correction_file
-from crossmoda.errors import InputError
+from crossmoda.errors import InputError, reason_of
+from crossmoda.evaluation import dice_per_structure
 from crossmoda.provenance import checksum
-from crossmoda.review.evidence_sources import dice, label_to_review
+from crossmoda.review.evidence_sources import label_to_review
 from crossmoda.volume import Grid, Volume
-from crossmoda.volume.resampling import filled_up
 
 RECORD = "correction.json"
 DRAFT = "draft.seg.nrrd"
 PREVIOUS = "previous"
 OPEN, CORRECTED, ACCEPTED, NEEDS_EXPERT = "open", "corrected", "accepted", "needs expert"
 STATUSES = (OPEN, CORRECTED, ACCEPTED, NEEDS_EXPERT)
-_UNSAVED = "what was drawn is unchanged in the scene: make the data set folder writable, or export the segmentation"
+_UNSAVED = "Your edits are still in the scene: make the data set folder writable, or export the segmentation"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,7 +126,7 @@ def save(
     if when:
         record["when"] = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     path = correction_file(data, case.id)
-    with _saying_that_work_is_kept():
+    with _preserve_edits_on_error():
         if earlier is not None and earlier.label is not None:
             _keep_previous(folder, earlier)
         volume.write(final, path)
@@ -167,7 +167,7 @@ def mark(
         return
     total = seconds + (earlier.seconds if earlier else 0.0)
     record = {**(earlier.record if earlier else {"id": case_id, "number": 0}), "status": status, "seconds": total}
-    with _saying_that_work_is_kept():
+    with _preserve_edits_on_error():
         output.write_json(folder_of(data, case_id) / RECORD, record)
 
 
@@ -211,7 +211,7 @@ def save_draft(
     """
     path = folder_of(data, case_id) / DRAFT
     about = {"draft_of": case_id, "based_on": Path(based_on).name if based_on else "", "seconds": seconds}
-    with _saying_that_work_is_kept():
+    with _preserve_edits_on_error():
         volume.write_segmentation(label_map, path, about)
     return path
 
@@ -256,12 +256,9 @@ def _case(data: Path | str, case_id: str) -> Case:
 
 def _on_grid(label_map: Volume, grid: Grid) -> Volume:
     """Return the label map on the target's grid as uint8."""
-    unknown = sorted(set(np.unique(label_map.array).tolist()) - set(labels.VALUES))
-    if unknown:
-        known = ", ".join(f"{structure.value} {structure.name}" for structure in labels.STRUCTURES)
-        raise InputError(f"The label map has the value {unknown[0]}; use 0 background, {known}.")
+    labels.check_values(label_map.array)
     plain = label_map.with_array(label_map.array.astype(np.uint8))
-    whole = filled_up(plain, grid)
+    whole = plain.pasted_on(grid)
     if not whole.grid.same_as(grid):
         whole = volume.resample(plain, grid, interpolation="label")
     return Volume(whole.array, grid)
@@ -285,7 +282,7 @@ def _record(
         "seconds": round(seconds + (earlier.seconds if earlier else 0.0), 1),
         "crossmoda": crossmoda.__version__,
         "image": {"name": Path(case.image).name, "sha256": checksum(case.image)},
-        "resampled": not given.grid.same_as(final.grid) and filled_up(given, final.grid) is given,
+        "resampled": not given.grid.same_as(final.grid) and given.pasted_on(final.grid) is given,
         "volumes_after_mm3": _volumes(final),
     }
     if based_on is not None:
@@ -304,7 +301,7 @@ def _comparison(noisy: Path, final: Volume) -> dict[str, Any]:
         return {}  # no reason to refuse the work that is to be kept
     found: dict[str, Any] = {"volumes_before_mm3": _volumes(before)}
     if before.grid.same_as(final.grid):
-        scores = dice(before.array, final.array)
+        scores = dice_per_structure(before.array, final.array)
         changed = float(np.count_nonzero(before.array != final.array)) * final.grid.voxel_volume_mm3
         found["dice_with_noisy_label"] = {key: round(value, 4) for key, value in scores.items()}
         found["changed_mm3"] = round(changed, 2)
@@ -343,15 +340,15 @@ def _keep_previous(folder: Path, earlier: Correction) -> None:
 
 
 @contextlib.contextmanager
-def _saying_that_work_is_kept() -> Iterator[None]:
-    """Turn failures to write into a sentence that says where the work is."""
+def _preserve_edits_on_error() -> Iterator[None]:
+    """Add to an error of writing that the edits are not lost."""
     try:
         yield
     except InputError as error:
         if not str(error).startswith("Cannot write"):
             raise
-        raise InputError(f"{str(error).partition(';')[0].rstrip('.?')}; {_UNSAVED}.") from error
+        raise InputError(f"{str(error).rpartition('. ')[0]}. {_UNSAVED}.") from error
     except OSError as error:
-        where = f" {error.filename}" if error.filename else ""
-        reason = (error.strerror or str(error)).lower()
-        raise InputError(f"Cannot write{where}: {reason}; {_UNSAVED}.") from error
+        raise InputError(
+            f"Cannot write {error.filename or 'the correction'}: {reason_of(error)}. {_UNSAVED}."
+        ) from error

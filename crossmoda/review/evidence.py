@@ -7,20 +7,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy import ndimage
 
 from crossmoda import cache, labels, measurement, output
 from crossmoda.anatomy import laterality
 from crossmoda.errors import InputError
+from crossmoda.evaluation import dice_per_structure
 from crossmoda.review.evidence_sources import (
     NOISY_LABEL,
     PREDICTION,
     EvidenceSources,
-    dice,
     expected_dice,
     read_evidence_sources,
 )
 from crossmoda.volume import Grid, Volume
+from crossmoda.volume.masks import components
 
 FILE = "review.json"
 #: Bump to invalidate cached evidence.
@@ -97,7 +97,7 @@ def measure(sources: EvidenceSources) -> Evidence:
             expected = [expected_dice(mask, item[structure.value]) for item in sources.probability_maps]
             numbers[f"expected_dice_{structure.key}"] = float(np.mean(expected))
     if sources.network_label is not None:
-        for key, score in dice(label_map, sources.network_label).items():
+        for key, score in dice_per_structure(label_map, sources.network_label).items():
             numbers[f"dice_network_{key}"] = score
         for structure in labels.STRUCTURES:
             voxels = np.count_nonzero(sources.network_label == structure.value)
@@ -106,30 +106,21 @@ def measure(sources: EvidenceSources) -> Evidence:
         if tumors[0].any() and tumors[1].any():
             numbers["apart_mm"] = _center_distance_mm(*tumors, grid)
     numbers |= _elongation(label_map == labels.VS, grid)
-    numbers |= _cochleae(Volume(label_map, _cropped_grid(sources)))
+    numbers |= _cochleae(Volume(label_map, grid.crop(sources.box)))
     gap = measurement.measure(Volume(label_map, grid))[0].distance_to_cochlea_mm
     if gap is not None:
         numbers["gap_mm"] = gap
     return Evidence(volumes, {name: round(value, 4) for name, value in numbers.items()}, sources.notes)
 
 
-def _cropped_grid(sources: EvidenceSources) -> Grid:
-    """Return the grid of the cropped arrays."""
-    from crossmoda.volume.resampling import sub_grid
-
-    first = [part.start for part in reversed(sources.box)]
-    return sub_grid(sources.grid, first, sources.label_map.shape[::-1])
-
-
 def _component_count(mask: np.ndarray, voxel_mm3: float) -> int:
-    components, _ = ndimage.label(mask, np.ones((3, 3, 3)))
-    return int(np.count_nonzero(np.bincount(components.ravel())[1:] * voxel_mm3 >= _MIN_COMPONENT_MM3))
+    numbers, _ = components(mask)
+    return int(np.count_nonzero(np.bincount(numbers.ravel())[1:] * voxel_mm3 >= _MIN_COMPONENT_MM3))
 
 
 def _center_distance_mm(first: np.ndarray, second: np.ndarray, grid: Grid) -> float:
     """Return the distance between the centers of two masks, mm."""
-    centers = [np.argwhere(mask).mean(axis=0) * grid.spacing_zyx for mask in (first, second)]
-    return float(np.linalg.norm(centers[0] - centers[1]))
+    return float(np.linalg.norm(grid.points(first).mean(axis=0) - grid.points(second).mean(axis=0)))
 
 
 def _elongation(mask: np.ndarray, grid: Grid) -> dict[str, float]:
@@ -152,8 +143,7 @@ def _cochleae(label_map: Volume) -> dict[str, float]:
         sides = laterality.find_sides(label_map).of[labels.COCHLEA]
         side = next(iter(sides), "left")
         return {f"{side}_mm3": float(mask.sum()) * label_map.grid.voxel_volume_mm3}
-    matrix = label_map.grid.index_to_physical
-    points = np.argwhere(mask)[:, ::-1] @ matrix[:3, :3].T + matrix[:3, 3]
+    points = label_map.grid.points(mask)
     left = points[:, 0] > midplane_mm
     offset_mm = np.abs(points[left].mean(axis=0) - points[~left].mean(axis=0))
     counts = {"left_mm3": left.sum(), "right_mm3": (~left).sum()}

@@ -11,9 +11,10 @@ import numpy as np
 from scipy import ndimage
 
 from crossmoda import labels, volume
-from crossmoda.components import BESIDE_MM
+from crossmoda.anatomy.plausibility import BESIDE_MM
 from crossmoda.errors import InputError
 from crossmoda.volume import Grid, Volume
+from crossmoda.volume.masks import bounding_box, components
 
 NOISY_LABEL = "noisy_label.nii.gz"
 PREDICTION = "prediction"
@@ -177,29 +178,23 @@ def _box(label_map: np.ndarray, *maps: np.ndarray | None) -> tuple[slice, ...]:
     for item in maps:
         if item is not None:
             relevant = relevant | ((item if item.ndim == 3 else item.max(axis=0)) > _MIN_PROBABILITY)
-    boxes = ndimage.find_objects(relevant.view(np.uint8))
-    if not boxes or boxes[0] is None:
-        return tuple(slice(0, size) for size in label_map.shape)
-    return tuple(
-        slice(max(part.start - _MARGIN, 0), min(part.stop + _MARGIN, size))
-        for part, size in zip(boxes[0], label_map.shape, strict=True)
-    )
+    return bounding_box(relevant if relevant.any() else np.ones_like(relevant), _MARGIN)
 
 
 def _without_implausible_tumors(probabilities: np.ndarray, label_map: np.ndarray, grid: Grid) -> np.ndarray:
     """Return the network's probabilities without unlabeled schwannoma components far from the labeled cochleae.
 
-    :func:`crossmoda.components.plausible` removes such components from the network's label map only.
+    :func:`~crossmoda.anatomy.plausibility.plausible` removes such components from the network's label map only.
     """
     cochleae = label_map == labels.COCHLEA
     if not cochleae.any():
         return probabilities
-    components, count = ndimage.label(probabilities[labels.VS] > _MIN_PROBABILITY, np.ones((3, 3, 3)))
+    numbers, count = components(probabilities[labels.VS] > _MIN_PROBABILITY)
     distance_mm = ndimage.distance_transform_edt(~cochleae, grid.spacing_zyx)
-    numbers = np.arange(1, count + 1)
-    implausible = ndimage.minimum(distance_mm, components, numbers) > BESIDE_MM
-    implausible &= ndimage.maximum(label_map == labels.VS, components, numbers) == 0
-    result, mask = probabilities.copy(), np.isin(components, numbers[implausible])
+    index = np.arange(1, count + 1)
+    implausible = ndimage.minimum(distance_mm, numbers, index) > BESIDE_MM
+    implausible &= ndimage.maximum(label_map == labels.VS, numbers, index) == 0
+    result, mask = probabilities.copy(), np.isin(numbers, index[implausible])
     result[labels.BACKGROUND, mask] += result[labels.VS, mask]
     result[labels.VS, mask] = 0
     return result
@@ -259,16 +254,6 @@ def nearest_structure(label_map: np.ndarray, grid: Grid) -> np.ndarray:
         closer = distance < min_distance_mm
         min_distance_mm[closer], nearest[closer] = distance[closer], structure.value
     return nearest
-
-
-def dice(first: np.ndarray, second: np.ndarray) -> dict[str, float]:
-    """Return the Dice of two label maps per structure; 1 if both are empty."""
-    scores = {}
-    for structure in labels.STRUCTURES:
-        masks = first == structure.value, second == structure.value
-        total = np.count_nonzero(masks[0]) + np.count_nonzero(masks[1])
-        scores[structure.key] = 2.0 * np.count_nonzero(masks[0] & masks[1]) / total if total else 1.0
-    return scores
 
 
 def expected_dice(mask: np.ndarray, probability: np.ndarray) -> float:

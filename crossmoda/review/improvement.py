@@ -15,11 +15,11 @@ import numpy as np
 
 from crossmoda import cache, dataset, output, training, weights
 from crossmoda.errors import InputError
+from crossmoda.evaluation import dice_per_structure
 from crossmoda.progress import Progress, part, report
 from crossmoda.provenance import checksum
 from crossmoda.review import models
 from crossmoda.review.corrections import Correction, all_corrections
-from crossmoda.review.evidence_sources import dice
 from crossmoda.review.models import Model
 from crossmoda.review.settings import ImprovementSettings
 from crossmoda.volume import Volume
@@ -132,7 +132,8 @@ def improve(
     )
     predictions = _predict(cases.held_out, (old.weights, trained), settings, part(progress, 0.85, 0.97))
     before, after = (
-        {case.id: dice(maps[index].array, truth.array) for case, maps, truth in predictions} for index in (0, 1)
+        {case.id: dice_per_structure(maps[index].array, truth.array) for case, maps, truth in predictions}
+        for index in (0, 1)
     )
     about = {
         "learned_from": {**cases.counts, "initial": old.name},

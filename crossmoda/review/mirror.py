@@ -8,8 +8,9 @@ from scipy import ndimage, signal
 
 from crossmoda import labels
 from crossmoda.anatomy import laterality
-from crossmoda.components import COCHLEAR_DISTANCE_MM
+from crossmoda.anatomy.plausibility import COCHLEAR_DISTANCE_MM
 from crossmoda.volume import Grid, Volume
+from crossmoda.volume.masks import bounding_box
 
 #: Margin of the compared patch around a cochlea, and maximum vertical or AP offset of the contralateral cochlea.
 _MARGIN_MM, _MAX_OFFSET_MM = 6.0, 15.0
@@ -94,8 +95,8 @@ def _reference_side(label_map: np.ndarray, grid: Grid, sides: dict[str, np.ndarr
 
 def _center(mask: np.ndarray, grid: Grid) -> np.ndarray:
     """Return the center of a mask, mm (LPS)."""
-    index = np.argwhere(mask).mean(axis=0)[::-1]
-    return (grid.index_to_physical @ [*index, 1.0])[:3]
+    center: np.ndarray = grid.points(mask).mean(axis=0)
+    return center
 
 
 def _find_mirrored(cochlea: np.ndarray, image: np.ndarray, grid: Grid, side: str) -> np.ndarray | None:
@@ -104,7 +105,7 @@ def _find_mirrored(cochlea: np.ndarray, image: np.ndarray, grid: Grid, side: str
     A coarse search determines rotation and position, and a fine search the final position.
     """
     axis, spacing = laterality.lateral_axis(grid), np.asarray(grid.spacing_zyx)
-    (box,) = ndimage.find_objects(cochlea.view(np.uint8))
+    box = bounding_box(cochlea)
     center = np.array([(part.start + part.stop - 1) / 2 for part in box])
     half = np.array([(part.stop - part.start) / 2 for part in box]) + _MARGIN_MM / spacing
     low, high = _contralateral_box(center, half, axis, grid, side)

@@ -15,13 +15,11 @@ from crossmoda.errors import InputError
 from crossmoda.review.mirror import MirrorCheck, mirror_check
 from crossmoda.review.regions import Region
 from crossmoda.volume import Grid
+from crossmoda.volume.masks import bounding_box, components
 
 __all__ = ["MirrorCheck", "ball", "fill_holes", "mirror_check", "remove_islands", "smooth", "take"]
 
 Mask = np.ndarray | Region | None
-
-#: Connectivity of components: faces, edges and corners.
-_NEIGHBORS = np.ones((3, 3, 3), bool)
 
 
 def take(label_map: np.ndarray, source: np.ndarray, region: Mask) -> np.ndarray:
@@ -36,7 +34,7 @@ def fill_holes(label_map: np.ndarray, value: int, region: Mask = None) -> np.nda
     mask = label_map == value
     result = label_map.copy()
     if mask.any():
-        box = _box(mask, [1, 1, 1])
+        box = bounding_box(mask, 1)
         holes = ndimage.binary_fill_holes(mask[box]) & (label_map[box] == labels.BACKGROUND)
         result[box][holes & _mask(region, label_map.shape)[box]] = value
     return result
@@ -50,16 +48,16 @@ def remove_islands(
     The largest component is never removed, nor is any component that is partly outside ``region``. Components are
     connected by faces, edges or corners.
     """
-    components, count = ndimage.label(label_map == value, _NEIGHBORS)
+    numbers, count = components(label_map == value)
     if count < 2:
         return label_map.copy()
-    sizes = np.bincount(components.ravel())
+    sizes = np.bincount(numbers.ravel())
     sizes[0] = 0
     small = sizes * grid.voxel_volume_mm3 < smallest_mm3
     small[[0, int(sizes.argmax())]] = False
-    small[np.unique(components[~_mask(region, label_map.shape)])] = False
+    small[np.unique(numbers[~_mask(region, label_map.shape)])] = False
     result = label_map.copy()
-    result[small[components]] = labels.BACKGROUND
+    result[small[numbers]] = labels.BACKGROUND
     return result
 
 
@@ -80,8 +78,7 @@ def smooth(label_map: np.ndarray, value: int, radius_mm: float, grid: Grid, regi
     count = int(np.count_nonzero(mask & free))
     if not count:
         return label_map.copy()
-    margins = [int(np.ceil(2 * radius_mm / spacing)) + 1 for spacing in grid.spacing_zyx]
-    box = _box(mask, margins)
+    box = bounding_box(mask, [count + 1 for count in grid.voxels(2 * radius_mm)])
     blurred = ndimage.gaussian_filter(
         mask[box].astype(np.float32), [radius_mm / 2 / spacing for spacing in grid.spacing_zyx], mode="nearest"
     )
@@ -106,19 +103,10 @@ def _mask(region: Mask, shape: tuple[int, ...]) -> np.ndarray:
     return mask
 
 
-def _box(mask: np.ndarray, margins: list[int]) -> tuple[slice, ...]:
-    """Return the bounding box of a mask with margins (voxels)."""
-    (box,) = ndimage.find_objects(mask.view(np.uint8))
-    return tuple(
-        slice(max(part.start - margin, 0), min(part.stop + margin, size))
-        for part, margin, size in zip(box, margins, mask.shape, strict=True)
-    )
-
-
 def ball(grid: Grid, center_lps: Sequence[float], radius_mm: float) -> np.ndarray:
     """Return a ball as a mask (z, y, x); empty if its center is outside the grid."""
     mask = np.zeros(grid.shape, bool)
-    index = (grid.physical_to_index @ [*center_lps, 1.0])[:3]
+    index = grid.to_index(center_lps)
     if np.any(index < -0.5) or np.any(index > np.array(grid.size) - 0.5):
         return mask
     radii = radius_mm / np.array(grid.spacing)

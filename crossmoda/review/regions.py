@@ -10,12 +10,12 @@ from crossmoda import labels
 from crossmoda.review.evidence_sources import nearest_structure, read_evidence_sources
 from crossmoda.review.settings import Settings
 from crossmoda.volume import Grid, Volume
+from crossmoda.volume.masks import bounding_box, components
 
 #: The structures in sentences.
 STRUCTURE_PHRASES = {"VS": "the tumor", "cochlea": "the cochlea"}
 #: Standard deviation of the smoothing before the maximum of a region is located.
 _SMOOTHING_MM = 1.0
-_NEIGHBORS = np.ones((3, 3, 3), bool)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,16 +84,11 @@ def find_regions(
     """
     grid = disagreement.grid
     doubtful = disagreement.array >= settings.threshold
-    boxes = ndimage.find_objects(doubtful.view(np.uint8))
-    if not boxes or boxes[0] is None:
+    if not doubtful.any():
         return []
-    margins = [int(np.ceil(settings.margin_mm / spacing)) + 1 for spacing in grid.spacing_zyx]
-    box = tuple(
-        slice(max(part.start - margin, 0), min(part.stop + margin, size))
-        for part, margin, size in zip(boxes[0], margins, doubtful.shape, strict=True)
-    )
+    box = bounding_box(doubtful, [count + 1 for count in grid.voxels(settings.margin_mm)])
     dilated = ndimage.distance_transform_edt(~doubtful[box], grid.spacing_zyx) <= settings.margin_mm
-    components, _ = ndimage.label(dilated, _NEIGHBORS)
+    numbers, _ = components(dilated)
     maps = _Maps(
         grid,
         tuple(part.start for part in box),
@@ -103,8 +98,8 @@ def find_regions(
     )
     smooth = ndimage.gaussian_filter(maps.doubt, [_SMOOTHING_MM / spacing for spacing in grid.spacing_zyx])
     regions = []
-    for number, part in enumerate(ndimage.find_objects(components), start=1):
-        inside = components[part] == number
+    for number, part in enumerate(ndimage.find_objects(numbers), start=1):
+        inside = numbers[part] == number
         if maps.doubtful_mm3(part, inside) >= max(settings.smallest_mm3, 1e-9):
             regions.append(maps.describe(part, inside, smooth))
     regions.sort(key=lambda pair: -pair[0])
@@ -145,7 +140,7 @@ class _Maps:
         maximum = np.unravel_index(np.argmax(np.where(doubt > 0, smooth[part], -1)), doubt.shape)
         first = np.array([item.start for item in part]) + self.corner
         index = (first + maximum)[::-1]
-        center = (self.grid.index_to_physical @ [*index, 1.0])[:3]
+        center = self.grid.to_lps(index)
         return benefit, Region(
             number=0,
             center_lps=(float(center[0]), float(center[1]), float(center[2])),

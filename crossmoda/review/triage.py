@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from crossmoda import labels
-from crossmoda.components import BESIDE_MM
+from crossmoda.anatomy.plausibility import BESIDE_MM
 from crossmoda.review.evidence import Evidence
 from crossmoda.review.regions import STRUCTURE_PHRASES
 

@@ -4,19 +4,20 @@ Every kernel works on a range of rows and releases the interpreter lock: :func:`
 """
 
 import itertools
-import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import numba
 import numpy as np
 
+from crossmoda import device
+
 jit = numba.njit(nogil=True, cache=True, fastmath=True, error_model="numpy")
 
 
 def threads() -> int:
     """Return how many threads the work is spread over."""
-    return min(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1, 8)
+    return min(device.cores(), 8)
 
 
 def in_slabs(count: int, work: Callable[[int, int], object]) -> None:

@@ -6,9 +6,10 @@ import inspect
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from crossmoda import device
 from crossmoda.errors import InputError
 from crossmoda.parameters import shown
-from crossmoda.study.settings import ClusterSettings, core_count
+from crossmoda.study.settings import ClusterSettings
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -76,10 +77,11 @@ def local_cluster(settings: ClusterSettings) -> Any:
         InputError: too many workers for this computer.
 
     """
-    maximum = _MAX_WORKERS_PER_CORE * core_count()
+    maximum = _MAX_WORKERS_PER_CORE * device.cores()
     if settings.local_workers > maximum:
         raise InputError(
-            f"workers must be at most {maximum} on this computer ({core_count()} cores); got {settings.local_workers}."
+            f"workers must be at most {maximum} on this computer with {device.cores()} cores; "
+            f"got {settings.local_workers}."
         )
     return _distributed().LocalCluster(
         n_workers=settings.local_workers,

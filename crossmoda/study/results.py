@@ -1,14 +1,12 @@
 """The results of a study: CSV tables, HTML report and provenance."""
 
 import csv
-import io
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from crossmoda import evaluation, figures, inference, labels, training, volume
-from crossmoda.output import write_json, write_text
+from crossmoda.output import write_csv, write_json
 from crossmoda.propagation.noisy_label import LABEL_MAP
 from crossmoda.provenance import Record
 from crossmoda.report import Report
@@ -30,11 +28,11 @@ def write(study: Configuration, cohort: Cohort, outcome: StudyOutcome, record: R
     """Write :data:`REPORT`, :data:`CASES`, :data:`SCORES`, :data:`FAILURES` and :data:`PROVENANCE`."""
     folder = outcome.folder
     header, rows = case_table(cohort, outcome)
-    write_text(folder / CASES, _csv([header, *rows]))
+    write_csv(folder / CASES, header, rows)
     flat = {f"{case}, {step}": scores for case, steps in outcome.scores.items() for step, scores in steps.items()}
-    evaluation.write_csv(flat, folder / SCORES)
+    evaluation.write_scores(flat, folder / SCORES)
     failures = [[name, why] for name, sentences in outcome.failed.items() for why in sentences]
-    write_text(folder / FAILURES, _csv([["case", "why"], *failures]))
+    write_csv(folder / FAILURES, ["case", "why"], failures)
     provenance = record.finish(
         atlases=[case.id for case in cohort.atlases],
         targets=[case.id for case in cohort.targets],
@@ -162,9 +160,3 @@ def _curve(outcome: StudyOutcome) -> Any:
     axes.set(xlabel="epoch", ylabel="loss")
     axes.grid(alpha=0.3)
     return figure
-
-
-def _csv(rows: Sequence[Sequence[str]]) -> str:
-    stream = io.StringIO()
-    csv.writer(stream, lineterminator="\n").writerows(rows)
-    return stream.getvalue()

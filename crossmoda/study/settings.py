@@ -1,9 +1,8 @@
 """Settings of the cluster of a study."""
 
 import dataclasses
-import os
 
-from crossmoda import parameters
+from crossmoda import device, parameters
 from crossmoda.errors import InputError
 from crossmoda.parameters import parameter
 
@@ -52,14 +51,9 @@ class ClusterSettings(parameters.Settings):
     @property
     def local_workers(self) -> int:
         """Number of worker processes on this computer."""
-        return self.workers or max(1, core_count() // self.threads)
+        return self.workers or max(1, device.cores() // self.threads)
 
     @property
     def jobs(self) -> int:
         """Number of simultaneous SLURM jobs; ended jobs are replaced until the study ends."""
         return max(1, self.workers)
-
-
-def core_count() -> int:
-    """Return the number of cores available to this process."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

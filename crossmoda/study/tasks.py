@@ -267,8 +267,7 @@ def evaluate(files: dict[str, Path], reference: Path) -> dict[str, evaluation.Sc
     for name, path in files.items():
         label_map = volume.read_label_map(path)
         truth = volume.read_label_map(reference, label_map.grid)
-        if unknown := sorted(set(truth.array[truth.array > max(labels.VALUES)].tolist())):
-            raise InputError(f"Unknown label value: {unknown[0]} in {reference}. Use 1 (VS), 2 (cochlea).")
+        labels.check_values(truth.array, f"the reference {reference}")
         if not truth.grid.same_as(label_map.grid):
             truth = volume.resample(truth, label_map.grid, interpolation="label")
         scores[name] = evaluation.evaluate(label_map, truth)

@@ -1,8 +1,6 @@
 """Logs of a training: metrics as CSV and, if it is installed, for TensorBoard."""
 
 import contextlib
-import csv
-import io
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,11 +11,7 @@ from crossmoda import output
 def write_metrics(path: Path, history: Sequence[dict[str, Any]]) -> None:
     """Write one CSV row per epoch; missing metrics are empty."""
     names = list(dict.fromkeys(name for row in history for name in row))
-    text = io.StringIO()
-    writer = csv.DictWriter(text, names, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(history)
-    output.write_text(path, text.getvalue())
+    output.write_csv(path, names, ([row.get(name) for name in names] for row in history))
 
 
 @contextlib.contextmanager

@@ -59,7 +59,7 @@ class Batch:
 
 def load(
     cases: "Sequence[TrainingCase]",
-    preparation: preprocessing.Settings,
+    preparation: preprocessing.Preparation,
     cache: Path,
     progress: Progress | None = None,
 ) -> list[Example]:
@@ -77,7 +77,7 @@ def load(
     return examples
 
 
-def _load(case: "TrainingCase", preparation: preprocessing.Settings, cache: Path) -> Example:
+def _load(case: "TrainingCase", preparation: preprocessing.Preparation, cache: Path) -> Example:
     files = [case.image, case.label, *([case.confidence] if case.confidence else [])]
     for file in files:
         if not Path(file).exists():
@@ -104,13 +104,10 @@ def _load(case: "TrainingCase", preparation: preprocessing.Settings, cache: Path
     )
 
 
-def _prepare(case: "TrainingCase", preparation: preprocessing.Settings) -> tuple[np.ndarray, ...]:
+def _prepare(case: "TrainingCase", preparation: preprocessing.Preparation) -> tuple[np.ndarray, ...]:
     image = volume.read(case.image)
     label = dataset.Case(case.id, "", Path(case.image), Path(case.label)).read_label(image)
-    strange = sorted(set(np.unique(label.array).tolist()) - set(labels.VALUES))
-    if strange:
-        known = ", ".join(f"{structure.value} ({structure.key})" for structure in labels.STRUCTURES)
-        raise InputError(f"Unknown label value: {strange[0]} in {Path(case.label).name}. Use 0, {known}.")
+    labels.check_values(label.array, Path(case.label).name)
     prepared = preprocessing.prepare(image, label, preparation)
     assert prepared.label is not None
     grid = prepared.image.grid

@@ -47,7 +47,7 @@ def train(
     validation: Sequence[Any] | None = None,
     progress: Progress | None = None,
     *,
-    preparation: preprocessing.Settings | None = None,
+    preparation: preprocessing.Preparation | None = None,
     initial: Path | str | None = None,
     about: dict[str, Any] | None = None,
 ) -> Path:
@@ -73,7 +73,7 @@ def train(
 
     """
     folder = Path(folder)
-    preparation = preparation or preprocessing.Settings()
+    preparation = preparation or preprocessing.Preparation()
     learning = [TrainingCase.of(case) for case in cases]
     checking = [TrainingCase.of(case) for case in validation or ()]
     check_cases(learning, checking)
@@ -153,7 +153,7 @@ def _identity(
     learning: Sequence[TrainingCase],
     checking: Sequence[TrainingCase],
     settings: Settings,
-    preparation: preprocessing.Settings,
+    preparation: preprocessing.Preparation,
     initial: Path | str | None,
 ) -> str:
     """Return a digest of everything the result depends on."""

@@ -131,7 +131,6 @@ def _votes(at: Path, grid, into: Path) -> list[list[str]]:
     from crossmoda.fusion import majority_vote
     from crossmoda.propagation.atlases import WARPED, folder_name
     from crossmoda.volume import Volume, read_label_map, write
-    from crossmoda.volume.resampling import filled_up
 
     table = at / "atlases.csv"
     rows = list(csv.DictReader(table.read_text(encoding="utf-8").splitlines())) if table.is_file() else []
@@ -142,7 +141,7 @@ def _votes(at: Path, grid, into: Path) -> list[list[str]]:
         )
         if row.get("dropped") or not file.is_file():
             continue
-        label_map = filled_up(read_label_map(file), grid)
+        label_map = read_label_map(file, grid)
         if not label_map.grid.same_as(grid):
             continue
         path = into / f"vote_{len(found)}.nrrd"

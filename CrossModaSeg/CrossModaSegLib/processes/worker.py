@@ -181,9 +181,9 @@ def main() -> int:
     arguments = json.loads((folder / "arguments.json").read_text(encoding="utf-8"))
     ensure_engine()
     from crossmoda.errors import InputError
-    from crossmoda.output import speak_utf8, write_json
+    from crossmoda.output import use_utf8, write_json
 
-    speak_utf8()
+    use_utf8()
     verbs = {"device": device, "cases": cases, "check": check, "prepare": prepare, "copies": copies}
     verbs |= {"compare": compare, "simulate": simulate, "measure": measure, "convert": convert}
     verbs |= review_verbs.VERBS
