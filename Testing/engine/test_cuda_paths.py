@@ -476,7 +476,7 @@ def test_a_training_leaves_a_full_card_for_the_processor(student, monkeypatch):
             raise torch.cuda.OutOfMemoryError("CUDA out of memory.")
         return learn()
 
-    monkeypatch.setattr(one, "_learn", short_of_memory)
+    monkeypatch.setattr(one, "_loss_of_step", short_of_memory)
     one.take_step()
     assert one.fallbacks == ["out of GPU memory: training on the CPU"]
     assert not any(item.is_cuda for item in one.network.state_dict().values())

@@ -93,9 +93,9 @@ def test_take_understands_the_regions_of_the_review(drawn):
 
 
 def test_a_source_or_region_of_another_shape_is_refused(drawn):
-    with pytest.raises(InputError, match="same grid"):
+    with pytest.raises(InputError, match="Different shapes"):
         operations.take(drawn, drawn[1:], np.ones(SHAPE, bool))
-    with pytest.raises(InputError, match="same grid"):
+    with pytest.raises(InputError, match="Different shapes"):
         operations.fill_holes(drawn, labels.VS, np.ones((2, 2, 2), bool))
 
 
@@ -248,7 +248,7 @@ def test_a_misplaced_cochlea_is_told_and_its_place_suggested():
     label_map[on_the_left(truth)] = labels.BACKGROUND
     label_map[np.roll(on_the_left(truth), 6, axis=1)] = labels.COCHLEA
     found = operations.mirror_check(label_map, image, HEAD)
-    assert any("mm from the mirror image of the right one" in message for message in found.messages)
+    assert any("mm from the mirror image of the left one" in message for message in found.messages)
 
 
 def test_the_tumor_is_never_painted_over_by_a_suggestion():

@@ -262,7 +262,7 @@ def test_a_gpu_without_memory_is_left_for_the_cpu(cases, tmp_path, monkeypatch):
             raise torch.cuda.OutOfMemoryError("CUDA out of memory.")
         return learn()
 
-    monkeypatch.setattr(student, "_learn", short_of_memory)
+    monkeypatch.setattr(student, "_loss_of_step", short_of_memory)
     student.take_step()
     assert student.device == "cpu" and student.step == 1
     assert student.fallbacks == ["out of GPU memory: training on the CPU"]
@@ -335,7 +335,7 @@ def test_bad_cases_are_named(cases, tmp_path):
         train([TrainingCase(tmp_path / "missing.nii", cases[0].label)], tmp_path / "run", TINY)
     image, label = small_subject(9)
     strange = write_case(tmp_path, 9, label=label * 4)
-    with pytest.raises(InputError, match=r"Unknown label value in case_9_label\.nii\.gz: 4\. Use 0 background"):
+    with pytest.raises(InputError, match=r"Unknown label value in case_9_label\.nii\.gz: 4, 8\. Use 0 background"):
         train([strange], tmp_path / "run", TINY, preparation=WHOLE)
     volume.write(volume.Volume(image + 2, volume.read(cases[0].image).grid), tmp_path / "sure.nii.gz")
     unsure = dataclasses.replace(cases[0], confidence=tmp_path / "sure.nii.gz")
