@@ -64,7 +64,7 @@ def test_a_folder_without_labeled_scans_is_refused_in_one_sentence(data, tmp_pat
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--noisy", "nothing"), "no noisy label"),
+        (("--noisy", "nothing"), "No noisy label"),
         (("--initial", "other.safetensors"), "Choose the same"),
         (("--epochs", "-1"), "epochs must be"),
         (("--validation", "data"), "is also the training case"),
