@@ -51,7 +51,7 @@ def mirror_check(label_map: np.ndarray, image: np.ndarray, grid: Grid) -> Mirror
     if not present:
         return MirrorCheck(("The label contains no cochlea. Segment one of them first.",), None)
     reference = _reference_side(label_map, grid, sides)
-    contralateral = laterality.other(reference)
+    contralateral = laterality.contralateral(reference)
     mirrored = _find_mirrored(sides[reference], image, grid, reference)
     messages = []
     volumes = {side: float(mask.sum()) * grid.voxel_volume_mm3 for side, mask in sides.items()}
@@ -90,7 +90,7 @@ def _reference_side(label_map: np.ndarray, grid: Grid, sides: dict[str, np.ndarr
     if sizes[larger] > _MAX_VOLUME_RATIO * min(sizes.values()):
         return larger
     tumor = laterality.find_sides(Volume(label_map, grid)).tumor
-    return laterality.other(tumor) if tumor else larger
+    return laterality.contralateral(tumor) if tumor else larger
 
 
 def _center(mask: np.ndarray, grid: Grid) -> np.ndarray:
