@@ -38,6 +38,14 @@ def parameter(
         choices: the only values allowed.
         advanced: whether the panel hides it at first.
 
+    Example:
+        >>> @dataclasses.dataclass(frozen=True)
+        ... class Smoothing(Settings):
+        ...     sigma: float = parameter(1.0, "Standard deviation of the Gaussian", unit="mm", minimum=0.0)
+        >>> Smoothing(sigma=-1.0)
+        Traceback (most recent call last):
+        crossmoda.errors.InputError: ...
+
     """
     about = {"help": help, "unit": unit, "minimum": minimum, "maximum": maximum, "choices": choices}
     return dataclasses.field(default=default, metadata={**about, "advanced": advanced})
