@@ -10,6 +10,8 @@ torch = pytest.importorskip("torch")
 
 from crossmoda import network, preprocessing, training, volume, weights  # noqa: E402
 
+pytestmark = pytest.mark.slow
+
 _SPEC = importlib.util.spec_from_file_location("predict_checks", Path(__file__).with_name("test_cli_module_predict.py"))
 checks = importlib.util.module_from_spec(_SPEC)
 _SPEC.loader.exec_module(checks)

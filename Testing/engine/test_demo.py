@@ -8,6 +8,8 @@ from crossmoda import demo, simulation, volume
 from crossmoda.errors import InputError
 from crossmoda.labels import STRUCTURES
 
+pytestmark = pytest.mark.slow
+
 SUBJECTS = simulation.Settings(
     field_of_view=130, slices=36, in_plane_spacing=1.0, slice_thickness=1.5, tumor_volume=2500, rotation=2, oblique=0
 )

@@ -1,5 +1,6 @@
 """The documents hang together."""
 
+import importlib
 import re
 from pathlib import Path
 
@@ -42,3 +43,29 @@ def test_citation_and_changelog_name_the_version_of_the_engine() -> None:
     citation, changelog = ((PROJECT / name).read_text("utf-8") for name in ("CITATION.cff", "CHANGELOG.md"))
     assert f"\nversion: {crossmoda.__version__}\n" in citation
     assert re.findall(r"^## \[(\d.*?)\]", changelog, re.MULTILINE)[0] == crossmoda.__version__
+
+
+ARCHITECTURE = (PROJECT / "docs/architecture.md").read_text("utf-8")
+
+
+def test_the_architecture_finds_only_files_that_exist() -> None:
+    table = ARCHITECTURE.split("## Repository")[0]
+    paths = re.findall(r"`((?:crossmoda|CrossModaSeg|CrossModaRegister|tools)/[\w./]+)`", table)
+    assert len(paths) > 15
+    assert not [path for path in paths if not (PROJECT / path).exists()]
+
+
+def test_the_architecture_lists_every_room_of_the_engine_and_no_other() -> None:
+    table = ARCHITECTURE.split("## Engine")[1].split("## Laws")[0]
+    rows = [row.split("|")[1] for row in table.splitlines() if row.startswith("| `")]
+    listed = {name.rstrip("/") for row in rows for name in re.findall(r"`([\w./]+)`", row)}
+    rooms = {path.name for path in (PROJECT / "crossmoda").iterdir()}
+    assert listed == rooms - {"__init__.py", "__main__.py", "__pycache__", "py.typed"}
+
+
+def test_the_contracts_of_the_architecture_can_be_imported() -> None:
+    imports = re.findall(r"^from (\S+) import ([^#\n]+)", ARCHITECTURE, re.MULTILINE)
+    assert len(imports) > 10
+    for module, names in imports:
+        for name in names.split(","):
+            assert hasattr(importlib.import_module(module), name.strip()), f"{module}.{name}"

@@ -368,6 +368,7 @@ def test_the_weights_that_come_along_are_small_and_say_what_they_have_seen():
     assert json.loads(path.with_suffix(".json").read_text("utf-8")) == model.card
 
 
+@pytest.mark.slow
 def test_the_weights_that_come_along_find_tumor_and_cochleae_of_a_subject_they_never_saw():
     from crossmoda.simulation import simulate_subject
 

@@ -285,6 +285,7 @@ class TestSeveralAtOnce:
             run(cases, tmp_path, parallel_registrations=2)
 
 
+@pytest.mark.slow
 def test_kept_transforms_map_the_targets_points_to_the_atlass_own_file_mirrored_or_not(cases, tmp_path):
     settings = dataclasses.replace(WHOLE, tumor_side="left", keep_transforms=True)
     how = deeds.Settings(levels=1, linear="none", device="cpu")

@@ -7,6 +7,8 @@ from crossmoda import inference, labels, volume, weights
 from crossmoda.simulation import Settings, simulate_subject
 from crossmoda.simulation.lesion import COCHLEA_CENTER, FUNDUS, PORUS
 
+pytestmark = pytest.mark.slow
+
 CPU = inference.Settings(device="cpu")
 
 

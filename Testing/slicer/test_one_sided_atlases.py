@@ -11,6 +11,8 @@ from crossmoda.anatomy import laterality
 from crossmoda.dataset import Case, open_dataset
 from crossmoda.propagation import Settings, propagate
 
+pytestmark = pytest.mark.slow
+
 #: The votes at a border change a little with the last bits of where its voxels are (docs/validation/propagation.md).
 ABOUT = 0.02
 

@@ -8,6 +8,8 @@ import pytest
 import SimpleITK as sitk
 from testbed.processes import child_processes
 
+pytestmark = pytest.mark.slow
+
 
 def test_a_folder_is_listed_checked_and_loaded(application, panel, sample_folder):
     panel.parameters.datasetFolder = str(sample_folder)
