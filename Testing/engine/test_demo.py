@@ -1,4 +1,4 @@
-"""The whole chain on small digital subjects: every step runs, scores what it made, and is found finished again."""
+"""The whole chain on small digital subjects: every step runs, is scored, and is reused in a second run."""
 
 from pathlib import Path
 

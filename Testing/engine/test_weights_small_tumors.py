@@ -1,4 +1,4 @@
-"""What the weights that come along find of small tumors."""
+"""The bundled weights on small tumors."""
 
 import numpy as np
 import pytest

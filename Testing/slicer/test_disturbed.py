@@ -257,7 +257,7 @@ def test_what_was_fused_last_is_the_result_and_drawn_alone_with_an_atlas_of_its_
     assert parameters.warpedAtlas.GetAttribute(nodes.SIDE) == "left", "not the one that was registered last"
 
 
-def test_a_segmentation_that_is_being_edited_stays_in_view_and_as_it_is_when_another_one_is_made(application, fused):
+def test_a_segmentation_under_edit_stays_in_view_when_another_one_is_made(application, fused):
     import slicer
     from CrossModaSegLib import selftest
 

@@ -100,9 +100,7 @@ def copied(target) -> list[str]:
     return [node.GetNodeReference(nodes.ATLAS).GetName() for node in copies]
 
 
-def test_a_mirrored_copy_speaks_about_the_cochlea_that_no_atlas_has_and_the_result_is_the_engines(
-    application, loaded, one_sided, tmp_path
-):
+def test_mirrored_copies_label_the_missing_cochlea_as_the_engine_does(application, loaded, one_sided, tmp_path):
     from CrossModaSegLib.scene import nodes
 
     target, atlases = one_sided
