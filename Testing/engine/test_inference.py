@@ -360,13 +360,8 @@ def test_weights_survive_the_disk_and_half_precision(weight_file, tmp_path):
     assert json.loads(again.with_suffix(".json").read_text("utf-8")) == model.card
 
 
-<<<<<<< HEAD
 def test_the_bundled_weights_are_small_and_their_card_names_the_training_data():
-    path = weights.shipped()
-=======
-def test_the_weights_that_come_along_are_small_and_say_what_they_have_seen():
     path = weights.bundled()
->>>>>>> main
     model = weights.load(path)
     assert path.stat().st_size < 10 * 2**20
     assert "never on a real vestibular schwannoma" in model.card["notes"]

@@ -26,13 +26,8 @@ def test_logits_have_the_size_of_the_input_whatever_it_is(torch, preset, size):
     assert torch.isfinite(logits).all()
 
 
-<<<<<<< HEAD
 def test_the_factorized_depthwise_filter_equals_the_3d_convolution(torch):
-    from crossmoda.network.layers import FactorisedDepthwise
-=======
-def test_the_factorized_depthwise_filter_equals_the_3d_convolution_with_the_product_kernel(torch):
     from crossmoda.network.layers import FactorizedDepthwise
->>>>>>> main
 
     torch.manual_seed(0)
     for stride, dilation in [
