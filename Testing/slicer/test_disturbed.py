@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 from testbed.processes import child_processes
 
+pytestmark = pytest.mark.slow
+
 LABEL = np.zeros((12, 20, 24), np.uint8)
 LABEL[4:8, 6:9, 8:12], LABEL[4:8, 10:12, 8:12] = 1, 2
 

@@ -10,6 +10,8 @@ from crossmoda import deeds, fusion, labels
 from crossmoda.dataset import open_dataset
 from crossmoda.propagation import Settings, propagate
 
+pytestmark = pytest.mark.slow
+
 
 def press(application, panel) -> dict:
     """Register and fuse; return the provenance of the fused label."""

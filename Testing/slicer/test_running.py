@@ -7,6 +7,8 @@ import pytest
 import SimpleITK as sitk
 from testbed.processes import child_processes
 
+pytestmark = pytest.mark.slow
+
 
 def test_a_folder_is_listed_checked_and_loaded(application, panel, sample_folder):
     panel.parameters.datasetFolder = str(sample_folder)
@@ -70,7 +72,7 @@ def test_wrong_weights_are_named_in_one_sentence(application, loaded, tmp_path):
     loaded.update()
     loaded.segment.ui.segmentButton.click()
     application.wait_until(lambda: not loaded.logic.busy)
-    assert loaded.segment.ui.messageLabel.text == "bad.safetensors is damaged or no safetensors file; copy it again."
+    assert loaded.segment.ui.messageLabel.text == "Not a valid safetensors file: bad.safetensors. Download it again."
     assert loaded.parameters.result is None
 
 

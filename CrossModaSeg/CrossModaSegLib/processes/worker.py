@@ -113,8 +113,7 @@ def convert(source: str, target: str, progress) -> dict:
 
 def simulate(folder: str, sources: int, targets: int, seed: int, settings: dict, progress) -> dict:
     """Write a small simulated data set into a new folder."""
-    from crossmoda.simulation import simulate_dataset
-    from crossmoda.simulation.subject import Settings
+    from crossmoda.simulation import Settings, simulate_dataset
 
     simulate_dataset(
         Path(folder),

@@ -43,7 +43,7 @@ class SegmentSection(Section):
             return self.busy_reason()
         if parameters.target is None:
             return _("Choose a target in “Register and fuse”.")
-        if not parameters.weights and not weights.shipped().is_file():
+        if not parameters.weights and not weights.bundled().is_file():
             return _("No bundled weights. Choose a file with trained weights.")
         if parameters.weights and not Path(parameters.weights).is_file():
             return _("Weights not found: {path}. Choose the weights again.").format(path=parameters.weights)
