@@ -1,5 +1,6 @@
 """Label propagation in the panel: one run of CrossModaPropagate, what it keeps, and what the panel shows of it."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -41,13 +42,17 @@ def test_the_label_is_that_of_the_engine(fused, quick_settings, sample_folder, t
     from CrossModaSegLib.scene import nodes
 
     data = open_dataset(sample_folder)
+    settings, registration, fusion_settings = (
+        kind(**{name: value for name, value in quick_settings.items() if name in kind.__dataclass_fields__})
+        for kind in (Settings, deeds.Settings, fusion.Settings)
+    )
     expected = propagate(
         data.targets[0],
         data.sources[:1],
         tmp_path,
-        Settings(tumor_side="left"),
-        registration=deeds.Settings(levels=quick_settings["levels"], linear=quick_settings["linear"]),
-        fusion_settings=fusion.Settings(weighting=quick_settings["weighting"]),
+        dataclasses.replace(settings, tumor_side="left"),
+        registration=registration,
+        fusion_settings=fusion_settings,
     )
     label = fused.parameters.noisyLabel
     np.testing.assert_array_equal(label_map(label), expected.label_map.array)
