@@ -374,14 +374,13 @@ def test_the_choices_of_the_panel_are_those_of_the_engine(application):
 
     from CrossModaSegLib.ParameterNode import CrossModaSegParameterNode
 
-    from crossmoda import device, parameters
-    from crossmoda.propagation import label_files
+    from crossmoda import device, parameters, propagation
 
     def choices(name):
         return tuple(typing.get_args(CrossModaSegParameterNode.allParameters[name][0])[1].choices)
 
     assert choices("device") == device.CHOICES
-    engine = {item.name: item for item in parameters.parameters(label_files.Settings)}
+    engine = {item.name: item for item in parameters.parameters(propagation.Settings)}
     assert choices("tumorSide") == engine["tumor_side"].choices
 
 
