@@ -11,6 +11,7 @@ import numpy as np
 from crossmoda import batch, cache, labels, output, parameters, preprocessing, provenance, volume, weights
 from crossmoda import device as devices
 from crossmoda.anatomy import plausibility
+from crossmoda.dataset import results
 from crossmoda.errors import InputError
 from crossmoda.parameters import parameter
 from crossmoda.progress import Progress, part, report
@@ -21,21 +22,7 @@ if TYPE_CHECKING:
 
     from crossmoda.dataset import Case
 
-#: Where the prediction of a target lies, beside what propagation wrote about it: ``RESULTS/<id>/prediction``.
-PREDICTION = "prediction"
-LABEL_MAP = "label_map.nii.gz"
-SEGMENTATION = "label_map.seg.nrrd"
-UNCERTAINTY = "uncertainty.nii.gz"
-PROVENANCE = "provenance.json"
-#: All files in that folder.
-OUTPUTS = (
-    LABEL_MAP,
-    SEGMENTATION,
-    UNCERTAINTY,
-    *(f"probability_{structure.key}.nii.gz" for structure in labels.STRUCTURES),
-    PROVENANCE,
-)
-#: Raised when prediction changes so that earlier results no longer hold.
+#: Bump to invalidate cached results.
 _REVISION = 3
 
 #: Tiles (z, y, x) and the margin on each side that neighboring tiles share, when memory runs out.
@@ -184,7 +171,7 @@ class Predicted:
     """A prediction on disk."""
 
     folder: Path
-    """holds :data:`OUTPUTS`"""
+    """holds :data:`results.PREDICTION_FILES`"""
     volumes_mm3: dict[str, float]
     """of each structure"""
     notes: tuple[str, ...]
@@ -222,7 +209,8 @@ def predict_all(
     path, model = _load(weights)
 
     def work(target: "Case", step: Progress | None) -> Predicted:
-        return _predict_case(target, Path(folder) / target.id / PREDICTION, path, model, settings or Settings(), step)
+        place = Path(folder) / target.id / results.PREDICTION
+        return _predict_case(target, place, path, model, settings or Settings(), step)
 
     return batch.for_each(targets, work, progress)
 
@@ -247,23 +235,23 @@ def _predict_case(
         weights=provenance.checksum(path),
         settings=decisive,
     )
-    results = step.results()
-    if results is not None:
+    earlier = step.results()
+    if earlier is not None:
         report(progress, 1.0, "found finished")
-        return Predicted(folder, results["volumes_mm3"], tuple(results["notes"]), True)
+        return Predicted(folder, earlier["volumes_mm3"], tuple(earlier["notes"]), True)
     image = case.read_image()
     files = {"image": Path(case.image), "weights": path}
     found = predict(image, model, settings, part(progress, 0.0, 0.7), inputs=files)
     step.begin()
-    maps = {LABEL_MAP: found.label_map, UNCERTAINTY: found.uncertainty}
-    maps |= {f"probability_{item.key}.nii.gz": found.probability(item) for item in labels.STRUCTURES}
+    maps = {results.LABEL_MAP: found.label_map, results.UNCERTAINTY: found.uncertainty}
+    maps |= {results.probability(item): found.probability(item) for item in labels.STRUCTURES}
     for number, (name, item) in enumerate(maps.items()):
         report(progress, 0.7 + 0.3 * number / len(maps), f"writing {name}")
         volume.write(item, folder / name)
-    volume.write_segmentation(found.label_map, folder / SEGMENTATION, found.provenance)
-    output.write_json(folder / PROVENANCE, found.provenance)
+    volume.write_segmentation(found.label_map, folder / results.SEGMENTATION, found.provenance)
+    output.write_json(folder / results.PROVENANCE, found.provenance)
     about = {name: found.provenance[name] for name in ("volumes_mm3", "notes")}
-    step.finish(OUTPUTS, about)
+    step.finish(results.PREDICTION_FILES, about)
     report(progress, 1.0, "done")
     return Predicted(folder, about["volumes_mm3"], tuple(about["notes"]), False)
 

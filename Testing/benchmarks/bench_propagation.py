@@ -64,7 +64,7 @@ def study(
     case: dataset.Case, atlases: list[dataset.Case], truth: Volume, folder: Path, how: deeds.Settings, itk: bool
 ) -> tuple[list[object], Volume, Volume]:
     """Return one row of the table, the fused label map, and that of the votes."""
-    side = dataset.tumor_side(truth)
+    side = laterality.find_sides(truth).tumor
     wall, processor = time.perf_counter(), time.process_time()
     result = propagation.propagate(case, atlases, folder / case.id, registration=how)
     wall, processor = time.perf_counter() - wall, time.process_time() - processor

@@ -12,8 +12,9 @@ torch = pytest.importorskip("torch")
 
 from crossmoda import dataset, labels, output, preprocessing, training, volume, weights  # noqa: E402
 from crossmoda.cli.framework import crossmoda_command  # noqa: E402
+from crossmoda.dataset import corrections  # noqa: E402
 from crossmoda.errors import Cancelled, InputError  # noqa: E402
-from crossmoda.review import cohort, corrections, improvement, models  # noqa: E402
+from crossmoda.review import cohort, improvement, models  # noqa: E402
 from crossmoda.review.improvement import held_out, improve  # noqa: E402
 from crossmoda.volume import Grid, Volume  # noqa: E402
 

@@ -68,7 +68,7 @@ def _validate() -> click.Command:
         with progress_bar() as progress:
             problems = dataset.validate(found, progress)
         for problem in problems:
-            click.echo(f"{problem.file}: {problem.problem} {problem.remedy}")
+            click.echo(problem)
         number = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
         click.echo(f"{len(found.sources)} labeled ceT1, {len(found.targets)} hrT2, {number}.")
         if problems:

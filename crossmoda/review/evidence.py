@@ -9,9 +9,10 @@ import numpy as np
 
 from crossmoda import cache, labels, measurement, output
 from crossmoda.anatomy import laterality, plausibility
+from crossmoda.dataset import results
 from crossmoda.errors import InputError
 from crossmoda.evaluation import dice
-from crossmoda.review.evidence_sources import NOISY_LABEL, PREDICTION, Opinions, expected_dice, read_opinions
+from crossmoda.review.evidence_sources import Opinions, expected_dice, read_opinions
 from crossmoda.volume import Grid, Volume
 from crossmoda.volume.masks import components
 
@@ -60,10 +61,10 @@ def evidence_of(case_folder: Path | str) -> Evidence:
 
 def _state(folder: Path) -> list[list[Any]]:
     """Return name, size and time of the files that count."""
-    wanted = [folder / NOISY_LABEL, folder / "disagreement.nii.gz"]
-    wanted += [folder / PREDICTION / name for name in ("label_map.nii.gz", "uncertainty.nii.gz")]
-    for place in (folder, folder / PREDICTION):
-        wanted += [place / f"probability_{structure.key}.nii.gz" for structure in labels.STRUCTURES]
+    prediction = folder / results.PREDICTION
+    wanted = [folder / results.NOISY_LABEL, folder / results.DISAGREEMENT]
+    wanted += [prediction / results.LABEL_MAP, prediction / results.UNCERTAINTY]
+    wanted += [place / name for place in (folder, prediction) for name in results.PROBABILITIES]
     states = [(file.relative_to(folder).as_posix(), file.stat()) for file in wanted if file.is_file()]
     return [[name, state.st_size, state.st_mtime_ns] for name, state in states]
 

@@ -14,13 +14,11 @@ from scipy import ndimage
 
 from crossmoda import labels, volume
 from crossmoda.anatomy.plausibility import BESIDE_MM
+from crossmoda.dataset import results
 from crossmoda.errors import InputError
 from crossmoda.volume import Grid, Volume
 from crossmoda.volume.masks import bounding_box, components
 
-NOISY_LABEL = "noisy_label.nii.gz"
-PREDICTION = "prediction"
-PREDICTED_LABEL = "label_map.nii.gz"
 #: What is less probable than this is no reason to look there.
 _LEAST = 0.02
 #: Voxels kept around everything that matters.
@@ -66,20 +64,6 @@ class Opinions:
         return Volume(full, self.grid)
 
 
-def label_to_review(case_folder: Path | str) -> Path:
-    """Return the label map that is reviewed: the noisy label or, without one, the network's.
-
-    Raises:
-        InputError: there is neither.
-
-    """
-    folder = Path(case_folder)
-    for file in (folder / NOISY_LABEL, folder / PREDICTION / PREDICTED_LABEL):
-        if file.is_file():
-            return file
-    raise InputError(f"{folder} holds no label to review; run crossmoda propagate or crossmoda predict first.")
-
-
 def read_opinions(case_folder: Path | str) -> Opinions:
     """Read what lies in the results of one target; what is missing or damaged is noted.
 
@@ -88,15 +72,15 @@ def read_opinions(case_folder: Path | str) -> Opinions:
 
     """
     folder = Path(case_folder)
-    file = label_to_review(folder)
+    file = results.label_to_review(folder)
     label_map = volume.read_label_map(file)
     files = _Files(folder, label_map.grid)
     posterior = files.probabilities("")
-    disagreement = files.read("disagreement.nii.gz")
-    predicted = files.label(f"{PREDICTION}/{PREDICTED_LABEL}")
-    from_network = files.probabilities(f"{PREDICTION}/") if predicted is not None else None
-    uncertainty = None if from_network is not None else files.read(f"{PREDICTION}/uncertainty.nii.gz")
-    if file.name != NOISY_LABEL:
+    disagreement = files.read(results.DISAGREEMENT)
+    predicted = files.label(f"{results.PREDICTION}/{results.LABEL_MAP}")
+    from_network = files.probabilities(f"{results.PREDICTION}/") if predicted is not None else None
+    uncertainty = None if from_network is not None else files.read(f"{results.PREDICTION}/{results.UNCERTAINTY}")
+    if file.name != results.NOISY_LABEL:
         files.notes.append("there is no noisy label of atlases: run crossmoda propagate")
     if predicted is None:
         files.notes.append("there is no prediction of the network: run crossmoda predict")
@@ -132,7 +116,7 @@ class _Files:
 
     def probabilities(self, prefix: str) -> np.ndarray | None:
         """Return (structure, z, y, x): the probability map of each structure; None unless all are there."""
-        found = [self.read(f"{prefix}probability_{structure.key}.nii.gz") for structure in labels.STRUCTURES]
+        found = [self.read(f"{prefix}{name}") for name in results.PROBABILITIES]
         return None if any(one is None for one in found) else np.stack(found)  # type: ignore[arg-type]
 
     def _read(self, name: str, reader: object) -> np.ndarray | None:

@@ -15,13 +15,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from crossmoda import cache, dataset, device, output, parameters, training, weights
+from crossmoda.dataset.corrections import Correction, all_corrections
+from crossmoda.dataset.results import NOISY_LABEL
 from crossmoda.errors import InputError
 from crossmoda.evaluation import dice_per_structure
 from crossmoda.parameters import parameter
 from crossmoda.progress import Progress, part, report
 from crossmoda.provenance import checksum
 from crossmoda.review import models
-from crossmoda.review.corrections import Correction, all_corrections
 from crossmoda.review.models import Model
 from crossmoda.volume import Volume
 
@@ -218,7 +219,7 @@ def _noisy(
     targets: "Sequence[Case]", results: Path | str | None, decided: Mapping[str, Correction]
 ) -> "list[TrainingCase]":
     """Return the noisy labels that are left; none without results."""
-    if results is None or not any((Path(results) / case.id / "noisy_label.nii.gz").is_file() for case in targets):
+    if results is None or not any((Path(results) / case.id / NOISY_LABEL).is_file() for case in targets):
         return []
     return training.noisy_cases(targets, results, decided)
 

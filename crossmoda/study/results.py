@@ -5,7 +5,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from crossmoda import evaluation, figures, inference, labels, training, volume
+from crossmoda import evaluation, figures, labels, training, volume
+from crossmoda.dataset import results as layout
 from crossmoda.output import write_csv, write_json
 from crossmoda.propagation.noisy_label import LABEL_MAP
 from crossmoda.provenance import Record
@@ -135,7 +136,7 @@ def _pictures(page: Report, study: Configuration, cohort: Cohort, outcome: Outco
             truth = volume.resample(truth, image.grid, interpolation="label")
         files = {NOISY: place / LABEL_MAP} if case.id in outcome.noisy else {}
         if case.id in outcome.predicted:
-            files[PREDICTION] = place / inference.PREDICTION / inference.LABEL_MAP
+            files[PREDICTION] = place / layout.PREDICTION / layout.LABEL_MAP
         for step, file in files.items():
             page.figure(figures.segmentation_figure(image, volume.read_label_map(file), truth), f"{case.id}: {step}")
 

@@ -8,8 +8,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from crossmoda import inference, training
+from crossmoda import training
 from crossmoda.dataset import Case
+from crossmoda.dataset import results as layout
 from crossmoda.errors import Cancelled, InputError
 from crossmoda.progress import Progress
 from crossmoda.propagation.atlases import Atlas
@@ -189,7 +190,7 @@ class _Course:
         if not self.study.train:
             self.outcome.weights = self.study.initial
             return
-        from crossmoda.review.corrections import all_corrections
+        from crossmoda.dataset.corrections import all_corrections
 
         learned = [case for case in targets if case.id in self.outcome.noisy and case.id not in self.cohort.tests]
         corrections = all_corrections(self.study.data)
@@ -260,7 +261,7 @@ class _Course:
             place = self.study.results / name
             files = {NOISY: place / LABEL_MAP} if name in self.outcome.noisy else {}
             if name in self.outcome.predicted:
-                files[PREDICTION] = place / inference.PREDICTION / inference.LABEL_MAP
+                files[PREDICTION] = place / layout.PREDICTION / layout.LABEL_MAP
             if files:
                 self.crew.submit(
                     functools.partial(done, name), tasks.evaluate, files, reference,

@@ -214,7 +214,7 @@ def train_folder(
 
     Args:
         data: the data set; its labeled ceT1 scans are learned from, and the hrT2 scans that a reviewer corrected or
-            accepted (:mod:`crossmoda.review.corrections`), all with full weight.
+            accepted (:mod:`crossmoda.dataset.corrections`), all with full weight.
         folder: see :func:`train`.
         settings: how to train.
         progress: see :func:`train`.
@@ -225,7 +225,7 @@ def train_folder(
 
     """
     from crossmoda.dataset import open_dataset
-    from crossmoda.review.corrections import all_corrections
+    from crossmoda.dataset.corrections import all_corrections
 
     found, corrections = open_dataset(data), all_corrections(data)
     cases = [TrainingCase.of(case) for case in found.sources]

@@ -3,14 +3,12 @@
 import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from crossmoda import provenance
+from crossmoda.dataset import Case, results
+from crossmoda.dataset.corrections import Correction
 from crossmoda.errors import InputError
-
-if TYPE_CHECKING:
-    from crossmoda.dataset import Case
-    from crossmoda.review.corrections import Correction
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,14 +44,14 @@ class TrainingCase:
 
 
 def noisy_cases(
-    targets: "Sequence[Case]", folder: Path | str, corrections: "Mapping[str, Correction] | None" = None
+    targets: Sequence[Case], folder: Path | str, corrections: Mapping[str, Correction] | None = None
 ) -> list[TrainingCase]:
     """Return the targets whose noisy label and confidence lie in ``folder/<id>`` (see :mod:`crossmoda.propagation`).
 
     Args:
         targets: the scans.
         folder: the results of the propagation.
-        corrections: what reviewers decided (:func:`crossmoda.review.corrections.all_corrections`). The noisy label of
+        corrections: what reviewers decided (:func:`crossmoda.dataset.corrections.all_corrections`). The noisy label of
             a target with a corrected label is left out: it is wrong where it differs. That of a target whose label
             was accepted as it is counts fully, whatever its confidence was.
 
@@ -68,12 +66,12 @@ def noisy_cases(
     found = [
         TrainingCase(
             case.image,
-            noisy / "noisy_label.nii.gz",
-            None if case in accepted else noisy / "confidence.nii.gz",
+            noisy / results.NOISY_LABEL,
+            None if case in accepted else noisy / results.CONFIDENCE,
             id=case.id,
         )
         for case, noisy in files.items()
-        if (noisy / "noisy_label.nii.gz").is_file()
+        if (noisy / results.NOISY_LABEL).is_file()
     ]
     if not found and drawn:
         return []
@@ -82,7 +80,7 @@ def noisy_cases(
     return found
 
 
-def corrected_cases(targets: "Sequence[Case]", corrections: "Mapping[str, Correction]") -> list[TrainingCase]:
+def corrected_cases(targets: Sequence[Case], corrections: Mapping[str, Correction]) -> list[TrainingCase]:
     """Return the targets whose label a reviewer drew or accepted, with full weight everywhere."""
     found = {case: corrections[case.id] for case in targets if case.id in corrections}
     return [
