@@ -12,7 +12,6 @@ numba and safetensors; nothing is fetched.
 import argparse
 import contextlib
 import json
-import os
 import pickle
 import shutil
 import statistics
@@ -32,6 +31,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from crossmoda import volume
+from crossmoda.device import cores
 from crossmoda.volume import Grid, Volume
 
 #: Seconds after which a part is given up.
@@ -96,7 +96,7 @@ def middle(image: Volume, grid: Grid | None = None) -> Volume:
 
 def make_data(folder: Path, atlases: int) -> None:
     """Write the pair that is registered, and a data set of atlases and one target."""
-    from crossmoda.deeds import pipeline
+    from crossmoda.deeds import registration
 
     jobs: list[tuple[int, Path | None]] = [(1, None), (2, None)]
     for number in range(1, atlases + 1):
@@ -105,10 +105,10 @@ def make_data(folder: Path, atlases: int) -> None:
     for _, path in jobs[2:]:
         assert path is not None
         path.parent.mkdir(parents=True, exist_ok=True)
-    workers = min(len(os.sched_getaffinity(0)), 16)
+    workers = min(cores(), 16)
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
         made = pool.map(subject, jobs)
-        pipeline.warm_up()  # compiled here once, while the subjects are made, for all parts
+        registration.warm_up()  # compiled here once, while the subjects are made, for all parts
         found = list(made)
     fixed = middle(found[0][1])
     moving = middle(found[1][0], fixed.grid)
@@ -122,20 +122,20 @@ def card(folder: Path, device: str, quick: bool) -> list[Row]:
     """What is there, and which of the two helpers of torch that may be missing work."""
     import torch
 
-    from crossmoda.deeds import tensors
+    from crossmoda.deeds import backend_cuda
 
-    print(f"python {sys.version.split()[0]}, torch {torch.__version__}, {len(os.sched_getaffinity(0))} processor cores")
+    print(f"python {sys.version.split()[0]}, torch {torch.__version__}, {cores()} processor cores")
     if device != "cuda":
         return [("card", "none", "", None)]
     properties = torch.cuda.get_device_properties(0)
     about = f"{properties.name}, {properties.total_memory / 2**30:.0f} GiB, CUDA {torch.version.cuda}"
-    counts = tensors._bit_counter(torch.device("cuda")) is not tensors._differing_bits
+    counts = backend_cuda._bit_counter(torch.device("cuda")) is not backend_cuda._differing_bits
     if not counts:
         with contextlib.suppress(AssertionError):
             from torch.cuda.jiterator import _create_jit_fn
 
             sample = torch.arange(5, device="cuda")
-            print(_create_jit_fn(tensors._COUNT_ON_CARD)(sample, sample, sample))  # shows why not
+            print(_create_jit_fn(backend_cuda._COUNT_ON_CARD)(sample, sample, sample))  # shows why not
     return [("card", about, "", None), ("bits counted by the card", "yes" if counts else "no", "yes", counts)]
 
 
@@ -266,11 +266,11 @@ def _show_why(student: Any, learner: Any) -> None:
 def propagation(folder: Path, device: str, quick: bool) -> list[Row]:
     """All atlases to one target, files to files, fused."""
     from crossmoda import dataset, deeds, propagation
-    from crossmoda.deeds import pipeline
+    from crossmoda.deeds import registration
 
     found = dataset.open_dataset(folder / "data")
     how = deeds.Settings(device=device, levels=2 if quick else 5)
-    pipeline.warm_up()
+    registration.warm_up()
     pair = pickle.loads((folder / "pair.pkl").read_bytes())
     deeds.register(*pair, how)
     wall, processor = time.perf_counter(), time.process_time()

@@ -175,9 +175,9 @@ def _work(method: str, file: str, answer: Any) -> None:
 def _measured(method: str, pair: Pair) -> dict[str, Any]:
     run = methods()[method]
     if method.startswith("deeds"):
-        from crossmoda.deeds import pipeline
+        from crossmoda.deeds import registration
 
-        pipeline.warm_up()
+        registration.warm_up()
     before = memory_mib("VmRSS")
     earlier = run(pair.fixed, pair.moving) if method in ("deeds", "deeds, CUDA") else None
     found = run(pair.fixed, pair.moving)

@@ -19,7 +19,9 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from crossmoda import deeds, inference, mind, training, weights
-from crossmoda.deeds import kernels, pipeline, tensors, threads
+from crossmoda.deeds import backend, backend_cuda
+from crossmoda.deeds.backend_cpu import threads
+from crossmoda.deeds.registration import warm_up
 from crossmoda.simulation import simulate_subject
 from crossmoda.training import learner, sampling
 from crossmoda.volume import Grid, resample
@@ -67,8 +69,8 @@ def registration(size: tuple[int, int, int]) -> None:
     origin = (first.grid.index_to_physical @ [*corner, 1])[:3]
     grid = Grid(size, first.grid.spacing, tuple(origin.tolist()), first.grid.direction)
     pair = resample(first, grid), resample(second, grid)
-    pipeline.warm_up()
-    counter, count = Counter(), tensors._differing_bits
+    warm_up()
+    counter, count = Counter(), backend_cuda._differing_bits
 
     def counted(*operands: torch.Tensor) -> torch.Tensor:
         counter.in_bits = True
@@ -78,10 +80,10 @@ def registration(size: tuple[int, int, int]) -> None:
         return found
 
     with (
-        mock.patch.object(kernels, "choose", lambda _device: ("cpu", tensors.TensorKernels("cpu"))),
+        mock.patch.object(backend, "choose", lambda _device: ("cpu", backend_cuda.CudaBackend("cpu"))),
         mock.patch.object(threads, "both", lambda one, other, at_once: (one(), other())),
         mock.patch.object(mind, "_directions_at_once", lambda _image: len(mind.DIRECTIONS)),
-        mock.patch.object(tensors, "_bit_counter", lambda _device: counted),
+        mock.patch.object(backend_cuda, "_bit_counter", lambda _device: counted),
         counter,
     ):
         deeds.register(*pair)

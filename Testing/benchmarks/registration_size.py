@@ -26,10 +26,10 @@ def full_size() -> list[Volume]:
 
 def cancelling(moments: int = 12) -> str:
     """Return how long a registration of full size goes on after it was cancelled, at moments spread over its course."""
-    from crossmoda.deeds import pipeline
+    from crossmoda.deeds import registration
 
     images = full_size()
-    pipeline.warm_up()
+    registration.warm_up()
     settings = deeds.Settings(device="cpu")
     clock = Clock()
     deeds.register(*images, settings)
@@ -54,7 +54,7 @@ def cancelling(moments: int = 12) -> str:
 
 def curve() -> str:
     """Return the seconds against the number of voxels, 0.41 x 0.41 x 1.5 mm, up to 448 x 448 x 80."""
-    from crossmoda.deeds import pipeline
+    from crossmoda.deeds import registration
 
     images = full_size()
     grid = images[0].grid
@@ -63,7 +63,7 @@ def curve() -> str:
         "|---|---|---|---|---|---|",
     ]
     sizes, works = [], []
-    pipeline.warm_up()
+    registration.warm_up()
     for size in ((160, 160, 48), (224, 224, 64), (320, 320, 72), (448, 448, 80)):
         low = [(full - part) // 2 for full, part in zip(grid.size, size, strict=True)]
         cut = tuple(slice(start, start + count) for start, count in zip(low[::-1], size[::-1], strict=True))

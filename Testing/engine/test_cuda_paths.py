@@ -23,8 +23,9 @@ from torch.overrides import TorchFunctionMode  # noqa: E402
 from torch.utils._pytree import tree_leaves, tree_map  # noqa: E402
 
 from crossmoda import deeds, device, inference, mind, network, training, weights  # noqa: E402
-from crossmoda.deeds import kernels, threads  # noqa: E402
-from crossmoda.deeds.tensors import TensorKernels  # noqa: E402
+from crossmoda.deeds import backend  # noqa: E402
+from crossmoda.deeds.backend_cpu import threads  # noqa: E402
+from crossmoda.deeds.backend_cuda import CudaBackend  # noqa: E402
 from crossmoda.errors import Cancelled  # noqa: E402
 from crossmoda.network import layers  # noqa: E402
 from crossmoda.preprocessing import Preparation  # noqa: E402
@@ -225,7 +226,7 @@ def test_the_registration_on_the_card_is_that_of_the_processor(registered, pair)
 
 
 def test_both_directions_at_once_find_what_they_find_one_after_the_other(pair, monkeypatch):
-    monkeypatch.setattr(kernels, "choose", lambda _wanted: ("cpu", TensorKernels("cpu")))
+    monkeypatch.setattr(backend, "choose", lambda _wanted: ("cpu", CudaBackend("cpu")))
     coarse = deeds.Settings(linear="none", levels=2)
     at_once = field(deeds.register(*pair, coarse))
     monkeypatch.setattr(threads, "both", one_after_the_other)
@@ -251,7 +252,7 @@ def test_a_registration_leaves_a_full_card_for_the_processor_and_says_so(card, p
     def full(*_arguments, **_settings):
         raise torch.cuda.OutOfMemoryError("CUDA out of memory.")
 
-    monkeypatch.setattr(TensorKernels, "data_cost", full)
+    monkeypatch.setattr(CudaBackend, "data_cost", full)
     found = deeds.register(
         *pair, dataclasses.replace(settings, device="cuda"), progress=lambda _, said: heard.append(said)
     )
@@ -284,11 +285,11 @@ def test_registrations_at_once_fit_card_and_processor(card, monkeypatch, gib, co
 
 
 def test_masks_and_images_smaller_than_a_block_work_on_the_card(card):
-    from crossmoda.deeds.compiled import CompiledKernels
+    from crossmoda.deeds.backend_cpu.operations import CpuBackend
 
     rng = np.random.default_rng(3)
     image, other = (rng.normal(size=(5, 9, 7)).astype(np.float32) for _ in range(2))
-    there, here = TensorKernels("cuda"), CompiledKernels()
+    there, here = CudaBackend("cuda"), CpuBackend()
     options = {"block": (6, 4, 7), "radius": (1, 2, 2), "quantization": (2, 1, 3), "skip": (3, 3, 1)}
     options["mask"] = image > 0
     found = there.data_cost(there.codes(there.send(image), 1), there.codes(there.send(other), 1), **options)
@@ -507,14 +508,14 @@ def test_weights_trained_on_the_card_are_written_as_they_are(student, tmp_path):
 
 @pytest.mark.gpu
 def test_a_card_counts_bits_as_it_adds_them():
-    from crossmoda.deeds import tensors
+    from crossmoda.deeds import backend_cuda
 
     generator = torch.Generator("cuda").manual_seed(0)
     codes = torch.randint(0, 1 << 60, (3, 40, 50), generator=generator, device="cuda")
     operands = codes[0][:, :, None], codes[1][:, None, ::2], codes[2][:, :, None]
-    counter = tensors._bit_counter(codes.device)
-    assert counter is not tensors._differing_bits
-    assert torch.equal(counter(*operands), tensors._differing_bits(*operands))
+    counter = backend_cuda._bit_counter(codes.device)
+    assert counter is not backend_cuda._differing_bits
+    assert torch.equal(counter(*operands), backend_cuda._differing_bits(*operands))
 
 
 @pytest.mark.gpu

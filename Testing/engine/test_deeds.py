@@ -11,8 +11,8 @@ import SimpleITK as sitk
 from scipy import ndimage
 
 from crossmoda import deeds, volume
-from crossmoda.deeds import pipeline, threads
-from crossmoda.deeds.files import Outputs, register_files
+from crossmoda.deeds.backend_cpu import threads
+from crossmoda.deeds.files import RegistrationOutputs, register_files
 from crossmoda.errors import Cancelled, InputError
 from crossmoda.volume.grid import Grid, Volume
 
@@ -334,8 +334,8 @@ def test_progress_rises_to_one_and_cancelling_leaves_no_file(tmp_path):
 
 
 def test_progress_is_heard_while_one_level_is_computed(monkeypatch):
-    monkeypatch.setattr("crossmoda.deeds.pipeline._SILENCE_SECONDS", 0.0)
-    monkeypatch.setattr("crossmoda.deeds.threads.thread_count", lambda: 1)
+    monkeypatch.setattr("crossmoda.deeds.registration._SILENCE_SECONDS", 0.0)
+    monkeypatch.setattr("crossmoda.deeds.backend_cpu.threads.thread_count", lambda: 1)
     told: list[tuple[float, str]] = []
     image = scan(grid((3.0, 3.0, 3.0)))
     deeds.register(image, image, CPU, progress=lambda fraction, message: told.append((fraction, message)))
@@ -352,7 +352,7 @@ def test_progress_is_told_between_any_two_loops_of_a_registration(monkeypatch):
         events.append("loop")
         run(*arguments)
 
-    monkeypatch.setattr("crossmoda.deeds.pipeline._SILENCE_SECONDS", 0.0)
+    monkeypatch.setattr("crossmoda.deeds.registration._SILENCE_SECONDS", 0.0)
     monkeypatch.setattr(threads, "run", noted)
     image = scan(grid((3.0, 3.0, 3.0)))
     deeds.register(image, image, CPU, progress=lambda fraction, message: events.append("told"))
@@ -364,7 +364,7 @@ def test_outputs_appear_together_or_not_at_all(tmp_path):
     fixed = tmp_path / "fixed.nii.gz"
     volume.write(scan(grid((3.0, 3.0, 3.0))), fixed)
     (tmp_path / "file").write_text("in the way")
-    outputs = Outputs(transform=tmp_path / "T.h5", warped=tmp_path / "file" / "warped.nii.gz")
+    outputs = RegistrationOutputs(transform=tmp_path / "T.h5", warped=tmp_path / "file" / "warped.nii.gz")
     with pytest.raises(InputError, match="Cannot write"):
         register_files(fixed, fixed, outputs, settings=dataclasses.replace(CPU, levels=0))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "fixed.nii.gz"]
@@ -412,7 +412,7 @@ def test_too_little_memory_is_told(monkeypatch, tmp_path):
     def fail(*_: object) -> None:
         raise MemoryError("Unable to allocate 8.60 GiB")
 
-    monkeypatch.setattr(pipeline, "Pyramid", fail)
+    monkeypatch.setattr("crossmoda.deeds.pyramid.Pyramid", fail)
     volume.write(scan(grid()), tmp_path / "scan.nii.gz")
     with pytest.raises(InputError, match=r"memory does not suffice to register .* crop the images"):
         register_files(tmp_path / "scan.nii.gz", tmp_path / "scan.nii.gz", tmp_path / "results", settings=CPU)

@@ -28,7 +28,7 @@ from crossmoda.progress import Progress, part, report
 
 
 @dataclasses.dataclass(frozen=True)
-class Outputs:
+class RegistrationOutputs:
     """Where the results go; what has no path is not written."""
 
     transform: Path | str | None = None
@@ -45,7 +45,7 @@ class Outputs:
     """version, parameters, inputs, seconds, statistics (.json)"""
 
     @classmethod
-    def in_folder(cls, folder: Path | str, label: bool) -> "Outputs":
+    def in_folder(cls, folder: Path | str, label: bool) -> "RegistrationOutputs":
         """Return the usual names in ``folder``, which :func:`crossmoda.deeds.load` reads again."""
         folder = Path(folder)
         return cls(
@@ -58,7 +58,7 @@ class Outputs:
 
 
 @dataclasses.dataclass(frozen=True)
-class Inputs:
+class RegistrationInputs:
     """The files of a registration, read and checked."""
 
     fixed: volume.Volume
@@ -75,12 +75,12 @@ class Inputs:
         cls,
         fixed: Path | str,
         moving: Path | str,
-        outputs: Outputs,
+        outputs: RegistrationOutputs,
         moving_label: Path | str | None = None,
         fixed_mask: Path | str | None = None,
         moving_mask: Path | str | None = None,
         initial: Path | str | None = None,
-    ) -> "Inputs":
+    ) -> "RegistrationInputs":
         """Read the files that :func:`register_files` names.
 
         Raises:
@@ -120,7 +120,7 @@ def statistics(registration: Registration) -> dict[str, float]:
 def register_files(
     fixed: Path | str,
     moving: Path | str,
-    outputs: Outputs | Path | str,
+    outputs: RegistrationOutputs | Path | str,
     *,
     moving_label: Path | str | None = None,
     fixed_mask: Path | str | None = None,
@@ -152,10 +152,10 @@ def register_files(
 
     """
     settings = settings or Settings()
-    if not isinstance(outputs, Outputs):
-        outputs = Outputs.in_folder(outputs, label=moving_label is not None)
+    if not isinstance(outputs, RegistrationOutputs):
+        outputs = RegistrationOutputs.in_folder(outputs, label=moving_label is not None)
     report(progress, 0.0, "reading the images")
-    given = Inputs.read(fixed, moving, outputs, moving_label, fixed_mask, moving_mask, initial)
+    given = RegistrationInputs.read(fixed, moving, outputs, moving_label, fixed_mask, moving_mask, initial)
     record = provenance.Record("register", settings, given.paths)
     try:
         result = register(
@@ -176,7 +176,7 @@ def register_files(
 
 
 def write_outputs(
-    registration: Registration, outputs: Outputs, moving: volume.Volume, label: volume.Volume | None
+    registration: Registration, outputs: RegistrationOutputs, moving: volume.Volume, label: volume.Volume | None
 ) -> None:
     """Write all outputs under temporary names, then give each its own."""
     writers: list[tuple[Path | str | None, Callable[[Path], Any]]] = [

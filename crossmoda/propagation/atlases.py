@@ -86,7 +86,7 @@ def _examine(case: "Case", _content: str) -> Atlas:
 
 def examined(cases: "Sequence[Case | Atlas]") -> "list[Case | Atlas]":
     """Examine cases on all cores; those that cannot be used stay what they are."""
-    from crossmoda.deeds.threads import thread_count
+    from crossmoda.deeds.backend_cpu.threads import thread_count
 
     def attempt(case: "Case | Atlas") -> "Case | Atlas":
         try:

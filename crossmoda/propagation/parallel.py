@@ -19,7 +19,7 @@ _CARD_GIB = 2.0
 def default_at_once(registration: Any) -> int:
     """Return how many registrations are done at the same time."""
     from crossmoda import device
-    from crossmoda.deeds.threads import thread_count
+    from crossmoda.deeds.backend_cpu.threads import thread_count
 
     if device.choose(getattr(registration, "device", "cpu")) == "cpu":
         return min(thread_count(), _MOST_AT_ONCE)

@@ -44,7 +44,7 @@ def compare(target: Target, image: Volume, registration: Any, label_map: np.ndar
         label_map: its warped label map, (z, y, x) on the target's part.
 
     """
-    from crossmoda.deeds import descriptor
+    from crossmoda.deeds import mind_codes
 
     grid = target.part.grid
     inside = field_of_view(image, grid, registration.transform) | (label_map > 0)
@@ -63,7 +63,7 @@ def compare(target: Target, image: Volume, registration: Any, label_map: np.ndar
         expected = target.codes[box][mask]
         warped = registration.warp_image(image, part_of(grid, box)).array
         values[box][mask] = warped[mask]
-        codes = descriptor.codes(warped)
+        codes = mind_codes.codes(warped)
         aligned.append(mind.hamming(expected, codes[mask]).astype(np.uint8))
         bits[box][mask] = aligned[-1]
         moved = [

@@ -15,7 +15,7 @@ import SimpleITK as sitk
 from crossmoda import deeds, labels, preprocessing, propagation, volume
 from crossmoda.anatomy import laterality
 from crossmoda.dataset import Case
-from crossmoda.deeds.files import Inputs, Outputs, statistics, write_outputs
+from crossmoda.deeds.files import RegistrationInputs, RegistrationOutputs, statistics, write_outputs
 from crossmoda.deeds.transform import parts_of
 from crossmoda.errors import InputError
 from crossmoda.parameters import parameter, parameter_of
@@ -55,7 +55,7 @@ class Fit:
 def register_files(
     fixed: Path | str,
     moving: Path | str,
-    outputs: Outputs | Path | str,
+    outputs: RegistrationOutputs | Path | str,
     *,
     moving_label: Path | str | None = None,
     fixed_mask: Path | str | None = None,
@@ -79,10 +79,10 @@ def register_files(
 
     """
     settings = settings or Settings()
-    if not isinstance(outputs, Outputs):
-        outputs = Outputs.in_folder(outputs, label=moving_label is not None)
+    if not isinstance(outputs, RegistrationOutputs):
+        outputs = RegistrationOutputs.in_folder(outputs, label=moving_label is not None)
     report(progress, 0.0, "reading the images")
-    given = Inputs.read(fixed, moving, outputs, moving_label, fixed_mask, moving_mask, initial)
+    given = RegistrationInputs.read(fixed, moving, outputs, moving_label, fixed_mask, moving_mask, initial)
     record = Record("register", settings, given.paths)
     sides = None if given.label is None else laterality.find_sides(given.label)
     mirrored = settings.mirror == "yes" or bool(
@@ -112,7 +112,7 @@ class _Found:
     label: Volume | None
 
 
-def _register(given: Inputs, settings: Settings, mirrored: bool, progress: Progress | None) -> _Found:
+def _register(given: RegistrationInputs, settings: Settings, mirrored: bool, progress: Progress | None) -> _Found:
     """Register the parts of the images that count."""
     moving, label, moving_mask = (
         laterality.mirrored(item) if mirrored and item is not None else item
@@ -144,7 +144,7 @@ def _on(mask: Volume | None, grid: Grid) -> Volume | None:
     return None if mask is None else volume.resample(mask, grid, interpolation="nearest")
 
 
-def _judge(given: Inputs, found: _Found, sides: laterality.Sides, mirrored: bool) -> Fit:
+def _judge(given: RegistrationInputs, found: _Found, sides: laterality.Sides, mirrored: bool) -> Fit:
     target, label = found.target, found.label
     assert target is not None and label is not None
     warped = found.registration.warp_label_map(label, target.part.grid).array

@@ -63,12 +63,12 @@ def _is_head(grid: Grid) -> bool:
 
 def as_target(identity: str, key: str, image: Volume, prepare: Prepare) -> Target:
     """Return an image as a target: what is registered, and the part of its grid that this covers."""
-    from crossmoda.deeds import descriptor
+    from crossmoda.deeds import mind_codes
 
     prepared = prepare(image, None)
     box = _covered_box(image.grid, prepared.grid)
     cropped = Volume(np.ascontiguousarray(image.array[box]), part_of(image.grid, box))
-    return Target(identity, key, image, prepared, box, cropped, descriptor.codes(cropped.array))
+    return Target(identity, key, image, prepared, box, cropped, mind_codes.codes(cropped.array))
 
 
 def _covered_box(grid: Grid, inner: Grid) -> tuple[slice, ...]:

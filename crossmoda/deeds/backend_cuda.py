@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from crossmoda.deeds.sampling import taps
+from crossmoda.deeds.backend_cpu.sampling import taps
 from crossmoda.mind import THRESHOLDS, mind_ssc
 from crossmoda.volume.grid import Grid
 
@@ -67,8 +67,8 @@ def _repeated(image: torch.Tensor, margins: Sequence[tuple[int, int]]) -> torch.
     return image
 
 
-class TensorKernels:
-    """See :class:`crossmoda.deeds.kernels.Kernels`."""
+class CudaBackend:
+    """See :class:`crossmoda.deeds.backend.Kernels`."""
 
     at_once = True
 
@@ -91,7 +91,7 @@ class TensorKernels:
         return here.copy_(array).numpy()
 
     def resize(self, image: torch.Tensor, grid: Grid, new: Grid) -> torch.Tensor:
-        """See :func:`crossmoda.deeds.sampling.resize`."""
+        """See :func:`crossmoda.deeds.backend_cpu.sampling.resize`."""
         if new is grid:
             return image
         for axis in range(3):
@@ -106,7 +106,7 @@ class TensorKernels:
     def upsample(
         self, field: np.ndarray, origin: np.ndarray, step: np.ndarray, shape: tuple[int, int, int]
     ) -> torch.Tensor:
-        """See :func:`crossmoda.deeds.sampling.upsample`."""
+        """See :func:`crossmoda.deeds.backend_cpu.sampling.upsample`."""
         dense = self.send(field)
         for axis in range(3):
             size = field.shape[axis + 1]
@@ -122,7 +122,7 @@ class TensorKernels:
         shape: tuple[int, int, int],
         field: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """See :func:`crossmoda.deeds.sampling.warp`."""
+        """See :func:`crossmoda.deeds.backend_cpu.sampling.warp`."""
         # grid_sample wants (x, y, z) from -1 to 1 between the centers of the first and the last voxel
         scale = 2 / np.maximum(np.array(image.shape[::-1]) - 1, 1)
         linear = matrix[:3, :3][:, ::-1] * scale[:, None]
@@ -143,7 +143,7 @@ class TensorKernels:
         )[0, 0]
 
     def codes(self, image: torch.Tensor, step: int) -> torch.Tensor:
-        """See :func:`crossmoda.deeds.descriptor.codes`; int64 with the same bits."""
+        """See :func:`crossmoda.deeds.mind_codes.codes`; int64 with the same bits."""
         levels = torch.bucketize(mind_ssc(image, step, step), self._thresholds)
         return (self._unary[levels] << self._places).sum(dim=0)
 

@@ -7,8 +7,8 @@ number becomes 0, in the other it would stay and lead anywhere in the memory.
 import numba
 import numpy as np
 
-from crossmoda.deeds import threads
-from crossmoda.deeds.scratch import Scratch
+from crossmoda.deeds.backend_cpu import threads
+from crossmoda.deeds.backend_cpu.scratch import Scratch
 from crossmoda.volume.grid import Grid
 
 _compiled = numba.njit(cache=True, nogil=True, fastmath={"contract", "nsz"}, boundscheck=False)

@@ -4,12 +4,13 @@ from typing import Any
 
 import numpy as np
 
-from crossmoda.deeds import cost, descriptor, sampling, tree
-from crossmoda.deeds.scratch import Scratch
+from crossmoda.deeds import cost, mind_codes, tree
+from crossmoda.deeds.backend_cpu import sampling
+from crossmoda.deeds.backend_cpu.scratch import Scratch
 
 
-class CompiledKernels:
-    """See :class:`crossmoda.deeds.kernels.Kernels`. Costs are valid until the next costs or codes are asked for."""
+class CpuBackend:
+    """See :class:`crossmoda.deeds.backend.Backend`. Costs are valid until the next costs or codes are asked for."""
 
     at_once = False
     resize = staticmethod(sampling.resize)
@@ -23,18 +24,18 @@ class CompiledKernels:
     def upsample(
         self, field: np.ndarray, origin: np.ndarray, step: np.ndarray, shape: tuple[int, int, int]
     ) -> np.ndarray:
-        """See :func:`crossmoda.deeds.sampling.upsample`."""
+        """See :func:`crossmoda.deeds.backend_cpu.sampling.upsample`."""
         return sampling.upsample(field, origin, step, shape, self._scratch)
 
     def warp(
         self, image: np.ndarray, matrix: np.ndarray, shape: tuple[int, int, int], field: np.ndarray | None = None
     ) -> np.ndarray:
-        """See :func:`crossmoda.deeds.sampling.warp`."""
+        """See :func:`crossmoda.deeds.backend_cpu.sampling.warp`."""
         return sampling.warp(image, matrix, shape, field, self._scratch)
 
     def codes(self, image: np.ndarray, step: int) -> np.ndarray:
-        """See :func:`crossmoda.deeds.descriptor.codes`."""
-        return descriptor.codes(image, step, self._scratch)
+        """See :func:`crossmoda.deeds.mind_codes.codes`."""
+        return mind_codes.codes(image, step, self._scratch)
 
     def data_cost(self, fixed: np.ndarray, moving: np.ndarray, **settings: Any) -> np.ndarray:
         """See :func:`crossmoda.deeds.cost.data_cost`."""

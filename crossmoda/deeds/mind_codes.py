@@ -6,8 +6,8 @@ from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 
-from crossmoda.deeds import threads, vectors
-from crossmoda.deeds.scratch import Scratch
+from crossmoda.deeds.backend_cpu import threads, vectors
+from crossmoda.deeds.backend_cpu.scratch import Scratch
 from crossmoda.mind import DIRECTIONS, PAIRS, THRESHOLDS
 
 _DIRECTIONS = np.array(DIRECTIONS, dtype=np.int64)

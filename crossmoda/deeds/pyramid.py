@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import scipy.ndimage
 
-from crossmoda.deeds import sampling
-from crossmoda.deeds.kernels import Kernels
+from crossmoda.deeds.backend import Backend
+from crossmoda.deeds.backend_cpu import sampling
 from crossmoda.volume.grid import Grid, Volume
 
 #: Working voxels per displacement step where units are mm.
@@ -71,13 +71,13 @@ class Level:
 class Pyramid:
     """An image at the resolutions of the levels, with its descriptors and its foreground."""
 
-    def __init__(self, volume: Volume, kernels: Kernels, mask: Volume | None = None):
+    def __init__(self, volume: Volume, backend: Backend, mask: Volume | None = None):
         """Prepare ``volume``; its foreground is ``mask`` or found by itself."""
         self.volume = volume
-        self.kernels = kernels
+        self.backend = backend
         self.deviation = float(volume.array.std(dtype=np.float64))
         self.foreground = foreground(volume) if mask is None else mask.with_array((mask.array > 0).astype(np.float32))
-        self._full = kernels.send(volume.array)
+        self._full = backend.send(volume.array)
         self._images: dict[Grid, Any] = {}
         self._codes: dict[tuple[Grid, int], Any] = {}
         self._masks: dict[Grid, np.ndarray] = {}
@@ -90,14 +90,14 @@ class Pyramid:
         """Return the image on the grid of ``level``."""
         grid = self.grid(level)
         if grid not in self._images:
-            self._images[grid] = self.kernels.resize(self._full, self.volume.grid, grid)
+            self._images[grid] = self.backend.resize(self._full, self.volume.grid, grid)
         return self._images[grid]
 
     def codes(self, level: Level) -> Any:
         """Return the packed descriptors of the image on the grid of ``level``."""
         key = (self.grid(level), level.patch())
         if key not in self._codes:
-            self._codes[key] = self.kernels.codes(self.image(level), level.patch())
+            self._codes[key] = self.backend.codes(self.image(level), level.patch())
         return self._codes[key]
 
     def forget_codes(self, but: Level | None = None) -> None:
