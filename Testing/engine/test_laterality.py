@@ -48,6 +48,20 @@ def test_with_one_cochlea_the_tumor_lies_on_its_medial_side():
     assert sides.tumor == "right" and sides.of[2] == {"right"}
 
 
+def test_a_large_tumor_at_the_midplane_is_on_the_side_of_its_only_cochlea():
+    assert laterality.find_sides(label_map(-7, (11,))).tumor == "left"  # 18 mm medial of it
+    assert laterality.find_sides(label_map(7, (-11,))).tumor == "right"
+
+
+def test_cochleae_need_30_mm_between_them_to_be_on_two_sides():
+    assert laterality.find_sides(label_map(None, (-15, 16))).of[2] == {"left", "right"}
+    assert laterality.midplane_of(label_map(None, (-13, 14))) is None
+
+
+def test_a_tumor_6_mm_off_the_midplane_of_both_cochleae_has_no_side():
+    assert laterality.find_sides(label_map(6, (-25, 25))).tumor is None
+
+
 def test_a_structure_near_the_midplane_is_on_no_side():
     assert laterality.find_sides(label_map(0, ())).tumor is None
 

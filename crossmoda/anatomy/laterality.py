@@ -93,9 +93,11 @@ def find_sides(label_map: Volume, midplane_mm: float | None = None) -> Sides:
     """
     centers = {structure.value: _centers(label_map, structure.value) for structure in labels.STRUCTURES}
     between = _between(centers[labels.COCHLEA])
+    cochlear_side: frozenset[str] = frozenset()
     if between is None and centers[labels.COCHLEA] and centers[labels.VS]:
         cochlea, tumor = (_middle(centers[value]) for value in (labels.COCHLEA, labels.VS))
         between = cochlea - np.sign(cochlea - tumor) * _COCHLEA_TO_MIDPLANE_MM
+        cochlear_side = frozenset({SIDES[0] if cochlea > tumor else SIDES[1]})
     if midplane_mm is None:
         midplane_mm = middle_of(label_map.grid) if between is None else float(between)
     of = {}
@@ -103,6 +105,7 @@ def find_sides(label_map: Volume, midplane_mm: float | None = None) -> Sides:
         lateral = [(x - midplane_mm, size) for x, size in found if abs(x - midplane_mm) >= CENTRAL_MM]
         drawn = {side: sum(size for x, size in lateral if (x > 0) == (side == "left")) for side in SIDES}
         of[value] = frozenset(side for side in SIDES if drawn[side] > 0.1 * sum(size for _, size in found))
+    of[labels.VS] = of[labels.VS] or cochlear_side  # a large tumor reaches the midplane, 16% of those in VS-SEG
     return Sides(midplane_mm, of)
 
 
