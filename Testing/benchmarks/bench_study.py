@@ -1,4 +1,4 @@
-"""Throughput of a study's registrations over the number of workers: the same registrations with 1, 2, ... workers.
+"""Throughput of a study: the same registrations with 1, 2, ... workers.
 
 ``python Testing/benchmarks/bench_study.py --data FOLDER --workers 1 2`` takes the first atlases and one target of a
 data set in crossMoDA's layout; without ``--data`` one is simulated. Starting the workers and loading the compiled
@@ -18,7 +18,7 @@ from crossmoda.study.executor import Crew
 
 
 def seconds(data: dataset.Dataset, atlases: int, workers: int, threads: int, folder: Path) -> float:
-    """Return the wall-clock seconds of one registration per atlas with so many workers."""
+    """Return the wall seconds of one registration per atlas with ``workers`` workers."""
     examined = [examine(case) for case in data.sources[: atlases + 1]]
     target = data.targets[0]
     job = tasks.Job(
@@ -52,9 +52,9 @@ def seconds(data: dataset.Dataset, atlases: int, workers: int, threads: int, fol
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path, help="data set; simulated if not given")
+    parser.add_argument("--data", type=Path, help="data set (default: simulated)")
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2])
-    parser.add_argument("--threads", type=int, default=1, help="of each worker")
+    parser.add_argument("--threads", type=int, default=1, help="threads per worker")
     parser.add_argument("--registrations", type=int, default=16)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:

@@ -1,4 +1,4 @@
-"""Registration of large images: time and memory against the number of voxels, and how soon it can be cancelled."""
+"""Registration of large images: time and memory by number of voxels, and the delay of a cancel."""
 
 import statistics
 import sys
@@ -25,7 +25,7 @@ def full_size() -> list[Volume]:
 
 
 def cancelling(moments: int = 12) -> str:
-    """Return how long a registration of full size goes on after it was cancelled, at moments spread over its course."""
+    """Return the delay of a cancel at moments spread over a registration of full size."""
     from crossmoda.deeds import registration
 
     images = full_size()
@@ -53,7 +53,7 @@ def cancelling(moments: int = 12) -> str:
 
 
 def curve() -> str:
-    """Return the seconds against the number of voxels, 0.41 x 0.41 x 1.5 mm, up to 448 x 448 x 80."""
+    """Return the seconds by number of voxels, 0.41 x 0.41 x 1.5 mm, up to 448 x 448 x 80."""
     from crossmoda.deeds import registration
 
     images = full_size()

@@ -5,6 +5,8 @@ import json
 import numpy as np
 import pytest
 
+from phantoms import ball
+
 torch = pytest.importorskip("torch")
 
 from crossmoda import inference, labels, network, preprocessing, volume, weights  # noqa: E402
@@ -127,23 +129,16 @@ def test_the_gpu_finds_what_the_cpu_finds(weight_file, scan):
     assert on_gpu.provenance["device"].startswith("cuda")
 
 
-def ball(label_map, grid, value, center_mm, radius_mm):
-    z, y, x = np.indices(label_map.shape)
-    sx, sy, sz = grid.spacing
-    inside = (x * sx - center_mm[0]) ** 2 + (y * sy - center_mm[1]) ** 2 + (z * sz - center_mm[2]) ** 2
-    label_map[inside <= radius_mm**2] = value
-
-
 def test_of_several_tumors_the_most_probable_stays_and_of_cochleae_one_on_each_side():
     grid = volume.Grid((100, 60, 20), (1.0, 1.0, 1.5), (0, 0, 0), (1, 0, 0, 0, 1, 0, 0, 0, 1))
     wanted = np.zeros(grid.shape, np.uint8)
-    ball(wanted, grid, 1, (30, 30, 15), 6)
-    ball(wanted, grid, 2, (18, 30, 15), 3)
-    ball(wanted, grid, 2, (82, 33, 17), 2.5)
+    wanted[ball(grid, (15, 30, 30), 6)] = 1
+    wanted[ball(grid, (15, 30, 18), 3)] = 2
+    wanted[ball(grid, (17, 33, 82), 2.5)] = 2
     found = wanted.copy()
-    ball(found, grid, 1, (70, 30, 15), 4)  # a ghost on the healthy side
-    ball(found, grid, 2, (40, 50, 15), 2.6)  # too near the first cochlea
-    ball(found, grid, 2, (55, 5, 15), 2)
+    found[ball(grid, (15, 30, 70), 4)] = 1  # a ghost on the healthy side
+    found[ball(grid, (15, 50, 40), 2.6)] = 2  # too near the first cochlea
+    found[ball(grid, (15, 5, 55), 2)] = 2
     found[2, 2, 2] = 2
     probabilities = np.stack([found == value for value in labels.VALUES]).astype(np.float32)
     assert np.array_equal(plausibility.plausible(found, probabilities, grid), wanted)
@@ -152,16 +147,16 @@ def test_of_several_tumors_the_most_probable_stays_and_of_cochleae_one_on_each_s
 def test_a_tumor_beside_a_cochlea_goes_before_a_larger_one_elsewhere():
     grid = volume.Grid((100, 60, 20), (1.0, 1.0, 1.5), (0, 0, 0), (1, 0, 0, 0, 1, 0, 0, 0, 1))
     wanted = np.zeros(grid.shape, np.uint8)
-    ball(wanted, grid, 1, (30, 30, 15), 4)
-    ball(wanted, grid, 2, (18, 30, 15), 3)
+    wanted[ball(grid, (15, 30, 30), 4)] = 1
+    wanted[ball(grid, (15, 30, 18), 3)] = 2
     found = wanted.copy()
-    ball(found, grid, 1, (50, 50, 15), 8)
+    found[ball(grid, (15, 50, 50), 8)] = 1
     probabilities = np.stack([found == value for value in labels.VALUES]).astype(np.float32)
     assert np.array_equal(plausibility.plausible(found, probabilities, grid), wanted)
     found[found == 2] = wanted[wanted == 2] = 0
     probabilities = np.stack([found == value for value in labels.VALUES]).astype(np.float32)
     largest = np.zeros_like(found)
-    ball(largest, grid, 1, (50, 50, 15), 8)
+    largest[ball(grid, (15, 50, 50), 8)] = 1
     assert np.array_equal(plausibility.plausible(found, probabilities, grid), largest)  # no cochlea to go by
 
 

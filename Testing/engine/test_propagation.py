@@ -26,6 +26,7 @@ from crossmoda.output import CannotWrite
 from crossmoda.propagation import OUTPUTS, Settings, propagate
 from crossmoda.propagation.label_fusion import Rater, fuse_raters
 from crossmoda.volume import Grid, Volume
+from phantoms import dice, head
 
 GRID = Grid((72, 48, 20), (1.25, 1.25, 2.0), (-45.0, -30.0, -20.0), (1, 0, 0, 0, 1, 0, 0, 0, 1))
 WHOLE = Settings(region="whole")
@@ -58,7 +59,7 @@ class Register:
 
 
 def test_the_votes_about_the_tumor_weigh_e_for_each_standard_deviation_that_it_fits_better():
-    image, label_map = head("left", 0)
+    image, label_map = head(GRID, "left", 0)
     cochleae = np.where(label_map == 2, label_map, 0).astype(np.uint8)
     compared = {"difference": np.zeros(GRID.shape, np.uint8), "intensity": np.ones(GRID.shape, np.uint16)}
     raters = [Rater(label_map, tumor_fit=2.5, **compared), Rater(cochleae, tumor_fit=1.5, **compared)]
@@ -67,31 +68,9 @@ def test_the_votes_about_the_tumor_weigh_e_for_each_standard_deviation_that_it_f
     assert found[(1, *middle)] == pytest.approx(np.e / (np.e + 1), abs=1e-3)
 
 
-def head(side: str | None, seed: int, radius: float = 9.0, cochleae=("left", "right")) -> tuple[np.ndarray, np.ndarray]:
-    """A symmetric head of smooth texture with cochleae and a tumor: image and label map (z, y, x)."""
-    rng = np.random.default_rng(0)
-    texture = ndimage.gaussian_filter(rng.normal(0, 1, GRID.shape), (1, 1.5, 1.5))
-    image = 100 + 400 * (texture + texture[..., ::-1])
-    label_map = np.zeros(GRID.shape, np.uint8)
-    z, y, x = np.meshgrid(*(np.arange(n) * s for n, s in zip(GRID.shape, GRID.spacing_zyx, strict=True)), indexing="ij")
-    middle = np.array([20.0, 30.0, 45.0])
-    for name, sign in (("left", 1), ("right", -1)):
-        distance = np.sqrt((z - middle[0]) ** 2 + (y - middle[1] + 6) ** 2 + (x - middle[2] - sign * 32) ** 2)
-        image[distance < 5] = 420
-        if name in cochleae:
-            label_map[distance < 5] = 2
-        distance = np.sqrt((z - middle[0]) ** 2 + (y - middle[1] - 4) ** 2 + (x - middle[2] - sign * 18) ** 2)
-        image[distance < 11] = 500
-        if name == side:
-            inside = distance < radius
-            image[inside], label_map[inside] = 250, 1
-    noise = np.random.default_rng(seed + 1).normal(0, 6, GRID.shape)
-    return (image + noise).astype(np.float32), label_map
-
-
 def write_case(folder: Path, name: str, side: str | None, seed: int, z_mm: float = -20.0, **options: Any) -> Case:
     """Write a scan and its label map; ``z_mm`` marks the scan for :class:`Register`."""
-    image, label_map = head(side, seed, **options)
+    image, label_map = head(GRID, side, seed, **options)
     grid = dataclasses.replace(GRID, origin=(*GRID.origin[:2], z_mm))
     volume.write(Volume(image, grid), folder / f"{name}.nii.gz")
     volume.write(Volume(label_map, grid), folder / f"{name}_label.nii.gz")
@@ -124,10 +103,6 @@ def run(
     atlases = options.pop("atlases", None) or atlases_of(cases)
     target = options.pop("target", cases["target"])
     return propagate(target, atlases, folder, settings, register=register or Register(), **options)
-
-
-def dice(first: np.ndarray, second: np.ndarray) -> float:
-    return 2 * np.count_nonzero(first & second) / (np.count_nonzero(first) + np.count_nonzero(second))
 
 
 class TestNoisyLabel:
@@ -184,7 +159,7 @@ class TestNoisyLabel:
         assert {item.mirrored for item in result.outcomes} == {False}
 
     def test_the_atlases_whose_tumor_fits_speak_about_it(self, cases, tmp_path):
-        small = [write_case(tmp_path, f"small{n}", "left", 50 + n, radius=5.0) for n in range(4)]
+        small = [write_case(tmp_path, f"small{n}", "left", 50 + n, tumor_mm=4.99) for n in range(4)]
         result = run(
             cases, tmp_path / "out", dataclasses.replace(WHOLE, share=0.1), atlases=[*small, *atlases_of(cases)]
         )
@@ -394,7 +369,7 @@ class TestResuming:
     @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs a signal that cannot be caught")
     def test_a_killed_process_loses_only_the_registration_at_work(self, cases, tmp_path):
         script = (
-            "import sys, time, dataclasses; sys.path.insert(0, sys.argv[1])\n"
+            "import sys, time, dataclasses; sys.path[:0] = [sys.argv[1], sys.argv[1] + '/..']\n"
             "import test_propagation as t\n"
             "from pathlib import Path\n"
             "class Slow(t.Register):\n"

@@ -10,6 +10,7 @@ from crossmoda.propagation import tumor_outline
 from crossmoda.propagation.label_fusion import Consensus, Rater, fuse_raters
 from crossmoda.propagation.tumor_outline import outlined
 from crossmoda.volume import Grid, Volume
+from phantoms import dice
 
 SHAPE = (20, 40, 60)
 GRID = Grid((60, 40, 20), (0.5, 0.5, 0.8), (-14.75, 0.0, 0.0), (1, 0, 0, 0, 1, 0, 0, 0, 1))
@@ -40,10 +41,6 @@ def scan(tumor=None, modality: str = "hrT2") -> ContralateralComparison:
 def votes() -> np.ndarray:
     """The atlases' tumors fill the canal, and a little more."""
     return ndimage.gaussian_filter(mask(CANAL).astype(np.float32), 1.5) * np.float32(0.95)
-
-
-def dice(first: np.ndarray, second: np.ndarray) -> float:
-    return 2 * np.count_nonzero(first & second) / (np.count_nonzero(first) + np.count_nonzero(second))
 
 
 @pytest.mark.parametrize("modality", ["hrT2", "ceT1"])

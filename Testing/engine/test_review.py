@@ -14,29 +14,20 @@ from crossmoda.errors import Cancelled, InputError
 from crossmoda.review import evidence_sources, queue, triage
 from crossmoda.review.evidence import FILE, Evidence, evidence_of
 from crossmoda.volume import Grid, Volume
+from phantoms import ball
 
 #: 100 x 60 x 20 voxels of 1 x 1 x 1.5 mm; LPS x from -50 to 49 mm: the first half is the patient's right.
 GRID = Grid((100, 60, 20), (1.0, 1.0, 1.5), (-50.0, -30.0, -15.0), (1, 0, 0, 0, 1, 0, 0, 0, 1))
 SHAPE = GRID.shape
 
 
-def ball(z: float, y: float, x: float, radius_mm: float) -> np.ndarray:
-    """Return a ball (mask) about a voxel."""
-    index = np.indices(SHAPE)
-    square = sum(
-        ((axis - middle) * spacing) ** 2
-        for axis, middle, spacing in zip(index, (z, y, x), GRID.spacing_zyx, strict=True)
-    )
-    return square <= radius_mm**2
-
-
 def ears(tumor_mm: float = 6.0, shift: int = 0, cochlea_mm: float = 2.6) -> np.ndarray:
     """Return a label map with a tumor on the right and a cochlea on either side."""
     label_map = np.zeros(SHAPE, np.uint8)
     if tumor_mm:
-        label_map[ball(10, 30, 32 + shift, tumor_mm)] = labels.VS
+        label_map[ball(GRID, (15, 30, 32 + shift), tumor_mm)] = labels.VS
     for x in (20, 80):
-        label_map[ball(10, 26, x, cochlea_mm)] = labels.COCHLEA
+        label_map[ball(GRID, (15, 26, x), cochlea_mm)] = labels.COCHLEA
     return label_map
 
 
@@ -103,7 +94,7 @@ def test_the_share_of_the_minority_is_read_off_the_entropy(share):
 
 def test_doubt_is_a_probability_on_the_targets_grid_and_largest_where_the_network_contradicts(tmp_path):
     noisy = ears()
-    votes = np.where(ball(10, 30, 38, 2.0), 0.4, 0.0)
+    votes = np.where(ball(GRID, (15, 30, 38), 2.0), 0.4, 0.0)
     write_results(tmp_path, noisy, network=ears(shift=3), votes=votes)
     found = review.doubt(tmp_path)
     assert found.grid.same_as(GRID)
@@ -117,7 +108,7 @@ def test_doubt_is_a_probability_on_the_targets_grid_and_largest_where_the_networ
 def test_a_schwannoma_that_the_network_sees_where_none_can_be_is_no_reason_to_look_there(tmp_path):
     """Its label map leaves it out; beside a cochlea it is worth a look."""
     write_results(tmp_path, ears(), network=ears())
-    far, near = ball(10, 30, 50, 5.0), ball(10, 30, 72, 5.0)
+    far, near = ball(GRID, (15, 30, 50), 5.0), ball(GRID, (15, 30, 72), 5.0)
     seen = (ears() == labels.VS) | far | near
     write(seen.astype(np.float32), tmp_path / "prediction" / "probability_VS.nii.gz")
     found = review.doubt(tmp_path).array
@@ -146,7 +137,10 @@ def test_uncertainty_stands_for_missing_probabilities_of_the_network(tmp_path):
     for structure in labels.STRUCTURES:
         (tmp_path / "prediction" / f"probability_{structure.key}.nii.gz").unlink()
     assert review.doubt(tmp_path).array.max() < 0.01
-    write(np.where(ball(10, 30, 38, 3.0), 0.6, 0).astype(np.float32), tmp_path / "prediction" / "uncertainty.nii.gz")
+    write(
+        np.where(ball(GRID, (15, 30, 38), 3.0), 0.6, 0).astype(np.float32),
+        tmp_path / "prediction" / "uncertainty.nii.gz",
+    )
     assert review.doubt(tmp_path).array[10, 30, 38] > 0.1
 
 
@@ -176,7 +170,7 @@ def test_the_worst_label_comes_first(data, tmp_path):
 
 
 def test_a_label_about_which_the_atlases_are_divided_comes_before_one_on_which_they_agree(data, tmp_path):
-    outline = ball(10, 30, 32, 7.5) & ~ball(10, 30, 32, 4.5)
+    outline = ball(GRID, (15, 30, 32), 7.5) & ~ball(GRID, (15, 30, 32), 4.5)
     write_results(tmp_path / "results" / "p1", ears(), network=ears())
     write_results(tmp_path / "results" / "p2", ears(), network=ears(), votes=np.where(outline, 0.45, 0.0))
     items = review.review_list(data, tmp_path / "results")
@@ -332,10 +326,10 @@ def test_a_tumor_that_the_network_sees_on_the_other_side_is_told(data, tmp_path)
 def test_regions_are_the_connected_places_in_doubt_with_size_and_place():
     label_map = ears()
     doubtful = np.zeros(SHAPE, np.float32)
-    outline = ball(10, 30, 32, 7.0) & ~ball(10, 30, 32, 5.0)
+    outline = ball(GRID, (15, 30, 32), 7.0) & ~ball(GRID, (15, 30, 32), 5.0)
     doubtful[outline] = 0.3
     doubtful[10, 30, 38] = 0.6
-    cochlea = ball(10, 26, 80, 2.0)
+    cochlea = ball(GRID, (15, 26, 80), 2.0)
     doubtful[cochlea] = 0.5
     regions = review.find_regions(Volume(doubtful, GRID), Volume(label_map, GRID))
     by_structure = {region.structure: region for region in regions}
@@ -352,8 +346,8 @@ def test_regions_are_the_connected_places_in_doubt_with_size_and_place():
 def test_the_region_whose_correction_gains_most_comes_first():
     label_map = ears(tumor_mm=9.0)
     doubtful = np.zeros(SHAPE, np.float32)
-    doubtful[ball(10, 26, 80, 2.6)] = 0.9  # the whole of a small structure
-    doubtful[ball(10, 30, 41, 3.0)] = 0.9  # more of a large one
+    doubtful[ball(GRID, (15, 26, 80), 2.6)] = 0.9  # the whole of a small structure
+    doubtful[ball(GRID, (15, 30, 41), 3.0)] = 0.9  # more of a large one
     first, second = review.find_regions(Volume(doubtful, GRID), Volume(label_map, GRID))
     assert first.structure == "cochlea" and second.structure == "VS"
     assert second.volume_mm3 > first.volume_mm3

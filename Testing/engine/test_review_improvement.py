@@ -8,30 +8,20 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
+from phantoms import CROP_GRID, crop
+
 torch = pytest.importorskip("torch")
 
-from crossmoda import dataset, labels, output, preprocessing, training, volume, weights  # noqa: E402
+from crossmoda import dataset, output, preprocessing, training, volume, weights  # noqa: E402
 from crossmoda.cli.framework import crossmoda_command  # noqa: E402
 from crossmoda.dataset import corrections  # noqa: E402
 from crossmoda.errors import Cancelled, InputError  # noqa: E402
 from crossmoda.review import cohort, improvement, models  # noqa: E402
 from crossmoda.review.improvement import held_out, improve  # noqa: E402
-from crossmoda.volume import Grid, Volume  # noqa: E402
+from crossmoda.volume import Volume  # noqa: E402
 
 WHOLE = preprocessing.Preparation(in_plane_spacing=0, region="whole")
-GRID = Grid((32, 32, 16), (1.0, 1.0, 1.5), (0.0, 0.0, 0.0), (1, 0, 0, 0, 1, 0, 0, 0, 1))
 QUICK = improvement.Settings(seconds=0, epochs=1, device="cpu")
-
-
-def subject(seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return an image with a ball (1) and two small bright ones (2), and its labels."""
-    rng = np.random.default_rng(seed)
-    z, y, x = np.indices(GRID.shape)
-    label = np.zeros(GRID.shape, np.uint8)
-    label[(z - 8) ** 2 * 4 + (y - 16 - seed % 3) ** 2 + (x - 12) ** 2 < 30] = labels.VS
-    for side in (5, 27):
-        label[(z - 8) ** 2 * 4 + (y - 26) ** 2 + (x - side) ** 2 < 8] = labels.COCHLEA
-    return (np.array([20.0, 90.0, 60.0])[label] + rng.normal(0, 4, GRID.shape)).astype(np.float32), label
 
 
 @pytest.fixture(scope="module")
@@ -39,15 +29,15 @@ def project(tmp_path_factory):
     """A data set with two sources and five targets, noisy labels, and a small model that is in use."""
     folder = tmp_path_factory.mktemp("project")
     for number in range(2):
-        image, label = subject(number)
-        volume.write(Volume(image, GRID), folder / "data" / f"s{number}_ceT1.nii.gz")
-        volume.write(Volume(label, GRID), folder / "data" / f"s{number}_label.nii.gz")
+        image, label = crop(number)
+        volume.write(Volume(image, CROP_GRID), folder / "data" / f"s{number}_ceT1.nii.gz")
+        volume.write(Volume(label, CROP_GRID), folder / "data" / f"s{number}_label.nii.gz")
     for number in range(5):
-        image, label = subject(10 + number)
-        volume.write(Volume(image, GRID), folder / "data" / f"t{number}_hrT2.nii.gz")
+        image, label = crop(10 + number)
+        volume.write(Volume(image, CROP_GRID), folder / "data" / f"t{number}_hrT2.nii.gz")
         place = folder / "results" / f"t{number}"
-        volume.write(Volume(np.roll(label, 2, axis=2), GRID), place / "noisy_label.nii.gz")
-        volume.write(Volume(np.full(GRID.shape, 0.75, np.float32), GRID), place / "confidence.nii.gz")
+        volume.write(Volume(np.roll(label, 2, axis=2), CROP_GRID), place / "noisy_label.nii.gz")
+        volume.write(Volume(np.full(CROP_GRID.shape, 0.75, np.float32), CROP_GRID), place / "confidence.nii.gz")
     small = dataclasses.replace(training.ROUTINES["default"], crop=(16, 32, 32), visits=2, batch=2)
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(training.ROUTINES, "default", small)
@@ -60,7 +50,7 @@ def project(tmp_path_factory):
         for number in (0, 1, 2):
             case = next(case for case in dataset.open_dataset(folder / "data").targets if case.id == f"t{number}")
             noisy = folder / "results" / case.id / "noisy_label.nii.gz"
-            truth = Volume(subject(10 + number)[1], GRID)
+            truth = Volume(crop(10 + number)[1], CROP_GRID)
             corrections.save(case, truth, folder / "data", "corrected", 60 * (number + 1), noisy, "R. Viewer")
         corrections.mark(folder / "data", "t3", "needs expert", 20)
         yield folder
@@ -193,7 +183,7 @@ def test_there_are_pictures_before_and_after(improved):
 
 
 def test_fewer_than_two_corrections_are_too_few(project, tmp_path):
-    volume.write(Volume(subject(1)[0], GRID), tmp_path / "t_hrT2.nii.gz")
+    volume.write(Volume(crop(1)[0], CROP_GRID), tmp_path / "t_hrT2.nii.gz")
     with pytest.raises(InputError, match="settle at least 2"):
         improve(tmp_path, None, tmp_path / "models", QUICK)
 
@@ -295,7 +285,7 @@ def test_the_table_has_every_target_with_agreement_correction_volumes_and_time(r
     assert set(rows) == {f"t{number}" for number in range(5)}
     assert rows["t1"]["status"] == "corrected" and float(rows["t1"]["seconds"]) == 120
     assert rows["t1"]["reviewer"] == "R. Viewer"
-    truth = subject(11)[1]
+    truth = crop(11)[1]
     expected = 2 * ((truth == 1) & (np.roll(truth, 2, axis=2) == 1)).sum() / ((truth == 1).sum() * 2)
     assert float(rows["t1"]["dice_label_correction_VS"]) == pytest.approx(expected, abs=1e-3)
     assert float(rows["t1"]["volume_after_mm3_VS"]) == pytest.approx((truth == 1).sum() * 1.5, abs=0.01)

@@ -25,6 +25,7 @@ from crossmoda.propagation.noisy_label import LABEL_MAP
 from crossmoda.study import cluster, tasks
 from crossmoda.study.executor import Crew
 from crossmoda.volume import Grid, Volume
+from phantoms import head
 
 distributed = pytest.importorskip("distributed")
 
@@ -57,28 +58,10 @@ patience = 300
 """
 
 
-def subject(seed: int, side: str, bright: bool) -> tuple[np.ndarray, np.ndarray]:
-    """A symmetric head of smooth texture with two cochleae in canals and a tumor in one: image and label map."""
-    rng = np.random.default_rng(3)
-    texture = ndimage.gaussian_filter(rng.normal(0, 1, GRID.shape), (1.2, 2.0, 2.0))
-    image = 120 + 500 * (texture + texture[..., ::-1])
-    label_map = np.zeros(GRID.shape, np.uint8)
-    z, y, x = np.meshgrid(*(np.arange(n) * s for n, s in zip(GRID.shape, GRID.spacing_zyx, strict=True)), indexing="ij")
-    for name, sign in (("left", 1), ("right", -1)):
-        canal = np.sqrt((z - 20) ** 2 + (y - 36) ** 2 + (x - 47.25 - sign * 18) ** 2)
-        cochlea = np.sqrt((z - 20) ** 2 + (y - 26) ** 2 + (x - 47.25 - sign * 32) ** 2)
-        image[canal < 11] = 600 if bright else 60
-        image[cochlea < 5], label_map[cochlea < 5] = (450 if bright else 90), 2
-        if name == side:
-            image[canal < 8], label_map[canal < 8] = (300 if bright else 700), 1
-    noise = np.random.default_rng(seed).normal(0, 6, GRID.shape)
-    return (image + noise).astype(np.float32), label_map
-
-
-def write_subject(folder: Path, name: str, seed: int, side: str, bright: bool) -> None:
-    image, label_map = subject(seed, side, bright)
-    volume.write(Volume(image, GRID), folder / f"{name}_{'hrT2' if bright else 'ceT1'}.nii.gz")
-    place = folder.parent / "references" if bright else folder
+def write_subject(folder: Path, name: str, seed: int, side: str, modality: str) -> None:
+    image, label_map = head(GRID, side, seed, modality=modality, tumor_mm=7.99)
+    volume.write(Volume(image, GRID), folder / f"{name}_{modality}.nii.gz")
+    place = folder.parent / "references" if modality == "hrT2" else folder
     volume.write(Volume(label_map, GRID), place / f"{name}_label.nii.gz")
 
 
@@ -87,10 +70,10 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A data set: three atlases and two targets that are sound, an empty atlas, a target of another body part."""
     folder = tmp_path_factory.mktemp("a stüdy")
     for number, side in enumerate(("left", "right", "left"), start=1):
-        write_subject(folder / "data", f"atlas{number}", number, side, bright=False)
-    write_subject(folder / "data", "target1", 11, "left", bright=True)
-    write_subject(folder / "data", "test1", 12, "right", bright=True)
-    write_subject(folder / "data", "hollow", 13, "right", bright=False)
+        write_subject(folder / "data", f"atlas{number}", number, side, "ceT1")
+    write_subject(folder / "data", "target1", 11, "left", "hrT2")
+    write_subject(folder / "data", "test1", 12, "right", "hrT2")
+    write_subject(folder / "data", "hollow", 13, "right", "ceT1")
     hollow = folder / "data" / "hollow_label.nii.gz"
     volume.write(Volume(np.zeros(GRID.shape, np.uint8), GRID), hollow)
     noise = ndimage.gaussian_filter(np.random.default_rng(5).normal(100, 40, GRID.shape), 1)

@@ -8,6 +8,8 @@ import sys
 import numpy as np
 import pytest
 
+from phantoms import CROP_GRID, crop
+
 torch = pytest.importorskip("torch")
 
 from crossmoda import preprocessing, training, volume, weights  # noqa: E402
@@ -19,30 +21,16 @@ TINY = Settings(width=0.25, epochs=2, device="cpu", seed=3)
 SHAPE = (16, 32, 32)
 
 
-def small_subject(seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return an image with a textured ball (1) and two small bright ones (2), and its labels."""
-    rng = np.random.default_rng(seed)
-    z, y, x = np.indices(SHAPE)
-    label = np.zeros(SHAPE, np.uint8)
-    cy, cx = 16 + rng.integers(-2, 3), 12 + rng.integers(-2, 3)
-    label[(z - 8) ** 2 * 4 + (y - cy) ** 2 + (x - cx) ** 2 < 30] = 1
-    for side in (5, 27):
-        label[(z - 8) ** 2 * 4 + (y - 26) ** 2 + (x - side) ** 2 < 8] = 2
-    image = np.array([20.0, 90.0, 60.0])[label] + 3 * np.sin(y / 3) + rng.normal(0, 2, SHAPE)
-    return image.astype(np.float32), label
-
-
 @pytest.fixture
 def cases(tmp_path):
     return [write_case(tmp_path, number) for number in range(3)]
 
 
 def write_case(folder, number, **changes) -> TrainingCase:
-    image, label = small_subject(number)
-    grid = volume.Grid((32, 32, 16), (1.0, 1.0, 1.5), (0.0, 0.0, 0.0), (1, 0, 0, 0, 1, 0, 0, 0, 1))
+    image, label = crop(number)
     paths = folder / f"case_{number}.nii.gz", folder / f"case_{number}_label.nii.gz"
-    volume.write(volume.Volume(changes.pop("image", image), grid), paths[0])
-    volume.write(volume.Volume(changes.pop("label", label), grid), paths[1])
+    volume.write(volume.Volume(changes.pop("image", image), CROP_GRID), paths[0])
+    volume.write(volume.Volume(changes.pop("label", label), CROP_GRID), paths[1])
     return TrainingCase(*paths, **changes)
 
 
@@ -333,7 +321,7 @@ def test_bad_cases_are_named(cases, tmp_path):
         train([], tmp_path / "run", TINY)
     with pytest.raises(InputError, match=r"there is no file .*missing.nii"):
         train([TrainingCase(tmp_path / "missing.nii", cases[0].label)], tmp_path / "run", TINY)
-    image, label = small_subject(9)
+    image, label = crop(9)
     strange = write_case(tmp_path, 9, label=label * 4)
     with pytest.raises(InputError, match=r"Unknown label value in case_9_label\.nii\.gz: 4\. Use 0 background"):
         train([strange], tmp_path / "run", TINY, preparation=WHOLE)

@@ -17,7 +17,6 @@ import pytest
 HERE = Path(__file__).resolve().parent
 PROJECT = HERE.parents[1]
 MISSING = [name for name in ("slicer", "PySide6") if importlib.util.find_spec(name) is None]
-sys.path.insert(0, str(HERE))
 
 
 @pytest.hookimpl(hookwrapper=True)

@@ -1,6 +1,6 @@
-"""Train the weights that come with CrossModa, on digital subjects only, and score them on subjects they never saw.
+"""Train the bundled weights on digital subjects and score them on unseen ones.
 
-    python Testing/benchmarks/train_default_weights.py --folder FOLDER --seconds 2400 \\
+    python tools/train_default_weights.py --folder FOLDER --seconds 2400 \\
         --base-folder ICBM --shapes-folder SHAPES --output crossmoda/weights/default.safetensors
 
 Every training subject gives two cases: its ceT1 and its hrT2 scan, both with true labels (it is simulation). Subjects
@@ -60,6 +60,7 @@ FACTORS = (1, 2, 4, 8, 16)
 
 
 def arguments() -> argparse.Namespace:
+    """Return the command-line arguments."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path, required=True, help="where subjects and the training are kept")
     parser.add_argument("--output", type=Path, help="where good weights go; none: nowhere")
@@ -217,10 +218,12 @@ def healthy_subjects(options: argparse.Namespace, base: str, count: int, group: 
 
 
 def label_of(image: Path) -> Path:
+    """Return the label map beside an image."""
     return image.with_name(image.name.replace(".nii.gz", "_label.nii.gz"))
 
 
 def say(fraction: float, message: str) -> None:
+    """Print the progress, at most every 30 s."""
     now = time.monotonic()
     if now - say.last > 30 or fraction == 1:
         print(f"{100 * fraction:5.1f} %  {message}", file=sys.stderr, flush=True)
@@ -247,6 +250,7 @@ def false_volumes(images: list[Path], model: weights.Model) -> list[float]:
 
 
 def main() -> None:
+    """Simulate, train, choose the background bias, score, and write the weights if they are good enough."""
     options = arguments()
     import torch
 
@@ -391,6 +395,7 @@ def favor_background(tensors: dict, factors: dict[str, int]) -> None:
 
 
 def report(table: dict[str, dict[str, list[float]]], model: weights.Model) -> None:
+    """Print the scores of the unseen subjects."""
     about = model.card["training"]
     steps = f"{about['steps']} steps, {about['processor_minutes']} minutes of one processor"
     print(f"\n{about['cases']} cases, {steps}. Unseen hrT2 scans:\n")
@@ -402,6 +407,7 @@ def report(table: dict[str, dict[str, list[float]]], model: weights.Model) -> No
 
 
 def report_small(small: dict[tuple[str, float], dict[str, list[float]]]) -> None:
+    """Print the scores of small tumors."""
     print("\n| base | volume [mm3] | VS Dice, sorted | cochlea median |\n|---|---|---|---|")
     for (base, size), scores in small.items():
         tumors = ", ".join(f"{value:.2f}" for value in sorted(scores["VS"]))
@@ -409,12 +415,14 @@ def report_small(small: dict[tuple[str, float], dict[str, list[float]]]) -> None
 
 
 def report_canal(canal: dict[str, list[float]]) -> None:
+    """Print the scores of compact tumors in the canal."""
     print("\n| base, tumor in the canal | VS Dice, sorted | median |\n|---|---|---|")
     for base, values in canal.items():
         print(f"| {base} | {', '.join(f'{value:.2f}' for value in sorted(values))} | {np.median(values):.3f} |")
 
 
 def report_healthy(healthy: dict[str, list[float]]) -> None:
+    """Print the false positives in subjects without a tumor."""
     print("\n| base, without a tumor | scans | none marked | false VS [mm3], sorted |\n|---|---|---|---|")
     for base, volumes in healthy.items():
         false = ", ".join(f"{mm3:.0f}" for mm3 in sorted(volumes))

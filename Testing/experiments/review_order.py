@@ -1,7 +1,7 @@
-"""Does the order of the review queue help? A simulated annotator corrects cases in that order and at random.
+"""Benefit of the order of the review queue: a simulated annotator corrects cases in that order and at random.
 
-``python Testing/benchmarks/bench_review.py --folder FOLDER`` simulates targets of very different difficulty, makes
-their noisy labels from a few atlases and their predictions with the weights that come along, and lets an annotator who
+``python Testing/experiments/review_order.py --folder FOLDER`` simulates targets of very different difficulty, makes
+their noisy labels from a few atlases and their predictions with the bundled weights, and lets an annotator who
 knows the truth paste it inside the regions shown, case after case.
 """
 

@@ -1,4 +1,4 @@
-"""Compact tumors in the internal auditory canal, for the training of the weights that come with CrossModa.
+"""Compact tumors in the internal auditory canal, for the training of the bundled weights.
 
 The tumors that :func:`crossmoda.simulation.lesion.draw_lesion` draws begin at the porus, and few of the patients whose
 contours lend theirs have one that lies deep in the canal with fluid before it.

@@ -1,6 +1,6 @@
 """The paper's experiment on digital subjects: does MIND close the gap between ceT1 and hrT2, do noisy labels help?
 
-    python Testing/benchmarks/experiment.py --folder FOLDER --base-folder ICBM --shapes-folder SHAPES --figure FILE.png
+    python Testing/experiments/experiment.py --folder FOLDER --base-folder ICBM --shapes-folder SHAPES --figure FILE.png
 
 One cohort on the ICBM152 base with tumor shapes drawn by experts: labeled ceT1 sources, unlabeled hrT2 targets that
 get noisy labels by propagation, and unseen hrT2 test cases whose shapes come from other patients. Networks are trained
@@ -10,7 +10,7 @@ in several ways, each with several seeds and the same number of steps, and score
     MIND                         MIND-SSC, sources only
     MIND + noisy                 MIND-SSC, sources and targets with noisy labels, fused by STAPLE as published
     MIND + noisy (local votes)   the same with noisy labels fused by locally weighted votes
-    MIND + noisy (outlined)      the same, the tumor outlined by comparison with the opposite side (the default)
+    MIND + noisy (outlined)      the same, the tumor outlined by contralateral comparison (the default)
     default                      preset 'default', sources and targets with the noisy labels of STAPLE
     default (local votes)        the same with those of the votes
     default (outlined)           the same with those of the votes, outlined
@@ -24,8 +24,8 @@ frequency) and augmentation (affine maps, noise). ``--network paper`` also gives
 ``--network fast`` the network of preset 'default' with one cycle of the learning rate, which learns in a hundredth of
 the time. All of them are trained on crops that often hold a structure; the class weights are corrected for that, which
 makes the loss on average the paper's, of whole volumes. They are scored as they are and with the class weights divided
-out of the probabilities. What is finished is kept in FOLDER and found again: run the command again to go on, with more
-``--steps`` for a longer experiment, or in parts with ``--stage`` and ``--arms``.
+out of the probabilities. Finished results in FOLDER are reused: run the command again to resume, with more ``--steps``
+for a longer experiment, or in parts with ``--stage`` and ``--arms``.
 """
 
 import argparse
@@ -41,7 +41,6 @@ from unittest import mock
 
 import numpy as np
 from experiment_table import Scores, Table, compare, draw, report
-from train_default_weights import label_of, shapes_of, simulate
 
 from crossmoda import (
     cache,
@@ -61,6 +60,10 @@ from crossmoda.anatomy import plausibility
 from crossmoda.dataset import Case
 from crossmoda.errors import InputError
 from crossmoda.provenance import checksum
+
+sys.path.append(str(Path(__file__).resolve().parents[2] / "tools"))
+
+from train_default_weights import label_of, shapes_of, simulate
 
 #: First seeds of sources, targets and tests.
 SOURCE, TARGET, TEST = 7000, 7020, 9000
@@ -148,20 +151,20 @@ _REVISION = 2
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--folder", type=Path, required=True, help="where everything is kept")
+    parser.add_argument("--folder", type=Path, required=True, help="folder for all results")
     parser.add_argument("--base-folder", type=Path, help="folder of the ICBM152 images")
     parser.add_argument("--shapes-folder", type=Path, required=True, help="label maps drawn by experts")
     parser.add_argument("--cases", type=int, default=20, help="sources, targets and tests, each")
-    parser.add_argument("--atlases", type=int, default=30, help="drawn by lot for each target; at most all sources")
+    parser.add_argument("--atlases", type=int, default=30, help="atlases per target, drawn at random")
     parser.add_argument("--seeds", type=int, default=2, help="trainings of each kind")
     parser.add_argument("--steps", type=int, default=800, help="steps of each training")
-    parser.add_argument("--network", choices=("fast", "paper"), default="fast", help="of the first three kinds")
+    parser.add_argument("--network", choices=("fast", "paper"), default="fast", help="network of the first three kinds")
     parser.add_argument("--stage", choices=("all", "simulate", "propagate", "train", "score"), default="all")
     parser.add_argument("--arms", nargs="+", choices=list(EVERY), default=list(ARMS), help="kinds of training")
     parser.add_argument("--labels", nargs="+", choices=list(LABELS), default=list(LABELS), help="fusions to propagate")
     parser.add_argument("--flips", action="store_true", help="score preset 'default' with test-time flips, too")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--figure", type=Path, help="where the figure goes")
+    parser.add_argument("--figure", type=Path, help="file of the figure")
     return parser.parse_args()
 
 
@@ -174,7 +177,7 @@ class Cohort:
 
     @classmethod
     def of(cls, options: argparse.Namespace) -> "Cohort":
-        """Simulate the cohort, or find it."""
+        """Simulate the cohort, or reuse it."""
         folder = options.folder / "subjects"
 
         def case(seed: int, modality: str, group: str) -> Case:
@@ -192,7 +195,7 @@ class Cohort:
 
 
 def propagate(cohort: Cohort, options: argparse.Namespace, progress) -> None:
-    """Make the noisy labels of the targets, each from atlases that are drawn by lot; fusions share registrations."""
+    """Make the noisy labels of the targets, each from randomly drawn atlases; fusions share registrations."""
     from crossmoda import deeds
 
     for (number, target), kind in itertools.product(enumerate(cohort.targets), options.labels):
@@ -214,7 +217,7 @@ def propagate(cohort: Cohort, options: argparse.Namespace, progress) -> None:
 
 
 def learned_from(arm: str, cohort: Cohort, options: argparse.Namespace) -> list[training.TrainingCase]:
-    """Return the cases that an arm learns from."""
+    """Return the training cases of an arm."""
     cases = [training.TrainingCase.of(case) for case in cohort.sources]
     kind = EVERY[arm]
     if not kind.noisy:
@@ -291,7 +294,7 @@ def torch_of(array: np.ndarray):
 
 
 def train(arm: str, seed: int, cohort: Cohort, options: argparse.Namespace, progress) -> Path:
-    """Train one network, or find its weights."""
+    """Train one network, or reuse its weights."""
     from crossmoda.training import losses
 
     cases = learned_from(arm, cohort, options)
@@ -309,12 +312,12 @@ def train(arm: str, seed: int, cohort: Cohort, options: argparse.Namespace, prog
         return training.train(cases, folder, settings, progress=progress)
 
 
-def share(whole: Path, here: Path) -> None:
-    """Let a run find in ``here`` what the others have made in the folder ``whole``."""
+def share(whole: Path, link: Path) -> None:
+    """Link the shared folder ``whole`` into the folder of a run."""
     whole.mkdir(parents=True, exist_ok=True)
-    here.parent.mkdir(parents=True, exist_ok=True)
-    if not here.exists():
-        here.symlink_to(whole.resolve())
+    link.parent.mkdir(parents=True, exist_ok=True)
+    if not link.exists():
+        link.symlink_to(whole.resolve())
 
 
 def folder_of_labels(options: argparse.Namespace, kind: str) -> Path:
@@ -329,7 +332,7 @@ def folder_of(arm: str, seed: int, options: argparse.Namespace) -> Path:
 def score_network(
     arm: str, seed: int, cohort: Cohort, options: argparse.Namespace, flips: bool = False
 ) -> dict[str, Scores]:
-    """Return the scores on the test cases, or find them: as trained, and with the class weights divided out.
+    """Return the scores on the test cases, computed once: as trained, and with the class weights divided out.
 
     With ``flips`` the mirrored scans are predicted as well, and nothing is divided out.
     """
@@ -352,34 +355,34 @@ def score_network(
         model = weights.load(path)
         scores: dict[str, Scores] = {kind: {} for kind in influences}
         for case in cohort.tests:
-            found = inference.predict(case.read_image(), model, inference.Settings(flips=flips))
+            prediction = inference.predict(case.read_image(), model, inference.Settings(flips=flips))
             truth = volume.read_label_map(case.label)
             for kind, influence in influences.items():
-                label_map = decide(found, influence)
+                label_map = decide(prediction, influence)
                 scores[kind][case.id] = evaluation.evaluate(label_map, truth)
                 volume.write(label_map, step.folder / kind / f"{case.id}.nii.gz")
     step.finish([], json.loads(json.dumps(scores)))
     return scores
 
 
-def decide(found: inference.Prediction, influence: np.ndarray) -> volume.Volume:
+def decide(prediction: inference.Prediction, influence: np.ndarray) -> volume.Volume:
     """Return the label map, from probabilities divided by the influence that each class had in the loss."""
     if (influence == 1).all():
-        return found.label_map
-    divided = found.probabilities / influence[:, None, None, None].astype(np.float32)
+        return prediction.label_map
+    divided = prediction.probabilities / influence[:, None, None, None].astype(np.float32)
     divided /= divided.sum(axis=0, keepdims=True)
-    label_map = plausibility.plausible(divided.argmax(axis=0).astype(np.uint8), divided, found.label_map.grid)
-    return found.label_map.with_array(label_map)
+    label_map = plausibility.plausible(divided.argmax(axis=0).astype(np.uint8), divided, prediction.label_map.grid)
+    return prediction.label_map.with_array(label_map)
 
 
 def score_labels(cases: list[Case], folder: Path) -> Scores:
-    """Return the scores of the noisy labels that are there."""
-    found = {}
+    """Return the scores of the existing noisy labels."""
+    scores = {}
     for case in cases:
         label = folder / case.id / "noisy_label.nii.gz"
         if label.exists():
-            found[case.id] = evaluation.evaluate(volume.read_label_map(label), volume.read_label_map(case.label))
-    return found
+            scores[case.id] = evaluation.evaluate(volume.read_label_map(label), volume.read_label_map(case.label))
+    return scores
 
 
 def say(fraction: float, message: str) -> None:

@@ -1,4 +1,4 @@
-"""Registration: ceT1 and hrT2 of one digital subject; how far beside the truth the cochleae come to lie, and why.
+"""Systematic offset of registered cochleae, ceT1 to hrT2 of one digital subject, and its causes.
 
 Nothing moved between both scans, so the right displacement is 0 everywhere. Whatever the mean over subjects leaves is
 an offset of the method or of the data. Rows separate them: the same contrast with other noise, contrast inverted, scans
@@ -6,24 +6,29 @@ swapped, arrays turned upside down, thinner slices, the phantom base, and ICBM b
 average, or moved. The last lines ask mutual information where the averages themselves lie about the ears. deedsBCV
 takes part if DEEDSBCV_LINEAR and DEEDSBCV_DEEDS name its programs.
 
-    python Testing/benchmarks/registration_offset.py --subjects 6
+    python Testing/experiments/registration_offset.py --subjects 6
 """
 
 import argparse
 import contextlib
 import dataclasses
+import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import SimpleITK as sitk
-from bench_register import SHARED
-from registration_peers import methods
 
 from crossmoda import simulation, volume
 from crossmoda.simulation import ear, icbm
 from crossmoda.simulation.subject import Subject
 from crossmoda.volume.grid import Volume
+
+sys.path.append(str(Path(__file__).resolve().parents[1] / "benchmarks"))
+
+from bench_register import SHARED
+from registration_peers import methods
 
 BASE = SHARED / "icbm152_2009c_sym"
 #: Tone curve that makes a T2 contrast of the T1 average (white matter = 1): fluid bright, bone and air dark.
@@ -140,11 +145,11 @@ def averages_apart(side: int) -> np.ndarray:
     return np.array(registration.Execute(box, t1.to_sitk()).GetParameters())
 
 
-def line(name: str, found: np.ndarray) -> str:
+def line(name: str, shifts: np.ndarray) -> str:
     """Return a row of the table: mean and its standard error along x, y and z."""
-    error = found.std(axis=0, ddof=1) / np.sqrt(len(found))
-    cells = " | ".join(f"{mean:+.2f} ± {spread:.2f}" for mean, spread in zip(found.mean(axis=0), error, strict=True))
-    return f"| {name} | {len(found)} | {cells} |"
+    error = shifts.std(axis=0, ddof=1) / np.sqrt(len(shifts))
+    cells = " | ".join(f"{mean:+.2f} ± {spread:.2f}" for mean, spread in zip(shifts.mean(axis=0), error, strict=True))
+    return f"| {name} | {len(shifts)} | {cells} |"
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""What the networks of the experiment scored: table, paired differences, figure."""
+"""Scores of the experiment: table, paired differences, figure."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,7 +25,7 @@ def report(table: Table) -> None:
             }
             cells = [kind, structure.key]
             for measure, each in values.items():
-                # A distance of a missing structure does not exist; it stays out of the mean and is told as Dice 0.
+                # A distance of a missing structure does not exist; it is excluded from the mean and counted as Dice 0.
                 over_seeds = [np.mean(column[np.isfinite(column)]) for column in each.T if np.isfinite(column).any()]
                 digits = 3 if measure == "dice" else 2
                 spread = f"{np.std(over_seeds, ddof=1):.{digits}f}" if len(over_seeds) > 1 else "–"

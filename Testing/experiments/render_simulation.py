@@ -1,6 +1,6 @@
-"""Pictures of digital subjects, to be looked at: axial through the canals, both sides enlarged, coronal.
+"""Pictures of digital subjects for visual inspection: axial through the canals, both sides enlarged, coronal.
 
-Usage: python Testing/benchmarks/render_simulation.py OUTPUT_FOLDER [--base icbm --base-folder ... --shapes-folder ...]
+Usage: python Testing/experiments/render_simulation.py OUTPUT_FOLDER [--base icbm --base-folder ... --shapes-folder ...]
 """
 
 import argparse
