@@ -86,6 +86,6 @@ class Dataset:
         for number, case in enumerate(self.cases):
             report(progress, number / len(self.cases), f"side of {case.id}")
             if case.side is None and case.label is not None:
-                case = dataclasses.replace(case, side=laterality.find_sides(case.read_label()).tumor)
+                case = dataclasses.replace(case, side=laterality.tumor_side(case.read_label()))
             cases.append(case)
         return dataclasses.replace(self, cases=tuple(cases))

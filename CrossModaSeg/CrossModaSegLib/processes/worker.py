@@ -64,7 +64,7 @@ def prepare(rows: list[dict], folder: str, progress) -> dict:
             answer["image"] = _handed_over(image, Path(folder) / f"{number}.npy")
             if case.label is not None:
                 label = case.read_label(image)
-                answer["side"] = row["side"] or laterality.find_sides(label).tumor or ""
+                answer["side"] = row["side"] or laterality.tumor_side(label) or ""
                 answer["label"] = _handed_over(label, Path(folder) / f"{number}_label.npy")
                 tumor = label.array == labels.VS
                 answer["label"]["tumor_mm3"] = float(tumor.sum() * label.grid.voxel_volume_mm3)
