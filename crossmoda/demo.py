@@ -68,7 +68,7 @@ class Result:
 
 
 #: The steps that are scored, in the order of the chain.
-BY_HEADER, ONE_ATLAS, MAJORITY, FUSED, AS_SHIPPED, NETWORK = (
+BY_HEADER, ONE_ATLAS, MAJORITY, FUSED, AS_BUNDLED, NETWORK = (
     "one atlas, by header",
     "one atlas, deeds",
     "majority vote",
@@ -180,7 +180,7 @@ def _train(
     if learned := [case for case in data.targets if case not in tests]:
         cases += training.noisy_cases(learned, propagated)
     how = training.Settings(seconds=settings.training_seconds, seed=settings.seed, device=settings.device)
-    return training.train(cases, folder, how, progress=progress, initial=weights.shipped())
+    return training.train(cases, folder, how, progress=progress, initial=weights.bundled())
 
 
 def _truth(case: "Case") -> Volume:
@@ -206,7 +206,7 @@ def _score(
 ) -> dict[str, dict[str, evaluation.Scores]]:
     """Score every step of the chain on the test cases."""
     scores: dict[str, dict[str, evaluation.Scores]] = {
-        step: {} for step in (BY_HEADER, ONE_ATLAS, MAJORITY, FUSED, AS_SHIPPED, NETWORK)
+        step: {} for step in (BY_HEADER, ONE_ATLAS, MAJORITY, FUSED, AS_BUNDLED, NETWORK)
     }
     for case in tests:
         truth = _truth(case)
@@ -220,8 +220,8 @@ def _score(
         majority = fusion.majority_vote([vote.array for vote in votes.values()])
         scores[MAJORITY][case.id] = evaluation.evaluate(truth.with_array(majority), truth)
         scores[FUSED][case.id] = evaluation.evaluate(done.label_map, truth)
-        as_shipped = inference.predict(case.read_image(), None, inference.Settings(device=device))
-        scores[AS_SHIPPED][case.id] = evaluation.evaluate(as_shipped.label_map, truth)
+        as_bundled = inference.predict(case.read_image(), None, inference.Settings(device=device))
+        scores[AS_BUNDLED][case.id] = evaluation.evaluate(as_bundled.label_map, truth)
         scores[NETWORK][case.id] = evaluation.evaluate(predicted[case.id].label_map, truth)
     return scores
 
@@ -292,7 +292,7 @@ class _Shown:
                 image,
                 list(_votes(self.propagation).values()),
                 self.propagation.label_map,
-                volume.read(self.propagation.folder / "disagreement.nii.gz"),
+                self.propagation.read_disagreement(),
             ),
             "Every atlas's label, the label fused from them, and where the atlases disagree.",
         )

@@ -64,10 +64,10 @@ def test_a_folder_without_labeled_scans_is_refused_in_one_sentence(data, tmp_pat
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--noisy", "nothing"), "no noisy label"),
-        (("--initial", "other.safetensors"), "Choose the same"),
+        (("--noisy", "nothing"), "No noisy label"),
+        (("--initial", "other.safetensors"), "preset and width"),
         (("--epochs", "-1"), "epochs must be"),
-        (("--validation", "data"), "is also the training case"),
+        (("--validation", "data"), "used for training and validation"),
     ],
 )
 def test_every_bad_input_is_one_sentence_exit_code_2_and_no_output(data, tmp_path, arguments, message):

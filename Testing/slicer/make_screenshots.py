@@ -102,7 +102,7 @@ class Photographer:
             if mode == "contour":
                 self.aim(parameters.noisyLabel, "VS", 90)
             self.take(f"check_{mode}", "Register")
-        if weights.shipped().is_file():
+        if weights.bundled().is_file():
             self.segment()
         self.result()
         self.problems()

@@ -18,10 +18,10 @@ ABOUT = 0.02
 @pytest.fixture(scope="module")
 def one_sided(tmp_path_factory) -> tuple[Case, list[Case]]:
     """A target, and three atlases without the cochlea of the healthy side; their borders are far from the ears."""
-    from crossmoda.simulation import simulate_dataset, subject
+    from crossmoda.simulation import Settings, simulate_dataset
 
     folder, atlases = tmp_path_factory.mktemp("one sided"), []
-    settings = subject.Settings(field_of_view=125.0, slices=24, in_plane_spacing=1.25, slice_thickness=2.0)
+    settings = Settings(field_of_view=125.0, slices=24, in_plane_spacing=1.25, slice_thickness=2.0)
     data = open_dataset(simulate_dataset(folder / "data", sources=3, targets=1, tests=0, seed=4, settings=settings))
     for case in data.sources:
         label = case.read_label()

@@ -101,7 +101,7 @@ def test_wrong_weights_are_named_in_one_sentence(application, loaded, tmp_path):
     loaded.update()
     loaded.segment.ui.segmentButton.click()
     application.wait_until(lambda: not loaded.logic.busy)
-    assert loaded.segment.ui.messageLabel.text == "bad.safetensors is damaged or no safetensors file; copy it again."
+    assert loaded.segment.ui.messageLabel.text == "Not a valid safetensors file: bad.safetensors. Download it again."
     assert loaded.parameters.result is None
 
 

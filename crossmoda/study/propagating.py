@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from crossmoda.propagation.atlases import Atlas
 from crossmoda.study import tasks
-from crossmoda.study.executor import Crew
-from crossmoda.study.log import Journal
+from crossmoda.study.executor import Executor
+from crossmoda.study.log import Log
 from crossmoda.study.plan import spoken_time
 from crossmoda.study.tasks import Failed, Job, Next, Noisy
 
@@ -16,10 +16,10 @@ class Propagating:
     """The propagation of all targets."""
 
     def __init__(
-        self, crew: Crew, journal: Journal, atlases: Sequence[Atlas], jobs: Sequence[Job], shares: tuple[float, float]
+        self, executor: Executor, log: Log, atlases: Sequence[Atlas], jobs: Sequence[Job], shares: tuple[float, float]
     ):
         """Propagate ``atlases`` to the targets of ``jobs``, between these two shares of the whole study."""
-        self.crew, self.journal, self.atlases, self.jobs = crew, journal, atlases, jobs
+        self.executor, self.log, self.atlases, self.jobs = executor, log, atlases, jobs
         self._before, self._after = shares
         self.begun = time.monotonic()
         self.registrations = 0
@@ -28,15 +28,15 @@ class Propagating:
         self._finished = 0
 
     def run(self) -> None:
-        """Bring all targets to their noisy labels; failures are told to the journal."""
+        """Bring all targets to their noisy labels; failures are told to the log."""
         for number, job in enumerate(self.jobs):
             atlases = tuple(atlas for atlas in self.atlases if atlas.id != job.target.id)
             if not atlases:
-                self.journal.fail(job.target.id, "there is no atlas but the scan itself.")
+                self.log.fail(job.target.id, "there is no atlas but the scan itself.")
                 continue
             _Chain(self, job, atlases, -number).decide()
-        self.crew.work(self.journal.tick)
-        self.journal.outcome.registrations = self.registrations
+        self.executor.work(self.log.tick)
+        self.log.outcome.registrations = self.registrations
 
     def show(self) -> None:
         """Show how many targets are done and how long the rest may take."""
@@ -48,7 +48,7 @@ class Propagating:
             mean_left = sum(self._left.values()) + (total - self._finished - len(self._left)) * len(self.atlases)
             text += f", about {spoken_time(spent / self.registrations * mean_left)} left"
             share = self.registrations / max(1, self.registrations + mean_left)
-        self.journal.show(self._before + (self._after - self._before) * share, text)
+        self.log.show(self._before + (self._after - self._before) * share, text)
 
     def waits_for(self, target: str, count: int) -> None:
         """Remember how many registrations a target still waits for."""
@@ -73,7 +73,7 @@ class _Chain:
 
     def __init__(self, whole: Propagating, job: Job, atlases: Sequence[Atlas], priority: int):
         self.whole, self.job, self.atlases, self.priority = whole, job, tuple(atlases), priority
-        self.crew, self.journal = whole.crew, whole.journal
+        self.executor, self.log = whole.executor, whole.log
         self._waiting, self._last = 0, False
         self._tried: set[tuple[str, bool, bool]] = set()
 
@@ -83,7 +83,7 @@ class _Chain:
 
     def decide(self) -> None:
         """Ask which registrations are needed next."""
-        self.crew.submit(
+        self.executor.submit(
             self._decided, tasks.next_registrations, self.job, self.atlases,
             name=f"decide-{self.name}", priority=self.priority,
         )  # fmt: skip
@@ -101,21 +101,21 @@ class _Chain:
         self._tried.update(pairs)
         self.whole.waits_for(self.name, len(pairs) + (0 if result.last else len(self.atlases)))
         for atlas, mirrored, linear in pairs:
-            self.crew.submit(
+            self.executor.submit(
                 functools.partial(self._registered, atlas),
                 tasks.register, self.job, by_name[atlas], mirrored, linear,
                 name=f"register-{atlas}-to-{self.name}", priority=self.priority,
             )  # fmt: skip
 
     def _fuse(self) -> None:
-        self.crew.submit(
+        self.executor.submit(
             self._fused, tasks.fuse, self.job, self.atlases, name=f"fuse-{self.name}", priority=self.priority + 1
         )
 
     def _registered(self, atlas: str, result: float | Failed) -> None:
         if isinstance(result, Failed):
             # Not a matter of the images, which is remembered on disk: leave the atlas out for this target.
-            self.journal.fail(f"{atlas} to {self.name}", result.why)
+            self.log.fail(f"{atlas} to {self.name}", result.why)
             self.atlases = tuple(one for one in self.atlases if one.id != atlas)
         self.whole.registered(self.name)
         self._waiting -= 1
@@ -131,11 +131,11 @@ class _Chain:
         if isinstance(result, Failed):
             self._fail(result.why)
             return
-        self.journal.outcome.noisy[self.name] = result
+        self.log.outcome.noisy[self.name] = result
         for note in result.notes:
-            self.journal.log(f"{self.name}: note: {note}")
+            self.log.write(f"{self.name}: note: {note}")
         self.whole.finished(self.name)
 
     def _fail(self, why: str) -> None:
-        self.journal.fail(self.name, why)
+        self.log.fail(self.name, why)
         self.whole.finished(self.name)

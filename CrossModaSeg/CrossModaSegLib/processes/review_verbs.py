@@ -89,7 +89,7 @@ def mirror_check(image: str, label_map: str, folder: str, progress) -> dict:
 
 def review_report(data: str, results: str, models: str, folder: str, progress) -> dict:
     """Write the report of a cohort; return its files."""
-    from crossmoda.review.cohort import write_report
+    from crossmoda.review.cohort_report import write_report
 
     return {
         name: str(path)
@@ -129,11 +129,12 @@ def _probabilities(at: Path) -> dict[str, str]:
 
 def _votes(at: Path, grid, into: Path) -> list[list[str]]:
     """Write the label of each atlas that was used on the target's grid, and their majority; return (atlas, file)."""
+    from crossmoda.dataset.results import ATLASES
     from crossmoda.fusion import majority_vote
     from crossmoda.propagation.registrations import WARPED, folder_name
     from crossmoda.volume import Volume, read_label_map, write
 
-    table = at / "atlases.csv"
+    table = at / ATLASES
     rows = list(csv.DictReader(table.read_text(encoding="utf-8").splitlines())) if table.is_file() else []
     found, arrays = [], []
     for row in rows:
