@@ -1,4 +1,4 @@
-"""The whole chain on small digital subjects: every step runs, scores what it made, and is found finished again."""
+"""The whole chain on small digital subjects: every step runs, is scored, and is reused in a second run."""
 
 from pathlib import Path
 
@@ -7,6 +7,8 @@ import pytest
 from crossmoda import demo, simulation, volume
 from crossmoda.errors import InputError
 from crossmoda.labels import STRUCTURES
+
+pytestmark = pytest.mark.slow
 
 SUBJECTS = simulation.Settings(
     field_of_view=130, slices=36, in_plane_spacing=1.0, slice_thickness=1.5, tumor_volume=2500, rotation=2, oblique=0

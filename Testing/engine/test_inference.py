@@ -360,7 +360,7 @@ def test_weights_survive_the_disk_and_half_precision(weight_file, tmp_path):
     assert json.loads(again.with_suffix(".json").read_text("utf-8")) == model.card
 
 
-def test_the_weights_that_come_along_are_small_and_say_what_they_have_seen():
+def test_the_bundled_weights_are_small_and_their_card_names_the_training_data():
     path = weights.bundled()
     model = weights.load(path)
     assert path.stat().st_size < 10 * 2**20
@@ -369,7 +369,8 @@ def test_the_weights_that_come_along_are_small_and_say_what_they_have_seen():
     assert json.loads(path.with_suffix(".json").read_text("utf-8")) == model.card
 
 
-def test_the_weights_that_come_along_find_tumor_and_cochleae_of_a_subject_they_never_saw():
+@pytest.mark.slow
+def test_the_bundled_weights_segment_tumor_and_cochleae_of_an_unseen_subject():
     from crossmoda.simulation import simulate_subject
 
     subject = simulate_subject(9001)
@@ -452,7 +453,7 @@ def test_weights_of_another_type_are_converted_or_refused(weight_file, tmp_path,
         weights.load(tmp_path / "net.safetensors")
 
 
-def test_weights_that_give_no_numbers_are_refused_and_not_taken_for_a_scan_without_tumor(weight_file, scan, tmp_path):
+def test_weights_with_undefined_output_are_refused_not_reported_as_no_tumor(weight_file, scan, tmp_path):
     tensors, card = weights.read_tensors(weight_file)
     variance = next(name for name in tensors if name.endswith("running_var"))
     for name, item, said in (

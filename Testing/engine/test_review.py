@@ -92,7 +92,7 @@ def test_the_share_of_the_minority_is_read_off_the_entropy(share):
     assert evidence_sources.minority_fraction(np.array(entropy)) == pytest.approx(share, abs=2e-3)
 
 
-def test_doubt_is_a_probability_on_the_targets_grid_and_largest_where_the_network_contradicts(tmp_path):
+def test_doubt_is_a_probability_and_largest_where_the_network_contradicts(tmp_path):
     noisy = ears()
     votes = np.where(ball(GRID, (15, 30, 38), 2.0), 0.4, 0.0)
     write_results(tmp_path, noisy, network=ears(shift=3), votes=votes)
@@ -105,7 +105,7 @@ def test_doubt_is_a_probability_on_the_targets_grid_and_largest_where_the_networ
     assert 0.02 < found.array[divided].mean() < found.array[contradicted].mean()
 
 
-def test_a_schwannoma_that_the_network_sees_where_none_can_be_is_no_reason_to_look_there(tmp_path):
+def test_a_predicted_schwannoma_at_an_impossible_place_gives_no_region(tmp_path):
     """Its label map leaves it out; beside a cochlea it is worth a look."""
     write_results(tmp_path, ears(), network=ears())
     far, near = ball(GRID, (15, 30, 50), 5.0), ball(GRID, (15, 30, 72), 5.0)
@@ -169,7 +169,7 @@ def test_the_worst_label_comes_first(data, tmp_path):
     assert "disagree on the tumor: Dice" in items[0].reasons[0]
 
 
-def test_a_label_about_which_the_atlases_are_divided_comes_before_one_on_which_they_agree(data, tmp_path):
+def test_labels_with_divided_atlases_come_before_labels_with_agreeing_ones(data, tmp_path):
     outline = ball(GRID, (15, 30, 32), 7.5) & ~ball(GRID, (15, 30, 32), 4.5)
     write_results(tmp_path / "results" / "p1", ears(), network=ears())
     write_results(tmp_path / "results" / "p2", ears(), network=ears(), votes=np.where(outline, 0.45, 0.0))

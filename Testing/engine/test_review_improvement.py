@@ -21,6 +21,8 @@ from crossmoda.review import cohort_report, improvement, models  # noqa: E402
 from crossmoda.review.improvement import held_out, improve  # noqa: E402
 from crossmoda.volume import Volume  # noqa: E402
 
+pytestmark = pytest.mark.slow
+
 WHOLE = preprocessing.Preparation(in_plane_spacing=0, region="whole")
 QUICK = improvement.ImprovementSettings(seconds=0, epochs=1, device="cpu")
 

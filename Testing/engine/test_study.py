@@ -28,6 +28,8 @@ from crossmoda.study.settings import ClusterSettings
 from crossmoda.volume import Grid, Volume
 from phantoms import head
 
+pytestmark = pytest.mark.slow
+
 distributed = pytest.importorskip("distributed")
 
 GRID = Grid((64, 44, 20), (1.5, 1.5, 2.0), (-48.0, -33.0, -20.0), (1, 0, 0, 0, 1, 0, 0, 0, 1))

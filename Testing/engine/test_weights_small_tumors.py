@@ -1,4 +1,4 @@
-"""What the weights that come along find of small tumors."""
+"""The bundled weights on small tumors."""
 
 import numpy as np
 import pytest
@@ -6,6 +6,8 @@ import pytest
 from crossmoda import inference, labels, volume, weights
 from crossmoda.simulation import Settings, simulate_subject
 from crossmoda.simulation.lesion import COCHLEA_CENTER, FUNDUS, PORUS
+
+pytestmark = pytest.mark.slow
 
 CPU = inference.Settings(device="cpu")
 

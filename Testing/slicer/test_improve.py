@@ -5,6 +5,8 @@ from pathlib import Path
 import pytest
 from testbed.processes import child_processes
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def corrected(application, reviewed, weights, tmp_path):
