@@ -19,7 +19,7 @@ import SimpleITK as sitk
 from crossmoda import dataset, deeds, evaluation, figures, fusion, labels, propagation, volume
 from crossmoda.anatomy import laterality
 from crossmoda.fusion import weighted_voting
-from crossmoda.propagation.run import CONTRALATERAL, REGISTRATIONS
+from crossmoda.propagation.registrations import CONTRALATERAL, REGISTRATIONS
 from crossmoda.volume import Volume
 
 COLUMNS = (

@@ -199,7 +199,7 @@ class TestOneWorkerIsKilled:
         assert exit_.value.code == 0
         # Three usable atlases and one probe on its other side, for each of three targets.
         assert "12 registrations" in out and "processor seconds each (measured on" in out
-        assert "cannot be used: hollow" in out
+        assert "unusable: hollow" in out
 
 
 def read(text: str, folder: Path) -> study.Configuration:

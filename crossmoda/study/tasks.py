@@ -19,7 +19,8 @@ from crossmoda.errors import Cancelled, InputError
 from crossmoda.output import CannotWrite
 from crossmoda.progress import Progress
 from crossmoda.propagation.atlases import Atlas, PreparedAtlases, examine
-from crossmoda.propagation.run import PlannedRegistration, Run
+from crossmoda.propagation.registrations import PlannedRegistration
+from crossmoda.propagation.run import Run
 from crossmoda.propagation.target import load_target
 from crossmoda.provenance import checksum
 
@@ -189,8 +190,8 @@ def next_registrations(job: Job, atlases: Sequence[Atlas]) -> Next:
 def register(job: Job, atlas: Atlas, mirrored: bool, linear: bool) -> float:
     """Run a registration and return its seconds. A failed registration is cached and excluded from the fusion."""
     run, planned = job.run([atlas]), PlannedRegistration(atlas, mirrored, linear)
-    if not run.is_finished(planned):
-        run.register([planned], watching(job.stop_file), parallel=1)
+    if not run.registrations.is_finished(planned):
+        run.registrations.register([planned], watching(job.stop_file), parallel=1)
     item = run.registered(planned)
     return 0.0 if item is None else item.seconds
 
