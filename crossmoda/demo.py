@@ -292,7 +292,7 @@ class _Shown:
                 image,
                 list(_votes(self.propagation).values()),
                 self.propagation.label_map,
-                volume.read(self.propagation.folder / "disagreement.nii.gz"),
+                self.propagation.read_disagreement(),
             ),
             "Every atlas's label, the label fused from them, and where the atlases disagree.",
         )

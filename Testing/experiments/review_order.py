@@ -18,7 +18,8 @@ import numpy as np
 from scipy import stats
 
 from crossmoda import dataset, evaluation, inference, propagation, review, training, volume, weights
-from crossmoda.review import corrections, operations
+from crossmoda.dataset import corrections
+from crossmoda.review import operations
 from crossmoda.simulation import Settings, simulate_subject
 
 #: Field of view (mm) and slices: both inner ears and little more.
