@@ -138,7 +138,7 @@ class Statements:
         return np.stack([part[self.region] for part in sums], axis=1)
 
     def likelihood(self, confusion: np.ndarray) -> np.ndarray:
-        """Return the probability of each statement, (rater, set, true), given confusion matrices (rater, stated, true)."""
+        """Return the probability of each statement, (rater, set, true), given confusion matrices of the raters."""
         return np.einsum("sj,rjt->rst", self.allows, confusion)
 
     def update_posterior(self, confusion: np.ndarray) -> None:
