@@ -4,6 +4,7 @@ import csv
 from pathlib import Path
 
 from crossmoda import volume
+from crossmoda.dataset.results import ATLASES
 from crossmoda.volume import Grid, Volume
 
 
@@ -11,7 +12,7 @@ def read_atlas_votes(folder: Path, grid: Grid) -> list[tuple[str, Volume]]:
     """Return the ID and the label map, on the grid of the target, of each atlas that was fused; none without files."""
     from crossmoda.propagation.registrations import WARPED, folder_name
 
-    table = folder / "atlases.csv"
+    table = folder / ATLASES
     rows = list(csv.DictReader(table.read_text(encoding="utf-8").splitlines())) if table.is_file() else []
     votes = []
     for row in rows:

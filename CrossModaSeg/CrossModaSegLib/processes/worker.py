@@ -39,7 +39,7 @@ def check(folder: str, progress) -> dict:
 
     problems: dict[str, str] = {}
     for problem in validate(open_dataset(Path(folder)), progress):
-        problems.setdefault(str(problem.file), f"{problem.problem}; {problem.remedy}.")
+        problems.setdefault(str(problem.file), problem.message)
     return {"problems": problems}
 
 

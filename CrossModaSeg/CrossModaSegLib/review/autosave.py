@@ -88,7 +88,7 @@ class Autosave:
 
     def save_draft(self) -> None:
         """Save a draft; after a failure, ``problem`` has the reason and the edits are still in the scene."""
-        from crossmoda.review import corrections
+        from crossmoda.dataset import corrections
 
         self._timer.stop()
         case = self.case
@@ -109,14 +109,14 @@ class Autosave:
 
     def _draft(self) -> str | None:
         """Return the time (HH:MM, or the date) of an earlier session's draft, or None."""
-        from crossmoda.review import corrections
+        from crossmoda.dataset import corrections
 
         draft = corrections.find_draft(self.case.data, self.case.id) if not self.case.unsaved else None
         return _when(draft.path) if draft is not None else None
 
     def restore(self, write) -> None:
         """Restore a draft: ``write(array)`` sets the correction."""
-        from crossmoda.review import corrections
+        from crossmoda.dataset import corrections
 
         case = self.case
         draft = corrections.find_draft(case.data, case.id)
@@ -132,7 +132,7 @@ class Autosave:
 
     def discard(self) -> None:
         """Delete the draft."""
-        from crossmoda.review import corrections
+        from crossmoda.dataset import corrections
 
         corrections.discard_draft(self.case.data, self.case.id)
         self.pending = None
@@ -145,8 +145,7 @@ class Autosave:
             InputError: the folder cannot be written, or the label map cannot be used.
 
         """
-        from crossmoda.dataset import Case
-        from crossmoda.review import corrections
+        from crossmoda.dataset import Case, corrections
 
         case = self.case
         image = Case(case.id, "hrT2", Path(case.correction.GetAttribute(IMAGE)), None)
@@ -172,7 +171,7 @@ class Autosave:
             InputError: the folder cannot be written.
 
         """
-        from crossmoda.review import corrections
+        from crossmoda.dataset import corrections
 
         case = self.case
         corrections.mark(case.data, case.id, status, case.seconds, results=results or None)
