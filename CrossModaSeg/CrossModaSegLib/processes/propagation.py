@@ -1,6 +1,7 @@
 """Label propagation: the atlases are written as a data set, and one run of CrossModaPropagate labels the target."""
 
 import csv
+import re
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -37,8 +38,10 @@ class AtlasFolder:
 
     def _write(self, image: Path, row: cases.Row) -> None:
         self._remove(image)
-        export.write_volume(row.volume, image)
-        export.write_label_map(row.label, row.volume, _label_file(image))
+        export.write_volume(nodes.rounded_copy(row.volume), image)
+        label_map, is_temporary = nodes.label_map_of(row.label, row.volume)
+        export.write_volume(nodes.rounded_copy(label_map), _label_file(image))
+        cli_runs.remove([label_map] if is_temporary else [])
         self._written[image] = _content(row)
 
     def _remove(self, image: Path) -> None:
@@ -62,7 +65,7 @@ def _label_file(image: Path) -> Path:
 def _content(row: cases.Row) -> tuple:
     """Return the state of an atlas's nodes; it changes with their voxels and their grid."""
     times = row.volume.GetImageData().GetMTime(), *nodes.content_times(row.label)
-    return row.volume.GetID(), row.label.GetID(), str(nodes.grid_of(row.volume)), *times
+    return row.volume.GetID(), row.label.GetID(), nodes.grid_of(row.volume), *times
 
 
 def registrations_folder(target) -> Path:
@@ -85,7 +88,7 @@ class Propagate(CliTask):
         self.table: list[dict] = []
         self._rows: dict[str, cases.Row] = {}
         self._outputs: dict = {}
-        self._table_file = Path()
+        self._table_file, self._input = Path(), None
 
     def tasks(self) -> list[Task]:
         """Return the tasks of the propagation; this one is the last."""
@@ -107,16 +110,19 @@ class Propagate(CliTask):
             unique = slicer.mrmlScene.GenerateUniqueName(f"{name} {role}")
             self._outputs[role] = cli_runs.add_hidden("vtkMRMLScalarVolumeNode", unique)
         self._table_file = registrations / "table.csv"
+        self._input = slicer.mrmlScene.AddNode(nodes.rounded_copy(self.target))
+        self._input.SetHideFromEditors(True)
         files = {
             "atlases": str(self.folder.path),
             "registrations": str(registrations),
             "table": str(self._table_file),
             "keep_transforms": True,
         }
-        return {"target": self.target, **files, **self._outputs, **self.settings}
+        return {"target": self._input, **files, **self._outputs, **self.settings}
 
     def finish(self, node):
         """Show the results with their provenance; return the fused label."""
+        cli_runs.remove([self._input])
         cli_runs.require_present([self.target, *self._outputs.values()])
         label_map = self._outputs.pop("label")
         name = _("{name} fused label").format(name=self.target.GetName())
@@ -144,8 +150,12 @@ class Propagate(CliTask):
         return {**record, "measurements": measured, "device": measured["processor"], "atlases": outcomes}
 
     def abandon(self) -> None:
-        """Remove the output nodes."""
-        cli_runs.remove(self._outputs.values())
+        """Remove the nodes of the run."""
+        cli_runs.remove([*self._outputs.values(), *([self._input] if self._input else [])])
+
+    def error_text(self, error: str) -> str:
+        """Return an error with the name of the target instead of that of its temporary file."""
+        return re.sub(r"\b[A-Z]+_vtkMRML\w+Node[A-J]+\b", self.target.GetName(), error)
 
 
 def _atlas_problem(rows: dict[str, cases.Row], atlas) -> str:

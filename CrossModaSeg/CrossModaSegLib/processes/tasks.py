@@ -55,6 +55,10 @@ class Task:
         if self._abandon:
             self._abandon()
 
+    def error_text(self, error: str) -> str:
+        """Return an error of the process as the user reads it."""
+        return error
+
     @property
     def over(self) -> bool:
         """Whether the task has ended, in whatever way."""
@@ -105,7 +109,7 @@ class Task:
             return
         if self._stopping:  # the process's own end is not a failure
             state, error = CANCELLED, ""
-        self.state, self.error = state, error
+        self.state, self.error = state, self.error_text(error)
         self.seconds = self.seconds or time.monotonic() - self._begun
         if state != DONE:
             self.abandon()

@@ -252,6 +252,24 @@ def show_range(volume, low: float, high: float, colors: str = "vtkMRMLColorTable
     volume.SetAndObserveDisplayNodeID(display.GetID())
 
 
+def rounded_copy(volume):
+    """Return a node with the voxels of a volume and its grid rounded to 1e-9 mm; it is in no scene.
+
+    Its file has the same bytes before and after the scene was saved, which changes the last digits of oblique grids.
+    """
+    copy = volume.NewInstance()
+    copy.UnRegister(None)
+    matrix = vtk.vtkMatrix4x4()
+    volume.GetIJKToRASMatrix(matrix)
+    for element in range(16):
+        row, column = divmod(element, 4)
+        matrix.SetElement(row, column, round(matrix.GetElement(row, column), 9) + 0.0)
+    copy.SetName(volume.GetName())
+    copy.SetIJKToRASMatrix(matrix)
+    copy.SetAndObserveImageData(volume.GetImageData())
+    return copy
+
+
 def set_grid(volume, grid: dict) -> None:
     """Give a volume node the engine's grid (spacing, origin, direction; LPS)."""
     signs = (-1.0, -1.0, 1.0)
