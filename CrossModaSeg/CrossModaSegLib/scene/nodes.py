@@ -257,8 +257,7 @@ def rounded_copy(volume):
 
     Its file has the same bytes before and after the scene was saved, which changes the last digits of oblique grids.
     """
-    copy = volume.NewInstance()
-    copy.UnRegister(None)
+    copy = getattr(slicer, volume.GetClassName())()
     matrix = vtk.vtkMatrix4x4()
     volume.GetIJKToRASMatrix(matrix)
     for element in range(16):
