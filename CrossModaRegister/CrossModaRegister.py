@@ -47,13 +47,13 @@ def arguments() -> argparse.ArgumentParser:
 
 def main(options: argparse.Namespace, progress: Progress) -> None:
     """Register the files that ``options`` names."""
-    from crossmoda.deeds.files import Outputs
+    from crossmoda.deeds.files import RegistrationOutputs
     from crossmoda.propagation.single import register_files
 
     result = register_files(
         options.fixed,
         options.moving,
-        Outputs(options.transform, options.inverse_transform, options.warped, options.warped_label),
+        RegistrationOutputs(options.transform, options.inverse_transform, options.warped, options.warped_label),
         moving_label=options.moving_label,
         fixed_mask=options.fixed_mask,
         moving_mask=options.moving_mask,

@@ -1,4 +1,6 @@
-"""Which processor does the work."""
+"""The processor that does the work: its choice, name, cores and memory."""
+
+import os
 
 from crossmoda.errors import InputError
 
@@ -6,14 +8,14 @@ CHOICES = ("auto", "cpu", "cuda")
 
 
 def choose(device: str = "auto") -> str:
-    """Return ``"cuda"`` or ``"cpu"``: what ``device`` asks for, or the best there is for ``"auto"``.
+    """Return ``"cuda"`` or ``"cpu"``; ``"auto"`` is CUDA where it is available.
 
     Raises:
-        InputError: CUDA is asked for and there is none, or ``device`` is none of :data:`CHOICES`.
+        InputError: CUDA is requested and not available, or ``device`` is not one of :data:`CHOICES`.
 
     """
     if device not in CHOICES:
-        raise InputError(f"device must be one of {', '.join(CHOICES)}; got {device!r}.")
+        raise InputError(f"Unknown device: {device!r}. Choose one of {', '.join(CHOICES)}.")
     if device == "cpu":
         return "cpu"
     import torch
@@ -21,8 +23,13 @@ def choose(device: str = "auto") -> str:
     if torch.cuda.is_available():
         return "cuda"
     if device == "cuda":
-        raise InputError("No CUDA device was found; choose device 'auto' or 'cpu'.")
+        raise InputError("No CUDA device is available: 'cuda'. Choose device 'auto' or 'cpu'.")
     return "cpu"
+
+
+def cores() -> int:
+    """Return the number of processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def describe(device: str) -> str:
@@ -31,28 +38,24 @@ def describe(device: str) -> str:
         import torch
 
         return f"cuda ({torch.cuda.get_device_name()})"
-    import os
-
-    return f"cpu ({len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()} threads)"
+    return f"cpu ({cores()} threads)"
 
 
 def memory_gib(device: str) -> float:
-    """Return the memory of the graphics card, or of the computer for ``"cpu"``; 0 where it cannot be found out."""
+    """Return the memory of the graphics card, or of the computer for ``"cpu"``, GiB; 0 where it is unknown."""
     if device == "cuda":
         import torch
 
         return float(torch.cuda.get_device_properties(0).total_memory) / 2**30
-    import os
-
     if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30
     return 0.0
 
 
 def ran_out_of_memory(error: BaseException) -> bool:
-    """Return whether an error of torch means that memory ran out, the card's or the computer's.
+    """Return whether an error of torch means that memory ran out, on the card or the computer.
 
-    Torch's own error of that name comes from its allocator; libraries beside it use their own words.
+    Torch's own error of that name comes from its allocator; other libraries use their own words.
     """
     words = ("out of memory", "not enough memory", "ALLOC_FAILED")
     named = type(error).__name__ == "OutOfMemoryError"
@@ -60,7 +63,7 @@ def ran_out_of_memory(error: BaseException) -> bool:
 
 
 def free_unused_memory() -> None:
-    """Give back the card's memory that torch holds and does not use."""
+    """Release the card's memory that torch holds and does not use."""
     import torch
 
     if torch.cuda.is_available():

@@ -2,11 +2,23 @@
 
 
 class InputError(Exception):
-    """What the user gave cannot be used.
+    """The user's input cannot be used.
 
-    The message is one sentence in the user's words: what is wrong, with which file or value, and what to do about it.
-    Each door (command, CLI module, panel) shows it as it is, without a traceback. Everything else is a bug.
+    The message is ``<What failed>: <value>. <What to do>.`` in the user's words. Each door (command, CLI module, panel)
+    shows it as it is, without a traceback. Every exception of another type is a bug.
     """
+
+
+def cannot_read(path: object, reason: str, remedy: str) -> InputError:
+    """Return the error of a file that cannot be used: ``Cannot read PATH: REASON. REMEDY.``"""
+    return InputError(f"Cannot read {path}: {reason}. {remedy}.")
+
+
+def reason_of(error: Exception) -> str:
+    """Return the reason that the system or a library states for an error, without its period."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror.lower()
+    return (str(error).strip().splitlines() or [type(error).__name__])[-1].strip().rstrip(".")
 
 
 class Cancelled(Exception):

@@ -1,30 +1,28 @@
-"""How well a segmentation agrees with a reference: Dice, surface distances, volumes; per structure and over cases.
+"""Agreement of a segmentation with a reference: Dice, surface distances, volumes; per structure and over cases.
 
-Surface distances come from Google DeepMind's ``surface-distance`` (Nikolov et al., J. Med. Internet Res. 2021): the
-surfaces are made of small triangles whose area weights each distance, so that anisotropic voxels are handled right.
+Surface distances are those of Google DeepMind's ``surface-distance`` (Nikolov et al., J. Med. Internet Res. 2021): each
+distance is weighted by the area of a small triangle of the surface, which handles anisotropic voxels.
 
-Empty masks: where both are empty the structure is rightly absent: Dice 1, distances 0, volume error 0. Where one is
-empty, Dice is 0 and the distances do not exist: they are NaN, stay out of the mean, and their number is reported
-beside it (``undefined``), so that a method cannot gain by missing structures unseen. Challenges put a large constant in
-their place; :func:`summarize` does it on request.
+Empty masks: where both are empty, the structure is correctly absent: Dice 1, distances 0, volume error 0. Where one is
+empty, Dice is 0 and the distances are undefined (NaN): the mean excludes them, and their number is reported with it, so
+that a method cannot gain by missing structures. Challenges put a large constant in their place; :func:`summarize` does
+it on request.
 """
 
-import csv
-import io
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy import ndimage
 
 from crossmoda import labels
 from crossmoda.errors import InputError
-from crossmoda.output import write_json, write_text
-from crossmoda.volume.geometry import Volume
+from crossmoda.output import write_csv, write_json
+from crossmoda.volume.grid import Volume
+from crossmoda.volume.masks import bounding_box
 
-#: What is measured, with the unit, in the order of the tables.
+#: The measures and their units, in the order of the tables.
 MEASURES = {
     "dice": "",
     "hd95_mm": "mm",
@@ -33,8 +31,8 @@ MEASURES = {
     "reference_volume_mm3": "mm³",
     "volume_error_percent": "%",
 }
-#: The measures that are averaged over cases and shown, with their headings.
-_SHOWN = {
+#: The measures that are averaged over cases, and their headings.
+_AVERAGED = {
     "dice": "Dice",
     "hd95_mm": "HD95 [mm]",
     "assd_mm": "ASSD [mm]",
@@ -64,8 +62,8 @@ def evaluate(prediction: Volume, reference: Volume) -> Scores:
     """
     if not prediction.grid.same_as(reference.grid):
         raise InputError(
-            f"Prediction ({prediction.grid}) and reference ({reference.grid}) lie on different grids; "
-            "resample one of them on the other's grid first."
+            f"Prediction and reference lie on different grids: {prediction.grid} and {reference.grid}. "
+            "Resample the prediction on the grid of the reference."
         )
     return {
         structure.key: _compare(
@@ -75,18 +73,35 @@ def evaluate(prediction: Volume, reference: Volume) -> Scores:
     }
 
 
+def dice(first: np.ndarray, second: np.ndarray) -> float:
+    """Return the Dice coefficient of two masks (bool, any shape): 1 where both are empty.
+
+    Example:
+        >>> print(round(dice(np.array([True, True, False]), np.array([True, False, False])), 2))
+        0.67
+
+    """
+    total = np.count_nonzero(first) + np.count_nonzero(second)
+    return 2.0 * np.count_nonzero(first & second) / total if total else 1.0
+
+
+def dice_per_structure(first: np.ndarray, second: np.ndarray) -> dict[str, float]:
+    """Return the Dice coefficient of two label maps for each structure's key."""
+    return {item.key: dice(first == item.value, second == item.value) for item in labels.STRUCTURES}
+
+
 def _compare(
     prediction: np.ndarray, reference: np.ndarray, spacing_zyx: tuple[float, float, float]
 ) -> dict[str, float]:
     """Return the measures of two masks (z, y, x)."""
     voxel_mm3 = math.prod(spacing_zyx)
     predicted, expected = int(np.count_nonzero(prediction)), int(np.count_nonzero(reference))
-    common = int(np.count_nonzero(prediction & reference))
-    both = predicted + expected
     hd95, assd = surface_distances(prediction, reference, spacing_zyx)
-    error = 0.0 if both == 0 else math.nan if expected == 0 else 100.0 * (predicted - expected) / expected
+    error = math.nan if predicted else 0.0
+    if expected:
+        error = 100.0 * (predicted - expected) / expected
     return {
-        "dice": 2.0 * common / both if both else 1.0,
+        "dice": dice(prediction, reference),
         "hd95_mm": hd95,
         "assd_mm": assd,
         "volume_mm3": predicted * voxel_mm3,
@@ -108,12 +123,11 @@ def surface_distances(
         return (0.0, 0.0) if all(empty) else (math.nan, math.nan)
     import surface_distance
 
-    # Only the box around both masks matters; the distance transform of a whole head would take most of the time.
-    (box,) = ndimage.find_objects((prediction | reference).astype(np.uint8))
-    found = surface_distance.compute_surface_distances(reference[box], prediction[box], spacing_zyx)
-    hd95 = surface_distance.compute_robust_hausdorff(found, 95.0)
-    areas = found["surfel_areas_gt"], found["surfel_areas_pred"]
-    distances = found["distances_gt_to_pred"], found["distances_pred_to_gt"]
+    box = bounding_box(prediction | reference)  # the distance transform of a whole head would take most of the time
+    surfaces = surface_distance.compute_surface_distances(reference[box], prediction[box], spacing_zyx)
+    hd95 = surface_distance.compute_robust_hausdorff(surfaces, 95.0)
+    areas = surfaces["surfel_areas_gt"], surfaces["surfel_areas_pred"]
+    distances = surfaces["distances_gt_to_pred"], surfaces["distances_pred_to_gt"]
     weighted = sum(float(np.sum(distance * area)) for distance, area in zip(distances, areas, strict=True))
     return float(hd95), weighted / sum(float(area.sum()) for area in areas)
 
@@ -123,23 +137,23 @@ def summarize(cases: Mapping[str, Scores], undefined_mm: float | None = None) ->
 
     Args:
         cases: the scores of each case.
-        undefined_mm: what stands for distances that do not exist because one mask is empty (a challenge's constant,
-            such as the largest distance in an image); None leaves them out.
+        undefined_mm: value of distances that are undefined because one mask is empty (a challenge's constant, such as
+            the largest distance in an image), mm; None excludes them.
 
     Returns:
         For each structure and ``"overall"`` (each case's mean over its structures), for each averaged measure:
         ``mean``, ``sd`` (sample standard deviation; 0 for one case), ``median``, ``count`` and ``undefined``, the
-        number of cases in which it does not exist.
+        number of cases in which it is undefined.
 
     """
     structures = list(dict.fromkeys(key for scores in cases.values() for key in scores))
-    table: dict[str, dict[str, list[float]]] = {key: {measure: [] for measure in _SHOWN} for key in structures}
-    table[OVERALL] = {measure: [] for measure in _SHOWN}
+    table: dict[str, dict[str, list[float]]] = {key: {measure: [] for measure in _AVERAGED} for key in structures}
+    table[OVERALL] = {measure: [] for measure in _AVERAGED}
     for scores in cases.values():
-        for measure in _SHOWN:
+        for measure in _AVERAGED:
             values = []
-            for key, found in scores.items():
-                value = found[measure]
+            for key, measured in scores.items():
+                value = measured[measure]
                 if math.isnan(value) and undefined_mm is not None and measure.endswith("_mm"):
                     value = undefined_mm
                 table[key][measure].append(value)
@@ -161,21 +175,21 @@ def _statistics(values: Sequence[float]) -> dict[str, float]:
     }
 
 
-def write_csv(cases: Mapping[str, Scores], path: Path | str) -> None:
-    """Write one line per case and structure (:data:`MEASURES`); values that do not exist are empty."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["case", "structure", *MEASURES])
-    for case, scores in cases.items():
-        for key, found in scores.items():
-            writer.writerow(
-                [case, key, *("" if math.isnan(found[name]) else f"{found[name]:.6g}" for name in MEASURES)]
-            )
-    write_text(path, text.getvalue())
+def write_scores(cases: Mapping[str, Scores], path: Path | str) -> None:
+    """Write one line per case and structure (:data:`MEASURES`) as CSV; undefined values are empty."""
+    write_csv(
+        path,
+        ["case", "structure", *MEASURES],
+        (
+            [case, key, *("" if math.isnan(measured[name]) else f"{measured[name]:.6g}" for name in MEASURES)]
+            for case, scores in cases.items()
+            for key, measured in scores.items()
+        ),
+    )
 
 
 def write_summary(cases: Mapping[str, Scores], path: Path | str, provenance: Mapping[str, Any] | None = None) -> None:
-    """Write the scores of all cases and their summary as JSON; values that do not exist are null."""
+    """Write the scores of all cases and their summary as JSON; undefined values are null."""
     content = {"cases": cases, "summary": summarize(cases)}
     write_json(path, _without_nan({**content, **({"provenance": dict(provenance)} if provenance else {})}))
 
@@ -190,9 +204,9 @@ def _without_nan(content: Any) -> Any:
 
 def format_table(cases: Mapping[str, Scores]) -> str:
     """Return the summary as text for the terminal: mean ± sd (median) of each measure."""
-    rows: list[list[str]] = [["", *_SHOWN.values()]]
+    rows: list[list[str]] = [["", *_AVERAGED.values()]]
     for key, measures in summarize(cases).items():
-        rows.append([key, *(_cell(measures[name], digits=3 if name == "dice" else 2) for name in _SHOWN)])
+        rows.append([key, *(_cell(measures[name], digits=3 if name == "dice" else 2) for name in _AVERAGED)])
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = ["  ".join(_aligned(row, widths)).rstrip() for row in rows]
     number = len(cases)

@@ -1,33 +1,35 @@
-"""What a clinician reads off a segmentation: volume, largest diameter, distance to the cochlea."""
+"""Measurements of a segmentation: volume, largest diameter, distance to the cochlea."""
 
 import dataclasses
 
 import numpy as np
-from scipy import ndimage, spatial
+from scipy import spatial
 
 from crossmoda import labels
-from crossmoda.volume.geometry import Grid, Volume
+from crossmoda.volume.grid import Grid, Volume
+from crossmoda.volume.masks import bounding_box, components
 
 
 @dataclasses.dataclass(frozen=True)
 class Measurement:
-    """The measures of one structure; ``None`` where there is nothing to measure."""
+    """The measures of one structure; ``None`` where it is absent."""
 
     structure: labels.Structure
     volume_mm3: float
     largest_diameter_mm: float | None
-    """the greatest distance between two points of one connected piece (there are two cochleae)"""
+    """largest distance between two points of one connected component (there are two cochleae)"""
     distance_to_cochlea_mm: float | None
-    """the gap to the nearest cochlea; None for the cochlea itself"""
+    """gap to the nearest cochlea; None for the cochlea itself"""
 
 
 def measure(label_map: Volume) -> list[Measurement]:
     """Measure each structure of :data:`crossmoda.labels.STRUCTURES` in a label map.
 
-    Lengths are between voxel faces, so that a row of n voxels is n times the spacing long and touching structures are
-    0 mm apart.
+    Lengths are between voxel faces: a row of n voxels is n times the spacing long, and touching structures are 0 mm
+    apart.
     """
-    array, grid = _occupied(label_map.array), label_map.grid
+    grid = label_map.grid
+    array = label_map.array[bounding_box(label_map.array > 0)]  # lengths do not depend on the position
     faces = {structure.value: _face_centers(array == structure.value, grid) for structure in labels.STRUCTURES}
     return [
         Measurement(
@@ -42,18 +44,10 @@ def measure(label_map: Volume) -> list[Measurement]:
     ]
 
 
-def _occupied(array: np.ndarray) -> np.ndarray:
-    """Return the part of a label map that is not background: lengths do not depend on where it lies."""
-    box = ndimage.find_objects((array > 0).astype(np.uint8))
-    return array[box[0]] if box else array[:1, :1, :1]
-
-
 def _face_centers(mask: np.ndarray, grid: Grid) -> np.ndarray:
     """Return the centers of the outer voxel faces, (n, 3) in mm along the grid's axes x, y, z."""
     spacing = np.asarray(grid.spacing)
-    if not mask.any():
-        return np.empty((0, 3))
-    box = ndimage.find_objects(mask.astype(np.uint8))[0]
+    box = bounding_box(mask)
     inside = np.pad(mask[box], 1)
     corner = np.array([part.start for part in box])[::-1] - 1.0
     points = []
@@ -67,19 +61,19 @@ def _face_centers(mask: np.ndarray, grid: Grid) -> np.ndarray:
 
 
 def _diameter(mask: np.ndarray, grid: Grid) -> float | None:
-    """Return the greatest distance between two points of a piece: it is taken between corners of the convex hull."""
-    pieces, count = ndimage.label(mask, np.ones((3, 3, 3)))
-    greatest = None
-    for piece in range(1, count + 1):
-        points = _face_centers(pieces == piece, grid)
+    """Return the largest distance between two points of a component, which are corners of its convex hull."""
+    numbers, count = components(mask)
+    largest = None
+    for number in range(1, count + 1):
+        points = _face_centers(numbers == number, grid)
         corners = points[spatial.ConvexHull(points).vertices]
-        greatest = max(greatest or 0.0, float(spatial.distance.pdist(corners).max()))
-    return greatest
+        largest = max(largest or 0.0, float(spatial.distance.pdist(corners).max()))
+    return largest
 
 
-def _gap(points: np.ndarray, others: np.ndarray) -> float | None:
-    """Return the smallest distance between two sets of points."""
-    if len(points) == 0 or len(others) == 0:
+def _gap(first: np.ndarray, second: np.ndarray) -> float | None:
+    """Return the smallest distance between two sets of points; None if a set is empty."""
+    if len(first) == 0 or len(second) == 0:
         return None
-    distances, _ = spatial.cKDTree(others).query(points)
+    distances, _ = spatial.cKDTree(second).query(first)
     return float(distances.min())

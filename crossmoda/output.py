@@ -2,30 +2,34 @@
 
 import contextlib
 import contextvars
+import csv
 import errno
 import io
 import json
 import os
 import sys
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from crossmoda.errors import InputError
+from crossmoda.errors import InputError, reason_of
 
-#: What marks a file that is still being written. A run that is killed may leave one; it is never read.
+#: Mark of a file that is still being written. A run that is killed may leave one; it is never read.
 PARTIAL = ".partial-"
-#: What the system says where a disk, a share of it or what a file may hold is full.
+#: Errors of the system where a disk, a quota or a file is full.
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
-
-#: The files that are complete and wait for the others of a block of :func:`together`: (temporary, path) each.
+#: Complete files that wait for the other files of a block of :func:`together`: (temporary, path) each.
 _waiting: contextvars.ContextVar[list[tuple[Path, Path]] | None] = contextvars.ContextVar("waiting", default=None)
 
 
 class CannotWrite(InputError):
-    """The disk is full or the folder cannot be written: no fault of any input."""
+    """The disk is full: no input is at fault."""
+
+
+def _cannot_write(path: Path, cause: OSError, remedy: str) -> InputError:
+    return InputError(f"Cannot write {path}: {reason_of(cause)}. {remedy}.")
 
 
 @contextlib.contextmanager
@@ -49,23 +53,19 @@ def atomic(path: Path | str) -> Iterator[Path]:
         if not os.access(path.parent, os.W_OK):
             raise PermissionError(13, "Permission denied")
     except OSError as cause:
-        raise InputError(
-            f"Cannot write {path}: {(cause.strerror or str(cause)).lower()}; choose a folder that can be written."
-        ) from cause
+        raise _cannot_write(path, cause, "Choose a folder that can be written") from cause
     try:
         if path.is_dir():
             raise IsADirectoryError(21, "Is a directory")
     except OSError as cause:  # a name that is too long as well
-        raise InputError(
-            f"Cannot write {path}: {(cause.strerror or str(cause)).lower()}; choose another file name."
-        ) from cause
+        raise _cannot_write(path, cause, "Choose another file name") from cause
     try:
         try:
             yield temporary
         except OSError as cause:
             if cause.errno not in _NO_ROOM:
                 raise
-            raise CannotWrite(f"Cannot write {path}: the disk is full; make room or choose another folder.") from cause
+            raise CannotWrite(f"Cannot write {path}: the disk is full. Make room or choose another folder.") from cause
         waiting = _waiting.get()
         if waiting is None:
             _rename(temporary, path)
@@ -80,16 +80,14 @@ def _rename(temporary: Path, path: Path) -> None:
     try:
         temporary.replace(path)
     except OSError as cause:
-        raise InputError(
-            f"Cannot write {path}: {(cause.strerror or str(cause)).lower()}; choose another file name."
-        ) from cause
+        raise _cannot_write(path, cause, "Choose another file name") from cause
 
 
 @contextlib.contextmanager
 def together() -> Iterator[None]:
-    """Let all files that :func:`atomic` gives within the block appear at its end, or none if the block fails.
+    """Let all files of :func:`atomic` within the block appear at its end, or none if the block fails.
 
-    Files that were there under these names stay as they are until then. The block and the writing are in one thread.
+    Earlier files of these names stay until then. The block and the writing are in one thread.
     """
     waiting: list[tuple[Path, Path]] = []
     token = _waiting.set(waiting)
@@ -104,36 +102,36 @@ def together() -> Iterator[None]:
 
 
 def check_apart(outputs: Iterable[Path | str | None], inputs: Iterable[Path | str | None]) -> None:
-    """Refuse outputs that would replace an input or each other; None is a file that is not given.
+    """Refuse outputs that would replace an input or each other; None is an omitted file.
 
     Raises:
         InputError: an output is an input, or two outputs are one file.
 
     """
-    given = [Path(path) for path in inputs if path is not None]
-    taken: list[Path] = []
+    input_paths = [Path(path) for path in inputs if path is not None]
+    checked: list[Path] = []
     for output in (Path(path) for path in outputs if path is not None):
-        if any(_same(output, path) for path in given):
-            raise InputError(f"{output} is an input and would be replaced by a result; choose another file name.")
-        if any(_same(output, path) for path in taken):
-            raise InputError(f"{output} is to hold two results; choose different file names.")
-        taken.append(output)
+        if any(_is_same_file(output, path) for path in input_paths):
+            raise InputError(f"The output would replace an input: {output}. Choose another file name.")
+        if any(_is_same_file(output, path) for path in checked):
+            raise InputError(f"Two outputs have the same file name: {output}. Choose different file names.")
+        checked.append(output)
 
 
-def _same(one: Path, other: Path) -> bool:
+def _is_same_file(first: Path, second: Path) -> bool:
     try:
-        return one.samefile(other)
-    except OSError:  # one of them is not there yet
-        return os.path.normcase(os.path.realpath(one)) == os.path.normcase(os.path.realpath(other))
+        return first.samefile(second)
+    except OSError:  # a file does not exist yet
+        return os.path.normcase(os.path.realpath(first)) == os.path.normcase(os.path.realpath(second))
 
 
 def refuse_undecodable(path: Path) -> None:
-    """Raise InputError if a path is not UTF-8 (an old computer's, say): ITK ends the whole process on such a name."""
+    """Raise InputError if a path is not UTF-8 (from an old computer): ITK ends the whole process on such a name."""
     try:
         str(path).encode()
     except UnicodeEncodeError as cause:
-        shown = str(path).encode(errors="backslashreplace").decode()
-        raise InputError(f"{shown} has letters in its name that are not UTF-8; rename the file or folder.") from cause
+        escaped = str(path).encode(errors="backslashreplace").decode()
+        raise InputError(f"File name is not UTF-8: {escaped}. Rename the file or folder.") from cause
 
 
 def write_text(path: Path | str, text: str) -> None:
@@ -147,11 +145,29 @@ def write_json(path: Path | str, content: Any) -> None:
     write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
 
-def speak_utf8() -> None:
-    """Let the standard streams take every name: UTF-8 to pipes and files, whatever the computer's code page.
+def csv_text(header: Sequence[str], rows: Iterable[Iterable[object]]) -> str:
+    """Return a table as CSV text; None and NaN become empty cells, booleans yes and no."""
+    stream = io.StringIO()
+    csv.writer(stream, lineterminator="\n").writerows([header, *([_cell(value) for value in row] for row in rows)])
+    return stream.getvalue()
 
-    On Windows a pipe has the code page of the country, in which the folder of a patient may not be writable: the work
-    would end with its last message. Terminals keep their encoding and show such letters escaped.
+
+def _cell(value: object) -> object:
+    if value is None or value != value:  # NaN differs from itself
+        return ""
+    return ("no", "yes")[value] if isinstance(value, bool) else value
+
+
+def write_csv(path: Path | str, header: Sequence[str], rows: Iterable[Iterable[object]]) -> None:
+    """Write a table as CSV in one step; see :func:`csv_text`."""
+    write_text(path, csv_text(header, rows))
+
+
+def use_utf8() -> None:
+    """Let the standard streams accept every name: UTF-8 to pipes and files, whatever the computer's code page.
+
+    On Windows a pipe has the code page of the country, which may lack letters of a folder name: printing it would fail.
+    Terminals keep their encoding and show such letters escaped.
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):

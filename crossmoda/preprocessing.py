@@ -1,9 +1,9 @@
-"""What the network sees of a scan, and the way back onto the scan's own grid.
+"""Preparation of a scan for the network, and the way back onto the scan's own grid.
 
 The recipe of the paper: resample in plane to 0.5 x 0.5 mm, normalize to zero mean and unit deviation, crop to
-192 x 192 x 64 voxels with every annotation inside. In-plane and slice mean the patient's axes here: a scan in any
-orientation is first reordered so that its axes point nearly to the left, to the back and up (LPS) by permuting and
-flipping them, which moves no voxel; :meth:`Prepared.restore` undoes all of it.
+192 x 192 x 64 voxels with every annotation inside. In-plane and slice refer to the patient's axes: the axes of a scan
+are first permuted and flipped to the nearest LPS order, which moves no voxel; :meth:`PreparedScan.restore` undoes all
+of it.
 """
 
 import dataclasses
@@ -17,69 +17,91 @@ from crossmoda.anatomy.head_region import temporal_bones
 from crossmoda.errors import InputError
 from crossmoda.parameters import parameter, shown
 from crossmoda.progress import Progress, report
-from crossmoda.volume.geometry import Grid, Volume
-from crossmoda.volume.resampling import resample, sub_grid
+from crossmoda.volume.grid import Box, Grid, Volume, box_from, cut
+from crossmoda.volume.masks import bounding_box
+from crossmoda.volume.resampling import resample
 
-#: No scan has a finer spacing than this, mm.
+#: Finest spacing of a scan, mm.
 _FINEST_MM = 0.05
-#: The features of more voxels than this would take 24 GiB.
+#: Extent of a head scan in axial planes, mm.
+_HEAD_MM = (140.0, 340.0)
+#: Voxels whose features take 24 GiB.
 _MOST_VOXELS = 2**29
+#: Margin around the annotations in a crop where it has room, voxels.
+_MARGIN = 8
 
 
 @dataclasses.dataclass(frozen=True)
-class Settings(parameters.Settings):
-    """How a scan is prepared for the network."""
+class Preparation(parameters.Settings):
+    """Parameters of the preparation of a scan for the network."""
 
     in_plane_spacing: float = parameter(
         0.5,
-        "Pixel spacing in axial planes; 0 keeps the scan's own.",
+        "Pixel spacing in axial planes (0: spacing of the scan).",
         unit="mm",
         minimum=0.0,
         maximum=5.0,
         advanced=True,
     )
     slice_spacing: float = parameter(
-        0.0, "Spacing of axial slices; 0 keeps the scan's own.", unit="mm", minimum=0.0, maximum=10.0, advanced=True
+        0.0,
+        "Spacing of axial slices (0: spacing of the scan).",
+        unit="mm",
+        minimum=0.0,
+        maximum=10.0,
+        advanced=True,
     )
     region: str = parameter(
         "ears",
-        "Part of the scan that is used: around both inner ears, or the whole scan (other anatomy).",
+        "Region of the scan: around both inner ears, or the whole scan (other anatomy).",
         choices=("ears", "whole"),
     )
     crop_x: int = parameter(
-        192, "Size of the part from right to left.", unit="voxels", minimum=8, maximum=1024, advanced=True
+        192, "Size of the region from right to left.", unit="voxels", minimum=8, maximum=1024, advanced=True
     )
     crop_y: int = parameter(
-        192, "Size of the part from front to back.", unit="voxels", minimum=8, maximum=1024, advanced=True
+        192, "Size of the region from front to back.", unit="voxels", minimum=8, maximum=1024, advanced=True
     )
-    crop_z: int = parameter(64, "Size of the part in slices.", unit="voxels", minimum=8, maximum=1024, advanced=True)
+    crop_z: int = parameter(64, "Size of the region in slices.", unit="voxels", minimum=8, maximum=1024, advanced=True)
 
     def __post_init__(self) -> None:
-        """Check that spacings are 0 or what a scan can have as well."""
+        """Check the values; a spacing is 0 or that of a possible scan."""
         super().__post_init__()
         for name in ("in_plane_spacing", "slice_spacing"):
-            if 0 < getattr(self, name) < _FINEST_MM:
-                raise InputError(f"{name} must be 0 or at least {_FINEST_MM:g} mm; got {shown(getattr(self, name))}.")
+            value = getattr(self, name)
+            if 0 < value < _FINEST_MM:
+                raise InputError(f"{name} is too fine: {shown(value)}. Use 0 or at least {_FINEST_MM:g} mm.")
+
+
+def preparation_for_registration(region: str, grid: Grid, has_cochlea: bool) -> Preparation:
+    """Return the preparation for registration: ``"auto"`` crops to the ears in a head scan with cochlea labels."""
+    whole = region == "whole" or (region == "auto" and not (has_cochlea and _is_head(grid)))
+    return Preparation(region="whole" if whole else "ears", in_plane_spacing=0.0 if whole else 0.5)
+
+
+def _is_head(grid: Grid) -> bool:
+    """Whether a scan's axial extent is that of a head rather than a detail of it or a trunk."""
+    extent_mm = np.abs(grid.axes) @ (np.asarray(grid.size) * grid.spacing)
+    return bool(np.all((extent_mm[:2] >= _HEAD_MM[0]) & (extent_mm[:2] <= _HEAD_MM[1])))
 
 
 @dataclasses.dataclass(frozen=True)
 class Orientation:
-    """Permutation and flips of axes that bring a volume nearest to LPS order, and back, without touching a voxel."""
+    """Permutation and flips of axes between a volume and the nearest LPS order; they change no voxel."""
 
     order: tuple[int, int, int]
-    """which axis of the file becomes the patient's x, y, z"""
+    """axis of the file for the patient's x, y, z"""
     flips: tuple[bool, bool, bool]
     """whether x, y, z run backwards in the file"""
 
     @classmethod
     def of(cls, grid: Grid) -> "Orientation":
         """Return the orientation of a grid: the permutation whose axes point most along the patient's."""
-        direction = np.reshape(grid.direction, (3, 3))
         order = max(
             itertools.permutations(range(3)),
-            key=lambda axes: round(sum(abs(direction[row, column]) for row, column in enumerate(axes)), 9),
+            key=lambda axes: round(sum(abs(grid.axes[row, column]) for row, column in enumerate(axes)), 9),
         )
-        flips = tuple(bool(direction[row, column] < 0) for row, column in enumerate(order))
+        flips = tuple(bool(grid.axes[row, column] < 0) for row, column in enumerate(order))
         return cls(order, flips)  # type: ignore[arg-type]
 
     def to_lps(self, array: np.ndarray) -> np.ndarray:
@@ -99,8 +121,8 @@ class Orientation:
         return tuple(leading + 2 - axis for axis, flip in enumerate(self.flips) if flip)
 
     def grid_in_lps(self, grid: Grid) -> Grid:
-        """Return the grid of the array that :meth:`to_lps` gives."""
-        direction = np.reshape(grid.direction, (3, 3))[:, list(self.order)]
+        """Return the grid of the array that :meth:`to_lps` returns."""
+        direction = grid.axes[:, list(self.order)]
         size = tuple(grid.size[axis] for axis in self.order)
         spacing = tuple(grid.spacing[axis] for axis in self.order)
         signs = np.where(self.flips, -1.0, 1.0)
@@ -110,24 +132,24 @@ class Orientation:
 
 
 @dataclasses.dataclass(frozen=True)
-class Prepared:
-    """A scan as the network sees it."""
+class PreparedScan:
+    """A scan as input of the network."""
 
     image: Volume
     """float32, zero mean and unit deviation, cropped, axes in LPS order"""
     label: Volume | None
     """the label map on the same grid"""
     original: Grid
-    """the grid of the scan as it was given"""
+    """the grid of the scan"""
     _orientation: Orientation
-    _start: tuple[int, int, int]
-    """the first voxel of the crop (x, y, z) on the scan in LPS order; it may lie outside"""
-    _resampled: bool
+    _box: Box
+    """the crop on the scan in LPS order; it may extend beyond the scan"""
+    _is_resampled: bool
 
     def restore(self, array: np.ndarray) -> np.ndarray:
-        """Put a result on the grid of :attr:`image` back on the scan's own grid.
+        """Return a result on the grid of :attr:`image` on the scan's own grid.
 
-        Without resampling every voxel comes back to the bit. With it, label maps keep the volume of each structure
+        Without resampling, every voxel is restored to the bit. With it, label maps keep the volume of each structure,
         and other values are interpolated linearly.
 
         Args:
@@ -149,8 +171,8 @@ class Prepared:
 
     def _restore(self, array: np.ndarray, outside: float) -> np.ndarray:
         grid = self._orientation.grid_in_lps(self.original)
-        if not self._resampled:
-            part = _cut(array, tuple(-first for first in self._start), grid.shape, outside)
+        if not self._is_resampled:
+            part = cut(array, box_from([-side.start for side in self._box], grid.shape), outside)
         else:
             kind = "linear" if np.issubdtype(array.dtype, np.floating) else "label"
             numbers = array.astype(np.uint8) if array.dtype == bool else array
@@ -161,82 +183,73 @@ class Prepared:
 def prepare(
     image: Volume,
     label: Volume | None = None,
-    settings: Settings = Settings(),
+    settings: Preparation = Preparation(),
     progress: Progress | None = None,
-) -> Prepared:
+) -> PreparedScan:
     """Resample, normalize and crop a scan.
 
-    The crop lies around the middle between both inner ears, which is found from the outline of the head
-    (:func:`crossmoda.anatomy.head_region.temporal_bones`); with a label map it is moved as little as is needed to
-    hold every annotation. Where the scan is smaller than the crop it is padded with its lowest value. With
-    ``region="whole"`` nothing is cropped or padded.
+    The crop is centered between both inner ears, which are located from the outline of the head
+    (:func:`crossmoda.anatomy.head_region.temporal_bones`), and moved as little as necessary to hold every annotation.
+    A scan smaller than the crop is padded with its lowest value. With ``region="whole"`` nothing is cropped or padded.
 
     Raises:
-        InputError: the label map lies on another grid, its annotations do not fit into the crop, the crop is beyond
-            any memory, or the image has the same value everywhere.
+        InputError: the label map lies on another grid, its annotations do not fit into the crop, the crop exceeds the
+            memory, or the image has the same value everywhere.
 
     """
     if label is not None and not label.grid.same_as(image.grid):
         raise InputError(
-            f"The label map ({label.grid}) does not lie on the grid of its image ({image.grid}); "
-            "resample it on the image first."
+            f"The label map does not lie on the grid of its image: {label.grid}, not {image.grid}. "
+            "Resample it on the image."
         )
-    report(progress, 0.0, "finding the inner ears" if settings.region == "ears" else "resampling")
+    report(progress, 0.0, "locating the inner ears" if settings.region == "ears" else "resampling")
     orientation = Orientation.of(image.grid)
     lps = orientation.grid_in_lps(image.grid)
     array = orientation.to_lps(image.array)
     annotation = None if label is None else orientation.to_lps(label.array)
 
-    whole, resampled = _resampled_grid(lps, settings)
-    if settings.region == "whole":
-        start, size = (0, 0, 0), whole.size
-    else:
-        size = (settings.crop_x, settings.crop_y, settings.crop_z)
-        start = _crop_start(Volume(array, lps), annotation, whole, size)
-    if math.prod(size) > _MOST_VOXELS:
-        raise InputError(
-            f"{' x '.join(map(str, size))} voxels are too many for the network: take a smaller crop or a wider spacing."
-        )
+    whole, is_resampled = _resampled_grid(lps, settings)
+    box = box_from((0, 0, 0), whole.shape)
+    if settings.region == "ears":
+        box = _crop(Volume(array, lps), annotation, whole, (settings.crop_x, settings.crop_y, settings.crop_z))
+    crop = whole.crop(box)
+    if math.prod(crop.size) > _MOST_VOXELS:
+        size = " x ".join(map(str, crop.size))
+        raise InputError(f"Too many voxels for the network: {size}. Use a smaller crop or a wider spacing.")
     mean, deviation = float(array.mean(dtype=np.float64)), float(array.std(dtype=np.float64))
     if not deviation > 0:
-        raise InputError("The image has the same value everywhere; give a scan.")
+        raise InputError(f"The image has the same value everywhere: {mean:g}. Select a scan.")
 
     report(progress, 0.5, "cropping and normalizing")
-    crop = sub_grid(whole, start, size)
     lowest = float(array.min())
-    if resampled:
+    if is_resampled:
         cropped = resample(Volume(np.ascontiguousarray(array, np.float32), lps), crop, None, "linear", lowest).array
     else:
-        cropped = _cut(array.astype(np.float32, copy=False), start, crop.shape, lowest)
+        cropped = cut(array.astype(np.float32, copy=False), box, lowest)
     prepared_label = None
     if annotation is not None:
         source = Volume(np.ascontiguousarray(annotation), lps)
-        cut = resample(source, crop, None, "label").array if resampled else _cut(annotation, start, crop.shape, 0)
-        prepared_label = Volume(cut, crop)
+        prepared_label = resample(source, crop, None, "label") if is_resampled else Volume(cut(annotation, box), crop)
     normalized = ((cropped - mean) / deviation).astype(np.float32)
     report(progress, 1.0, "prepared")
-    return Prepared(Volume(normalized, crop), prepared_label, image.grid, orientation, start, resampled)
+    return PreparedScan(Volume(normalized, crop), prepared_label, image.grid, orientation, box, is_resampled)
 
 
-def _resampled_grid(grid: Grid, settings: Settings) -> tuple[Grid, bool]:
-    """Return the scan's whole grid at the wanted spacing (same corner, same extent) and whether it is another one."""
-    wanted = np.array([settings.in_plane_spacing] * 2 + [settings.slice_spacing])
-    spacing = np.where(wanted > 0, wanted, grid.spacing)
+def _resampled_grid(grid: Grid, settings: Preparation) -> tuple[Grid, bool]:
+    """Return the scan's whole grid at the requested spacing (same corner and extent), and whether it differs."""
+    requested = np.array([settings.in_plane_spacing] * 2 + [settings.slice_spacing])
+    spacing = np.where(requested > 0, requested, grid.spacing)
     # A header in single precision says 0.50000001: no reason to interpolate.
     spacing = np.where(np.isclose(spacing, grid.spacing, rtol=1e-4), grid.spacing, spacing)
     if np.array_equal(spacing, grid.spacing):
         return grid, False
     size = np.maximum(1, np.round(np.asarray(grid.size) * grid.spacing / spacing)).astype(int)
-    corner_shift = (spacing - np.asarray(grid.spacing)) / 2
-    origin = np.asarray(grid.origin) + np.reshape(grid.direction, (3, 3)) @ corner_shift
-    size_xyz, spacing_xyz = tuple(size.tolist()), tuple(spacing.tolist())
-    return Grid(size_xyz, spacing_xyz, tuple(origin.tolist()), grid.direction), True
+    origin = np.asarray(grid.origin) + grid.axes @ ((spacing - np.asarray(grid.spacing)) / 2)
+    return Grid(tuple(size.tolist()), tuple(spacing.tolist()), tuple(origin.tolist()), grid.direction), True
 
 
-def _crop_start(
-    image: Volume, annotation: np.ndarray | None, whole: Grid, size: tuple[int, int, int]
-) -> tuple[int, int, int]:
-    """Return the first voxel (x, y, z) of the crop on the grid ``whole``."""
+def _crop(image: Volume, annotation: np.ndarray | None, whole: Grid, size: tuple[int, int, int]) -> Box:
+    """Return the crop of ``size`` voxels (x, y, z) on the grid ``whole``."""
     ratio = np.asarray(image.grid.spacing) / np.asarray(whole.spacing)
     center = (np.asarray(temporal_bones(image)) + 0.5) * ratio
     extent, available = np.asarray(size), np.asarray(whole.size)
@@ -246,29 +259,14 @@ def _crop_start(
         available >= extent, np.clip(start, 0, np.maximum(available - extent, 0)), (available - extent) // 2
     )
     if annotation is not None and annotation.any():
-        for axis in range(3):
-            profile = np.flatnonzero(annotation.any(axis=tuple(other for other in range(3) if other != 2 - axis)))
-            first = int(np.floor(profile[0] * ratio[axis]))
-            last = int(np.ceil((profile[-1] + 1) * ratio[axis]))
+        for axis, side in enumerate(reversed(bounding_box(annotation != 0))):
+            first, last = int(np.floor(side.start * ratio[axis])), int(np.ceil(side.stop * ratio[axis]))
             if last - first > size[axis]:
+                name = "xyz"[axis]
                 raise InputError(
-                    f"The annotations span {last - first} voxels along the patient's {'xyz'[axis]} axis, more than the "
-                    f"crop of {size[axis]}; use a larger crop_{'xyz'[axis]} or region 'whole'."
+                    f"The annotations span {last - first} voxels along the patient's {name} axis, more than the crop: "
+                    f"{size[axis]}. Use a larger crop_{name} or region 'whole'."
                 )
-            margin = min(8, (size[axis] - (last - first)) // 2)
+            margin = min(_MARGIN, (size[axis] - (last - first)) // 2)
             start[axis] = np.clip(start[axis], last + margin - size[axis], first - margin)
-    return int(start[0]), int(start[1]), int(start[2])
-
-
-def _cut(array: np.ndarray, start: tuple[int, ...], shape: tuple[int, int, int], outside: float) -> np.ndarray:
-    """Return the part of an array (z, y, x) from index ``start`` (x, y, z) on, with ``outside`` beyond its edge."""
-    part = np.full(shape, outside, array.dtype)
-    source, target = [], []
-    for first, wanted, available in zip(reversed(start), shape, array.shape, strict=True):
-        low, high = max(first, 0), min(first + wanted, available)
-        if low >= high:
-            return part
-        source.append(slice(low, high))
-        target.append(slice(low - first, high - first))
-    part[tuple(target)] = array[tuple(source)]
-    return part
+    return box_from(start[::-1], size[::-1])

@@ -16,8 +16,9 @@ from typing import Any, NoReturn
 from xml.sax.saxutils import escape
 
 from crossmoda.errors import BAD_INPUT, BUG, INTERRUPTED, Cancelled, InputError
-from crossmoda.output import speak_utf8, write_text
+from crossmoda.output import use_utf8, write_text
 from crossmoda.progress import Progress
+from crossmoda.steps.declaration import Step
 
 
 def command_line(arguments: Sequence[str] | None = None) -> list[str]:
@@ -53,12 +54,25 @@ def _plain(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else " ".join(str(value).split())
 
 
+def main(step: Step) -> NoReturn:
+    """Run a step as a CLI module with the arguments of the process, and exit."""
+    values = vars(step.parser().parse_args(command_line()))
+
+    def work(progress: Progress) -> None:
+        results = step.run(values, progress)
+        for note in [results["notes"]] if results.get("notes") else []:
+            _say(note)
+        write_return_parameters(values["returnparameterfile"], results)
+
+    run(step.module, work)
+
+
 def run(name: str, work: Callable[[Progress], None]) -> NoReturn:
     """Do the work of a CLI module and exit: 0, or after one sentence on standard error with a code above 0.
 
     Warnings go to standard output; so does the traceback of a bug, which Slicer keeps in the module's log.
     """
-    speak_utf8()
+    use_utf8()
     warnings.showwarning = lambda message, category, *_: _say(f"{category.__name__}: {message}")
     start = time.perf_counter()
     _say(f"<filter-start><filter-name>{name}</filter-name><filter-comment>{name}</filter-comment></filter-start>")

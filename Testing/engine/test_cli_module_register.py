@@ -15,7 +15,7 @@ import SimpleITK as sitk
 
 from crossmoda import parameters, volume
 from crossmoda.propagation.single import Settings
-from crossmoda.volume.geometry import Grid, Volume
+from crossmoda.volume.grid import Grid, Volume
 
 PROJECT = Path(__file__).resolve().parents[2]
 MODULE = PROJECT / "CrossModaRegister" / "CrossModaRegister.py"

@@ -23,12 +23,14 @@ from torch.overrides import TorchFunctionMode  # noqa: E402
 from torch.utils._pytree import tree_leaves, tree_map  # noqa: E402
 
 from crossmoda import deeds, device, inference, mind, network, training, weights  # noqa: E402
-from crossmoda.deeds import kernels, threads  # noqa: E402
-from crossmoda.deeds.tensors import TensorKernels  # noqa: E402
+from crossmoda.deeds import backend  # noqa: E402
+from crossmoda.deeds.backend_cpu import threads  # noqa: E402
+from crossmoda.deeds.backend_cuda import CudaBackend  # noqa: E402
 from crossmoda.errors import Cancelled  # noqa: E402
+from crossmoda.inference import probabilities  # noqa: E402
 from crossmoda.network import layers  # noqa: E402
-from crossmoda.preprocessing import Settings as Preparation  # noqa: E402
-from crossmoda.propagation import parallel  # noqa: E402
+from crossmoda.preprocessing import Preparation  # noqa: E402
+from crossmoda.propagation import registrations  # noqa: E402
 from crossmoda.training import learner  # noqa: E402
 from crossmoda.training.recording import Recording  # noqa: E402
 from crossmoda.volume import Grid, Volume  # noqa: E402
@@ -115,10 +117,10 @@ class PretendedCard(TorchFunctionMode):
             self.counted["waited"] += 1
         if name in UNORDERED:
             self.counted[f"unordered: {name}"] += 1
-        elsewhere = [item for item in operands if not on_card(item) and item.dim() > 0]
+        off_card = [item for item in operands if not on_card(item) and item.dim() > 0]
         if name == "__getitem__" and on_card(operands[0]):
-            elsewhere = []  # indices may lie in the computer's memory
-        if elsewhere:
+            off_card = []  # indices may lie in the computer's memory
+        if off_card:
             raise RuntimeError(f"{name}: expected all tensors to be on the same device, cuda:0 and cpu.")
         if name in PRODUCTS and not all(item.is_floating_point() for item in operands):
             raise RuntimeError(f"{name}: not implemented for integers on CUDA.")
@@ -225,7 +227,7 @@ def test_the_registration_on_the_card_is_that_of_the_processor(registered, pair)
 
 
 def test_both_directions_at_once_find_what_they_find_one_after_the_other(pair, monkeypatch):
-    monkeypatch.setattr(kernels, "choose", lambda _wanted: ("cpu", TensorKernels("cpu")))
+    monkeypatch.setattr(backend, "choose", lambda _wanted: ("cpu", CudaBackend("cpu")))
     coarse = deeds.Settings(linear="none", levels=2)
     at_once = field(deeds.register(*pair, coarse))
     monkeypatch.setattr(threads, "both", one_after_the_other)
@@ -251,7 +253,7 @@ def test_a_registration_leaves_a_full_card_for_the_processor_and_says_so(card, p
     def full(*_arguments, **_settings):
         raise torch.cuda.OutOfMemoryError("CUDA out of memory.")
 
-    monkeypatch.setattr(TensorKernels, "data_cost", full)
+    monkeypatch.setattr(CudaBackend, "data_cost", full)
     found = deeds.register(
         *pair, dataclasses.replace(settings, device="cuda"), progress=lambda _, said: heard.append(said)
     )
@@ -280,15 +282,15 @@ def test_registrations_at_once_fit_card_and_processor(card, monkeypatch, gib, co
     monkeypatch.setattr("torch.accelerator.current_accelerator", lambda **_: None, raising=False)
     monkeypatch.setattr(device, "memory_gib", lambda _device: gib)
     monkeypatch.setattr(threads, "thread_count", lambda: cores)
-    assert parallel.default_at_once(deeds.Settings(device="cuda")) == expected
+    assert registrations.default_parallel_registrations(deeds.Settings(device="cuda")) == expected
 
 
 def test_masks_and_images_smaller_than_a_block_work_on_the_card(card):
-    from crossmoda.deeds.compiled import CompiledKernels
+    from crossmoda.deeds.backend_cpu.operations import CpuBackend
 
     rng = np.random.default_rng(3)
     image, other = (rng.normal(size=(5, 9, 7)).astype(np.float32) for _ in range(2))
-    there, here = TensorKernels("cuda"), CompiledKernels()
+    there, here = CudaBackend("cuda"), CpuBackend()
     options = {"block": (6, 4, 7), "radius": (1, 2, 2), "quantization": (2, 1, 3), "skip": (3, 3, 1)}
     options["mask"] = image > 0
     found = there.data_cost(there.codes(there.send(image), 1), there.codes(there.send(other), 1), **options)
@@ -318,8 +320,8 @@ def model() -> torch.nn.Module:
 @pytest.mark.parametrize("fails", [0, 1, 2])
 def test_a_scan_is_segmented_on_the_card_in_tiles_or_on_the_processor(card, model, monkeypatch, fails):
     image = np.random.default_rng(4).normal(size=(18, 40, 44)).astype(np.float32)
-    expected, _ = inference._probabilities(model, image, inference.Settings(), "cpu", None)
-    run, left, where = inference._softmax, [fails], []
+    expected, _ = probabilities.predict_probabilities(model, image, inference.Settings(), "cpu", None)
+    run, left, where = probabilities._softmax, [fails], []
 
     def short_of_memory(network, features, tiled):
         where.append((features.is_cuda, tiled))
@@ -328,8 +330,8 @@ def test_a_scan_is_segmented_on_the_card_in_tiles_or_on_the_processor(card, mode
             raise torch.cuda.OutOfMemoryError("CUDA out of memory.")
         return run(network, features, tiled)
 
-    monkeypatch.setattr(inference, "_softmax", short_of_memory)
-    found, notes = inference._probabilities(model, image, inference.Settings(flips=fails == 0), "cuda", None)
+    monkeypatch.setattr(probabilities, "_softmax", short_of_memory)
+    found, notes = probabilities.predict_probabilities(model, image, inference.Settings(flips=fails == 0), "cuda", None)
     assert isinstance(found, np.ndarray) and len(notes) == fails
     assert where[-1] == (fails < 2, fails > 0)
     if fails:
@@ -467,16 +469,16 @@ def test_what_is_enlarged_on_the_card_is_what_the_processor_enlarges(card, size)
 def test_a_training_leaves_a_full_card_for_the_processor(student, monkeypatch):
     one = student()
     one.take_step()
-    one.crop, learn = learner._SMALLEST, one._learn
+    one.crop, learn = learner._MIN_CROP, one._loss_of_step
 
     def short_of_memory() -> float:
         if one.device == "cuda":
             raise torch.cuda.OutOfMemoryError("CUDA out of memory.")
         return learn()
 
-    monkeypatch.setattr(one, "_learn", short_of_memory)
+    monkeypatch.setattr(one, "_loss_of_step", short_of_memory)
     one.take_step()
-    assert one.fallbacks == ["GPU memory ran out: on the CPU"]
+    assert one.fallbacks == ["out of GPU memory: training on the CPU"]
     assert not any(item.is_cuda for item in one.network.state_dict().values())
     one.end_epoch(one.examples, 20)
     assert "dice" in one.history[-1] or one.fraction < 1 / 20
@@ -487,7 +489,7 @@ def test_too_little_memory_for_the_next_batch_does_not_repeat_this_step(student,
     answers = iter([draw, mock.Mock(side_effect=RuntimeError("CUDA error: out of memory")), draw, draw])
     monkeypatch.setattr(learner.sampling, "draw", lambda *given: next(answers)(*given))
     one.take_step()
-    assert one.step == 1 and not one.fallbacks and one._drawn is None
+    assert one.step == 1 and not one.fallbacks and one._next is None
     assert {int(moments["step"]) for moments in one.optimizer.state.values()} == {1}
 
 
@@ -507,14 +509,14 @@ def test_weights_trained_on_the_card_are_written_as_they_are(student, tmp_path):
 
 @pytest.mark.gpu
 def test_a_card_counts_bits_as_it_adds_them():
-    from crossmoda.deeds import tensors
+    from crossmoda.deeds import backend_cuda
 
     generator = torch.Generator("cuda").manual_seed(0)
     codes = torch.randint(0, 1 << 60, (3, 40, 50), generator=generator, device="cuda")
     operands = codes[0][:, :, None], codes[1][:, None, ::2], codes[2][:, :, None]
-    counter = tensors._bit_counter(codes.device)
-    assert counter is not tensors._differing_bits
-    assert torch.equal(counter(*operands), tensors._differing_bits(*operands))
+    counter = backend_cuda._bit_counter(codes.device)
+    assert counter is not backend_cuda._differing_bits
+    assert torch.equal(counter(*operands), backend_cuda._differing_bits(*operands))
 
 
 @pytest.mark.gpu

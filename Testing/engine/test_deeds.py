@@ -1,4 +1,4 @@
-"""Registration from end to end: known transforms are found, results are consistent, bad input is told."""
+"""Registration from end to end: known transforms are recovered, results are consistent, bad input is reported."""
 
 import dataclasses
 import itertools
@@ -11,10 +11,11 @@ import SimpleITK as sitk
 from scipy import ndimage
 
 from crossmoda import deeds, volume
-from crossmoda.deeds import pipeline, threads
-from crossmoda.deeds.files import Outputs, register_files
+from crossmoda.deeds.backend_cpu import threads
+from crossmoda.deeds.files import RegistrationOutputs, register_files
 from crossmoda.errors import Cancelled, InputError
-from crossmoda.volume.geometry import Grid, Volume
+from crossmoda.volume.grid import Grid, Volume
+from phantoms import dice
 
 Points = Callable[[np.ndarray], np.ndarray]
 AXES = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
@@ -227,11 +228,9 @@ def test_t1_to_t2_of_a_real_spinal_cord_brings_the_mask_along(shared_data):
     label, truth = (volume.read_label_map(folder / f"{name}_seg-manual.nii.gz") for name in ("t1w", "t2"))
     found = deeds.register(fixed, moving, CPU)
 
-    def dice(mask: np.ndarray) -> float:
-        return 2 * np.logical_and(mask, truth.array).sum() / (mask.sum() + truth.array.sum())
-
-    assert dice(volume.resample(label, fixed.grid, interpolation="label").array > 0) == pytest.approx(0.85, abs=0.03)
-    assert dice(found.warp_label_map(label).array > 0) > 0.93
+    before = volume.resample(label, fixed.grid, interpolation="label")
+    assert dice(before.array > 0, truth.array > 0) == pytest.approx(0.85, abs=0.03)
+    assert dice(found.warp_label_map(label).array > 0, truth.array > 0) > 0.93
 
 
 # The result
@@ -334,14 +333,14 @@ def test_progress_rises_to_one_and_cancelling_leaves_no_file(tmp_path):
 
 
 def test_progress_is_heard_while_one_level_is_computed(monkeypatch):
-    monkeypatch.setattr("crossmoda.deeds.pipeline._SILENCE_SECONDS", 0.0)
-    monkeypatch.setattr("crossmoda.deeds.threads.thread_count", lambda: 1)
+    monkeypatch.setattr("crossmoda.deeds.registration._SILENCE_SECONDS", 0.0)
+    monkeypatch.setattr("crossmoda.deeds.backend_cpu.threads.thread_count", lambda: 1)
     told: list[tuple[float, str]] = []
     image = scan(grid((3.0, 3.0, 3.0)))
     deeds.register(image, image, CPU, progress=lambda fraction, message: told.append((fraction, message)))
     fractions = [fraction for fraction, _ in told]
     assert fractions == sorted(fractions)
-    assert len(told) > 4 * len(set(told))  # the same is told again while it lasts, so that it can be cancelled
+    assert len(told) > 4 * len(set(told))  # progress is reported while a step lasts, so that it can be cancelled
 
 
 def test_progress_is_told_between_any_two_loops_of_a_registration(monkeypatch):
@@ -352,7 +351,7 @@ def test_progress_is_told_between_any_two_loops_of_a_registration(monkeypatch):
         events.append("loop")
         run(*arguments)
 
-    monkeypatch.setattr("crossmoda.deeds.pipeline._SILENCE_SECONDS", 0.0)
+    monkeypatch.setattr("crossmoda.deeds.registration._SILENCE_SECONDS", 0.0)
     monkeypatch.setattr(threads, "run", noted)
     image = scan(grid((3.0, 3.0, 3.0)))
     deeds.register(image, image, CPU, progress=lambda fraction, message: events.append("told"))
@@ -364,7 +363,7 @@ def test_outputs_appear_together_or_not_at_all(tmp_path):
     fixed = tmp_path / "fixed.nii.gz"
     volume.write(scan(grid((3.0, 3.0, 3.0))), fixed)
     (tmp_path / "file").write_text("in the way")
-    outputs = Outputs(transform=tmp_path / "T.h5", warped=tmp_path / "file" / "warped.nii.gz")
+    outputs = RegistrationOutputs(transform=tmp_path / "T.h5", warped=tmp_path / "file" / "warped.nii.gz")
     with pytest.raises(InputError, match="Cannot write"):
         register_files(fixed, fixed, outputs, settings=dataclasses.replace(CPU, levels=0))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "fixed.nii.gz"]
@@ -412,7 +411,7 @@ def test_too_little_memory_is_told(monkeypatch, tmp_path):
     def fail(*_: object) -> None:
         raise MemoryError("Unable to allocate 8.60 GiB")
 
-    monkeypatch.setattr(pipeline, "Pyramid", fail)
+    monkeypatch.setattr("crossmoda.deeds.pyramid.Pyramid", fail)
     volume.write(scan(grid()), tmp_path / "scan.nii.gz")
     with pytest.raises(InputError, match=r"memory does not suffice to register .* crop the images"):
         register_files(tmp_path / "scan.nii.gz", tmp_path / "scan.nii.gz", tmp_path / "results", settings=CPU)

@@ -24,9 +24,10 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from crossmoda.deeds import cost, descriptor, sampling, tree
-from crossmoda.deeds.scratch import Scratch
-from crossmoda.volume.geometry import Grid
+from crossmoda.deeds import cost, mind_codes, tree
+from crossmoda.deeds.backend_cpu import sampling
+from crossmoda.deeds.backend_cpu.scratch import Scratch
+from crossmoda.volume.grid import Grid
 
 AXES = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
 #: What memory holds before anything is written: as a float32 or a float64 no number.
@@ -176,7 +177,7 @@ class Case:
         import torch
 
         image, step = self.image(self.shape()), int(self.rng.integers(1, 5))
-        codes = descriptor.codes(image, step, self.scratch)
+        codes = mind_codes.codes(image, step, self.scratch)
         expected = tensors.codes(torch.from_numpy(image.copy()), step).numpy().astype(np.uint64)
         # rounding may move a voxel across a threshold
         assert (codes == expected).mean() > 0.97, (image.shape, step, (codes == expected).mean())
@@ -281,11 +282,11 @@ def main() -> None:
 
     import torch
 
-    from crossmoda.deeds.tensors import TensorKernels
+    from crossmoda.deeds.backend_cuda import CudaBackend
 
     faulthandler.enable()
     torch.set_num_threads(1)
-    tensors = TensorKernels("cpu")
+    tensors = CudaBackend("cpu")
     # First with NumPy's own arrays: compiling looks at the names that are exchanged below.
     for seed in range(options.seed, options.seed + 2):
         plain = Case(seed, at_end=True)
@@ -293,7 +294,7 @@ def main() -> None:
             operation(plain, tensors)
     for seed in range(options.seed, options.seed + options.rounds):
         for at_end in (True, False):
-            for module in (cost, sampling, tree, descriptor):
+            for module in (cost, sampling, tree, mind_codes):
                 module.np = GuardedNumpy(at_end)  # type: ignore[attr-defined]
             for operation in OPERATIONS:
                 try:

@@ -11,14 +11,15 @@ from scipy.sparse.csgraph import minimum_spanning_tree
 from scipy.spatial.transform import Rotation
 
 from crossmoda import mind
-from crossmoda.deeds import affine, cost, descriptor, sampling, threads, tree
-from crossmoda.deeds.compiled import CompiledKernels
+from crossmoda.deeds import affine, cost, mind_codes, tree
+from crossmoda.deeds.backend_cpu import sampling, threads
+from crossmoda.deeds.backend_cpu.operations import CpuBackend
+from crossmoda.deeds.backend_cpu.scratch import Scratch
 from crossmoda.deeds.deformable import Field, control_grid, make_consistent
-from crossmoda.deeds.levels import Level
-from crossmoda.deeds.scratch import Scratch
+from crossmoda.deeds.pyramid import Level
 from crossmoda.deeds.transform import field_transforms
 from crossmoda.errors import Cancelled
-from crossmoda.volume.geometry import Grid
+from crossmoda.volume.grid import Grid
 
 AXES = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
 
@@ -40,7 +41,7 @@ def textured(shape: tuple[int, int, int], seed: int = 0, sigma: float = 1.0) -> 
     ],
 )
 def test_data_cost_is_the_direct_sum_of_hamming_distances(block, radius, quantization, skip):
-    fixed, moving = descriptor.codes(textured((9, 10, 13))), descriptor.codes(textured((9, 10, 13), seed=1))
+    fixed, moving = mind_codes.codes(textured((9, 10, 13))), mind_codes.codes(textured((9, 10, 13), seed=1))
     mask = textured((9, 10, 13), seed=2) > 0
     costs = cost.data_cost(
         fixed, moving, block=block, radius=radius, quantization=quantization, skip=skip, scale=0.7, mask=mask
@@ -62,8 +63,8 @@ def test_data_cost_is_the_direct_sum_of_hamming_distances(block, radius, quantiz
 
 @pytest.mark.parametrize("width", [13, 75])  # 4 and 19 blocks along x: less than a vector, two and a rest
 @pytest.mark.parametrize("steps", [1, 3, 5, 6, 7, 8, 9])  # 3 to 19 displacements along x
-def test_data_cost_is_the_direct_sum_for_any_number_of_blocks_and_displacements_along_x(width, steps):
-    fixed, moving = descriptor.codes(textured((6, 7, width))), descriptor.codes(textured((6, 7, width), seed=1))
+def test_data_cost_is_the_direct_sum_for_any_number_of_blocks_and_displacements(width, steps):
+    fixed, moving = mind_codes.codes(textured((6, 7, width))), mind_codes.codes(textured((6, 7, width), seed=1))
     costs = cost.data_cost(fixed, moving, block=(3, 4, 4), radius=(0, 1, steps), quantization=(1, 2, 3))
     rest = (0, 0), (0, 1), (0, -width % 4)
     for label, (z, y, x) in enumerate(cost.displacements((0, 1, steps), (1, 2, 3)).astype(int)):
@@ -79,7 +80,7 @@ def test_data_cost_is_least_at_the_true_shift():
     image = textured((24, 24, 24))
     moved = np.roll(image, (1, -2, 3), axis=(0, 1, 2))
     costs = cost.data_cost(
-        descriptor.codes(image), descriptor.codes(moved), block=(6, 6, 6), radius=(3, 3, 3), quantization=(1, 1, 1)
+        mind_codes.codes(image), mind_codes.codes(moved), block=(6, 6, 6), radius=(3, 3, 3), quantization=(1, 1, 1)
     )
     inner = costs[1:-1, 1:-1, 1:-1].reshape(-1, 343)
     found = cost.displacements((3, 3, 3), (1, 1, 1))[inner.argmin(axis=1)]
@@ -406,9 +407,9 @@ def test_control_points_are_the_centers_of_the_blocks():
 
 def test_tensor_operations_agree_with_the_compiled_ones():
     torch = pytest.importorskip("torch")
-    from crossmoda.deeds.tensors import TensorKernels
+    from crossmoda.deeds.backend_cuda import CudaBackend
 
-    compiled, tensors = CompiledKernels(), TensorKernels("cpu")
+    compiled, tensors = CpuBackend(), CudaBackend("cpu")
     image, other = textured((11, 12, 14)), textured((11, 12, 14), seed=1)
     codes, other_codes = compiled.codes(image, 1), compiled.codes(other, 1)
     packed = tensors.receive(tensors.codes(tensors.send(image), 1)).view(np.uint64)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from crossmoda.measurement import measure
-from crossmoda.volume.geometry import Grid, Volume
+from crossmoda.volume.grid import Grid, Volume
 
 GRID = Grid((40, 30, 20), (0.5, 0.5, 1.5), (3.0, -7.0, 11.0), (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0))
 

@@ -7,7 +7,7 @@ import pytest
 from scipy import ndimage
 
 from crossmoda import mind
-from crossmoda.deeds import descriptor
+from crossmoda.deeds import mind_codes
 from crossmoda.errors import InputError
 
 
@@ -72,7 +72,7 @@ def test_twelve_pairs_of_neighbors_a_diagonal_apart_share_six_directions():
 
 @pytest.mark.parametrize("step", [1, 2, 3])
 def test_compiled_codes_are_the_packed_features(image, step):
-    bits = mind.hamming(descriptor.codes(image, step), mind.pack(mind.mind_ssc(image, step, step)))
+    bits = mind.hamming(mind_codes.codes(image, step), mind.pack(mind.mind_ssc(image, step, step)))
     assert bits.mean() < 1e-3  # a distance may fall on the other side of a threshold by rounding
 
 
@@ -94,22 +94,22 @@ def test_linear_changes_and_inverted_contrast_change_nothing(image, scale, offse
 
 
 def mean_bits(first: np.ndarray, second: np.ndarray) -> float:
-    return float(mind.hamming(descriptor.codes(first), descriptor.codes(second)).mean())
+    return float(mind.hamming(mind_codes.codes(first), mind_codes.codes(second)).mean())
 
 
 def test_bias_and_monotone_contrast_change_little_compared_with_another_place():
     rng = np.random.default_rng(2)
     image = 100 + ndimage.gaussian_filter(rng.normal(size=(24, 24, 24)), 1.0).astype(np.float32) * 60
-    elsewhere = mean_bits(image, np.roll(image, 5, axis=2))
+    of_shifted = mean_bits(image, np.roll(image, 5, axis=2))
     bias = 1 + 0.03 * np.linspace(-1, 1, 24, dtype=np.float32)[:, None, None]  # a coil's +-30% over 240 voxels
-    assert mean_bits(image, image * bias) < 0.1 * elsewhere
-    assert mean_bits(image, (image / 100) ** 1.8) < 0.2 * elsewhere
+    assert mean_bits(image, image * bias) < 0.1 * of_shifted
+    assert mean_bits(image, (image / 100) ** 1.8) < 0.2 * of_shifted
 
 
 def test_flat_images_have_full_similarity():
     flat = np.full((6, 6, 6), 7.0)
     assert np.array_equal(mind.mind_ssc(flat), np.ones((12, 6, 6, 6), np.float32))
-    assert np.array_equal(descriptor.codes(flat), mind.pack(np.ones((12, 6, 6, 6))))
+    assert np.array_equal(mind_codes.codes(flat), mind.pack(np.ones((12, 6, 6, 6))))
 
 
 def test_tensors_keep_their_leading_dimensions_and_arrays_and_tensors_agree(image):

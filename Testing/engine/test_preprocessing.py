@@ -7,7 +7,7 @@ import pytest
 
 from crossmoda.anatomy import head_region
 from crossmoda.errors import InputError
-from crossmoda.preprocessing import Orientation, Settings, prepare
+from crossmoda.preprocessing import Orientation, Preparation, prepare
 from crossmoda.volume import Grid, Volume, read, resample
 
 AXES = np.eye(3)
@@ -17,7 +17,7 @@ ORIENTATIONS = [
     for order in itertools.permutations(range(3))
     for signs in itertools.product((1, -1), repeat=3)
 ]
-SMALL = Settings(crop_x=16, crop_y=12, crop_z=10)
+SMALL = Preparation(crop_x=16, crop_y=12, crop_z=10)
 
 
 def a_scan(
@@ -100,7 +100,7 @@ def test_probabilities_come_back_with_certain_background_around() -> None:
 
 def test_probabilities_that_are_resampled_still_add_up_to_one() -> None:
     scan = a_scan((70, 66, 24), (0.41, 0.41, 1.5), ORIENTATIONS[30])
-    prepared = prepare(scan, None, Settings(crop_x=40, crop_y=40, crop_z=16))
+    prepared = prepare(scan, None, Preparation(crop_x=40, crop_y=40, crop_z=16))
     raw = np.random.default_rng(0).random((2, *prepared.image.array.shape)).astype(np.float32)
     restored = prepared.restore(raw / raw.sum(axis=0))
     assert restored.shape == (2, *scan.array.shape)
@@ -111,7 +111,7 @@ def test_a_structure_keeps_its_volume_there_and_back_through_resampling() -> Non
     scan = a_scan((120, 120, 20), (0.41, 0.41, 1.5))
     array = np.zeros(scan.array.shape, np.uint8)
     array[8:11, 50:58, 60:69] = 2  # 216 voxels of 0.25 mm3: 54 mm3, a cochlea
-    prepared = prepare(scan, scan.with_array(array), Settings(crop_x=64, crop_y=64, crop_z=16))
+    prepared = prepare(scan, scan.with_array(array), Preparation(crop_x=64, crop_y=64, crop_z=16))
     assert prepared.label is not None
     before = np.count_nonzero(array) * scan.grid.voxel_volume_mm3
     inside = np.count_nonzero(prepared.label.array == 2) * prepared.label.grid.voxel_volume_mm3
@@ -126,7 +126,7 @@ def test_the_image_has_the_published_resolution_size_mean_and_deviation() -> Non
     assert prepared.image.grid.size == (192, 192, 64)
     assert prepared.image.grid.spacing == (0.5, 0.5, 1.5)
     assert prepared.image.array.dtype == np.float32
-    whole = prepare(scan, None, Settings(region="whole", in_plane_spacing=0.0))
+    whole = prepare(scan, None, Preparation(region="whole", in_plane_spacing=0.0))
     assert whole.image.grid == scan.grid
     assert float(whole.image.array.mean()) == pytest.approx(0.0, abs=1e-5)
     assert float(whole.image.array.std()) == pytest.approx(1.0, abs=1e-5)
@@ -153,7 +153,7 @@ def test_annotations_larger_than_the_crop_are_refused() -> None:
     scan = a_scan((60, 50, 40), (0.5, 0.5, 1.5))
     array = np.zeros(scan.array.shape, np.uint8)
     array[5, 5, 3] = array[5, 5, 50] = 1
-    with pytest.raises(InputError, match="span 48 voxels along the patient's x axis, more than the crop of 16"):
+    with pytest.raises(InputError, match="span 48 voxels along the patient's x axis, more than the crop: 16"):
         prepare(scan, scan.with_array(array), SMALL)
 
 
@@ -167,14 +167,14 @@ def test_a_label_on_another_grid_or_an_empty_image_is_refused() -> None:
 
 def test_a_part_that_would_fill_the_memory_is_refused_before_it_is_made() -> None:
     scan = a_scan((30, 30, 20), (1.0, 1.0, 1.5))
-    with pytest.raises(InputError, match="1024 x 1024 x 1024 voxels are too many for the network"):
-        prepare(scan, None, Settings(crop_x=1024, crop_y=1024, crop_z=1024))
+    with pytest.raises(InputError, match="Too many voxels for the network: 1024 x 1024 x 1024"):
+        prepare(scan, None, Preparation(crop_x=1024, crop_y=1024, crop_z=1024))
     large = Volume(scan.array, Grid(scan.grid.size, (40.0, 40.0, 40.0), scan.grid.origin, scan.grid.direction))
-    with pytest.raises(InputError, match="12000 x 12000 x 20 voxels are too many"):
-        prepare(large, None, Settings(region="whole", in_plane_spacing=0.1))
+    with pytest.raises(InputError, match="Too many voxels for the network: 12000 x 12000 x 20"):
+        prepare(large, None, Preparation(region="whole", in_plane_spacing=0.1))
     for name in ("in_plane_spacing", "slice_spacing"):
-        with pytest.raises(InputError, match=rf"{name} must be 0 or at least 0\.05 mm; got 1e-300"):
-            Settings(**{name: 1e-300})
+        with pytest.raises(InputError, match=rf"{name} is too fine: 1e-300\. Use 0 or at least 0\.05 mm"):
+            Preparation(**{name: 1e-300})
 
 
 def test_restore_refuses_an_array_of_another_shape() -> None:
@@ -194,9 +194,7 @@ def test_both_cochleae_of_a_simulated_subject_lie_in_the_crop() -> None:
     for image, label in ((subject.cet1, subject.cet1_label), (subject.hrt2, subject.hrt2_label)):
         for scan, truth in ((image, label), cut_to_slab(image, label)):
             grid = prepare(scan).image.grid
-            points = np.argwhere(truth.array > 0)[:, ::-1] @ truth.grid.index_to_physical[:3, :3].T
-            index = (points + truth.grid.index_to_physical[:3, 3]) @ grid.physical_to_index[:3, :3].T
-            index += grid.physical_to_index[:3, 3]
+            index = grid.to_index(truth.grid.points(truth.array > 0))
             assert np.all(index >= 0)
             assert np.all(index <= np.asarray(grid.size) - 1)
 
@@ -223,7 +221,7 @@ def test_the_labyrinths_of_a_real_average_head_lie_in_the_crop(shared_data, name
     grid = prepare(scan).image.grid
     for x in (-25.0, 25.0):
         point = pose.GetInverse().TransformPoint((x, 27.0, -40.0))
-        index = (grid.physical_to_index @ [*point, 1.0])[:3]
+        index = grid.to_index(point)
         # 10 mm around it, for the cochlea, the vestibule and a tumor in the canal.
         assert np.all(index > 10.0 / np.asarray(grid.spacing))
         assert np.all(index < np.asarray(grid.size) - 10.0 / np.asarray(grid.spacing))

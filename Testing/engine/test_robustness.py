@@ -87,7 +87,7 @@ def test_a_nifti_file_is_not_begun_where_it_has_no_room(
     free = 4 * 40**3
     monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(free, 0, free))  # type: ignore[attr-defined]
     monkeypatch.setattr(sitk, "WriteImage", lambda *_: pytest.fail("it was begun"))
-    with pytest.raises(InputError, match=f"Cannot write .*{name}; is the disk full"):
+    with pytest.raises(InputError, match=rf"Cannot write .*{name}\. Check disk space"):
         write_image(tmp_path / name)
     assert list(tmp_path.iterdir()) == []
 
@@ -103,7 +103,7 @@ def test_what_goes_wrong_names_the_result_not_its_temporary_file(
     monkeypatch.setattr(files.volume, "write", fail)
     image = Volume(np.zeros(GRID.shape, np.float32), GRID)
     with pytest.raises(InputError) as caught:
-        files.write_outputs(a_registration(), files.Outputs(warped=tmp_path / "warped.nii.gz"), image, None)
+        files.write_outputs(a_registration(), files.RegistrationOutputs(warped=tmp_path / "warped.nii.gz"), image, None)
     assert str(tmp_path / "warped.nii.gz") in str(caught.value)
     assert output.PARTIAL not in str(caught.value)
 
@@ -136,7 +136,9 @@ def test_a_fusion_whose_second_file_does_not_fit_leaves_all_former_files(
 ) -> None:
     files = a_folder_of_label_maps(tmp_path / "maps")
     results = tmp_path / "results"
-    outputs = label_files.Outputs(results / "label.nrrd", results / "confidence.nii", performance=results / "a.csv")
+    outputs = label_files.LabelFileOutputs(
+        results / "label.nrrd", results / "confidence.nii", performance=results / "a.csv"
+    )
     settings = label_files.Settings(weighting="global")
     label_files.fuse_files(files[:2], outputs, settings)
     before = {path.name: path.read_bytes() for path in results.iterdir()}
@@ -153,7 +155,7 @@ def test_a_prediction_whose_last_file_cannot_be_written_leaves_none(
 ) -> None:
     image = Volume(np.zeros(GRID.shape, np.float32), GRID)
     found = inference.Prediction(image.with_array(image.array.astype(np.uint8)), np.zeros((3, *GRID.shape)), image, {})
-    monkeypatch.setattr(inference, "predict", lambda *_, **__: found)
+    monkeypatch.setattr("crossmoda.inference.prediction_files.predict", lambda *_, **__: found)
     volume.write(image, tmp_path / "scan.nii")
     (tmp_path / "uncertainty.nii").mkdir()
     with pytest.raises(InputError, match=r"Cannot write .*uncertainty\.nii: is a directory"):

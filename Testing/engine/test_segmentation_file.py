@@ -133,9 +133,9 @@ def test_a_label_map_off_the_lattice_of_the_image_is_not_moved(tmp_path: Path) -
 
 def test_a_segmentation_of_unknown_values_or_with_another_ending_is_refused(tmp_path: Path) -> None:
     label_map = a_label_map()
-    with pytest.raises(InputError, match=r"does not end in \.seg\.nrrd"):
+    with pytest.raises(InputError, match=r"Not a file name of a segmentation: .*ends in \.seg\.nrrd"):
         write_segmentation(label_map, tmp_path / "s.nrrd")
-    with pytest.raises(InputError, match="has the value 7"):
+    with pytest.raises(InputError, match=r"Unknown label value in label map: 7\. Use 0 background"):
         write_segmentation(label_map.with_array(np.full(label_map.grid.shape, 7, np.uint8)), tmp_path / "s.seg.nrrd")
     assert not list(tmp_path.iterdir())
 

@@ -74,6 +74,50 @@ def test_another_host_reads_the_same_description_from_the_program_and_from_the_f
     assert all(item.longflag for item in options)
 
 
+@pytest.fixture
+def run_as_panel(application, scene):
+    """Run a CLI module in Slicer's engine with all defaults that its own panel passes; return its node."""
+    import slicer
+    from testbed import cli_engine
+
+    def run(name: str, **chosen):
+        module = getattr(slicer.modules, name.lower())
+        node = module.logic().CreateNodeInScene()
+        defaults = cli_engine.panel_values(node)
+        node = slicer.cli.run(module, node, {**defaults, **chosen}, wait_for_completion=True, update_display=False)
+        assert node.GetStatus() == node.Completed, node.GetErrorText() + node.GetOutputText()
+        return node
+
+    return run
+
+
+def load_target(folder: Path):
+    """Return the volume node of a data set's hrT2 scan."""
+    import slicer
+
+    from crossmoda.dataset import open_dataset
+
+    return slicer.util.loadVolume(str(open_dataset(folder).targets[0].image))
+
+
+def test_propagate_runs_with_the_values_of_its_own_panel(scene, run_as_panel, sample_folder, tmp_path, monkeypatch):
+    import slicer
+
+    monkeypatch.chdir(tmp_path)
+    names = dict.fromkeys(("confidence", "disagreement"), "vtkMRMLScalarVolumeNode")
+    names["label"] = "vtkMRMLLabelMapVolumeNode"
+    outputs = {name: scene.AddNewNodeByClass(kind, name) for name, kind in names.items()}
+    quick = {"levels": 1, "linear": "none", "outline": "votes", "tumor_side": "left", "device": "cpu"}
+    target = load_target(sample_folder)
+    node = run_as_panel("CrossModaPropagate", target=target, atlases=str(sample_folder), **outputs, **quick)
+    values = {name: node.GetParameterAsString(name) for name in ("contributed", "excluded", "side", "reused")}
+    assert values == {"contributed": "3", "excluded": "0", "side": "left", "reused": "0"}
+    label, confidence = (slicer.util.arrayFromVolume(outputs[name]) for name in ("label", "confidence"))
+    assert label.shape == slicer.util.arrayFromVolume(target).shape == confidence.shape
+    assert float(node.GetParameterAsString("vs_volume_mm3")) > 0 and set(np.unique(label)) == {0, 1, 2}
+    assert list(tmp_path.iterdir()) == [], "an optional folder is not the current one"
+
+
 def test_another_host_runs_the_registration(pair, tmp_path, launcher):
     """The command line is made by ctk-cli's reading of the XML; the label must arrive where the structure is."""
     ctk_cli = pytest.importorskip("ctk_cli")
@@ -203,7 +247,7 @@ def test_warnings_go_to_stdout_and_an_unforeseen_error_is_one_sentence():
     ("script", "arguments"),
     [
         ("CrossModaRegister/CrossModaRegister.py", ["fixed é.nii.gz", "moving é.nii.gz"]),
-        ("CrossModaSeg/CrossModaPredict.py", ["--label_map", "out.nii.gz", "fixed é.nii.gz"]),
+        ("CrossModaSeg/CrossModaPredict.py", ["fixed é.nii.gz", "out.nii.gz"]),
     ],
 )
 def test_cuda_where_there_is_none_says_what_to_do(pair, tmp_path, script, arguments):
@@ -217,5 +261,5 @@ def test_cuda_where_there_is_none_says_what_to_do(pair, tmp_path, script, argume
         cwd=pair,
     )
     assert done.returncode == 2
-    assert done.stderr.strip() == "No CUDA device was found; choose device 'auto' or 'cpu'."
+    assert done.stderr.strip() == "No CUDA device is available: 'cuda'. Choose device 'auto' or 'cpu'."
     assert not (pair / "out.nii.gz").exists()

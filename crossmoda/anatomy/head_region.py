@@ -9,7 +9,7 @@ on the internal auditory canals, so there the middle of the stack is taken.
 import numpy as np
 from scipy import ndimage
 
-from crossmoda.volume.geometry import Volume
+from crossmoda.volume.grid import Volume
 
 #: mm between the sample points on which the outline is looked for.
 _STEP_MM = 4.0

@@ -1,7 +1,7 @@
-"""The ``crossmoda`` command: one subcommand per engine function.
+"""The ``crossmoda`` command: one subcommand per file.
 
-A subcommand reads its options from the engine's settings (:mod:`crossmoda.parameters`) and is built only when it is
-asked for, so that ``crossmoda --help`` imports none of the science.
+A subcommand has its options from the engine's declarations (:mod:`crossmoda.parameters`, :mod:`crossmoda.steps`) and is
+imported only when it is used, so that ``crossmoda --help`` imports none of the science.
 """
 
 import sys
@@ -10,19 +10,14 @@ import click
 
 from crossmoda.cli.framework import crossmoda_command
 from crossmoda.errors import BAD_INPUT, BUG, INTERRUPTED, Cancelled, InputError
-from crossmoda.output import speak_utf8
-
-# Each registers its subcommands; the overview shows them in this order, that of the work.
-# isort: off
-from crossmoda.cli import data, registration, learning, scores, review, study  # noqa: F401
-# isort: on
+from crossmoda.output import use_utf8
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command; an error becomes one sentence on the error stream and an exit code."""
     arguments = sys.argv[1:] if arguments is None else arguments
     debug = "--debug" in arguments
-    speak_utf8()
+    use_utf8()
     try:
         code = crossmoda_command.main(args=arguments, prog_name="crossmoda", standalone_mode=False)
     except click.exceptions.NoArgsIsHelpError as error:
@@ -37,7 +32,7 @@ def main(arguments: list[str] | None = None) -> None:
         click.echo(f"Error: {error}", err=True)
         code = BAD_INPUT
     except (click.Abort, Cancelled, KeyboardInterrupt):
-        click.echo("Cancelled; finished results are kept.", err=True)
+        click.echo("Cancelled; finished results stay.", err=True)
         code = INTERRUPTED
     except Exception as error:
         if debug:

@@ -5,8 +5,9 @@ import functools
 import numba
 import numpy as np
 
-from crossmoda.deeds import cost, threads
-from crossmoda.deeds.levels import Level, Pyramid
+from crossmoda.deeds import cost
+from crossmoda.deeds.backend_cpu import threads
+from crossmoda.deeds.pyramid import Level, Pyramid
 from crossmoda.errors import InputError
 
 #: A linear registration that changes volumes by this factor has found nothing.
@@ -127,20 +128,20 @@ def _matches(
     here: Pyramid, there: Pyramid, matrix: np.ndarray, level: Level
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return points of ``here``, where their blocks fit best in ``there`` (LPS mm), and the costs of the best fits."""
-    kernels, grid = here.kernels, here.grid(level)
+    backend, grid = here.backend, here.grid(level)
     to_other = there.grid(level).physical_to_index @ matrix @ grid.index_to_physical
-    warped = kernels.warp(there.image(level), to_other, grid.shape)
+    warped = backend.warp(there.image(level), to_other, grid.shape)
     block, radius, quantization = level.block(grid), level.radius(grid), level.quantization(grid)
-    costs = kernels.data_cost(
+    costs = backend.data_cost(
         here.codes(level),
-        kernels.codes(warped, level.patch()),
+        backend.codes(warped, level.patch()),
         block=block,
         radius=radius,
         quantization=quantization,
         skip=level.skip(grid),
         mask=here.mask(level),
     )
-    best, lowest = kernels.smoothed_minima(costs)
+    best, lowest = backend.smoothed_minima(costs)
     usable = here.filled_blocks(level, block)
     index = np.argwhere(usable)
     if len(index) == 0:
@@ -165,7 +166,7 @@ def refine(fixed: Pyramid, moving: Pyramid, matrix: np.ndarray, level: Level, ri
     matches = threads.both(
         functools.partial(_matches, fixed, moving, matrix, level),
         functools.partial(_matches, moving, fixed, np.linalg.inv(matrix), level),
-        at_once=fixed.kernels.at_once,
+        at_once=fixed.backend.at_once,
     )
     sources, targets = [], []
     for here, (points, moved, lowest) in zip((fixed, moving), matches, strict=True):

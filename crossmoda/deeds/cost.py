@@ -9,8 +9,8 @@ from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 
-from crossmoda.deeds import threads, vectors
-from crossmoda.deeds.scratch import Scratch
+from crossmoda.deeds.backend_cpu import threads, vectors
+from crossmoda.deeds.backend_cpu.scratch import Scratch
 
 _compiled = numba.njit(cache=True, nogil=True, fastmath={"contract", "nsz", "reassoc"}, boundscheck=False)
 

@@ -7,11 +7,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from crossmoda.deeds import cost, sampling, threads, tree
-from crossmoda.deeds.kernels import Kernels
-from crossmoda.deeds.levels import Level, Pyramid
+from crossmoda.deeds import cost, tree
+from crossmoda.deeds.backend import Backend
+from crossmoda.deeds.backend_cpu import sampling, threads
+from crossmoda.deeds.pyramid import Level, Pyramid
 from crossmoda.progress import Progress, report
-from crossmoda.volume.geometry import Grid
+from crossmoda.volume.grid import Grid
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,10 +33,10 @@ class Field:
         """Return the displacements (3, z, y, x) at the points of a grid with the same axes, mm."""
         return sampling.upsample(self.array, *self._place(grid), grid.shape)
 
-    def voxels(self, grid: Grid, kernels: Kernels) -> Any:
+    def voxels(self, grid: Grid, backend: Backend) -> Any:
         """Return the displacements (3, z, y, x) at the voxels of a grid with the same axes, in its voxels."""
         scaled = _scaled(self.array, tuple(1 / size for size in grid.spacing_zyx))
-        return kernels.upsample(scaled, *self._place(grid), grid.shape)
+        return backend.upsample(scaled, *self._place(grid), grid.shape)
 
 
 def zero_field(grid: Grid) -> Field:
@@ -70,7 +71,7 @@ def make_consistent(forward: Field, backward: Field, iterations: int = 10) -> tu
 
 
 def _search(
-    kernels: Kernels,
+    backend: Backend,
     codes: Any,
     other_codes: Any,
     image: Any,
@@ -84,8 +85,8 @@ def _search(
 ) -> Field:
     """Return ``field`` improved by the best displacements of the level's control points."""
     block, radius, quantization = level.block(grid), level.radius(grid), level.quantization(grid)
-    differences = kernels.block_differences(image, block)
-    costs = kernels.data_cost(  # a card is at work on them while the tree grows here
+    differences = backend.block_differences(image, block)
+    costs = backend.data_cost(  # a card is at work on them while the tree grows here
         codes,
         other_codes,
         block=block,
@@ -102,7 +103,7 @@ def _search(
     flat = before.reshape(3, -1).T / np.array(steps_mm, np.float32)
     offsets = flat[span.parents] - flat  # the root's, whose parent is -1, is never used
     z, y, x = (2 * count + 1 for count in radius)
-    chosen = tree.best_displacements(kernels.receive(costs).reshape(len(flat), -1), span, offsets, (z, y, x))
+    chosen = tree.best_displacements(backend.receive(costs).reshape(len(flat), -1), span, offsets, (z, y, x))
     shift = cost.displacements(radius, steps_mm)[chosen]
     return Field(before + shift.T.reshape(before.shape), controls)
 
@@ -111,12 +112,12 @@ def _search_forward(
     fixed: Pyramid, moving: Pyramid, matrix: np.ndarray, field: Field, level: Level, alpha: float
 ) -> Field:
     """Return the forward field improved: blocks of the fixed image looked for in the moving one."""
-    kernels, grid = fixed.kernels, fixed.grid(level)
+    backend, grid = fixed.backend, fixed.grid(level)
     to_moving = moving.grid(level).physical_to_index @ matrix @ grid.index_to_physical
-    warped = kernels.warp(moving.image(level), to_moving, grid.shape, field.voxels(grid, kernels))
-    codes = fixed.codes(level), kernels.codes(warped, level.patch())
+    warped = backend.warp(moving.image(level), to_moving, grid.shape, field.voxels(grid, backend))
+    codes = fixed.codes(level), backend.codes(warped, level.patch())
     image, mask = fixed.image(level), fixed.mask(level)
-    return _search(kernels, *codes, image, mask, fixed.deviation, field, level=level, grid=grid, alpha=alpha)
+    return _search(backend, *codes, image, mask, fixed.deviation, field, level=level, grid=grid, alpha=alpha)
 
 
 class _Aligned(NamedTuple):
@@ -129,19 +130,19 @@ class _Aligned(NamedTuple):
 
 
 def _align(fixed: Pyramid, moving: Pyramid, matrix: np.ndarray, level: Level) -> _Aligned:
-    kernels, grid = fixed.kernels, fixed.grid(level)
+    backend, grid = fixed.backend, fixed.grid(level)
     to_moving = moving.grid(level).physical_to_index @ matrix @ grid.index_to_physical
-    image = kernels.warp(moving.image(level), to_moving, grid.shape)
-    return _Aligned(image, kernels.codes(image, level.patch()), moving.mask_on(grid, matrix), moving.deviation)
+    image = backend.warp(moving.image(level), to_moving, grid.shape)
+    return _Aligned(image, backend.codes(image, level.patch()), moving.mask_on(grid, matrix), moving.deviation)
 
 
 def _search_backward(fixed: Pyramid, aligned: _Aligned, field: Field, level: Level, alpha: float) -> Field:
     """Return the backward field improved: blocks of the aligned moving image looked for in the fixed one."""
-    kernels, grid = fixed.kernels, fixed.grid(level)
-    warped = kernels.warp(fixed.image(level), np.eye(4), grid.shape, field.voxels(grid, kernels))
-    codes = aligned.codes, kernels.codes(warped, level.patch())
+    backend, grid = fixed.backend, fixed.grid(level)
+    warped = backend.warp(fixed.image(level), np.eye(4), grid.shape, field.voxels(grid, backend))
+    codes = aligned.codes, backend.codes(warped, level.patch())
     image, mask = aligned.image, aligned.mask
-    return _search(kernels, *codes, image, mask, aligned.deviation, field, level=level, grid=grid, alpha=alpha)
+    return _search(backend, *codes, image, mask, aligned.deviation, field, level=level, grid=grid, alpha=alpha)
 
 
 def _after(first: Callable[[], object], work: Callable[[], Field]) -> Field:
@@ -173,6 +174,6 @@ def register(
         there = functools.partial(_search_forward, fixed, moving, matrix, forward, level, alpha)
         back = functools.partial(_search_backward, fixed, aligned, backward, level, alpha)
         half = functools.partial(report, progress, (number + 0.5) / len(levels), message)
-        better, other = threads.both(there, functools.partial(_after, half, back), at_once=fixed.kernels.at_once)
+        better, other = threads.both(there, functools.partial(_after, half, back), at_once=fixed.backend.at_once)
         forward, backward = make_consistent(better, other)
     return forward, backward

@@ -14,7 +14,7 @@ from crossmoda import volume
 from crossmoda.errors import InputError
 from crossmoda.output import atomic, refuse_undecodable, write_json
 from crossmoda.volume import nifti
-from crossmoda.volume.geometry import Grid, Volume
+from crossmoda.volume.grid import Grid, Volume
 
 #: The names of the files of a registration.
 TRANSFORM = "T.h5"

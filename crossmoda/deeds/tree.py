@@ -8,7 +8,7 @@ import numpy as np
 from numba import types
 from numba.core import cgutils
 
-from crossmoda.deeds import threads, vectors
+from crossmoda.deeds.backend_cpu import threads, vectors
 
 _compiled = numba.njit(cache=True, nogil=True, boundscheck=False)
 _vectorized = numba.njit(cache=True, nogil=True, fastmath={"contract", "nsz", "nnan", "ninf"}, boundscheck=False)

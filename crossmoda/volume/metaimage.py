@@ -1,22 +1,22 @@
-"""What ITK leaves to be done about MetaImage files: a header with an impossible NDims ends the whole process."""
+"""MetaImage headers beyond ITK's checks: an impossible NDims ends the whole process."""
 
 from pathlib import Path
 
-from crossmoda.errors import InputError
+from crossmoda.errors import cannot_read
 
-#: The most of a file that is looked at for its header; more text than this comes before no image.
+#: Bytes at the beginning of a file in which its header ends.
 _HEADER = 1 << 16
-#: ITK's reader has room for so many dimensions and such a long line.
+#: Capacity of ITK's reader.
 _MOST_DIMENSIONS, _LONGEST_LINE = 10, 4096
 
 
 def is_metaimage(path: Path) -> bool:
-    """Whether the file's name says MetaImage."""
+    """Return whether the file name is that of a MetaImage file."""
     return path.name.lower().endswith((".mha", ".mhd"))
 
 
 def check(path: Path) -> None:
-    """Raise :class:`InputError` for a MetaImage file whose header ITK cannot be given.
+    """Raise :class:`InputError` for a MetaImage file whose header ITK cannot parse.
 
     Lists must have as many numbers as there are dimensions, and sizes must be positive.
     """
@@ -36,9 +36,9 @@ def check(path: Path) -> None:
             break
         elif name == b"ElementDataFile":
             return
-    raise InputError(f"{path} has a damaged MetaImage header; copy or download the file again, or export it once more.")
+    raise cannot_read(path, "damaged MetaImage header", "Copy or download the file again, or export it once more")
 
 
 def _whole_number(words: list[bytes]) -> int:
-    """Return the one number there is, or 0."""
+    """Return the number of a list of one word, or 0."""
     return int(words[0]) if len(words) == 1 and words[0].isdigit() else 0

@@ -1,8 +1,8 @@
-"""What ITK leaves to be done about NIfTI files.
+"""NIfTI files beyond ITK's checks.
 
 Reading: ITK reads a truncated file without complaint (the missing voxels become 0), turns values that are not finite
 into 0, replaces a spacing of 0 by 1 mm, and refuses axes that are not perpendicular without naming a remedy.
-Writing: it rounds oblique directions to single precision, so that a result lies 1e-8 beside the image it was made from.
+Writing: ITK rounds oblique directions to single precision, which moves a result by 1e-8 against its source image.
 """
 
 import gzip
@@ -10,16 +10,20 @@ import math
 import shutil
 import struct
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk
 
-from crossmoda.errors import InputError
-from crossmoda.volume.geometry import Grid
+from crossmoda.errors import cannot_read
+from crossmoda.volume.grid import Grid
 
 #: The largest sine of the angle between two axes that still counts as rounding (ITK's own limit lies near it).
 SHEAR_TOLERANCE = 1e-3
+#: The remedy of a spacing that is 0, negative or not a number.
+CORRECT_SPACING = "Correct the spacing in its header: every spacing must be positive"
+_EXPORT = "Export it again"
 _CHUNK = 1 << 22
 #: NumPy's names of the data types of the standard that ITK keeps as they are.
 _TYPES = {2: "u1", 4: "i2", 8: "i4", 16: "f4", 64: "f8", 256: "i1", 512: "u2", 768: "u4"}
@@ -30,7 +34,7 @@ _MOST_BEFORE = 1 << 28
 
 
 def is_nifti(path: Path) -> bool:
-    """Whether the file's name says NIfTI (one file: .nii, .nii.gz)."""
+    """Return whether the file name is that of a NIfTI file (.nii, .nii.gz)."""
     return path.name.lower().endswith((".nii", ".nii.gz"))
 
 
@@ -38,8 +42,8 @@ def check(path: Path) -> np.ndarray | None:
     """Raise :class:`InputError` for a NIfTI file that is truncated, has values that are not finite or a bad header.
 
     Returns:
-        The voxels in the file's order (one axis), so that the file need not be unpacked again; None where ITK has to
-        say what the numbers mean (scaled values, colors, rare types).
+        The voxels in the file's order (one axis), which saves unpacking the file again; None where ITK has to
+        interpret the numbers (scaled values, colors, rare types).
 
     """
     with path.open("rb") as stream:
@@ -57,9 +61,9 @@ def check(path: Path) -> np.ndarray | None:
                 available += len(chunk)
                 chunks.append(chunk)
     except (EOFError, zlib.error, gzip.BadGzipFile) as cause:
-        raise InputError(f"{path} is truncated or damaged; copy or download it again.") from cause
+        raise cannot_read(path, "truncated or damaged", "Copy or download it again") from cause
     if available < size:
-        raise InputError(f"{path} is truncated: {available} of {size} bytes are there; copy or download it again.")
+        raise cannot_read(path, f"truncated to {available} of {size} bytes", "Copy or download it again")
     if kind is None:
         return None
     values = np.frombuffer(b"".join(chunks), kind)
@@ -72,17 +76,21 @@ def refuse_not_finite(count: int, path: Path) -> None:
     """Raise :class:`InputError` if an image has voxels that are not finite."""
     if count:
         voxels = "1 voxel that is" if count == 1 else f"{count} voxels that are"
-        raise InputError(
-            f"{path} holds {voxels} not a finite number (NaN or infinite); replace them, for example by 0."
-        )
+        raise cannot_read(path, f"{voxels} not a finite number (NaN or infinite)", "Replace them, for example by 0")
+
+
+def refuse_spacing(spacing: Sequence[float], path: Path) -> None:
+    """Raise :class:`InputError` if a spacing is not a positive number."""
+    if not all(math.isfinite(value) and value > 0 for value in spacing):
+        text = " x ".join(f"{value:g}" for value in spacing)
+        raise cannot_read(path, f"voxel spacing of {text} mm", CORRECT_SPACING)
 
 
 def _check_header(header: bytes, path: Path) -> tuple[int, int, np.dtype | None, bool]:
     """Check a NIfTI-1 or -2 header.
 
     Returns:
-        Where the voxels begin, how many bytes they take, their type if it is one of :data:`_TYPES`, and whether they
-        are values as they stand.
+        The offset and size of the voxels, bytes; their type if it is one of :data:`_TYPES`; whether they are unscaled.
 
     """
     for order in "<>":  # a file without the mark n+1 is for ITK one of Analyze's, whose voxels begin elsewhere
@@ -103,24 +111,19 @@ def _check_header(header: bytes, path: Path) -> tuple[int, int, np.dtype | None,
             sform = struct.unpack_from(order + "12d", header, 400)
             break
     else:
-        raise InputError(f"{path} is not a NIfTI image, whatever its name says; export it again.")
+        raise cannot_read(path, "not a NIfTI image, in spite of its name", _EXPORT)
     rank = dimensions[0]
     if not 1 <= rank <= 7 or min(dimensions[1 : rank + 1]) < 1:
-        raise InputError(f"{path} has a NIfTI header with impossible dimensions; export it again.")
-    used = spacing[1 : min(rank, 3) + 1]
-    if not all(math.isfinite(value) and value > 0 for value in used):
-        raise InputError(
-            f"{path} has a voxel spacing of {' x '.join(f'{value:g}' for value in used)} mm; "
-            "every spacing must be positive: correct its header."
-        )
+        raise cannot_read(path, "impossible dimensions in its NIfTI header", _EXPORT)
+    refuse_spacing(spacing[1 : min(rank, 3) + 1], path)
     if sform_code > 0 and rank >= 3:
         refuse_sheared(np.reshape(sform, (3, 4))[:, :3], path)
     if not 0 <= offset <= _MOST_BEFORE:
-        raise InputError(f"{path} has a NIfTI header with an impossible place of its voxels; export it again.")
+        raise cannot_read(path, f"impossible offset of its voxels in its NIfTI header ({offset:g})", _EXPORT)
     begin = max(int(offset), struct.unpack(order + "i", header[:4])[0])  # never within the header, as ITK reads it
     kind = np.dtype(order + _TYPES[datatype]) if datatype in _TYPES else None
     if kind is None and datatype not in _OTHER_TYPES:
-        raise InputError(f"{path} has voxels of a type that NIfTI does not know ({datatype}); export it again.")
+        raise cannot_read(path, f"unknown NIfTI voxel type {datatype}", _EXPORT)
     plain = slope == 0 or (slope == 1 and intercept == 0)
     size = _OTHER_TYPES[datatype] if kind is None else kind.itemsize
     return begin, math.prod(dimensions[1 : rank + 1]) * size, kind, plain
@@ -130,13 +133,14 @@ def refuse_sheared(columns: np.ndarray, path: Path) -> None:
     """Raise :class:`InputError` if the axes of an image, the columns of a 3 x 3 matrix, are not perpendicular."""
     lengths = np.linalg.norm(columns, axis=0)
     if not np.all(np.isfinite(lengths)) or min(lengths) == 0:
-        raise InputError(f"{path} has axis directions that do not span space; correct the directions in its header.")
+        raise cannot_read(path, "axis directions do not span space", "Correct the directions in its header")
     axes = columns / lengths
     shear = float(np.abs(axes.T @ axes - np.eye(3)).max())
     if shear > SHEAR_TOLERANCE:
-        raise InputError(
-            f"{path} has axes that are not perpendicular (by {math.degrees(math.asin(min(shear, 1.0))):.2f} degrees); "
-            "resample it on a rectangular grid, for example with Slicer's Resample Scalar/Vector/DWI Volume."
+        raise cannot_read(
+            path,
+            f"axes are not perpendicular (by {math.degrees(math.asin(min(shear, 1.0))):.2f} degrees)",
+            "Resample it on a rectangular grid, for example with Slicer's Resample Scalar/Vector/DWI Volume",
         )
 
 
@@ -154,11 +158,11 @@ def write(image: sitk.Image, path: Path) -> None:
     plain = path if path.suffix == ".nii" else path.with_name(path.name.removesuffix(".gz"))
     voxels = math.prod(image.GetSize()) * image.GetNumberOfComponentsPerPixel() * image.GetSizeOfPixelComponent()
     try:
-        if shutil.disk_usage(plain.parent).free < voxels + 348:  # ITK would print a line of its own beside the sentence
+        if shutil.disk_usage(plain.parent).free < voxels + 348:  # ITK would print a line of its own
             raise RuntimeError("the disk is full")
         sitk.WriteImage(image, str(plain))
-        if plain.stat().st_size < voxels + 348:  # ITK says nothing where the disk is full
-            raise RuntimeError("the file was written in part only")
+        if plain.stat().st_size < voxels + 348:  # ITK reports no error where the disk is full
+            raise RuntimeError("the file is incomplete")
         _restore_grid(plain, Grid.of(image))
         if plain != path:
             # No time and name in the file: the same voxels make the same bytes.
@@ -193,12 +197,12 @@ def _grid_of(path: Path) -> Grid:
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(path))
     reader.ReadImageInformation()
-    return Grid(reader.GetSize(), reader.GetSpacing(), reader.GetOrigin(), reader.GetDirection())
+    return Grid.of(reader)
 
 
 def _with_sform(header: bytes, grid: Grid) -> bytes:
     """Return the header with single-precision sform rows whose normalized columns are the directions of the grid."""
-    direction = np.diag([-1.0, -1.0, 1.0]) @ np.reshape(grid.direction, (3, 3))
+    direction = np.diag([-1.0, -1.0, 1.0]) @ grid.axes
     rows = np.array(struct.unpack_from("<12f", header, 280)).reshape(3, 4)
     for axis, spacing in enumerate(grid.spacing):
         unit = direction[:, axis]

@@ -1,4 +1,4 @@
-"""Volumes on other grids: interpolation of images, and of label maps without losing or gaining volume."""
+"""Resampling: interpolation of images, and of label maps with unbiased volumes."""
 
 import itertools
 
@@ -6,7 +6,8 @@ import numpy as np
 import SimpleITK as sitk
 from scipy import ndimage
 
-from crossmoda.volume.geometry import Grid, Volume
+from crossmoda.volume.grid import Box, Grid, Volume
+from crossmoda.volume.masks import used_along
 
 _INTERPOLATORS = {"linear": sitk.sitkLinear, "nearest": sitk.sitkNearestNeighbor, "bspline": sitk.sitkBSpline}
 
@@ -14,6 +15,8 @@ _INTERPOLATORS = {"linear": sitk.sitkLinear, "nearest": sitk.sitkNearestNeighbor
 _COARSE_STEP = 4
 #: The most sample points per output voxel and axis.
 _MOST_SAMPLES = 8
+#: A field of view is sampled once for every so many voxels along each axis.
+_FIELD_OF_VIEW_STEP = 4
 
 
 def resample(
@@ -79,7 +82,7 @@ def _resample_labels(volume: Volume, grid: Grid, transform: sitk.Transform) -> n
     """
     result = np.zeros(grid.shape, volume.array.dtype)
     best = np.zeros(grid.shape, np.float32)
-    wanted: list[tuple[int, tuple[slice, ...], np.ndarray, int]] = []
+    wanted: list[tuple[int, Box, np.ndarray, int]] = []
     positions = _coarse_positions(grid, transform, volume.grid)
     boxes = ndimage.find_objects(volume.array.astype(np.int32, copy=False))
     for value, box in enumerate(boxes, start=1):
@@ -128,15 +131,10 @@ def _coarse_positions(grid: Grid, transform: sitk.Transform, source: Grid) -> np
         transform, sitk.sitkVectorFloat64, size, grid.origin, spacing, grid.direction
     )
     index = np.stack(np.meshgrid(*(np.arange(count) for count in reversed(size)), indexing="ij")[::-1], axis=-1)
-    to_physical = grid.index_to_physical
-    points = index * float(_COARSE_STEP) @ to_physical[:3, :3].T + to_physical[:3, 3]
-    points += sitk.GetArrayFromImage(field)
-    return points @ source.physical_to_index[:3, :3].T + source.physical_to_index[:3, 3]
+    return source.to_index(grid.to_lps(index * float(_COARSE_STEP)) + sitk.GetArrayFromImage(field))
 
 
-def _region(
-    positions: np.ndarray, box: tuple[slice, ...], grid: Grid
-) -> tuple[tuple[slice, ...], tuple[int, int, int]] | None:
+def _region(positions: np.ndarray, box: Box, grid: Grid) -> tuple[Box, tuple[int, int, int]] | None:
     """Return the part of ``grid`` into which a box of the source may fall, and the samples per voxel (x, y, z).
 
     None if the box falls nowhere.
@@ -151,7 +149,7 @@ def _region(
         return None
     where = []
     for axis, count in enumerate(grid.shape):
-        hits = np.flatnonzero(near.any(axis=tuple(other for other in range(3) if other != axis)))
+        hits = used_along(near, axis)
         start = max(0, (hits[0] - 1) * _COARSE_STEP)
         stop = min(count, (hits[-1] + 1) * _COARSE_STEP + 1)
         if start >= stop:
@@ -170,53 +168,30 @@ def _region(
 def _coverage(
     volume: Volume,
     value: int,
-    box: tuple[slice, ...],
+    box: Box,
     grid: Grid,
-    where: tuple[slice, ...],
+    where: Box,
     samples: tuple[int, int, int],
     transform: sitk.Transform,
 ) -> np.ndarray:
     """Return how much of each voxel of ``grid[where]`` the structure ``value`` covers (0 to 1)."""
     # One voxel of background around the structure, also at the edge of the volume: the occupancy ends there.
     occupancy = np.pad((volume.array[box] == value).astype(np.float32), 1)
-    source = sub_grid(volume.grid, [part.start - 1 for part in reversed(box)], occupancy.shape[::-1])
-    first = [part.start for part in reversed(where)]
-    size = [part.stop - part.start for part in reversed(where)]
-    fine = refined_grid(sub_grid(grid, first, size), samples)
+    source = volume.grid.crop(tuple(slice(part.start - 1, part.stop + 1) for part in box))
+    coarse = grid.crop(where)
+    fine = coarse.refined(samples)
     image = sitk.GetArrayFromImage(_on_grid(Volume(occupancy, source).to_sitk(), fine, transform, "linear", 0.0))
     if samples == (1, 1, 1):
         return image
-    parts = itertools.chain.from_iterable(zip(reversed(size), reversed(samples), strict=True))
+    parts = itertools.chain.from_iterable(zip(coarse.shape, reversed(samples), strict=True))
     return image.reshape(tuple(parts)).mean(axis=(1, 3, 5))
 
 
-def filled_up(volume: Volume, grid: Grid) -> Volume:
-    """Return a volume that lies on a part of ``grid`` on all of it, filled up with 0; any other unchanged."""
-    if volume.grid.same_as(grid):
-        return Volume(volume.array, grid)
-    first = grid.physical_to_index @ np.append(volume.grid.origin, 1.0)
-    start = np.round(first[:3]).astype(int)
-    stop = start + volume.grid.size
-    if start.min() < 0 or np.any(stop > grid.size):
-        return volume
-    if not sub_grid(grid, start.tolist(), volume.grid.size).same_as(volume.grid):
-        return volume
-    array = np.zeros(grid.shape, volume.array.dtype)
-    array[tuple(slice(start[axis], stop[axis]) for axis in (2, 1, 0))] = volume.array
-    return Volume(array, grid)
-
-
-def sub_grid(grid: Grid, first: list[int] | tuple[int, ...], size: list[int] | tuple[int, ...]) -> Grid:
-    """Return the part of a grid with ``size`` voxels from index ``first`` on (x, y, z; it may lie outside)."""
-    matrix = grid.index_to_physical
-    origin = matrix[:3, :3] @ np.asarray(first, float) + matrix[:3, 3]
-    return Grid(tuple(int(n) for n in size), grid.spacing, tuple(origin.tolist()), grid.direction)  # type: ignore[arg-type]
-
-
-def refined_grid(grid: Grid, factors: tuple[int, int, int]) -> Grid:
-    """Return the grid with every voxel divided into ``factors`` (x, y, z) parts."""
-    spacing = np.asarray(grid.spacing) / factors
-    first = (spacing - np.asarray(grid.spacing)) / 2
-    origin = np.asarray(grid.origin) + np.reshape(grid.direction, (3, 3)) @ first
-    size = tuple(count * factor for count, factor in zip(grid.size, factors, strict=True))
-    return Grid(size, tuple(spacing.tolist()), tuple(origin.tolist()), grid.direction)  # type: ignore[arg-type]
+def field_of_view(image: Volume, grid: Grid, transform: sitk.Transform) -> np.ndarray:
+    """Return the mask of the voxels of ``grid`` that lie in the image, (z, y, x), to an accuracy of some voxels."""
+    ones = image.with_array(np.ones(image.array.shape, np.uint8))
+    coarse = grid.coarsened((_FIELD_OF_VIEW_STEP,) * 3)
+    inside = resample(ones, coarse, transform, "nearest").array > 0
+    for axis, count in enumerate(grid.shape):
+        inside = inside.repeat(_FIELD_OF_VIEW_STEP, axis).take(range(count), axis)
+    return inside

@@ -1,4 +1,4 @@
-"""Segmentation files as 3D Slicer writes them (``.seg.nrrd``): a label map with the segments named in the header.
+"""Segmentation files of 3D Slicer (``.seg.nrrd``): a label map with the segments named in the header.
 
 The header fields are those of Slicer's vtkMRMLSegmentationStorageNode: for segment k ``Segmentk_ID``, ``_Name``,
 ``_Color`` (RGB, 0 to 1), ``_LabelValue``, ``_Layer``, ``_Extent`` (voxel box) and ``_Tags`` (``key:value|``), and for
@@ -17,52 +17,48 @@ import SimpleITK as sitk
 
 from crossmoda import labels
 from crossmoda.errors import InputError
-from crossmoda.output import atomic
-from crossmoda.volume.geometry import Grid, Volume
+from crossmoda.volume.grid import Grid, Volume
+from crossmoda.volume.writing import write_image
 
 _BINARY_LABELMAP = "Binary labelmap"
 
 
 @dataclasses.dataclass(frozen=True)
 class Segment:
-    """One segment as the file's header describes it."""
+    """One segment of a file's header."""
 
     name: str
     value: int
-    """its label value in the file"""
+    """label value in the file"""
     layer: int
-    """the component of the voxels that holds it (segments of different layers may overlap)"""
+    """component of the voxels that holds it (segments of different layers may overlap)"""
     tags: Mapping[str, str]
 
     @property
     def structure(self) -> labels.Structure | None:
-        """The structure it shows, by its terminology, else by its name; None if neither is known."""
+        """The structure of its terminology, else of its name; None if neither is known."""
         by_terminology = labels.structure_of_terminology(self.tags.get("TerminologyEntry", ""))
         return by_terminology or labels.structure_of_name(self.name)
 
 
 def write_segmentation(label_map: Volume, path: Path | str, provenance: Mapping[str, Any] | None = None) -> None:
-    """Write a label map as a segmentation that Slicer opens for editing: segments named, colored, terminology-tagged.
+    """Write a label map as an editable segmentation: segments with names, colors and terminology.
 
-    Every structure of :data:`crossmoda.labels.STRUCTURES` becomes a segment, also one without voxels, so that it can
-    be painted. The grid is that of ``label_map``.
+    Every structure of :data:`crossmoda.labels.STRUCTURES` becomes a segment, which can be painted even without voxels.
 
     Args:
         label_map: integer label map with the values of :data:`crossmoda.labels.VALUES`.
         path: file name that ends in ``.seg.nrrd``.
-        provenance: what is stored as JSON in the header field ``CrossModa_Provenance``.
+        provenance: content of the header field ``CrossModa_Provenance``, stored as JSON.
 
     Raises:
-        InputError: another ending, a label value without a structure, or the file cannot be written.
+        InputError: the file name has another ending, a label value has no structure, or the file cannot be written.
 
     """
     path = Path(path)
     if not path.name.lower().endswith(".seg.nrrd"):
-        raise InputError(f"{path} does not end in .seg.nrrd, by which Slicer knows a segmentation; choose such a name.")
-    unknown = sorted(set(np.unique(label_map.array).tolist()) - set(labels.VALUES))
-    if unknown:
-        known = ", ".join(f"{structure.value} ({structure.name})" for structure in labels.STRUCTURES)
-        raise InputError(f"The label map has the value {unknown[0]}; a segmentation can hold {known}.")
+        raise InputError(f"Not a file name of a segmentation: {path}. Choose one that ends in .seg.nrrd.")
+    labels.check_values(label_map.array)
     image = label_map.with_array(label_map.array.astype(np.uint8)).to_sitk()
     fields = {
         "Segmentation_MasterRepresentation": _BINARY_LABELMAP,
@@ -76,15 +72,11 @@ def write_segmentation(label_map: Volume, path: Path | str, provenance: Mapping[
         fields["CrossModa_Provenance"] = json.dumps(provenance)
     for key, value in fields.items():
         image.SetMetaData(key, value)
-    with atomic(path) as temporary:
-        try:
-            sitk.WriteImage(image, str(temporary), useCompression=True)
-        except RuntimeError as cause:
-            raise InputError(f"Cannot write {path}; is the disk full or the folder write-protected?") from cause
+    write_image(image, path)
 
 
 def _reference_geometry(grid: Grid) -> str:
-    """Return the conversion parameter that keeps Slicer from cropping the label map to its segments when it saves.
+    """Return the conversion parameter that prevents Slicer from cropping the label map to its segments.
 
     The geometry is the 4 x 4 matrix from index to position (RAS, row by row) and the first and last index of each axis.
     """
@@ -114,8 +106,8 @@ def _fields(structure: labels.Structure, label_map: Volume) -> dict[str, str]:
 
 
 def segments_of(image: sitk.Image) -> list[Segment]:
-    """Return the segments that the header of an image names; none for an ordinary image."""
-    found = []
+    """Return the segments in the header of an image; an ordinary image has none."""
+    segments = []
     keys = set(image.GetMetaDataKeys())
     number = 0
     while f"Segment{number}_ID" in keys or f"Segment{number}_Name" in keys:
@@ -127,26 +119,23 @@ def segments_of(image: sitk.Image) -> list[Segment]:
         # Files of Slicer 4.10 and older have one binary component per segment and neither value nor layer.
         value = int(field["LabelValue"] or 1)
         layer = int(field["Layer"] or number)
-        found.append(Segment(field["Name"] or field["ID"], value, layer, tags))
+        segments.append(Segment(field["Name"] or field["ID"], value, layer, tags))
         number += 1
-    return found
+    return segments
 
 
 def label_map_of_segments(image: sitk.Image, segments: list[Segment]) -> Volume:
-    """Return the uint8 label map of a segmentation file that was read as ``image``.
+    """Return the uint8 label map of a segmentation file, read as ``image``.
 
-    Known segments get the value of their structure and the others are left out; if none is known, all keep their
-    values. Where segments overlap, the later structure of the table wins (the cochlea, which is the smaller).
+    Known segments get the value of their structure, and unknown ones are omitted; if none is known, all keep their
+    values. Where segments overlap, the later structure of the table wins (the cochlea, which is smaller).
     """
     layers = sitk.GetArrayFromImage(image)
     if layers.ndim == 3:
         layers = layers[..., np.newaxis]
     array = np.zeros(layers.shape[:3], np.uint8)
-    known = [(segment, segment.structure) for segment in segments]
-    values = [(structure.value, segment) for segment, structure in known if structure is not None]
-    for value, segment in sorted(
-        values or [(segment.value, segment) for segment in segments], key=lambda pair: pair[0]
-    ):
+    known = [(segment.structure.value, segment) for segment in segments if segment.structure is not None]
+    for value, segment in sorted(known or [(segment.value, segment) for segment in segments], key=lambda pair: pair[0]):
         if segment.layer < layers.shape[3]:
             array[layers[..., segment.layer] == segment.value] = value
     return Volume(array, Grid.of(image))

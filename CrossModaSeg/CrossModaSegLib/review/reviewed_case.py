@@ -128,7 +128,7 @@ class ReviewedCase:
 
     def label_map(self):
         """Return the correction as the engine's volume on the scan's grid."""
-        from crossmoda.volume.geometry import Volume
+        from crossmoda.volume.grid import Volume
 
         return Volume(self.array(), nodes.grid_of(self.volume))
 

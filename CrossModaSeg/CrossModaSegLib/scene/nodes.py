@@ -122,7 +122,7 @@ def same_grid(first, second, tolerance_mm: float = 1e-3) -> bool:
 
 def grid_of(volume):
     """Return the engine's grid of a volume node (LPS)."""
-    from crossmoda.volume.geometry import Grid
+    from crossmoda.volume.grid import Grid
 
     matrix = vtk.vtkMatrix4x4()
     volume.GetIJKToRASDirectionMatrix(matrix)

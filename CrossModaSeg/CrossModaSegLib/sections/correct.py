@@ -207,10 +207,10 @@ class CorrectSection(Section):
 def difference(case, segmentation) -> str:
     """Say how a result differs from the correction: agreement and volumes of each structure."""
     from crossmoda import labels
-    from crossmoda.review.evidence_sources import dice
+    from crossmoda.evaluation import dice_per_structure
 
     mine, other = case.array(), case.array(segmentation)
-    scores, voxel = dice(mine, other), nodes.grid_of(case.volume).voxel_volume_mm3
+    scores, voxel = dice_per_structure(mine, other), nodes.grid_of(case.volume).voxel_volume_mm3
     sentences = []
     for structure in labels.STRUCTURES:
         before, after = (float((array == structure.value).sum()) * voxel for array in (mine, other))

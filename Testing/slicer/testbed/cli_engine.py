@@ -61,6 +61,16 @@ def register(script: Path, xml: bytes) -> None:
     _alive.append(description)
 
 
+def panel_values(node) -> dict[str, str]:
+    """Return what Slicer's own panel of a CLI module passes where the user chose nothing: ``.`` for each folder."""
+    parameters = [
+        (group, index)
+        for group in range(node.GetNumberOfParameterGroups())
+        for index in range(node.GetNumberOfParametersInGroup(group))
+    ]
+    return {node.GetParameterName(*each): "." for each in parameters if node.GetParameterTag(*each) == "directory"}
+
+
 class CliModule:
     """What ``slicer.modules.<name>`` is for a CLI module."""
 

@@ -1,0 +1,1 @@
+"""The operations of the registration on the CPU: compiled loops on all cores."""

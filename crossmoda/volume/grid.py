@@ -1,0 +1,202 @@
+"""Grids and volumes in physical space (ITK's LPS, mm), and their verbs."""
+
+import dataclasses
+import functools
+import itertools
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+import SimpleITK as sitk
+
+#: A box of voxels: one slice per array axis (z, y, x) with start and stop.
+Box = tuple[slice, ...]
+
+
+#: The corners of a unit cube, (8, 3).
+CORNERS = np.array(list(itertools.product((0.0, 1.0), repeat=3)))
+
+
+def box_from(first: Sequence[int], shape: Sequence[int]) -> Box:
+    """Return the box of ``shape`` voxels from index ``first`` on, both in the order z, y, x."""
+    return tuple(slice(int(start), int(start) + int(count)) for start, count in zip(first, shape, strict=True))
+
+
+def _mapped(matrix: np.ndarray, points: npt.ArrayLike) -> np.ndarray:
+    """Apply a 4 x 4 matrix to points (..., 3)."""
+    moved: np.ndarray = np.asarray(points) @ matrix[:3, :3].T + matrix[:3, 3]
+    return moved
+
+
+@dataclasses.dataclass(frozen=True)
+class Grid:
+    """Positions of the voxels of a volume: exactly ITK's geometry, in ITK's order (x, y, z), LPS, mm.
+
+    Example:
+        >>> grid = Grid((192, 160, 64), (0.5, 0.5, 1.5), (-48.0, -40.0, 0.0), (1, 0, 0, 0, 1, 0, 0, 0, 1))
+        >>> grid.shape, grid.voxel_volume_mm3
+        ((64, 160, 192), 0.375)
+        >>> print(grid)
+        192 x 160 x 64 voxels of 0.5 x 0.5 x 1.5 mm
+
+    """
+
+    size: tuple[int, int, int]
+    """voxels along x, y, z"""
+    spacing: tuple[float, float, float]
+    """mm along x, y, z"""
+    origin: tuple[float, float, float]
+    """LPS position of the center of the first voxel, mm"""
+    direction: tuple[float, ...]
+    """3 x 3 direction cosines, row by row; column k is the direction of axis k"""
+
+    def __str__(self) -> str:
+        """Return size and spacing in words, for messages."""
+        spacing = " x ".join(f"{value:.4g}" for value in self.spacing)
+        return f"{' x '.join(map(str, self.size))} voxels of {spacing} mm"
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """The shape of the array, (z, y, x)."""
+        return self.size[::-1]
+
+    @property
+    def spacing_zyx(self) -> tuple[float, float, float]:
+        """The spacing in the order of the array, mm."""
+        return self.spacing[::-1]
+
+    @property
+    def voxel_volume_mm3(self) -> float:
+        """The volume of one voxel."""
+        return float(np.prod(self.spacing))
+
+    @functools.cached_property
+    def axes(self) -> np.ndarray:
+        """The directions as a 3 x 3 matrix; column k is the direction of axis k."""
+        return np.reshape(self.direction, (3, 3))
+
+    @functools.cached_property
+    def index_to_physical(self) -> np.ndarray:
+        """The 4 x 4 matrix from index (x, y, z) to LPS mm."""
+        matrix = np.eye(4)
+        matrix[:3, :3] = self.axes * np.asarray(self.spacing)
+        matrix[:3, 3] = self.origin
+        return matrix
+
+    @functools.cached_property
+    def physical_to_index(self) -> np.ndarray:
+        """The 4 x 4 matrix from LPS mm to continuous index (x, y, z)."""
+        return np.linalg.inv(self.index_to_physical)
+
+    @property
+    def center(self) -> np.ndarray:
+        """The LPS position of the center of the grid, (3,), mm."""
+        return self.to_lps((np.asarray(self.size) - 1) / 2)
+
+    def to_lps(self, index: npt.ArrayLike) -> np.ndarray:
+        """Return the LPS positions (..., 3), mm, of continuous indices (..., 3) in the order x, y, z."""
+        return _mapped(self.index_to_physical, index)
+
+    def to_index(self, points: npt.ArrayLike) -> np.ndarray:
+        """Return the continuous indices (..., 3), in the order x, y, z, of LPS positions (..., 3), mm."""
+        return _mapped(self.physical_to_index, points)
+
+    def points(self, mask: np.ndarray) -> np.ndarray:
+        """Return the LPS positions (n, 3), mm, of the voxel centers of a mask (z, y, x)."""
+        return self.to_lps(np.argwhere(mask)[:, ::-1])
+
+    def voxels(self, distance_mm: float) -> tuple[int, ...]:
+        """Return a distance in whole voxels along z, y, x, rounded up."""
+        return tuple(int(np.ceil(distance_mm / spacing)) for spacing in self.spacing_zyx)
+
+    def crop(self, box: Box) -> "Grid":
+        """Return the grid of a box of voxels; the box may extend beyond this grid."""
+        first = np.array([part.start for part in reversed(box)], float)
+        size = tuple(int(part.stop - part.start) for part in reversed(box))
+        origin = self.index_to_physical[:3, :3] @ first + self.index_to_physical[:3, 3]
+        return Grid(size, self.spacing, tuple(origin.tolist()), self.direction)  # type: ignore[arg-type]
+
+    def refined(self, factors: Sequence[int]) -> "Grid":
+        """Return the grid with every voxel divided into ``factors`` (x, y, z) parts."""
+        spacing = np.asarray(self.spacing) / factors
+        origin = np.asarray(self.origin) + self.axes @ ((spacing - np.asarray(self.spacing)) / 2)
+        size = tuple(count * factor for count, factor in zip(self.size, factors, strict=True))
+        return Grid(size, tuple(spacing.tolist()), tuple(origin.tolist()), self.direction)  # type: ignore[arg-type]
+
+    def coarsened(self, factors: Sequence[int]) -> "Grid":
+        """Return the grid of blocks of ``factors`` (x, y, z) voxels that cover this grid from its first voxel on."""
+        size = tuple(-(-count // factor) for count, factor in zip(self.size, factors, strict=True))
+        spacing = np.asarray(self.spacing) * factors
+        origin = self.to_lps((np.asarray(factors) - 1) / 2)
+        return Grid(size, tuple(spacing.tolist()), tuple(origin.tolist()), self.direction)  # type: ignore[arg-type]
+
+    def same_as(self, reference: "Grid", tolerance: float = 1e-3) -> bool:
+        """Return whether both grids place every voxel at the same position (up to ``tolerance`` voxels)."""
+        if self.size != reference.size:
+            return False
+        corners = CORNERS * (np.asarray(self.size) - 1)
+        return bool(np.abs(self.to_index(reference.to_lps(corners)) - corners).max() <= tolerance)
+
+    @classmethod
+    def of(cls, image: sitk.Image | sitk.ImageFileReader) -> "Grid":
+        """Return the grid of a SimpleITK image, or of a reader that has read the header of one."""
+        return cls(image.GetSize(), image.GetSpacing(), image.GetOrigin(), image.GetDirection())
+
+
+@dataclasses.dataclass(frozen=True)
+class Volume:
+    """An image or a label map: an array (z, y, x) and the grid it lies on."""
+
+    array: np.ndarray
+    grid: Grid
+
+    def to_sitk(self) -> sitk.Image:
+        """Return a SimpleITK image with the same voxels and grid."""
+        image = sitk.GetImageFromArray(self.array)
+        image.SetSpacing(self.grid.spacing)
+        image.SetOrigin(self.grid.origin)
+        image.SetDirection(self.grid.direction)
+        return image
+
+    @classmethod
+    def from_sitk(cls, image: sitk.Image) -> "Volume":
+        """Make a volume from a SimpleITK image."""
+        return cls(sitk.GetArrayFromImage(image), Grid.of(image))
+
+    def with_array(self, array: np.ndarray) -> "Volume":
+        """Return another array on the same grid."""
+        return Volume(array, self.grid)
+
+    def crop(self, box: Box, outside: float = 0.0) -> "Volume":
+        """Return a box of the volume, a copy; the value of voxels beyond its edge is ``outside``."""
+        return Volume(cut(self.array, box, outside), self.grid.crop(box))
+
+    def pasted_on(self, grid: Grid) -> "Volume":
+        """Return a volume that lies on a part of ``grid`` on all of it, filled up with 0; any other unchanged."""
+        if self.grid.same_as(grid):
+            return Volume(self.array, grid)
+        first = np.round(grid.to_index(self.grid.origin)).astype(int)
+        box = box_from(first[::-1].tolist(), self.grid.shape)
+        is_inside = all(part.start >= 0 and part.stop <= count for part, count in zip(box, grid.shape, strict=True))
+        if not is_inside or not grid.crop(box).same_as(self.grid):
+            return self
+        array = np.zeros(grid.shape, self.array.dtype)
+        array[box] = self.array
+        return Volume(array, grid)
+
+
+def cut(array: np.ndarray, box: Box, outside: float = 0.0) -> np.ndarray:
+    """Return a box of an array, a copy; the value beyond the array's edge is ``outside``.
+
+    Example:
+        >>> cut(np.arange(4), (slice(-1, 3),), outside=9)
+        array([9, 0, 1, 2])
+
+    """
+    part = np.full([side.stop - side.start for side in box], outside, array.dtype)
+    sides = list(zip(box, array.shape, strict=True))
+    inside = tuple(slice(max(side.start, 0), min(side.stop, count)) for side, count in sides)
+    if all(side.start < side.stop for side in inside):
+        target = tuple(slice(max(-side.start, 0), min(side.stop, count) - side.start) for side, count in sides)
+        part[target] = array[inside]
+    return part
