@@ -126,7 +126,7 @@ def _predict_case(
     if not Path(case.image).exists():
         raise InputError(f"File not found: {case.image}. Check the path.")
     decisive = {name: value for name, value in dataclasses.asdict(settings).items() if name not in ("device", "tiles")}
-    step = cache.Step(
+    step = cache.CachedStep(
         folder,
         revision=_REVISION,
         image=provenance.checksum(case.image),
