@@ -45,10 +45,10 @@ def oriented(volume: Volume) -> Volume:
 
 def center_of(mask: np.ndarray) -> tuple[int, int, int] | None:
     """Return the voxel (z, y, x) nearest to the center of a mask, or None when it is empty."""
-    found = np.argwhere(mask)
-    if not len(found):
+    voxels = np.argwhere(mask)
+    if not len(voxels):
         return None
-    z, y, x = found[np.argmin(((found - found.mean(axis=0)) ** 2).sum(axis=1))]
+    z, y, x = voxels[np.argmin(((voxels - voxels.mean(axis=0)) ** 2).sum(axis=1))]
     return int(z), int(y), int(x)
 
 
@@ -167,8 +167,8 @@ def registration_figure(target: Volume, before: Volume, after: Volume, labels: M
             axes[row, column].set_title(f"{key}, {name}", fontsize=9)
             show_image(axes[row, column + 2], target, view)
             show_contours(axes[row, column + 2], maps[key], view)
-            there = "" if (view.of(maps[key].array) > 0).any() else ": none in this slice"
-            axes[row, column + 2].set_title(f"atlas labels {key}{there}", fontsize=9)
+            absence = "" if (view.of(maps[key].array) > 0).any() else ": none in this slice"
+            axes[row, column + 2].set_title(f"atlas labels {key}{absence}", fontsize=9)
     return figure
 
 
