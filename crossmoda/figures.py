@@ -161,8 +161,8 @@ def registration_figure(target: Volume, before: Volume, after: Volume, labels: M
             axes[row, column].set_title(f"{key}, {name}", fontsize=9)
             show_image(axes[row, column + 2], target, view)
             show_contours(axes[row, column + 2], maps[key], view)
-            note = "" if (view.of(maps[key].array) > 0).any() else ": none in this slice"
-            axes[row, column + 2].set_title(f"atlas labels {key}{note}", fontsize=9)
+            absence = "" if (view.of(maps[key].array) > 0).any() else ": none in this slice"
+            axes[row, column + 2].set_title(f"atlas labels {key}{absence}", fontsize=9)
     return figure
 
 
