@@ -212,8 +212,14 @@ class TestConfiguration:
         [
             ('data = "d"\nresults = "r"\nreferenzes = "x"', "Unknown key: 'referenzes'. Did you mean 'references'"),
             ('data = "d"\nresults = "r"\n[training]\nepoch = 3', r"\[training\]: 'epoch'. Did you mean 'epochs'"),
-            ('data = "d"\nresults = "r"\n[training]\nepochs = "many"', "epochs in .training. must be an integer"),
-            ('data = "d"\nresults = "r"\n[training]\nepochs = true', "epochs in .training. must be an integer"),
+            (
+                'data = "d"\nresults = "r"\n[training]\nepochs = "many"',
+                r"\[training\]: epochs must be an integer",
+            ),
+            (
+                'data = "d"\nresults = "r"\n[training]\nepochs = true',
+                r"\[training\]: epochs must be an integer",
+            ),
             (
                 'data = "d"\nresults = "r"\n[propagation]\ncontributing_fraction = 2.0',
                 r"\[propagation\]: contributing_fraction must be 0\.05 to 1",
