@@ -58,7 +58,7 @@ class Settings(parameters.Settings):
 
 
 @dataclasses.dataclass(frozen=True)
-class Result:
+class DemoResult:
     """What the demo made."""
 
     scores: dict[str, dict[str, evaluation.Scores]]
@@ -84,7 +84,7 @@ def run(
     progress: Progress | None = None,
     *,
     subjects: simulation.Settings = simulation.Settings(),  # noqa: B008 (frozen)
-) -> Result:
+) -> DemoResult:
     """Run the chain in ``folder``; a second run with the same settings takes what is finished from there.
 
     Args:
@@ -131,13 +131,13 @@ def run(
         "report": folder / "report.html",
     }
     report(progress, 1.0, "done")
-    return Result(scores, files)
+    return DemoResult(scores, files)
 
 
 def _simulate(
     folder: Path, settings: Settings, subjects: simulation.Settings, progress: Progress | None
 ) -> dataset.Dataset:
-    step = cache.Step(folder, demo=settings, subjects=subjects)
+    step = cache.CachedStep(folder, demo=settings, subjects=subjects)
     data = folder / "dataset"
     if step.results() is None:
         if data.exists():
@@ -292,7 +292,7 @@ class _Shown:
                 image,
                 list(_votes(self.propagation).values()),
                 self.propagation.label_map,
-                volume.read(self.propagation.folder / "disagreement.nii.gz"),
+                self.propagation.read_disagreement(),
             ),
             "Every atlas's label, the label fused from them, and where the atlases disagree.",
         )

@@ -268,7 +268,7 @@ def _show_why(student: Any, learner: Any) -> None:
 
 def propagation(folder: Path, device: str, quick: bool) -> list[Row]:
     """All atlases to one target, files to files, fused."""
-    from crossmoda import dataset, deeds, propagation
+    from crossmoda import dataset, deeds, evaluation, propagation
     from crossmoda.deeds import registration
 
     cohort = dataset.open_dataset(folder / "data")
@@ -284,8 +284,7 @@ def propagation(folder: Path, device: str, quick: bool) -> list[Row]:
     rows = [row(f"{len(cohort.sources)} atlases to one target ({count} registrations)", wall, "s", 15)]
     rows.append(("its processor seconds", f"{processor:.1f} s", "", None))
     for value, name in ((1, "VS"), (2, "cochlea")):
-        drawn, reference = result.label_map.array == value, truth == value
-        dice = 2 * np.count_nonzero(drawn & reference) / max(np.count_nonzero(drawn) + np.count_nonzero(reference), 1)
+        dice = evaluation.dice(result.label_map.array == value, truth == value)
         rows.append((f"its Dice, {name}", f"{dice:.3f}", "", None))
     return rows
 

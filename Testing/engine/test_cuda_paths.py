@@ -117,10 +117,10 @@ class PretendedCard(TorchFunctionMode):
             self.counted["waited"] += 1
         if name in UNORDERED:
             self.counted[f"unordered: {name}"] += 1
-        elsewhere = [item for item in operands if not on_card(item) and item.dim() > 0]
+        off_card = [item for item in operands if not on_card(item) and item.dim() > 0]
         if name == "__getitem__" and on_card(operands[0]):
-            elsewhere = []  # indices may lie in the computer's memory
-        if elsewhere:
+            off_card = []  # indices may lie in the computer's memory
+        if off_card:
             raise RuntimeError(f"{name}: expected all tensors to be on the same device, cuda:0 and cpu.")
         if name in PRODUCTS and not all(item.is_floating_point() for item in operands):
             raise RuntimeError(f"{name}: not implemented for integers on CUDA.")

@@ -11,7 +11,7 @@ torch = pytest.importorskip("torch")
 
 from crossmoda import inference, labels, network, preprocessing, volume, weights  # noqa: E402
 from crossmoda.anatomy import plausibility  # noqa: E402
-from crossmoda.dataset import Case  # noqa: E402
+from crossmoda.dataset import Case, results  # noqa: E402
 from crossmoda.errors import Cancelled, InputError  # noqa: E402
 from crossmoda.inference import Settings, predict, predict_all, predict_files, probabilities  # noqa: E402
 from crossmoda.inference.probabilities import predict_probabilities  # noqa: E402
@@ -145,7 +145,7 @@ def test_of_several_tumors_the_most_probable_stays_and_of_cochleae_one_on_each_s
     assert np.array_equal(plausibility.plausible(found, probabilities, grid), wanted)
 
 
-def test_a_tumor_beside_a_cochlea_goes_before_a_larger_one_elsewhere():
+def test_a_tumor_beside_a_cochlea_is_preferred_to_a_larger_distant_one():
     grid = volume.Grid((100, 60, 20), (1.0, 1.0, 1.5), (0, 0, 0), (1, 0, 0, 0, 1, 0, 0, 0, 1))
     wanted = np.zeros(grid.shape, np.uint8)
     wanted[ball(grid, (15, 30, 30), 4)] = 1
@@ -277,12 +277,12 @@ class TestSeveralTargets:
         assert list(done) == ["b"] and "same value everywhere" in failed["a"] and "File not found" in failed["missing"]
         folder = tmp_path / "out" / "b" / "prediction"
         assert done["b"].folder == folder
-        assert sorted(path.name for path in folder.iterdir()) == sorted([*inference.OUTPUTS, "finished.json"])
+        assert sorted(path.name for path in folder.iterdir()) == sorted([*results.PREDICTION_FILES, "finished.json"])
         single = predict(scan, weight_file, CPU)
-        written = volume.read_label_map(folder / inference.LABEL_MAP)
+        written = volume.read_label_map(folder / results.LABEL_MAP)
         assert written.grid.same_as(scan.grid) and np.array_equal(written.array, single.label_map.array)
         assert done["b"].volumes_mm3 == single.provenance["volumes_mm3"]
-        record = json.loads((folder / inference.PROVENANCE).read_text("utf-8"))
+        record = json.loads((folder / results.PROVENANCE).read_text("utf-8"))
         assert {item["name"] for item in record["inputs"].values()} == {"b.nii.gz", weight_file.name}
 
     def test_finished_predictions_are_taken_as_they_are(self, targets, weight_file, tmp_path, monkeypatch):
@@ -304,9 +304,9 @@ class TestSeveralTargets:
         elif changed == "image":
             volume.write(scan.with_array(scan.array + 1), targets[1].image)
         else:
-            (first["b"].folder / inference.UNCERTAINTY).unlink()
+            (first["b"].folder / results.UNCERTAINTY).unlink()
         again, _ = predict_all(targets[1:2], tmp_path / "out", path, settings)
-        assert not again["b"].reused and (again["b"].folder / inference.UNCERTAINTY).is_file()
+        assert not again["b"].reused and (again["b"].folder / results.UNCERTAINTY).is_file()
 
     def test_cancelling_keeps_what_is_finished(self, targets, weight_file, scan, tmp_path):
         volume.write(scan.with_array(scan.array + 1), tmp_path / "data" / "c.nii.gz")
@@ -333,14 +333,14 @@ class TestSeveralTargets:
             cli.main(command)
         assert not ending.value.code
         folder = tmp_path / "out" / "crossmoda_1" / "prediction"
-        assert (folder / inference.SEGMENTATION).is_file() and str(folder) in capsys.readouterr().out
+        assert (folder / results.SEGMENTATION).is_file() and str(folder) in capsys.readouterr().out
         assert [path.name for path in (tmp_path / "out").iterdir()] == ["crossmoda_1"]
         for wrong in ([str(tmp_path / "scan.nii.gz")], ["--uncertainty", "u.nii.gz"]):
             with pytest.raises(SystemExit) as ending:
                 cli.main([*command, *wrong])
             assert ending.value.code == 2 and len(capsys.readouterr().err.strip().splitlines()) == 1
 
-    def test_a_scan_given_twice_is_told(self, targets, weight_file, tmp_path):
+    def test_a_duplicate_scan_is_a_failure(self, targets, weight_file, tmp_path):
         done, failed = predict_all([targets[1], targets[1]], tmp_path / "out", weight_file, CPU)
         assert list(done) == ["b"] and "twice" in failed["b"]
 
@@ -360,7 +360,7 @@ def test_weights_survive_the_disk_and_half_precision(weight_file, tmp_path):
     assert json.loads(again.with_suffix(".json").read_text("utf-8")) == model.card
 
 
-def test_the_weights_that_come_along_are_small_and_say_what_they_have_seen():
+def test_the_bundled_weights_are_small_and_their_card_names_the_training_data():
     path = weights.bundled()
     model = weights.load(path)
     assert path.stat().st_size < 10 * 2**20
@@ -369,7 +369,8 @@ def test_the_weights_that_come_along_are_small_and_say_what_they_have_seen():
     assert json.loads(path.with_suffix(".json").read_text("utf-8")) == model.card
 
 
-def test_the_weights_that_come_along_find_tumor_and_cochleae_of_a_subject_they_never_saw():
+@pytest.mark.slow
+def test_the_bundled_weights_segment_tumor_and_cochleae_of_an_unseen_subject():
     from crossmoda.simulation import simulate_subject
 
     subject = simulate_subject(9001)
@@ -429,7 +430,7 @@ def test_unusable_weights_are_refused_in_one_sentence(weight_file, tmp_path):
     ],
     ids=lambda change: str(change)[:50],
 )
-def test_a_damaged_model_card_is_told_with_the_name_of_its_file(weight_file, tmp_path, change):
+def test_the_error_about_a_damaged_model_card_names_its_file(weight_file, tmp_path, change):
     from safetensors.torch import save
 
     tensors, card = weights.read_tensors(weight_file)
@@ -452,7 +453,7 @@ def test_weights_of_another_type_are_converted_or_refused(weight_file, tmp_path,
         weights.load(tmp_path / "net.safetensors")
 
 
-def test_weights_that_give_no_numbers_are_refused_and_not_taken_for_a_scan_without_tumor(weight_file, scan, tmp_path):
+def test_weights_with_undefined_output_are_refused_not_reported_as_no_tumor(weight_file, scan, tmp_path):
     tensors, card = weights.read_tensors(weight_file)
     variance = next(name for name in tensors if name.endswith("running_var"))
     for name, item, said in (
@@ -468,7 +469,7 @@ def test_weights_that_give_no_numbers_are_refused_and_not_taken_for_a_scan_witho
         predict(scan, tmp_path / "net.safetensors", Settings(device="cpu"))
 
 
-def test_memory_that_does_not_suffice_for_the_preparation_is_told(weight_file, scan, monkeypatch):
+def test_too_little_memory_for_the_preparation_is_one_error(weight_file, scan, monkeypatch):
     def full(*_):
         raise MemoryError
 

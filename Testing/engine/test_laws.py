@@ -3,6 +3,7 @@
 import ast
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -60,6 +61,22 @@ def test_reading_every_setting_imports_neither_torch_nor_numba() -> None:
     assert not loaded & HEAVY
 
 
+def classes_of(path: Path) -> list[str]:
+    return [node.name for node in ast.parse(path.read_text("utf-8")).body if isinstance(node, ast.ClassDef)]
+
+
+def test_no_two_classes_of_the_engine_share_a_name_but_settings() -> None:
+    names = Counter(name for path in ENGINE for name in classes_of(path) if name != "Settings")
+    assert not [name for name, count in names.items() if count > 1]
+
+
+def test_init_files_of_the_engine_only_hand_names_on() -> None:
+    code = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+    for path in ENGINE:
+        if path.name == "__init__.py" and path.parent.name != "cli":  # the command's own entry point
+            assert not any(isinstance(node, code) for node in ast.parse(path.read_text("utf-8")).body), path
+
+
 def test_the_project_speaks_of_itself_alone() -> None:
     listed = subprocess.run(["git", "ls-files"], cwd=PROJECT, capture_output=True, text=True, check=False)
     if listed.returncode:
@@ -76,3 +93,15 @@ def test_the_project_speaks_of_itself_alone() -> None:
         if path != Path(__file__) and any(word in path.read_text("utf-8") for word in foreign)
     ]
     assert not found
+
+
+def test_no_two_public_classes_share_a_name_except_the_settings_of_packages() -> None:
+    places: dict[str, list[str]] = {}
+    for path in ENGINE:
+        module = path.relative_to(PROJECT)
+        for node in ast.parse(path.read_text("utf-8")).body:
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                is_package_settings = node.name == "Settings" and path.name == "settings.py"
+                if not is_package_settings:
+                    places.setdefault(node.name, []).append(str(module))
+    assert {name: paths for name, paths in places.items() if len(paths) > 1} == {}

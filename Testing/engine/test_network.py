@@ -27,7 +27,7 @@ def test_logits_have_the_size_of_the_input_whatever_it_is(torch, preset, size):
     assert torch.isfinite(logits).all()
 
 
-def test_the_factorized_depthwise_filter_equals_the_3d_convolution_with_the_product_kernel(torch):
+def test_the_factorized_depthwise_filter_equals_the_3d_convolution(torch):
     from crossmoda.network.layers import FactorizedDepthwise
 
     torch.manual_seed(0)
@@ -87,7 +87,7 @@ def test_the_default_network_sees_the_neighborhood_of_the_largest_tumor():
     assert min(network_size.receptive_field_mm()) > 2 * 27
 
 
-def test_parameters_of_an_inverted_residual_are_those_counted_by_hand_and_presets_grow_in_order(torch):
+def test_an_inverted_residual_has_the_parameters_counted_by_hand(torch):
     from crossmoda.network.layers import InvertedResidual
 
     block = InvertedResidual(24, 144, 32, (1, 1, 1), (1, 1, 1), factorized=False)
@@ -98,7 +98,7 @@ def test_parameters_of_an_inverted_residual_are_those_counted_by_hand_and_preset
         < network_size.parameter_count()
         < network_size.parameter_count(network.Settings("paper"))
     )
-    assert network_size.parameter_count() * 2 < 10 * 2**20  # shipped as 16-bit floats in at most 10 MB
+    assert network_size.parameter_count() * 2 < 10 * 2**20  # bundled as 16-bit floats in at most 10 MB
 
 
 def test_memory_for_training_counts_what_the_backward_pass_keeps(torch):

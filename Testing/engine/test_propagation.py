@@ -21,9 +21,10 @@ from scipy import ndimage
 
 from crossmoda import cache, deeds, fusion, propagation, volume
 from crossmoda.dataset import Case
+from crossmoda.dataset.results import PROPAGATION_FILES
 from crossmoda.errors import Cancelled, InputError
 from crossmoda.output import CannotWrite
-from crossmoda.propagation import OUTPUTS, Settings, propagate
+from crossmoda.propagation import Settings, propagate
 from crossmoda.propagation.label_fusion import Rater, fuse_raters
 from crossmoda.volume import Grid, Volume
 from phantoms import dice, head
@@ -58,7 +59,7 @@ class Register:
         )
 
 
-def test_the_votes_about_the_tumor_weigh_e_for_each_standard_deviation_that_it_fits_better():
+def test_tumor_votes_weigh_e_per_standard_deviation_of_better_fit():
     image, label_map = head(GRID, "left", 0)
     cochleae = np.where(label_map == 2, label_map, 0).astype(np.uint8)
     compared = {"dissimilarity": np.zeros(GRID.shape, np.uint8), "intensity": np.ones(GRID.shape, np.uint16)}
@@ -166,8 +167,8 @@ class TestNoisyLabel:
             dataclasses.replace(WHOLE, contributing_fraction=0.1),
             atlases=[*small, *atlases_of(cases)],
         )
-        speakers = {item.atlas for item in result.outcomes if "VS" in item.contributes_to}
-        assert len(speakers) == 3 and not any(name.startswith("small") for name in speakers)
+        contributing = {item.atlas for item in result.outcomes if "VS" in item.contributes_to}
+        assert len(contributing) == 3 and not any(name.startswith("small") for name in contributing)
         assert dice(result.label_map.array == 1, cases["truth"].read_label().array == 1) > 0.95
 
     def test_the_outputs_lie_on_the_targets_grid_and_agree_with_each_other(self, cases, tmp_path):
@@ -175,7 +176,7 @@ class TestNoisyLabel:
         grid = volume.read(cases["target"].image).grid
         label_map = volume.read_label_map(tmp_path / "noisy_label.nii.gz")
         assert label_map.grid == grid
-        maps = {path: volume.read(tmp_path / path) for path in OUTPUTS if path.endswith(".nii.gz")}
+        maps = {path: volume.read(tmp_path / path) for path in PROPAGATION_FILES if path.endswith(".nii.gz")}
         assert all(item.grid == grid for item in maps.values())
         confidence = maps["confidence.nii.gz"].array
         assert confidence.max() <= 1 and confidence.min() > 0.3
@@ -216,8 +217,8 @@ class TestNoisyLabel:
         tumor, mirrored = sure.label_map.array == 1, (sure.label_map.array == 1)[..., ::-1]
         np.testing.assert_allclose(after[tumor] / before[tumor], doubtful, atol=0.001)
         assert after[mirrored].mean() < 0.95 < before[mirrored].min()  # where the probes have it on the other side
-        elsewhere = ~ndimage.binary_dilation(tumor | mirrored, iterations=4)
-        np.testing.assert_allclose(after[elsewhere], before[elsewhere], atol=0.002)
+        outside = ~ndimage.binary_dilation(tumor | mirrored, iterations=4)
+        np.testing.assert_allclose(after[outside], before[outside], atol=0.002)
 
     def test_two_runs_give_the_same_bytes(self, cases, tmp_path):
         run(cases, tmp_path / "a")
@@ -270,7 +271,7 @@ class TestSeveralAtOnce:
 
         with pytest.raises(Cancelled):
             run(cases, tmp_path, parallel_registrations=2, progress=cancel)
-        assert not any((tmp_path / name).exists() for name in OUTPUTS)
+        assert not any((tmp_path / name).exists() for name in PROPAGATION_FILES)
         kept = len(list(tmp_path.glob(f"registrations/*/{cache.SEAL}")))
         register = Register()
         run(cases, tmp_path, register=register, parallel_registrations=2)
@@ -285,7 +286,8 @@ class TestSeveralAtOnce:
             run(cases, tmp_path, parallel_registrations=2)
 
 
-def test_kept_transforms_map_the_targets_points_to_the_atlass_own_file_mirrored_or_not(cases, tmp_path):
+@pytest.mark.slow
+def test_saved_transforms_map_target_points_to_the_file_of_the_atlas(cases, tmp_path):
     settings = dataclasses.replace(WHOLE, tumor_side="left", keep_transforms=True)
     how = deeds.Settings(levels=1, linear="none", device="cpu")
     run(cases, tmp_path, settings, deeds.register, registration=how)
@@ -361,7 +363,7 @@ class TestResuming:
         settings = dataclasses.replace(WHOLE, tumor_side="left")
         with pytest.raises(Cancelled):
             run(cases, tmp_path, settings, Register(fail_at=3))
-        assert not any((tmp_path / name).exists() for name in OUTPUTS)
+        assert not any((tmp_path / name).exists() for name in PROPAGATION_FILES)
         register = Register()
         run(cases, tmp_path, settings, register)
         assert register.calls == 3  # two atlases, the target's mirror image

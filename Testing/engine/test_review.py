@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from crossmoda import evaluation, labels, review, volume
+from crossmoda.dataset import corrections
 from crossmoda.errors import Cancelled, InputError
-from crossmoda.review import corrections, evidence_sources, queue, triage
+from crossmoda.review import evidence_sources, queue, triage
 from crossmoda.review.evidence import FILE, Evidence, evidence_of
 from crossmoda.volume import Grid, Volume
 from phantoms import ball
@@ -91,7 +92,7 @@ def test_the_share_of_the_minority_is_read_off_the_entropy(share):
     assert evidence_sources.minority_fraction(np.array(entropy)) == pytest.approx(share, abs=2e-3)
 
 
-def test_doubt_is_a_probability_on_the_targets_grid_and_largest_where_the_network_contradicts(tmp_path):
+def test_doubt_is_a_probability_and_largest_where_the_network_contradicts(tmp_path):
     noisy = ears()
     votes = np.where(ball(GRID, (15, 30, 38), 2.0), 0.4, 0.0)
     write_results(tmp_path, noisy, network=ears(shift=3), votes=votes)
@@ -104,7 +105,7 @@ def test_doubt_is_a_probability_on_the_targets_grid_and_largest_where_the_networ
     assert 0.02 < found.array[divided].mean() < found.array[contradicted].mean()
 
 
-def test_a_schwannoma_that_the_network_sees_where_none_can_be_is_no_reason_to_look_there(tmp_path):
+def test_a_predicted_schwannoma_at_an_impossible_place_gives_no_region(tmp_path):
     """Its label map leaves it out; beside a cochlea it is worth a look."""
     write_results(tmp_path, ears(), network=ears())
     far, near = ball(GRID, (15, 30, 50), 5.0), ball(GRID, (15, 30, 72), 5.0)
@@ -168,7 +169,7 @@ def test_the_worst_label_comes_first(data, tmp_path):
     assert "disagree on the tumor: Dice" in items[0].reasons[0]
 
 
-def test_a_label_about_which_the_atlases_are_divided_comes_before_one_on_which_they_agree(data, tmp_path):
+def test_labels_with_divided_atlases_come_before_labels_with_agreeing_ones(data, tmp_path):
     outline = ball(GRID, (15, 30, 32), 7.5) & ~ball(GRID, (15, 30, 32), 4.5)
     write_results(tmp_path / "results" / "p1", ears(), network=ears())
     write_results(tmp_path / "results" / "p2", ears(), network=ears(), votes=np.where(outline, 0.45, 0.0))
@@ -250,7 +251,7 @@ def judge(case: Evidence, others: int = 8) -> triage.Assessment:
     return triage.CohortStatistics([case, *cohort]).assess(case)
 
 
-def test_nothing_speaks_against_an_ordinary_label():
+def test_an_ordinary_label_has_no_reason():
     found = judge(USUAL)
     assert found.reasons == ("No sign of an error.",)
     assert found.loss == pytest.approx(0.05)
@@ -282,14 +283,14 @@ def test_nothing_speaks_against_an_ordinary_label():
         (changed(height_mm=40.0), "offset by 40 mm"),
     ],
 )
-def test_each_reason_is_said_and_raises_the_priority(case, words):
+def test_each_finding_is_a_reason_and_raises_the_priority(case, words):
     found = judge(case)
     assert any(words in sentence for sentence in found.reasons), found.reasons
     agreeing = "dice_network" in str(sorted(case.numbers.items() - USUAL.numbers.items()))
     assert found.loss > judge(USUAL).loss or agreeing  # agreement with the network counts in the expected Dice
 
 
-def test_the_most_important_reason_is_said_first():
+def test_reasons_are_sorted_by_importance():
     found = judge(changed(dice_network_VS=0.1, elongation_VS=5.0))
     assert "disagree" in found.reasons[0] and "elongated" in found.reasons[1]
 
@@ -312,7 +313,7 @@ def test_shape_and_position_are_measured(tmp_path):
     assert numbers["width_mm"] == pytest.approx(60)
 
 
-def test_a_tumor_that_the_network_sees_on_the_other_side_is_told(data, tmp_path):
+def test_a_contralateral_tumor_of_the_network_is_a_reason(data, tmp_path):
     write_results(tmp_path / "results" / "p1", ears(), network=ears(shift=36))
     item = review.review_list(data, tmp_path / "results")[0]
     assert item.evidence["apart_mm"] == pytest.approx(36, abs=0.1)

@@ -15,10 +15,13 @@ torch = pytest.importorskip("torch")
 
 from crossmoda import dataset, output, preprocessing, training, volume, weights  # noqa: E402
 from crossmoda.cli.framework import crossmoda_command  # noqa: E402
+from crossmoda.dataset import corrections  # noqa: E402
 from crossmoda.errors import Cancelled, InputError  # noqa: E402
-from crossmoda.review import cohort_report, corrections, improvement, models  # noqa: E402
+from crossmoda.review import cohort_report, improvement, models  # noqa: E402
 from crossmoda.review.improvement import held_out, improve  # noqa: E402
 from crossmoda.volume import Volume  # noqa: E402
+
+pytestmark = pytest.mark.slow
 
 WHOLE = preprocessing.Preparation(in_plane_spacing=0, region="whole")
 QUICK = improvement.ImprovementSettings(seconds=0, epochs=1, device="cpu")
@@ -244,7 +247,7 @@ def test_a_model_that_is_not_there_cannot_be_used(project):
         models.switch(project / "models", "best")
 
 
-def test_a_model_in_use_that_was_deleted_gives_way_to_the_bundled_one(tmp_path):
+def test_a_deleted_current_model_is_replaced_by_the_bundled_weights(tmp_path):
     output.write_json(tmp_path / "current.json", {"current": "gone"})
     assert models.current(tmp_path).name == "bundled"
 
@@ -295,7 +298,7 @@ def test_the_table_has_every_target_with_agreement_correction_volumes_and_time(r
     assert rows["t3"]["status"] == "needs expert"
 
 
-def test_the_page_tells_of_corrections_reasons_and_models(reported):
+def test_the_page_lists_corrections_reasons_and_models(reported):
     html = reported["report"].read_text("utf-8")
     for words in (
         "5 targets",

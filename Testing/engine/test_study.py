@@ -19,14 +19,16 @@ from scipy import ndimage
 
 from crossmoda import cli, propagation, study, volume
 from crossmoda.dataset import open_dataset
+from crossmoda.dataset.results import NOISY_LABEL
 from crossmoda.deeds import Settings as Registration
 from crossmoda.errors import BAD_INPUT, INTERRUPTED, Cancelled, InputError
-from crossmoda.propagation.noisy_label import LABEL_MAP
 from crossmoda.study import cluster, tasks
 from crossmoda.study.executor import Executor
 from crossmoda.study.settings import ClusterSettings
 from crossmoda.volume import Grid, Volume
 from phantoms import head
+
+pytestmark = pytest.mark.slow
 
 distributed = pytest.importorskip("distributed")
 
@@ -152,14 +154,14 @@ class TestOneWorkerIsKilled:
         )
         assert alone.side == "right"
         together = home / "results" / "test1"
-        for name in (LABEL_MAP, "confidence.nii.gz", "disagreement.nii.gz"):
+        for name in (NOISY_LABEL, "confidence.nii.gz", "disagreement.nii.gz"):
             assert (together / name).read_bytes() == (tmp_path / name).read_bytes()
 
     def test_what_cannot_be_used_is_one_line_each_and_the_rest_goes_on(self, disturbed, home):
         outcome = disturbed[0]
         assert set(outcome.failed) == {"hollow", "knee"}
-        assert "no labeled voxel" in outcome.failed["hollow"][0]
-        assert "does it show the same part of the body" in outcome.failed["knee"][0]
+        assert "No labeled voxel" in outcome.failed["hollow"][0]
+        assert "same part of the body" in outcome.failed["knee"][0]
         with (outcome.folder / "failures.csv").open(encoding="utf-8") as stream:
             assert [row["case"] for row in csv.DictReader(stream)] == ["hollow", "knee"]
         log = (outcome.folder / "study.log").read_text("utf-8")
@@ -197,7 +199,7 @@ class TestOneWorkerIsKilled:
         assert exit_.value.code == 0
         # Three usable atlases and one probe on its other side, for each of three targets.
         assert "12 registrations" in out and "processor seconds each (measured on" in out
-        assert "cannot be used: hollow" in out
+        assert "unusable: hollow" in out
 
 
 def read(text: str, folder: Path) -> study.Configuration:
@@ -253,7 +255,7 @@ class TestConfiguration:
         assert what.data == tmp_path / "d" and what.results == Path("/r")
         assert what.registration.alpha == 2.0 and what.training.seconds == 5.0
 
-    def test_a_missing_file_is_said(self, tmp_path):
+    def test_a_missing_file_is_one_error(self, tmp_path):
         with pytest.raises(InputError, match=r"Cannot read .*nothing\.toml"):
             study.read_configuration(tmp_path / "nothing.toml")
 
@@ -263,7 +265,7 @@ class TestConfiguration:
         what = study.read_configuration(example)
         assert what.propagation.left == 15 and what.batch_system["queue"]
 
-    def test_a_name_that_is_no_scan_is_said(self, home):
+    def test_a_pattern_without_a_scan_is_one_error(self, home):
         what = dataclasses.replace(study.read_configuration(home / "study.toml"), tests=("nobody",))
         with pytest.raises(InputError, match="No scan matches tests: 'nobody'"):
             study.plan(what)
@@ -316,7 +318,7 @@ class TestClusters:
         with pytest.raises(InputError, match=r"workers must be at most \d+ on this computer.* got 99999"):
             cluster.local_cluster(ClusterSettings(workers=99999))
 
-    def test_slurm_without_slurm_is_said(self, monkeypatch):
+    def test_slurm_without_sbatch_is_one_error(self, monkeypatch):
         pytest.importorskip("dask_jobqueue")
         monkeypatch.setenv("PATH", "")
         with pytest.raises(InputError, match="sbatch"):
@@ -346,7 +348,7 @@ class TestClusters:
         assert len(jobs) == 2
         assert (tmp_path / "bin" / "cancelled").read_text().split()[-1] == jobs[1]
 
-    def test_a_scheduler_that_does_not_answer_is_said(self):
+    def test_an_unreachable_scheduler_is_one_error(self):
         with (
             pytest.raises(InputError, match="Dask scheduler not reachable: tcp://127"),
             cluster.connected(ClusterSettings(address="tcp://127.0.0.1:9", patience=1), {}),
@@ -420,7 +422,7 @@ def test_a_cancelled_study_says_so_and_keeps_what_is_finished(home, client, tmp_
     with pytest.raises(Cancelled):
         study.run(what, cancel)
     assert "Cancelled; what is finished is kept." in (tmp_path / "study" / "study.log").read_text("utf-8")
-    assert not (tmp_path / "target1" / LABEL_MAP).exists()
+    assert not (tmp_path / "target1" / NOISY_LABEL).exists()
     assert list(tmp_path.glob("target1/registrations/*/finished.json"))
     assert list((tmp_path / "study").glob(".stop-*"))
 
@@ -449,4 +451,4 @@ def test_ctrl_c_in_a_terminal_ends_the_workers_of_this_computer_without_a_traceb
     _, errors = process.communicate(timeout=120)
     assert process.returncode == INTERRUPTED
     assert "Traceback" not in errors and "what is finished is kept" in errors
-    assert not (seals / "target1" / LABEL_MAP).exists()
+    assert not (seals / "target1" / NOISY_LABEL).exists()

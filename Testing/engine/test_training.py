@@ -16,6 +16,8 @@ from crossmoda import preprocessing, training, volume, weights  # noqa: E402
 from crossmoda.errors import Cancelled, InputError  # noqa: E402
 from crossmoda.training import Settings, TrainingCase, logs, losses, train  # noqa: E402
 
+pytestmark = pytest.mark.slow
+
 WHOLE = preprocessing.Preparation(in_plane_spacing=0, region="whole")
 TINY = Settings(width=0.25, epochs=2, device="cpu", seed=3)
 SHAPE = (16, 32, 32)

@@ -108,7 +108,7 @@ class Photographer:
         self.problems()
 
     def segment(self) -> None:
-        """Segment with the weights that come along."""
+        """Segment with the bundled weights."""
         from CrossModaSegLib.scene import display
 
         panel, parameters = self.panel, self.panel.parameters

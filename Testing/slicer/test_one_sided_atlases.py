@@ -11,6 +11,8 @@ from crossmoda.anatomy import laterality
 from crossmoda.dataset import Case, open_dataset
 from crossmoda.propagation import Settings, propagate
 
+pytestmark = pytest.mark.slow
+
 #: The votes at a border change a little with the last bits of where its voxels are (docs/validation/propagation.md).
 ABOUT = 0.02
 
@@ -98,9 +100,7 @@ def copied(target) -> list[str]:
     return [node.GetNodeReference(nodes.ATLAS).GetName() for node in copies]
 
 
-def test_a_mirrored_copy_speaks_about_the_cochlea_that_no_atlas_has_and_the_result_is_the_engines(
-    application, loaded, one_sided, tmp_path
-):
+def test_mirrored_copies_label_the_missing_cochlea_as_the_engine_does(application, loaded, one_sided, tmp_path):
     from CrossModaSegLib.scene import nodes
 
     target, atlases = one_sided

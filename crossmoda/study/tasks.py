@@ -19,7 +19,8 @@ from crossmoda.errors import Cancelled, InputError
 from crossmoda.output import CannotWrite
 from crossmoda.progress import Progress
 from crossmoda.propagation.atlases import Atlas, PreparedAtlases, examine
-from crossmoda.propagation.run import PlannedRegistration, Run
+from crossmoda.propagation.registrations import PlannedRegistration
+from crossmoda.propagation.run import Run
 from crossmoda.propagation.target import load_target
 from crossmoda.provenance import checksum
 
@@ -132,7 +133,7 @@ def check(case: Case, folder: Path) -> Checked:
     """Check a scan and its label; cache the result in ``folder``."""
     is_atlas = case.modality == dataset.CET1
     content = [checksum(path) if path is not None and path.exists() else None for path in (case.image, case.label)]
-    step = cache.Step(folder, check=_REVISION, content=content, side=case.side, modality=case.modality)
+    step = cache.CachedStep(folder, check=_REVISION, content=content, side=case.side, modality=case.modality)
     results = step.results()
     if results is None:
         results = _check(case, is_atlas)
@@ -189,8 +190,8 @@ def next_registrations(job: Job, atlases: Sequence[Atlas]) -> Next:
 def register(job: Job, atlas: Atlas, mirrored: bool, linear: bool) -> float:
     """Run a registration and return its seconds. A failed registration is cached and excluded from the fusion."""
     run, planned = job.run([atlas]), PlannedRegistration(atlas, mirrored, linear)
-    if not run.is_finished(planned):
-        run.register([planned], watching(job.stop_file), parallel=1)
+    if not run.registrations.is_finished(planned):
+        run.registrations.register([planned], watching(job.stop_file), parallel=1)
     item = run.registered(planned)
     return 0.0 if item is None else item.seconds
 
@@ -238,7 +239,9 @@ def train(
     worker = get_worker()
     progress = watching(stop_file, lambda fraction, message: worker.log_event(TOPIC, (fraction, message)))
     content = [[case.id, checksum(case.label), checksum(case.image)] for case in cases]
-    step = cache.Step(folder / "begun", cases=content, settings=settings, initial=checksum(initial) if initial else "")
+    step = cache.CachedStep(
+        folder / "begun", cases=content, settings=settings, initial=checksum(initial) if initial else ""
+    )
     # A checkpoint of a training with other cases or settings cannot be resumed.
     restart = step.results() is None
     step.begin()
