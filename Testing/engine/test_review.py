@@ -121,7 +121,7 @@ def test_without_any_opinion_there_is_no_doubt_and_the_list_says_what_to_do(data
     assert review.doubt(tmp_path / "results" / "p1").array.max() == 0
     items = {item.id: item for item in review.review_list(data, tmp_path / "results")}
     assert any("crossmoda predict" in reason for reason in items["p1"].reasons)
-    assert "crossmoda propagate" in items["p2"].reasons[0]
+    assert "Run propagate or predict" in items["p2"].reasons[0]
 
 
 def test_a_prediction_alone_is_reviewed_too(tmp_path):
@@ -405,7 +405,7 @@ def test_sorting_again_after_a_decision_needs_no_files():
 
 
 def test_the_review_is_imported_without_torch_numba_and_matplotlib():
-    modules = "corrections, operations, models, improvement, cohort_report"
+    modules = "operations, models, improvement, cohort_report"
     code = f"import sys; from crossmoda.review import {modules}; print(*sys.modules)"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert not {"torch", "numba", "matplotlib", "jinja2"} & set(run.stdout.split())
