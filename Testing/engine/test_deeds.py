@@ -414,7 +414,7 @@ def test_too_little_memory_is_told(monkeypatch, tmp_path):
 
     monkeypatch.setattr("crossmoda.deeds.pyramid.Pyramid", fail)
     volume.write(scan(grid()), tmp_path / "scan.nii.gz")
-    with pytest.raises(InputError, match=r"memory does not suffice to register .* crop the images"):
+    with pytest.raises(InputError, match=r"Not enough memory for this registration: .* Crop the images"):
         register_files(tmp_path / "scan.nii.gz", tmp_path / "scan.nii.gz", tmp_path / "results", settings=CPU)
     assert not (tmp_path / "results").exists()
 

@@ -1,4 +1,4 @@
-"""Registration of image files: what the ``crossmoda register`` command and the CLI module do."""
+"""Registration of image files, for the ``crossmoda register`` command and the CLI module."""
 
 import contextlib
 import dataclasses
@@ -29,7 +29,7 @@ from crossmoda.progress import Progress, part, report
 
 @dataclasses.dataclass(frozen=True)
 class RegistrationOutputs:
-    """Where the results go; what has no path is not written."""
+    """The output files of a registration; None for those not written."""
 
     transform: Path | str | None = None
     """fixed points to moving points, ITK composite (.h5)"""
@@ -46,7 +46,7 @@ class RegistrationOutputs:
 
     @classmethod
     def in_folder(cls, folder: Path | str, label: bool) -> "RegistrationOutputs":
-        """Return the usual names in ``folder``, which :func:`crossmoda.deeds.load` reads again."""
+        """Return the default names in ``folder``, which :func:`crossmoda.deeds.load` reads."""
         folder = Path(folder)
         return cls(
             transform=folder / TRANSFORM,
@@ -89,7 +89,7 @@ class RegistrationInputs:
         """
         if outputs.warped_label is not None and moving_label is None:
             raise InputError(
-                "A warped label map is asked for, but no moving label map is given; give one or leave it out."
+                "The warped label map needs a moving label map. Add a moving label map, or leave the warped one out."
             )
         roles = {"fixed": fixed, "moving": moving, "moving_label": moving_label, "fixed_mask": fixed_mask}
         roles |= {"moving_mask": moving_mask, "initial": initial}
@@ -102,13 +102,13 @@ class RegistrationInputs:
                 f"The moving label map {moving_label} lies on another grid than the moving image {moving}; "
                 "resample it onto the image's grid."
             )
-        here, there = (None if path is None else volume.read_label_map(path) for path in (fixed_mask, moving_mask))
+        masks = [None if path is None else volume.read_label_map(path) for path in (fixed_mask, moving_mask)]
         start = None if initial is None else read_transform(initial)
-        return cls(*images, label, here, there, start, paths)
+        return cls(*images, label, *masks, start, paths)
 
 
 def statistics(registration: Registration) -> dict[str, float]:
-    """Return what the doors show of a registration: displacement in mm, folded voxels in percent."""
+    """Return the displacement in mm and the folded voxels in percent, as the command and the panel show them."""
     displacement = registration.displacement_statistics()
     return {
         "mean_displacement_mm": round(displacement["mean_mm"], 3),
@@ -136,13 +136,13 @@ def register_files(
     Args:
         fixed: the target image.
         moving: the atlas image.
-        outputs: where the results go; a folder for all of them under their usual names.
+        outputs: the output files; a folder for all of them under their default names.
         moving_label: a label map on the moving image's grid.
-        fixed_mask: what counts in the fixed image, on its grid.
-        moving_mask: what counts in the moving image, on its grid.
+        fixed_mask: the region compared in the fixed image, on its grid.
+        moving_mask: the region compared in the moving image, on its grid.
         initial: a linear transform from fixed to moving points, an ITK transform file.
-        settings: the parameters; the defaults if not given.
-        progress: told what is done; may raise :class:`crossmoda.errors.Cancelled`.
+        settings: the parameters; None for the defaults.
+        progress: callback(fraction, message); raise :class:`crossmoda.errors.Cancelled` to abort.
 
     Returns:
         The registration; its provenance holds the statistics.
@@ -155,22 +155,22 @@ def register_files(
     if not isinstance(outputs, RegistrationOutputs):
         outputs = RegistrationOutputs.in_folder(outputs, label=moving_label is not None)
     report(progress, 0.0, "reading the images")
-    given = RegistrationInputs.read(fixed, moving, outputs, moving_label, fixed_mask, moving_mask, initial)
-    record = provenance.Record("register", settings, given.paths)
+    inputs = RegistrationInputs.read(fixed, moving, outputs, moving_label, fixed_mask, moving_mask, initial)
+    record = provenance.Record("register", settings, inputs.paths)
     try:
         result = register(
-            *(given.fixed, given.moving, settings, given.fixed_mask, given.moving_mask, given.initial),
+            *(inputs.fixed, inputs.moving, settings, inputs.fixed_mask, inputs.moving_mask, inputs.initial),
             part(progress, 0.05, 0.85),
         )
-    except MemoryError as cause:  # told here, at the door: a propagation would remember it as the fault of an atlas
+    except MemoryError as cause:  # not in `register`: a propagation would record it as a failure of the atlas
         raise InputError(
-            f"The memory does not suffice to register {given.fixed.grid} to {given.moving.grid}; crop the images to "
-            "the part that matters, or set a larger grid_spacing or a smaller search_radius."
+            f"Not enough memory for this registration: {inputs.moving.grid} to {inputs.fixed.grid}. Crop the images, "
+            "or set a larger grid_spacing or a smaller search_radius."
         ) from cause
     record.content["device"] = result.provenance["device"]
     report(progress, 0.86, "writing the results")
     finished = dataclasses.replace(result, provenance=record.finish(**statistics(result)))
-    write_outputs(finished, outputs, given.moving, given.label)
+    write_outputs(finished, outputs, inputs.moving, inputs.label)
     report(progress, 1.0, "done")
     return finished
 

@@ -1,4 +1,4 @@
-"""What can be set in a registration."""
+"""The parameters of a registration."""
 
 import dataclasses
 import math
@@ -16,7 +16,7 @@ _LEVELS = {
     ("linear", "mm"): ("14,12,10,8", "5,4,3,2", "4,3,2,1"),
     ("deformable", "mm"): ("12,9,7,4,3", "4,4,3,3,2", "4,3,2,1,1"),
 }
-#: The values that each list may hold: what is beyond is no registration but a slip of the pen.
+#: The range of values of each list; values beyond are typing errors.
 _RANGES = {"grid_spacing": (0.1, 1000.0), "search_radius": (1.0, 50.0), "quantization": (0.01, 100.0)}
 
 

@@ -46,7 +46,7 @@ def _edges(start, stop, image, block, differences):
 def block_differences(image: np.ndarray, block: tuple[int, int, int]) -> np.ndarray:
     """Return (3, blocks z, blocks y, blocks x): mean absolute difference of each block to the next along each axis.
 
-    The values of the last block along an axis, which has no next one, mean nothing.
+    The values of the last block along an axis, which has no next block, are undefined.
     """
     counts = [-(-size // step) for size, step in zip(image.shape, block, strict=True)]
     differences = np.zeros((3, *counts), np.float32)
@@ -83,16 +83,16 @@ def _prim(differences, root, parents, costs, order):
             for side in range(2):
                 if place[axis] == (differences.shape[1 + axis] - 1 if side else 0):
                     continue
-                other = node + steps[axis] if side else node - steps[axis]
-                if done[other]:
+                neighbor = node + steps[axis] if side else node - steps[axis]
+                if done[neighbor]:
                     continue
-                first = min(node, other)
+                first = min(node, neighbor)
                 cost = bits[axis, first // (height * width), first // width % height, first % width]
-                if cost < nearest[other] or parents[other] < 0:
-                    nearest[other], parents[other] = cost, node
-                    heapq.heappush(heap, np.int64(cost) << 32 | other)
-                elif cost == nearest[other]:
-                    parents[other] = min(parents[other], node)
+                if cost < nearest[neighbor] or parents[neighbor] < 0:
+                    nearest[neighbor], parents[neighbor] = cost, node
+                    heapq.heappush(heap, np.int64(cost) << 32 | neighbor)
+                elif cost == nearest[neighbor]:
+                    parents[neighbor] = min(parents[neighbor], node)
     for node in order[1:]:
         costs[node] = nearest[node : node + 1].view(np.float32)[0]
     costs[root] = 0
@@ -211,7 +211,7 @@ def _best_below(costs, weight, lowest, place, shape):
 
 @_vectorized
 def _choose(order, parents, costs, weights, offsets, shape, lowest, selected):
-    """Walk from the root to the leaves and take the displacement that is best given the parent's."""
+    """Walk from the root to the leaves and choose the best displacement for that of the parent."""
     rows, columns = shape[1], shape[2]
     selected[order[0]] = np.argmin(costs[order[0]])
     for node in order[1:]:
@@ -272,10 +272,10 @@ def best_displacements(costs: np.ndarray, tree: Tree, offsets: np.ndarray, shape
     """Return the displacement index of each point that minimizes the energy of the tree, exactly.
 
     A point with displacement c below a parent with displacement p costs ``weight * (own + subtree costs) + |p - c +
-    offset|^2``: the child's data counts as much as it resembles its parent, differences are in steps of the
-    displacement set, and ``offset`` is the difference of the displacements found on the coarser level. Sums are
-    exact min-sum belief propagation: messages from the leaves to the root by min-convolution with a parabola, one axis
-    after the other, then choices from the root to the leaves.
+    offset|^2``: costs of a child are weighted by its similarity to the parent, differences are in steps of the
+    displacement set, and ``offset`` is the difference of the displacements of the coarser level. Exact min-sum belief
+    propagation (Heinrich et al., IEEE TMI 2013): messages from the leaves to the root by min-convolution with a
+    parabola, separably along the axes, then choices from the root to the leaves.
 
     Args:
         costs: (points, displacements) float32; overwritten by the summed costs of the subtrees.

@@ -23,19 +23,21 @@ def _counter(displacements: int) -> Any:
     """Return the function that counts the differing bits of a chunk of blocks under ``displacements`` displacements."""
 
     @vectors.intrinsic
-    def count(context, here, keep, there, lines, line_count, table, table_step, block, across, step, out, shift, scale):
-        """Store the number of bits set in ``here ^ there`` where ``keep`` is set, summed over each block, times scale.
+    def count(
+        context, fixed, mask, moving, lines, line_count, table, table_step, block, across, step, out, shift, scale
+    ):
+        """Store the number of bits set in ``fixed ^ moving`` where ``mask`` is set: block sums, times scale.
 
-        Arguments are addresses, and offsets and steps in bytes. ``lines`` holds pairs: where a row of the blocks begins
-        in ``here``, whose voxels are ``across`` apart, and where it begins in ``there``; ``table`` where ``there``
-        continues for each voxel along x and displacement; ``keep`` a bit for each code of ``here``; ``out`` the
-        addresses of the eight blocks' costs, which begin ``shift`` further. A displacement step (``step`` voxels) on
-        along x, all displacements but one look up what was looked up before: it stays in the registers, as do the sums
-        while the rows go by.
+        Arguments are addresses, and offsets and steps in bytes. ``lines`` holds pairs: the offsets at which a row of
+        the blocks begins in ``fixed``, whose voxels are ``across`` apart, and in ``moving``; ``table`` the offsets in
+        ``moving`` for each voxel along x and displacement; ``mask`` a bit for each code of ``fixed``; ``out`` the
+        addresses of the eight blocks' costs, which begin ``shift`` further. All displacements but the last reuse the
+        codes that the next displacement loaded a step (``step`` voxels) before: these stay in registers, as do the
+        sums of the rows.
         """
 
         def generate(context, builder, signature, arguments):
-            here, keep, there, lines, line_count, table, table_step, block, across, step, *rest = arguments
+            fixed, mask, moving, lines, line_count, table, table_step, block, across, step, *rest = arguments
             out, shift, scale = rest
             codes, narrow, flags = (ir.VectorType(ir.IntType(bits), _LANES) for bits in (64, 32, 1))
             name = f"llvm.ctpop.v{_LANES}i64"
@@ -58,22 +60,24 @@ def _counter(displacements: int) -> Any:
 
             with cgutils.for_range(builder, line_count) as line:
                 pair = builder.add(lines, builder.mul(line.index, vectors.words(16)))
-                inside, row = word(pair), builder.add(word(pair, vectors.words(8)), there)
+                inside, row = word(pair), builder.add(word(pair, vectors.words(8)), moving)
                 with cgutils.for_range(builder, step) as phase:
                     for number in range(1, displacements):
                         builder.store(shifted(phase.index, number - 1), seen[number])
                     with cgutils.for_range_slice(builder, phase.index, block, step, vectors.WORD) as (x, _):
                         place = builder.add(inside, builder.mul(x, across))
-                        one = vectors.load(builder, codes, here, place, align=8)
+                        code = vectors.load(builder, codes, fixed, place, align=8)
                         octet = vectors.load(
-                            builder, ir.IntType(8), keep, builder.lshr(place, vectors.words(6)), align=1
+                            builder, ir.IntType(8), mask, builder.lshr(place, vectors.words(6)), align=1
                         )
-                        mask = builder.bitcast(octet, flags)
-                        others = [*(builder.load(part) for part in seen[1:]), shifted(x, displacements - 1)]
-                        for other, part, total in zip(others, seen, sums, strict=True):
-                            bits = builder.call(popcount, [builder.select(mask, builder.xor(one, other), zero)])
+                        selected = builder.bitcast(octet, flags)
+                        displaced_codes = [*(builder.load(part) for part in seen[1:]), shifted(x, displacements - 1)]
+                        for displaced, part, total in zip(displaced_codes, seen, sums, strict=True):
+                            bits = builder.call(
+                                popcount, [builder.select(selected, builder.xor(code, displaced), zero)]
+                            )
                             builder.store(builder.add(builder.load(total), bits), total)
-                            builder.store(other, part)
+                            builder.store(displaced, part)
             factor = vectors.spread(builder, scale, _LANES)
             counts = [builder.sitofp(builder.trunc(builder.load(total), narrow), factor.type) for total in sums]
             rows = [builder.add(word(out, vectors.words(8 * lane)), shift) for lane in range(_LANES)]
@@ -91,7 +95,7 @@ _count_9, _count_11, _count_13 = _counter(9), _counter(11), _counter(13)
 
 @_compiled
 def _by_phase(start, stop, codes, first, block, out):
-    """Sort each row of ``codes``, repeated beyond its ends, by the place of a voxel in its block.
+    """Sort each row of ``codes``, repeated beyond its ends, by the position of a voxel in its block.
 
     ``out[z, y, p, n]`` is voxel ``first + n * block + p`` of row (z, y).
     """
@@ -104,8 +108,8 @@ def _by_phase(start, stop, codes, first, block, out):
 
 
 @_compiled
-def _counted(start, stop, mask, block, out):
-    """Set a bit for each voxel that counts, sorted as in :func:`_by_phase`: eight blocks to the byte."""
+def _mask_bits(start, stop, mask, block, out):
+    """Set a bit for each voxel of the mask, sorted as in :func:`_by_phase`: eight blocks to the byte."""
     height, width = mask.shape[1:]
     for item in range(start, stop):
         z, y = item // height, item % height
@@ -121,15 +125,15 @@ def _counted(start, stop, mask, block, out):
 
 @_compiled
 def _lines(z, y, shift_z, shift_y, block, skip, shape, fixed, moving, lines, label):
-    """Write where the rows of voxels of a block begin in both images (bytes) to ``lines[label]``; return how many."""
+    """Write the offsets (bytes) of a block's rows of voxels in both images to ``lines[label]``; return their number."""
     depth, height = shape
     count = 0
     for k in range(z * block[0], min((z + 1) * block[0], depth), skip[0]):
         for j in range(y * block[1], min((y + 1) * block[1], height), skip[1]):
-            there_z = min(max(k + shift_z, 0), depth - 1)
-            there_y = min(max(j + shift_y, 0), height - 1)
+            moving_z = min(max(k + shift_z, 0), depth - 1)
+            moving_y = min(max(j + shift_y, 0), height - 1)
             lines[label, count, 0] = k * fixed.strides[0] + j * fixed.strides[1]
-            lines[label, count, 1] = there_z * moving.strides[0] + there_y * moving.strides[1]
+            lines[label, count, 1] = moving_z * moving.strides[0] + moving_y * moving.strides[1]
             count += 1
     return count
 
@@ -141,23 +145,23 @@ def _blocks(places, count, block, step, labels, scale, out, shift):
     ``places`` are addresses and steps in bytes, see :func:`_counter`. No view of an array is made here: numba counts
     references to it, which takes as long as the sums where threads share the array.
     """
-    here, keep, there, lines, table, offset_step, across = places
+    fixed, mask, moving, lines, table, offset_step, across = places
     while labels > 0:
         number = labels if labels <= _MOST else _PART
         if number == 13:
-            _count_13(here, keep, there, lines, count, table, offset_step, block, across, step, out, shift, scale)
+            _count_13(fixed, mask, moving, lines, count, table, offset_step, block, across, step, out, shift, scale)
         elif number == 11:
-            _count_11(here, keep, there, lines, count, table, offset_step, block, across, step, out, shift, scale)
+            _count_11(fixed, mask, moving, lines, count, table, offset_step, block, across, step, out, shift, scale)
         elif number == 9:
-            _count_9(here, keep, there, lines, count, table, offset_step, block, across, step, out, shift, scale)
+            _count_9(fixed, mask, moving, lines, count, table, offset_step, block, across, step, out, shift, scale)
         elif number == 8:
-            _count_8(here, keep, there, lines, count, table, offset_step, block, across, step, out, shift, scale)
+            _count_8(fixed, mask, moving, lines, count, table, offset_step, block, across, step, out, shift, scale)
         elif number == 7:
-            _count_7(here, keep, there, lines, count, table, offset_step, block, across, step, out, shift, scale)
+            _count_7(fixed, mask, moving, lines, count, table, offset_step, block, across, step, out, shift, scale)
         elif number == 5:
-            _count_5(here, keep, there, lines, count, table, offset_step, block, across, step, out, shift, scale)
+            _count_5(fixed, mask, moving, lines, count, table, offset_step, block, across, step, out, shift, scale)
         else:
-            _count_3(here, keep, there, lines, count, table, offset_step, block, across, step, out, shift, scale)
+            _count_3(fixed, mask, moving, lines, count, table, offset_step, block, across, step, out, shift, scale)
         table += 8 * number
         shift += 4 * number
         labels -= number
@@ -180,11 +184,11 @@ def _repeats(first, last, shift, step, size):
 
 
 @_compiled
-def _block_rows(start, stop, fixed, keep, moving, shape, block, radius, quantization, skip, offsets, scale, costs):
+def _block_rows(start, stop, fixed, mask, moving, shape, block, radius, quantization, skip, offsets, scale, costs):
     """Compare the rows of blocks from ``start`` to ``stop``.
 
-    All rows of a layer before the next displacement along z, and all displacements along y before the next blocks along
-    x, so that what they look up stays in the cache.
+    All rows of a layer come before the next displacement along z, and all displacements along y before the next blocks
+    along x, so that the codes they share stay in the cache.
     """
     rows, columns = costs.shape[1:3]
     depth, height = shape
@@ -192,8 +196,8 @@ def _block_rows(start, stop, fixed, keep, moving, shape, block, radius, quantiza
     lines = np.empty((labels_y, block[0] * block[1], 2), np.int64)
     nowhere = np.empty(labels_z * labels_y * labels_x, np.float32)
     targets = np.empty(_LANES, np.int64)
-    here, there = np.int64(fixed.ctypes.data), np.int64(moving.ctypes.data)
-    mask, line, table = np.int64(keep.ctypes.data), np.int64(lines.ctypes.data), np.int64(offsets.ctypes.data)
+    fixed_address, moving_address = np.int64(fixed.ctypes.data), np.int64(moving.ctypes.data)
+    mask_address, line, table = np.int64(mask.ctypes.data), np.int64(lines.ctypes.data), np.int64(offsets.ctypes.data)
     line_step, table_step, across = np.int64(lines.strides[0]), np.int64(offsets.strides[0]), np.int64(fixed.strides[2])
     out, target = np.int64(costs.ctypes.data), np.int64(targets.ctypes.data)
     step = min(quantization[2], block[2])  # each voxel of a block starts a sequence of its own if steps are longer
@@ -225,9 +229,9 @@ def _block_rows(start, stop, fixed, keep, moving, shape, block, radius, quantiza
                             _copy(costs, z, y, (column, column + _LANES), label - labels_x, label, labels_x)
                             continue
                         places = (
-                            here + 8 * column,
-                            mask + column // _LANES,
-                            there + 8 * column,
+                            fixed_address + 8 * column,
+                            mask_address + column // _LANES,
+                            moving_address + 8 * column,
                             line + label_y * line_step,
                             table,
                             table_step,
@@ -256,25 +260,25 @@ def data_cost(
     lanes = -(-counts[2] // _LANES) * _LANES
     reach = radius[2] * quantization[2]
     scratch = scratch or Scratch()
-    here = scratch.array("here", (*fixed.shape[:2], block[2], lanes), np.uint64)
-    keep = scratch.array("keep", (*fixed.shape[:2], block[2], lanes // _LANES), np.uint8)
-    there = scratch.array("there", (*fixed.shape[:2], block[2], lanes + 2 * reach // block[2] + 1), np.uint64)
+    fixed_rows = scratch.array("fixed", (*fixed.shape[:2], block[2], lanes), np.uint64)
+    mask_bits = scratch.array("mask", (*fixed.shape[:2], block[2], lanes // _LANES), np.uint8)
+    moving_rows = scratch.array("moving", (*fixed.shape[:2], block[2], lanes + 2 * reach // block[2] + 1), np.uint64)
     inside = np.ones(fixed.shape, bool) if mask is None else np.ascontiguousarray(mask)
     lines = fixed.shape[0] * fixed.shape[1]
-    threads.run(_by_phase, lines, np.ascontiguousarray(fixed), 0, block[2], here)
-    threads.run(_by_phase, lines, np.ascontiguousarray(moving), -reach, block[2], there)
-    threads.run(_counted, lines, inside, block[2], keep)
+    threads.run(_by_phase, lines, np.ascontiguousarray(fixed), 0, block[2], fixed_rows)
+    threads.run(_by_phase, lines, np.ascontiguousarray(moving), -reach, block[2], moving_rows)
+    threads.run(_mask_bits, lines, inside, block[2], mask_bits)
     along = np.arange(block[2])[:, None] + np.arange(2 * radius[2] + 1) * quantization[2]
-    offsets = along % block[2] * there.strides[2] + along // block[2] * there.strides[3]
+    offsets = along % block[2] * moving_rows.strides[2] + along // block[2] * moving_rows.strides[3]
     samples = -(-block[0] // skip[0]) * -(-block[1] // skip[1]) * block[2]
     labels = int(np.prod([2 * steps + 1 for steps in radius]))
     costs = scratch.array("work", (*counts, labels), np.float32)
     threads.run(
         _block_rows,
         counts[0] * counts[1],
-        here,
-        keep,
-        there,
+        fixed_rows,
+        mask_bits,
+        moving_rows,
         fixed.shape[:2],
         tuple(block),
         tuple(radius),
