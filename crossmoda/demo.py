@@ -26,11 +26,10 @@ from crossmoda import (
     volume,
     weights,
 )
-from crossmoda.deeds.files import register_files
+from crossmoda.deeds.files import RegistrationSettings, register_files
 from crossmoda.errors import InputError
 from crossmoda.parameters import parameter
 from crossmoda.progress import Progress, part, report
-from crossmoda.propagation.atlases import WARPED, folder_name
 from crossmoda.report import Report
 from crossmoda.simulation.dataset import TEST, TRUTH
 from crossmoda.simulation.subject import BASES
@@ -59,7 +58,7 @@ class Settings(parameters.Settings):
 
 
 @dataclasses.dataclass(frozen=True)
-class Result:
+class DemoResult:
     """What the demo made."""
 
     scores: dict[str, dict[str, evaluation.Scores]]
@@ -69,7 +68,7 @@ class Result:
 
 
 #: The steps that are scored, in the order of the chain.
-BY_HEADER, ONE_ATLAS, MAJORITY, FUSED, AS_SHIPPED, NETWORK = (
+BY_HEADER, ONE_ATLAS, MAJORITY, FUSED, AS_BUNDLED, NETWORK = (
     "one atlas, by header",
     "one atlas, deeds",
     "majority vote",
@@ -85,7 +84,7 @@ def run(
     progress: Progress | None = None,
     *,
     subjects: simulation.Settings = simulation.Settings(),  # noqa: B008 (frozen)
-) -> Result:
+) -> DemoResult:
     """Run the chain in ``folder``; a second run with the same settings takes what is finished from there.
 
     Args:
@@ -132,13 +131,13 @@ def run(
         "report": folder / "report.html",
     }
     report(progress, 1.0, "done")
-    return Result(scores, files)
+    return DemoResult(scores, files)
 
 
 def _simulate(
     folder: Path, settings: Settings, subjects: simulation.Settings, progress: Progress | None
 ) -> dataset.Dataset:
-    step = cache.Step(folder, demo=settings, subjects=subjects)
+    step = cache.CachedStep(folder, demo=settings, subjects=subjects)
     data = folder / "dataset"
     if step.results() is None:
         if data.exists():
@@ -160,7 +159,7 @@ def _simulate(
 
 def _propagate(
     data: dataset.Dataset, folder: Path, settings: Settings, progress: Progress | None
-) -> dict[str, propagation.Propagation]:
+) -> dict[str, propagation.PropagationResult]:
     done, failed = propagation.propagate_all(
         data.targets, data.sources, folder, progress=progress, device=settings.device
     )
@@ -181,7 +180,7 @@ def _train(
     if learned := [case for case in data.targets if case not in tests]:
         cases += training.noisy_cases(learned, propagated)
     how = training.Settings(seconds=settings.training_seconds, seed=settings.seed, device=settings.device)
-    return training.train(cases, folder, how, progress=progress, initial=weights.shipped())
+    return training.train(cases, folder, how, progress=progress, initial=weights.bundled())
 
 
 def _truth(case: "Case") -> Volume:
@@ -189,27 +188,25 @@ def _truth(case: "Case") -> Volume:
     return volume.read_label_map(case.image.parents[1] / TRUTH / name)
 
 
-def _votes(done: propagation.Propagation) -> dict[str, Volume]:
-    """Return the label map of every atlas that was used, on the target's grid."""
+def _votes(done: propagation.PropagationResult) -> dict[str, Volume]:
+    """Return the label map of every contributing atlas, on the target's grid."""
     votes = {}
-    for outcome in done.outcomes:
-        if not outcome.dropped:
-            folder = done.folder / "registrations" / folder_name(outcome.atlas, outcome.mirrored)
-            warped = volume.read_label_map(folder / WARPED)
-            votes[outcome.atlas] = volume.resample(warped, done.label_map.grid, interpolation="nearest")
+    for outcome in done.contributors:
+        warped = volume.read_label_map(done.warped_label(outcome))
+        votes[outcome.atlas] = volume.resample(warped, done.label_map.grid, interpolation="nearest")
     return votes
 
 
 def _score(
     data: dataset.Dataset,
     tests: "Sequence[Case]",
-    propagated: Mapping[str, propagation.Propagation],
+    propagated: Mapping[str, propagation.PropagationResult],
     predicted: Mapping[str, inference.Prediction],
     device: str,
 ) -> dict[str, dict[str, evaluation.Scores]]:
     """Score every step of the chain on the test cases."""
     scores: dict[str, dict[str, evaluation.Scores]] = {
-        step: {} for step in (BY_HEADER, ONE_ATLAS, MAJORITY, FUSED, AS_SHIPPED, NETWORK)
+        step: {} for step in (BY_HEADER, ONE_ATLAS, MAJORITY, FUSED, AS_BUNDLED, NETWORK)
     }
     for case in tests:
         truth = _truth(case)
@@ -223,8 +220,8 @@ def _score(
         majority = fusion.majority_vote([vote.array for vote in votes.values()])
         scores[MAJORITY][case.id] = evaluation.evaluate(truth.with_array(majority), truth)
         scores[FUSED][case.id] = evaluation.evaluate(done.label_map, truth)
-        as_shipped = inference.predict(case.read_image(), None, inference.Settings(device=device))
-        scores[AS_SHIPPED][case.id] = evaluation.evaluate(as_shipped.label_map, truth)
+        as_bundled = inference.predict(case.read_image(), None, inference.Settings(device=device))
+        scores[AS_BUNDLED][case.id] = evaluation.evaluate(as_bundled.label_map, truth)
         scores[NETWORK][case.id] = evaluation.evaluate(predicted[case.id].label_map, truth)
     return scores
 
@@ -234,22 +231,21 @@ class _Shown:
     """The test case whose pictures are in the report."""
 
     case: "Case"
-    propagation: propagation.Propagation
+    propagation: propagation.PropagationResult
     prediction: inference.Prediction
 
     def register(
         self, data: dataset.Dataset, folder: Path, settings: Settings, progress: Progress | None
     ) -> tuple["Case", deeds.Registration]:
         """Register the atlas with the best registration, for its transform and the pictures."""
-        used = [outcome for outcome in self.propagation.outcomes if not outcome.dropped]
-        best = max(used, key=lambda outcome: (not outcome.mirrored, outcome.quality or 0.0))
+        best = max(self.propagation.contributors, key=lambda outcome: (not outcome.mirrored, outcome.quality or 0.0))
         atlas = next(case for case in data.sources if case.id == best.atlas)
         done = register_files(
             self.case.image,
             atlas.image,
             folder,
             moving_label=atlas.label,
-            settings=deeds.Settings(device=settings.device),
+            settings=RegistrationSettings(device=settings.device, region="whole"),
             progress=progress,
         )
         return atlas, done
@@ -296,7 +292,7 @@ class _Shown:
                 image,
                 list(_votes(self.propagation).values()),
                 self.propagation.label_map,
-                volume.read(self.propagation.folder / "disagreement.nii.gz"),
+                self.propagation.read_disagreement(),
             ),
             "Every atlas's label, the label fused from them, and where the atlases disagree.",
         )

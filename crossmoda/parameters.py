@@ -1,7 +1,7 @@
-"""Parameters described once, where the engine uses them.
+"""Parameters declared once, where the engine uses them.
 
 The settings of a step are a frozen dataclass whose fields are made by :func:`parameter`. The ``crossmoda`` command, the
-Slicer CLI modules (arguments and XML) and the panel read name, default, range, unit and help from there.
+Slicer CLI modules (arguments and XML) and the panel read name, default, range, unit and help from its fields.
 """
 
 import argparse
@@ -31,16 +31,24 @@ def parameter(
 
     Args:
         default: the default value; its type (bool, int, float, str) is the parameter's.
-        help: one sentence for a clinician, without the unit and the default.
+        help: a noun phrase of at most 90 characters, without the unit and the default.
         unit: the unit of the value, such as ``"mm"``.
-        minimum: the smallest value allowed.
-        maximum: the largest value allowed.
-        choices: the only values allowed.
+        minimum: the smallest valid value.
+        maximum: the largest valid value.
+        choices: the valid values.
         advanced: whether the panel hides it at first.
 
+    Example:
+        >>> @dataclasses.dataclass(frozen=True)
+        ... class Smoothing(Settings):
+        ...     sigma: float = parameter(1.0, "Standard deviation of the Gaussian", unit="mm", minimum=0.0)
+        >>> Smoothing(sigma=-1.0)
+        Traceback (most recent call last):
+        crossmoda.errors.InputError: ...
+
     """
-    about = {"help": help, "unit": unit, "minimum": minimum, "maximum": maximum, "choices": choices}
-    return dataclasses.field(default=default, metadata={**about, "advanced": advanced})
+    limits = {"minimum": minimum, "maximum": maximum, "choices": choices}
+    return dataclasses.field(default=default, metadata={"help": help, "unit": unit, **limits, "advanced": advanced})
 
 
 def parameter_of(settings: type, name: str, **changes: Any) -> Any:
@@ -50,18 +58,18 @@ def parameter_of(settings: type, name: str, **changes: Any) -> Any:
 
 
 def shown(value: Any) -> str:
-    """Return a value as it is shown in a sentence: what is long is cut."""
+    """Return a value for a message, abbreviated if it is long."""
     short = reprlib.Repr()
     short.maxstring = short.maxother = short.maxlong = 60
     return short.repr(value)
 
 
-#: What a value of each type is, and what it may be in Python (numbers of NumPy too).
+#: The name of each type in messages, and its values in Python (numbers of NumPy too).
 _KINDS: dict[type, tuple[str, type]] = {
     bool: ("true or false", bool),
-    int: ("a whole number", numbers.Integral),
+    int: ("an integer", numbers.Integral),
     float: ("a number", numbers.Real),
-    str: ("a text", str),
+    str: ("text", str),
 }
 
 
@@ -72,8 +80,8 @@ class Settings:
         """Check each value against its type, its range and its choices."""
         kinds = _types(type(self))
         for field in dataclasses.fields(self):  # type: ignore[arg-type]
-            value, about = getattr(self, field.name), field.metadata
-            choices, low, high = about.get("choices"), about.get("minimum"), about.get("maximum")
+            value, details = getattr(self, field.name), field.metadata
+            choices, low, high = details.get("choices"), details.get("minimum"), details.get("maximum")
             if value is None and field.default is None:
                 continue
             if choices is not None and value not in choices:
@@ -83,28 +91,25 @@ class Settings:
                 raise InputError(f"{field.name} must be {_KINDS[kind][0]}; got {shown(value)}.")
             if (low is not None and not value >= low) or (high is not None and not value <= high):
                 span = f"{low:g} to {high:g}" if None not in (low, high) else _one_sided(low, high)
-                unit = f" {about['unit']}" if about["unit"] else ""
+                unit = f" {details['unit']}" if details["unit"] else ""
                 raise InputError(f"{field.name} must be {span}{unit}; got {shown(value)}.")
             if isinstance(value, float) and not math.isfinite(value):
                 raise InputError(f"{field.name} must be a number; got {shown(value)}.")
 
 
 def _is_of(kind: type, value: Any) -> bool:
-    """Return whether a value, from a file perhaps, can be one of a parameter: true is no number."""
+    """Return whether a value, perhaps from a file, has a parameter's type; bool is not a number."""
     if kind is bool or isinstance(value, bool):
         return kind is bool and isinstance(value, bool)
     return isinstance(value, _KINDS[kind][1])
 
 
 def _types(settings: type) -> dict[str, Any]:
-    """Return the types of the parameters, that of what may also be None included."""
-    return {name: _one_type(kind) for name, kind in typing.get_type_hints(settings).items()}
-
-
-def _one_type(kind: Any) -> Any:
-    if isinstance(kind, types.UnionType):
-        return next(member for member in typing.get_args(kind) if member is not type(None))
-    return kind
+    """Return the types of the parameters; of an optional one the type beside None."""
+    hints = typing.get_type_hints(settings)
+    return {
+        name: typing.get_args(kind)[0] if isinstance(kind, types.UnionType) else kind for name, kind in hints.items()
+    }
 
 
 def _one_sided(low: float | None, high: float | None) -> str:
@@ -131,11 +136,9 @@ class Parameter:
         return "--" + self.name.replace("_", "-")
 
     @property
-    def full_help(self) -> str:
-        """The help with unit and default."""
-        unit = f" ({self.unit})" if self.unit else ""
-        default = "" if self.type is bool else f" [default: {self.default}]"
-        return f"{self.help.rstrip('.')}{unit}.{default}"
+    def help_with_unit(self) -> str:
+        """The help as a sentence that ends with the unit."""
+        return f"{self.help.rstrip('.')}{f' ({self.unit})' if self.unit else ''}."
 
 
 def parameters(settings: type[Settings]) -> Iterator[Parameter]:
@@ -148,13 +151,16 @@ def parameters(settings: type[Settings]) -> Iterator[Parameter]:
 def add_arguments(parser: argparse.ArgumentParser, settings: type[Settings]) -> None:
     """Add the parameters of ``settings`` as options to an argparse parser (the Slicer CLI modules)."""
     for item in parameters(settings):
-        how: dict[str, Any] = {"action": argparse.BooleanOptionalAction}
+        details: dict[str, Any] = {"action": argparse.BooleanOptionalAction}
         if item.type is not bool:
-            how = {"type": item.type, "choices": item.choices}
-        help_text = item.full_help.replace("%", "%%")
-        parser.add_argument(item.flag, dest=item.name, default=item.default, help=help_text, **how)
+            details = {"type": item.type, "choices": item.choices}
+        help_text = item.help_with_unit.replace("%", "%%") + " [default: %(default)s]"
+        parser.add_argument(item.flag, dest=item.name, default=item.default, help=help_text, **details)
 
 
-def from_arguments(settings: type[Settings], values: Mapping[str, Any]) -> Any:
+AnySettings = typing.TypeVar("AnySettings", bound=Settings)
+
+
+def from_arguments(settings: type[AnySettings], values: Mapping[str, Any]) -> AnySettings:
     """Make the settings from parsed arguments; other keys in ``values`` are ignored."""
     return settings(**{item.name: values[item.name] for item in parameters(settings)})

@@ -1,4 +1,4 @@
-"""A report as one HTML file: text, tables and pictures, nothing loaded from elsewhere."""
+"""A report as one self-contained HTML file: text, tables and pictures."""
 
 import base64
 import datetime

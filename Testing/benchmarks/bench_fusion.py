@@ -1,7 +1,7 @@
-"""STAPLE against SimpleITK's and majority vote: time, Dice, volumes, on raters as registrations leave them.
+"""STAPLE, SimpleITK's STAPLE and majority vote on simulated raters: time, Dice, volume.
 
-Each rater is the truth with every structure moved on its own (standard deviation in pixels of 0.5 mm) and of another
-size (8%). ``python Testing/benchmarks/bench_fusion.py`` prints a table.
+Each rater is the truth with every structure moved independently (standard deviation in pixels of 0.5 mm) and resized
+(8%). ``python Testing/benchmarks/bench_fusion.py`` prints a table.
 """
 
 import argparse
@@ -13,6 +13,7 @@ import SimpleITK as sitk
 from scipy import ndimage
 
 from crossmoda import fusion
+from crossmoda.evaluation import dice
 
 SHAPE = (64, 192, 192)
 
@@ -33,8 +34,8 @@ def raters(label_map: np.ndarray, count: int, pixels: float, seed: int) -> list[
     copies = [np.zeros_like(label_map) for _ in range(count)]
     for value in (1, 2):
         pieces, _ = ndimage.label(label_map == value)
-        for piece, found in enumerate(ndimage.find_objects(pieces), start=1):
-            box = tuple(slice(max(side.start - 20, 0), side.stop + 20) for side in found)
+        for piece, box_of_piece in enumerate(ndimage.find_objects(pieces), start=1):
+            box = tuple(slice(max(side.start - 20, 0), side.stop + 20) for side in box_of_piece)
             mask = (pieces[box] == piece).astype(np.float32)
             middle = np.array(ndimage.center_of_mass(mask))
             for copy in copies:
@@ -44,12 +45,8 @@ def raters(label_map: np.ndarray, count: int, pixels: float, seed: int) -> list[
     return copies
 
 
-def dice(first: np.ndarray, second: np.ndarray) -> float:
-    return 2 * np.count_nonzero(first & second) / max(np.count_nonzero(first) + np.count_nonzero(second), 1)
-
-
 def _binary_staple(maps: list[np.ndarray]) -> np.ndarray:
-    """SimpleITK's STAPLE for each structure; where both claim a voxel the more probable has it."""
+    """SimpleITK's STAPLE per structure; the more probable structure wins a voxel."""
     best, result = np.full(SHAPE, 0.5), np.zeros(SHAPE, np.uint8)
     for value in (1, 2):
         images = [sitk.GetImageFromArray(item) for item in maps]
@@ -79,7 +76,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--raters", type=int, default=30)
     parser.add_argument("--pixels", type=float, nargs="+", default=[1.5, 3.0])
-    parser.add_argument("--repeats", type=int, default=3, help="runs of which the fastest counts")
+    parser.add_argument("--repeats", type=int, default=3, help="runs; the fastest counts")
     options = parser.parse_args()
     label_map = truth()
     print(f"{options.raters} raters of {SHAPE[2]} x {SHAPE[1]} x {SHAPE[0]}\n")

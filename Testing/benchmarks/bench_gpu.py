@@ -1,12 +1,12 @@
-"""Everything that a graphics card is for, in one command: is it right, and how fast is it?
+"""Correctness and speed of all CUDA paths, in one command.
 
-    python Testing/benchmarks/bench_gpu.py                        # all of it, some five minutes
+    python Testing/benchmarks/bench_gpu.py                        # all parts, about five minutes
     python Testing/benchmarks/bench_gpu.py --only registration    # one part
-    python Testing/benchmarks/bench_gpu.py --device cpu --quick   # the benchmark itself, tried without a card
+    python Testing/benchmarks/bench_gpu.py --device cpu --quick   # dry run of the benchmark without a card
 
-Makes its own digital subjects. Each part runs in a process of its own: one that fails or hangs costs the others
-nothing, and its last words are shown. Prints a Markdown table with the goals. Needs numpy, scipy, SimpleITK, torch,
-numba and safetensors; nothing is fetched.
+Simulates its digital subjects. Each part runs in its own process; if it fails or hangs, its last output is shown and
+the others go on. Prints a Markdown table with the goals. Needs numpy, scipy, SimpleITK, torch, numba and safetensors;
+downloads nothing.
 """
 
 import argparse
@@ -34,13 +34,13 @@ from crossmoda import volume
 from crossmoda.device import cores
 from crossmoda.volume import Grid, Volume
 
-#: Seconds after which a part is given up.
+#: Time limit of a part, s.
 LIMIT = 150
 #: Marks the line with the results of a part.
 RESULT = "RESULT "
 
 Row = tuple[str, str, str, bool | None]
-"""what, measured, goal, whether it is reached"""
+"""quantity, measured value, goal, whether the goal is reached"""
 
 
 def row(what: str, value: float, unit: str, goal: float, more: bool = False) -> Row:
@@ -54,35 +54,35 @@ def row(what: str, value: float, unit: str, goal: float, more: bool = False) -> 
 
 
 def seconds_of(work: Callable[[], object], repeats: int, device: str) -> list[float]:
-    """Return the wall seconds of each run after a first one, which is left out."""
+    """Return the wall seconds of each run; a warm-up run is excluded."""
     import torch
 
-    found = []
+    seconds = []
     for _ in range(repeats + 1):
         start = time.perf_counter()
         work()
         if device == "cuda":
             torch.cuda.synchronize()
-        found.append(time.perf_counter() - start)
-    print(f"first {found[0]:.3f} s, then {', '.join(f'{value:.3f}' for value in found[1:])}")
-    return found[1:]
+        seconds.append(time.perf_counter() - start)
+    print(f"first {seconds[0]:.3f} s, then {', '.join(f'{value:.3f}' for value in seconds[1:])}")
+    return seconds[1:]
 
 
 # Data
 
 
 def subject(job: tuple[int, Path | None]) -> tuple[Volume, ...]:
-    """Simulate a subject; as files too where a path is given (image, label)."""
+    """Simulate a subject; also write image and label map where paths are passed."""
     from crossmoda.simulation import simulate_subject
 
     seed, path = job
-    found = simulate_subject(seed)
+    scans = simulate_subject(seed)
     if path is not None:
         modality = "hrT2" if "hrT2" in path.name else "ceT1"
-        image, label = (found.hrt2, found.hrt2_label) if modality == "hrT2" else (found.cet1, found.cet1_label)
+        image, label = (scans.hrt2, scans.hrt2_label) if modality == "hrT2" else (scans.cet1, scans.cet1_label)
         volume.write(Volume(image.array.astype(np.float32), image.grid), path)
         volume.write(label, path.with_name(path.name.replace(f"_{modality}", "_Label")))
-    return found.cet1, found.hrt2
+    return scans.cet1, scans.hrt2
 
 
 def middle(image: Volume, grid: Grid | None = None) -> Volume:
@@ -95,7 +95,7 @@ def middle(image: Volume, grid: Grid | None = None) -> Volume:
 
 
 def make_data(folder: Path, atlases: int) -> None:
-    """Write the pair that is registered, and a data set of atlases and one target."""
+    """Write the pair to register, and a data set of atlases and one target."""
     from crossmoda.deeds import registration
 
     jobs: list[tuple[int, Path | None]] = [(1, None), (2, None)]
@@ -109,9 +109,9 @@ def make_data(folder: Path, atlases: int) -> None:
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
         made = pool.map(subject, jobs)
         registration.warm_up()  # compiled here once, while the subjects are made, for all parts
-        found = list(made)
-    fixed = middle(found[0][1])
-    moving = middle(found[1][0], fixed.grid)
+        subjects = list(made)
+    fixed = middle(subjects[0][1])
+    moving = middle(subjects[1][0], fixed.grid)
     (folder / "pair.pkl").write_bytes(pickle.dumps((fixed, moving)))
 
 
@@ -119,7 +119,7 @@ def make_data(folder: Path, atlases: int) -> None:
 
 
 def card(folder: Path, device: str, quick: bool) -> list[Row]:
-    """What is there, and which of the two helpers of torch that may be missing work."""
+    """Software, card, and which of torch's two optional helpers work."""
     import torch
 
     from crossmoda.deeds import backend_cuda
@@ -135,7 +135,7 @@ def card(folder: Path, device: str, quick: bool) -> list[Row]:
             from torch.cuda.jiterator import _create_jit_fn
 
             sample = torch.arange(5, device="cuda")
-            print(_create_jit_fn(backend_cuda._COUNT_ON_CARD)(sample, sample, sample))  # shows why not
+            print(_create_jit_fn(backend_cuda._COUNT_ON_CARD)(sample, sample, sample))  # raises the reason
     return [("card", about, "", None), ("bits counted by the card", "yes" if counts else "no", "yes", counts)]
 
 
@@ -146,21 +146,21 @@ def registration(folder: Path, device: str, quick: bool) -> list[Row]:
     from crossmoda import deeds
 
     fixed, moving = pickle.loads((folder / "pair.pkl").read_bytes())
-    found = []
+    on_card = []
 
     def register() -> None:
-        found.append(deeds.register(fixed, moving, deeds.Settings(device=device, levels=2 if quick else 5)))
+        on_card.append(deeds.register(fixed, moving, deeds.Settings(device=device, levels=2 if quick else 5)))
 
     times = seconds_of(register, 2 if quick else 7, device)
-    here = deeds.register(fixed, moving, deeds.Settings(device="cpu", levels=2 if quick else 5))
-    fields = [sitk.GetArrayFromImage(each.displacement_field()) for each in (here, found[-1], found[-2])]
+    on_cpu = deeds.register(fixed, moving, deeds.Settings(device="cpu", levels=2 if quick else 5))
+    fields = [sitk.GetArrayFromImage(each.displacement_field()) for each in (on_cpu, on_card[-1], on_card[-2])]
     difference = float(np.linalg.norm(fields[0] - fields[1], axis=-1).mean())
     same = bool(np.array_equal(fields[1], fields[2]))
     rows = [
         row("registration 192 x 192 x 64, median", statistics.median(times), "s", 0.3),
         row("its difference from the processor's, mean", difference, "mm", 0.1),
         ("the same bits on every run", "yes" if same else "no", "yes", same),
-        row("its inverse consistency, mean", float(found[-1].inverse_consistency().mean()), "mm", 0.25),
+        row("its inverse consistency, mean", float(on_card[-1].inverse_consistency().mean()), "mm", 0.25),
     ]
     if device == "cuda":
         rows.append(_profile(register))
@@ -168,7 +168,7 @@ def registration(folder: Path, device: str, quick: bool) -> list[Row]:
 
 
 def _profile(work: Callable[[], object]) -> Row:
-    """Say how long kernels run in one registration, and which take longest."""
+    """Print the kernel time of one registration and its longest kernels."""
     from bench_network import device_intervals
 
     busy, names = device_intervals(work)
@@ -178,20 +178,23 @@ def _profile(work: Callable[[], object]) -> Row:
 
 
 def inference(folder: Path, device: str, quick: bool) -> list[Row]:
-    """MIND and the network that comes along on one crop, from array to array."""
+    """MIND and the network with the bundled weights on one crop, from array to array."""
     import torch
 
     from crossmoda import inference, weights
+    from crossmoda.inference.probabilities import predict_probabilities
 
-    model = weights.load(weights.shipped())
+    model = weights.load(weights.bundled())
     image = np.random.default_rng(0).normal(size=(16, 64, 64) if quick else (64, 192, 192)).astype(np.float32)
     settings = inference.Settings(device=device)
-    found = {}
+    probabilities = {}
     for where in dict.fromkeys(("cpu", device)):
-        found[where] = inference._probabilities(model.network, image, settings, where, None)[0]
-    difference = float(np.abs(found["cpu"] - found[device]).max())
+        probabilities[where] = predict_probabilities(model.network, image, settings, where, None)[0]
+    difference = float(np.abs(probabilities["cpu"] - probabilities[device]).max())
     times = seconds_of(
-        lambda: inference._probabilities(model.network, image, settings, device, None), 2 if quick else 9, device
+        lambda: predict_probabilities(model.network, image, settings, device, None),
+        2 if quick else 9,
+        device,
     )
     rows = [
         row("MIND and network, 192 x 192 x 64, median", statistics.median(times), "s", 0.15),
@@ -203,7 +206,7 @@ def inference(folder: Path, device: str, quick: bool) -> list[Row]:
 
 
 def noise_example() -> Any:
-    """Return something to train on where no subject could be made: the time is the same."""
+    """Return random training cases where no subject could be simulated; the time is the same."""
     import torch
 
     from crossmoda.training.sampling import Example
@@ -217,15 +220,15 @@ def noise_example() -> Any:
 
 
 def training(folder: Path, device: str, quick: bool) -> list[Row]:
-    """Steps of the default routine: during which part of the time kernels run; whether two trainings are the same."""
+    """Steps of the default routine: fraction of time in kernels; whether two trainings agree."""
     import torch
     from bench_network import device_intervals, load_examples
 
     from crossmoda import training
     from crossmoda.training import learner
 
-    there = (folder / "data").is_dir()
-    examples = load_examples(folder / "data", 1 if quick else 4) if there else [noise_example()]
+    has_data = (folder / "data").is_dir()
+    examples = load_examples(folder / "data", 1 if quick else 4) if has_data else [noise_example()]
     steps, rows = (2 if quick else 40), []
     for batch in (2,) if quick else (2, 8):
         settings = training.Settings(device=device, batch=batch)
@@ -256,33 +259,32 @@ def training(folder: Path, device: str, quick: bool) -> list[Row]:
 
 
 def _show_why(student: Any, learner: Any) -> None:
-    """Print what keeps a step from being recorded."""
+    """Print why a step is not recorded."""
     try:
-        learner.Recording(student.network, student.optimizer, student._work, student._draw(0))
+        learner.Recording(student.network, student.optimizer, student._forward_and_backward, student._draw(0))
     except Exception as error:
         print(f"not recorded: {type(error).__name__}: {error}")
 
 
 def propagation(folder: Path, device: str, quick: bool) -> list[Row]:
     """All atlases to one target, files to files, fused."""
-    from crossmoda import dataset, deeds, propagation
+    from crossmoda import dataset, deeds, evaluation, propagation
     from crossmoda.deeds import registration
 
-    found = dataset.open_dataset(folder / "data")
+    cohort = dataset.open_dataset(folder / "data")
     how = deeds.Settings(device=device, levels=2 if quick else 5)
     registration.warm_up()
     pair = pickle.loads((folder / "pair.pkl").read_bytes())
     deeds.register(*pair, how)
     wall, processor = time.perf_counter(), time.process_time()
-    result = propagation.propagate(found.targets[0], found.sources, folder / "result", registration=how)
+    result = propagation.propagate(cohort.targets[0], cohort.sources, folder / "result", registration=how)
     wall, processor = time.perf_counter() - wall, time.process_time() - processor
     count = len(list((folder / "result" / "registrations").iterdir()))
     truth = volume.read_label_map(folder / "data" / "target_validation" / "crossmoda_900_Label.nii.gz").array
-    rows = [row(f"{len(found.sources)} atlases to one target ({count} registrations)", wall, "s", 15)]
+    rows = [row(f"{len(cohort.sources)} atlases to one target ({count} registrations)", wall, "s", 15)]
     rows.append(("its processor seconds", f"{processor:.1f} s", "", None))
     for value, name in ((1, "VS"), (2, "cochlea")):
-        one, other = result.label_map.array == value, truth == value
-        dice = 2 * np.count_nonzero(one & other) / max(np.count_nonzero(one) + np.count_nonzero(other), 1)
+        dice = evaluation.dice(result.label_map.array == value, truth == value)
         rows.append((f"its Dice, {name}", f"{dice:.3f}", "", None))
     return rows
 
@@ -291,7 +293,7 @@ PARTS = {part.__name__: part for part in (card, registration, inference, trainin
 
 
 def run_part(name: str, folder: Path, options: argparse.Namespace) -> list[Row]:
-    """Run a part in a process of its own and return its lines; a failure is a line too."""
+    """Run a part in its own process and return its rows; a failure is a row too."""
     command = [sys.executable, __file__, "--part", name, "--folder", str(folder), "--device", options.device]
     try:
         done = subprocess.run(
@@ -300,7 +302,7 @@ def run_part(name: str, folder: Path, options: argparse.Namespace) -> list[Row]:
     except subprocess.TimeoutExpired as late:
         words = late.stdout.decode(errors="replace") if isinstance(late.stdout, bytes) else late.stdout or ""
         print(words[-3000:])
-        return [(name, f"given up after {options.limit:g} s", "", False)]
+        return [(name, f"stopped after {options.limit:g} s", "", False)]
     lines = done.stdout.splitlines()
     print("\n".join(f"  {line}" for line in lines if not line.startswith(RESULT)), flush=True)
     for line in lines:
@@ -314,11 +316,11 @@ def run_part(name: str, folder: Path, options: argparse.Namespace) -> list[Row]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cuda", choices=("cuda", "cpu"))
-    parser.add_argument("--quick", action="store_true", help="small: tries the benchmark, measures nothing of use")
+    parser.add_argument("--quick", action="store_true", help="small data: checks the benchmark, not the card")
     parser.add_argument("--only", choices=tuple(PARTS), action="append", help="one part; may be repeated")
-    parser.add_argument("--atlases", type=int, default=0, help="of the propagation; 30, with --quick 2")
+    parser.add_argument("--atlases", type=int, default=0, help="number of atlases (default 30, with --quick 2)")
     parser.add_argument("--limit", type=float, default=LIMIT, help="seconds for each part")
-    parser.add_argument("--json", type=Path, help="receives the table as well")
+    parser.add_argument("--json", type=Path, help="file for the table")
     parser.add_argument("--part", choices=tuple(PARTS), help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -344,7 +346,7 @@ def main() -> int:
             print(f"{name}:", flush=True)
             rows += run_part(name, folder, options)
             print(f"  {time.perf_counter() - start:.0f} s in all", flush=True)
-    print("\n| what | measured | goal | |\n|---|---|---|---|")
+    print("\n| quantity | measured | goal | |\n|---|---|---|---|")
     for what, value, goal, reached in rows:
         print(f"| {what} | {value} | {goal} | {'' if reached is None else 'PASS' if reached else 'below goal'} |")
     if options.json:

@@ -1,4 +1,4 @@
-"""Which way of resampling label maps keeps small structures? Nearest, linear with threshold one half, and ours.
+"""Volume and Dice of small structures after resampling: nearest neighbor, linear with threshold 0.5, and `label`.
 
 Volume error: of the resampled structure against the volume that the transform makes of the voxelized shape (dense
 sampling; for rigid transforms simply its volume before). Dice: against the same structure drawn directly on the
@@ -16,6 +16,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from crossmoda import labels
+from crossmoda.evaluation import dice
 from crossmoda.volume import Grid, Volume, read_label_map, resample
 
 DEFAULT_LABELS = Path(__file__).resolve().parents[3] / "shared/data/vs_seg_contours/labels"
@@ -40,9 +41,9 @@ def resampled(volume: Volume, grid: Grid, transform: sitk.Transform, method: str
     result = np.zeros(grid.shape, np.uint8)
     for structure in labels.structures_in(volume.array):
         occupancy = volume.with_array((volume.array == structure.value).astype(np.float32))
-        found = resample(occupancy, grid, transform, "linear").array
-        result[found >= best] = structure.value
-        best = np.maximum(best, found)
+        occupied = resample(occupancy, grid, transform, "linear").array
+        result[occupied >= best] = structure.value
+        best = np.maximum(best, occupied)
     return result
 
 
@@ -95,10 +96,6 @@ def true_volumes(volume: Volume, grid: Grid, transform: sitk.Transform, kind: st
     return {structure.value: counts[structure.value] * fine.voxel_volume_mm3 for structure in labels.STRUCTURES}
 
 
-def dice(first: np.ndarray, second: np.ndarray) -> float:
-    return 2 * np.count_nonzero(first & second) / max(1, np.count_nonzero(first) + np.count_nonzero(second))
-
-
 class Ellipsoid:
     """A randomly placed and turned ellipsoid of a given volume."""
 
@@ -134,9 +131,9 @@ def study_ellipsoids(count: int, rows: dict) -> None:
                 expected = true_volumes(volume, grid, transform, kind)[1]
                 truth = shape.drawn(grid, transform)
                 for method in METHODS:
-                    found = resampled(volume, grid, transform, method) == 1
-                    error = 100 * (np.count_nonzero(found) * grid.voxel_volume_mm3 / expected - 1)
-                    rows[name, scenario, method].append((error, dice(found, truth)))
+                    mask = resampled(volume, grid, transform, method) == 1
+                    error = 100 * (np.count_nonzero(mask) * grid.voxel_volume_mm3 / expected - 1)
+                    rows[name, scenario, method].append((error, dice(mask, truth)))
 
 
 def study_contours(folder: Path, count: int, rows: dict, seconds: dict) -> None:
@@ -149,13 +146,13 @@ def study_contours(folder: Path, count: int, rows: dict, seconds: dict) -> None:
             expected = true_volumes(volume, grid, transform, kind)
             for method in METHODS:
                 start = time.process_time()
-                there = resampled(volume, grid, transform, method)
+                moved_array = resampled(volume, grid, transform, method)
                 seconds[method].append(time.process_time() - start)
                 back = None
                 if kind != "deform":
-                    back = resampled(Volume(there, grid), volume.grid, transform.GetInverse(), method)
+                    back = resampled(Volume(moved_array, grid), volume.grid, transform.GetInverse(), method)
                 for structure in labels.structures_in(volume.array):
-                    volume_mm3 = np.count_nonzero(there == structure.value) * grid.voxel_volume_mm3
+                    volume_mm3 = np.count_nonzero(moved_array == structure.value) * grid.voxel_volume_mm3
                     error = 100 * (volume_mm3 / expected[structure.value] - 1)
                     same = (
                         dice(back == structure.value, volume.array == structure.value) if back is not None else np.nan
@@ -178,7 +175,7 @@ def print_table(rows: dict) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--labels", type=Path, default=DEFAULT_LABELS, help="folder with expert label maps")
-    parser.add_argument("--cases", type=int, default=40, help="label maps that are used")
+    parser.add_argument("--cases", type=int, default=40, help="number of label maps")
     parser.add_argument("--shapes", type=int, default=60, help="ellipsoids of each size")
     arguments = parser.parse_args()
     rows: dict = defaultdict(list)

@@ -1,10 +1,10 @@
-"""The network in numbers: parameters, field of view, memory, time of inference and of a training step.
+"""The network: parameters, field of view, memory, time of inference and of a training step.
 
     python Testing/benchmarks/bench_network.py [--device cuda] [--threads 2] [--repeats 5] [--steps 20]
 
-Prints Markdown tables, the goals beside what is measured. Times are the best of several repeats, and the processor
-time beside them tells how much of the machine was at hand. Of a real training on two digital subjects it tells how
-much of the time went into the data and, on a GPU, during how much of it a kernel ran.
+Prints Markdown tables with the goals. Times are the best of several repeats; the processor time beside them shows the
+load of the machine. A training on two digital subjects yields the fraction of time spent on data and, on a GPU, in
+kernels.
 """
 
 import argparse
@@ -21,7 +21,7 @@ from crossmoda import network
 #: Goals for preset default, s: a crop of 192 x 192 x 64 on two cores and on a GPU; a whole scan from file to files.
 CROP_GOAL = {"cpu": 5.0, "cuda": 0.15}
 SCAN_GOAL = 10.0
-#: Share of a training's time in which the GPU is to work, and the most that the data may take anywhere.
+#: Least fraction of training time in GPU kernels; largest fraction spent on data.
 BUSY_GOAL, DATA_GOAL = 0.8, 0.2
 
 
@@ -39,7 +39,7 @@ def best(work: Callable[[], object], repeats: int, wait: Callable[[], None]) -> 
 
 
 def describe() -> None:
-    """Print what the presets are."""
+    """Print the properties of the presets."""
     print("| preset | width | parameters | field of view (z, y, x) [mm] | training [MiB] | inference [MiB] |")
     print("|---|---|---|---|---|---|")
     for preset, width in (("default", 1.0), ("default", 0.5), ("paper", 1.0)):
@@ -51,7 +51,7 @@ def describe() -> None:
 
 
 def measure(device: str, repeats: int) -> None:
-    """Print how long the presets take."""
+    """Print the times of the presets."""
     import torch
 
     from crossmoda import inference, mind, training
@@ -61,7 +61,7 @@ def measure(device: str, repeats: int) -> None:
             torch.cuda.synchronize()
 
     image = torch.randn(64, 192, 192)
-    print("\n| preset | width | what | best [s] | processor [s] |\n|---|---|---|---|---|")
+    print("\n| preset | width | task | best [s] | processor [s] |\n|---|---|---|---|---|")
     seconds, processor = best(lambda: mind.mind_ssc(image.to(device)), repeats, wait)
     print(f"| - | - | MIND-SSC of 192 x 192 x 64 | {seconds:.3f} | {processor:.3f} |")
     for preset, width in (("default", 1.0), ("default", 0.5), ("paper", 1.0)):
@@ -69,34 +69,39 @@ def measure(device: str, repeats: int) -> None:
         for tiled in (False, True):
             with torch.inference_mode():
                 features = mind.mind_ssc(image.to(device))
-                found = best(lambda: inference._softmax(model, features, tiled), repeats, wait)  # noqa: B023
+                times = best(lambda: inference.probabilities._softmax(model, features, tiled), repeats, wait)  # noqa: B023
             how = "in tiles" if tiled else "at once"
-            print(f"| {preset} | {width:g} | inference 192 x 192 x 64, {how} | {found[0]:.3f} | {found[1]:.3f} |")
+            print(f"| {preset} | {width:g} | inference 192 x 192 x 64, {how} | {times[0]:.3f} | {times[1]:.3f} |")
         crop = training.ROUTINES[preset].crop or (64, 192, 192)
         crop = (32, 64, 64) if device == "cpu" and preset == "paper" else crop
         batch = training.ROUTINES[preset].batch
         features = torch.rand(batch, network.INPUTS, *crop, device=device)
         model.train()
-        found = best(lambda: model(features).square().mean().backward(), repeats, wait)  # noqa: B023
+        times = best(lambda: model(features).square().mean().backward(), repeats, wait)  # noqa: B023
         size = " x ".join(map(str, reversed(crop)))
-        print(f"| {preset} | {width:g} | forward and backward, {batch} x {size} | {found[0]:.3f} | {found[1]:.3f} |")
+        print(f"| {preset} | {width:g} | forward and backward, {batch} x {size} | {times[0]:.3f} | {times[1]:.3f} |")
 
 
 def compare(device: str, repeats: int, folder: Path) -> None:
-    """Print what a user waits for beside its goal: MIND and network on a crop; a whole scan, read and written."""
+    """Print the time of a prediction with its goal: MIND and network on a crop; a whole scan, read and written."""
     import torch
 
     from crossmoda import inference, volume, weights
+    from crossmoda.inference.probabilities import predict_probabilities
     from crossmoda.simulation import simulate_subject
 
     def wait() -> None:
         if device == "cuda":
             torch.cuda.synchronize()
 
-    model = weights.load(weights.shipped())
+    model = weights.load(weights.bundled())
     settings = inference.Settings(device=device)
     image = torch.randn(64, 192, 192).numpy()
-    crop = best(lambda: inference._probabilities(model.network, image, settings, device, None), repeats, wait)
+    crop = best(
+        lambda: predict_probabilities(model.network, image, settings, device, None),
+        repeats,
+        wait,
+    )
     volume.write(simulate_subject(1).hrt2, folder / "scan.nii.gz")
     outputs = {"probabilities": folder / "p", "uncertainty": folder / "u.nii.gz"}
     scan = best(
@@ -104,7 +109,7 @@ def compare(device: str, repeats: int, folder: Path) -> None:
         repeats,
         wait,
     )
-    print("\n| weights that come along | best [s] | processor [s] | goal [s] | |\n|---|---|---|---|---|")
+    print("\n| bundled weights | best [s] | processor [s] | goal [s] | |\n|---|---|---|---|---|")
     for what, (seconds, processor), goal in (
         ("MIND and network, 192 x 192 x 64", crop, CROP_GOAL[device]),
         ("whole scan 384 x 384 x 64, .nii.gz to .seg.nrrd, probabilities and uncertainty", scan, SCAN_GOAL),
@@ -114,7 +119,7 @@ def compare(device: str, repeats: int, folder: Path) -> None:
 
 
 def train(device: str, steps: int, folder: Path) -> None:
-    """Print what the time of a training goes into: steps of preset default, batches of several sizes."""
+    """Print the time of training steps: preset default, several batch sizes."""
     import torch
 
     from crossmoda import training, volume
@@ -159,7 +164,7 @@ def train(device: str, steps: int, folder: Path) -> None:
 
 
 def load_examples(folder: Path, most: int) -> list[Any]:
-    """Return the labeled sources of a data set, prepared for a training, at most so many."""
+    """Return the labeled sources of a data set, prepared for training, at most ``count``."""
     from crossmoda import dataset, preprocessing, training
     from crossmoda.training import sampling
 
@@ -169,7 +174,7 @@ def load_examples(folder: Path, most: int) -> list[Any]:
 
 
 def device_intervals(work: Callable[[], object]) -> tuple[float, list[tuple[str, float]]]:
-    """Return the seconds during which kernels run on a GPU, and those of each kernel, longest first."""
+    """Return the seconds in GPU kernels, in total and per kernel, longest first."""
     import torch
     from torch.autograd import DeviceType
     from torch.profiler import ProfilerActivity, profile
@@ -177,10 +182,10 @@ def device_intervals(work: Callable[[], object]) -> tuple[float, list[tuple[str,
     with profile(activities=[ProfilerActivity.CUDA]) as profiler:
         work()
         torch.cuda.synchronize()
-    found = [event for event in profiler.events() if event.device_type == DeviceType.CUDA]
-    found = [event for event in found if not event.name.startswith(("Memcpy", "Memset"))]
+    kernels = [event for event in profiler.events() if event.device_type == DeviceType.CUDA]
+    kernels = [event for event in kernels if not event.name.startswith(("Memcpy", "Memset"))]
     busy, end, names = 0.0, 0.0, collections.Counter[str]()
-    for event in sorted(found, key=lambda event: event.time_range.start):
+    for event in sorted(kernels, key=lambda event: event.time_range.start):
         busy += max(event.time_range.end - max(event.time_range.start, end), 0.0)
         end = max(end, event.time_range.end)
         names[event.name] += event.time_range.end - event.time_range.start
@@ -188,7 +193,7 @@ def device_intervals(work: Callable[[], object]) -> tuple[float, list[tuple[str,
 
 
 def kernel_share(work: Callable[[], object]) -> tuple[float, float]:
-    """Return during how much of its time a GPU kernel runs, and the time of the work without the profiler, s."""
+    """Return the fraction of time in GPU kernels, and the time without the profiler, s."""
     import torch
 
     torch.cuda.synchronize()
@@ -204,7 +209,7 @@ def main() -> None:
     parser.add_argument("--device", default="auto", choices=devices.CHOICES)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--steps", type=int, default=20, help="of the training")
+    parser.add_argument("--steps", type=int, default=20, help="training steps")
     options = parser.parse_args()
     import numba
     import torch

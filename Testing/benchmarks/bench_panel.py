@@ -1,4 +1,4 @@
-"""How responsive the panel is: opening, the longest the panel's thread is busy, cancelling; beside the goals.
+"""Responsiveness of the panel: opening, longest step of its thread, cancelling; with the goals.
 
 python Testing/benchmarks/bench_panel.py
 """
@@ -22,7 +22,7 @@ def main() -> None:
         ]
         command = [sys.executable, "-m", "pytest", "-q", "-k", "opens or cancel or full_size", *selected]
         subprocess.run(command, env={**os.environ, "CROSSMODA_MEASURED": str(notes)}, check=True)
-        print("\n| what | seconds | goal |\n|---|---|---|")
+        print("\n| quantity | seconds | goal |\n|---|---|---|")
         print(notes.read_text(encoding="utf-8"), end="")
 
 

@@ -1,9 +1,9 @@
-"""Atlases to targets from end to end: the fused label against single atlases, majority vote and same-side atlases.
+"""Propagation from end to end: the noisy label against single atlases, majority vote and same-side atlases.
 
 ``python Testing/benchmarks/bench_propagation.py --data FOLDER`` reads a data set in crossMoDA's layout whose targets'
 truth lies in ``truth/<id>_Label.nii.gz`` (as ``crossmoda simulate`` writes it); without ``--data`` one is simulated.
-The atlases are those of the same data set, or of ``--atlases-from FOLDER``. ``--figure FILE`` draws the tumors: as
-the target shows them, as the atlases vote, and as fused (the truth dashed).
+The atlases are those of the same data set, or of ``--atlases-from FOLDER``. ``--figure FILE`` draws each tumor:
+scan, votes of the atlases, noisy label (truth dashed).
 """
 
 import argparse
@@ -19,8 +19,7 @@ import SimpleITK as sitk
 from crossmoda import dataset, deeds, evaluation, figures, fusion, labels, propagation, volume
 from crossmoda.anatomy import laterality
 from crossmoda.fusion import weighted_voting
-from crossmoda.propagation.atlases import WARPED, folder_name
-from crossmoda.propagation.run import OPPOSITE, REGISTRATIONS
+from crossmoda.propagation.registrations import CONTRALATERAL, REGISTRATIONS
 from crossmoda.volume import Volume
 
 COLUMNS = (
@@ -32,31 +31,26 @@ COLUMNS = (
 
 
 def _dice(label_map: np.ndarray, truth: np.ndarray) -> list[float]:
-    scores = []
-    for value in (labels.VS, labels.COCHLEA):
-        drawn, true = label_map == value, truth == value
-        scores.append(2 * np.count_nonzero(drawn & true) / max(np.count_nonzero(drawn) + np.count_nonzero(true), 1))
-    return scores
+    return [evaluation.dice(label_map == value, truth == value) for value in (labels.VS, labels.COCHLEA)]
 
 
-def _votes(result: propagation.Propagation) -> dict[str, Volume]:
-    """Return the warped label map of each atlas that was used, on the part of the target that was labeled."""
-    votes = {}
-    for outcome in result.outcomes:
-        if not outcome.dropped:
-            name = folder_name(outcome.atlas, outcome.mirrored)
-            votes[outcome.atlas] = volume.read_label_map(result.folder / "registrations" / name / WARPED)
-    return votes
+def _votes(result: propagation.PropagationResult) -> dict[str, Volume]:
+    """Return the warped label map of each contributing atlas, on the registered part of the target."""
+    return {outcome.atlas: volume.read_label_map(result.warped_label(outcome)) for outcome in result.contributors}
 
 
 def _again(
-    case: dataset.Case, atlases: list[dataset.Case], result: propagation.Propagation, how: deeds.Settings, **options
+    case: dataset.Case,
+    atlases: list[dataset.Case],
+    result: propagation.PropagationResult,
+    how: deeds.Settings,
+    **options,
 ) -> Volume:
-    """Fuse otherwise, or fewer atlases; the registrations are those that are done already."""
+    """Fuse with other settings or fewer atlases; registrations are reused."""
     folder = result.folder.with_name(result.folder.name + "_again")
     shutil.rmtree(folder, ignore_errors=True)
-    for kept in (REGISTRATIONS, OPPOSITE):
-        shutil.copytree(result.folder / kept, folder / kept)
+    for subfolder in (REGISTRATIONS, CONTRALATERAL):
+        shutil.copytree(result.folder / subfolder, folder / subfolder)
     return propagation.propagate(case, atlases, folder, registration=how, **options).label_map
 
 
@@ -64,40 +58,40 @@ def study(
     case: dataset.Case, atlases: list[dataset.Case], truth: Volume, folder: Path, how: deeds.Settings, itk: bool
 ) -> tuple[list[object], Volume, Volume]:
     """Return one row of the table, the fused label map, and that of the votes."""
-    side = dataset.tumor_side(truth)
+    side = laterality.tumor_side(truth)
     wall, processor = time.perf_counter(), time.process_time()
     result = propagation.propagate(case, atlases, folder / case.id, registration=how)
     wall, processor = time.perf_counter() - wall, time.process_time() - processor
     volumes = _votes(result)
     grid = next(iter(volumes.values())).grid
     votes = {name: vote.array for name, vote in volumes.items()}
-    here = volume.resample(truth, grid, interpolation="nearest").array
-    single = np.array([_dice(vote, here) for vote in votes.values()])
-    quality = {outcome.atlas: outcome.quality or 0.0 for outcome in result.outcomes if not outcome.dropped}
+    truth_array = volume.resample(truth, grid, interpolation="nearest").array
+    single = np.array([_dice(vote, truth_array) for vote in votes.values()])
+    quality = {outcome.atlas: outcome.quality or 0.0 for outcome in result.contributors}
     blind = list(votes).index(max(quality, key=lambda name: quality[name]))
-    majority = _dice(fusion.majority_vote(list(votes.values())), here)
-    other = [float("nan")] * 2
+    majority = _dice(fusion.majority_vote(list(votes.values())), truth_array)
+    itk = [float("nan")] * 2
     if itk:
         images = [sitk.GetImageFromArray(vote) for vote in votes.values()]
-        other = _dice(sitk.GetArrayFromImage(sitk.MultiLabelSTAPLE(images, 0)), here)
+        itk = _dice(sitk.GetArrayFromImage(sitk.MultiLabelSTAPLE(images, 0)), truth_array)
     own, settings = [atlas for atlas in atlases if atlas.side == side], propagation.Settings(tumor_side=side)
     same = _dice(_again(case, own, result, how, settings=settings).array, truth.array)
-    as_voted = propagation.Settings(outline="votes")
+    as_voted = propagation.Settings(outline="atlases")
     voted = _again(case, atlases, result, how, settings=as_voted)
-    by_staple = fusion.Settings(weighting="global")
-    staple = _dice(_again(case, atlases, result, how, fusion_settings=by_staple).array, truth.array)
-    with mock.patch.object(weighted_voting, "ALIGNED", ()):
+    by_staple = propagation.Settings(weighting="global")
+    staple = _dice(_again(case, atlases, result, how, settings=by_staple).array, truth.array)
+    with mock.patch.object(weighted_voting, "RECENTERED", ()):
         not_moved = _dice(_again(case, atlases, result, how).array, truth.array)
     fused = _dice(result.label_map.array, truth.array)
     scores = evaluation.evaluate(result.label_map, truth)
     on_left = laterality.lateral_mm(truth.grid) > laterality.find_sides(truth).midplane_mm
     ghost = (result.label_map.array == labels.VS) & (on_left != (side == "left"))
     row = [
-        case.id, scores["VS"]["reference_volume_mm3"], side, result.side, wall, processor,
+        case.id, scores["VS"]["reference_volume_mm3"], side, result.tumor_side, wall, processor,
         fused[0], _dice(voted.array, truth.array)[0], staple[0], same[0], single[:, 0].mean(), single[blind, 0],
-        majority[0], other[0], scores["VS"]["volume_error_percent"], scores["VS"]["hd95_mm"],
+        majority[0], itk[0], scores["VS"]["volume_error_percent"], scores["VS"]["hd95_mm"],
         ghost.sum() * truth.grid.voxel_volume_mm3,
-        fused[1], staple[1], single[:, 1].mean(), single[:, 1].max(), single[blind, 1], majority[1], other[1],
+        fused[1], staple[1], single[:, 1].mean(), single[:, 1].max(), single[blind, 1], majority[1], itk[1],
         scores["cochlea"]["volume_error_percent"], not_moved[1],
     ]  # fmt: skip
     return row, result.label_map, voted
@@ -125,15 +119,15 @@ def draw(drawn: list[tuple[Volume, Volume, Volume, Volume, str]], path: Path) ->
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path, help="data set with truth/; simulated if not given")
-    parser.add_argument("--atlases-from", type=Path, help="data set of the atlases; default: the same")
-    parser.add_argument("--base", default="phantom", choices=("phantom", "icbm"), help="what is simulated")
+    parser.add_argument("--data", type=Path, help="data set with truth/ (default: simulated)")
+    parser.add_argument("--atlases-from", type=Path, help="data set of the atlases (default: that of --data)")
+    parser.add_argument("--base", default="phantom", choices=("phantom", "icbm"), help="base of simulated subjects")
     parser.add_argument("--atlases", type=int, default=30)
-    parser.add_argument("--targets", type=int, default=4, help="how many")
-    parser.add_argument("--only", nargs="*", help="ids of the targets; default: the first")
+    parser.add_argument("--targets", type=int, default=4, help="number of targets")
+    parser.add_argument("--only", nargs="*", help="IDs of the targets (default: the first ones)")
     parser.add_argument("--device", default="auto")
-    parser.add_argument("--itk", action="store_true", help="SimpleITK's MultiLabelSTAPLE as well (slow)")
-    parser.add_argument("--output", type=Path, help="folder that keeps the registrations")
+    parser.add_argument("--itk", action="store_true", help="add SimpleITK's MultiLabelSTAPLE (slow)")
+    parser.add_argument("--output", type=Path, help="folder for the registrations")
     parser.add_argument("--figure", type=Path, help="picture of the tumors")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:

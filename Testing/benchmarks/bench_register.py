@@ -1,19 +1,19 @@
 """Registration: deeds against its peers, on the same pairs in one run.
 
-Pairs: ceT1 (moving) to hrT2 (fixed) of simulated subjects, phantom and ICBM152 anatomy, where the true displacement is
-known; real T1 and T2 scans of heads, the T1 moved and bent by a known displacement; and the real T1 and T2 of a spinal
-cord with a mask on both sides. Peers, each if it is there:
+Pairs: ceT1 (moving) to hrT2 (fixed) of simulated subjects, phantom and ICBM152 anatomy, with known displacement; real
+T1 and T2 scans of heads, the T1 moved and bent by a known displacement; real T1 and T2 scans of a spinal cord with a
+mask on both. Peers, each if installed:
 
 - deedsBCV: environment variables DEEDSBCV_LINEAR and DEEDSBCV_DEEDS name its programs linearBCV and deedsBCV;
 - convexAdam: the package of that name (no linear stage);
 - SimpleITK: affine, then B-spline, Mattes mutual information.
 
 deedsBCV and convexAdam need both images on one grid: for them the moving image is resampled onto the fixed grid first.
-Labels are warped in the same way for all, from their own grid. Each run is a process of its own, its peak memory
-counted without what the process held before it; seconds and processor seconds (of all threads and child processes) are
-those of the registration, compiled programs loaded, files of deedsBCV included. ``deeds`` runs twice: the second time
-counts, and whether both results are the same to the bit is told. A method that fails or takes too long is told and left
-out of the medians. Nothing is built or downloaded here.
+Labels are warped in the same way for all, from their own grid. Each run has its own process; peak memory is counted
+above what the process held before. Seconds and processor seconds (all threads and child processes) are those of the
+registration with compiled programs loaded, files of deedsBCV included. ``deeds`` runs twice: the second run counts, and
+whether both results agree to the bit is reported. A method that fails or times out is reported and excluded from the
+medians. Nothing is built or downloaded.
 
     python Testing/benchmarks/bench_register.py --icbm 6 --phantom 2 --json bench_register.json
     python Testing/benchmarks/bench_register.py --curve
@@ -36,12 +36,13 @@ from typing import Any
 
 import numpy as np
 import SimpleITK as sitk
-from registration_peers import Found, methods
+from registration_peers import PeerResult, methods
 from registration_size import cancelling, curve
 from scipy import ndimage
 from usage import children_mib, memory_mib
 
 from crossmoda import deeds, volume
+from crossmoda.evaluation import dice
 from crossmoda.labels import STRUCTURES
 from crossmoda.volume.grid import Grid, Volume
 
@@ -50,7 +51,7 @@ SHARED = Path(os.environ.get("CROSSMODA_TEST_DATA", Path(__file__).resolve().par
 
 @dataclasses.dataclass
 class Pair:
-    """What is registered, and the truth about it."""
+    """A pair of images with its true correspondences."""
 
     name: str
     fixed: Volume
@@ -61,14 +62,13 @@ class Pair:
     points: np.ndarray | None = None
     """(n, 3) anatomical points of the fixed image, LPS mm"""
     truth: np.ndarray | None = None
-    """where they lie in the moving image"""
+    """their positions in the moving image"""
     cochlea: np.ndarray | None = None
     """bool: which of the points lie in a cochlea"""
 
 
-#: Seeds of the fixed and the moving subjects: these are added to the number of the pair. Levels, thresholds and speed
-#: were worked on with ``development`` (pairs 1 to 6); nobody has tuned anything on ``held out``, which results are
-#: reported on.
+#: Seeds of the fixed and the moving subjects, added to the number of the pair. Levels, thresholds and speed were tuned
+#: on ``development`` (pairs 1 to 6); nothing was tuned on ``held out``, on which results are reported.
 SEEDS = {"held out": (5000, 6000), "development": (100, 200)}
 
 
@@ -120,7 +120,7 @@ HEADS = (
 
 
 def head_pair(number: int, seeds: str = "held out") -> Pair:
-    """A real T2 scan, and the T1 scan of the same head in another pose and bent by 4 mm: the contrast is real."""
+    """A real T2 scan, and the T1 scan of the same head in another pose and bent by 4 mm."""
     from crossmoda.simulation.deformation import CENTER, Deformation, draw_pose, smooth_field
 
     fixed, still = (volume.read(SHARED / name) for name in HEADS[number % len(HEADS)])
@@ -139,8 +139,8 @@ def head_pair(number: int, seeds: str = "held out") -> Pair:
     inside[4:-4:4, 4:-4:4, 4:-4:4] = True
     some = points[(inside & (fixed.array > 0.1 * np.percentile(fixed.array, 98))).ravel()]
     truth = bend.from_canonical(some - middle + CENTER) + middle
-    there = truth @ grid.physical_to_index[:3, :3].T + grid.physical_to_index[:3, 3]
-    seen = ((there >= 0) & (there <= np.array(grid.size) - 1)).all(axis=1)
+    positions = truth @ grid.physical_to_index[:3, :3].T + grid.physical_to_index[:3, 3]
+    seen = ((positions >= 0) & (positions <= np.array(grid.size) - 1)).all(axis=1)
     nothing = Volume(np.zeros(grid.shape, np.uint8), grid)
     images = fixed, Volume(moved.astype(np.float32), grid)
     no_cochlea = np.zeros(int(seen.sum()), bool)
@@ -163,7 +163,7 @@ def pair_of(group: str, number: int, seeds: str) -> Pair:
 
 
 def _work(method: str, file: str, answer: Any) -> None:
-    """Run one method on one pair, in a process of its own."""
+    """Run one method on one pair, in its own process."""
     try:
         with Path(file).open("rb") as stream:
             pair: Pair = pickle.load(stream)
@@ -180,10 +180,10 @@ def _measured(method: str, pair: Pair) -> dict[str, Any]:
         registration.warm_up()
     before = memory_mib("VmRSS")
     earlier = run(pair.fixed, pair.moving) if method in ("deeds", "deeds, CUDA") else None
-    found = run(pair.fixed, pair.moving)
+    outcome = run(pair.fixed, pair.moving)
     peak = children_mib() if "BCV" in method else memory_mib("VmHWM") - before
-    row: dict[str, Any] = _accuracy(found, pair)
-    row["seconds"], row["processor s"], row["MiB"] = found.seconds, found.processor_seconds, peak
+    row: dict[str, Any] = _accuracy(outcome, pair)
+    row["seconds"], row["processor s"], row["MiB"] = outcome.seconds, outcome.processor_seconds, peak
     if earlier is not None:
         fields = [
             sitk.GetArrayFromImage(
@@ -191,17 +191,17 @@ def _measured(method: str, pair: Pair) -> dict[str, Any]:
                     each.transform, each.transform, pair.fixed.grid, pair.moving.grid
                 ).displacement_field()
             )
-            for each in (earlier, found)
+            for each in (earlier, outcome)
         ]
         row["identical again"] = bool(np.array_equal(*fields))
     return row
 
 
-def _accuracy(found: Found, pair: Pair) -> dict[str, Any]:
+def _accuracy(outcome: PeerResult, pair: Pair) -> dict[str, Any]:
     """Return Dice and target registration error (mm), folding and inverse consistency."""
     row: dict[str, Any] = {}
-    transform = found.transform
-    result = found.registration or deeds.Registration(transform, transform, pair.fixed.grid, pair.moving.grid)
+    transform = outcome.transform
+    result = outcome.registration or deeds.Registration(transform, transform, pair.fixed.grid, pair.moving.grid)
     if pair.points is not None and pair.truth is not None and pair.cochlea is not None:
         landed = np.array([transform.TransformPoint(point) for point in pair.points.tolist()])
         error = np.linalg.norm(landed - pair.truth, axis=1)
@@ -211,32 +211,31 @@ def _accuracy(found: Found, pair: Pair) -> dict[str, Any]:
             row["TRE cochlea"] = float(error[pair.cochlea].mean())
     warped = result.warp_label_map(pair.moving_label).array
     for name, value in pair.structures.items():
-        one, other = warped == value, pair.fixed_label.array == value
-        row[f"Dice {name}"] = 2 * float((one & other).sum()) / max(int(one.sum() + other.sum()), 1)
+        row[f"Dice {name}"] = float(dice(warped == value, pair.fixed_label.array == value))
     row["folding %"] = result.jacobian_statistics()["folding_percent"]
-    if found.registration is not None:
-        row["inverse, voxel"] = _inverse_error(found.registration, pair.moving.grid)
+    if outcome.registration is not None:
+        row["inverse, voxel"] = _inverse_error(outcome.registration, pair.moving.grid)
     return row
 
 
-def _inverse_error(found: deeds.Registration, moving: Grid) -> float:
-    """Return how far voxels of the fixed image land from themselves after transform and inverse: mean, voxels.
+def _inverse_error(registration: deeds.Registration, moving: Grid) -> float:
+    """Return the mean distance of voxels of the fixed image from themselves after transform and inverse, voxels.
 
-    Voxels that the transform puts outside the moving image are left out: nothing was registered there.
+    Voxels that the transform puts outside the moving image are left out: nothing was registered landed.
     """
-    grid = found.fixed_grid
+    grid = registration.fixed_grid
     index = np.stack(np.meshgrid(*(np.arange(3, size, 6) for size in grid.size)), axis=-1).reshape(-1, 3)
     points = index @ grid.index_to_physical[:3, :3].T + grid.index_to_physical[:3, 3]
-    there = np.array([found.transform.TransformPoint(point) for point in points.tolist()])
-    place = there @ moving.physical_to_index[:3, :3].T + moving.physical_to_index[:3, 3]
+    landed = np.array([registration.transform.TransformPoint(point) for point in points.tolist()])
+    place = landed @ moving.physical_to_index[:3, :3].T + moving.physical_to_index[:3, 3]
     inside = ((place >= 0) & (place <= np.array(moving.size) - 1)).all(axis=1)
-    back = np.array([found.inverse_transform.TransformPoint(point) for point in there[inside].tolist()])
+    back = np.array([registration.inverse_transform.TransformPoint(point) for point in landed[inside].tolist()])
     voxels = (back - points[inside]) @ grid.physical_to_index[:3, :3].T
     return float(np.linalg.norm(voxels, axis=1).mean())
 
 
 def measure(method: str, pair: Pair, folder: Path, limit: float) -> dict[str, Any]:
-    """Return what :func:`_measured` did, or why it failed; ``limit`` is the longest it may take, seconds."""
+    """Return the result of :func:`_measured`, or why it failed; ``limit`` is the time limit, s."""
     file = folder / "pair.pickle"
     with file.open("wb") as stream:
         pickle.dump(pair, stream)
@@ -260,12 +259,12 @@ def measure(method: str, pair: Pair, folder: Path, limit: float) -> dict[str, An
     return row
 
 
-#: The columns of the tables, in their order: "identical again" and "failed" are told below them.
+#: The columns of the tables, in order; "identical again" and "failed" are printed below them.
 COLUMNS = ("TRE mean", "TRE 95%", "TRE cochlea", "Dice", "folding %", "inverse, voxel", "seconds", "processor s", "MiB")
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    """Return the medians over the pairs of each group, as markdown tables, and what failed or was not identical."""
+    """Return the medians per group as Markdown tables, and the runs that failed or were not identical."""
     lines = []
     for group in dict.fromkeys(row["group"] for row in rows):
         mine = [row for row in rows if row["group"] == group]
@@ -301,14 +300,14 @@ def main() -> None:
     parser.add_argument("--icbm", type=int, default=6, help="simulated pairs of ICBM152 anatomy (default 6)")
     parser.add_argument("--phantom", type=int, default=2, help="simulated pairs of phantom anatomy (default 2)")
     parser.add_argument("--heads", type=int, default=0, help="pairs of real heads, bent (default 0)")
-    parser.add_argument("--no-cord", action="store_true", help="leave the real spinal cord out")
+    parser.add_argument("--no-cord", action="store_true", help="exclude the real spinal cord")
     parser.add_argument("--first", type=int, default=1, help="number of the first pair of each anatomy")
-    parser.add_argument("--development", action="store_true", help="the pairs that settings were chosen on")
-    parser.add_argument("--methods", nargs="*", choices=list(methods()), help="all that are there if not given")
-    parser.add_argument("--limit", type=float, default=900, help="longest time of one method on one pair, s")
-    parser.add_argument("--json", type=Path, help="write every row to this file, after each method")
-    parser.add_argument("--curve", action="store_true", help="only seconds against number of voxels")
-    parser.add_argument("--cancel", action="store_true", help="only how long a cancelled registration goes on")
+    parser.add_argument("--development", action="store_true", help="pairs on which settings were tuned")
+    parser.add_argument("--methods", nargs="*", choices=list(methods()), help="methods (default: all installed)")
+    parser.add_argument("--limit", type=float, default=900, help="time limit of one method on one pair [s]")
+    parser.add_argument("--json", type=Path, help="file for all rows, updated after each method")
+    parser.add_argument("--curve", action="store_true", help="time by number of voxels only")
+    parser.add_argument("--cancel", action="store_true", help="delay of a cancel only")
     options = parser.parse_args()
     if options.curve or options.cancel:
         print(curve() if options.curve else cancelling())

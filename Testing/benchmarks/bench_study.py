@@ -1,4 +1,4 @@
-"""Throughput of a study's registrations over the number of workers: the same registrations with 1, 2, ... workers.
+"""Throughput of a study: the same registrations with 1, 2, ... workers.
 
 ``python Testing/benchmarks/bench_study.py --data FOLDER --workers 1 2`` takes the first atlases and one target of a
 data set in crossMoDA's layout; without ``--data`` one is simulated. Starting the workers and loading the compiled
@@ -14,20 +14,21 @@ from pathlib import Path
 from crossmoda import dataset, deeds, fusion, propagation
 from crossmoda.propagation.atlases import examine
 from crossmoda.study import cluster, tasks
-from crossmoda.study.executor import Crew
+from crossmoda.study.executor import Executor
+from crossmoda.study.settings import ClusterSettings
 
 
 def seconds(data: dataset.Dataset, atlases: int, workers: int, threads: int, folder: Path) -> float:
-    """Return the wall-clock seconds of one registration per atlas with so many workers."""
+    """Return the wall seconds of one registration per atlas with ``workers`` workers."""
     examined = [examine(case) for case in data.sources[: atlases + 1]]
     target = data.targets[0]
     job = tasks.Job(
         target, folder, propagation.Settings(), deeds.Settings(device="cpu"), fusion.Settings(), True, folder / "stop"
     )
-    settings = cluster.Settings(workers=workers, threads=threads)
+    settings = ClusterSettings(workers=workers, threads=threads)
     with cluster.connected(settings, {}) as client:
         client.wait_for_workers(workers)
-        crew = Crew(client, retries=0, patience_s=600)
+        executor = Executor(client, retries=0, patience_s=600)
         first = {worker: folder / f"warm_{number}" for number, worker in enumerate(client.nthreads())}
         client.gather(
             [
@@ -40,8 +41,8 @@ def seconds(data: dataset.Dataset, atlases: int, workers: int, threads: int, fol
         done: list[object] = []
         begun = time.perf_counter()
         for atlas in examined[:atlases]:
-            crew.submit(done.append, tasks.register, job, atlas, False, False, name=f"register-{atlas.id}")
-        crew.work(lambda: None)
+            executor.submit(done.append, tasks.register, job, atlas, False, False, name=f"register-{atlas.id}")
+        executor.work(lambda: None)
         spent = time.perf_counter() - begun
     failed = [item for item in done if isinstance(item, tasks.Failed)]
     if failed or len(done) != atlases:
@@ -52,9 +53,9 @@ def seconds(data: dataset.Dataset, atlases: int, workers: int, threads: int, fol
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path, help="data set; simulated if not given")
+    parser.add_argument("--data", type=Path, help="data set (default: simulated)")
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2])
-    parser.add_argument("--threads", type=int, default=1, help="of each worker")
+    parser.add_argument("--threads", type=int, default=1, help="threads per worker")
     parser.add_argument("--registrations", type=int, default=16)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:

@@ -1,4 +1,4 @@
-"""How many operations a graphics card is asked for, and how many bytes they read and write; counted without a card.
+"""Operations of the CUDA paths and the bytes that they read and write, counted without a card.
 
     python Testing/benchmarks/count_gpu_work.py [--size 192 192 64]
 
@@ -26,7 +26,7 @@ from crossmoda.simulation import simulate_subject
 from crossmoda.training import learner, sampling
 from crossmoda.volume import Grid, resample
 
-#: Start nothing on a card.
+#: Operations that start no kernel.
 VIEWS = {
     "view", "reshape", "permute", "transpose", "expand", "select", "slice", "unsqueeze", "squeeze", "as_strided", "t",
     "detach", "alias", "unflatten", "split", "unfold", "split_with_sizes", "_unsafe_view", "lift_fresh",
@@ -35,7 +35,7 @@ VIEWS = {
 
 
 class Counter(TorchDispatchMode):
-    """Counts what is dispatched in its context."""
+    """Counts the operations dispatched in its context."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -56,7 +56,7 @@ class Counter(TorchDispatchMode):
         return out
 
     def tell(self, what: str, times: int = 1) -> None:
-        """Print a line of the table, of what was done ``times`` times."""
+        """Print a row of the table, per run of ``times`` runs."""
         number, gigabytes = sum(self.operations.values()) / times, self.bytes / 1e9 / times
         rest = gigabytes - self.bytes_of_bits / 1e9 / times
         print(f"| {what} | {number:.0f} | {number * 5e-3:.1f} | {gigabytes:.1f} | {rest:.1f} |", flush=True)
@@ -74,14 +74,14 @@ def registration(size: tuple[int, int, int]) -> None:
 
     def counted(*operands: torch.Tensor) -> torch.Tensor:
         counter.in_bits = True
-        found = count(*operands)
+        counts = count(*operands)
         counter.in_bits = False
-        counter.bytes_of_bits -= found.nbytes  # what one operation would write
-        return found
+        counter.bytes_of_bits -= counts.nbytes  # what one operation would write
+        return counts
 
     with (
         mock.patch.object(backend, "choose", lambda _device: ("cpu", backend_cuda.CudaBackend("cpu"))),
-        mock.patch.object(threads, "both", lambda one, other, at_once: (one(), other())),
+        mock.patch.object(threads, "both", lambda first, second, at_once: (first(), second())),
         mock.patch.object(mind, "_directions_at_once", lambda _image: len(mind.DIRECTIONS)),
         mock.patch.object(backend_cuda, "_bit_counter", lambda _device: counted),
         counter,
@@ -91,16 +91,16 @@ def registration(size: tuple[int, int, int]) -> None:
 
 
 def crop(size: tuple[int, int, int]) -> None:
-    """Count MIND and the network that comes along on one crop."""
-    model = weights.load(weights.shipped())
+    """Count MIND and the network with the bundled weights on one crop."""
+    model = weights.load(weights.bundled())
     image = np.random.default_rng(0).normal(size=size[::-1]).astype(np.float32)
     with mock.patch.object(mind, "_directions_at_once", lambda _image: len(mind.DIRECTIONS)), Counter() as counter:
-        inference._probabilities(model.network, image, inference.Settings(), "cpu", None)
+        inference.probabilities.predict_probabilities(model.network, image, inference.Settings(), "cpu", None)
     counter.tell(f"MIND and network {' x '.join(map(str, size))}")
 
 
 def training_step() -> None:
-    """Count the data of a training step, and what is recorded of it."""
+    """Count the data of a training step, and its recorded part."""
     rng = np.random.default_rng(0)
     label = np.zeros((64, 192, 192), np.float32)
     label[20:30, 80:100, 80:100], label[20:23, 20:25, 20:25] = 1, 2
@@ -115,7 +115,7 @@ def training_step() -> None:
             drawn = [student._draw(step) for step in range(8)]
         counter.tell(f"training, {batch} crops: drawing them", times=8)
         with Counter() as counter:
-            student._work(drawn[0])
+            student._forward_and_backward(drawn[0])
         counter.tell(f"training, {batch} crops: loss and gradients (recorded)")
 
 
@@ -123,7 +123,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", type=int, nargs=3, default=(192, 192, 64), metavar=("X", "Y", "Z"))
     options = parser.parse_args()
-    print("| what | operations | ms at 5 us each | GB read and written | of that without bit counting |")
+    print("| task | operations | ms at 5 us each | GB read and written | of that without bit counting |")
     print("|---|---|---|---|---|")
     training_step()
     crop(tuple(options.size))

@@ -1,4 +1,4 @@
-"""Registration programs that are compared: functions of (fixed, moving) that return what they found."""
+"""Registration programs to compare: functions of (fixed, moving) that return transform, time and memory."""
 
 import dataclasses
 import importlib.util
@@ -16,25 +16,25 @@ from crossmoda.volume.grid import Grid, Volume
 
 
 @dataclasses.dataclass
-class Found:
-    """What a method found, and what it took."""
+class PeerResult:
+    """The result of a method, and its cost."""
 
     transform: sitk.Transform
     """from fixed to moving points"""
     seconds: float = 0.0
     processor_seconds: float = 0.0
     registration: deeds.Registration | None = None
-    """with its inverse, where there is one"""
+    """with its inverse, if the method has one"""
 
 
-Method = Callable[[Volume, Volume], Found]
+Method = Callable[[Volume, Volume], PeerResult]
 
 
 def _ours(settings: deeds.Settings) -> Method:
-    def run(fixed: Volume, moving: Volume) -> Found:
+    def run(fixed: Volume, moving: Volume) -> PeerResult:
         clock = Clock()
-        found = deeds.register(fixed, moving, settings)
-        return Found(found.transform, *clock.read(), found)
+        registration = deeds.register(fixed, moving, settings)
+        return PeerResult(registration.transform, *clock.read(), registration)
 
     return run
 
@@ -53,7 +53,7 @@ def _voxel_field(displacement: np.ndarray, grid: Grid) -> sitk.Transform:
     return sitk.DisplacementFieldTransform(image)
 
 
-def deedsbcv(fixed: Volume, moving: Volume) -> Found:
+def deedsbcv(fixed: Volume, moving: Volume) -> PeerResult:
     """Run linearBCV and deedsBCV with their defaults."""
     with tempfile.TemporaryDirectory() as folder:
         for name, array in (("fixed", fixed.array), ("moving", _on_fixed_grid(fixed, moving))):
@@ -76,10 +76,10 @@ def deedsbcv(fixed: Volume, moving: Volume) -> Found:
     at = place * ratio[:, None, None, None]
     dense = np.stack([map_coordinates(part, at, order=1, mode="nearest") for part in flow], axis=-1)
     index = np.moveaxis(place[::-1], 0, -1)
-    return Found(_voxel_field(index @ matrix[:, :3].T + matrix[:, 3] + dense - index, fixed.grid), *taken)
+    return PeerResult(_voxel_field(index @ matrix[:, :3].T + matrix[:, 3] + dense - index, fixed.grid), *taken)
 
 
-def convexadam(fixed: Volume, moving: Volume) -> Found:
+def convexadam(fixed: Volume, moving: Volume) -> PeerResult:
     """Run convexAdam with its defaults."""
     import torch
     from convexAdam.convex_adam_MIND import convex_adam_pt
@@ -88,10 +88,10 @@ def convexadam(fixed: Volume, moving: Volume) -> Found:
     clock = Clock()
     field = convex_adam_pt(*images, device=torch.device("cpu"), dtype=torch.float32)
     taken = clock.read()
-    return Found(_voxel_field(field[..., ::-1], fixed.grid), *taken)
+    return PeerResult(_voxel_field(field[..., ::-1], fixed.grid), *taken)
 
 
-def simpleitk(fixed: Volume, moving: Volume) -> Found:
+def simpleitk(fixed: Volume, moving: Volume) -> PeerResult:
     """Affine, then B-spline, control points every 12 mm (30 in small images); Mattes mutual information."""
     images = [fixed.to_sitk(), moving.to_sitk()]
     clock = Clock()
@@ -124,29 +124,29 @@ def simpleitk(fixed: Volume, moving: Volume) -> Found:
     bending.SetMovingInitialTransform(first)
     bending.SetInitialTransform(spline, inPlace=True)
     bending.Execute(*images)
-    return Found(sitk.CompositeTransform([first, spline]), *clock.read())
+    return PeerResult(sitk.CompositeTransform([first, spline]), *clock.read())
 
 
-def header(fixed: Volume, moving: Volume) -> Found:
-    """Leave the images where their headers place them: the state before registration."""
-    return Found(sitk.Transform(3, sitk.sitkIdentity))
+def header(fixed: Volume, moving: Volume) -> PeerResult:
+    """Identity: images as their headers place them."""
+    return PeerResult(sitk.Transform(3, sitk.sitkIdentity))
 
 
 def methods() -> dict[str, Method]:
-    """Return the methods that are there."""
-    found: dict[str, Method] = {
+    """Return the installed methods."""
+    available: dict[str, Method] = {
         "header": header,
         "deeds": _ours(deeds.Settings(device="cpu")),
         "deeds, voxel units": _ours(deeds.Settings(device="cpu", units="voxel")),
     }
     if "DEEDSBCV_LINEAR" in os.environ and "DEEDSBCV_DEEDS" in os.environ:
-        found["linearBCV + deedsBCV"] = deedsbcv
+        available["linearBCV + deedsBCV"] = deedsbcv
     if importlib.util.find_spec("convexAdam"):
-        found["convexAdam"] = convexadam
+        available["convexAdam"] = convexadam
     if _cuda():
-        found["deeds, CUDA"] = _ours(deeds.Settings(device="cuda"))
-    found["SimpleITK affine + B-spline"] = simpleitk
-    return found
+        available["deeds, CUDA"] = _ours(deeds.Settings(device="cuda"))
+    available["SimpleITK affine + B-spline"] = simpleitk
+    return available
 
 
 def _cuda() -> bool:

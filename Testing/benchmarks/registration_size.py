@@ -1,4 +1,4 @@
-"""Registration of large images: time and memory against the number of voxels, and how soon it can be cancelled."""
+"""Registration of large images: time and memory by number of voxels, and the delay of a cancel."""
 
 import statistics
 import sys
@@ -10,7 +10,6 @@ from usage import Clock, memory_mib
 
 from crossmoda import deeds, volume
 from crossmoda.errors import Cancelled
-from crossmoda.propagation.atlases import part_of
 from crossmoda.volume.grid import Grid, Volume
 
 
@@ -25,7 +24,7 @@ def full_size() -> list[Volume]:
 
 
 def cancelling(moments: int = 12) -> str:
-    """Return how long a registration of full size goes on after it was cancelled, at moments spread over its course."""
+    """Return the delay of a cancel at moments spread over a registration of full size."""
     from crossmoda.deeds import registration
 
     images = full_size()
@@ -53,7 +52,7 @@ def cancelling(moments: int = 12) -> str:
 
 
 def curve() -> str:
-    """Return the seconds against the number of voxels, 0.41 x 0.41 x 1.5 mm, up to 448 x 448 x 80."""
+    """Return the seconds by number of voxels, 0.41 x 0.41 x 1.5 mm, up to 448 x 448 x 80."""
     from crossmoda.deeds import registration
 
     images = full_size()
@@ -67,7 +66,7 @@ def curve() -> str:
     for size in ((160, 160, 48), (224, 224, 64), (320, 320, 72), (448, 448, 80)):
         low = [(full - part) // 2 for full, part in zip(grid.size, size, strict=True)]
         cut = tuple(slice(start, start + count) for start, count in zip(low[::-1], size[::-1], strict=True))
-        crops = [Volume(np.ascontiguousarray(image.array[cut]), part_of(grid, cut)) for image in images]
+        crops = [image.crop(cut) for image in images]
         Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")  # forgets the peak so far
         before = memory_mib("VmRSS")
         taken = []

@@ -1,4 +1,4 @@
-"""What a run takes: seconds, processor seconds, memory (Linux)."""
+"""Cost of a run: seconds, processor seconds, memory (Linux)."""
 
 import resource
 import time
@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 class Clock:
-    """Seconds and processor seconds, of this process and its children, since it was made."""
+    """Seconds and processor seconds, of this process and its children, since construction."""
 
     def __init__(self) -> None:
         """Start."""

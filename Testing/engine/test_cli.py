@@ -9,17 +9,18 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from crossmoda import cli, deeds, demo, inference, propagation, simulation, training
+from crossmoda import cli, demo, inference, propagation, simulation, training
+from crossmoda.deeds.files import RegistrationSettings
 from crossmoda.errors import BAD_INPUT, BUG, INTERRUPTED, Cancelled
+from crossmoda.fusion.files import FileFusionSettings
 from crossmoda.parameters import Settings, parameters
-from crossmoda.propagation import label_files
 
 DOORS: dict[str, type[Settings]] = {
     "demo": demo.Settings,
-    "fuse": label_files.Settings,
+    "fuse": FileFusionSettings,
     "predict": inference.Settings,
     "propagate": propagation.Settings,
-    "register": deeds.Settings,
+    "register": RegistrationSettings,
     "simulate": simulation.Settings,
     "train": training.Settings,
 }
@@ -133,7 +134,7 @@ def test_a_name_that_is_too_long_for_a_path_is_one_short_sentence(
 ) -> None:
     code, _, err = run(*(word.format("x" * 5000) for word in arguments))
     assert code == BAD_INPUT
-    assert err.startswith("Error: The name 'xxx") and err.count("\n") == 1 and len(err) < 200
+    assert err.startswith("Error: File name too long: 'xxx") and err.count("\n") == 1 and len(err) < 200
 
 
 def test_a_label_on_another_grid_is_refused(image: Path, run: Callable[..., tuple[int, str, str]]) -> None:
@@ -162,7 +163,7 @@ def test_no_result_replaces_an_input(
     }[command]
     code, _, err = run("--quiet", *arguments)
     assert code == BAD_INPUT
-    assert "is an input and would be replaced" in err
+    assert "would replace an input" in err
     assert original.read_bytes() == before
     assert list(original.parent.iterdir()) == [original]
 

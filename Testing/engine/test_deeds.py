@@ -1,4 +1,4 @@
-"""Registration from end to end: known transforms are found, results are consistent, bad input is told."""
+"""Registration from end to end: known transforms are recovered, results are consistent, bad input is reported."""
 
 import dataclasses
 import itertools
@@ -15,6 +15,7 @@ from crossmoda.deeds.backend_cpu import threads
 from crossmoda.deeds.files import RegistrationOutputs, register_files
 from crossmoda.errors import Cancelled, InputError
 from crossmoda.volume.grid import Grid, Volume
+from phantoms import dice
 
 Points = Callable[[np.ndarray], np.ndarray]
 AXES = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
@@ -227,11 +228,9 @@ def test_t1_to_t2_of_a_real_spinal_cord_brings_the_mask_along(shared_data):
     label, truth = (volume.read_label_map(folder / f"{name}_seg-manual.nii.gz") for name in ("t1w", "t2"))
     found = deeds.register(fixed, moving, CPU)
 
-    def dice(mask: np.ndarray) -> float:
-        return 2 * np.logical_and(mask, truth.array).sum() / (mask.sum() + truth.array.sum())
-
-    assert dice(volume.resample(label, fixed.grid, interpolation="label").array > 0) == pytest.approx(0.85, abs=0.03)
-    assert dice(found.warp_label_map(label).array > 0) > 0.93
+    before = volume.resample(label, fixed.grid, interpolation="label")
+    assert dice(before.array > 0, truth.array > 0) == pytest.approx(0.85, abs=0.03)
+    assert dice(found.warp_label_map(label).array > 0, truth.array > 0) > 0.93
 
 
 # The result
@@ -341,7 +340,7 @@ def test_progress_is_heard_while_one_level_is_computed(monkeypatch):
     deeds.register(image, image, CPU, progress=lambda fraction, message: told.append((fraction, message)))
     fractions = [fraction for fraction, _ in told]
     assert fractions == sorted(fractions)
-    assert len(told) > 4 * len(set(told))  # the same is told again while it lasts, so that it can be cancelled
+    assert len(told) > 4 * len(set(told))  # progress is reported while a step lasts, so that it can be cancelled
 
 
 def test_progress_is_told_between_any_two_loops_of_a_registration(monkeypatch):
@@ -414,7 +413,7 @@ def test_too_little_memory_is_told(monkeypatch, tmp_path):
 
     monkeypatch.setattr("crossmoda.deeds.pyramid.Pyramid", fail)
     volume.write(scan(grid()), tmp_path / "scan.nii.gz")
-    with pytest.raises(InputError, match=r"Not enough memory for this registration: .* Crop the images"):
+    with pytest.raises(InputError, match=r"Not enough memory to register .* Crop the images"):
         register_files(tmp_path / "scan.nii.gz", tmp_path / "scan.nii.gz", tmp_path / "results", settings=CPU)
     assert not (tmp_path / "results").exists()
 

@@ -1,12 +1,20 @@
 """The documents hang together."""
 
+import importlib
 import re
 from pathlib import Path
 
 import pytest
 
+import crossmoda
+
 PROJECT = Path(__file__).resolve().parents[2]
-DOCUMENTS = [*PROJECT.glob("*.md"), *(PROJECT / "docs").rglob("*.md")]
+DOCUMENTS = [
+    *PROJECT.glob("*.md"),
+    *(PROJECT / "docs").rglob("*.md"),
+    *(PROJECT / "Testing").rglob("README.md"),
+    *(PROJECT / "tools").rglob("*.md"),
+]
 
 
 def anchors(document: Path) -> set[str]:
@@ -29,3 +37,54 @@ def test_the_documents_are_found() -> None:
     assert {"README.md", "docs/validation.md", "docs/validation/network.md"} <= {
         str(path.relative_to(PROJECT)) for path in DOCUMENTS
     }
+
+
+def test_citation_and_changelog_name_the_version_of_the_engine() -> None:
+    citation, changelog = ((PROJECT / name).read_text("utf-8") for name in ("CITATION.cff", "CHANGELOG.md"))
+    assert f"\nversion: {crossmoda.__version__}\n" in citation
+    assert re.findall(r"^## \[(\d.*?)\]", changelog, re.MULTILINE)[0] == crossmoda.__version__
+
+
+ARCHITECTURE = (PROJECT / "docs/architecture.md").read_text("utf-8")
+
+
+def test_the_imports_in_the_documents_exist() -> None:
+    blocks = [
+        block for path in DOCUMENTS for block in re.findall(r"```python\n(.*?)```", path.read_text("utf-8"), re.DOTALL)
+    ]
+    imports = re.findall(r"^from (crossmoda\S*) import ([^#\n]+)", "\n".join(blocks), re.MULTILINE)
+    assert len(imports) > 10
+    for module, names in imports:
+        for name in names.split(","):
+            package = importlib.import_module(module)
+            assert hasattr(package, name.strip()) or importlib.import_module(f"{module}.{name.strip()}")
+
+
+def test_the_scripts_in_the_documents_exist() -> None:
+    for path in DOCUMENTS:
+        for script in re.findall(r"(?:Testing|tools|docs/examples)/[\w/]+\.py", path.read_text("utf-8")):
+            assert (PROJECT / script).exists(), f"{path.name}: {script}"
+
+
+COMMANDS = sorted(
+    {
+        (str(path.relative_to(PROJECT)), line.split("#")[0].strip())
+        for path in DOCUMENTS
+        for line in re.findall(r"^(?:\.venv/bin/)?crossmoda (.+)$", path.read_text("utf-8"), re.MULTILINE)
+        if "[OPTIONS]" not in line
+    }
+)
+
+
+@pytest.mark.parametrize(("document", "command"), COMMANDS)
+def test_the_commands_in_the_documents_exist_with_their_options(document: str, command: str) -> None:
+    from crossmoda.cli.framework import crossmoda_command
+
+    name, *rest = command.split()
+    options = {option for option in rest if option.startswith("--")}
+    if name.startswith("--"):
+        known, options = crossmoda_command, {name} - {"--help"}
+    else:
+        known = crossmoda_command.commands.get(name) or crossmoda_command.get_command(None, name)
+        assert known, f"{document}: no command {name}"
+    assert options <= {text for parameter in known.params for text in (*parameter.opts, *parameter.secondary_opts)}

@@ -181,16 +181,16 @@ class Example(Settings):
         ({"steps": 0}, "steps must be at least 1; got 0."),
         ({"mode": "quick"}, "mode must be one of fast, exact; got 'quick'."),
         ({"seed": -1}, "seed must be at least 0; got -1."),
-        ({"steps": float("inf")}, "steps must be a whole number; got inf."),
-        ({"steps": 2.5}, "steps must be a whole number; got 2.5."),
-        ({"steps": True}, "steps must be a whole number; got True."),
+        ({"steps": float("inf")}, "steps must be an integer; got inf."),
+        ({"steps": 2.5}, "steps must be an integer; got 2.5."),
+        ({"steps": True}, "steps must be an integer; got True."),
         ({"spacing": "1"}, "spacing must be a number; got '1'."),
         ({"spacing": None}, "spacing must be a number; got None."),
         ({"weight": float("inf")}, "weight must be a number; got inf."),
         ({"mode": []}, "mode must be one of fast, exact; got []."),
         ({"mirror": 1}, "mirror must be true or false; got 1."),
-        ({"name": 1}, "name must be a text; got 1."),
-        ({"steps": "x" * 9999}, f"steps must be a whole number; got '{'x' * 27}...{'x' * 28}'."),
+        ({"name": 1}, "name must be text; got 1."),
+        ({"steps": "x" * 9999}, f"steps must be an integer; got '{'x' * 27}...{'x' * 28}'."),
     ],
 )
 def test_a_value_out_of_range_is_named_with_its_range(values: dict, sentence: str) -> None:
@@ -213,7 +213,7 @@ def test_each_parameter_is_described_once_for_all_doors() -> None:
     found = {item.name: item for item in parameters.parameters(Example)}
     assert list(found) == ["spacing", "steps", "mode", "mirror", "seed", "weight", "name"]
     assert found["spacing"].flag == "--spacing"
-    assert found["spacing"].full_help == "Grid spacing (mm). [default: 0.5]"
+    assert found["spacing"].help_with_unit == "Grid spacing (mm)."
     assert found["mode"].choices == ("fast", "exact")
     assert found["mirror"].type is bool
     assert found["seed"].type is int

@@ -7,6 +7,8 @@ from scipy import ndimage
 
 from crossmoda.errors import Cancelled, InputError
 from crossmoda.fusion import Settings, majority_vote, staple
+from crossmoda.volume import Grid
+from phantoms import AXIAL, ball, dice
 
 #: STAPLE as it was published: nothing but EM with a global prior.
 PLAIN = Settings(
@@ -16,23 +18,17 @@ PLAIN = Settings(
 VS_MISSING, COCHLEA_MISSING, SILENT = 0b010, 0b100, 0b111
 
 
-def dice(first: np.ndarray, second: np.ndarray) -> float:
-    return 2 * np.count_nonzero(first & second) / (np.count_nonzero(first) + np.count_nonzero(second))
-
-
-def ball(shape: tuple[int, int, int], center: tuple[float, float, float], radius: float) -> np.ndarray:
-    """A ball in voxels 0.5 x 0.5 x 1.5 mm; the radius is in pixels."""
-    z, y, x = np.ogrid[tuple(slice(size) for size in shape)]
-    return ((z - center[0]) * 3) ** 2 + (y - center[1]) ** 2 + (x - center[2]) ** 2 <= radius**2
+def grid_of(shape: tuple[int, ...]) -> Grid:
+    return Grid((shape[2], shape[1], shape[0]), (0.5, 0.5, 1.5), (0.0, 0.0, 0.0), AXIAL)
 
 
 def ears(tumor: str | None = "left", shape: tuple[int, int, int] = (24, 72, 128)) -> np.ndarray:
     """Two cochleae of 150 voxels and a tumor; x runs to the patient's left."""
-    label_map = np.zeros(shape, np.uint8)
+    grid, label_map = grid_of(shape), np.zeros(shape, np.uint8)
     for x in (28, 100):
-        label_map[ball(shape, (12, 30, x), 4.8)] = 2
+        label_map[ball(grid, (18, 15, x / 2), 2.4)] = 2
     if tumor:
-        label_map[ball(shape, (12, 42, 86 if tumor == "left" else 42), 11)] = 1
+        label_map[ball(grid, (18, 21, 43 if tumor == "left" else 21), 5.5)] = 1
     return label_map
 
 
@@ -80,8 +76,8 @@ class TestAgainstIndependentPrograms:
 
     def test_a_structure_is_kept_where_simpleitk_multilabel_staple_loses_most_of_it(self):
         truth = np.zeros((24, 72, 72), np.uint8)
-        truth[ball(truth.shape, (12, 24, 24), 14)] = 1
-        truth[ball(truth.shape, (12, 48, 48), 6.5)] = 2
+        truth[ball(grid_of(truth.shape), (18, 12, 12), 7)] = 1
+        truth[ball(grid_of(truth.shape), (18, 24, 24), 3.25)] = 2
         maps = misplaced(truth, 30, 4, seed=0)
         itk = sitk.GetArrayFromImage(sitk.MultiLabelSTAPLE([sitk.GetImageFromArray(item) for item in maps], 255))
         size = np.count_nonzero(truth == 2)
@@ -241,7 +237,7 @@ class TestMaps:
     def test_not_converging_is_said(self):
         fused = staple(misplaced(ears(), 6, 2, seed=11), Settings(max_iterations=1))
         assert not fused.converged and fused.iterations == 1
-        assert "not converged after 1 iterations" in fused.notes[0]
+        assert "did not converge within 1 iterations" in fused.notes[0]
 
     def test_changes_fall_below_the_tolerance(self):
         fused = staple(misplaced(ears(), 6, 2, seed=11))
@@ -284,12 +280,12 @@ class TestBadInput:
 
     @pytest.mark.parametrize("value", [3, 7])
     def test_other_labels(self, value):
-        with pytest.raises(InputError, match=f"Label map 2 has the label value {value}; expected 0, 1, 2"):
+        with pytest.raises(InputError, match=f"Label map 2 has the label value {value}. Use 0, 1, 2"):
             staple([np.zeros((2, 3, 4), np.uint8), np.full((2, 3, 4), value, np.uint8)])
 
     @pytest.mark.parametrize("weights", [[1.0], [0, 0], [1, 2], [1, -1]])
     def test_unusable_weights(self, weights):
-        with pytest.raises(InputError, match="weights must be 2 numbers between 0 and 1"):
+        with pytest.raises(InputError, match="Use 2 numbers between 0 and 1"):
             staple([ears(), ears("right")], weights=weights)
 
     def test_unusable_settings(self):

@@ -3,34 +3,28 @@
 import csv
 import dataclasses
 import json
+import sys
 
 import numpy as np
 import pytest
 from click.testing import CliRunner
 
+from phantoms import CROP_GRID, crop
+
 torch = pytest.importorskip("torch")
 
-from crossmoda import dataset, labels, output, preprocessing, training, volume, weights  # noqa: E402
+from crossmoda import dataset, output, preprocessing, training, volume, weights  # noqa: E402
 from crossmoda.cli.framework import crossmoda_command  # noqa: E402
+from crossmoda.dataset import corrections  # noqa: E402
 from crossmoda.errors import Cancelled, InputError  # noqa: E402
-from crossmoda.review import cohort, corrections, improvement, models  # noqa: E402
+from crossmoda.review import cohort_report, improvement, models  # noqa: E402
 from crossmoda.review.improvement import held_out, improve  # noqa: E402
-from crossmoda.volume import Grid, Volume  # noqa: E402
+from crossmoda.volume import Volume  # noqa: E402
+
+pytestmark = pytest.mark.slow
 
 WHOLE = preprocessing.Preparation(in_plane_spacing=0, region="whole")
-GRID = Grid((32, 32, 16), (1.0, 1.0, 1.5), (0.0, 0.0, 0.0), (1, 0, 0, 0, 1, 0, 0, 0, 1))
-QUICK = improvement.Settings(seconds=0, epochs=1, device="cpu")
-
-
-def subject(seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return an image with a ball (1) and two small bright ones (2), and its labels."""
-    rng = np.random.default_rng(seed)
-    z, y, x = np.indices(GRID.shape)
-    label = np.zeros(GRID.shape, np.uint8)
-    label[(z - 8) ** 2 * 4 + (y - 16 - seed % 3) ** 2 + (x - 12) ** 2 < 30] = labels.VS
-    for side in (5, 27):
-        label[(z - 8) ** 2 * 4 + (y - 26) ** 2 + (x - side) ** 2 < 8] = labels.COCHLEA
-    return (np.array([20.0, 90.0, 60.0])[label] + rng.normal(0, 4, GRID.shape)).astype(np.float32), label
+QUICK = improvement.ImprovementSettings(seconds=0, epochs=1, device="cpu")
 
 
 @pytest.fixture(scope="module")
@@ -38,15 +32,15 @@ def project(tmp_path_factory):
     """A data set with two sources and five targets, noisy labels, and a small model that is in use."""
     folder = tmp_path_factory.mktemp("project")
     for number in range(2):
-        image, label = subject(number)
-        volume.write(Volume(image, GRID), folder / "data" / f"s{number}_ceT1.nii.gz")
-        volume.write(Volume(label, GRID), folder / "data" / f"s{number}_label.nii.gz")
+        image, label = crop(number)
+        volume.write(Volume(image, CROP_GRID), folder / "data" / f"s{number}_ceT1.nii.gz")
+        volume.write(Volume(label, CROP_GRID), folder / "data" / f"s{number}_label.nii.gz")
     for number in range(5):
-        image, label = subject(10 + number)
-        volume.write(Volume(image, GRID), folder / "data" / f"t{number}_hrT2.nii.gz")
+        image, label = crop(10 + number)
+        volume.write(Volume(image, CROP_GRID), folder / "data" / f"t{number}_hrT2.nii.gz")
         place = folder / "results" / f"t{number}"
-        volume.write(Volume(np.roll(label, 2, axis=2), GRID), place / "noisy_label.nii.gz")
-        volume.write(Volume(np.full(GRID.shape, 0.75, np.float32), GRID), place / "confidence.nii.gz")
+        volume.write(Volume(np.roll(label, 2, axis=2), CROP_GRID), place / "noisy_label.nii.gz")
+        volume.write(Volume(np.full(CROP_GRID.shape, 0.75, np.float32), CROP_GRID), place / "confidence.nii.gz")
     small = dataclasses.replace(training.ROUTINES["default"], crop=(16, 32, 32), visits=2, batch=2)
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(training.ROUTINES, "default", small)
@@ -59,7 +53,7 @@ def project(tmp_path_factory):
         for number in (0, 1, 2):
             case = next(case for case in dataset.open_dataset(folder / "data").targets if case.id == f"t{number}")
             noisy = folder / "results" / case.id / "noisy_label.nii.gz"
-            truth = Volume(subject(10 + number)[1], GRID)
+            truth = Volume(crop(10 + number)[1], CROP_GRID)
             corrections.save(case, truth, folder / "data", "corrected", 60 * (number + 1), noisy, "R. Viewer")
         corrections.mark(folder / "data", "t3", "needs expert", 20)
         yield folder
@@ -93,7 +87,9 @@ def test_a_label_accepted_as_it_is_counts_fully_whatever_its_confidence(project,
 
 def test_training_on_a_data_set_learns_from_its_corrections(project, monkeypatch):
     given = {}
-    monkeypatch.setattr(training, "train", lambda cases, *rest, **more: given.update(cases=cases))
+    monkeypatch.setattr(
+        sys.modules[training.train.__module__], "train", lambda cases, *rest, **more: given.update(cases=cases)
+    )
     training.train_folder(project / "data", project / "unused", noisy=project / "results")
     assert [(case.id, case.confidence is None) for case in given["cases"]] == [
         *(("s0", True), ("s1", True)),
@@ -107,7 +103,7 @@ def test_training_on_a_data_set_learns_from_its_corrections(project, monkeypatch
 def test_when_every_label_is_corrected_no_noisy_one_is_missed(project):
     targets = [case for case in dataset.open_dataset(project / "data").targets if case.id in ("t0", "t1")]
     assert training.noisy_cases(targets, project / "results", corrections.all_corrections(project / "data")) == []
-    with pytest.raises(InputError, match="no noisy label"):
+    with pytest.raises(InputError, match="No noisy label"):
         training.noisy_cases(targets, project / "nowhere")
 
 
@@ -140,7 +136,7 @@ def test_a_case_once_held_out_is_held_out_again():
 
 def test_the_new_model_is_registered_beside_the_old_one_which_stays_in_use(project, improved):
     assert improved.old.name == "small" and improved.new.name == "model-1"
-    assert [model.name for model in models.models(project / "models")] == ["shipped", "small", "model-1"]
+    assert [model.name for model in models.models(project / "models")] == ["bundled", "small", "model-1"]
     assert models.current(project / "models").name == "small"
     assert not any(entry.name.startswith(".") for entry in (project / "models").iterdir())
 
@@ -192,8 +188,8 @@ def test_there_are_pictures_before_and_after(improved):
 
 
 def test_fewer_than_two_corrections_are_too_few(project, tmp_path):
-    volume.write(Volume(subject(1)[0], GRID), tmp_path / "t_hrT2.nii.gz")
-    with pytest.raises(InputError, match="settle at least 2"):
+    volume.write(Volume(crop(1)[0], CROP_GRID), tmp_path / "t_hrT2.nii.gz")
+    with pytest.raises(InputError, match="at least 2"):
         improve(tmp_path, None, tmp_path / "models", QUICK)
 
 
@@ -220,20 +216,20 @@ def test_a_cancelled_improvement_goes_on_and_leaves_no_model(project, tmp_path):
     longer = dataclasses.replace(QUICK, epochs=2)
     with pytest.raises(Cancelled):
         improve(project / "data", None, folder, longer, stop)
-    assert [model.name for model in models.models(folder)] == ["shipped", "small"]
+    assert [model.name for model in models.models(folder)] == ["bundled", "small"]
     (left,) = folder.glob(".training-*")
     assert (left / training.CHECKPOINT).is_file()
     improve(project / "data", None, folder, longer)
-    assert [model.name for model in models.models(folder)] == ["shipped", "small", "model-1"]
+    assert [model.name for model in models.models(folder)] == ["bundled", "small", "model-1"]
     assert not list(folder.glob(".training-*"))
 
 
 # Models
 
 
-def test_without_a_choice_the_weights_that_come_along_are_used(tmp_path):
-    assert models.current(tmp_path / "none").weights == weights.shipped()
-    assert [model.name for model in models.models(tmp_path / "none")] == ["shipped"]
+def test_without_a_choice_the_bundled_weights_are_used(tmp_path):
+    assert models.current(tmp_path / "none").weights == weights.bundled()
+    assert [model.name for model in models.models(tmp_path / "none")] == ["bundled"]
 
 
 def test_models_are_switched_and_switched_back(project, improved):
@@ -241,19 +237,19 @@ def test_models_are_switched_and_switched_back(project, improved):
     try:
         assert models.switch(folder, "model-1").weights == improved.new.weights
         assert [model.name for model in models.models(folder) if model.is_current] == ["model-1"]
-        assert models.switch(folder, "shipped").weights == weights.shipped()
+        assert models.switch(folder, "bundled").weights == weights.bundled()
     finally:
         assert models.switch(folder, "small").is_current
 
 
 def test_a_model_that_is_not_there_cannot_be_used(project):
-    with pytest.raises(InputError, match="choose one of shipped, small"):
+    with pytest.raises(InputError, match="bundled, small"):
         models.switch(project / "models", "best")
 
 
-def test_a_model_in_use_that_was_deleted_gives_way_to_the_shipped_one(tmp_path):
+def test_a_model_in_use_that_was_deleted_gives_way_to_the_bundled_one(tmp_path):
     output.write_json(tmp_path / "current.json", {"current": "gone"})
-    assert models.current(tmp_path).name == "shipped"
+    assert models.current(tmp_path).name == "bundled"
 
 
 def test_a_damaged_card_beside_the_weights_of_a_model_hinders_nothing(project, tmp_path):
@@ -269,14 +265,14 @@ def test_a_damaged_card_beside_the_weights_of_a_model_hinders_nothing(project, t
 def test_weights_that_cannot_be_used_do_not_become_a_model(project, tmp_path):
     tensors, card = weights.read_tensors(models.current(project / "models").weights)
     weights.write_tensors(tmp_path / "odd.safetensors", {"odd": next(iter(tensors.values()))}, card)
-    with pytest.raises(InputError, match="another architecture"):
+    with pytest.raises(InputError, match="do not match their model card"):
         models.add(tmp_path / "models", tmp_path / "odd.safetensors", "odd")
     assert not (tmp_path / "models").exists()
 
 
 def test_a_name_is_taken_once_and_must_be_a_folders(project):
     file = models.current(project / "models").weights
-    for name, words in (("small", "already"), ("shipped", "already"), ("../x", "cannot be the name")):
+    for name, words in (("small", "exists"), ("bundled", "exists"), ("../x", "Invalid model name")):
         with pytest.raises(InputError, match=words):
             models.add(project / "models", file, name)
 
@@ -286,7 +282,7 @@ def test_a_name_is_taken_once_and_must_be_a_folders(project):
 
 @pytest.fixture(scope="module")
 def reported(project, improved):
-    return cohort.write_report(project / "data", project / "results", project / "models", project / "report")
+    return cohort_report.write_report(project / "data", project / "results", project / "models", project / "report")
 
 
 def test_the_table_has_every_target_with_agreement_correction_volumes_and_time(reported):
@@ -294,7 +290,7 @@ def test_the_table_has_every_target_with_agreement_correction_volumes_and_time(r
     assert set(rows) == {f"t{number}" for number in range(5)}
     assert rows["t1"]["status"] == "corrected" and float(rows["t1"]["seconds"]) == 120
     assert rows["t1"]["reviewer"] == "R. Viewer"
-    truth = subject(11)[1]
+    truth = crop(11)[1]
     expected = 2 * ((truth == 1) & (np.roll(truth, 2, axis=2) == 1)).sum() / ((truth == 1).sum() * 2)
     assert float(rows["t1"]["dice_label_correction_VS"]) == pytest.approx(expected, abs=1e-3)
     assert float(rows["t1"]["volume_after_mm3_VS"]) == pytest.approx((truth == 1).sum() * 1.5, abs=0.01)
@@ -309,7 +305,7 @@ def test_the_page_tells_of_corrections_reasons_and_models(reported):
         "3 corrected",
         "6 minutes of review",
         "t4",
-        "small (in use)",
+        "small (current)",
         "model-1",
     ):
         assert words in html, words

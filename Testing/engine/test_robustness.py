@@ -136,7 +136,9 @@ def test_a_fusion_whose_second_file_does_not_fit_leaves_all_former_files(
 ) -> None:
     files = a_folder_of_label_maps(tmp_path / "maps")
     results = tmp_path / "results"
-    outputs = label_files.Outputs(results / "label.nrrd", results / "confidence.nii", performance=results / "a.csv")
+    outputs = label_files.LabelFileOutputs(
+        results / "label.nrrd", results / "confidence.nii", performance=results / "a.csv"
+    )
     settings = label_files.Settings(weighting="global")
     label_files.fuse_files(files[:2], outputs, settings)
     before = {path.name: path.read_bytes() for path in results.iterdir()}
@@ -153,7 +155,7 @@ def test_a_prediction_whose_last_file_cannot_be_written_leaves_none(
 ) -> None:
     image = Volume(np.zeros(GRID.shape, np.float32), GRID)
     found = inference.Prediction(image.with_array(image.array.astype(np.uint8)), np.zeros((3, *GRID.shape)), image, {})
-    monkeypatch.setattr(inference, "predict", lambda *_, **__: found)
+    monkeypatch.setattr("crossmoda.inference.prediction_files.predict", lambda *_, **__: found)
     volume.write(image, tmp_path / "scan.nii")
     (tmp_path / "uncertainty.nii").mkdir()
     with pytest.raises(InputError, match=r"Cannot write .*uncertainty\.nii: is a directory"):

@@ -247,7 +247,7 @@ def test_warnings_go_to_stdout_and_an_unforeseen_error_is_one_sentence():
     ("script", "arguments"),
     [
         ("CrossModaRegister/CrossModaRegister.py", ["fixed é.nii.gz", "moving é.nii.gz"]),
-        ("CrossModaSeg/CrossModaPredict.py", ["--label_map", "out.nii.gz", "fixed é.nii.gz"]),
+        ("CrossModaSeg/CrossModaPredict.py", ["fixed é.nii.gz", "out.nii.gz"]),
     ],
 )
 def test_cuda_where_there_is_none_says_what_to_do(pair, tmp_path, script, arguments):

@@ -175,13 +175,6 @@ def test_cmake_installs_the_files_of_the_archive(installed, tmp_path):
     assert files(target) == {name for name in files(installed) if "__pycache__" not in name}
 
 
-def test_the_cli_reference_is_what_the_xml_says():
-    import cli_reference
-
-    written = (PROJECT / "docs/cli_reference.md").read_text(encoding="utf-8")
-    assert written == cli_reference.reference(), "run: python tools/cli_reference.py"
-
-
 @pytest.mark.parametrize("required", ["", "1"])
 def test_a_skipped_slicer_test_is_a_failure_where_the_test_bed_is_required(tmp_path, required):
     import os

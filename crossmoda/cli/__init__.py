@@ -1,7 +1,7 @@
-"""The ``crossmoda`` command: one subcommand per engine function.
+"""The ``crossmoda`` command: one subcommand per file.
 
-A subcommand reads its options from the engine's settings (:mod:`crossmoda.parameters`) and is built only when it is
-asked for, so that ``crossmoda --help`` imports none of the science.
+A subcommand has its options from the engine's declarations (:mod:`crossmoda.parameters`, :mod:`crossmoda.steps`) and is
+imported only when it is used, so that ``crossmoda --help`` imports none of the science.
 """
 
 import sys
@@ -11,11 +11,6 @@ import click
 from crossmoda.cli.framework import crossmoda_command
 from crossmoda.errors import BAD_INPUT, BUG, INTERRUPTED, Cancelled, InputError
 from crossmoda.output import use_utf8
-
-# Each registers its subcommands; the overview shows them in this order, that of the work.
-# isort: off
-from crossmoda.cli import data, registration, learning, scores, review, study  # noqa: F401
-# isort: on
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -37,7 +32,7 @@ def main(arguments: list[str] | None = None) -> None:
         click.echo(f"Error: {error}", err=True)
         code = BAD_INPUT
     except (click.Abort, Cancelled, KeyboardInterrupt):
-        click.echo("Cancelled; finished results are kept.", err=True)
+        click.echo("Cancelled; finished results stay.", err=True)
         code = INTERRUPTED
     except Exception as error:
         if debug:

@@ -1,10 +1,12 @@
-"""What all subcommands share: they are built lazily, take their options from settings, and show progress."""
+"""The group of subcommands, their options, and progress on the terminal."""
 
 import errno
+import importlib
+import inspect
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 
@@ -12,10 +14,29 @@ import crossmoda
 from crossmoda.errors import BAD_INPUT, InputError
 from crossmoda.parameters import Settings, parameters, shown
 from crossmoda.progress import Progress
+from crossmoda.steps.declaration import Step
+
+#: The subcommands in the order of the work, and their summaries; each is ``command`` in the module of its name.
+COMMANDS = {
+    "demo": "Run the whole chain on simulated subjects; nothing to download.",
+    "simulate": "Simulate a data set.",
+    "validate": "List all problems of a data set with their remedies.",
+    "register": "Register a moving image to a fixed image (deeds).",
+    "fuse": "Fuse label maps of one target (STAPLE).",
+    "propagate": "Propagate atlas labels to targets: register, warp, fuse to noisy labels.",
+    "predict": "Segment scans with a trained network.",
+    "train": "Train a network on labeled sources and noisy labels of targets.",
+    "evaluate": "Score segmentations against references: Dice, HD95, ASSD, volumes.",
+    "review-list": "Rank labels by expected benefit of correction, with reasons.",
+    "improve": "Train the current model further with corrections; compare both on held-out cases.",
+    "models": "List the models of a folder, add one, or select the current one.",
+    "review-report": "Write the report of a review: agreement, corrections, volumes, time, models.",
+    "study": "Run a whole study: propagate, train, predict, score, report; on many processes or machines.",
+}
 
 
 class _Path(click.Path):
-    """A path that the system can look for; whether anything is there the engine says."""
+    """A path with a valid name; the engine checks whether it exists."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         path = Path(str(super().convert(value, param, ctx)))
@@ -23,43 +44,31 @@ class _Path(click.Path):
             path.lstat()
         except OSError as cause:
             if cause.errno == errno.ENAMETOOLONG:
-                raise InputError(f"The name {shown(str(path))} is too long for a file or folder; check it.") from cause
+                raise InputError(f"File name too long: {shown(str(path))}. Check the path.") from cause
         return path
 
 
 PATH = _Path(path_type=Path)
-Builder = Callable[[], click.Command]
-_BUILDERS: dict[str, tuple[str, Builder]] = {}
-
-
-def subcommand(name: str, summary: str) -> Callable[[Builder], Builder]:
-    """Register a function that builds the subcommand ``name``."""
-
-    def register(builder: Builder) -> Builder:
-        _BUILDERS[name] = (summary, builder)
-        return builder
-
-    return register
+Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 
 
 class _LazyGroup(click.Group):
-    """A group whose commands are built when they are used; the overview needs their summaries only."""
+    """A group whose commands are imported when they are used; the overview needs their summaries only."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(_BUILDERS)
+        return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in _BUILDERS:
+        if cmd_name not in COMMANDS:
             return None
-        summary, builder = _BUILDERS[cmd_name]
-        command = builder()
+        command: click.Command = importlib.import_module(f"crossmoda.cli.{cmd_name.replace('-', '_')}").command
         command.name = cmd_name
-        command.help = summary + ("\n\n" + command.help if command.help else "")
+        command.help = f"{COMMANDS[cmd_name]}\n\n{inspect.getdoc(command.callback)}"
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
-            formatter.write_dl([(name, summary) for name, (summary, _) in _BUILDERS.items()])
+            formatter.write_dl(list(COMMANDS.items()))
 
 
 @click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -75,14 +84,31 @@ def crossmoda_command(ctx: click.Context, debug: bool, quiet: bool) -> None:
     ctx.obj = {"quiet": quiet}
 
 
-def options(settings: type[Settings], *, skip: tuple[str, ...] = ()) -> Callable[[Any], Any]:
-    """Return a decorator that adds one option per parameter of ``settings`` to a click command."""
+def path_option(*names: str, **details: Any) -> Callable[[Decorated], Decorated]:
+    """Return a decorator that adds an option with a path as its value."""
+    return click.option(*names, type=PATH, **details)
 
-    def decorate(function: Any) -> Any:
-        for item in reversed([item for item in parameters(settings) if item.name not in skip]):
+
+def files(step: Step, *names: str) -> Callable[[Decorated], Decorated]:
+    """Return a decorator that adds one option for each of these files of a step."""
+
+    def decorate(function: Decorated) -> Decorated:
+        for file in reversed([step.file(name) for name in names]):
+            function = path_option(file.flag, file.name, required=file.required, help=f"{file.help}.")(function)
+        return function
+
+    return decorate
+
+
+def options(*settings: type[Settings]) -> Callable[[Decorated], Decorated]:
+    """Return a decorator that adds one option for each parameter of these settings."""
+
+    def decorate(function: Decorated) -> Decorated:
+        for item in reversed([item for each in settings for item in parameters(each)]):
             kind: Any = click.Choice(item.choices) if item.choices else item.type
             flag = f"{item.flag}/--no-{item.flag[2:]}" if item.type is bool else item.flag
-            function = click.option(flag, item.name, type=kind, default=item.default, help=item.full_help)(function)
+            details = {"type": kind, "default": item.default, "show_default": True, "help": item.help_with_unit}
+            function = click.option(flag, item.name, **details)(function)
         return function
 
     return decorate
@@ -104,16 +130,16 @@ def progress_bar() -> Iterator[Progress | None]:
         yield lambda fraction, message: bars.update(task, completed=fraction, description=message)
 
 
-def report_cases(done: Mapping[str, Any], failed: Mapping[str, str]) -> None:
-    """Print notes and folder of each finished case (``.notes``, ``.folder``) and why the others failed.
+def report_cases(results: Mapping[str, Any], failures: Mapping[str, str]) -> None:
+    """Print notes and folder of each finished case (``.notes``, ``.folder``) and the causes of failures.
 
-    Where some failed the command ends here, with the exit code of bad input.
+    After a failure the command ends with the exit code of bad input.
     """
-    for name, result in done.items():
+    for name, result in results.items():
         for note in result.notes:
             click.echo(f"{name}: {note}")
         click.echo(f"{name}: {result.folder}")
-    for name, why in failed.items():
-        click.echo(f"{name}: failed: {why}", err=True)
-    if failed:
+    for name, cause in failures.items():
+        click.echo(f"{name}: failed: {cause}", err=True)
+    if failures:
         raise click.exceptions.Exit(BAD_INPUT)

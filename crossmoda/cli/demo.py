@@ -1,0 +1,24 @@
+"""The command ``crossmoda demo``."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from crossmoda import demo
+from crossmoda.cli.framework import options, path_option, progress_bar
+from crossmoda.parameters import from_arguments
+
+
+@click.command()
+@path_option("--output", "folder", default="demo", show_default=True, help="Folder of the results.")
+@options(demo.Settings)
+def command(folder: Path, **values: Any) -> None:
+    """A second run with the same options reuses finished steps."""
+    with progress_bar() as progress:
+        result = demo.run(folder, from_arguments(demo.Settings, values), progress)
+    click.echo(demo.table(result.scores))
+    click.echo()
+    width = max(map(len, result.files))
+    for name, path in result.files.items():
+        click.echo(f"{name:<{width}}  {path}")

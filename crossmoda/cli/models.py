@@ -1,0 +1,25 @@
+"""The command ``crossmoda models``."""
+
+from pathlib import Path
+
+import click
+
+from crossmoda.cli.framework import PATH, path_option
+from crossmoda.review import models
+
+
+@click.command()
+@click.argument("folder", type=PATH)
+@click.option("--switch", help="Name of the new current model ('bundled': the bundled weights).")
+@path_option("--add", "weights", help="Weights to add (.safetensors).")
+@click.option("--name", help="Name of the added model. [default: the next free number]")
+def command(folder: Path, switch: str | None, weights: Path | None, name: str | None) -> None:
+    """An asterisk marks the current model."""
+    if weights:
+        models.add(folder, weights, name)
+    if switch:
+        models.switch(folder, switch)
+    for model in models.models(folder):
+        learned = model.card.get("learned_from")
+        origin = f"from {learned.get('initial')}, corrections: {learned.get('corrected')}" if learned else ""
+        click.echo(f"{'*' if model.is_current else ' '} {model.name:<20} {origin}".rstrip())

@@ -1,0 +1,62 @@
+"""The command ``crossmoda propagate``."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from crossmoda import dataset, deeds, fusion, propagation
+from crossmoda.cli.framework import options, path_option, progress_bar, report_cases
+from crossmoda.errors import InputError
+from crossmoda.parameters import from_arguments
+from crossmoda.steps.propagate import STEP
+
+
+@click.command()
+@path_option("--target", multiple=True, help=f"{STEP.file('target').help}; repeat for several scans.")
+@path_option("--targets", help="Data set whose hrT2 scans are labeled.")
+@path_option("--atlases", help=f"{STEP.file('atlases').help}.")
+@path_option("--atlas-image", multiple=True, help="Image of an atlas; repeat for several atlases.")
+@path_option("--atlas-label", multiple=True, help="Label map of an atlas, in the order of the images.")
+@path_option("--output", required=True, help="Folder of the results, one folder per target.")
+@options(*STEP.settings)
+def command(
+    target: tuple[Path, ...],
+    targets: Path | None,
+    atlases: Path | None,
+    atlas_image: tuple[Path, ...],
+    atlas_label: tuple[Path, ...],
+    output: Path,
+    **values: Any,
+) -> None:
+    """A second run reuses finished registrations in OUTPUT."""
+    if len(atlas_image) != len(atlas_label):
+        raise InputError("Each --atlas-image requires one --atlas-label. Add the missing files.")
+    cases = [dataset.Case(_name(path), dataset.HRT2, path) for path in target]
+    cases += dataset.open_dataset(targets).targets if targets else []
+    sources = [
+        dataset.Case(_name(image), dataset.CET1, image, label)
+        for image, label in zip(atlas_image, atlas_label, strict=True)
+    ]
+    sources += dataset.open_dataset(atlases).sources if atlases else []
+    if not cases or not sources:
+        raise InputError(
+            "At least one target (--target or --targets) and one atlas (--atlases, --atlas-image) are required. "
+            "Add the missing scans."
+        )
+    with progress_bar() as progress:
+        results, failures = propagation.propagate_all(
+            cases,
+            sources,
+            output,
+            from_arguments(propagation.Settings, values),
+            progress,
+            registration=from_arguments(deeds.Settings, values),
+            fusion_settings=from_arguments(fusion.Settings, values),
+        )
+    report_cases(results, failures)
+
+
+def _name(path: Path) -> str:
+    """Return a file's name without its endings."""
+    return path.name.partition(".")[0]

@@ -1,0 +1,31 @@
+"""The command ``crossmoda review-list``."""
+
+from pathlib import Path
+
+import click
+
+from crossmoda import review
+from crossmoda.cli.framework import path_option, progress_bar
+from crossmoda.output import write_csv
+
+
+@click.command()
+@path_option("--data", required=True, help="Data set with its corrections.")
+@path_option("--results", required=True, help="Folder of the results, one folder per target (propagate, predict).")
+@path_option("--csv", "table", help="Table of the ranked cases with all evidence.")
+def command(data: Path, results: Path, table: Path | None) -> None:
+    """The list is printed, highest benefit first, and written with --csv."""
+    with progress_bar() as progress:
+        items = review.review_list(data, results, progress=progress)
+    if table:
+        names = list(dict.fromkeys(name for item in items for name in item.evidence))
+        rows = []
+        for rank, item in enumerate(items, start=1):
+            numbers = [item.evidence.get(name) for name in names]
+            rows.append([rank, item.id, item.priority, item.status, item.seconds, " ".join(item.reasons), *numbers])
+        write_csv(table, ["rank", "case", "priority", "status", "seconds", "reasons", *names], rows)
+    width = max(len(item.id) for item in items)
+    for item in items:
+        click.echo(f"{item.id:<{width}}  {item.priority:.2f}  {item.status:<12}  {item.reasons[0]}")
+        for reason in item.reasons[1:]:
+            click.echo(f"{'':<{width + 22}}{reason}")

@@ -1,0 +1,24 @@
+"""The command ``crossmoda train``."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from crossmoda import training
+from crossmoda.cli.framework import files, options, path_option, progress_bar
+from crossmoda.parameters import from_arguments
+from crossmoda.steps.train import STEP
+
+
+@click.command()
+@files(STEP, "data", "noisy", "validation", "initial")
+@path_option("--output", required=True, help=f"{STEP.file('output').help}.")
+@options(training.Settings)
+def command(data: Path, output: Path, **values: Any) -> None:
+    """A second run resumes an interrupted training."""
+    folders = {name: values[name] for name in ("noisy", "validation", "initial")}
+    settings = from_arguments(training.Settings, values)
+    with progress_bar() as progress:
+        weights = training.train_folder(data, output, settings, progress, **folders)
+    click.echo(weights)

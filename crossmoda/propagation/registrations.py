@@ -1,0 +1,403 @@
+"""The registrations of atlases to one target: performed several at a time, sealed on disk, loaded when finished."""
+
+import contextlib
+import dataclasses
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from pathlib import Path
+from threading import Event
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import SimpleITK as sitk
+
+from crossmoda import cache, mind, preprocessing, volume
+from crossmoda.anatomy import contralateral, laterality
+from crossmoda.errors import Cancelled, InputError
+from crossmoda.output import CannotWrite
+from crossmoda.progress import Progress, part, report
+from crossmoda.propagation.atlases import Atlas, PreparedAtlases
+from crossmoda.propagation.settings import Settings
+from crossmoda.propagation.similarity import OUTSIDE, compare
+from crossmoda.propagation.target import Prepare, Target, load_target, preparer
+from crossmoda.provenance import checksum
+from crossmoda.volume import Grid, Volume
+from crossmoda.volume.masks import bounding_box
+
+if TYPE_CHECKING:
+    from crossmoda.dataset import Case
+
+#: See :func:`crossmoda.propagation.target.load_target`.
+Load = Callable[["Case", str, str, bool], tuple[Target, preprocessing.Preparation]]
+#: ``register(fixed, moving, settings, initial=, progress=) -> Registration`` (see :mod:`crossmoda.deeds`)
+Register = Callable[..., Any]
+
+#: In the folder of a target: its registrations, the linear ones, and its comparison with the contralateral side.
+REGISTRATIONS, LINEAR, CONTRALATERAL = "registrations", "linear", "contralateral"
+#: The files of a registration.
+WARPED = "warped_label.nii.gz"
+DISSIMILARITY = "dissimilarity.nii.gz"
+INTENSITY = "intensity.nii.gz"
+#: Bump to invalidate cached registrations.
+REVISION = 6
+
+#: Maximum number of parallel registrations on the CPU, each with its images in memory, and on a GPU, where reading,
+#: preparing and warping take most of the time.
+_MAX_ON_CPU, _MAX_ON_GPU = 4, 8
+#: GPU memory of a registration, GiB.
+_GPU_GIB = 2.0
+
+
+@dataclasses.dataclass(frozen=True)
+class RegisteredAtlas:
+    """An atlas on the target's grid."""
+
+    atlas: Atlas
+    mirrored: bool
+    label_map: np.ndarray
+    """(z, y, x) uint8 on the registered part of the target"""
+    dissimilarity: np.ndarray
+    """see :class:`crossmoda.propagation.similarity.Similarity`, as the next two"""
+    intensity: np.ndarray
+    quality: float
+    seconds: float
+    reused: bool
+
+    @property
+    def name(self) -> str:
+        """The atlas's ID, marked when it is mirrored."""
+        return folder_name(self.atlas.id, self.mirrored)
+
+    @property
+    def side(self) -> str | None:
+        """The tumor side on the target."""
+        return laterality.contralateral(self.atlas.side) if self.mirrored and self.atlas.side else self.atlas.side
+
+    def dissimilarity_at(self, mask: np.ndarray) -> float:
+        """Return the mean dissimilarity (0 to 1) over ``mask`` inside the field of view; NaN where that is empty."""
+        bits = self.dissimilarity[mask]
+        bits = bits[bits != OUTSIDE]
+        return float(bits.mean() / mind.BITS) if bits.size else float("nan")
+
+
+def folder_name(atlas: str, mirrored: bool) -> str:
+    """Return the folder name of a registration."""
+    return f"{atlas}_mirrored" if mirrored else atlas
+
+
+def register_atlas(
+    target: Target,
+    atlas: Atlas,
+    step: cache.CachedStep,
+    *,
+    register: Register,
+    registration_settings: Any,
+    prepare: Prepare,
+    mirrored: bool = False,
+    align_centers: bool = False,
+    keep_transform: bool = False,
+    progress: Progress | None = None,
+) -> RegisteredAtlas:
+    """Register an atlas to the target, warp its label map, and seal the step.
+
+    A failure is sealed as well: the same files and parameters would only fail again.
+
+    Args:
+        target: the target.
+        atlas: the atlas.
+        step: its folder receives the warped label map, the image comparison and the seal.
+        register: the registration program.
+        registration_settings: its settings.
+        prepare: crops and normalizes the atlas.
+        mirrored: whether left and right of the atlas are exchanged first.
+        align_centers: whether the initial transform aligns the centers of both prepared images (the same anatomy)
+            instead of relying on their headers.
+        keep_transform: whether the transforms are written as well; they map to and from the atlas's own file.
+        progress: callback(fraction, message); raise Cancelled to abort.
+
+    Raises:
+        InputError: the atlas cannot be read, or cannot be registered to the target.
+        CannotWrite: the disk is full or the folder is write-protected.
+
+    """
+    from crossmoda.deeds.files import center_alignment
+
+    start = time.perf_counter()
+    image, label_map = atlas.load(mirrored)
+    moving = prepare(image, label_map)
+    initial = center_alignment(target.prepared.grid, moving.grid) if align_centers else None
+    try:
+        registration = register(
+            target.prepared, moving, registration_settings, initial=initial, progress=part(progress, 0.02, 0.85)
+        )
+        report(progress, 0.85, "warping the labels")
+        # From its own grid, once; only where there are labels.
+        warped = registration.warp_label_map(_crop_to_labels(label_map), target.part.grid).array
+        if not warped.any():
+            raise InputError(f"{atlas.id} does not overlap the target: none of its labels lies in the scan.")
+    except InputError as cause:
+        with storing(f"the registration of {atlas.id}"):
+            step.begin()
+            step.finish([], {"failed": str(cause)})
+        raise
+    similarity = compare(target, image, registration, warped)
+    seconds = time.perf_counter() - start
+    with storing(f"the registration of {atlas.id}"):
+        step.begin()
+        files = {WARPED: warped, DISSIMILARITY: similarity.dissimilarity, INTENSITY: similarity.intensity}
+        for name, array in files.items():
+            volume.write(Volume(array, target.part.grid), step.folder / name)
+        transforms = _write_transforms(registration, image.grid if mirrored else None, step) if keep_transform else []
+        step.finish([*files, *transforms], {"quality": similarity.quality, "seconds": round(seconds, 3)})
+    report(progress, 1.0, "done")
+    return RegisteredAtlas(atlas, mirrored, warped, *similarity, seconds, False)
+
+
+def load_registration(atlas: Atlas, step: cache.CachedStep, mirrored: bool) -> RegisteredAtlas | None:
+    """Return the result of a finished :func:`register_atlas` from its folder; None where it is not finished.
+
+    Raises:
+        InputError: the registration is known to fail.
+
+    """
+    results = step.results()
+    if results is None:
+        return None
+    if "failed" in results:
+        raise InputError(results["failed"])
+    warped, dissimilarity = (volume.read_label_map(step.folder / name).array for name in (WARPED, DISSIMILARITY))
+    intensity = volume.read(step.folder / INTENSITY).array.astype(np.uint16)
+    quality, seconds = results["quality"], results["seconds"]
+    return RegisteredAtlas(atlas, mirrored, warped, dissimilarity, intensity, quality, seconds, True)
+
+
+@contextlib.contextmanager
+def storing(name: str) -> Iterator[None]:
+    """Raise :class:`CannotWrite` where writing fails: a full disk is not the fault of an image."""
+    try:
+        yield
+    except (InputError, OSError) as cause:
+        raise CannotWrite(
+            f"Cannot write {name}: {cause} Free some disk space and run again; finished registrations are reused."
+        ) from cause
+
+
+def _write_transforms(registration: Any, mirrored_grid: Grid | None, step: cache.CachedStep) -> list[str]:
+    """Write both transforms, for a mirrored atlas with the reflection of its grid; return their names."""
+    from crossmoda.deeds.transform import INVERSE, TRANSFORM, parts_of, write_transform
+
+    forward, inverse = registration.transform, registration.inverse_transform
+    if mirrored_grid is not None:
+        reflection = laterality.reflection(mirrored_grid)
+        # The last transform of a composite is applied first.
+        forward = sitk.CompositeTransform([reflection, *parts_of(forward)])
+        inverse = sitk.CompositeTransform([*parts_of(inverse), reflection])
+    write_transform(forward, step.folder / TRANSFORM)
+    write_transform(inverse, step.folder / INVERSE)
+    return [TRANSFORM, INVERSE]
+
+
+def _crop_to_labels(label_map: Volume) -> Volume:
+    """Return the smallest part of a label map with all its labels."""
+    return label_map.crop(bounding_box(label_map.array > 0))
+
+
+class PlannedRegistration(NamedTuple):
+    """A registration to the target."""
+
+    atlas: Atlas
+    mirrored: bool = False
+    linear: bool = False
+    """without the deformable part, for the selection of atlases"""
+
+    @property
+    def key(self) -> tuple[str, bool, bool]:
+        """The identity among the registrations of one target."""
+        return self.atlas.id, self.mirrored, self.linear
+
+
+class Registrations:
+    """The registrations of atlases to one target, and of the target to its mirror image, in the target's folder."""
+
+    def __init__(
+        self,
+        case: "Case",
+        folder: Path,
+        settings: Settings,
+        registration: Any,
+        register: Register,
+        *,
+        load: "Load" = load_target,
+        has_cochlea: bool | None = None,
+        prepared: PreparedAtlases | None = None,
+    ):
+        """Start with the arguments of :class:`crossmoda.propagation.run.Run`; nothing is read."""
+        self.case, self.folder, self.settings = case, folder, settings
+        self.registration, self._register_program = registration, register
+        self.has_cochlea = has_cochlea
+        self._load = load
+        self._prepared = PreparedAtlases(0) if prepared is None else prepared
+        self._target: tuple[Target, preprocessing.Preparation] | None = None
+        self._results: dict[tuple[str, bool, bool], RegisteredAtlas | str] = {}
+
+    @property
+    def target(self) -> Target:
+        """The target, read once."""
+        return self._load_target()[0]
+
+    @property
+    def preparation(self) -> preprocessing.Preparation:
+        """The preparation of target and atlases."""
+        return self._load_target()[1]
+
+    def _load_target(self) -> tuple[Target, preprocessing.Preparation]:
+        if self._target is None:
+            key, has_cochlea = checksum(self.case.image), bool(self.has_cochlea)
+            self._target = self._load(self.case, key, self.settings.region, has_cochlea)
+        return self._target
+
+    def _step(self, planned: PlannedRegistration) -> cache.CachedStep:
+        """Return the step of a registration; it is independent of the other atlases."""
+        folder = self.folder / REGISTRATIONS / (LINEAR if planned.linear else "")
+        return cache.CachedStep(
+            folder / folder_name(planned.atlas.id, planned.mirrored),
+            revision=REVISION,
+            target=checksum(self.case.image),
+            atlas=planned.atlas.key(),
+            mirrored=planned.mirrored,
+            align_centers=self._aligns_centers(),
+            registration=self._settings_of(planned),
+            preparation=self.preparation,
+            keep_transform=self._keeps_transform(planned),
+        )
+
+    def _settings_of(self, planned: PlannedRegistration) -> Any:
+        return dataclasses.replace(self.registration, levels=0) if planned.linear else self.registration
+
+    def _keeps_transform(self, planned: PlannedRegistration) -> bool:
+        return self.settings.keep_transforms and not planned.linear
+
+    def _aligns_centers(self) -> bool:
+        return self.preparation.region == "ears"
+
+    def is_finished(self, planned: PlannedRegistration) -> bool:
+        """Whether a registration is done, in this run or on disk."""
+        return planned.key in self._results or self._step(planned).results() is not None
+
+    def register(
+        self, pending: Sequence[PlannedRegistration], progress: Progress | None = None, parallel: int | None = None
+    ) -> None:
+        """Perform registrations, ``parallel`` at a time; failures are remembered.
+
+        Raises:
+            CannotWrite: the disk is full or the folder is write-protected.
+
+        """
+        self._load_target()  # once, before the threads need it
+
+        def work(planned: PlannedRegistration, progress: Progress | None) -> None:
+            try:
+                self._results[planned.key] = self._register(planned, progress)
+            except CannotWrite:
+                raise
+            except InputError as cause:
+                self._results[planned.key] = str(cause)
+
+        run_in_parallel(work, pending, parallel or default_parallel_registrations(self.registration), progress)
+
+    def _register(self, planned: PlannedRegistration, progress: Progress | None) -> RegisteredAtlas:
+        key = (*planned.atlas.key(), planned.mirrored, self.preparation)
+        prepare = preparer(self.preparation)
+        return register_atlas(
+            self.target,
+            planned.atlas,
+            self._step(planned),
+            register=self._register_program,
+            registration_settings=self._settings_of(planned),
+            prepare=lambda image, label_map: self._prepared.get(key, lambda: prepare(image, label_map)),
+            mirrored=planned.mirrored,
+            align_centers=self._aligns_centers(),
+            keep_transform=self._keeps_transform(planned),
+            progress=progress,
+        )
+
+    def result(self, planned: PlannedRegistration) -> RegisteredAtlas | str:
+        """Return a finished registration, or the reason of its failure."""
+        if planned.key not in self._results:
+            try:
+                registered = load_registration(planned.atlas, self._step(planned), planned.mirrored)
+                self._results[planned.key] = registered or "was not registered."
+            except InputError as cause:
+                self._results[planned.key] = str(cause)
+        return self._results[planned.key]
+
+    def contralateral_comparison(self, progress: Progress | None = None) -> contralateral.ContralateralComparison:
+        """Return the target compared with its contralateral side; it is registered to its mirror image once.
+
+        Raises:
+            InputError: the target cannot be registered to its mirror image.
+            CannotWrite: the disk is full or the folder is write-protected.
+
+        """
+        target, settings = self.target.part, self.registration
+        step = cache.CachedStep(
+            self.folder / CONTRALATERAL,
+            revision=REVISION,
+            target=checksum(self.case.image),
+            registration=settings,
+            preparation=self.preparation,
+        )
+        file = step.folder / contralateral.FILE
+        if step.results() is None:
+            brightness = contralateral.contralateral_brightness(target, self._register_program, settings, progress)
+            with storing("the contralateral comparison"):
+                step.begin()
+                volume.write(contralateral.quantized(brightness, target), file)
+                step.finish([contralateral.FILE], {})
+        stored = contralateral.dequantized(volume.read(file))
+        return contralateral.ContralateralComparison(contralateral.brightness(target), stored, self.case.modality)
+
+
+def default_parallel_registrations(registration: Any) -> int:
+    """Return the number of registrations to perform at the same time on this machine."""
+    from crossmoda import device
+    from crossmoda.deeds.backend_cpu.threads import thread_count
+
+    if device.choose(getattr(registration, "device", "cpu")) == "cpu":
+        return min(thread_count(), _MAX_ON_CPU)
+    return max(min(thread_count(), _MAX_ON_GPU, int(device.memory_gib("cuda") / _GPU_GIB)), 1)
+
+
+def run_in_parallel(work: Any, items: Sequence[Any], parallel: int, progress: Progress | None) -> None:
+    """Call ``work(item, progress)`` for each item, ``parallel`` at a time; report, and cancel, in this thread."""
+    names = [f"atlas {number} of {len(items)}: " for number in range(1, len(items) + 1)]
+    if parallel == 1 or len(items) == 1:
+        for number, (name, item) in enumerate(zip(names, items, strict=True)):
+            work(item, part(progress, number / len(items), (number + 1) / len(items), name))
+        return
+    fractions, messages, stop = [0.0] * len(items), ["waiting"], Event()
+
+    def run_item(number: int) -> None:
+        def report_item(fraction: float, message: str) -> None:
+            if stop.is_set():
+                raise Cancelled
+            fractions[number], messages[0] = fraction, names[number] + message
+
+        report_item(0.0, "reading")
+        work(items[number], report_item)
+        fractions[number] = 1.0
+
+    with ThreadPoolExecutor(parallel, thread_name_prefix="registration") as pool:
+        tasks = [pool.submit(run_item, number) for number in range(len(items))]
+        try:
+            waiting = set(tasks)
+            while waiting:
+                finished, waiting = wait(waiting, 0.2, FIRST_EXCEPTION)
+                for task in finished:
+                    task.result()
+                report(progress, sum(fractions) / len(items), messages[0])
+        except BaseException:
+            stop.set()
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise

@@ -1,0 +1,58 @@
+"""Training of the network on a data set, or of the current model of a folder on corrections."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from crossmoda import training
+from crossmoda.errors import InputError
+from crossmoda.parameters import from_arguments
+from crossmoda.progress import Progress
+from crossmoda.steps.declaration import File, Result, Step
+
+
+def run(values: Mapping[str, Any], progress: Progress | None = None) -> dict[str, Any]:
+    """Train; return the path of the weights.
+
+    Raises:
+        InputError: the data cannot be trained on, or no folder receives the weights.
+
+    """
+    if values["models"]:
+        return {"weights": _improve(values, progress)}
+    if values["output"]:
+        folders = {name: values[name] for name in ("noisy", "validation", "initial")}
+        settings = from_arguments(training.Settings, values)
+        return {"weights": training.train_folder(values["data"], values["output"], settings, progress, **folders)}
+    raise InputError("No folder for the weights. Select an output folder, or a folder of models to improve.")
+
+
+def _improve(values: Mapping[str, Any], progress: Progress | None) -> Path:
+    from crossmoda.review import improvement
+
+    names = ("seconds", "epochs", "learning_rate", "seed", "device")
+    settings = improvement.ImprovementSettings(**{name: values[name] for name in names})
+    return improvement.improve(values["data"], values["noisy"], values["models"], settings, progress).new.weights
+
+
+STEP = Step(
+    module="CrossModaTrain",
+    title="CrossModa Train (MIND + DeepLab)",
+    description="Trains the network on labeled ceT1 scans and on noisy labels propagated to hrT2 scans, or improves a "
+    "model with corrections. A second run resumes an interrupted training.",
+    acknowledgements="Network: DeepLab (L.-C. Chen and colleagues) with a MobileNetV2 backbone (M. Sandler and "
+    "colleagues) on MIND-SSC (M. P. Heinrich and colleagues).",
+    inputs=(
+        File(
+            "data", "folder", "Data set with labeled ceT1 scans, and the hrT2 scans of the noisy labels", required=True
+        ),
+        File("noisy", "folder", "Folder of the propagations to the hrT2 scans, one folder each"),
+        File("validation", "folder", "Data set with labeled scans for validation only"),
+        File("initial", "weights", "Initial weights"),
+        File("models", "folder", "Folder of models; the current one is trained further with the corrections"),
+    ),
+    outputs=(File("output", "folder", "Folder of the weights, the metrics and the checkpoint"),),
+    settings=(training.Settings,),
+    results=(Result("weights", str, "Weights", "Path of the trained weights"),),
+    run=run,
+)
