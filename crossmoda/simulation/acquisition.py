@@ -13,7 +13,7 @@ def scan_grid(
     pixels = max(round(field_of_view_mm / spacing[0]), 1)
     size = (pixels, pixels, slices)
     origin = center - rotation @ ((np.array(size) - 1) / 2 * spacing)
-    return Grid(size, spacing, tuple(origin.tolist()), tuple(rotation.ravel().tolist()))  # type: ignore[arg-type]
+    return Grid(size, spacing, tuple(origin.tolist()), tuple(rotation.ravel().tolist()))
 
 
 def draw_rotation(rng: np.random.Generator, oblique_probability: float, angle_deg: float) -> np.ndarray:
