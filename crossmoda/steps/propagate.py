@@ -1,8 +1,6 @@
 """Label propagation: the noisy label of one target from a folder of atlases."""
 
 import contextlib
-import csv
-import io
 import json
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -98,16 +96,13 @@ def _write(values: Mapping[str, Any], result: propagation.PropagationResult) -> 
 
 def table(result: propagation.PropagationResult) -> str:
     """Return the quality and the fate of each atlas as CSV with :data:`COLUMNS`."""
-    stream = io.StringIO()
-    writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(COLUMNS)
+    rows = []
     for item in result.outcomes:
-        quality = "" if item.quality is None else f"{item.quality:.4f}"
-        mirrored = "yes" if item.mirrored else "no"
+        quality = None if item.quality is None else f"{item.quality:.4f}"
         transform = result.transform(item)
         file = transform.relative_to(result.folder).as_posix() if transform.is_file() else ""
-        writer.writerow([item.atlas, item.tumor_side or "", mirrored, quality, _fate(item), item.excluded, file])
-    return stream.getvalue()
+        rows.append([item.atlas, item.tumor_side, item.mirrored, quality, _fate(item), item.excluded, file])
+    return output.csv_text(COLUMNS, rows)
 
 
 def _fate(outcome: propagation.AtlasOutcome) -> str:
