@@ -152,7 +152,7 @@ class TestOneWorkerIsKilled:
         alone = propagation.propagate(
             target, atlases, tmp_path, how, registration=Registration(levels=2, device="cpu"), parallel_registrations=2
         )
-        assert alone.side == "right"
+        assert alone.tumor_side == "right"
         together = home / "results" / "test1"
         for name in (NOISY_LABEL, "confidence.nii.gz", "disagreement.nii.gz"):
             assert (together / name).read_bytes() == (tmp_path / name).read_bytes()
@@ -160,8 +160,8 @@ class TestOneWorkerIsKilled:
     def test_what_cannot_be_used_is_one_line_each_and_the_rest_goes_on(self, disturbed, home):
         outcome = disturbed[0]
         assert set(outcome.failed) == {"hollow", "knee"}
-        assert "no labeled voxel" in outcome.failed["hollow"][0]
-        assert "does it show the same part of the body" in outcome.failed["knee"][0]
+        assert "No labeled voxel" in outcome.failed["hollow"][0]
+        assert "shows the same part of the body" in outcome.failed["knee"][0]
         with (outcome.folder / "failures.csv").open(encoding="utf-8") as stream:
             assert [row["case"] for row in csv.DictReader(stream)] == ["hollow", "knee"]
         log = (outcome.folder / "study.log").read_text("utf-8")
