@@ -257,7 +257,7 @@ class TestConfiguration:
         pytest.importorskip("dask_jobqueue")
         example = Path(__file__).resolve().parents[2] / "docs" / "examples" / "study.toml"
         what = study.read_configuration(example)
-        assert what.propagation.left == 15 and what.batch_system["queue"]
+        assert what.propagation.left_atlases == 15 and what.batch_system["queue"]
 
     def test_a_name_that_is_no_scan_is_said(self, home):
         what = dataclasses.replace(study.read_configuration(home / "study.toml"), tests=("nobody",))
