@@ -37,19 +37,14 @@ class Target:
 
 def load_target(case: "Case", key: str, region: str, has_cochlea: bool) -> tuple[Target, preprocessing.Preparation]:
     """Read a target with checksum ``key``; return it and the preparation of it and its atlases."""
-    image = case.read_image()
-    preparation = preprocessing.preparation_for_registration(region, image.grid, has_cochlea)
-    return as_target(case.id, key, image, preparer(preparation)), preparation
-
-
-def as_target(identity: str, key: str, image: Volume, prepare: Prepare) -> Target:
-    """Return an image as a target."""
     from crossmoda.deeds import mind_codes
 
-    prepared = prepare(image, None)
+    image = case.read_image()
+    preparation = preprocessing.preparation_for_registration(region, image.grid, has_cochlea)
+    prepared = preparer(preparation)(image, None)
     box = _covered_box(image.grid, prepared.grid)
     cropped = image.crop(box)
-    return Target(identity, key, image, prepared, box, cropped, mind_codes.codes(cropped.array))
+    return Target(case.id, key, image, prepared, box, cropped, mind_codes.codes(cropped.array)), preparation
 
 
 def preparer(preparation: preprocessing.Preparation) -> Prepare:
