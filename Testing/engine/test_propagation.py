@@ -25,7 +25,9 @@ from crossmoda.dataset.results import PROPAGATION_FILES
 from crossmoda.errors import Cancelled, InputError
 from crossmoda.output import CannotWrite
 from crossmoda.propagation import Settings, propagate
+from crossmoda.propagation.atlases import examine
 from crossmoda.propagation.label_fusion import Rater, fuse_raters
+from crossmoda.propagation.run import registrations_at_most
 from crossmoda.volume import Grid, Volume
 from phantoms import dice, head
 
@@ -152,6 +154,7 @@ class TestNoisyLabel:
         assert all("right" not in topics for (_, side), topics in about.items() if side == "left")
         # The copies of probes, registered on both sides anyway, cost nothing; the target's mirror image is the last.
         assert register.calls == (10 if tumor_side == "auto" else 9)
+        assert registrations_at_most([examine(case) for case in beside], settings)[0] == register.calls - 1
 
     def test_without_mirroring_no_copy_is_made_and_the_cochlea_is_missing(self, cases, tmp_path):
         beside = [write_case(tmp_path, f"beside{n}", "left", 40 + n, cochleae=("left",)) for n in range(3)]
@@ -290,15 +293,16 @@ class TestSeveralAtOnce:
 def test_saved_transforms_map_target_points_to_the_file_of_the_atlas(cases, tmp_path):
     settings = dataclasses.replace(WHOLE, tumor_side="left", keep_transforms=True)
     how = deeds.Settings(levels=1, linear="none", device="cpu")
-    run(cases, tmp_path, settings, deeds.register, registration=how)
-    for name, atlas in (("left1", "left1"), ("right1_mirrored", "right1")):
-        folder = tmp_path / "registrations" / name
-        transform = sitk.ReadTransform(str(folder / "T.h5"))
-        label_map = cases[atlas].read_label()
+    result = run(cases, tmp_path, settings, deeds.register, registration=how)
+    assert {outcome.atlas for outcome in result.contributors} == {"left1", "left2", "right1", "right2"}
+    for outcome in result.contributors:
+        assert outcome.mirrored == outcome.atlas.startswith("right")
+        transform = sitk.ReadTransform(str(result.transform(outcome)))
+        label_map = cases[outcome.atlas].read_label()
         warped = volume.resample(label_map, volume.read(cases["target"].image).grid, transform, "nearest")
-        kept = volume.read_label_map(folder / "warped_label.nii.gz")
-        assert dice(warped.array == 1, kept.array == 1) > 0.9 and dice(warped.array == 2, kept.array == 2) > 0.9
-        inverse = sitk.ReadTransform(str(folder / "T_inverse.h5"))
+        stored = volume.read_label_map(result.warped_label(outcome))
+        assert dice(warped.array == 1, stored.array == 1) > 0.9 and dice(warped.array == 2, stored.array == 2) > 0.9
+        inverse = sitk.ReadTransform(str(result.transform(outcome).with_name("T_inverse.h5")))
         point = (12.0, 3.0, -2.0)
         back = inverse.TransformPoint(transform.TransformPoint(point))
         assert np.linalg.norm(np.subtract(back, point)) < 1.0
@@ -315,6 +319,8 @@ class TestResuming:
         assert second.reused and not first.reused and register.calls == 0
         assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
         np.testing.assert_array_equal(second.label_map.array, first.label_map.array)
+        np.testing.assert_array_equal(second.read_confidence().array, first.read_confidence().array)
+        assert second.side_certainty == first.side_certainty > 0.99
         assert (
             second.outcomes == first.outcomes and second.tumor_side == first.tumor_side and second.notes == first.notes
         )
