@@ -15,17 +15,17 @@ SETTINGS = demo.Settings(atlases=2, targets=1, tests=1, training_seconds=2)
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, demo.Result]:
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, demo.DemoResult]:
     folder = tmp_path_factory.mktemp("démo folder") / "demo"
     return folder, demo.run(folder, SETTINGS, subjects=SUBJECTS)
 
 
-def test_every_file_that_is_named_exists(finished: tuple[Path, demo.Result]) -> None:
+def test_every_listed_file_exists(finished: tuple[Path, demo.DemoResult]) -> None:
     for path in finished[1].files.values():
         assert path.is_file() and path.stat().st_size > 0
 
 
-def test_registration_brings_the_structures_closer(finished: tuple[Path, demo.Result]) -> None:
+def test_registration_brings_the_structures_closer(finished: tuple[Path, demo.DemoResult]) -> None:
     scores = finished[1].scores
     for structure in STRUCTURES:
         dice = {
@@ -35,27 +35,27 @@ def test_registration_brings_the_structures_closer(finished: tuple[Path, demo.Re
         assert sum(dice[demo.ONE_ATLAS]) > sum(dice[demo.BY_HEADER])
 
 
-def test_the_fused_label_is_useful(finished: tuple[Path, demo.Result]) -> None:
+def test_the_fused_label_is_useful(finished: tuple[Path, demo.DemoResult]) -> None:
     (case,) = finished[1].scores[demo.FUSED].values()
     assert case["VS"]["dice"] > 0.5 and case["cochlea"]["dice"] > 0.4
 
 
-def test_only_test_cases_are_scored(finished: tuple[Path, demo.Result]) -> None:
-    assert set(finished[1].scores[demo.NETWORK]) == {"crossmoda_4"}
+def test_only_test_cases_are_scored(finished: tuple[Path, demo.DemoResult]) -> None:
+    assert set(finished[1].scores[demo.FINE_TUNED]) == {"crossmoda_4"}
 
 
-def test_the_segmentation_lies_on_the_targets_grid(finished: tuple[Path, demo.Result]) -> None:
+def test_the_segmentation_lies_on_the_targets_grid(finished: tuple[Path, demo.DemoResult]) -> None:
     files = finished[1].files
-    target = volume.read(files["T2 scan it belongs to"])
+    target = volume.read(files["T2 scan"])
     assert volume.read_label_map(files["segmentation"], target.grid).grid == target.grid
 
 
-def test_the_table_has_a_line_for_every_step(finished: tuple[Path, demo.Result]) -> None:
+def test_the_table_has_a_line_for_every_step(finished: tuple[Path, demo.DemoResult]) -> None:
     lines = demo.table(finished[1].scores).splitlines()
     assert [line.split("  ")[0] for line in lines[2:]] == list(finished[1].scores)
 
 
-def test_a_second_run_finds_what_is_finished_and_scores_the_same(finished: tuple[Path, demo.Result]) -> None:
+def test_a_second_run_reuses_finished_steps_and_scores_the_same(finished: tuple[Path, demo.DemoResult]) -> None:
     folder, first = finished
     kept = [*folder.glob("dataset/*/*"), *folder.glob("propagated/**/*.nii.gz"), first.files["network weights"]]
     before = {path: path.stat().st_mtime_ns for path in kept}
@@ -64,6 +64,6 @@ def test_a_second_run_finds_what_is_finished_and_scores_the_same(finished: tuple
     assert {path: path.stat().st_mtime_ns for path in kept} == before
 
 
-def test_other_settings_do_not_overwrite_an_earlier_demo(finished: tuple[Path, demo.Result]) -> None:
+def test_other_settings_do_not_overwrite_an_earlier_demo(finished: tuple[Path, demo.DemoResult]) -> None:
     with pytest.raises(InputError, match="another folder"):
         demo.run(finished[0], demo.Settings(atlases=3), subjects=SUBJECTS)

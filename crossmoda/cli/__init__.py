@@ -37,6 +37,6 @@ def main(arguments: list[str] | None = None) -> None:
     except Exception as error:
         if debug:
             raise
-        click.echo(f"Unexpected error: {error} ({type(error).__name__}); --debug shows where.", err=True)
+        click.echo(f"Unexpected error: {error} ({type(error).__name__}). --debug shows the traceback.", err=True)
         code = BUG
     sys.exit(code if isinstance(code, int) else 0)
