@@ -18,7 +18,7 @@ sys.path[:0] = [
 
 from crossmoda import parameters, slicer_cli  # noqa: E402
 from crossmoda.progress import Progress  # noqa: E402
-from crossmoda.propagation.label_files import Outputs, Settings, find_label_maps, fuse_files  # noqa: E402
+from crossmoda.propagation.label_files import LabelFileOutputs, Settings, find_label_maps, fuse_files  # noqa: E402
 
 _OUTPUTS = {
     "label": "the fused label map",
@@ -54,7 +54,7 @@ def main(options: argparse.Namespace, progress: Progress) -> None:
     folder = Path(options.folder)
     result = fuse_files(
         [folder / name for name in listed] if listed else find_label_maps(folder, options.pattern),
-        Outputs(**{name: getattr(options, name) for name in _OUTPUTS}),
+        LabelFileOutputs(**{name: getattr(options, name) for name in _OUTPUTS}),
         parameters.from_arguments(Settings, vars(options)),
         reference=options.reference,
         images=options.images,

@@ -23,9 +23,9 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
-from scipy import ndimage
 
 from crossmoda import contours, labels, output
+from crossmoda.anatomy import laterality
 from crossmoda.errors import InputError
 from crossmoda.progress import Progress, report
 from crossmoda.provenance import checksum
@@ -33,7 +33,6 @@ from crossmoda.volume import dicom, read, read_label_map
 from crossmoda.volume.grid import Volume
 
 CET1, HRT2 = "ceT1", "hrT2"
-LEFT, RIGHT = "left", "right"
 
 _MODALITY = {"cet1": CET1, "t1": CET1, "t1w": CET1, "t1c": CET1, "hrt2": HRT2, "t2": HRT2, "t2w": HRT2}
 _FILE = re.compile(
@@ -49,8 +48,6 @@ _DESCRIPTION = {
 #: The folder of a data set that holds what reviewers drew, and the decisions whose label counts.
 CORRECTIONS = "corrections"
 _SETTLED = ("corrected", "accepted")
-#: Cochleae of both sides lie farther apart than this.
-_BILATERAL_MM = 25.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,7 +120,7 @@ class Dataset:
         cases = []
         for number, case in enumerate(self.cases):
             report(progress, number / len(self.cases), f"side of {case.id}")
-            side = case.side if case.side or case.label is None else tumor_side(case.read_label())
+            side = case.side if case.side or case.label is None else laterality.tumor_side(case.read_label())
             cases.append(dataclasses.replace(case, side=side))
         return dataclasses.replace(self, cases=tuple(cases))
 
@@ -249,34 +246,6 @@ def _series_of_json(file: Path) -> set[str]:
         return {entry["MR_SeriesInstanceUID"] for entry in entries}
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return set()
-
-
-def tumor_side(label_map: Volume) -> str | None:
-    """Return the patient's side of the tumor, ``"left"`` or ``"right"``; None without a tumor.
-
-    The midline lies midway between the cochleae where both are labeled. With one cochlea, which is the one of the
-    tumor's side, the tumor lies medial of it. With none, the middle of the image stands for the midline.
-    """
-    tumor = label_map.array == labels.VS
-    if not tumor.any():
-        return None
-    tumor_x = _center_x(tumor, label_map)
-    pieces, count = ndimage.label(label_map.array == labels.COCHLEA, np.ones((3, 3, 3)))
-    cochleae = [_center_x(pieces == number, label_map) for number in range(1, count + 1)]
-    if cochleae and max(cochleae) - min(cochleae) > _BILATERAL_MM:
-        midline = (max(cochleae) + min(cochleae)) / 2
-    elif cochleae:
-        return LEFT if float(np.mean(cochleae)) > tumor_x else RIGHT
-    else:
-        middle = np.append((np.asarray(label_map.grid.size) - 1) / 2, 1.0)
-        midline = float((label_map.grid.index_to_physical @ middle)[0])
-    return LEFT if tumor_x > midline else RIGHT
-
-
-def _center_x(mask: np.ndarray, label_map: Volume) -> float:
-    """Return the LPS x (mm, positive to the patient's left) of the center of a mask."""
-    index = np.array([positions.mean() for positions in reversed(np.nonzero(mask))] + [1.0])
-    return float((label_map.grid.index_to_physical @ index)[0])
 
 
 def validate(dataset: Dataset, progress: Progress | None = None) -> list[Problem]:

@@ -26,11 +26,10 @@ from crossmoda import (
     volume,
     weights,
 )
-from crossmoda.deeds.files import register_files
+from crossmoda.deeds.files import RegistrationSettings, register_files
 from crossmoda.errors import InputError
 from crossmoda.parameters import parameter, parameter_of
 from crossmoda.progress import Progress, part, report
-from crossmoda.propagation.atlases import WARPED, folder_name
 from crossmoda.report import Report
 from crossmoda.simulation.dataset import TEST, TRUTH
 from crossmoda.simulation.subject import BASES
@@ -157,7 +156,7 @@ def _simulate(
 
 def _propagate(
     data: dataset.Dataset, folder: Path, settings: Settings, progress: Progress | None
-) -> dict[str, propagation.Propagation]:
+) -> dict[str, propagation.PropagationResult]:
     results, failures = propagation.propagate_all(
         data.targets, data.sources, folder, progress=progress, device=settings.device
     )
@@ -186,21 +185,19 @@ def _truth(case: "Case") -> Volume:
     return volume.read_label_map(case.image.parents[1] / TRUTH / name)
 
 
-def _votes(done: propagation.Propagation) -> dict[str, Volume]:
-    """Return the label map of every atlas that was used, on the target's grid."""
+def _votes(done: propagation.PropagationResult) -> dict[str, Volume]:
+    """Return the label map of every contributing atlas, on the target's grid."""
     votes = {}
-    for outcome in done.outcomes:
-        if not outcome.dropped:
-            folder = done.folder / "registrations" / folder_name(outcome.atlas, outcome.mirrored)
-            warped = volume.read_label_map(folder / WARPED)
-            votes[outcome.atlas] = volume.resample(warped, done.label_map.grid, interpolation="nearest")
+    for outcome in done.contributors:
+        warped = volume.read_label_map(done.warped_label(outcome))
+        votes[outcome.atlas] = volume.resample(warped, done.label_map.grid, interpolation="nearest")
     return votes
 
 
 def _score(
     data: dataset.Dataset,
     tests: "Sequence[Case]",
-    propagated: Mapping[str, propagation.Propagation],
+    propagated: Mapping[str, propagation.PropagationResult],
     predicted: Mapping[str, inference.Prediction],
     device: str,
 ) -> dict[str, dict[str, evaluation.Scores]]:
@@ -231,22 +228,21 @@ class _Shown:
     """The test case whose pictures are in the report."""
 
     case: "Case"
-    propagation: propagation.Propagation
+    propagation: propagation.PropagationResult
     prediction: inference.Prediction
 
     def register(
         self, data: dataset.Dataset, folder: Path, settings: Settings, progress: Progress | None
     ) -> tuple["Case", deeds.Registration]:
         """Register the atlas with the best registration, for its transform and the pictures."""
-        used = [outcome for outcome in self.propagation.outcomes if not outcome.dropped]
-        best = max(used, key=lambda outcome: (not outcome.mirrored, outcome.quality or 0.0))
+        best = max(self.propagation.contributors, key=lambda outcome: (not outcome.mirrored, outcome.quality or 0.0))
         atlas = next(case for case in data.sources if case.id == best.atlas)
         done = register_files(
             self.case.image,
             atlas.image,
             folder,
             moving_label=atlas.label,
-            settings=deeds.Settings(device=settings.device),
+            settings=RegistrationSettings(device=settings.device, region="whole"),
             progress=progress,
         )
         return atlas, done

@@ -19,8 +19,7 @@ import SimpleITK as sitk
 from crossmoda import dataset, deeds, evaluation, figures, fusion, labels, propagation, volume
 from crossmoda.anatomy import laterality
 from crossmoda.fusion import weighted_voting
-from crossmoda.propagation.atlases import WARPED, folder_name
-from crossmoda.propagation.run import OPPOSITE, REGISTRATIONS
+from crossmoda.propagation.run import CONTRALATERAL, REGISTRATIONS
 from crossmoda.volume import Volume
 
 COLUMNS = (
@@ -39,23 +38,22 @@ def _dice(label_map: np.ndarray, truth: np.ndarray) -> list[float]:
     return scores
 
 
-def _votes(result: propagation.Propagation) -> dict[str, Volume]:
-    """Return the warped label map of each contributing atlas, on the labeled part of the target."""
-    votes = {}
-    for outcome in result.outcomes:
-        if not outcome.dropped:
-            name = folder_name(outcome.atlas, outcome.mirrored)
-            votes[outcome.atlas] = volume.read_label_map(result.folder / "registrations" / name / WARPED)
-    return votes
+def _votes(result: propagation.PropagationResult) -> dict[str, Volume]:
+    """Return the warped label map of each contributing atlas, on the registered part of the target."""
+    return {outcome.atlas: volume.read_label_map(result.warped_label(outcome)) for outcome in result.contributors}
 
 
 def _again(
-    case: dataset.Case, atlases: list[dataset.Case], result: propagation.Propagation, how: deeds.Settings, **options
+    case: dataset.Case,
+    atlases: list[dataset.Case],
+    result: propagation.PropagationResult,
+    how: deeds.Settings,
+    **options,
 ) -> Volume:
     """Fuse with other settings or fewer atlases; registrations are reused."""
     folder = result.folder.with_name(result.folder.name + "_again")
     shutil.rmtree(folder, ignore_errors=True)
-    for subfolder in (REGISTRATIONS, OPPOSITE):
+    for subfolder in (REGISTRATIONS, CONTRALATERAL):
         shutil.copytree(result.folder / subfolder, folder / subfolder)
     return propagation.propagate(case, atlases, folder, registration=how, **options).label_map
 
@@ -64,7 +62,7 @@ def study(
     case: dataset.Case, atlases: list[dataset.Case], truth: Volume, folder: Path, how: deeds.Settings, itk: bool
 ) -> tuple[list[object], Volume, Volume]:
     """Return one row of the table, the fused label map, and that of the votes."""
-    side = dataset.tumor_side(truth)
+    side = laterality.tumor_side(truth)
     wall, processor = time.perf_counter(), time.process_time()
     result = propagation.propagate(case, atlases, folder / case.id, registration=how)
     wall, processor = time.perf_counter() - wall, time.process_time() - processor
@@ -73,7 +71,7 @@ def study(
     votes = {name: vote.array for name, vote in volumes.items()}
     truth_array = volume.resample(truth, grid, interpolation="nearest").array
     single = np.array([_dice(vote, truth_array) for vote in votes.values()])
-    quality = {outcome.atlas: outcome.quality or 0.0 for outcome in result.outcomes if not outcome.dropped}
+    quality = {outcome.atlas: outcome.quality or 0.0 for outcome in result.contributors}
     blind = list(votes).index(max(quality, key=lambda name: quality[name]))
     majority = _dice(fusion.majority_vote(list(votes.values())), truth_array)
     itk = [float("nan")] * 2
@@ -82,18 +80,18 @@ def study(
         itk = _dice(sitk.GetArrayFromImage(sitk.MultiLabelSTAPLE(images, 0)), truth_array)
     own, settings = [atlas for atlas in atlases if atlas.side == side], propagation.Settings(tumor_side=side)
     same = _dice(_again(case, own, result, how, settings=settings).array, truth.array)
-    as_voted = propagation.Settings(outline="votes")
+    as_voted = propagation.Settings(outline="atlases")
     voted = _again(case, atlases, result, how, settings=as_voted)
-    by_staple = fusion.Settings(weighting="global")
-    staple = _dice(_again(case, atlases, result, how, fusion_settings=by_staple).array, truth.array)
-    with mock.patch.object(weighted_voting, "ALIGNED", ()):
+    by_staple = propagation.Settings(weighting="global")
+    staple = _dice(_again(case, atlases, result, how, settings=by_staple).array, truth.array)
+    with mock.patch.object(weighted_voting, "RECENTERED", ()):
         not_moved = _dice(_again(case, atlases, result, how).array, truth.array)
     fused = _dice(result.label_map.array, truth.array)
     scores = evaluation.evaluate(result.label_map, truth)
     on_left = laterality.lateral_mm(truth.grid) > laterality.find_sides(truth).midplane_mm
     ghost = (result.label_map.array == labels.VS) & (on_left != (side == "left"))
     row = [
-        case.id, scores["VS"]["reference_volume_mm3"], side, result.side, wall, processor,
+        case.id, scores["VS"]["reference_volume_mm3"], side, result.tumor_side, wall, processor,
         fused[0], _dice(voted.array, truth.array)[0], staple[0], same[0], single[:, 0].mean(), single[blind, 0],
         majority[0], itk[0], scores["VS"]["volume_error_percent"], scores["VS"]["hd95_mm"],
         ghost.sum() * truth.grid.voxel_volume_mm3,

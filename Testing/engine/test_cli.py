@@ -9,17 +9,18 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from crossmoda import cli, deeds, demo, inference, propagation, simulation, training
+from crossmoda import cli, demo, inference, propagation, simulation, training
+from crossmoda.deeds.files import RegistrationSettings
 from crossmoda.errors import BAD_INPUT, BUG, INTERRUPTED, Cancelled
+from crossmoda.fusion.files import FileFusionSettings
 from crossmoda.parameters import Settings, parameters
-from crossmoda.propagation import label_files
 
 DOORS: dict[str, type[Settings]] = {
     "demo": demo.Settings,
-    "fuse": label_files.Settings,
+    "fuse": FileFusionSettings,
     "predict": inference.Settings,
     "propagate": propagation.Settings,
-    "register": deeds.Settings,
+    "register": RegistrationSettings,
     "simulate": simulation.Settings,
     "train": training.Settings,
 }

@@ -12,7 +12,7 @@ import pytest
 from crossmoda import parameters, volume
 from crossmoda.errors import InputError
 from crossmoda.propagation import label_files
-from crossmoda.propagation.label_files import Outputs, Settings, find_label_maps, fuse_files
+from crossmoda.propagation.label_files import LabelFileOutputs, Settings, find_label_maps, fuse_files
 from crossmoda.volume import Grid, Volume
 
 FOLDER = Path(__file__).resolve().parents[2] / "CrossModaRegister"
@@ -95,7 +95,7 @@ def test_the_description_has_the_parameters_of_the_engine():
         for name, limit in (("minimum", item.minimum), ("maximum", item.maximum)):
             assert limit is None or float(found.findtext(f"constraints/{name}")) == limit
         assert not (item.type is bool and item.default), "Slicer cannot switch a flag off"
-    for name in label_files.Outputs.__dataclass_fields__:
+    for name in label_files.LabelFileOutputs.__dataclass_fields__:
         assert described[name].findtext("channel") == "output"
 
 
@@ -140,5 +140,5 @@ class TestFiles:
                 raise Cancelled
 
         with pytest.raises(Cancelled):
-            fuse_files(find_label_maps(folder), Outputs(label=tmp_path / "fused.nrrd"), progress=cancel)
+            fuse_files(find_label_maps(folder), LabelFileOutputs(label=tmp_path / "fused.nrrd"), progress=cancel)
         assert not (tmp_path / "fused.nrrd").exists()

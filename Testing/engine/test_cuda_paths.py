@@ -29,7 +29,7 @@ from crossmoda.deeds.backend_cuda import CudaBackend  # noqa: E402
 from crossmoda.errors import Cancelled  # noqa: E402
 from crossmoda.network import layers  # noqa: E402
 from crossmoda.preprocessing import Preparation  # noqa: E402
-from crossmoda.propagation import parallel  # noqa: E402
+from crossmoda.propagation import registrations  # noqa: E402
 from crossmoda.training import learner  # noqa: E402
 from crossmoda.training.recording import Recording  # noqa: E402
 from crossmoda.volume import Grid, Volume  # noqa: E402
@@ -281,7 +281,7 @@ def test_registrations_at_once_fit_card_and_processor(card, monkeypatch, gib, co
     monkeypatch.setattr("torch.accelerator.current_accelerator", lambda **_: None, raising=False)
     monkeypatch.setattr(device, "memory_gib", lambda _device: gib)
     monkeypatch.setattr(threads, "thread_count", lambda: cores)
-    assert parallel.default_at_once(deeds.Settings(device="cuda")) == expected
+    assert registrations.default_parallel_registrations(deeds.Settings(device="cuda")) == expected
 
 
 def test_masks_and_images_smaller_than_a_block_work_on_the_card(card):

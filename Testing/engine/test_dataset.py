@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from crossmoda.dataset import Case, open_dataset, tumor_side, validate
+from crossmoda.dataset import Case, open_dataset, validate
 from crossmoda.errors import Cancelled, InputError
 from crossmoda.volume import Grid, Volume, write, write_segmentation
 
@@ -278,55 +278,8 @@ def test_a_segmentation_that_slicer_cropped_is_a_label_on_the_grid_of_the_image(
 # --- the tumor's side -----------------------------------------------------------------------------------------------
 
 
-def label_with(tumor_x: float | None, *cochleae_x: float, direction: tuple[float, ...] = AXES) -> Volume:
-    """Small cubes at positions along the patient's x axis (LPS, mm), in a grid of any orientation, off center."""
-    turn = np.reshape(direction, (3, 3))
-    size = np.array([120, 40, 40])
-    origin = np.array([-70.0, -20.0, -20.0]) - turn @ (size / 2) + size / 2
-    grid = Grid((120, 40, 40), (1.0, 1.0, 1.0), tuple(origin.tolist()), direction)
-    array = np.zeros(grid.shape, np.uint8)
-    center = (grid.index_to_physical @ [*(size / 2), 1.0])[:3]
-    places = [(2, x) for x in cochleae_x] + ([(1, tumor_x)] if tumor_x is not None else [])
-    for value, x in places:
-        index = np.round((grid.physical_to_index @ [x, center[1], center[2], 1.0])[:3]).astype(int)
-        array[tuple(slice(one - 1, one + 2) for one in reversed(index.tolist()))] = value
-    return Volume(array, grid)
-
-
-@pytest.mark.parametrize("direction", [AXES, (-1.0, 0, 0, 0, -1.0, 0, 0, 0, 1.0)], ids=["LPS", "RAS"])
-@pytest.mark.parametrize(("sign", "side"), [(1, "left"), (-1, "right")])
-def test_the_side_is_that_of_the_patient_in_any_orientation(direction: tuple[float, ...], sign: int, side: str) -> None:
-    """LPS: x grows to the patient's left. The middle of this image lies at x = -10, the head's midline at -8."""
-    assert tumor_side(label_with(-8 + sign * 15, -8 + 24, -8 - 24, direction=direction)) == side
-    # One cochlea, that of the tumor's side: the tumor is medial of it.
-    assert tumor_side(label_with(-8 + sign * 15, -8 + sign * 24, direction=direction)) == side
-    # None: the middle of the image.
-    assert tumor_side(label_with(-10 + sign * 15, direction=direction)) == side
-
-
-def test_no_tumor_has_no_side() -> None:
-    assert tumor_side(label_with(None, 20.0, -20.0)) is None
-
-
 def test_the_sides_of_a_data_set_are_found_for_its_labeled_cases(tmp_path: Path) -> None:
     write(an_image(), tmp_path / "a_ceT1.nii.gz")
     write(a_label(), tmp_path / "a_label.nii.gz")
     write(an_image(), tmp_path / "b_hrT2.nii.gz")
     assert [case.side for case in open_dataset(tmp_path).with_sides().cases] == ["left", None]
-
-
-@pytest.mark.shared_data
-def test_the_side_of_real_tumors_is_that_of_the_scanner_coordinates(shared_data: Path) -> None:
-    """The heads lay near the isocenter, so the sign of x of the tumor is the independent answer."""
-    from crossmoda.volume import read_label_map
-
-    agree = total = 0
-    for path in sorted((shared_data / "vs_seg_contours" / "labels").glob("*T2wspace_label.nii.gz"))[:40]:
-        label = read_label_map(path)
-        if (label.array == 2).any():
-            index = np.argwhere(label.array == 1).mean(axis=0)[::-1]
-            x = (label.grid.index_to_physical @ [*index, 1.0])[0]
-            agree += tumor_side(label) == ("left" if x > 0 else "right")
-            total += 1
-    assert total > 20
-    assert agree / total > 0.95

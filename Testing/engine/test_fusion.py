@@ -280,12 +280,12 @@ class TestBadInput:
 
     @pytest.mark.parametrize("value", [3, 7])
     def test_other_labels(self, value):
-        with pytest.raises(InputError, match=f"Label map 2 has the label value {value}; expected 0, 1, 2"):
+        with pytest.raises(InputError, match=f"Label map 2 has the label value {value}. Use 0, 1, 2"):
             staple([np.zeros((2, 3, 4), np.uint8), np.full((2, 3, 4), value, np.uint8)])
 
     @pytest.mark.parametrize("weights", [[1.0], [0, 0], [1, 2], [1, -1]])
     def test_unusable_weights(self, weights):
-        with pytest.raises(InputError, match="weights must be 2 numbers between 0 and 1"):
+        with pytest.raises(InputError, match="Use 2 numbers between 0 and 1"):
             staple([ears(), ears("right")], weights=weights)
 
     def test_unusable_settings(self):

@@ -7,7 +7,7 @@ from scipy import ndimage
 from crossmoda import deeds, labels, volume
 from crossmoda.dataset import Case
 from crossmoda.fusion.recentering import DISPLACEMENT_MM, find_displacement
-from crossmoda.fusion.weighted_voting import local_votes
+from crossmoda.fusion.weighted_voting import weighted_votes
 from crossmoda.propagation import propagate
 
 SHAPE, SPACING = (40, 44, 44), np.array([0.5, 0.5, 0.5])
@@ -107,23 +107,23 @@ class TestVotes:
         seen = [np.round(1000 + 10 * (images()[0] + rng.normal(0, 2, SHAPE))).astype(np.uint16) for _ in range(4)]
         same = np.zeros(SHAPE, np.uint8)
         missing = [np.zeros((1, 1, 1), np.uint8)] * 4
-        return local_votes([label_map] * 4, [same] * 4, seen, missing, images(displacement)[1], SPACING), label_map
+        return weighted_votes([label_map] * 4, [same] * 4, seen, missing, images(displacement)[1], SPACING), label_map
 
-    def test_a_cochlea_is_moved_and_it_is_said_how_far(self):
+    def test_a_cochlea_is_recentered_by_the_displacement_of_the_target(self):
         displacement = (0.0, 0.2, -0.2)
         votes, before = self.fused(labels.COCHLEA, displacement)
         truth = organ(displacement)[0] > 0.5
         after = votes.probability.argmax(axis=0) == labels.COCHLEA
         assert (after ^ truth).sum() < 0.5 * ((before > 0) ^ truth).sum()
-        (move,) = votes.moved
-        assert move.value == labels.COCHLEA
-        np.testing.assert_allclose(move.displacement_mm, displacement, atol=0.05)
-        np.testing.assert_allclose(move.middle, (np.array(SHAPE) - 1) / 2, atol=0.2)
+        (shift,) = votes.recentered
+        assert shift.value == labels.COCHLEA
+        np.testing.assert_allclose(shift.displacement_mm, displacement, atol=0.05)
+        np.testing.assert_allclose(shift.center, (np.array(SHAPE) - 1) / 2, atol=0.2)
         np.testing.assert_allclose(votes.probability.sum(axis=0), 1, atol=1e-5)
 
     def test_a_tumor_stays(self):
         votes, before = self.fused(labels.VS, (0.0, 0.2, -0.2))
-        assert not votes.moved
+        assert not votes.recentered
         np.testing.assert_array_equal(votes.probability.argmax(axis=0), before)
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from crossmoda import fusion, labels
-from crossmoda.fusion.weighted_voting import BITS, local_votes
+from crossmoda.fusion.weighted_voting import BITS, weighted_votes
 
 SHAPE, SPACING = (12, 40, 90), (1.5, 0.5, 0.5)
 #: an image without features, compared everywhere
@@ -29,7 +29,7 @@ def votes(maps, differences, images=None, missing=None, target=None) -> np.ndarr
     count = len(maps)
     images, missing = images or [EVERYWHERE] * count, missing or [NOTHING_MISSING] * count
     target = np.zeros(SHAPE, np.float32) if target is None else target
-    return local_votes(maps, differences, images, missing, target, SPACING).probability
+    return weighted_votes(maps, differences, images, missing, target, SPACING).probability
 
 
 def test_atlases_that_are_equally_alike_have_equal_votes():
@@ -76,7 +76,9 @@ def test_trust_multiplies_the_votes_about_a_label_alone():
     maps = [block(labels.VS, 20) | block(labels.COCHLEA, 60), np.zeros(SHAPE, np.uint8)]
     trust = np.array([[1, 3, 1], [1, 1, 1]])
     nothing = np.zeros(SHAPE, np.float32)
-    found = local_votes(maps, [bits(4)] * 2, [EVERYWHERE] * 2, [NOTHING_MISSING] * 2, nothing, SPACING, trust=trust)
+    found = weighted_votes(
+        maps, [bits(4)] * 2, [EVERYWHERE] * 2, [NOTHING_MISSING] * 2, nothing, SPACING, weights=trust
+    )
     assert found.probability[labels.VS][5, 18, 28] == pytest.approx(3 / 4, abs=1e-4)
     assert found.probability[labels.COCHLEA][5, 18, 68] == pytest.approx(1 / 2, abs=1e-4)
 

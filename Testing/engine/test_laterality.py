@@ -1,6 +1,11 @@
+"""Sides: the midplane, the side of a tumor, mirror images."""
+
+from pathlib import Path
+
 import numpy as np
 import pytest
 
+from crossmoda import volume
 from crossmoda.anatomy import laterality
 from crossmoda.volume import Grid, Volume
 
@@ -48,9 +53,26 @@ def test_with_one_cochlea_the_tumor_lies_on_its_medial_side():
     assert sides.tumor == "right" and sides.of[2] == {"right"}
 
 
-def test_a_structure_near_the_midplane_is_on_no_side():
-    assert laterality.find_sides(label_map(0, ())).tumor is None
+def test_a_tumor_near_the_midplane_has_a_side_only_if_a_cochlea_tells_the_midplane():
+    assert laterality.tumor_side(label_map(6, ())) is None
+    assert laterality.tumor_side(label_map(6, (-25, 25))) == "left"
+    assert laterality.tumor_side(label_map(6, (25,))) == "left"
 
 
 def test_no_tumor_has_no_side():
     assert laterality.find_sides(label_map(None, (-25, 25))).tumor is None
+
+
+@pytest.mark.shared_data
+def test_the_side_of_real_tumors_is_that_of_the_scanner_coordinates(shared_data: Path) -> None:
+    """The heads lay near the isocenter, so the sign of x of the tumor is the independent answer."""
+    agree = total = 0
+    for path in sorted((shared_data / "vs_seg_contours" / "labels").glob("*T2wspace_label.nii.gz"))[:40]:
+        label = volume.read_label_map(path)
+        if (label.array == 2).any():
+            index = np.argwhere(label.array == 1).mean(axis=0)[::-1]
+            x = (label.grid.index_to_physical @ [*index, 1.0])[0]
+            agree += laterality.tumor_side(label) == ("left" if x > 0 else "right")
+            total += 1
+    assert total > 20
+    assert agree / total > 0.95

@@ -61,9 +61,9 @@ class Register:
 def test_the_votes_about_the_tumor_weigh_e_for_each_standard_deviation_that_it_fits_better():
     image, label_map = head(GRID, "left", 0)
     cochleae = np.where(label_map == 2, label_map, 0).astype(np.uint8)
-    compared = {"difference": np.zeros(GRID.shape, np.uint8), "intensity": np.ones(GRID.shape, np.uint16)}
-    raters = [Rater(label_map, tumor_fit=2.5, **compared), Rater(cochleae, tumor_fit=1.5, **compared)]
-    found = fuse_raters(raters, 0.0, GRID, fusion.Settings(), clean=False, image=Volume(image, GRID)).posterior
+    compared = {"dissimilarity": np.zeros(GRID.shape, np.uint8), "intensity": np.ones(GRID.shape, np.uint16)}
+    raters = [Rater(label_map, tumor_score=2.5, **compared), Rater(cochleae, tumor_score=1.5, **compared)]
+    found = fuse_raters(raters, 0.0, Volume(image, GRID), fusion.Settings(), clean=False).posterior
     middle = tuple(np.argwhere(label_map == 1).mean(axis=0).round().astype(int))
     assert found[(1, *middle)] == pytest.approx(np.e / (np.e + 1), abs=1e-3)
 
@@ -99,7 +99,7 @@ def run(
     cases: dict[str, Case], folder: Path, settings: Settings = WHOLE, register: Register | None = None, **options: Any
 ):
     options.setdefault("registration", Registering())
-    options.setdefault("at_once", 1)
+    options.setdefault("parallel_registrations", 1)
     atlases = options.pop("atlases", None) or atlases_of(cases)
     target = options.pop("target", cases["target"])
     return propagate(target, atlases, folder, settings, register=register or Register(), **options)
@@ -112,7 +112,7 @@ class TestNoisyLabel:
         target = dataclasses.replace(case, label=None)
         result = run(cases, tmp_path / "out", target=target)
         truth, fused = case.read_label().array, result.label_map.array
-        assert result.side == side
+        assert result.tumor_side == side
         assert {item.atlas: item.mirrored for item in result.outcomes} == {
             name: not name.startswith(side) for name in ("left1", "left2", "right1", "right2")
         }
@@ -121,8 +121,8 @@ class TestNoisyLabel:
         assert not (fused[..., half] == 1).any()
 
     def test_without_mirroring_the_other_sides_atlases_speak_about_the_cochleae_only(self, cases, tmp_path):
-        result = run(cases, tmp_path, dataclasses.replace(WHOLE, mirror=False, share=1.0))
-        about = {item.atlas: item.speaks_about for item in result.outcomes}
+        result = run(cases, tmp_path, dataclasses.replace(WHOLE, mirror=False, contributing_fraction=1.0))
+        about = {item.atlas: item.contributes_to for item in result.outcomes}
         assert about["right1"] == about["right2"] == "left cochlea, right cochlea"
         assert about["left1"] == about["left2"] == "VS, left cochlea, right cochlea"
         assert dice(result.label_map.array == 1, cases["truth"].read_label().array == 1) > 0.95
@@ -145,8 +145,8 @@ class TestNoisyLabel:
         # A mirror image lies one voxel beside the head here, and nothing is registered.
         assert dice(fused[..., 36:] == 2, truth[..., 36:] == 2) > 0.95
         assert dice(fused[..., :36] == 2, truth[..., :36] == 2) > 0.8
-        assert "No atlas has the right cochlea: 2 mirrored copies speak about it." in result.notes
-        about = {(item.atlas, item.tumor_side): item.speaks_about for item in result.outcomes}
+        assert "No atlas has the right cochlea: 2 mirrored copies contribute it." in result.notes
+        about = {(item.atlas, item.tumor_side): item.contributes_to for item in result.outcomes}
         assert len(about) == 8 and sum(topics == "right cochlea" for topics in about.values()) == 2
         assert all("right" not in topics for (_, side), topics in about.items() if side == "left")
         # The copies of probes, registered on both sides anyway, cost nothing; the target's mirror image is the last.
@@ -161,9 +161,12 @@ class TestNoisyLabel:
     def test_the_atlases_whose_tumor_fits_speak_about_it(self, cases, tmp_path):
         small = [write_case(tmp_path, f"small{n}", "left", 50 + n, tumor_mm=4.99) for n in range(4)]
         result = run(
-            cases, tmp_path / "out", dataclasses.replace(WHOLE, share=0.1), atlases=[*small, *atlases_of(cases)]
+            cases,
+            tmp_path / "out",
+            dataclasses.replace(WHOLE, contributing_fraction=0.1),
+            atlases=[*small, *atlases_of(cases)],
         )
-        speakers = {item.atlas for item in result.outcomes if "VS" in item.speaks_about}
+        speakers = {item.atlas for item in result.outcomes if "VS" in item.contributes_to}
         assert len(speakers) == 3 and not any(name.startswith("small") for name in speakers)
         assert dice(result.label_map.array == 1, cases["truth"].read_label().array == 1) > 0.95
 
@@ -197,9 +200,11 @@ class TestNoisyLabel:
     def test_where_both_sides_look_alike_the_tumor_is_less_sure(self, cases, tmp_path, monkeypatch):
         sure = run(cases, tmp_path / "sure")
         difference = iter([30.0, 20.0])
-        monkeypatch.setattr("crossmoda.propagation.tumor_side.difference_mm3", lambda *_: next(difference))
+        monkeypatch.setattr("crossmoda.propagation.tumor_side.excess_mm3", lambda *_: next(difference))
         unsure = run(cases, tmp_path / "unsure")
-        assert sure.side == unsure.side == "left" and any("both sides look much alike" in note for note in unsure.notes)
+        assert sure.tumor_side == unsure.tumor_side == "left" and any(
+            "both sides look alike" in note for note in unsure.notes
+        )
         np.testing.assert_array_equal(unsure.label_map.array, sure.label_map.array)
         certainty = [
             json.loads((tmp_path / name / "provenance.json").read_text())["side_certainty"]
@@ -229,22 +234,31 @@ class TestNoisyLabel:
         far = write_case(tmp_path, "far", "left", 60, z_mm=7.0)
         register = Register(misplaced={7.0: 9.0})
         result = run(
-            cases, tmp_path / "out", dataclasses.replace(WHOLE, left=2), register, atlases=[far, *atlases_of(cases)]
+            cases,
+            tmp_path / "out",
+            dataclasses.replace(WHOLE, left_atlases=2),
+            register,
+            atlases=[far, *atlases_of(cases)],
         )
-        dropped = {item.atlas: item.dropped for item in result.outcomes if item.dropped}
-        assert set(dropped) == {"far"} and "look more like the target" in dropped["far"]
+        dropped = {item.atlas: item.excluded for item in result.outcomes if item.excluded}
+        assert set(dropped) == {"far"} and "are more similar to the target" in dropped["far"]
 
 
 class TestSeveralAtOnce:
     def test_the_result_is_that_of_one_after_the_other(self, cases, tmp_path):
         run(cases, tmp_path / "one")
-        run(cases, tmp_path / "three", at_once=3)
+        run(cases, tmp_path / "three", parallel_registrations=3)
         for name in ("noisy_label.nii.gz", "confidence.nii.gz"):
             assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "three" / name).read_bytes()
 
     def test_progress_rises_and_is_told_in_the_callers_thread(self, cases, tmp_path):
         heard = []
-        run(cases, tmp_path, at_once=2, progress=lambda fraction, _: heard.append((fraction, threading.get_ident())))
+        run(
+            cases,
+            tmp_path,
+            parallel_registrations=2,
+            progress=lambda fraction, _: heard.append((fraction, threading.get_ident())),
+        )
         fractions = [fraction for fraction, _ in heard]
         assert fractions == sorted(fractions) and fractions[-1] == 1.0
         assert {thread for _, thread in heard} == {threading.get_ident()}
@@ -255,11 +269,11 @@ class TestSeveralAtOnce:
                 raise Cancelled
 
         with pytest.raises(Cancelled):
-            run(cases, tmp_path, at_once=2, progress=cancel)
+            run(cases, tmp_path, parallel_registrations=2, progress=cancel)
         assert not any((tmp_path / name).exists() for name in OUTPUTS)
         kept = len(list(tmp_path.glob(f"registrations/*/{cache.SEAL}")))
         register = Register()
-        run(cases, tmp_path, register=register, at_once=2)
+        run(cases, tmp_path, register=register, parallel_registrations=2)
         assert register.calls == 8 - kept
 
     def test_a_full_disk_stops_all_of_them(self, cases, tmp_path, monkeypatch):
@@ -268,7 +282,7 @@ class TestSeveralAtOnce:
 
         monkeypatch.setattr(volume, "write", full)
         with pytest.raises(CannotWrite, match="is the disk full"):
-            run(cases, tmp_path, at_once=2)
+            run(cases, tmp_path, parallel_registrations=2)
 
 
 def test_kept_transforms_map_the_targets_points_to_the_atlass_own_file_mirrored_or_not(cases, tmp_path):
@@ -299,7 +313,9 @@ class TestResuming:
         assert second.reused and not first.reused and register.calls == 0
         assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
         np.testing.assert_array_equal(second.label_map.array, first.label_map.array)
-        assert second.outcomes == first.outcomes and second.side == first.side and second.notes == first.notes
+        assert (
+            second.outcomes == first.outcomes and second.tumor_side == first.tumor_side and second.notes == first.notes
+        )
 
     def test_another_fusion_keeps_the_registrations(self, cases, tmp_path):
         run(cases, tmp_path)
@@ -316,7 +332,7 @@ class TestResuming:
     def test_the_target_is_compared_with_its_mirror_image_once(self, cases, tmp_path):
         run(cases, tmp_path)
         (tmp_path / cache.SEAL).unlink()
-        (tmp_path / "opposite" / "opposite.nii.gz").unlink()
+        (tmp_path / "contralateral" / "contralateral.nii.gz").unlink()
         register = Register()
         for calls in (1, 1):
             run(cases, tmp_path, register=register)
@@ -327,10 +343,10 @@ class TestResuming:
         def fail(*_: Any) -> Any:
             raise InputError("The scan has too little in common with its mirror image.")
 
-        monkeypatch.setattr("crossmoda.anatomy.contralateral.opposite_brightness", fail)
+        monkeypatch.setattr("crossmoda.anatomy.contralateral.contralateral_brightness", fail)
         result = run(cases, tmp_path)
-        assert result.side is None
-        assert any("could not be found: The scan has too little" in note for note in result.notes)
+        assert result.tumor_side is None
+        assert any("unknown: The scan has too little" in note for note in result.notes)
 
     def test_a_changed_atlas_is_registered_again_and_no_other(self, cases, tmp_path):
         atlases = [write_case(tmp_path, f"atlas{n}", "left", 70 + n) for n in range(3)]
@@ -401,12 +417,14 @@ class TestFailures:
     def test_a_failed_registration_is_dropped_and_the_rest_goes_on(self, cases, tmp_path):
         lost = write_case(tmp_path, "lost", "left", 90, z_mm=11.0)
         result = run(cases, tmp_path / "out", register=Register({11.0: 12.0}), atlases=[*atlases_of(cases), lost])
-        dropped = [item for item in result.outcomes if item.dropped]
+        dropped = [item for item in result.outcomes if item.excluded]
         assert [item.atlas for item in dropped] == ["lost"]
-        assert any(note.startswith("Atlas lost was dropped: its registration") for note in result.notes)
+        assert any(note.startswith("Atlas lost was excluded: its registration") for note in result.notes)
         assert dice(result.label_map.array == 1, cases["truth"].read_label().array == 1) > 0.95
 
-    @pytest.mark.parametrize(("value", "said"), [(0, "has no labeled voxel"), (7, "has the label value 7")])
+    @pytest.mark.parametrize(
+        ("value", "said"), [(0, "No labeled voxel in bad"), (7, "Unknown label value in bad: bad_label.nii.gz: 7")]
+    )
     def test_an_atlas_with_unusable_labels_is_dropped_with_a_line(self, cases, tmp_path, value, said):
         bad = write_case(tmp_path, "bad", "left", 91)
         label_map = bad.read_label()
@@ -414,14 +432,14 @@ class TestFailures:
         result = run(cases, tmp_path / "out", atlases=[*atlases_of(cases), bad])
         (line,) = [note for note in result.notes if "bad" in note]
         assert said in line
-        with pytest.raises(InputError, match=f"No atlas can be used.*{said}"):
+        with pytest.raises(InputError, match=f"No atlas is usable.*{said}"):
             run(cases, tmp_path / "only", atlases=[bad])
 
     def test_an_unreadable_atlas_is_dropped(self, cases, tmp_path):
         broken = write_case(tmp_path, "broken", "left", 92)
         Path(broken.image).write_bytes(b"nothing")
         result = run(cases, tmp_path / "out", atlases=[*atlases_of(cases), broken])
-        assert [item.atlas for item in result.outcomes if item.dropped] == ["broken"]
+        assert [item.atlas for item in result.outcomes if item.excluded] == ["broken"]
 
     def test_a_target_without_overlap_is_one_clear_line(self, cases, tmp_path):
         register = Register({-20.0: 500.0})
@@ -432,16 +450,16 @@ class TestFailures:
         noise = np.random.default_rng(5).normal(100, 20, GRID.shape)
         path = tmp_path / "other.nii.gz"
         volume.write(Volume(ndimage.gaussian_filter(noise, 1).astype(np.float32), GRID), path)
-        settings = dataclasses.replace(WHOLE, tumor_side="left", least_quality=-1)
+        settings = dataclasses.replace(WHOLE, tumor_side="left", minimum_quality=-1)
         how = deeds.Settings(levels=2, device="cpu")
-        with pytest.raises(InputError, match=r"looks like none of the atlases .* same part of the body"):
+        with pytest.raises(InputError, match=r"is similar to none of the atlases .* same part of the body"):
             propagate(Case("other", "hrT2", path), atlases_of(cases), tmp_path / "out", settings, registration=how)
 
     def test_a_target_of_other_anatomy_is_refused(self, cases, tmp_path):
         noise = np.random.default_rng(5).normal(100, 20, GRID.shape)
         path = tmp_path / "knee.nii.gz"
         volume.write(Volume(ndimage.gaussian_filter(noise, 1).astype(np.float32), GRID), path)
-        with pytest.raises(InputError, match="does it show the same part of the body"):
+        with pytest.raises(InputError, match="shows the same part of the body"):
             run(cases, tmp_path / "out", target=Case("knee", "hrT2", path))
 
     def test_a_full_disk_is_said_and_finished_registrations_stay(self, cases, tmp_path, monkeypatch):
@@ -455,7 +473,7 @@ class TestFailures:
             real(item, path)
 
         monkeypatch.setattr(volume, "write", full)
-        with pytest.raises(CannotWrite, match=r"is the disk full.*Free some space and run again"):
+        with pytest.raises(CannotWrite, match=r"is the disk full.*Free some disk space and run again"):
             run(cases, tmp_path, settings)
         monkeypatch.undo()
         register = Register()
@@ -483,8 +501,8 @@ class TestFailures:
                 return super().__call__(fixed, moving, settings, **options)
 
         result = run(cases, tmp_path, dataclasses.replace(WHOLE, tumor_side="left"), Singular())
-        (dropped,) = [item for item in result.outcomes if item.dropped]
-        assert dropped.atlas == "left1" and "too little in common" in dropped.dropped
+        (dropped,) = [item for item in result.outcomes if item.excluded]
+        assert dropped.atlas == "left1" and "too little in common" in dropped.excluded
 
     def test_no_atlases_at_all(self, cases, tmp_path):
         with pytest.raises(InputError, match="There are no atlases"):
@@ -518,11 +536,13 @@ def test_a_real_spinal_cord_goes_from_t1_to_t2(shared_data, tmp_path):
         Case("t2", "hrT2", folder / "t2.nii.gz"), [atlas], tmp_path, registration=deeds.Settings(device="cpu")
     )
     by_header = volume.resample(atlas.read_label(), truth.grid, interpolation="label")
-    assert result.side is None and json.loads((tmp_path / "provenance.json").read_text("utf-8"))["region"] == "whole"
+    assert (
+        result.tumor_side is None and json.loads((tmp_path / "provenance.json").read_text("utf-8"))["region"] == "whole"
+    )
     assert dice(by_header.array > 0, truth.array > 0) < 0.87
     assert dice(result.label_map.array > 0, truth.array > 0) > 0.92
 
 
 def test_settings_name_the_value_that_is_wrong():
-    with pytest.raises(InputError, match=r"share must be 0\.05 to 1; got 2"):
-        propagation.Settings(share=2)
+    with pytest.raises(InputError, match=r"contributing_fraction must be 0\.05 to 1; got 2"):
+        propagation.Settings(contributing_fraction=2)

@@ -110,7 +110,7 @@ def doubted(cases, tmp_path_factory) -> tuple[Path, Path]:
         Case("target", "hrT2", folder / "target.nrrd"),
         [cases[name] for name in ("same", "other", "third")],
         folder / "result",
-        propagation.Settings(probes=2),
+        propagation.Settings(probe_atlases=2),
         registration=deeds.Settings(**LEVELS),
     )
     return folder / "target.nrrd", folder / "result"
@@ -137,8 +137,8 @@ def test_the_side_found_from_files_is_the_propagations(doubted):
     assert (found.side, round(found.certainty, 4)) == (told["tumor_side"], told["side_certainty"])
     assert found.evidence == told["side_evidence"] and set(found.evidence) == {"left", "right"}
     on_grid = volume.resample(elsewhere, GRID, interpolation="nearest")
-    np.testing.assert_array_equal(on_grid.array, found.elsewhere)
-    assert elsewhere.array.size < found.elsewhere.size / 10, "only what is not 0 is kept"
+    np.testing.assert_array_equal(on_grid.array, found.contralateral)
+    assert elsewhere.array.size < found.contralateral.size / 10, "only what is not 0 is kept"
 
 
 def test_the_side_of_a_symmetric_target_is_doubtful(doubted):
@@ -151,7 +151,7 @@ def test_without_probes_both_sides_are_compared_only(doubted):
     found, elsewhere, there = side_files.compare_files(doubted[0])
     assert (found.side, found.note, elsewhere) == (None, "", None)
     np.testing.assert_array_equal(
-        contralateral.from_steps(there), contralateral.from_steps(find_again(*doubted).opposite)
+        contralateral.dequantized(there), contralateral.dequantized(find_again(*doubted).opposite)
     )
 
 
@@ -162,7 +162,7 @@ def test_no_side_is_found_where_both_sides_cannot_be_compared(cases, doubted, mo
     monkeypatch.setattr(deeds, "register", fail)
     found, elsewhere, there = find_again(*doubted)
     assert (found.side, elsewhere, there) == (None, None, None)
-    assert found.note == "The side of the tumor could not be found: They have nothing in common."
+    assert found.note == "The tumor side is unknown: They have nothing in common."
 
 
 def test_files_fused_with_the_sides_certainty_have_the_propagations_confidence(cases, doubted, tmp_path):
@@ -183,7 +183,7 @@ def test_files_fused_with_the_sides_certainty_have_the_propagations_confidence(c
         settings = label_files.Settings(tumor_side=found.side, side_certainty=certainty)
         label_files.fuse_files(
             label_files.find_label_maps(warped / "labels"),
-            label_files.Outputs(confidence=out),
+            label_files.LabelFileOutputs(confidence=out),
             settings,
             reference=target,
             images=warped / "images",
@@ -258,7 +258,7 @@ def as_read_by_the_fusion(registered: dict[str, Path], folder: Path) -> Path:
     return folder
 
 
-def fuse(cases, warped: Path, **settings) -> label_files.FileFusion:
+def fuse(cases, warped: Path, **settings) -> label_files.LabelFileFusion:
     return label_files.fuse_files(
         label_files.find_label_maps(warped / "labels"),
         settings=label_files.Settings(**settings),

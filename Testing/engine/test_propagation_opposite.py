@@ -8,7 +8,6 @@ import SimpleITK as sitk
 
 from crossmoda import deeds, volume
 from crossmoda.anatomy import contralateral, laterality
-from crossmoda.propagation.target import part_of
 from crossmoda.simulation import Settings, simulate_subject
 from crossmoda.volume import Grid, Volume
 
@@ -44,39 +43,31 @@ def test_brightness_runs_from_the_mean_to_the_brightest_tissue():
 def test_it_is_the_mirror_image_brought_onto_the_scan():
     image = head()
     image.array[np.s_[4:8, 15:25, 12:16]] = 100  # dark on the right
-    found = contralateral.opposite_brightness(image, shifted_by(0.0))
+    found = contralateral.contralateral_brightness(image, shifted_by(0.0))
     np.testing.assert_allclose(found[np.s_[4:8, 15:25, 44:48]], 0, atol=1e-6)
     assert found[np.s_[4:8, 15:25, 12:16]].min() > 0.9  # there the opposite side is bright
     assert not np.isnan(found).any()
 
 
 def test_a_place_whose_opposite_is_not_in_the_scan_has_none():
-    found = contralateral.opposite_brightness(head(), shifted_by(12.0))
+    found = contralateral.contralateral_brightness(head(), shifted_by(12.0))
     assert np.isnan(found[..., -8:]).all() and not np.isnan(found[..., :44]).any()
 
 
 def test_a_side_that_lies_nearer_to_the_coil_is_not_brighter():
     x = np.arange(GRID.size[0]) / GRID.size[0]
-    seen = contralateral.opposite_brightness(head(1.3 - 0.6 * x), shifted_by(0.0))
+    seen = contralateral.contralateral_brightness(head(1.3 - 0.6 * x), shifted_by(0.0))
     here = contralateral.brightness(head(1.3 - 0.6 * x))
     assert here[RIGHT].mean() - here[LEFT].mean() > 0.2  # as it is scanned
     assert abs(seen[LEFT].mean() - here[LEFT].mean()) < 0.05 and abs(seen[RIGHT].mean() - here[RIGHT].mean()) < 0.05
 
 
 def test_it_is_kept_as_it_is_in_a_small_file(tmp_path):
-    found = contralateral.opposite_brightness(head(), shifted_by(12.0))
-    volume.write(contralateral.in_steps(found, head()), tmp_path / contralateral.OPPOSITE)
-    kept = volume.read(tmp_path / contralateral.OPPOSITE)
-    np.testing.assert_array_equal(contralateral.from_steps(kept), found)
-    assert (tmp_path / contralateral.OPPOSITE).stat().st_size < found.nbytes / 20
-
-
-def test_what_was_kept_of_a_part_is_unknown_around_it():
-    found = contralateral.opposite_brightness(head(), shifted_by(0.0))
-    part = Volume(contralateral.in_steps(found, head()).array[2:], part_of(GRID, np.s_[2:12, 0:40, 0:60]))
-    on_all = contralateral.from_steps(part, GRID)
-    np.testing.assert_array_equal(on_all[2:], found[2:])
-    assert np.isnan(on_all[:2]).all()
+    found = contralateral.contralateral_brightness(head(), shifted_by(12.0))
+    volume.write(contralateral.quantized(found, head()), tmp_path / contralateral.FILE)
+    kept = volume.read(tmp_path / contralateral.FILE)
+    np.testing.assert_array_equal(contralateral.dequantized(kept), found)
+    assert (tmp_path / contralateral.FILE).stat().st_size < found.nbytes / 20
 
 
 @pytest.mark.parametrize(("modality", "sign"), [("hrT2", 1), ("ceT1", -1)])
@@ -94,7 +85,7 @@ def test_ears_that_are_not_mirror_images_are_brought_onto_each_other():
     scan = Volume(subject.hrt2.array.astype(np.float32), subject.hrt2.grid)
     here, there = (
         contralateral.brightness(scan),
-        contralateral.opposite_brightness(scan, deeds.register, deeds.Settings()),
+        contralateral.contralateral_brightness(scan, deeds.register, deeds.Settings()),
     )
     flipped = laterality.mirrored(scan.with_array(here)).array
     cochlea, tumor = subject.hrt2_label.array == 2, subject.hrt2_label.array == 1
@@ -107,6 +98,6 @@ def test_a_scan_that_shows_nothing_cannot_be_compared():
     from crossmoda.errors import InputError
 
     with pytest.raises(InputError):
-        contralateral.opposite_brightness(
+        contralateral.contralateral_brightness(
             Volume(np.ones(GRID.shape, np.float32), GRID), deeds.register, deeds.Settings()
         )

@@ -7,8 +7,8 @@ from scipy import ndimage
 from crossmoda import fusion, labels
 from crossmoda.anatomy.contralateral import ContralateralComparison
 from crossmoda.propagation import tumor_outline
-from crossmoda.propagation.label_fusion import Consensus, Rater, fuse_raters
-from crossmoda.propagation.tumor_outline import outlined
+from crossmoda.propagation.label_fusion import NoisyLabel, Rater, fuse_raters
+from crossmoda.propagation.tumor_outline import outline_tumor
 from crossmoda.volume import Grid, Volume
 from phantoms import dice
 
@@ -45,45 +45,45 @@ def votes() -> np.ndarray:
 
 @pytest.mark.parametrize("modality", ["hrT2", "ceT1"])
 def test_the_tumor_is_what_differs_from_the_opposite_side(modality):
-    found = outlined(votes(), scan(TUMOR, modality), GRID.spacing_zyx)
+    found = outline_tumor(votes(), scan(TUMOR, modality), GRID.spacing_zyx)
     assert found.dtype == np.float32 and found.min() >= 0 and found.max() <= 1
     assert dice(votes() > 0.5, mask(TUMOR)) < 0.6
     assert dice(found > 0.5, mask(TUMOR)) > 0.9
 
 
 def test_of_a_healthy_canal_little_remains():
-    found = outlined(votes(), scan(), GRID.spacing_zyx)
+    found = outline_tumor(votes(), scan(), GRID.spacing_zyx)
     assert np.count_nonzero(found > 0.5) < 0.25 * np.count_nonzero(votes() > 0.5)
 
 
 def test_a_tumor_that_fills_the_canal_stays():
-    found = outlined(votes(), scan(CANAL), GRID.spacing_zyx)
+    found = outline_tumor(votes(), scan(CANAL), GRID.spacing_zyx)
     assert dice(found > 0.5, mask(CANAL)) > 0.9
 
 
 def test_the_dark_part_of_a_tumor_in_the_place_of_brain_is_believed_more(monkeypatch):
     """It looks like the brain opposite, which tells little; where fluid is opposite it tells how dark tumors are."""
     sides, dark = scan(TUMOR), np.s_[8:12, 18:22, 28:34]
-    sides.here[8:12, 18:22, 28:48], sides.opposite[dark] = 0.02, 0.03
+    sides.ipsilateral[8:12, 18:22, 28:48], sides.contralateral[dark] = 0.02, 0.03
     given = votes()
     given[dark] = 0.85
-    found = outlined(given, sides, GRID.spacing_zyx)[dark].mean()
+    found = outline_tumor(given, sides, GRID.spacing_zyx)[dark].mean()
     monkeypatch.setattr(tumor_outline, "_AGAINST", 1.0)
-    assert found > outlined(given, sides, GRID.spacing_zyx)[dark].mean() + 0.03
+    assert found > outline_tumor(given, sides, GRID.spacing_zyx)[dark].mean() + 0.03
 
 
 def test_where_no_atlas_has_a_tumor_there_is_none():
     far = np.s_[6:14, 2:10, 4:14]
     sides = scan(TUMOR)
-    sides.opposite[far] = 0.9
-    found = outlined(votes(), sides, GRID.spacing_zyx)
+    sides.contralateral[far] = 0.9
+    found = outline_tumor(votes(), sides, GRID.spacing_zyx)
     assert found[far].max() < 1e-3
 
 
 def test_where_the_opposite_side_is_not_in_the_scan_the_votes_decide():
     sides, given = scan(TUMOR), votes()
-    sides.opposite[:10] = np.nan
-    found = outlined(given, sides, GRID.spacing_zyx)
+    sides.contralateral[:10] = np.nan
+    found = outline_tumor(given, sides, GRID.spacing_zyx)
     np.testing.assert_array_equal(found[:10], given[:10])
     assert dice(found[10:] > 0.5, mask(TUMOR)[10:]) > 0.85
 
@@ -92,12 +92,12 @@ def test_where_the_opposite_side_is_not_in_the_scan_the_votes_decide():
 def test_without_anything_to_compare_the_votes_stay(case):
     sides, given = scan(TUMOR), votes()
     if case == "unknown":
-        sides.opposite[:] = np.nan
+        sides.contralateral[:] = np.nan
     elif case == "no votes":
         given[:] = 0
     else:
-        sides.opposite[:] = sides.here
-    np.testing.assert_array_equal(outlined(given, sides, GRID.spacing_zyx), given)
+        sides.contralateral[:] = sides.ipsilateral
+    np.testing.assert_array_equal(outline_tumor(given, sides, GRID.spacing_zyx), given)
 
 
 def raters(cochlea: bool = True) -> list[Rater]:
@@ -105,20 +105,20 @@ def raters(cochlea: bool = True) -> list[Rater]:
     label_map = np.where(mask(CANAL), labels.VS, 0).astype(np.uint8)
     if cochlea:
         label_map[COCHLEA] = labels.COCHLEA
-    same = {"difference": np.zeros(SHAPE, np.uint8), "intensity": np.ones(SHAPE, np.uint16)}
+    same = {"dissimilarity": np.zeros(SHAPE, np.uint8), "intensity": np.ones(SHAPE, np.uint16)}
     return [Rater(label_map, **same) for _ in range(3)]
 
 
-def fused(sides: ContralateralComparison, weighting: str = "local", cochlea: bool = True) -> Consensus:
-    settings = fusion.Settings(weighting=weighting)
-    image = Volume(sides.here * 500, GRID)
-    return fuse_raters(raters(cochlea), 0.0, GRID, settings, clean=True, image=image, compared=sides)
+def fused(sides: ContralateralComparison, weighting: str = "local", cochlea: bool = True) -> NoisyLabel:
+    target = Volume(sides.ipsilateral * 500, GRID)
+    settings = fusion.Settings()
+    return fuse_raters(raters(cochlea), 0.0, target, settings, weighting=weighting, clean=True, comparison=sides)
 
 
 def test_what_the_tumor_encloses_is_tumor():
     """A cyst looks like the fluid opposite."""
     sides, cyst = scan(TUMOR), np.s_[9:11, 18:22, 42:46]
-    sides.here[cyst] = sides.opposite[cyst]
+    sides.ipsilateral[cyst] = sides.contralateral[cyst]
     assert (fused(sides).label_map[cyst] == labels.VS).all()
 
 
@@ -141,7 +141,7 @@ def test_the_votes_are_taken_as_they_are(case):
 
 
 def test_on_the_wrong_side_it_is_said_that_there_is_perhaps_no_tumor():
-    said, sides = "it has no tumor, or has it on the other side; check.", scan(TUMOR)
-    result = fused(ContralateralComparison(sides.opposite, sides.here, "hrT2"))
+    said, sides = "there is no tumor, or it is on the contralateral side; check.", scan(TUMOR)
+    result = fused(ContralateralComparison(sides.contralateral, sides.ipsilateral, "hrT2"))
     assert any(note.endswith(said) for note in result.fusion.notes)
     assert not any(note.endswith(said) for note in fused(sides).fusion.notes)

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from crossmoda.propagation.prepared import Prepared
+from crossmoda.propagation.atlases import PreparedAtlases
 from crossmoda.volume import Grid, Volume
 
 GRID = Grid((4, 4, 4), (1.0, 1.0, 1.0), (0.0, 0.0, 0.0), (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0))
@@ -19,14 +19,14 @@ class Make:
 
 
 def test_the_same_is_made_once_and_something_else_anew():
-    make, prepared = Make(), Prepared()
+    make, prepared = Make(), PreparedAtlases()
     first = prepared.get(("atlas", False), make)
     assert prepared.get(("atlas", False), make) is first and make.made == 1
     assert prepared.get(("atlas", True), make) is not first and make.made == 2
 
 
 def test_when_there_is_no_more_room_the_first_stay():
-    make, prepared = Make(), Prepared(2 * BYTES)
+    make, prepared = Make(), PreparedAtlases(2 * BYTES)
     for _ in range(3):
         for name in ("one", "two", "three"):
             prepared.get(name, make)

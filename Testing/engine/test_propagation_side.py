@@ -7,9 +7,9 @@ import pytest
 
 from crossmoda import fusion, labels
 from crossmoda.anatomy.contralateral import ContralateralComparison, brightness
-from crossmoda.anatomy.laterality import other
-from crossmoda.propagation.label_fusion import Consensus, with_doubt_about_side
-from crossmoda.propagation.tumor_side import find_side
+from crossmoda.anatomy.laterality import contralateral
+from crossmoda.propagation.label_fusion import NoisyLabel, with_side_uncertainty
+from crossmoda.propagation.tumor_side import find_tumor_side
 from crossmoda.volume import Grid, Volume
 
 SHAPE = (6, 20, 60)
@@ -46,7 +46,7 @@ def find(probes: list[SimpleNamespace], dark, modality: str = "hrT2"):
     here, there = brightness(image), opposite(image)
     if modality == "ceT1":
         here, there = 1 - here, 1 - there
-    return find_side(probes, ContralateralComparison(here, there, modality), GRID.spacing_zyx)
+    return find_tumor_side(probes, ContralateralComparison(here, there, modality), GRID.spacing_zyx)
 
 
 def probes(count: int, far: int = 0) -> list[SimpleNamespace]:
@@ -65,7 +65,7 @@ class TestFindSide:
     def test_it_is_where_the_target_differs_as_a_tumor_would(self, dark, side, modality):
         found = find(probes(3), dark, modality)
         assert found.side == side and found.certainty > 0.98 and not found.note
-        assert found.evidence[side] > 40 and found.evidence[other(side)] < 5
+        assert found.evidence[side] > 40 and found.evidence[contralateral(side)] < 5
 
     def test_what_differs_little_makes_it_doubtful_and_this_is_said(self):
         found = find(probes(3), np.s_[2:4, 8:11, 42:44])
@@ -84,47 +84,47 @@ class TestFindSide:
         assert find(probes(1, far=2), LEFT).side == "left"
 
     def test_it_is_known_where_the_tumor_would_be_otherwise(self):
-        np.testing.assert_array_equal(find(probes(3), LEFT).elsewhere, tumor(RIGHT) == labels.VS)
+        np.testing.assert_array_equal(find(probes(3), LEFT).contralateral, tumor(RIGHT) == labels.VS)
 
     def test_without_a_probe_on_both_sides_it_is_unknown(self):
         found = find(probes(3)[::2], LEFT)
-        assert found.side is None and "could not be found" in found.note
+        assert found.side is None and "unknown" in found.note
 
     def test_where_the_opposite_side_is_not_in_the_scan_it_is_unknown(self):
         image = target(LEFT)
         there = opposite(image)
         there[RIGHT] = np.nan
-        found = find_side(probes(3), ContralateralComparison(brightness(image), there, "hrT2"), GRID.spacing_zyx)
-        assert found.side is None and "could not be found" in found.note
+        found = find_tumor_side(probes(3), ContralateralComparison(brightness(image), there, "hrT2"), GRID.spacing_zyx)
+        assert found.side is None and "unknown" in found.note
 
 
 class TestDoubt:
-    def consensus(self) -> Consensus:
+    def label(self) -> NoisyLabel:
         label_map = tumor(LEFT)
         label_map[2:4, 14:17, 40:46] = labels.COCHLEA
         posterior = np.stack([label_map == value for value in labels.VALUES]).astype(np.float32) * 0.9 + 0.1 / 3
         raters = fusion.majority_vote([label_map])
-        return Consensus(raters, posterior, fusion.rate([label_map], posterior))
+        return NoisyLabel(raters, posterior, fusion.rate([label_map], posterior))
 
     def test_the_confidence_falls_where_the_tumor_may_not_be_and_where_it_may_be_instead(self):
-        before = self.consensus()
-        after = with_doubt_about_side(before, 0.8, (tumor(RIGHT) == labels.VS).astype(np.float32))
+        before = self.label()
+        after = with_side_uncertainty(before, 0.8, (tumor(RIGHT) == labels.VS).astype(np.float32))
         np.testing.assert_allclose(after.confidence[LEFT], 0.8 * before.confidence[LEFT], rtol=1e-5)
         np.testing.assert_allclose(after.confidence[RIGHT], 0.8 * before.confidence[RIGHT], rtol=1e-5)
         np.testing.assert_array_equal(after.label_map, before.label_map)
 
     def test_the_cochleae_stay_as_they_are(self):
-        before = self.consensus()
-        after = with_doubt_about_side(before, 0.8, np.zeros(SHAPE, np.float32))
+        before = self.label()
+        after = with_side_uncertainty(before, 0.8, np.zeros(SHAPE, np.float32))
         cochlea = before.label_map == labels.COCHLEA
         np.testing.assert_allclose(after.confidence[cochlea], before.confidence[cochlea], rtol=1e-5)
 
     def test_probabilities_stay_probabilities(self):
-        after = with_doubt_about_side(self.consensus(), 0.6, np.full(SHAPE, 0.7, np.float32))
+        after = with_side_uncertainty(self.label(), 0.6, np.full(SHAPE, 0.7, np.float32))
         np.testing.assert_allclose(after.posterior.sum(axis=0), 1, rtol=1e-5)
         assert after.posterior.min() >= 0
 
     def test_the_confidence_is_that_of_the_label_even_where_another_one_is_more_probable(self):
-        after = with_doubt_about_side(self.consensus(), 0.5, np.zeros(SHAPE, np.float32))
+        after = with_side_uncertainty(self.label(), 0.5, np.zeros(SHAPE, np.float32))
         np.testing.assert_allclose(after.confidence[LEFT], after.posterior[1][LEFT])
         assert (after.posterior[0][LEFT] > after.confidence[LEFT]).all()

@@ -136,7 +136,9 @@ def test_a_fusion_whose_second_file_does_not_fit_leaves_all_former_files(
 ) -> None:
     files = a_folder_of_label_maps(tmp_path / "maps")
     results = tmp_path / "results"
-    outputs = label_files.Outputs(results / "label.nrrd", results / "confidence.nii", performance=results / "a.csv")
+    outputs = label_files.LabelFileOutputs(
+        results / "label.nrrd", results / "confidence.nii", performance=results / "a.csv"
+    )
     settings = label_files.Settings(weighting="global")
     label_files.fuse_files(files[:2], outputs, settings)
     before = {path.name: path.read_bytes() for path in results.iterdir()}

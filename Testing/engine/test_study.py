@@ -39,7 +39,7 @@ pictures = 1
 
 [propagation]
 region = "whole"
-probes = 1
+probe_atlases = 1
 
 [registration]
 levels = 2
@@ -145,9 +145,9 @@ class TestOneWorkerIsKilled:
         data = open_dataset(home / "data")
         atlases = [case for case in data.sources if case.id != "hollow"]
         (target,) = (case for case in data.targets if case.id == "test1")
-        how = propagation.Settings(region="whole", probes=1)
+        how = propagation.Settings(region="whole", probe_atlases=1)
         alone = propagation.propagate(
-            target, atlases, tmp_path, how, registration=Registration(levels=2, device="cpu"), at_once=2
+            target, atlases, tmp_path, how, registration=Registration(levels=2, device="cpu"), parallel_registrations=2
         )
         assert alone.side == "right"
         together = home / "results" / "test1"
@@ -213,7 +213,10 @@ class TestConfiguration:
             ('data = "d"\nresults = "r"\n[training]\nepoch = 3', r"\[training\] .* 'epoch'; did you mean 'epochs'"),
             ('data = "d"\nresults = "r"\n[training]\nepochs = "many"', "epochs in .training. must be a whole number"),
             ('data = "d"\nresults = "r"\n[training]\nepochs = true', "epochs in .training. must be a whole number"),
-            ('data = "d"\nresults = "r"\n[propagation]\nshare = 2.0', r"\[propagation\]: share must be 0\.05 to 1"),
+            (
+                'data = "d"\nresults = "r"\n[propagation]\ncontributing_fraction = 2.0',
+                r"\[propagation\]: contributing_fraction must be 0\.05 to 1",
+            ),
             ('data = "d"\nresults = "r"\ncluster = 3', "cluster must be a section"),
             ('data = "d"\nresults = "r"\ntests = 3', "tests must be a list of names"),
             ('data = "d"\nresults = "r"\ntrain = "no"', "train must be true or false"),

@@ -45,7 +45,7 @@ ONE_SIDED = [(side, (side,)) for side in SIDES]
     [
         ({"tumor_side": "left"}, 8, 2),  # a third of the six atlases
         ({"tumor_side": "auto"}, 9, 0),  # three probes are on both sides anyway, and two copies suffice
-        ({"tumor_side": "auto", "probes": 1}, 8, 1),  # one of the two copies is there
+        ({"tumor_side": "auto", "probe_atlases": 1}, 8, 1),  # one of the two copies is there
         ({"tumor_side": "left", "mirror": False}, 6, 0),
         ({"tumor_side": "unknown"}, 6, 0),
     ],
@@ -65,4 +65,4 @@ def test_an_atlas_with_both_cochleae_that_is_surely_chosen_makes_copies_needless
 def test_one_that_may_be_left_out_does_not(tmp_path):
     mixed = [*ONE_SIDED, ("left", ("left", "right"))]
     # Four on the left are compared to choose three; of the six chosen there may be two copies.
-    assert registrations(tmp_path, mixed, tumor_side="left", left=3)[:2] == (4 + 6 + 2, 2)
+    assert registrations(tmp_path, mixed, tumor_side="left", left_atlases=3)[:2] == (4 + 6 + 2, 2)

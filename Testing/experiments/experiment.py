@@ -45,7 +45,6 @@ from experiment_table import Scores, Table, compare, draw, report
 from crossmoda import (
     cache,
     evaluation,
-    fusion,
     inference,
     labels,
     mind,
@@ -67,11 +66,11 @@ from train_default_weights import label_of, shapes_of, simulate
 
 #: First seeds of sources, targets and tests.
 SOURCE, TARGET, TEST = 7000, 7020, 9000
-#: How noisy labels are fused: ``fusion.Settings.weighting`` and ``propagation.Settings.outline``.
+#: How noisy labels are fused: ``weighting`` and ``outline`` of ``propagation.Settings``.
 LABELS = {
-    "STAPLE label": ("global", "votes"),
-    "local votes label": ("local", "votes"),
-    "outlined label": ("local", "compared"),
+    "STAPLE label": ("global", "atlases"),
+    "local votes label": ("local", "atlases"),
+    "outlined label": ("local", "contralateral"),
 }
 
 
@@ -208,11 +207,10 @@ def propagate(cohort: Cohort, options: argparse.Namespace, progress) -> None:
             dataclasses.replace(target, label=None),
             chosen,
             folder,
-            propagation.Settings(region="ears", outline=outline),
+            propagation.Settings(region="ears", outline=outline, weighting=weighting),
             progress,
             registration=deeds.Settings(device="cpu"),
-            fusion_settings=fusion.Settings(weighting=weighting),
-            at_once=options.threads,
+            parallel_registrations=options.threads,
         )
 
 

@@ -62,7 +62,9 @@ def write_results(folder: Path, truth: Volume, shift: int) -> None:
     write(truth.with_array(1 - disagreement), folder / "confidence.nii.gz")
     with (folder / "atlases.csv").open("w", encoding="utf-8", newline="") as stream:
         writer = csv.writer(stream)
-        writer.writerow(["atlas", "tumor_side", "mirrored", "quality", "speaks_about", "seconds", "reused", "dropped"])
+        writer.writerow(
+            ["atlas", "tumor_side", "mirrored", "quality", "contributes_to", "seconds", "reused", "excluded"]
+        )
         for number, one in enumerate(moved):
             writer.writerow([f"atlas_{number}", "left", "no", "0.9", "VS, cochlea", "1.0", "no", ""])
             write(truth.with_array(one), folder / "registrations" / f"atlas_{number}" / "warped_label.nii.gz")

@@ -105,7 +105,11 @@ def test_a_mirrored_copy_speaks_about_the_cochlea_that_no_atlas_has_and_the_resu
 
     target, atlases = one_sided
     whole = propagate(
-        dataclasses.replace(target, label=None), atlases, tmp_path, Settings(tumor_side="left"), at_once=1
+        dataclasses.replace(target, label=None),
+        atlases,
+        tmp_path,
+        Settings(tumor_side="left"),
+        parallel_registrations=1,
     )
     titles = propagated(application, loaded, "left")
     first = label_map(loaded.parameters.noisyLabel)
@@ -156,7 +160,11 @@ def test_the_side_is_the_engines_and_where_it_is_doubtful_so_is_the_label(applic
     scan = loaded.parameters.target
     target, atlases = one_sided
     whole = propagate(
-        dataclasses.replace(target, label=None), atlases, tmp_path, registration=deeds.Settings(levels=1), at_once=1
+        dataclasses.replace(target, label=None),
+        atlases,
+        tmp_path,
+        registration=deeds.Settings(levels=1),
+        parallel_registrations=1,
     )
     propagated(application, loaded, "auto", levels=1)
     told = json.loads((tmp_path / "provenance.json").read_text("utf-8"))

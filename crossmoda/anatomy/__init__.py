@@ -1,1 +1,1 @@
-"""The two ears: which side is which, and how one compares with the other."""
+"""The two ears: their sides, and the comparison of one with the contralateral one."""

@@ -6,8 +6,8 @@ from typing import Any
 import click
 
 from crossmoda.cli.framework import PATH, options, path_option, progress_bar
+from crossmoda.fusion.files import FileFusionSettings, FusionOutputs, find_label_maps, fuse_files
 from crossmoda.parameters import from_arguments
-from crossmoda.propagation import label_files
 
 #: The files in the folder of the results.
 _FILES = {
@@ -24,17 +24,17 @@ _FILES = {
 @click.command()
 @click.argument("label_maps", type=PATH, nargs=-1, required=True)
 @path_option("--output", required=True, help="Folder of the fused label and its maps.")
-@options(label_files.Settings)
+@options(FileFusionSettings)
 def command(label_maps: tuple[Path, ...], output: Path, **values: Any) -> None:
     """LABEL_MAPS are files on one grid, or one folder of them."""
     paths = list(label_maps)
     if len(paths) == 1 and paths[0].is_dir():
-        paths = label_files.find_label_maps(paths[0])
-    outputs = label_files.Outputs(**{name: output / file for name, file in _FILES.items()})
-    settings = from_arguments(label_files.Settings, values)
+        paths = find_label_maps(paths[0])
+    outputs = FusionOutputs(**{name: output / file for name, file in _FILES.items()})
+    settings = from_arguments(FileFusionSettings, values)
     with progress_bar() as progress:
-        result = label_files.fuse_files(paths, outputs, settings, progress=progress)
-    for note in result.notes:
+        result = fuse_files(paths, outputs, settings, progress)
+    for note in result.fusion.notes:
         click.echo(note)
     for name, value in result.measurements().items():
         click.echo(f"{name}: {value:g}")

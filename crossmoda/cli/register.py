@@ -6,9 +6,8 @@ from typing import Any
 import click
 
 from crossmoda.cli.framework import PATH, options, path_option, progress_bar
-from crossmoda.deeds.files import statistics
+from crossmoda.deeds.files import RegistrationSettings, register_files, statistics
 from crossmoda.parameters import from_arguments
-from crossmoda.propagation.single import Settings, register_files
 
 
 @click.command()
@@ -19,11 +18,11 @@ from crossmoda.propagation.single import Settings, register_files
 @path_option("--fixed-mask", help="Registered region of the fixed image.")
 @path_option("--moving-mask", help="Registered region of the moving image.")
 @path_option("--initial-transform", help="Linear ITK transform from fixed to moving points to start from.")
-@options(Settings)
+@options(RegistrationSettings)
 def command(fixed: Path, moving: Path, output: Path, initial_transform: Path | None, **values: Any) -> None:
     """FIXED is the target, MOVING the atlas."""
     inputs = {name: values[name] for name in ("moving_label", "fixed_mask", "moving_mask")}
-    settings = from_arguments(Settings, values)
+    settings = from_arguments(RegistrationSettings, values)
     with progress_bar() as progress:
         result = register_files(
             fixed, moving, output, settings=settings, progress=progress, initial=initial_transform, **inputs

@@ -1,4 +1,4 @@
-"""Registration of image files: what the ``crossmoda register`` command and the CLI module do."""
+"""Registration of image files: what ``crossmoda register`` and the CLI module do."""
 
 import contextlib
 import dataclasses
@@ -9,7 +9,7 @@ from typing import Any
 
 import SimpleITK as sitk
 
-from crossmoda import provenance, volume
+from crossmoda import labels, preprocessing, provenance, volume
 from crossmoda.deeds import register
 from crossmoda.deeds.settings import Settings
 from crossmoda.deeds.transform import (
@@ -24,12 +24,25 @@ from crossmoda.deeds.transform import (
 )
 from crossmoda.errors import InputError
 from crossmoda.output import atomic, check_apart
+from crossmoda.parameters import parameter
 from crossmoda.progress import Progress, part, report
+from crossmoda.volume import Grid, Volume
+
+
+@dataclasses.dataclass(frozen=True)
+class RegistrationSettings(Settings):
+    """Parameters of the registration of image files."""
+
+    region: str = parameter(
+        "auto",
+        "Registered region, if there is a moving label map: around the ears, or the whole scan",
+        choices=("auto", "ears", "whole"),
+    )
 
 
 @dataclasses.dataclass(frozen=True)
 class RegistrationOutputs:
-    """Where the results go; what has no path is not written."""
+    """The files to write; None leaves one out."""
 
     transform: Path | str | None = None
     """fixed points to moving points, ITK composite (.h5)"""
@@ -46,7 +59,7 @@ class RegistrationOutputs:
 
     @classmethod
     def in_folder(cls, folder: Path | str, label: bool) -> "RegistrationOutputs":
-        """Return the usual names in ``folder``, which :func:`crossmoda.deeds.load` reads again."""
+        """Return the standard names in ``folder``, which :func:`crossmoda.deeds.load` reads."""
         folder = Path(folder)
         return cls(
             transform=folder / TRANSFORM,
@@ -61,14 +74,14 @@ class RegistrationOutputs:
 class RegistrationInputs:
     """The files of a registration, read and checked."""
 
-    fixed: volume.Volume
-    moving: volume.Volume
-    label: volume.Volume | None
-    fixed_mask: volume.Volume | None
-    moving_mask: volume.Volume | None
+    fixed: Volume
+    moving: Volume
+    label: Volume | None
+    fixed_mask: Volume | None
+    moving_mask: Volume | None
     initial: sitk.Transform | None
     paths: dict[str, Path | str]
-    """the files by role"""
+    """file by role"""
 
     @classmethod
     def read(
@@ -88,9 +101,7 @@ class RegistrationInputs:
 
         """
         if outputs.warped_label is not None and moving_label is None:
-            raise InputError(
-                "A warped label map is asked for, but no moving label map is given; give one or leave it out."
-            )
+            raise InputError("There is no moving label map to warp. Add one, or leave out the warped label map.")
         roles = {"fixed": fixed, "moving": moving, "moving_label": moving_label, "fixed_mask": fixed_mask}
         roles |= {"moving_mask": moving_mask, "initial": initial}
         paths = {role: path for role, path in roles.items() if path is not None}
@@ -99,16 +110,18 @@ class RegistrationInputs:
         label = None if moving_label is None else volume.read_label_map(moving_label)
         if label is not None and not label.grid.same_as(images[1].grid):
             raise InputError(
-                f"The moving label map {moving_label} lies on another grid than the moving image {moving}; "
-                "resample it onto the image's grid."
+                f"The moving label map lies on another grid than the moving image {moving}: {moving_label}. "
+                "Resample it to the grid of the image."
             )
-        here, there = (None if path is None else volume.read_label_map(path) for path in (fixed_mask, moving_mask))
-        start = None if initial is None else read_transform(initial)
-        return cls(*images, label, here, there, start, paths)
+        fixed_area, moving_area = (
+            None if path is None else volume.read_label_map(path) for path in (fixed_mask, moving_mask)
+        )
+        transform = None if initial is None else read_transform(initial)
+        return cls(*images, label, fixed_area, moving_area, transform, paths)
 
 
 def statistics(registration: Registration) -> dict[str, float]:
-    """Return what the doors show of a registration: displacement in mm, folded voxels in percent."""
+    """Return the statistics to report of a registration: displacement in mm, folded voxels in percent."""
     displacement = registration.displacement_statistics()
     return {
         "mean_displacement_mm": round(displacement["mean_mm"], 3),
@@ -126,7 +139,7 @@ def register_files(
     fixed_mask: Path | str | None = None,
     moving_mask: Path | str | None = None,
     initial: Path | str | None = None,
-    settings: Settings | None = None,
+    settings: RegistrationSettings = RegistrationSettings(),
     progress: Progress | None = None,
 ) -> Registration:
     """Register the image file ``moving`` to the image file ``fixed`` and write the results.
@@ -136,49 +149,71 @@ def register_files(
     Args:
         fixed: the target image.
         moving: the atlas image.
-        outputs: where the results go; a folder for all of them under their usual names.
-        moving_label: a label map on the moving image's grid.
-        fixed_mask: what counts in the fixed image, on its grid.
-        moving_mask: what counts in the moving image, on its grid.
+        outputs: the files to write; a folder for all of them under their standard names.
+        moving_label: a label map on the moving image's grid. With a cochlea in it, the scans of heads are cropped to
+            the ears for the registration (see ``settings.region``).
+        fixed_mask: the voxels of the fixed image to compare, on its grid.
+        moving_mask: the voxels of the moving image to compare, on its grid.
         initial: a linear transform from fixed to moving points, an ITK transform file.
-        settings: the parameters; the defaults if not given.
-        progress: told what is done; may raise :class:`crossmoda.errors.Cancelled`.
+        settings: parameters.
+        progress: callback(fraction, message); raise Cancelled to abort.
 
     Returns:
-        The registration; its provenance holds the statistics.
+        The registration on the whole grids; its provenance has the statistics.
 
     Raises:
         InputError: a file cannot be used, or an output cannot be written.
 
     """
-    settings = settings or Settings()
     if not isinstance(outputs, RegistrationOutputs):
         outputs = RegistrationOutputs.in_folder(outputs, label=moving_label is not None)
     report(progress, 0.0, "reading the images")
-    given = RegistrationInputs.read(fixed, moving, outputs, moving_label, fixed_mask, moving_mask, initial)
-    record = provenance.Record("register", settings, given.paths)
+    inputs = RegistrationInputs.read(fixed, moving, outputs, moving_label, fixed_mask, moving_mask, initial)
+    record = provenance.Record("register", settings, inputs.paths)
     try:
-        result = register(
-            *(given.fixed, given.moving, settings, given.fixed_mask, given.moving_mask, given.initial),
-            part(progress, 0.05, 0.85),
-        )
-    except MemoryError as cause:  # told here, at the door: a propagation would remember it as the fault of an atlas
+        result = _register(inputs, settings, part(progress, 0.05, 0.85))
+    except MemoryError as cause:  # only here: a propagation would remember it as the fault of an atlas
         raise InputError(
-            f"The memory does not suffice to register {given.fixed.grid} to {given.moving.grid}; crop the images to "
-            "the part that matters, or set a larger grid_spacing or a smaller search_radius."
+            f"Not enough memory to register {inputs.fixed.grid} to {inputs.moving.grid}. Crop the images, or set a "
+            "larger grid_spacing or a smaller search_radius."
         ) from cause
     record.content["device"] = result.provenance["device"]
     report(progress, 0.86, "writing the results")
     finished = dataclasses.replace(result, provenance=record.finish(**statistics(result)))
-    write_outputs(finished, outputs, given.moving, given.label)
+    write_outputs(finished, outputs, inputs.moving, inputs.label)
     report(progress, 1.0, "done")
     return finished
 
 
+def _register(inputs: RegistrationInputs, settings: RegistrationSettings, progress: Progress | None) -> Registration:
+    """Register the images, cropped to the ears if the settings and the label map say so."""
+    masks = (inputs.fixed_mask, inputs.moving_mask)
+    if inputs.label is None:
+        return register(inputs.fixed, inputs.moving, settings, *masks, inputs.initial, progress)
+    has_cochlea = bool((inputs.label.array == labels.COCHLEA).any())
+    preparation = preprocessing.preparation_for_registration(settings.region, inputs.fixed.grid, has_cochlea)
+    fixed = preprocessing.prepare(inputs.fixed, None, preparation).image
+    moving = preprocessing.prepare(inputs.moving, inputs.label, preparation).image
+    initial = inputs.initial
+    if preparation.region == "ears" and initial is None:
+        initial = center_alignment(fixed.grid, moving.grid)
+    fixed_mask, moving_mask = (
+        None if mask is None else volume.resample(mask, image.grid, interpolation="nearest")
+        for mask, image in zip(masks, (fixed, moving), strict=True)
+    )
+    result = register(fixed, moving, settings, fixed_mask, moving_mask, initial, progress)
+    return dataclasses.replace(result, fixed_grid=inputs.fixed.grid, moving_grid=inputs.moving.grid)
+
+
+def center_alignment(fixed: Grid, moving: Grid) -> sitk.Transform:
+    """Return the translation that maps the center of one grid to that of another."""
+    return sitk.TranslationTransform(3, (moving.center - fixed.center).tolist())
+
+
 def write_outputs(
-    registration: Registration, outputs: RegistrationOutputs, moving: volume.Volume, label: volume.Volume | None
+    registration: Registration, outputs: RegistrationOutputs, moving: Volume, label: Volume | None
 ) -> None:
-    """Write all outputs under temporary names, then give each its own."""
+    """Write all outputs under temporary names, then rename them."""
     writers: list[tuple[Path | str | None, Callable[[Path], Any]]] = [
         (outputs.provenance, lambda path: path.write_text(_json(registration), encoding="utf-8")),
         (outputs.transform, lambda path: write_transform(registration.transform, path)),

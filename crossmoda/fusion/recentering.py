@@ -1,14 +1,14 @@
-"""The votes about a small structure, moved to where the target shows it.
+"""Recentering: the votes about a small structure, moved to the structure in the target's image.
 
-A registration is smooth and stops a little short of what a target's own anatomy would ask for, and all atlases stop
-short in the same direction: their mean label is sharp, and beside the truth by some tenths of a millimeter. The mean of
-the warped images shows that with much less noise than any of them. So the target around the structure is explained by a
-curve of the mean image's intensities and by the votes themselves, whatever the contrasts, and what is found is the
-small affine displacement of both under which they explain it best (Gauss-Newton for the linear Gaussian model; a prior
-keeps the displacement where it is not seen).
+A registration is smooth and underestimates the target's individual anatomy, and all atlases do so in the same
+direction: their mean label is sharp but off by some tenths of a millimeter. The mean of the warped images shows this
+with much less noise than each of them. So the target around the structure is modeled by a curve of the mean image's
+intensities and by the votes, whatever the contrasts; the estimate is the small affine displacement of both that
+explains the target best (Gauss-Newton for the linear Gaussian model; a prior limits the displacement where the image
+shows none).
 
-This is for structures that look alike in everybody, such as the cochlea in its bone. How an atlas's tumor looks says
-little about the target's.
+This is for structures that look alike in everybody, such as the cochlea in its bone. An atlas's tumor tells little
+about the appearance of the target's.
 """
 
 import dataclasses
@@ -17,54 +17,54 @@ from collections.abc import Sequence
 import numpy as np
 from scipy import ndimage
 
-#: What is looked at: voxels so near, mm, to votes of at least so much.
+#: The modeled region: voxels within this distance, mm, of votes of at least this fraction.
 REACH_MM, _VOTE = 1.5, 0.3
-#: Standard deviation of the displacement before the images are seen, mm: of its mean, and of the change along each axis
-#: over the structure's radius. The votes' centers were found beside the true ones by 0.10 to 0.16 mm along each axis.
+#: Prior standard deviation of the displacement, mm: of its mean, and of its change along each axis over the structure's
+#: radius. The votes' centers were 0.10 to 0.16 mm off along each axis.
 DISPLACEMENT_MM = 0.15
-#: One voxel's error is its neighbors' as well: so many mm^3 count as one observation.
+#: Errors of neighboring voxels are correlated: this volume counts as one observation, mm3.
 SAMPLE_MM3 = 10.0
-#: The degree of the curve from the mean image's intensities to the target's: bone and fluid are dark on one contrast,
+#: Degree of the polynomial from the mean image's intensities to the target's: bone and fluid are dark on one contrast,
 #: dark and bright on the other.
 _DEGREE = 3
-#: Displacements beyond this (mm) are those of a model that does not fit.
+#: Larger displacements (mm) mean that the model does not fit.
 _LARGEST_MM = 0.75
 _ROUNDS, _CONVERGED_MM = 12, 0.005
-#: The images of fewer voxels are not asked.
+#: Minimum number of modeled voxels.
 _LEAST_VOXELS = 100
 
 
 @dataclasses.dataclass(frozen=True)
 class Displacement:
-    """An affine displacement of what lies in a box."""
+    """An affine displacement of the voxels of a box."""
 
     box: tuple[slice, ...]
     """the part of the array that moves"""
     coefficients: np.ndarray
     """(4, 3): its mean and its change over ``radius_mm`` along z, y, x; each in mm along z, y, x"""
     center_mm: np.ndarray
-    """where it is the mean, (z, y, x), from the box's first voxel"""
+    """where the displacement is its mean, (z, y, x), from the box's first voxel"""
     radius_mm: float
     spacing_zyx: np.ndarray
 
     @property
-    def middle(self) -> tuple[float, ...]:
-        """The structure's middle, (z, y, x), in voxels of the array."""
+    def center(self) -> tuple[float, ...]:
+        """The structure's center, (z, y, x), in voxels of the array."""
         inside = self.center_mm / self.spacing_zyx
-        return tuple(side.start + float(at) for side, at in zip(self.box, inside, strict=True))
+        return tuple(side.start + float(position) for side, position in zip(self.box, inside, strict=True))
 
     def sources(self, index: np.ndarray) -> np.ndarray:
-        """Return from where in the box (index, (3, n)) what comes to lie at ``index`` is taken."""
-        place = index * self.spacing_zyx[:, None]
-        return index - (self.coefficients.T @ self.basis(place)) / self.spacing_zyx[:, None]
+        """Return the positions in the box, (3, n), whose values move to ``index``, (3, n)."""
+        position_mm = index * self.spacing_zyx[:, None]
+        return index - (self.coefficients.T @ self.basis(position_mm)) / self.spacing_zyx[:, None]
 
-    def basis(self, place_mm: np.ndarray) -> np.ndarray:
-        """Return (4, n): what the coefficients are multiplied with at places (3, n)."""
-        relative = (place_mm - self.center_mm[:, None]) / self.radius_mm
-        return np.concatenate([np.ones((1, place_mm.shape[1])), relative])
+    def basis(self, position_mm: np.ndarray) -> np.ndarray:
+        """Return the factors of the coefficients, (4, n), at positions (3, n)."""
+        relative = (position_mm - self.center_mm[:, None]) / self.radius_mm
+        return np.concatenate([np.ones((1, position_mm.shape[1])), relative])
 
     def move(self, array: np.ndarray) -> np.ndarray:
-        """Return the array (z, y, x) with what lies in the box moved."""
+        """Return the array (z, y, x) with the content of the box moved."""
         moved = array.copy()
         part = array[self.box]
         index = np.indices(part.shape).reshape(3, -1)
@@ -80,7 +80,7 @@ def find_displacement(
     weights: Sequence[np.ndarray],
     spacing_zyx: Sequence[float],
 ) -> Displacement | None:
-    """Return how the votes about a structure should move; None where the images do not tell.
+    """Return the displacement of the votes about a structure; None where the images do not determine it.
 
     All arrays are (z, y, x).
 
@@ -88,8 +88,8 @@ def find_displacement(
         target: the target's image.
         votes: the probability of the structure.
         others: the probabilities of the other structures.
-        images: the atlases' images on the target, of any scale.
-        weights: of each atlas at each voxel; 0 where its image is not known.
+        images: the atlases' images on the target, on any scale.
+        weights: of each atlas at each voxel; 0 where its image is unknown.
         spacing_zyx: voxel size, mm.
 
     """
@@ -112,21 +112,21 @@ def find_displacement(
     values = target[box][region].astype(float)
     if not features or values.std() == 0:
         return None
-    place = np.argwhere(region).T * spacing[:, None]
-    center = np.average(place, axis=1, weights=votes[box][region])
-    radius = np.sqrt(np.average(((place - center[:, None]) ** 2).sum(axis=0), weights=votes[box][region]))
+    position = np.argwhere(region).T * spacing[:, None]
+    center = np.average(position, axis=1, weights=votes[box][region])
+    radius = np.sqrt(np.average(((position - center[:, None]) ** 2).sum(axis=0), weights=votes[box][region]))
     start = Displacement(box, np.zeros((4, 3)), center, float(radius), spacing)
     return _fit(values, features, region, start)
 
 
 def _mean_image(images: Sequence[np.ndarray], weights: Sequence[np.ndarray], region: np.ndarray) -> np.ndarray:
-    """Return the weighted mean of the images, each standardized over the region first; 0 where none is known."""
+    """Return the weighted mean of the images, each standardized over the region; 0 where all are unknown."""
     total, mean = np.zeros(region.shape), np.zeros(region.shape)
     for image, weight in zip(images, weights, strict=True):
         values = image[region & (weight > 0)]
-        spread = values.std() if values.size else 0.0
-        if spread > 0:
-            mean += weight * ((image - values.mean()) / spread)
+        deviation = values.std() if values.size else 0.0
+        if deviation > 0:
+            mean += weight * ((image - values.mean()) / deviation)
             total += weight
     return np.divide(mean, total, out=np.zeros_like(mean), where=total > 0)
 
@@ -134,37 +134,37 @@ def _mean_image(images: Sequence[np.ndarray], weights: Sequence[np.ndarray], reg
 def _fit(
     values: np.ndarray, features: list[np.ndarray], region: np.ndarray, start: Displacement
 ) -> Displacement | None:
-    """Alternate the linear model of the target's values and a Gauss-Newton step of the displacement."""
+    """Alternate the linear model of the target's values with Gauss-Newton steps of the displacement."""
     index = np.argwhere(region).T
     spacing = start.spacing_zyx
     basis = start.basis(index * spacing[:, None])
     observations = values.size * float(np.prod(spacing)) / SAMPLE_MM3
     prior = np.eye(start.coefficients.size) / DISPLACEMENT_MM**2
-    found = start
+    displacement = start
     for _ in range(_ROUNDS):
-        there = found.sources(index)
-        design = np.stack([*(_sample(item, there) for item in features), np.ones(values.size)], axis=1)
+        sources = displacement.sources(index)
+        design = np.stack([*(_sample(item, sources) for item in features), np.ones(values.size)], axis=1)
         model = np.linalg.lstsq(design, values, rcond=None)[0]
         noise = float(np.mean((values - design @ model) ** 2))
         if noise <= 1e-12 * float(np.mean(values**2)):
-            return found
+            return displacement
         explained = np.tensordot(model[:-1], features, 1)
-        slope = np.stack([_sample(item, there) for item in np.gradient(explained, *spacing)])
-        # What the values would change by if a coefficient grew: the content moves, so against the slope.
+        slope = np.stack([_sample(item, sources) for item in np.gradient(explained, *spacing)])
+        # Change of the values with each coefficient: the content moves, so against the slope.
         jacobian = -(basis[:, None] * slope[None]).reshape(-1, values.size).T
         columns = np.concatenate([design, jacobian], axis=1)
         precision = observations / (values.size * noise)
         normal, right = precision * columns.T @ columns, precision * columns.T @ values
         linear = design.shape[1]
         normal[linear:, linear:] += prior
-        right[linear:] -= prior @ found.coefficients.ravel()
-        step = np.linalg.lstsq(normal, right, rcond=None)[0][linear:].reshape(found.coefficients.shape)
-        found = dataclasses.replace(found, coefficients=found.coefficients + step)
-        if np.abs(found.coefficients).max() > _LARGEST_MM:
+        right[linear:] -= prior @ displacement.coefficients.ravel()
+        step = np.linalg.lstsq(normal, right, rcond=None)[0][linear:].reshape(displacement.coefficients.shape)
+        displacement = dataclasses.replace(displacement, coefficients=displacement.coefficients + step)
+        if np.abs(displacement.coefficients).max() > _LARGEST_MM:
             return None
         if np.abs(step).max() < _CONVERGED_MM:
-            return found
-    return found
+            return displacement
+    return displacement
 
 
 def _sample(array: np.ndarray, index: np.ndarray) -> np.ndarray:

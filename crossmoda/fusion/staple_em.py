@@ -29,7 +29,7 @@ class Statements:
         trust: np.ndarray,
         values: Sequence[int],
         margin: int,
-        where: np.ndarray | None = None,
+        region: np.ndarray | None = None,
     ):
         """Collect the statements of label maps (z, y, x), uint8.
 
@@ -39,7 +39,7 @@ class Statements:
             trust: weight of each rater, 0 to 1.
             values: label values, background first.
             margin: how many voxels around the disagreement belong to the region.
-            where: further voxels of the region, (z, y, x) bool, whether raters disagree there or not.
+            region: mask of further estimated voxels, (z, y, x) bool, whether raters disagree there or not.
 
         """
         self.values, self.trust, self.shape = values, trust, maps[0].shape
@@ -54,7 +54,7 @@ class Statements:
         #: (z, y, x) uint8: what all statements allow (the background if they do); the background where they disagree
         self.consensus = np.asarray(values, np.uint8)[_LOWEST_BIT[possible]]
         differs = possible == 0
-        self.box, self.region = _region(differs if where is None else differs | where, margin)
+        self.box, self.region = _region(differs if region is None else differs | region, margin)
         self._agreed_index = index_of[self.consensus[self.box]]
         voxels = np.flatnonzero(self.region)
         self.count = len(voxels)

@@ -1,8 +1,7 @@
-"""Where the registered atlases fit the target: who should speak about what.
+"""Atlas ranking: which atlases match the target best, and so contribute to each structure.
 
-A registration can move a tumor but hardly make a small one large, no registration can put a left tumor on the right,
-and each registration is better here and worse there. All of it is judged by the target's image, which the atlases'
-labels do not know.
+Registration can move a tumor but hardly enlarge it, cannot put a left tumor on the right, and its quality varies from
+place to place. The target's image, which is independent of the atlases' labels, ranks the atlases for each structure.
 """
 
 import dataclasses
@@ -13,106 +12,107 @@ import numpy as np
 from scipy import ndimage
 
 from crossmoda import labels
-from crossmoda.propagation.atlases import Registered
-from crossmoda.propagation.similarity import neighborhood
+from crossmoda.propagation.registrations import RegisteredAtlas
 from crossmoda.volume.grid import Grid, Volume
+from crossmoda.volume.masks import bounding_box, grown
 
-#: How far around a tumor, and around a cochlea, images are compared, mm.
-_RIM_MM, _COCHLEA_RIM_MM = 2.0, 1.0
-#: What counts as the surroundings of the tumors, mm.
+#: Distance around a tumor, and around a cochlea, in which images are compared, mm.
+_TUMOR_RIM_MM, _COCHLEA_RIM_MM = 2.0, 1.0
+#: Distance around all tumors that counts as their surroundings, mm.
 _SURROUNDINGS_MM = 3.0
-#: The target is smoothed this much (standard deviation) before its intensities are compared, mm.
+#: Standard deviation of the smoothing of the target before its intensities are compared, mm.
 _SMOOTHING_MM = 0.6
 _BINS = 32
-_ROUNDS = 3
+_ITERATIONS = 3
 
 
-def tumor_fit(registered: Sequence[Registered], target: Volume) -> np.ndarray:
-    """Return how well each atlas's tumor fits the target's, in standard deviations of the atlases (higher is better).
+def tumor_scores(registered: Sequence[RegisteredAtlas], target: Volume) -> np.ndarray:
+    """Return how well each atlas's tumor matches the target's, in standard deviations of the atlases (higher: better).
 
-    The target's intensities inside and around the tumors are described by two histograms, weighted by how many (well
-    fitting) atlases have tumor there. An atlas's tumor fits when it holds the voxels that the first explains better,
-    all of them and no others (sum of the log likelihood ratio), and when the images are alike in and around it
-    (MIND-SSC). The first is best at large tumors, the second at small ones; weights and scores are refined in turn.
+    Two histograms describe the target's intensities inside and around the tumors, weighted by the number of
+    (well-matching) atlases with tumor at each voxel. An atlas scores by the sum of the log likelihood ratio over its
+    tumor, which is highest for exactly the voxels that the first histogram explains better, plus the similarity of the
+    images (MIND-SSC) in and around its tumor. The first is best for large tumors, the second for small ones. Weights
+    and scores are refined in turn.
 
     Args:
         registered: atlases on the target, each with a tumor.
-        target: the part of the target on which they lie.
+        target: the registered part of the target.
 
     """
     grid = target.grid
     masks = np.stack([item.label_map == labels.VS for item in registered])
-    region = neighborhood(np.asarray(masks.any(axis=0)), grid, _SURROUNDINGS_MM)
-    box = ndimage.find_objects(region.view(np.uint8))[0]
+    region = grown(np.asarray(masks.any(axis=0)), _SURROUNDINGS_MM, grid)
+    box = bounding_box(region)
     smooth = ndimage.gaussian_filter(target.array[box], [_SMOOTHING_MM / spacing for spacing in grid.spacing_zyx])
     values = smooth[region[box]]
     inside = masks[:, region]
     edges = np.unique(np.quantile(values, np.linspace(0, 1, _BINS + 1)[1:-1]))
     bins = np.digitize(values, edges)
-    alike = -_standardized(
-        [item.dissimilarity_at(neighborhood(mask, grid, _RIM_MM)) for item, mask in zip(registered, masks, strict=True)]
-    )
-    score = np.zeros(len(registered))
-    for _ in range(_ROUNDS):
-        weights = np.exp(score - score.max())
+    rims = [grown(mask, _TUMOR_RIM_MM, grid) for mask in masks]
+    similarity = -_standardized([item.dissimilarity_at(rim) for item, rim in zip(registered, rims, strict=True)])
+    scores = np.zeros(len(registered))
+    for _ in range(_ITERATIONS):
+        weights = np.exp(scores - scores.max())
         tumor = weights @ inside / weights.sum()
-        ratio = np.log(_histogram(bins, tumor**2, len(edges) + 1) / _histogram(bins, (1 - tumor) ** 2, len(edges) + 1))
-        score = _standardized(inside @ ratio[bins]) + alike
-    return score
+        histograms = [_histogram(bins, weight, len(edges) + 1) for weight in (tumor**2, (1 - tumor) ** 2)]
+        log_ratio = np.log(histograms[0] / histograms[1])
+        scores = _standardized(inside @ log_ratio[bins]) + similarity
+    return scores
 
 
 def _histogram(bins: np.ndarray, weights: np.ndarray, count: int) -> np.ndarray:
-    """Return a smoothed probability of each bin that is nowhere near 0."""
+    """Return a smoothed probability of each bin, bounded away from 0."""
     smooth = ndimage.gaussian_filter1d(np.bincount(bins, weights, count) + 1e-9, 1.0, mode="nearest")
     return 0.95 * smooth / smooth.sum() + 0.05 / count
 
 
 def _standardized(values: Sequence[float] | np.ndarray) -> np.ndarray:
-    """Return values minus their mean over their standard deviation; unknown ones count as the worst."""
+    """Return values minus their mean over their standard deviation; NaN counts as the largest value."""
     array = np.asarray(values, float)
     array = np.where(np.isnan(array), np.nanmax(array) if not np.isnan(array).all() else 0.0, array)
-    spread = array.std()
-    return (array - array.mean()) / spread if spread > 0 else np.zeros_like(array)
+    deviation = array.std()
+    return (array - array.mean()) / deviation if deviation > 0 else np.zeros_like(array)
 
 
-def cochlea_fit(item: Registered, place: np.ndarray, grid: Grid) -> float:
-    """Return how alike target and atlas are in and around the atlas's cochlea in ``place`` (mask); NaN without one."""
-    return -item.dissimilarity_at(neighborhood((item.label_map == labels.COCHLEA) & place, grid, _COCHLEA_RIM_MM))
+def cochlea_score(item: RegisteredAtlas, half: np.ndarray, grid: Grid) -> float:
+    """Return the image similarity in and around the atlas's cochlea in one ``half`` (mask); NaN without a cochlea."""
+    return -item.dissimilarity_at(grown((item.label_map == labels.COCHLEA) & half, _COCHLEA_RIM_MM, grid))
 
 
-def best(scores: Mapping[str, float], share: float) -> frozenset[str]:
-    """Return the names with the highest scores: a share of them, but at least three (or all there are)."""
+def best(scores: Mapping[str, float], fraction: float) -> frozenset[str]:
+    """Return the names with the highest scores: a fraction of them, but at least three (or all there are)."""
     known = {name: score for name, score in scores.items() if not math.isnan(score)}
-    count = max(math.ceil(share * len(known)), min(3, len(known)))
+    count = max(math.ceil(fraction * len(known)), min(3, len(known)))
     return frozenset(sorted(known, key=lambda name: (-known[name], name))[:count])
 
 
 @dataclasses.dataclass(frozen=True)
 class Contributors:
-    """The names of the atlases that speak about each structure."""
+    """The names of the atlases that contribute to each structure."""
 
     tumor: dict[str, float]
-    """name -> how well its tumor fits, see :func:`tumor_fit`"""
+    """name -> tumor score, see :func:`tumor_scores`"""
     cochlea: dict[str, frozenset[str]]
     """side -> names"""
 
-    def about(self, name: str) -> str:
-        """Return what an atlas speaks about, for people."""
-        topics = ["VS"] if name in self.tumor else []
-        return ", ".join(topics + [f"{side} cochlea" for side, names in self.cochlea.items() if name in names])
+    def structures(self, name: str) -> str:
+        """Return the structures to which an atlas contributes, as text."""
+        tumor = ["VS"] if name in self.tumor else []
+        return ", ".join(tumor + [f"{side} cochlea" for side, names in self.cochlea.items() if name in names])
 
 
-def speakers(
-    registered: Sequence[Registered], target: Volume, side: str | None, share: float, on_left: np.ndarray
+def rank_atlases(
+    registered: Sequence[RegisteredAtlas], target: Volume, side: str | None, fraction: float, on_left: np.ndarray
 ) -> Contributors:
-    """Choose for the tumor and for each cochlea the atlases that fit best there.
+    """Select the atlases that match best at the tumor and at each cochlea.
 
     Args:
         registered: the atlases on the target.
-        target: the part of the target on which they lie.
-        side: the tumor's side; None: tumors of both sides may speak.
-        share: the share of the atlases that speaks about each structure.
-        on_left: what of the target is left of the midplane, (z, y, x) or broadcastable to it.
+        target: the registered part of the target.
+        side: the tumor side; None: atlases with the tumor on either side contribute.
+        fraction: the fraction of the atlases that contributes to each structure.
+        on_left: mask of the voxels left of the midplane, (z, y, x) or broadcastable to it.
 
     """
     with_tumor = [
@@ -120,12 +120,12 @@ def speakers(
         for item in registered
         if (side is None or item.side in (side, None)) and (item.label_map == labels.VS).any()
     ]
-    fit = tumor_fit(with_tumor, target) if with_tumor else np.zeros(0)
-    scores = {item.name: float(score) for item, score in zip(with_tumor, fit, strict=True)}
-    tumor = {name: scores[name] for name in best(scores, share)}
+    scores = tumor_scores(with_tumor, target) if with_tumor else np.zeros(0)
+    by_name = {item.name: float(score) for item, score in zip(with_tumor, scores, strict=True)}
+    tumor = {name: by_name[name] for name in best(by_name, fraction)}
     left = np.broadcast_to(on_left, target.grid.shape)
     cochlea = {
-        name: best({item.name: cochlea_fit(item, place, target.grid) for item in registered}, share)
-        for name, place in (("left", left), ("right", ~left))
+        name: best({item.name: cochlea_score(item, half, target.grid) for item in registered}, fraction)
+        for name, half in (("left", left), ("right", ~left))
     }
     return Contributors(tumor, cochlea)

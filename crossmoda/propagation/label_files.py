@@ -12,22 +12,21 @@ import numpy as np
 
 from crossmoda import fusion, labels, volume
 from crossmoda.anatomy import laterality
-from crossmoda.anatomy.contralateral import ContralateralComparison, brightness, from_steps
+from crossmoda.anatomy.contralateral import ContralateralComparison, brightness, dequantized
 from crossmoda.errors import InputError
 from crossmoda.output import check_apart, together, write_text
-from crossmoda.parameters import parameter, parameter_of
+from crossmoda.parameters import parameter
 from crossmoda.progress import Progress, part, report
-from crossmoda.propagation import Settings as PropagationSettings
 from crossmoda.propagation import warped
-from crossmoda.propagation.atlases import Registered
 from crossmoda.propagation.label_fusion import (
-    Consensus,
+    NoisyLabel,
     Rater,
     failures,
     fuse_raters,
     midplane,
-    with_doubt_about_side,
+    with_side_uncertainty,
 )
+from crossmoda.propagation.registrations import RegisteredAtlas
 from crossmoda.propagation.target import Target
 from crossmoda.provenance import Record
 from crossmoda.volume import Grid, Volume
@@ -51,16 +50,24 @@ class Settings(fusion.Settings):
         minimum=0.5,
         maximum=1.0,
     )
-    outline: str = parameter_of(PropagationSettings, "outline")
+    outline: str = parameter(
+        "compared",
+        "Outline of the tumor: where the target differs from the opposite side of the head (compared), or as the "
+        "atlases have it (votes)",
+        choices=("compared", "votes"),
+    )
+    weighting: str = parameter(
+        "local", "Atlas weighting: local (image similarity) or global (STAPLE)", choices=("local", "global")
+    )
     modality: str = parameter(
         "hrT2", "Kind of the target's scan, which tells how a tumor looks on it", choices=("hrT2", "ceT1")
     )
-    share: float = parameter_of(PropagationSettings, "share", advanced=True)
-    least_quality: float = parameter_of(PropagationSettings, "least_quality")
+    share: float = parameter(0.33, "Fraction of atlases used per structure", minimum=0.05, maximum=1, advanced=True)
+    least_quality: float = parameter(0.05, "Minimum quality of a registration", minimum=-1, maximum=1)
 
 
 @dataclasses.dataclass(frozen=True)
-class Outputs:
+class LabelFileOutputs:
     """The files to be written; None leaves one out."""
 
     label: Path | str | None = None
@@ -78,11 +85,11 @@ class Outputs:
 
 
 @dataclasses.dataclass(frozen=True)
-class FileFusion:
+class LabelFileFusion:
     """The fusion of some files."""
 
     label_map: Volume
-    consensus: Consensus
+    consensus: NoisyLabel
     names: tuple[str, ...]
     """the label maps that were fused"""
     side: str | None
@@ -128,7 +135,7 @@ def find_label_maps(folder: Path | str, pattern: str = "*") -> list[Path]:
 
 def fuse_files(
     files: Sequence[Path | str],
-    outputs: Outputs = Outputs(),
+    outputs: LabelFileOutputs = LabelFileOutputs(),
     settings: Settings = Settings(),
     *,
     reference: Path | str | None = None,
@@ -136,7 +143,7 @@ def fuse_files(
     elsewhere: Path | str | None = None,
     opposite: Path | str | None = None,
     progress: Progress | None = None,
-) -> FileFusion:
+) -> LabelFileFusion:
     """Fuse label map files: with STAPLE or, with the atlases' images, by locally weighted votes.
 
     A label map without a cochlea on one side says nothing about it there; a tumor on another side than the fused one
@@ -182,16 +189,21 @@ def fuse_files(
     else:
         raters, middle_mm, side = _raters(maps, grid, settings.tumor_side, notes)
         consensus = fuse_raters(
-            raters, middle_mm, grid, settings, clean=side is not None, progress=part(progress, 0.4, 0.8)
+            raters,
+            middle_mm,
+            Volume(np.zeros(grid.shape, np.float32), grid),
+            settings,
+            clean=side is not None,
+            progress=part(progress, 0.4, 0.8),
         )
     if side is not None and settings.side_certainty < 1:
-        consensus = with_doubt_about_side(consensus, settings.side_certainty, _elsewhere(elsewhere, grid))
+        consensus = with_side_uncertainty(consensus, settings.side_certainty, _elsewhere(elsewhere, grid))
     names = [path.name for path in kept]
     notes += consensus.fusion.notes
     label_map = Volume(consensus.label_map, grid)
-    moved = [dataclasses.asdict(move) for move in consensus.moved]
+    moved = [dataclasses.asdict(shift) for shift in consensus.recentered]
     content = record.finish(tumor_side=side, notes=notes, iterations=consensus.fusion.iterations, aligned=moved)
-    result = FileFusion(label_map, consensus, tuple(names), side, tuple(dropped), tuple(notes), content)
+    result = LabelFileFusion(label_map, consensus, tuple(names), side, tuple(dropped), tuple(notes), content)
     report(progress, 0.85, "writing")
     _write(result, outputs)
     report(progress, 1.0, "fused")
@@ -208,7 +220,8 @@ def _compared(
     # Brightness is relative to the part of the target that was compared with its mirror image.
     here = brightness(volume.resample(volume.read(reference), kept.grid, interpolation="nearest"))
     here = volume.resample(Volume(here, kept.grid), grid, interpolation="nearest").array
-    return ContralateralComparison(here, from_steps(kept, grid), settings.modality)
+    there = dequantized(volume.resample(kept, grid, interpolation="nearest", outside=255))
+    return ContralateralComparison(here, there, settings.modality)
 
 
 def _elsewhere(path: Path | str | None, grid: Grid) -> np.ndarray:
@@ -278,7 +291,7 @@ def _side(
 class _Judged:
     """Label maps whose images were compared with the target's; failed registrations are left out."""
 
-    atlases: list[Registered]
+    atlases: list[RegisteredAtlas]
     target: Target
     kept: list[Path]
     dropped: list[str]
@@ -313,14 +326,14 @@ class _Judged:
         return cls([item for item in judged if item.name not in failed], target, kept, dropped, side, notes)
 
 
-def _side_of(judged: Sequence[Registered], wanted: str, notes: list[str]) -> str | None:
+def _side_of(judged: Sequence[RegisteredAtlas], wanted: str, notes: list[str]) -> str | None:
     return _side([item.atlas.sides.of for item in judged], [item.label_map for item in judged], wanted, notes)
 
 
-def _failures_by_side(judged: Sequence[Registered], side: str, least_quality: float) -> dict[str, str]:
+def _failures_by_side(judged: Sequence[RegisteredAtlas], side: str, least_quality: float) -> dict[str, str]:
     """Judge label maps with the tumor on the other side (mirrored copies) by themselves: theirs fits nowhere."""
-    copies = [item for item in judged if item.side == laterality.other(side)]
-    others = [item for item in judged if item.side != laterality.other(side)]
+    copies = [item for item in judged if item.side == laterality.contralateral(side)]
+    others = [item for item in judged if item.side != laterality.contralateral(side)]
     return {name: why for group in (others, copies) if group for name, why in failures(group, least_quality).items()}
 
 
@@ -345,7 +358,7 @@ def _tumor_side(sides: list[frozenset[str]], maps: Sequence[np.ndarray], notes: 
 
 
 @together()
-def _write(result: FileFusion, outputs: Outputs) -> None:
+def _write(result: LabelFileFusion, outputs: LabelFileOutputs) -> None:
     fused, posterior, grid = result.consensus.fusion, result.consensus.posterior, result.label_map.grid
     if outputs.label is not None:
         if str(outputs.label).lower().endswith(".seg.nrrd"):

@@ -11,14 +11,21 @@ import numpy as np
 
 from crossmoda import deeds, labels, preprocessing, volume
 from crossmoda.anatomy import laterality
-from crossmoda.anatomy.contralateral import ContralateralComparison, brightness, in_steps, opposite_brightness
+from crossmoda.anatomy.contralateral import (
+    ContralateralComparison,
+    brightness,
+    contralateral_brightness,
+    quantized,
+)
 from crossmoda.dataset import Case
 from crossmoda.errors import InputError
 from crossmoda.progress import Progress, part, report
-from crossmoda.propagation.atlases import Atlas, Registered, box_of
-from crossmoda.propagation.target import as_target, part_of, preparation_for
-from crossmoda.propagation.tumor_side import TumorSide, find_side
+from crossmoda.propagation.atlases import Atlas
+from crossmoda.propagation.registrations import RegisteredAtlas
+from crossmoda.propagation.target import as_target
+from crossmoda.propagation.tumor_side import TumorSide, find_tumor_side
 from crossmoda.volume import Grid, Volume
+from crossmoda.volume.masks import bounding_box
 
 #: Voxels around the tumors elsewhere that are kept: a volume of one voxel is none to most programs.
 _MARGIN = 1
@@ -33,7 +40,7 @@ class Compared(NamedTuple):
     """the share of the probes that have tumor there if it is on the other side, on as much of the target's grid as is
     not 0; None where no side was found or nothing lies elsewhere"""
     opposite: Volume | None = None
-    """how bright the target is at the opposite places (:func:`crossmoda.anatomy.contralateral.in_steps`), on the
+    """how bright the target is at the opposite places (:func:`crossmoda.anatomy.contralateral.quantized`), on the
     part of its grid that is registered; None where it cannot be compared with its mirror image"""
 
 
@@ -70,7 +77,7 @@ def compare_files(
         report(progress, 0.1 + 0.2 * number / len(probes), f"reading probe {number + 1}")
         maps.append([_on(volume.read_label_map(path, image.grid), image.grid) for path in pair])
     has_cochlea = any((array == labels.COCHLEA).any() for pair in maps for array in pair)
-    how = preparation_for(region, image.grid, has_cochlea or not probes)
+    how = preprocessing.preparation_for_registration(region, image.grid, has_cochlea or not probes)
     whole = as_target("", "", image, lambda scan, label_map: preprocessing.prepare(scan, label_map, how).image)
     registered = [
         _registered(str(number), side, array[whole.box])
@@ -79,14 +86,14 @@ def compare_files(
     ]
     step = part(progress, 0.3, 0.95)
     try:
-        there = opposite_brightness(whole.part, deeds.register, registration or deeds.Settings(), step)
+        there = contralateral_brightness(whole.part, deeds.register, registration or deeds.Settings(), step)
     except InputError as cause:
         return Compared(TumorSide.unknown(str(cause)))
     both = ContralateralComparison(brightness(whole.part), there, modality)
-    found = find_side(registered, both, whole.part.grid.spacing_zyx) if probes else TumorSide(None)
-    elsewhere = None if found.elsewhere is None else _occupied(Volume(found.elsewhere, whole.part.grid))
+    found = find_tumor_side(registered, both, whole.part.grid.spacing_zyx) if probes else TumorSide(None)
+    elsewhere = None if found.contralateral is None else _occupied(Volume(found.contralateral, whole.part.grid))
     report(progress, 1.0, "done")
-    return Compared(found, elsewhere, in_steps(there, whole.part))
+    return Compared(found, elsewhere, quantized(there, whole.part))
 
 
 def _on(label_map: Volume, grid: Grid) -> np.ndarray:
@@ -96,20 +103,16 @@ def _on(label_map: Volume, grid: Grid) -> np.ndarray:
     return volume.resample(label_map, grid, interpolation="label").array
 
 
-def _registered(name: str, side: str, label_map: np.ndarray) -> Registered:
+def _registered(name: str, side: str, label_map: np.ndarray) -> RegisteredAtlas:
     """Return what is known of a probe: the left one counts as the atlas as it is."""
     atlas = Atlas(Case(name, "ceT1", Path(name)), laterality.Sides(0.0, {}), "left", {})
     nothing = np.zeros((0, 0, 0), np.uint8)
     label_map = np.ascontiguousarray(label_map)
-    return Registered(atlas, side == "right", label_map, nothing, nothing, 0.0, 0.0, True)
+    return RegisteredAtlas(atlas, side == "right", label_map, nothing, nothing, 0.0, 0.0, True)
 
 
 def _occupied(share: Volume) -> Volume | None:
     """Return the part of a volume that is not 0, and a little around it."""
     if not share.array.any():
         return None
-    box = tuple(
-        slice(max(side.start - _MARGIN, 0), min(side.stop + _MARGIN, size))
-        for side, size in zip(box_of(share.array > 0), share.array.shape, strict=True)
-    )
-    return Volume(np.ascontiguousarray(share.array[box]), part_of(share.grid, box))
+    return share.crop(bounding_box(share.array > 0, _MARGIN))

@@ -15,12 +15,12 @@ import SimpleITK as sitk
 from crossmoda import deeds, labels, preprocessing, propagation, volume
 from crossmoda.anatomy import laterality
 from crossmoda.dataset import Case
-from crossmoda.deeds.files import RegistrationInputs, RegistrationOutputs, statistics, write_outputs
+from crossmoda.deeds.files import RegistrationInputs, RegistrationOutputs, center_alignment, statistics, write_outputs
 from crossmoda.deeds.transform import parts_of
 from crossmoda.errors import InputError
 from crossmoda.parameters import parameter, parameter_of
 from crossmoda.progress import Progress, part, report
-from crossmoda.propagation import atlases, missing_cochlea, similarity
+from crossmoda.propagation import atlases, missing_cochlea, registrations, similarity
 from crossmoda.propagation.target import Target, as_target
 from crossmoda.provenance import Record
 from crossmoda.volume import Grid, Volume
@@ -124,7 +124,7 @@ def _register(given: RegistrationInputs, settings: Settings, mirrored: bool, pro
         result = deeds.register(given.fixed, moving, settings, *masks, given.initial, progress)
         return _Found(result, None, moving, None)
     has_cochlea = bool((label.array == labels.COCHLEA).any())
-    preparation = propagation.preparation_for(settings.region, given.fixed.grid, has_cochlea)
+    preparation = preprocessing.preparation_for_registration(settings.region, given.fixed.grid, has_cochlea)
 
     def prepare(image: Volume, label_map: Volume | None) -> Volume:
         return preprocessing.prepare(image, label_map, preparation).image
@@ -133,7 +133,7 @@ def _register(given: RegistrationInputs, settings: Settings, mirrored: bool, pro
     prepared = prepare(moving, label)
     start = given.initial
     if preparation.region == "ears" and start is None:
-        start = atlases.between_middles(target.prepared.grid, prepared.grid)
+        start = center_alignment(target.prepared.grid, prepared.grid)
     masks = _on(given.fixed_mask, target.prepared.grid), _on(moving_mask, prepared.grid)
     result = deeds.register(target.prepared, prepared, settings, *masks, start, progress)
     whole = dataclasses.replace(result, fixed_grid=given.fixed.grid, moving_grid=moving.grid)
@@ -154,7 +154,7 @@ def _judge(given: RegistrationInputs, found: _Found, sides: laterality.Sides, mi
     quality = similarity.compare(target, found.moving, found.registration, warped).quality
     tumor, cochleae = sides.tumor, sides.of[labels.COCHLEA]
     if mirrored:
-        tumor, cochleae = tumor and laterality.other(tumor), frozenset(map(laterality.other, cochleae))
+        tumor, cochleae = tumor and laterality.contralateral(tumor), frozenset(map(laterality.contralateral, cochleae))
     spoken = "both" if len(cochleae) == 2 else next(iter(cochleae), None)
     return Fit(round(quality, 4), tumor, spoken, mirrored)
 
@@ -190,10 +190,10 @@ def to_be_copied(placed: Sequence[tuple[str, float, str | None, str | None, bool
     return missing, [number for number, item in enumerate(found) if id(item) in chosen]
 
 
-def _stand_in(identity: str, quality: float, side: str | None, cochleae: str | None) -> atlases.Registered:
+def _stand_in(identity: str, quality: float, side: str | None, cochleae: str | None) -> registrations.RegisteredAtlas:
     """Return what is known of a registered atlas, without its images."""
     drawn = frozenset(side for side in laterality.SIDES if cochleae in (side, "both"))
     sides = laterality.Sides(0.0, {labels.COCHLEA: drawn})
     atlas = atlases.Atlas(Case(identity, "ceT1", Path(identity)), sides, side or None, {})
     nothing = np.zeros((0, 0, 0), np.uint8)
-    return atlases.Registered(atlas, False, nothing, nothing, nothing, quality, 0.0, True)
+    return registrations.RegisteredAtlas(atlas, False, nothing, nothing, nothing, quality, 0.0, True)

@@ -1,8 +1,8 @@
-"""The outline of a target's tumor: what differs from the opposite side of the head.
+"""The outline of a target's tumor: the part of the atlas votes that differs from the contralateral side.
 
-Atlases' tumors are other people's. They tell where the target's is, hardly how large it is: a small one in the canal
-comes out as large as the canal. The target shows it, though: compared with the opposite side, a schwannoma stands where
-there is fluid over there. So the votes are a prior here, and what a voxel shows, given what lies opposite, is the
+Atlas tumors belong to other people. They tell where the target's tumor is, hardly how large: a small one in the canal
+comes out as large as the canal. The target shows it, though: compared with the contralateral side, a schwannoma
+replaces fluid. So the votes are the prior and the brightness of a voxel, given the contralateral brightness, is the
 evidence (Bayes; a Markov random field keeps neighbors together, by mean field as in Zhang, Brady and Smith, IEEE TMI
 20:45, 2001).
 """
@@ -13,135 +13,130 @@ import numpy as np
 from scipy import ndimage
 
 from crossmoda.anatomy.contralateral import ContralateralComparison
+from crossmoda.volume.masks import bounding_box
 
-#: Votes are never surer than this: the tumors that vote are other people's.
-_SUREST = 0.9
-#: Where there are fewer votes there is no tumor.
-_LEAST_VOTES = 0.005
-#: What lies opposite of tissue of some brightness is learned so near to the votes (mm) where these are less.
+#: Limit of the prior: the tumors that vote are other people's.
+_MAXIMUM_PRIOR = 0.9
+#: With fewer votes there is no tumor.
+_MINIMUM_VOTES = 0.005
+#: The contralateral brightness of tissue is learned within this distance (mm) of the votes, where they are fewer than
+#: this.
 _NEAR_MM, _NO_VOTES = 10.0, 0.02
-#: Steps of brightness, and the probability that is shared by all of them: of the tumor, and of what is no tumor.
-_STEPS, _TUMOR_FLOOR, _OTHER_FLOOR = 12, 0.05, 0.1
-#: Standard deviation of the smoothing of both distributions, steps.
-_TUMOR_SMOOTHING, _OTHER_SMOOTHING = 0.7, 0.3
-#: Both sides look alike, but for a standard deviation in steps, by the belief of so many voxels for each brightness.
-_ALIKE_STEPS, _ALIKE_VOXELS = 1.0, 50.0
-#: Where the opposite leaves less room than this for a tumor to differ, what speaks against one counts by this factor:
-#: the dark parts of a tumor look like the brain that it pushed away.
-_LITTLE_ROOM, _AGAINST = 0.2, 0.5
-#: The random field: the log odds that neighbors add which are all tumor, their Gaussian weights' standard deviation
-#: (mm), and how often all are asked.
-_NEIGHBORS, _NEIGHBORHOOD_MM, _ROUNDS = 5.0, 0.8, 3
+#: Bins of brightness, and the probability that all bins share: in the tumor, and in other tissue.
+_BINS, _TUMOR_FLOOR, _TISSUE_FLOOR = 12, 0.05, 0.1
+#: Standard deviation of the smoothing of both distributions, bins.
+_TUMOR_SMOOTHING, _TISSUE_SMOOTHING = 0.7, 0.3
+#: Prior that both sides are alike: its standard deviation in bins, and its strength in voxels for each brightness.
+_ALIKE_BINS, _ALIKE_VOXELS = 1.0, 50.0
+#: Where the contralateral side limits the excess to less than this, evidence against a tumor counts by this factor: the
+#: dark parts of a tumor look like the brain that it displaced.
+_LITTLE_EXCESS, _AGAINST = 0.2, 0.5
+#: The random field: log odds added by neighbors that are all tumor, standard deviation of their Gaussian weights (mm),
+#: and iterations.
+_NEIGHBORS, _NEIGHBORHOOD_MM, _ITERATIONS = 5.0, 0.8, 3
 
 
-def outlined(votes: np.ndarray, sides: ContralateralComparison, spacing_zyx: Sequence[float]) -> np.ndarray:
-    """Return the probability of tumor at each voxel given the votes of the atlases and what the target shows.
+def outline_tumor(votes: np.ndarray, comparison: ContralateralComparison, spacing_zyx: Sequence[float]) -> np.ndarray:
+    """Return the probability of tumor at each voxel given the atlas votes and the contralateral comparison.
 
     Args:
-        votes: the probability of tumor as the atlases see it, (z, y, x).
-        sides: the target, and its opposite side; where that is not in the scan the votes decide.
+        votes: the probability of tumor by the atlases, (z, y, x).
+        comparison: the target compared with its contralateral side; where that is not in the scan the votes decide.
         spacing_zyx: voxel size, mm.
 
     Returns:
-        (z, y, x) float32; the votes as they are where nothing in their place differs from the other side as a tumor
-        would.
+        (z, y, x) float32; the votes themselves where none of their voxels differs from the contralateral side as a
+        tumor does.
 
     """
-    place = (votes > _LEAST_VOTES) & ~np.isnan(sides.opposite)
-    if not (sides.excess[place] > 0).any():
+    region = (votes > _MINIMUM_VOTES) & ~np.isnan(comparison.contralateral)
+    if not (comparison.excess[region] > 0).any():
         return votes
-    box = _box_around(place, spacing_zyx)
-    near = ContralateralComparison(sides.here[box], sides.opposite[box], sides.modality)
-    found = votes.astype(np.float32)
-    odds = _log_odds(votes[box], near, place[box], spacing_zyx)
-    found[box][place[box]] = _field(odds, place[box], spacing_zyx)
-    return found
+    box = bounding_box(region, [round(_NEAR_MM / size) for size in spacing_zyx])
+    cropped = ContralateralComparison(comparison.ipsilateral[box], comparison.contralateral[box], comparison.modality)
+    probability = votes.astype(np.float32)
+    log_odds = _log_odds(votes[box], cropped, region[box], spacing_zyx)
+    probability[box][region[box]] = _mean_field(log_odds, region[box], spacing_zyx)
+    return probability
 
 
-def difference_mm3(tumor: np.ndarray, sides: ContralateralComparison, spacing_zyx: Sequence[float]) -> float:
-    """Return how much of a tumor differs from the opposite side as a tumor does, mm3.
-
-    It is the volume of the tumor, each voxel counted with its excess (:attr:`ContralateralComparison.excess`): as a
-    whole where the brightest is opposite to the darkest. Negative where the opposite side looks more like one.
+def excess_mm3(tumor: np.ndarray, comparison: ContralateralComparison, spacing_zyx: Sequence[float]) -> float:
+    """Return the volume of a tumor weighted with its contralateral excess, mm3; negative for the wrong side.
 
     Args:
         tumor: the probability of tumor at each voxel, (z, y, x).
-        sides: the target and its opposite side; what is not in the scan does not count.
+        comparison: the target compared with its contralateral side; voxels beyond the scan do not count.
         spacing_zyx: voxel size, mm.
 
     """
-    return float(np.nansum(tumor * sides.excess, dtype=np.float64) * np.prod(spacing_zyx))
-
-
-def _box_around(place: np.ndarray, spacing_zyx: Sequence[float]) -> tuple[slice, ...]:
-    """Return the box with everything so near to the votes that it is looked at."""
-    return tuple(
-        slice(max(side.start - round(_NEAR_MM / size), 0), side.stop + round(_NEAR_MM / size))
-        for side, size in zip(ndimage.find_objects(place.view(np.uint8))[0], spacing_zyx, strict=True)
-    )
+    return float(np.nansum(tumor * comparison.excess, dtype=np.float64) * np.prod(spacing_zyx))
 
 
 def _log_odds(
-    votes: np.ndarray, sides: ContralateralComparison, place: np.ndarray, spacing_zyx: Sequence[float]
+    votes: np.ndarray, comparison: ContralateralComparison, region: np.ndarray, spacing_zyx: Sequence[float]
 ) -> np.ndarray:
-    """Return the log odds of tumor of each voxel of the place by itself, (n,)."""
-    ours, theirs = _steps(sides.here), _steps(np.nan_to_num(sides.opposite))
-    sure = np.clip(votes[place], 1 - _SUREST, _SUREST)
-    tumor = _seen_in_tumor(votes[place], sides.excess[place], ours[place], theirs[place])
-    other = _seen_opposite(ours, theirs, _surroundings(votes, sides.opposite, spacing_zyx))
-    middles = _STEPS * np.stack([sides.opposite[place], sides.here[place]]) - 0.5
-    # between the middles of the steps: rounding, which may change a voxel's step, hardly changes its evidence
-    evidence = ndimage.map_coordinates(np.log(tumor / other), middles, order=1, mode="nearest")
-    unlike = sides.excess[place] < -1 / _STEPS
+    """Return the log odds of tumor of each voxel of the region without its neighbors, (n,)."""
+    ipsilateral, contralateral = _bins(comparison.ipsilateral), _bins(np.nan_to_num(comparison.contralateral))
+    prior = np.clip(votes[region], 1 - _MAXIMUM_PRIOR, _MAXIMUM_PRIOR)
+    excess = comparison.excess[region]
+    tumor = _tumor_brightness(votes[region], excess, ipsilateral[region], contralateral[region])
+    surroundings = _surroundings(votes, comparison.contralateral, spacing_zyx)
+    tissue = _tissue_brightness(ipsilateral[surroundings], contralateral[surroundings])
+    positions = _BINS * np.stack([comparison.contralateral[region], comparison.ipsilateral[region]]) - 0.5
+    # Interpolated between bin centers: rounding, which may change a voxel's bin, hardly changes its evidence.
+    evidence = ndimage.map_coordinates(np.log(tumor / tissue), positions, order=1, mode="nearest")
+    unlike = excess < -1 / _BINS
     evidence[unlike] = np.minimum(evidence[unlike], 0)
-    evidence[(evidence < 0) & (sides.room[place] < _LITTLE_ROOM)] *= _AGAINST
-    return np.log(sure / (1 - sure)) + evidence
+    evidence[(evidence < 0) & (comparison.maximum_excess[region] < _LITTLE_EXCESS)] *= _AGAINST
+    return np.log(prior / (1 - prior)) + evidence
 
 
-def _seen_in_tumor(votes: np.ndarray, excess: np.ndarray, ours: np.ndarray, theirs: np.ndarray) -> np.ndarray:
-    """Return the probability of each brightness in a tumor, learned where this side differs as a tumor would.
+def _tumor_brightness(
+    votes: np.ndarray, excess: np.ndarray, ipsilateral: np.ndarray, contralateral: np.ndarray
+) -> np.ndarray:
+    """Return the probability of each brightness in a tumor, learned from voxels with a positive excess.
 
-    What differs as much the other way round is no tumor but how the sides differ anyway; by its share nothing is known
-    of the tumor.
+    A negative excess is as frequent by chance as a positive one and is subtracted; the fraction of the tumor that is
+    lost by that counts as unknown.
     """
-    as_tumor = np.bincount(ours, votes * np.maximum(excess, 0) ** 2, _STEPS)
-    anyway = np.bincount(theirs, votes * np.maximum(-excess, 0) ** 2, _STEPS)
-    learned = ndimage.gaussian_filter1d(np.maximum(as_tumor - anyway, 0), _TUMOR_SMOOTHING, mode="nearest")
-    learned *= (1 - _TUMOR_FLOOR) / as_tumor.sum()
-    return learned + (1 - learned.sum()) / _STEPS
+    by_tumor = np.bincount(ipsilateral, votes * np.maximum(excess, 0) ** 2, _BINS)
+    by_chance = np.bincount(contralateral, votes * np.maximum(-excess, 0) ** 2, _BINS)
+    learned = ndimage.gaussian_filter1d(np.maximum(by_tumor - by_chance, 0), _TUMOR_SMOOTHING, mode="nearest")
+    learned *= (1 - _TUMOR_FLOOR) / by_tumor.sum()
+    return learned + (1 - learned.sum()) / _BINS
 
 
-def _steps(brightness: np.ndarray) -> np.ndarray:
-    return np.minimum((brightness * _STEPS).astype(int), _STEPS - 1)
+def _bins(brightness: np.ndarray) -> np.ndarray:
+    return np.minimum((brightness * _BINS).astype(int), _BINS - 1)
 
 
-def _surroundings(votes: np.ndarray, opposite: np.ndarray, spacing_zyx: Sequence[float]) -> np.ndarray:
-    """Return the mask of what lies around the votes and is compared with its other side."""
+def _surroundings(votes: np.ndarray, contralateral: np.ndarray, spacing_zyx: Sequence[float]) -> np.ndarray:
+    """Return the mask of the tissue around the votes whose contralateral side is in the scan."""
     free = votes < _NO_VOTES
-    return free & (ndimage.distance_transform_edt(free, spacing_zyx) <= _NEAR_MM) & ~np.isnan(opposite)
+    return free & (ndimage.distance_transform_edt(free, spacing_zyx) <= _NEAR_MM) & ~np.isnan(contralateral)
 
 
-def _seen_opposite(ours: np.ndarray, theirs: np.ndarray, place: np.ndarray) -> np.ndarray:
-    """Return (opposite, here): the probability of each brightness here, without a tumor, given that opposite.
+def _tissue_brightness(ipsilateral: np.ndarray, contralateral: np.ndarray) -> np.ndarray:
+    """Return (contralateral, ipsilateral): the probability of each ipsilateral brightness without a tumor.
 
-    Learned from both sides' brightness in ``place``, so it knows how well the sides fit onto each other; where there is
-    little to be learned from they look alike.
+    Learned from both sides' bins, (n,) each, so that it includes how well the sides are registered; where there are few
+    voxels to learn from the sides are alike.
     """
-    pairs = np.bincount(theirs[place] * _STEPS + ours[place], minlength=_STEPS * _STEPS).reshape(_STEPS, _STEPS)
-    pairs = ndimage.gaussian_filter(pairs.astype(float), _OTHER_SMOOTHING, mode="nearest")
-    pairs += _ALIKE_VOXELS * ndimage.gaussian_filter1d(np.eye(_STEPS), _ALIKE_STEPS, mode="nearest")
-    return (1 - _OTHER_FLOOR) * pairs / pairs.sum(axis=1, keepdims=True) + _OTHER_FLOOR / _STEPS
+    pairs = np.bincount(contralateral * _BINS + ipsilateral, minlength=_BINS * _BINS).reshape(_BINS, _BINS)
+    pairs = ndimage.gaussian_filter(pairs.astype(float), _TISSUE_SMOOTHING, mode="nearest")
+    pairs += _ALIKE_VOXELS * ndimage.gaussian_filter1d(np.eye(_BINS), _ALIKE_BINS, mode="nearest")
+    return (1 - _TISSUE_FLOOR) * pairs / pairs.sum(axis=1, keepdims=True) + _TISSUE_FLOOR / _BINS
 
 
-def _field(odds: np.ndarray, place: np.ndarray, spacing_zyx: Sequence[float]) -> np.ndarray:
-    """Return the probability of tumor in the place when its voxels heed their neighbors."""
+def _mean_field(log_odds: np.ndarray, region: np.ndarray, spacing_zyx: Sequence[float]) -> np.ndarray:
+    """Return the probability of tumor in the region with its neighbors taken into account, (n,)."""
     width = [_NEIGHBORHOOD_MM / size for size in spacing_zyx]
-    probability = np.zeros(place.shape, np.float32)
-    probability[place] = _logistic(odds)
-    for _ in range(_ROUNDS):
-        around = ndimage.gaussian_filter(probability, width)[place]
-        probability[place] = _logistic(odds + _NEIGHBORS * (2 * around - 1))
-    return probability[place]
+    probability = np.zeros(region.shape, np.float32)
+    probability[region] = _logistic(log_odds)
+    for _ in range(_ITERATIONS):
+        neighbors = ndimage.gaussian_filter(probability, width)[region]
+        probability[region] = _logistic(log_odds + _NEIGHBORS * (2 * neighbors - 1))
+    return probability[region]
 
 
 def _logistic(log_odds: np.ndarray) -> np.ndarray:

@@ -7,22 +7,25 @@ target, on which side their tumors lie, where they have voxels.
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import SimpleITK as sitk
 from scipy import ndimage
 
-from crossmoda import fusion, volume
+from crossmoda import volume
 from crossmoda.anatomy import laterality
 from crossmoda.anatomy.contralateral import ContralateralComparison
 from crossmoda.dataset import Case
 from crossmoda.deeds import Registration
 from crossmoda.errors import InputError
 from crossmoda.progress import Progress, part, report
-from crossmoda.propagation.atlases import Atlas, Registered
-from crossmoda.propagation.label_fusion import Consensus, fuse, midplane
+from crossmoda.propagation.atlases import Atlas
+from crossmoda.propagation.label_fusion import NoisyLabel, fuse, midplane
+from crossmoda.propagation.registrations import RegisteredAtlas
+from crossmoda.propagation.settings import Settings as PropagationSettings
 from crossmoda.propagation.similarity import OUTSIDE, compare
-from crossmoda.propagation.target import Target, as_target, part_of
+from crossmoda.propagation.target import Target, as_target
 from crossmoda.volume import Volume
 
 #: How far around the labels the target is looked at, mm.
@@ -51,7 +54,7 @@ def judge(
     images: Sequence[Path],
     maps: Sequence[np.ndarray],
     progress: Progress | None = None,
-) -> tuple[list[Registered], Target]:
+) -> tuple[list[RegisteredAtlas], Target]:
     """Compare each warped image with the target around its labels.
 
     Args:
@@ -68,7 +71,7 @@ def judge(
     grid = target.grid
     middle_mm = midplane(maps, grid)
     box = _around(np.logical_or.reduce([label_map > 0 for label_map in maps]), grid.spacing_zyx)
-    here = part_of(grid, box)
+    here = grid.crop(box)
     cropped = Volume(np.ascontiguousarray(target.array[box]), here)
     whole = dataclasses.replace(as_target("target", "", cropped, lambda image, _label: image), box=box)
     there = sitk.Transform(3, sitk.sitkIdentity)
@@ -82,7 +85,7 @@ def judge(
         bits, intensity = np.where(beyond, np.uint8(OUTSIDE), bits), np.where(beyond, np.uint16(0), intensity)
         sides = laterality.find_sides(Volume(own, here), middle_mm)
         atlas = Atlas(Case(path.name.partition(".")[0], "ceT1", image_path), sides, sides.tumor, {})
-        judged.append(Registered(atlas, False, own, bits, intensity, quality, 0.0, False))
+        judged.append(RegisteredAtlas(atlas, False, own, bits, intensity, quality, 0.0, False))
     return judged, whole
 
 
@@ -106,19 +109,20 @@ def _beyond(image: np.ndarray) -> np.ndarray:
 
 
 def fuse_judged(
-    judged: Sequence[Registered],
+    judged: Sequence[RegisteredAtlas],
     target: Target,
     shape: tuple[int, ...],
     side: str | None,
     share: float,
-    settings: fusion.Settings,
+    settings: Any,
     progress: Progress | None = None,
     *,
     compared: ContralateralComparison | None = None,
-) -> Consensus:
+) -> NoisyLabel:
     """Fuse what the atlases say about what they fit best, on the target's whole grid of ``shape``."""
     step = part(progress, 0.0, 1.0)
-    consensus, _speakers = fuse(judged, target.part, side, share, settings, step, compared=compared)
+    how = PropagationSettings(contributing_fraction=share, weighting=settings.weighting)
+    consensus, _speakers = fuse(judged, target.part, side, how, settings, comparison=compared, progress=step)
 
     def whole(array: np.ndarray, outside: float) -> np.ndarray:
         full = np.full((*array.shape[:-3], *shape), outside, array.dtype)

@@ -51,7 +51,7 @@ def mirror_check(label_map: np.ndarray, image: np.ndarray, grid: Grid) -> Mirror
     if not present:
         return MirrorCheck(("There is no cochlea to compare with: draw one of them first.",), None)
     trusted = _trusted(label_map, grid, sides)
-    other = laterality.other(trusted)
+    other = laterality.contralateral(trusted)
     found = _find_mirrored(sides[trusted], image, grid, trusted)
     messages = []
     volumes = {side: float(mask.sum()) * grid.voxel_volume_mm3 for side, mask in sides.items()}
@@ -89,7 +89,7 @@ def _trusted(label_map: np.ndarray, grid: Grid, sides: dict[str, np.ndarray]) ->
     if sizes[larger] > _UNEQUAL * min(sizes.values()):
         return larger
     tumor = laterality.find_sides(Volume(label_map, grid)).tumor
-    return laterality.other(tumor) if tumor else larger
+    return laterality.contralateral(tumor) if tumor else larger
 
 
 def _center(mask: np.ndarray, grid: Grid) -> np.ndarray:

@@ -47,9 +47,8 @@ def run(values: Mapping[str, Any], progress: Progress | None = None) -> dict[str
             fusion_settings=from_arguments(fusion.Settings, values),
         )
         report(progress, 0.97, "writing the outputs")
-        certainty = json.loads((folder / "provenance.json").read_text(encoding="utf-8"))["side_certainty"]
         with output.together():
-            _write(values, result, folder)
+            _write(values, result)
     fates = [_fate(outcome) for outcome in result.outcomes]
     voxels = np.bincount(result.label_map.array.ravel(), minlength=len(labels.VALUES))
     voxel_mm3 = result.label_map.grid.voxel_volume_mm3
@@ -57,8 +56,8 @@ def run(values: Mapping[str, Any], progress: Progress | None = None) -> dict[str
     return {
         "contributed": fates.count("contributed"),
         "excluded": fates.count("excluded"),
-        "side": result.side or "",
-        "side_certainty": certainty,
+        "side": result.tumor_side or "",
+        "side_certainty": round(result.side_certainty, 4),
         "vs_volume_mm3": round(float(voxels[labels.VS] * voxel_mm3), 2),
         "cochlea_volume_mm3": round(float(voxels[labels.COCHLEA] * voxel_mm3), 2),
         "reused": sum(
@@ -80,22 +79,23 @@ def _folder(registrations: Path | None) -> Iterator[Path]:
         yield Path(folder)
 
 
-def _write(values: Mapping[str, Any], result: propagation.Propagation, folder: Path) -> None:
+def _write(values: Mapping[str, Any], result: propagation.PropagationResult) -> None:
     """Write the outputs that are asked for."""
     if label := values["label"]:
         if label.name.lower().endswith(".seg.nrrd"):
-            provenance = json.loads((folder / "provenance.json").read_text(encoding="utf-8"))
+            provenance = json.loads((result.folder / "provenance.json").read_text(encoding="utf-8"))
             volume.write_segmentation(result.label_map, label, provenance)
         else:
             volume.write(result.label_map, label)
-    for name in ("confidence", "disagreement"):
-        if values[name]:
-            volume.write(volume.read(folder / f"{name}.nii.gz"), values[name])
+    if values["confidence"]:
+        volume.write(result.read_confidence(), values["confidence"])
+    if values["disagreement"]:
+        volume.write(result.read_disagreement(), values["disagreement"])
     if values["table"]:
         output.write_text(values["table"], table(result.outcomes))
 
 
-def table(outcomes: Iterable[propagation.Outcome]) -> str:
+def table(outcomes: Iterable[propagation.AtlasOutcome]) -> str:
     """Return the quality and the fate of each atlas as CSV with :data:`COLUMNS`."""
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
@@ -103,15 +103,15 @@ def table(outcomes: Iterable[propagation.Outcome]) -> str:
     for item in outcomes:
         quality = "" if item.quality is None else f"{item.quality:.4f}"
         mirrored = "yes" if item.mirrored else "no"
-        writer.writerow([item.atlas, item.tumor_side or "", mirrored, quality, _fate(item), item.dropped])
+        writer.writerow([item.atlas, item.tumor_side or "", mirrored, quality, _fate(item), item.excluded])
     return stream.getvalue()
 
 
-def _fate(outcome: propagation.Outcome) -> str:
+def _fate(outcome: propagation.AtlasOutcome) -> str:
     """Return whether an atlas contributed to a structure, was registered without contributing, or was excluded."""
-    if outcome.dropped:
+    if outcome.excluded:
         return "excluded"
-    return "contributed" if outcome.speaks_about else "registered"
+    return "contributed" if outcome.contributes_to else "registered"
 
 
 STEP = Step(

@@ -7,13 +7,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from crossmoda import cache, labels, training
-from crossmoda.anatomy import laterality
+from crossmoda import cache, training
 from crossmoda.errors import InputError
 from crossmoda.progress import Progress, part, report
-from crossmoda.propagation import Settings, missing_cochlea, noisy_label
+from crossmoda.propagation import noisy_label
 from crossmoda.propagation.atlases import Atlas, examine
-from crossmoda.propagation.run import LINEAR, REGISTRATIONS
+from crossmoda.propagation.run import LINEAR, REGISTRATIONS, registrations_at_most
 from crossmoda.study.cohort import STUDY, Cohort, open_cohort
 from crossmoda.study.configuration import Configuration
 
@@ -95,8 +94,7 @@ def plan(study: Configuration, progress: Progress | None = None) -> Plan:
     cohort = open_cohort(study)
     atlases, unusable = _examined(cohort, part(progress, 0.0, 0.9))
     report(progress, 0.9, "counting what is done")
-    copies = _copies(study.propagation, atlases)
-    each = _registrations_of_target(study.propagation, [atlas.side for atlas in atlases]) + copies
+    each, copies = registrations_at_most(atlases, study.propagation)
     seals = [seal for target in cohort.targets for seal in _seals(study.results / target.id / REGISTRATIONS)]
     seconds = sorted(seal["results"]["seconds"] for seal in seals if "seconds" in seal["results"])
     total = each * len(cohort.targets)
@@ -137,56 +135,6 @@ def _examined(cohort: Cohort, progress: Progress | None) -> tuple[list[Atlas], d
         except InputError as cause:
             unusable[case.id] = str(cause)
     return atlases, unusable
-
-
-def _most(settings: Settings, side: str | None, there: int) -> int:
-    """Return how many of the atlases with the tumor on a side are chosen."""
-    return min(there, {"left": settings.left, "right": settings.right}.get(side or "", there))
-
-
-def _registrations_of_target(settings: Settings, sides: list[str | None]) -> int:
-    """Return how many registrations a target needs, without mirrored copies."""
-    count = sides.count(None)
-    lateral = 0
-    for side in laterality.SIDES:
-        there, chosen = sides.count(side), _most(settings, side, sides.count(side))
-        count += chosen + (there if there > chosen else 0)
-        lateral += chosen
-    # Each probe is registered on both sides; one of the two is used later.
-    return count + _probes(settings, lateral)
-
-
-def _probes(settings: Settings, lateral: int) -> int:
-    return min(settings.probes, lateral) if settings.tumor_side == "auto" else 0
-
-
-def _copies(settings: Settings, atlases: list[Atlas]) -> int:
-    """Return how many mirrored copies (see :mod:`crossmoda.propagation.missing_cochlea`) a target needs at most."""
-    sides = laterality.SIDES if settings.tumor_side == "auto" else (settings.tumor_side,)
-    if not settings.mirror or not any(_may_lack_a_cochlea(settings, atlases, side) for side in sides):
-        return 0
-    groups = [[atlas for atlas in atlases if atlas.side == side] for side in (*laterality.SIDES, None)]
-    chosen = [_most(settings, side, len(group)) for side, group in zip((*laterality.SIDES, None), groups, strict=True)]
-    lateral = sum(chosen[:2])
-    # The copies of probes are there already; one without a cochlea has nothing to say.
-    can_speak = all(atlas.sides.of.get(labels.COCHLEA) for atlas in groups[0] + groups[1])
-    known = _probes(settings, lateral) if can_speak else 0
-    return max(0, min(missing_cochlea.most_copies(sum(chosen)), lateral) - known)
-
-
-def _may_lack_a_cochlea(settings: Settings, atlases: list[Atlas], side: str) -> bool:
-    """Whether the atlases chosen for a target with the tumor on ``side`` may all be without one side's cochlea."""
-    if side not in laterality.SIDES:
-        return False
-    drawn: set[str] = set()
-    for own in (*laterality.SIDES, None):
-        group = [atlas for atlas in atlases if atlas.side == own]
-        left_out = len(group) - _most(settings, own, len(group))
-        for place in laterality.SIDES:
-            before = laterality.other(place) if own == laterality.other(side) else place
-            if sum(before in atlas.sides.of.get(labels.COCHLEA, ()) for atlas in group) > left_out:
-                drawn.add(place)
-    return len(drawn) < len(laterality.SIDES) and any(atlas.sides.of.get(labels.COCHLEA) for atlas in atlases)
 
 
 def _seals(folder: Path) -> Iterator[dict[str, Any]]:

@@ -18,9 +18,8 @@ from crossmoda.dataset import Case
 from crossmoda.errors import Cancelled, InputError
 from crossmoda.output import CannotWrite
 from crossmoda.progress import Progress
-from crossmoda.propagation.atlases import Atlas, examine
-from crossmoda.propagation.prepared import Prepared
-from crossmoda.propagation.run import Pair, Run
+from crossmoda.propagation.atlases import Atlas, PreparedAtlases, examine
+from crossmoda.propagation.run import PlannedRegistration, Run
 from crossmoda.propagation.target import load_target
 from crossmoda.provenance import checksum
 
@@ -28,7 +27,7 @@ from crossmoda.provenance import checksum
 TOPIC = "crossmoda-training"
 #: Seconds between two looks whether the study was cancelled, and between two reports of a training.
 _LOOK_EVERY, _TELL_EVERY = 0.5, 2.0
-_REVISION = 1
+_REVISION = 2
 
 
 class Failed(NamedTuple):
@@ -96,7 +95,7 @@ class Job:
 
 
 #: A worker registers the same atlases to one target after the other.
-_prepared = Prepared()
+_prepared = PreparedAtlases()
 #: One worker registers many atlases to the same target, one after the other.
 _loaded = functools.lru_cache(maxsize=2)(load_target)
 
@@ -187,11 +186,11 @@ def next_registrations(job: Job, atlases: Sequence[Atlas]) -> Next:
 
 @_task
 def register(job: Job, atlas: Atlas, mirrored: bool, linear: bool) -> float:
-    """Do one registration; return its seconds. One that fails is sealed as failed and dropped at the fusion."""
-    run, pair = job.run([atlas]), Pair(atlas, mirrored, linear)
-    if not run.is_finished(pair):
-        run.register([pair], watching(job.stop_file), at_once=1)
-    item = run.registered(pair)
+    """Do one registration; return its seconds. One that fails is sealed as failed and excluded by the fusion."""
+    run, planned = job.run([atlas]), PlannedRegistration(atlas, mirrored, linear)
+    if not run.is_finished(planned):
+        run.register([planned], watching(job.stop_file), parallel=1)
+    item = run.registered(planned)
     return 0.0 if item is None else item.seconds
 
 
@@ -216,10 +215,9 @@ def fuse(job: Job, atlases: Sequence[Atlas]) -> Noisy:
         watching(job.stop_file),
         registration=job.registration,
         fusion_settings=job.fusion,
-        at_once=1,
+        parallel_registrations=1,
     )
-    used = sum(not outcome.dropped for outcome in result.outcomes)
-    return Noisy(result.side, used, result.notes, result.reused)
+    return Noisy(result.tumor_side, len(result.contributors), result.notes, result.reused)
 
 
 @_task

@@ -15,6 +15,8 @@ _INTERPOLATORS = {"linear": sitk.sitkLinear, "nearest": sitk.sitkNearestNeighbor
 _COARSE_STEP = 4
 #: The most sample points per output voxel and axis.
 _MOST_SAMPLES = 8
+#: A field of view is sampled once for every so many voxels along each axis.
+_FIELD_OF_VIEW_STEP = 4
 
 
 def resample(
@@ -183,3 +185,13 @@ def _coverage(
         return image
     parts = itertools.chain.from_iterable(zip(coarse.shape, reversed(samples), strict=True))
     return image.reshape(tuple(parts)).mean(axis=(1, 3, 5))
+
+
+def field_of_view(image: Volume, grid: Grid, transform: sitk.Transform) -> np.ndarray:
+    """Return the mask of the voxels of ``grid`` that lie in the image, (z, y, x), to an accuracy of some voxels."""
+    ones = image.with_array(np.ones(image.array.shape, np.uint8))
+    coarse = grid.coarsened((_FIELD_OF_VIEW_STEP,) * 3)
+    inside = resample(ones, coarse, transform, "nearest").array > 0
+    for axis, count in enumerate(grid.shape):
+        inside = inside.repeat(_FIELD_OF_VIEW_STEP, axis).take(range(count), axis)
+    return inside

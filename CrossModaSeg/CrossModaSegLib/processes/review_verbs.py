@@ -129,7 +129,7 @@ def _probabilities(at: Path, prediction: str) -> dict[str, str]:
 def _votes(at: Path, grid, into: Path) -> list[list[str]]:
     """Write the label of each atlas that was used on the target's grid, and their majority; return (atlas, file)."""
     from crossmoda.fusion import majority_vote
-    from crossmoda.propagation.atlases import WARPED, folder_name
+    from crossmoda.propagation.registrations import WARPED, folder_name
     from crossmoda.volume import Volume, read_label_map, write
 
     table = at / "atlases.csv"
@@ -139,7 +139,7 @@ def _votes(at: Path, grid, into: Path) -> list[list[str]]:
         file = (
             at / "registrations" / folder_name(row["atlas"], row["mirrored"] in ("True", "true", "yes", "1")) / WARPED
         )
-        if row.get("dropped") or not file.is_file():
+        if row.get("excluded") or not file.is_file():
             continue
         label_map = read_label_map(file, grid)
         if not label_map.grid.same_as(grid):

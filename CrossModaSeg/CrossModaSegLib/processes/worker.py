@@ -49,7 +49,8 @@ def prepare(rows: list[dict], folder: str, progress) -> dict:
     where the data set has one to check results with.
     """
     from crossmoda import labels
-    from crossmoda.dataset import Case, tumor_side
+    from crossmoda.anatomy import laterality
+    from crossmoda.dataset import Case
     from crossmoda.errors import InputError
 
     ready = []
@@ -63,7 +64,7 @@ def prepare(rows: list[dict], folder: str, progress) -> dict:
             answer["image"] = _handed_over(image, Path(folder) / f"{number}.npy")
             if case.label is not None:
                 label = case.read_label(image)
-                answer["side"] = row["side"] or tumor_side(label) or ""
+                answer["side"] = row["side"] or laterality.tumor_side(label) or ""
                 answer["label"] = _handed_over(label, Path(folder) / f"{number}_label.npy")
                 tumor = label.array == labels.VS
                 answer["label"]["tumor_mm3"] = float(tumor.sum() * label.grid.voxel_volume_mm3)
