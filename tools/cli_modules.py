@@ -17,7 +17,9 @@ from crossmoda.steps.declaration import KINDS, File, Result, Step
 ROOT = Path(__file__).resolve().parents[1]
 #: The step of each CLI module, by the module's file without its ending.
 STEPS = {
+    "CrossModaRegister/CrossModaFuse": "fuse",
     "CrossModaRegister/CrossModaPropagate": "propagate",
+    "CrossModaRegister/CrossModaRegister": "register",
     "CrossModaSeg/CrossModaPredict": "predict",
     "CrossModaSeg/CrossModaTrain": "train",
 }
