@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 
 @dataclasses.dataclass(frozen=True)
-class Settings(parameters.Settings):
+class DemoSettings(parameters.Settings):
     """Size of the demo."""
 
     atlases: int = parameter(6, "Number of labeled ceT1 scans", minimum=2, maximum=100)
@@ -77,7 +77,7 @@ BY_HEADER, ONE_ATLAS, MAJORITY, FUSED, BUNDLED, FINE_TUNED = (
 
 def run(
     folder: Path | str,
-    settings: Settings = Settings(),
+    settings: DemoSettings = DemoSettings(),
     progress: Progress | None = None,
     *,
     subjects: simulation.Settings = simulation.Settings(),  # noqa: B008 (frozen)
@@ -132,7 +132,7 @@ def run(
 
 
 def _simulate(
-    folder: Path, settings: Settings, subjects: simulation.Settings, progress: Progress | None
+    folder: Path, settings: DemoSettings, subjects: simulation.Settings, progress: Progress | None
 ) -> dataset.Dataset:
     step = cache.Step(folder, demo=settings, subjects=subjects)
     data = folder / "dataset"
@@ -155,7 +155,7 @@ def _simulate(
 
 
 def _propagate(
-    data: dataset.Dataset, folder: Path, settings: Settings, progress: Progress | None
+    data: dataset.Dataset, folder: Path, settings: DemoSettings, progress: Progress | None
 ) -> dict[str, propagation.PropagationResult]:
     results, failures = propagation.propagate_all(
         data.targets, data.sources, folder, progress=progress, device=settings.device
@@ -170,14 +170,14 @@ def _train(
     tests: "Sequence[Case]",
     propagated: Path,
     folder: Path,
-    settings: Settings,
+    settings: DemoSettings,
     progress: Progress | None,
 ) -> Path:
     cases = [training.TrainingCase.of(case) for case in data.sources]
     if learned := [case for case in data.targets if case not in tests]:
         cases += training.noisy_cases(learned, propagated)
     limits = training.Settings(seconds=settings.training_seconds, seed=settings.seed, device=settings.device)
-    return training.train(cases, folder, limits, progress=progress, initial=weights.shipped())
+    return training.train(cases, folder, limits, progress=progress, initial=weights.bundled())
 
 
 def _truth(case: "Case") -> Volume:
@@ -232,7 +232,7 @@ class _Shown:
     prediction: inference.Prediction
 
     def register(
-        self, data: dataset.Dataset, folder: Path, settings: Settings, progress: Progress | None
+        self, data: dataset.Dataset, folder: Path, settings: DemoSettings, progress: Progress | None
     ) -> tuple["Case", deeds.Registration]:
         """Register the atlas with the best registration, for its transform and the pictures."""
         best = max(self.propagation.contributors, key=lambda outcome: (not outcome.mirrored, outcome.quality or 0.0))
@@ -251,7 +251,7 @@ class _Shown:
         self,
         registered: tuple["Case", deeds.Registration],
         scores: Mapping[str, Mapping[str, evaluation.Scores]],
-        settings: Settings,
+        settings: DemoSettings,
     ) -> Report:
         """Return the report: pictures of this case, scores of all test cases."""
         atlas, registration = registered

@@ -74,7 +74,13 @@ def evaluate(prediction: Volume, reference: Volume) -> Scores:
 
 
 def dice(first: np.ndarray, second: np.ndarray) -> float:
-    """Return the Dice coefficient of two masks (bool, any shape): 1 where both are empty."""
+    """Return the Dice coefficient of two masks (bool, any shape): 1 where both are empty.
+
+    Example:
+        >>> print(round(dice(np.array([True, True, False]), np.array([True, False, False])), 2))
+        0.67
+
+    """
     total = np.count_nonzero(first) + np.count_nonzero(second)
     return 2.0 * np.count_nonzero(first & second) / total if total else 1.0
 

@@ -99,13 +99,25 @@ def check_values(label_map: np.ndarray, name: object = "label map") -> None:
 
 
 def structures_in(label_map: np.ndarray) -> tuple[Structure, ...]:
-    """Return the structures that have at least one voxel in ``label_map``."""
+    """Return the structures that have at least one voxel in ``label_map``.
+
+    Example:
+        >>> [structure.key for structure in structures_in(np.array([0, 2, 2]))]
+        ['cochlea']
+
+    """
     values = values_in(label_map)
     return tuple(structure for structure in STRUCTURES if structure.value in values)
 
 
 def structure_of_name(name: str) -> Structure | None:
-    """Return the structure of a segment or contour name (``"Left cochlea"``, ``"AN"``), or None."""
+    """Return the structure of a segment or contour name, or None.
+
+    Example:
+        >>> structure_of_name("Left cochlea").key, structure_of_name("AN").key, structure_of_name("brainstem")
+        ('cochlea', 'VS', None)
+
+    """
     words = re.sub(r"[\W_]+", " ", name.casefold()).strip()
     plain = _SIDE.sub("", words).replace(" ", "")
     for structure in STRUCTURES:

@@ -38,6 +38,14 @@ def parameter(
         choices: the valid values.
         advanced: whether the panel hides it at first.
 
+    Example:
+        >>> @dataclasses.dataclass(frozen=True)
+        ... class Smoothing(Settings):
+        ...     sigma: float = parameter(1.0, "Standard deviation of the Gaussian", unit="mm", minimum=0.0)
+        >>> Smoothing(sigma=-1.0)
+        Traceback (most recent call last):
+        crossmoda.errors.InputError: ...
+
     """
     limits = {"minimum": minimum, "maximum": maximum, "choices": choices}
     return dataclasses.field(default=default, metadata={"help": help, "unit": unit, **limits, "advanced": advanced})

@@ -33,10 +33,10 @@ from crossmoda.simulation.subject import SIDES
 
 LICENSE = "Apache-2.0"
 NOTES = (
-    "These weights have seen no real vestibular schwannoma: every image and label they were trained on is simulated. "
-    "They are a start for training on real data and for trying the software, and no medical device. "
-    "Expect them to miss tumors on real scans; check every result. "
-    "The unseen subjects they were scored on are other deformations, tumors and scans of the same digital heads."
+    "Trained on simulated images and labels only, never on a real vestibular schwannoma. "
+    "For initializing a training on real data and for trying the software; not a medical device. "
+    "Expect missed tumors on real scans; check every result. "
+    "The test subjects are other deformations, tumors and scans of the same digital heads."
 )
 #: Least median Dice on unseen hrT2 scans, 0.01 less than that of the weights before these; least mean Dice of small
 #: tumors, of which none may be missed; largest share of healthy subjects in which a tumor is marked.
@@ -233,7 +233,7 @@ def say(fraction: float, message: str) -> None:
 say.last = 0.0
 
 
-def score(images: list[Path], model: weights.Model) -> dict[str, list[float]]:
+def score(images: list[Path], model: weights.TrainedNetwork) -> dict[str, list[float]]:
     """Return the Dice of each structure on each scan."""
     scores: dict[str, list[float]] = {structure.key: [] for structure in labels.STRUCTURES}
     for image in images:
@@ -244,7 +244,7 @@ def score(images: list[Path], model: weights.Model) -> dict[str, list[float]]:
     return scores
 
 
-def false_volumes(images: list[Path], model: weights.Model) -> list[float]:
+def false_volumes(images: list[Path], model: weights.TrainedNetwork) -> list[float]:
     """Return the volume in mm3 that is taken for a tumor on each scan without one."""
     return [inference.predict(volume.read(image), model).provenance["volumes_mm3"]["VS"] for image in images]
 
@@ -372,7 +372,7 @@ def learn_doubt(trained: Path, development: list[Path]) -> None:
     weights.save(trained, tensors, {**card, weights.DOUBTFUL: {"VS": round(float(best), 3)}})
 
 
-def dice_by_factor(image: Path, model: weights.Model) -> dict[int, dict[str, float]]:
+def dice_by_factor(image: Path, model: weights.TrainedNetwork) -> dict[int, dict[str, float]]:
     """Return the Dice of each structure with the background so many times as probable."""
     scan, truth = volume.read(image), volume.read_label_map(label_of(image))
     found = inference.predict(scan, model).probabilities
@@ -394,7 +394,7 @@ def favor_background(tensors: dict, factors: dict[str, int]) -> None:
         bias[structure.value * each : (structure.value + 1) * each] -= float(np.log(factors[structure.key]))
 
 
-def report(table: dict[str, dict[str, list[float]]], model: weights.Model) -> None:
+def report(table: dict[str, dict[str, list[float]]], model: weights.TrainedNetwork) -> None:
     """Print the scores of the unseen subjects."""
     about = model.card["training"]
     steps = f"{about['steps']} steps, {about['processor_minutes']} minutes of one processor"

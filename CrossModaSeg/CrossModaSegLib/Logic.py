@@ -184,7 +184,7 @@ class CrossModaSegLogic(ScriptedLoadableModuleLogic):
             segmentation = nodes.make_segmentation(
                 outputs["label_map"], volume, _("{name} segmentation").format(name=volume.GetName()), "prediction"
             )
-            used = {"device": device, "flips": flips, "weights": Path(weights).name if weights else "shipped"}
+            used = {"device": device, "flips": flips, "weights": Path(weights).name if weights else "bundled"}
             record = cli_runs.record("predict", {**used, **(settings or {})}, image=volume, seconds=task.seconds)
             found = record["measurements"] = cli_runs.measurements(node)
             record["device"] = found["processor"]

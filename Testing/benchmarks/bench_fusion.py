@@ -13,6 +13,7 @@ import SimpleITK as sitk
 from scipy import ndimage
 
 from crossmoda import fusion
+from crossmoda.evaluation import dice
 
 SHAPE = (64, 192, 192)
 
@@ -42,10 +43,6 @@ def raters(label_map: np.ndarray, count: int, pixels: float, seed: int) -> list[
                 offset = middle * (1 - scale) - rng.normal(0, pixels, 3) * (1 / 3, 1, 1)
                 copy[box][ndimage.affine_transform(mask, np.eye(3) * scale, offset, order=1) > 0.5] = value
     return copies
-
-
-def dice(first: np.ndarray, second: np.ndarray) -> float:
-    return 2 * np.count_nonzero(first & second) / max(np.count_nonzero(first) + np.count_nonzero(second), 1)
 
 
 def _binary_staple(maps: list[np.ndarray]) -> np.ndarray:

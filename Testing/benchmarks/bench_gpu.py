@@ -182,16 +182,19 @@ def inference(folder: Path, device: str, quick: bool) -> list[Row]:
     import torch
 
     from crossmoda import inference, weights
+    from crossmoda.inference.probabilities import predict_probabilities
 
-    model = weights.load(weights.shipped())
+    model = weights.load(weights.bundled())
     image = np.random.default_rng(0).normal(size=(16, 64, 64) if quick else (64, 192, 192)).astype(np.float32)
     settings = inference.Settings(device=device)
     probabilities = {}
     for where in dict.fromkeys(("cpu", device)):
-        probabilities[where] = inference._probabilities(model.network, image, settings, where, None)[0]
+        probabilities[where] = predict_probabilities(model.network, image, settings, where, None)[0]
     difference = float(np.abs(probabilities["cpu"] - probabilities[device]).max())
     times = seconds_of(
-        lambda: inference._probabilities(model.network, image, settings, device, None), 2 if quick else 9, device
+        lambda: predict_probabilities(model.network, image, settings, device, None),
+        2 if quick else 9,
+        device,
     )
     rows = [
         row("MIND and network, 192 x 192 x 64, median", statistics.median(times), "s", 0.15),
@@ -258,14 +261,14 @@ def training(folder: Path, device: str, quick: bool) -> list[Row]:
 def _show_why(student: Any, learner: Any) -> None:
     """Print why a step is not recorded."""
     try:
-        learner.Recording(student.network, student.optimizer, student._work, student._draw(0))
+        learner.Recording(student.network, student.optimizer, student._forward_and_backward, student._draw(0))
     except Exception as error:
         print(f"not recorded: {type(error).__name__}: {error}")
 
 
 def propagation(folder: Path, device: str, quick: bool) -> list[Row]:
     """All atlases to one target, files to files, fused."""
-    from crossmoda import dataset, deeds, propagation
+    from crossmoda import dataset, deeds, evaluation, propagation
     from crossmoda.deeds import registration
 
     cohort = dataset.open_dataset(folder / "data")
@@ -281,8 +284,7 @@ def propagation(folder: Path, device: str, quick: bool) -> list[Row]:
     rows = [row(f"{len(cohort.sources)} atlases to one target ({count} registrations)", wall, "s", 15)]
     rows.append(("its processor seconds", f"{processor:.1f} s", "", None))
     for value, name in ((1, "VS"), (2, "cochlea")):
-        drawn, reference = result.label_map.array == value, truth == value
-        dice = 2 * np.count_nonzero(drawn & reference) / max(np.count_nonzero(drawn) + np.count_nonzero(reference), 1)
+        dice = evaluation.dice(result.label_map.array == value, truth == value)
         rows.append((f"its Dice, {name}", f"{dice:.3f}", "", None))
     return rows
 

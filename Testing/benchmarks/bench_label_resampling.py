@@ -16,6 +16,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from crossmoda import labels
+from crossmoda.evaluation import dice
 from crossmoda.volume import Grid, Volume, read_label_map, resample
 
 DEFAULT_LABELS = Path(__file__).resolve().parents[3] / "shared/data/vs_seg_contours/labels"
@@ -93,10 +94,6 @@ def true_volumes(volume: Volume, grid: Grid, transform: sitk.Transform, kind: st
     fine = densely(grid, 3)
     counts = np.bincount(resample(volume, fine, transform, "nearest").array.ravel(), minlength=3)
     return {structure.value: counts[structure.value] * fine.voxel_volume_mm3 for structure in labels.STRUCTURES}
-
-
-def dice(first: np.ndarray, second: np.ndarray) -> float:
-    return 2 * np.count_nonzero(first & second) / max(1, np.count_nonzero(first) + np.count_nonzero(second))
 
 
 class Ellipsoid:

@@ -69,7 +69,7 @@ def measure(device: str, repeats: int) -> None:
         for tiled in (False, True):
             with torch.inference_mode():
                 features = mind.mind_ssc(image.to(device))
-                times = best(lambda: inference._softmax(model, features, tiled), repeats, wait)  # noqa: B023
+                times = best(lambda: inference.probabilities._softmax(model, features, tiled), repeats, wait)  # noqa: B023
             how = "in tiles" if tiled else "at once"
             print(f"| {preset} | {width:g} | inference 192 x 192 x 64, {how} | {times[0]:.3f} | {times[1]:.3f} |")
         crop = training.ROUTINES[preset].crop or (64, 192, 192)
@@ -87,16 +87,21 @@ def compare(device: str, repeats: int, folder: Path) -> None:
     import torch
 
     from crossmoda import inference, volume, weights
+    from crossmoda.inference.probabilities import predict_probabilities
     from crossmoda.simulation import simulate_subject
 
     def wait() -> None:
         if device == "cuda":
             torch.cuda.synchronize()
 
-    model = weights.load(weights.shipped())
+    model = weights.load(weights.bundled())
     settings = inference.Settings(device=device)
     image = torch.randn(64, 192, 192).numpy()
-    crop = best(lambda: inference._probabilities(model.network, image, settings, device, None), repeats, wait)
+    crop = best(
+        lambda: predict_probabilities(model.network, image, settings, device, None),
+        repeats,
+        wait,
+    )
     volume.write(simulate_subject(1).hrt2, folder / "scan.nii.gz")
     outputs = {"probabilities": folder / "p", "uncertainty": folder / "u.nii.gz"}
     scan = best(

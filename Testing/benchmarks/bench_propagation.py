@@ -19,7 +19,7 @@ import SimpleITK as sitk
 from crossmoda import dataset, deeds, evaluation, figures, fusion, labels, propagation, volume
 from crossmoda.anatomy import laterality
 from crossmoda.fusion import weighted_voting
-from crossmoda.propagation.run import CONTRALATERAL, REGISTRATIONS
+from crossmoda.propagation.registrations import CONTRALATERAL, REGISTRATIONS
 from crossmoda.volume import Volume
 
 COLUMNS = (
@@ -31,11 +31,7 @@ COLUMNS = (
 
 
 def _dice(label_map: np.ndarray, truth: np.ndarray) -> list[float]:
-    scores = []
-    for value in (labels.VS, labels.COCHLEA):
-        drawn, true = label_map == value, truth == value
-        scores.append(2 * np.count_nonzero(drawn & true) / max(np.count_nonzero(drawn) + np.count_nonzero(true), 1))
-    return scores
+    return [evaluation.dice(label_map == value, truth == value) for value in (labels.VS, labels.COCHLEA)]
 
 
 def _votes(result: propagation.PropagationResult) -> dict[str, Volume]:

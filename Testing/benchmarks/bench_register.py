@@ -42,6 +42,7 @@ from scipy import ndimage
 from usage import children_mib, memory_mib
 
 from crossmoda import deeds, volume
+from crossmoda.evaluation import dice
 from crossmoda.labels import STRUCTURES
 from crossmoda.volume.grid import Grid, Volume
 
@@ -210,8 +211,7 @@ def _accuracy(outcome: PeerResult, pair: Pair) -> dict[str, Any]:
             row["TRE cochlea"] = float(error[pair.cochlea].mean())
     warped = result.warp_label_map(pair.moving_label).array
     for name, value in pair.structures.items():
-        drawn, reference = warped == value, pair.fixed_label.array == value
-        row[f"Dice {name}"] = 2 * float((drawn & reference).sum()) / max(int(drawn.sum() + reference.sum()), 1)
+        row[f"Dice {name}"] = float(dice(warped == value, pair.fixed_label.array == value))
     row["folding %"] = result.jacobian_statistics()["folding_percent"]
     if outcome.registration is not None:
         row["inverse, voxel"] = _inverse_error(outcome.registration, pair.moving.grid)

@@ -14,7 +14,8 @@ from pathlib import Path
 from crossmoda import dataset, deeds, fusion, propagation
 from crossmoda.propagation.atlases import examine
 from crossmoda.study import cluster, tasks
-from crossmoda.study.executor import Crew
+from crossmoda.study.executor import Executor
+from crossmoda.study.settings import ClusterSettings
 
 
 def seconds(data: dataset.Dataset, atlases: int, workers: int, threads: int, folder: Path) -> float:
@@ -24,10 +25,10 @@ def seconds(data: dataset.Dataset, atlases: int, workers: int, threads: int, fol
     job = tasks.Job(
         target, folder, propagation.Settings(), deeds.Settings(device="cpu"), fusion.Settings(), True, folder / "stop"
     )
-    settings = cluster.Settings(workers=workers, threads=threads)
+    settings = ClusterSettings(workers=workers, threads=threads)
     with cluster.connected(settings, {}) as client:
         client.wait_for_workers(workers)
-        crew = Crew(client, retries=0, patience_s=600)
+        executor = Executor(client, retries=0, patience_s=600)
         first = {worker: folder / f"warm_{number}" for number, worker in enumerate(client.nthreads())}
         client.gather(
             [
@@ -40,8 +41,8 @@ def seconds(data: dataset.Dataset, atlases: int, workers: int, threads: int, fol
         done: list[object] = []
         begun = time.perf_counter()
         for atlas in examined[:atlases]:
-            crew.submit(done.append, tasks.register, job, atlas, False, False, name=f"register-{atlas.id}")
-        crew.work(lambda: None)
+            executor.submit(done.append, tasks.register, job, atlas, False, False, name=f"register-{atlas.id}")
+        executor.work(lambda: None)
         spent = time.perf_counter() - begun
     failed = [item for item in done if isinstance(item, tasks.Failed)]
     if failed or len(done) != atlases:

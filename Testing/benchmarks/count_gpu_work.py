@@ -92,10 +92,10 @@ def registration(size: tuple[int, int, int]) -> None:
 
 def crop(size: tuple[int, int, int]) -> None:
     """Count MIND and the network with the bundled weights on one crop."""
-    model = weights.load(weights.shipped())
+    model = weights.load(weights.bundled())
     image = np.random.default_rng(0).normal(size=size[::-1]).astype(np.float32)
     with mock.patch.object(mind, "_directions_at_once", lambda _image: len(mind.DIRECTIONS)), Counter() as counter:
-        inference._probabilities(model.network, image, inference.Settings(), "cpu", None)
+        inference.probabilities.predict_probabilities(model.network, image, inference.Settings(), "cpu", None)
     counter.tell(f"MIND and network {' x '.join(map(str, size))}")
 
 
@@ -115,7 +115,7 @@ def training_step() -> None:
             drawn = [student._draw(step) for step in range(8)]
         counter.tell(f"training, {batch} crops: drawing them", times=8)
         with Counter() as counter:
-            student._work(drawn[0])
+            student._forward_and_backward(drawn[0])
         counter.tell(f"training, {batch} crops: loss and gradients (recorded)")
 
 

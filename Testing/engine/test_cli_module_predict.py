@@ -82,7 +82,7 @@ def test_bad_input_is_one_sentence_on_standard_error_and_nothing_is_written(file
     (tmp_path / "broken.safetensors").write_bytes(b"nothing")
     found = run_module(MODULE, "--weights", tmp_path / "broken.safetensors", files / "scan.nrrd", tmp_path / "out.nrrd")
     assert found.returncode == 2
-    assert found.stderr.strip().splitlines() == ["broken.safetensors is damaged or no safetensors file; copy it again."]
+    assert found.stderr.strip().splitlines() == ["Not a valid safetensors file: broken.safetensors. Download it again."]
     assert [path.name for path in tmp_path.iterdir()] == ["broken.safetensors"]
 
 
@@ -90,9 +90,9 @@ def test_bad_input_is_one_sentence_on_standard_error_and_nothing_is_written(file
     ("arguments", "message"),
     [
         (("missing.nrrd",), "missing.nrrd"),
-        (("--weights", "scan.nrrd", "scan.nrrd"), "no safetensors file"),
-        (("--weights", "none.safetensors", "scan.nrrd"), "no weights at"),
-        (("--weights", "pickle.safetensors", "scan.nrrd"), "pickled checkpoint"),
+        (("--weights", "scan.nrrd", "scan.nrrd"), "Not a valid safetensors file"),
+        (("--weights", "none.safetensors", "scan.nrrd"), "Weights not found"),
+        (("--weights", "pickle.safetensors", "scan.nrrd"), "Pickled checkpoint"),
         (("flat.nrrd",), "same value everywhere"),
     ],
 )

@@ -12,8 +12,7 @@ import pytest
 from crossmoda import volume
 from crossmoda.dataset import open_dataset
 from crossmoda.propagation import OUTPUTS
-from crossmoda.simulation import simulate_dataset
-from crossmoda.simulation.subject import Settings
+from crossmoda.simulation import Settings, simulate_dataset
 
 MODULE = Path(__file__).resolve().parents[2] / "CrossModaRegister" / "CrossModaPropagate.py"
 QUICK = ("--levels", 1, "--linear", "none", "--outline", "atlases", "--tumor_side", "left", "--device", "cpu")

@@ -10,6 +10,8 @@ torch = pytest.importorskip("torch")
 
 from crossmoda import network, preprocessing, training, volume, weights  # noqa: E402
 
+pytestmark = pytest.mark.slow
+
 _SPEC = importlib.util.spec_from_file_location("predict_checks", Path(__file__).with_name("test_cli_module_predict.py"))
 checks = importlib.util.module_from_spec(_SPEC)
 _SPEC.loader.exec_module(checks)
@@ -64,10 +66,10 @@ def test_a_folder_without_labeled_scans_is_refused_in_one_sentence(data, tmp_pat
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--noisy", "nothing"), "no noisy label"),
-        (("--initial", "other.safetensors"), "Choose the same"),
+        (("--noisy", "nothing"), "No noisy label"),
+        (("--initial", "other.safetensors"), "preset and width"),
         (("--epochs", "-1"), "epochs must be"),
-        (("--validation", "data"), "is also the training case"),
+        (("--validation", "data"), "used for training and validation"),
     ],
 )
 def test_every_bad_input_is_one_sentence_exit_code_2_and_no_output(data, tmp_path, arguments, message):
@@ -83,9 +85,7 @@ def test_every_bad_input_is_one_sentence_exit_code_2_and_no_output(data, tmp_pat
     assert not (tmp_path / "run" / training.WEIGHTS).exists()
 
 
-def test_a_process_killed_half_way_leaves_no_weights_and_a_second_run_ends_with_the_same_ones(
-    data, tmp_path, monkeypatch
-):
+def test_a_killed_training_leaves_no_weights_and_resumes_to_the_same_ones(data, tmp_path, monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")  # several threads do not promise an order of their sums
     arguments = ["--epochs", 2, "--width", 0.125, "--device", "cpu", data / "data"]
     checks.kill_at("training, epoch 2", MODULE, "--output", tmp_path / "cut", *arguments)

@@ -27,6 +27,7 @@ from crossmoda.deeds import backend  # noqa: E402
 from crossmoda.deeds.backend_cpu import threads  # noqa: E402
 from crossmoda.deeds.backend_cuda import CudaBackend  # noqa: E402
 from crossmoda.errors import Cancelled  # noqa: E402
+from crossmoda.inference import probabilities  # noqa: E402
 from crossmoda.network import layers  # noqa: E402
 from crossmoda.preprocessing import Preparation  # noqa: E402
 from crossmoda.propagation import registrations  # noqa: E402
@@ -116,10 +117,10 @@ class PretendedCard(TorchFunctionMode):
             self.counted["waited"] += 1
         if name in UNORDERED:
             self.counted[f"unordered: {name}"] += 1
-        elsewhere = [item for item in operands if not on_card(item) and item.dim() > 0]
+        off_card = [item for item in operands if not on_card(item) and item.dim() > 0]
         if name == "__getitem__" and on_card(operands[0]):
-            elsewhere = []  # indices may lie in the computer's memory
-        if elsewhere:
+            off_card = []  # indices may lie in the computer's memory
+        if off_card:
             raise RuntimeError(f"{name}: expected all tensors to be on the same device, cuda:0 and cpu.")
         if name in PRODUCTS and not all(item.is_floating_point() for item in operands):
             raise RuntimeError(f"{name}: not implemented for integers on CUDA.")
@@ -319,8 +320,8 @@ def model() -> torch.nn.Module:
 @pytest.mark.parametrize("fails", [0, 1, 2])
 def test_a_scan_is_segmented_on_the_card_in_tiles_or_on_the_processor(card, model, monkeypatch, fails):
     image = np.random.default_rng(4).normal(size=(18, 40, 44)).astype(np.float32)
-    expected, _ = inference._probabilities(model, image, inference.Settings(), "cpu", None)
-    run, left, where = inference._softmax, [fails], []
+    expected, _ = probabilities.predict_probabilities(model, image, inference.Settings(), "cpu", None)
+    run, left, where = probabilities._softmax, [fails], []
 
     def short_of_memory(network, features, tiled):
         where.append((features.is_cuda, tiled))
@@ -329,8 +330,8 @@ def test_a_scan_is_segmented_on_the_card_in_tiles_or_on_the_processor(card, mode
             raise torch.cuda.OutOfMemoryError("CUDA out of memory.")
         return run(network, features, tiled)
 
-    monkeypatch.setattr(inference, "_softmax", short_of_memory)
-    found, notes = inference._probabilities(model, image, inference.Settings(flips=fails == 0), "cuda", None)
+    monkeypatch.setattr(probabilities, "_softmax", short_of_memory)
+    found, notes = probabilities.predict_probabilities(model, image, inference.Settings(flips=fails == 0), "cuda", None)
     assert isinstance(found, np.ndarray) and len(notes) == fails
     assert where[-1] == (fails < 2, fails > 0)
     if fails:
@@ -468,16 +469,16 @@ def test_what_is_enlarged_on_the_card_is_what_the_processor_enlarges(card, size)
 def test_a_training_leaves_a_full_card_for_the_processor(student, monkeypatch):
     one = student()
     one.take_step()
-    one.crop, learn = learner._SMALLEST, one._learn
+    one.crop, learn = learner._MIN_CROP, one._loss_of_step
 
     def short_of_memory() -> float:
         if one.device == "cuda":
             raise torch.cuda.OutOfMemoryError("CUDA out of memory.")
         return learn()
 
-    monkeypatch.setattr(one, "_learn", short_of_memory)
+    monkeypatch.setattr(one, "_loss_of_step", short_of_memory)
     one.take_step()
-    assert one.fallbacks == ["GPU memory ran out: on the CPU"]
+    assert one.fallbacks == ["out of GPU memory: training on the CPU"]
     assert not any(item.is_cuda for item in one.network.state_dict().values())
     one.end_epoch(one.examples, 20)
     assert "dice" in one.history[-1] or one.fraction < 1 / 20
@@ -488,7 +489,7 @@ def test_too_little_memory_for_the_next_batch_does_not_repeat_this_step(student,
     answers = iter([draw, mock.Mock(side_effect=RuntimeError("CUDA error: out of memory")), draw, draw])
     monkeypatch.setattr(learner.sampling, "draw", lambda *given: next(answers)(*given))
     one.take_step()
-    assert one.step == 1 and not one.fallbacks and one._drawn is None
+    assert one.step == 1 and not one.fallbacks and one._next is None
     assert {int(moments["step"]) for moments in one.optimizer.state.values()} == {1}
 
 

@@ -1,4 +1,4 @@
-"""Data sets are understood as they are downloaded, and all their problems are told at once."""
+"""Data sets are read as downloaded, and all their problems are reported at once."""
 
 import json
 from collections.abc import Callable

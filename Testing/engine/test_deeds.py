@@ -1,4 +1,4 @@
-"""Registration from end to end: known transforms are found, results are consistent, bad input is told."""
+"""Registration from end to end: known transforms are recovered, results are consistent, bad input is reported."""
 
 import dataclasses
 import itertools
@@ -340,7 +340,7 @@ def test_progress_is_heard_while_one_level_is_computed(monkeypatch):
     deeds.register(image, image, CPU, progress=lambda fraction, message: told.append((fraction, message)))
     fractions = [fraction for fraction, _ in told]
     assert fractions == sorted(fractions)
-    assert len(told) > 4 * len(set(told))  # the same is told again while it lasts, so that it can be cancelled
+    assert len(told) > 4 * len(set(told))  # progress is reported while a step lasts, so that it can be cancelled
 
 
 def test_progress_is_told_between_any_two_loops_of_a_registration(monkeypatch):

@@ -63,7 +63,7 @@ def test_data_cost_is_the_direct_sum_of_hamming_distances(block, radius, quantiz
 
 @pytest.mark.parametrize("width", [13, 75])  # 4 and 19 blocks along x: less than a vector, two and a rest
 @pytest.mark.parametrize("steps", [1, 3, 5, 6, 7, 8, 9])  # 3 to 19 displacements along x
-def test_data_cost_is_the_direct_sum_for_any_number_of_blocks_and_displacements_along_x(width, steps):
+def test_data_cost_is_the_direct_sum_for_any_number_of_blocks_and_displacements(width, steps):
     fixed, moving = mind_codes.codes(textured((6, 7, width))), mind_codes.codes(textured((6, 7, width), seed=1))
     costs = cost.data_cost(fixed, moving, block=(3, 4, 4), radius=(0, 1, steps), quantization=(1, 2, 3))
     rest = (0, 0), (0, 1), (0, -width % 4)

@@ -1,4 +1,4 @@
-"""The whole chain on small digital subjects: every step runs, scores what it made, and is found finished again."""
+"""The whole chain on small digital subjects: every step runs, is scored, and is reused in a second run."""
 
 from pathlib import Path
 
@@ -8,10 +8,12 @@ from crossmoda import demo, simulation, volume
 from crossmoda.errors import InputError
 from crossmoda.labels import STRUCTURES
 
+pytestmark = pytest.mark.slow
+
 SUBJECTS = simulation.Settings(
     field_of_view=130, slices=36, in_plane_spacing=1.0, slice_thickness=1.5, tumor_volume=2500, rotation=2, oblique=0
 )
-SETTINGS = demo.Settings(atlases=2, targets=1, tests=1, training_seconds=2)
+SETTINGS = demo.DemoSettings(atlases=2, targets=1, tests=1, training_seconds=2)
 
 
 @pytest.fixture(scope="module")
@@ -66,4 +68,4 @@ def test_a_second_run_reuses_finished_steps_and_scores_the_same(finished: tuple[
 
 def test_other_settings_do_not_overwrite_an_earlier_demo(finished: tuple[Path, demo.DemoResult]) -> None:
     with pytest.raises(InputError, match="another folder"):
-        demo.run(finished[0], demo.Settings(atlases=3), subjects=SUBJECTS)
+        demo.run(finished[0], demo.DemoSettings(atlases=3), subjects=SUBJECTS)

@@ -1,5 +1,6 @@
 """The documents hang together."""
 
+import importlib
 import re
 from pathlib import Path
 
@@ -42,3 +43,14 @@ def test_citation_and_changelog_name_the_version_of_the_engine() -> None:
     citation, changelog = ((PROJECT / name).read_text("utf-8") for name in ("CITATION.cff", "CHANGELOG.md"))
     assert f"\nversion: {crossmoda.__version__}\n" in citation
     assert re.findall(r"^## \[(\d.*?)\]", changelog, re.MULTILINE)[0] == crossmoda.__version__
+
+
+ARCHITECTURE = (PROJECT / "docs/architecture.md").read_text("utf-8")
+
+
+def test_the_contracts_of_the_architecture_can_be_imported() -> None:
+    imports = re.findall(r"^from (\S+) import ([^#\n]+)", ARCHITECTURE, re.MULTILINE)
+    assert len(imports) > 10
+    for module, names in imports:
+        for name in names.split(","):
+            assert hasattr(importlib.import_module(module), name.strip()), f"{module}.{name}"

@@ -1,4 +1,4 @@
-"""Scores agree with geometry that can be worked out by hand, and missing structures are told."""
+"""Scores agree with geometry that can be worked out by hand, and missing structures are reported."""
 
 import csv
 import json

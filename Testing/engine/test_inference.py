@@ -13,7 +13,8 @@ from crossmoda import inference, labels, network, preprocessing, volume, weights
 from crossmoda.anatomy import plausibility  # noqa: E402
 from crossmoda.dataset import Case  # noqa: E402
 from crossmoda.errors import Cancelled, InputError  # noqa: E402
-from crossmoda.inference import Settings, predict, predict_all, predict_files  # noqa: E402
+from crossmoda.inference import Settings, predict, predict_all, predict_files, probabilities  # noqa: E402
+from crossmoda.inference.probabilities import predict_probabilities  # noqa: E402
 
 CPU = Settings(device="cpu")
 NETWORK = network.Settings(width=0.125)
@@ -67,37 +68,37 @@ def test_flips_make_the_prediction_indifferent_to_mirroring(weight_file, scan):
     rng = np.random.default_rng(2)
     image = rng.normal(size=(12, 24, 32)).astype(np.float32)
     flips = Settings(device="cpu", flips=True)
-    one, _ = inference._probabilities(model.network, image, flips, "cpu", None)
-    other, _ = inference._probabilities(model.network, image[..., ::-1].copy(), flips, "cpu", None)
+    one, _ = predict_probabilities(model.network, image, flips, "cpu", None)
+    other, _ = predict_probabilities(model.network, image[..., ::-1].copy(), flips, "cpu", None)
     np.testing.assert_allclose(other[..., ::-1], one, atol=1e-5)
-    plain, _ = inference._probabilities(model.network, image, CPU, "cpu", None)
+    plain, _ = predict_probabilities(model.network, image, CPU, "cpu", None)
     assert np.abs(plain - one).max() > 1e-3
 
 
 def test_tiles_with_margins_as_wide_as_the_field_equal_the_whole(weight_file, monkeypatch):
     model = weights.load(weight_file)
     image = np.random.default_rng(3).normal(size=(16, 32, 48)).astype(np.float32)
-    monkeypatch.setattr(inference, "TILE", (8, 16, 24))
-    monkeypatch.setattr(inference, "MARGIN", (56, 216, 216))
-    whole, _ = inference._probabilities(model.network, image, CPU, "cpu", None)
-    tiled, _ = inference._probabilities(model.network, image, Settings(device="cpu", tiles=True), "cpu", None)
+    monkeypatch.setattr(probabilities, "TILE", (8, 16, 24))
+    monkeypatch.setattr(probabilities, "MARGIN", (56, 216, 216))
+    whole, _ = predict_probabilities(model.network, image, CPU, "cpu", None)
+    tiled, _ = predict_probabilities(model.network, image, Settings(device="cpu", tiles=True), "cpu", None)
     np.testing.assert_allclose(tiled, whole, atol=1e-5)
 
 
 def test_memory_that_runs_out_leads_to_tiles_and_the_record_says_so(weight_file, scan, monkeypatch):
     expected = predict(scan, weight_file, Settings(device="cpu", tiles=True))
-    run = inference._softmax
+    run = probabilities._softmax
 
     def short_of_memory(model, features, tiled):
         if not tiled:
             raise torch.cuda.OutOfMemoryError("CUDA out of memory.")
         return run(model, features, tiled)
 
-    monkeypatch.setattr(inference, "_softmax", short_of_memory)
+    monkeypatch.setattr(probabilities, "_softmax", short_of_memory)
     messages = []
     found = predict(scan, weight_file, CPU, lambda fraction, message: messages.append(message))
-    assert found.provenance["fallbacks"] == ["memory ran out: in tiles on the CPU"]
-    assert "memory ran out: in tiles on the CPU" in messages
+    assert found.provenance["fallbacks"] == ["out of memory: predicted in tiles on the CPU"]
+    assert "out of memory: predicted in tiles on the CPU" in messages
     assert np.array_equal(found.label_map.array, expected.label_map.array)
 
 
@@ -106,7 +107,7 @@ def test_a_gpu_without_memory_for_tiles_is_left_for_the_cpu(weight_file, monkeyp
     model = weights.load(weight_file)
     image = torch.zeros(12, 24, 32)
     image[:, 8:16, 8:20] = 1
-    asked, run, move = [], inference._softmax, torch.Tensor.to
+    asked, run, move = [], probabilities._softmax, torch.Tensor.to
 
     def short_of_memory(network_, features, tiled):
         asked.append(tiled)
@@ -114,12 +115,12 @@ def test_a_gpu_without_memory_for_tiles_is_left_for_the_cpu(weight_file, monkeyp
             raise torch.cuda.OutOfMemoryError("CUDA out of memory.")
         return run(network_, features, tiled)
 
-    monkeypatch.setattr(inference, "_softmax", short_of_memory)
+    monkeypatch.setattr(probabilities, "_softmax", short_of_memory)
     monkeypatch.setattr(torch.Tensor, "to", lambda self, *to: self if to == ("cuda",) else move(self, *to))
     monkeypatch.setattr(torch.nn.Module, "to", lambda self, *to: self)
-    _, notes = inference._probabilities(model.network, image.numpy(), CPU, "cuda", None)
+    _, notes = predict_probabilities(model.network, image.numpy(), CPU, "cuda", None)
     assert asked == [False, True, True]
-    assert notes == ["memory ran out: in tiles on the GPU", "memory ran out: in tiles on the CPU"]
+    assert notes == ["out of memory: predicted in tiles on the GPU", "out of memory: predicted in tiles on the CPU"]
 
 
 @pytest.mark.gpu
@@ -184,7 +185,7 @@ def test_an_empty_result_says_what_to_check(weight_file, scan):
     found = predict(scan, model, CPU)
     assert not found.label_map.array.any()
     assert found.provenance["notes"] == [
-        "neither a schwannoma nor a cochlea was found: check that the scan shows the inner ears"
+        "no schwannoma and no cochlea was found: check that the scan shows the inner ears"
     ]
     np.testing.assert_allclose(found.uncertainty.array, 0, atol=1e-4)
 
@@ -216,8 +217,8 @@ def test_a_schwannoma_less_sure_than_the_model_card_asks_for_is_called_doubtful(
     model = favoring(weight_file, labels.VS)
     model.card[weights.DOUBTFUL] = below
     notes = predict(scan, model, Settings(device="cpu", keep_all=True)).provenance["notes"]
-    assert ["as that of marks where there is none" in note for note in notes] == [doubtful]
-    assert "it lies beside no cochlea that was found" in notes[0]  # everything is called tumor here
+    assert ["typical of false positives" in note for note in notes] == [doubtful]
+    assert "no cochlea next to it" in notes[0]  # everything is called tumor here
 
 
 def test_a_tumor_that_reaches_near_a_cochlea_lies_beside_it():
@@ -273,7 +274,7 @@ class TestSeveralTargets:
 
     def test_what_fails_does_not_stop_the_rest(self, targets, weight_file, scan, tmp_path):
         done, failed = predict_all(targets, tmp_path / "out", weight_file, CPU)
-        assert list(done) == ["b"] and "same value everywhere" in failed["a"] and "no file" in failed["missing"]
+        assert list(done) == ["b"] and "same value everywhere" in failed["a"] and "File not found" in failed["missing"]
         folder = tmp_path / "out" / "b" / "prediction"
         assert done["b"].folder == folder
         assert sorted(path.name for path in folder.iterdir()) == sorted([*inference.OUTPUTS, "finished.json"])
@@ -287,7 +288,7 @@ class TestSeveralTargets:
     def test_finished_predictions_are_taken_as_they_are(self, targets, weight_file, tmp_path, monkeypatch):
         first, _ = predict_all(targets[1:2], tmp_path / "out", weight_file, CPU)
         assert not first["b"].reused
-        monkeypatch.setattr(inference, "predict", None)
+        monkeypatch.setattr("crossmoda.inference.prediction_files.predict", None)
         again, _ = predict_all(targets[1:2], tmp_path / "out", weight_file, CPU)
         assert again["b"].reused and again["b"].volumes_mm3 == first["b"].volumes_mm3
 
@@ -344,7 +345,7 @@ class TestSeveralTargets:
         assert list(done) == ["b"] and "twice" in failed["b"]
 
     def test_unusable_weights_stop_everything(self, targets, tmp_path):
-        with pytest.raises(InputError, match="no weights at"):
+        with pytest.raises(InputError, match="Weights not found"):
             predict_all(targets, tmp_path / "out", tmp_path / "none.safetensors", CPU)
         assert not (tmp_path / "out").exists()
 
@@ -359,16 +360,17 @@ def test_weights_survive_the_disk_and_half_precision(weight_file, tmp_path):
     assert json.loads(again.with_suffix(".json").read_text("utf-8")) == model.card
 
 
-def test_the_weights_that_come_along_are_small_and_say_what_they_have_seen():
-    path = weights.shipped()
+def test_the_bundled_weights_are_small_and_their_card_names_the_training_data():
+    path = weights.bundled()
     model = weights.load(path)
     assert path.stat().st_size < 10 * 2**20
-    assert "no real vestibular schwannoma" in model.card["notes"]
+    assert "never on a real vestibular schwannoma" in model.card["notes"]
     assert model.card["license"] == "Apache-2.0" and model.card["training"]["processor_minutes"] > 0
     assert json.loads(path.with_suffix(".json").read_text("utf-8")) == model.card
 
 
-def test_the_weights_that_come_along_find_tumor_and_cochleae_of_a_subject_they_never_saw():
+@pytest.mark.slow
+def test_the_bundled_weights_segment_tumor_and_cochleae_of_an_unseen_subject():
     from crossmoda.simulation import simulate_subject
 
     subject = simulate_subject(9001)
@@ -389,28 +391,28 @@ def test_weights_are_no_pickle_whatever_the_length_of_their_header(tmp_path):
 
 
 def test_unusable_weights_are_refused_in_one_sentence(weight_file, tmp_path):
-    with pytest.raises(InputError, match="no weights at"):
+    with pytest.raises(InputError, match="Weights not found"):
         weights.load(tmp_path / "none.safetensors")
     pickled = tmp_path / "old.safetensors"
     torch.save({"stem.0.weight": torch.zeros(2)}, pickled)
-    with pytest.raises(InputError, match="pickled checkpoint"):
+    with pytest.raises(InputError, match="Pickled checkpoint"):
         weights.load(pickled)
     legacy = tmp_path / "older.pth"
     torch.save({"stem.0.weight": torch.zeros(2)}, legacy, _use_new_zipfile_serialization=False)
-    with pytest.raises(InputError, match="pickled checkpoint"):
+    with pytest.raises(InputError, match="Pickled checkpoint"):
         weights.load(legacy)
     cut = tmp_path / "cut.safetensors"
     cut.write_bytes(weight_file.read_bytes()[:-100])
-    with pytest.raises(InputError, match="damaged"):
+    with pytest.raises(InputError, match="Not a valid"):
         weights.load(cut)
     tensors, card = weights.read_tensors(weight_file)
     weights.write_tensors(
         tmp_path / "other.safetensors", tensors, {**card, "network": {"preset": "paper", "width": 1.0}}
     )
-    with pytest.raises(InputError, match="another architecture than its card says"):
+    with pytest.raises(InputError, match="do not match their model card"):
         weights.load(tmp_path / "other.safetensors")
     weights.write_tensors(tmp_path / "later.safetensors", tensors, {**card, "format": "CrossModa weights 9"})
-    with pytest.raises(InputError, match="not in the format"):
+    with pytest.raises(InputError, match="Unknown format"):
         weights.load(tmp_path / "later.safetensors")
     tensors["classifier.bias"][0] = float("nan")
     weights.write_tensors(tmp_path / "nan.safetensors", tensors, card)
@@ -447,15 +449,15 @@ def test_weights_of_another_type_are_converted_or_refused(weight_file, tmp_path,
     if kind.startswith("float"):
         assert weights.load(tmp_path / "net.safetensors").network.classifier.weight.dtype == torch.float32
         return
-    with pytest.raises(InputError, match="another kind of numbers"):
+    with pytest.raises(InputError, match="wrong data type"):
         weights.load(tmp_path / "net.safetensors")
 
 
-def test_weights_that_give_no_numbers_are_refused_and_not_taken_for_a_scan_without_tumor(weight_file, scan, tmp_path):
+def test_weights_with_undefined_output_are_refused_not_reported_as_no_tumor(weight_file, scan, tmp_path):
     tensors, card = weights.read_tensors(weight_file)
     variance = next(name for name in tensors if name.endswith("running_var"))
     for name, item, said in (
-        (variance, torch.full_like(tensors[variance], -1.0), "variances below 0"),
+        (variance, torch.full_like(tensors[variance], -1.0), "negative variances"),
         ("classifier.bias", tensors["classifier.bias"].double() + 1e300, "not finite"),
     ):
         weights.write_tensors(tmp_path / "net.safetensors", {**tensors, name: item}, card)
@@ -472,7 +474,7 @@ def test_memory_that_does_not_suffice_for_the_preparation_is_told(weight_file, s
         raise MemoryError
 
     monkeypatch.setattr(preprocessing, "prepare", full)
-    with pytest.raises(InputError, match="too little memory to prepare this scan"):
+    with pytest.raises(InputError, match="Not enough memory to prepare this scan"):
         predict(scan, weight_file, CPU)
 
 

@@ -100,10 +100,10 @@ def mean_bits(first: np.ndarray, second: np.ndarray) -> float:
 def test_bias_and_monotone_contrast_change_little_compared_with_another_place():
     rng = np.random.default_rng(2)
     image = 100 + ndimage.gaussian_filter(rng.normal(size=(24, 24, 24)), 1.0).astype(np.float32) * 60
-    elsewhere = mean_bits(image, np.roll(image, 5, axis=2))
+    of_shifted = mean_bits(image, np.roll(image, 5, axis=2))
     bias = 1 + 0.03 * np.linspace(-1, 1, 24, dtype=np.float32)[:, None, None]  # a coil's +-30% over 240 voxels
-    assert mean_bits(image, image * bias) < 0.1 * elsewhere
-    assert mean_bits(image, (image / 100) ** 1.8) < 0.2 * elsewhere
+    assert mean_bits(image, image * bias) < 0.1 * of_shifted
+    assert mean_bits(image, (image / 100) ** 1.8) < 0.2 * of_shifted
 
 
 def test_flat_images_have_full_similarity():

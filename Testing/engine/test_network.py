@@ -1,5 +1,7 @@
 """The network: shapes, size, field of view, memory."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -24,8 +26,8 @@ def test_logits_have_the_size_of_the_input_whatever_it_is(torch, preset, size):
     assert torch.isfinite(logits).all()
 
 
-def test_the_factorized_depthwise_filter_equals_the_3d_convolution_with_the_product_kernel(torch):
-    from crossmoda.network.layers import FactorisedDepthwise
+def test_the_factorized_depthwise_filter_equals_the_3d_convolution(torch):
+    from crossmoda.network.layers import FactorizedDepthwise
 
     torch.manual_seed(0)
     for stride, dilation in [
@@ -34,7 +36,7 @@ def test_the_factorized_depthwise_filter_equals_the_3d_convolution_with_the_prod
         ((1, 2, 2), (1, 1, 1)),
         ((1, 1, 1), (2, 3, 4)),
     ]:
-        ours = FactorisedDepthwise(8, stride, dilation).double()
+        ours = FactorizedDepthwise(8, stride, dilation).double()
         features = torch.randn(2, 8, 9, 11, 13, dtype=torch.double)
         kernel = ours.axis.weight.unsqueeze(-1) * ours.plane.weight.unsqueeze(2)
         expected = torch.nn.functional.conv3d(features, kernel, None, stride, dilation, dilation, groups=8)
@@ -55,7 +57,7 @@ def test_the_receptive_field_is_how_far_gradients_reach(torch, preset):
     from crossmoda.network.layers import DeepLab
 
     settings = network.Settings(preset=preset, width=0.125)
-    plan = network.dataclasses.replace(network.architecture(settings), pooling=False)
+    plan = dataclasses.replace(network.architecture(settings), pooling=False)
     model = DeepLab(plan).eval()
     with torch.no_grad():
         for weights in model.parameters():
@@ -84,7 +86,7 @@ def test_the_default_network_sees_the_neighborhood_of_the_largest_tumor():
     assert min(network.receptive_field_mm()) > 2 * 27
 
 
-def test_parameters_of_an_inverted_residual_are_those_counted_by_hand_and_presets_grow_in_order(torch):
+def test_an_inverted_residual_has_the_parameters_counted_by_hand(torch):
     from crossmoda.network.layers import InvertedResidual
 
     block = InvertedResidual(24, 144, 32, (1, 1, 1), (1, 1, 1), factorized=False)
@@ -93,7 +95,7 @@ def test_parameters_of_an_inverted_residual_are_those_counted_by_hand_and_preset
     assert (
         network.parameter_count(SMALL) < network.parameter_count() < network.parameter_count(network.Settings("paper"))
     )
-    assert network.parameter_count() * 2 < 10 * 2**20  # shipped as 16-bit floats in at most 10 MB
+    assert network.parameter_count() * 2 < 10 * 2**20  # bundled as 16-bit floats in at most 10 MB
 
 
 def test_memory_for_training_counts_what_the_backward_pass_keeps(torch):

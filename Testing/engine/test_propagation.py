@@ -58,7 +58,7 @@ class Register:
         )
 
 
-def test_the_votes_about_the_tumor_weigh_e_for_each_standard_deviation_that_it_fits_better():
+def test_tumor_votes_weigh_e_per_standard_deviation_of_better_fit():
     image, label_map = head(GRID, "left", 0)
     cochleae = np.where(label_map == 2, label_map, 0).astype(np.uint8)
     compared = {"dissimilarity": np.zeros(GRID.shape, np.uint8), "intensity": np.ones(GRID.shape, np.uint16)}
@@ -285,7 +285,8 @@ class TestSeveralAtOnce:
             run(cases, tmp_path, parallel_registrations=2)
 
 
-def test_kept_transforms_map_the_targets_points_to_the_atlass_own_file_mirrored_or_not(cases, tmp_path):
+@pytest.mark.slow
+def test_saved_transforms_map_target_points_to_the_file_of_the_atlas(cases, tmp_path):
     settings = dataclasses.replace(WHOLE, tumor_side="left", keep_transforms=True)
     how = deeds.Settings(levels=1, linear="none", device="cpu")
     run(cases, tmp_path, settings, deeds.register, registration=how)

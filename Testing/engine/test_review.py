@@ -88,10 +88,10 @@ def test_expected_dice_of_a_certain_truth_is_the_dice_with_it():
 @pytest.mark.parametrize("share", [0.0, 0.1, 0.25, 0.5])
 def test_the_share_of_the_minority_is_read_off_the_entropy(share):
     entropy = -sum(p * np.log(p) for p in (share, 1 - share) if p > 0) / np.log(3)
-    assert evidence_sources.share_of_minority(np.array(entropy)) == pytest.approx(share, abs=2e-3)
+    assert evidence_sources.minority_fraction(np.array(entropy)) == pytest.approx(share, abs=2e-3)
 
 
-def test_doubt_is_a_probability_on_the_targets_grid_and_largest_where_the_network_contradicts(tmp_path):
+def test_doubt_is_a_probability_and_largest_where_the_network_contradicts(tmp_path):
     noisy = ears()
     votes = np.where(ball(GRID, (15, 30, 38), 2.0), 0.4, 0.0)
     write_results(tmp_path, noisy, network=ears(shift=3), votes=votes)
@@ -104,7 +104,7 @@ def test_doubt_is_a_probability_on_the_targets_grid_and_largest_where_the_networ
     assert 0.02 < found.array[divided].mean() < found.array[contradicted].mean()
 
 
-def test_a_schwannoma_that_the_network_sees_where_none_can_be_is_no_reason_to_look_there(tmp_path):
+def test_a_predicted_schwannoma_at_an_impossible_place_gives_no_region(tmp_path):
     """Its label map leaves it out; beside a cochlea it is worth a look."""
     write_results(tmp_path, ears(), network=ears())
     far, near = ball(GRID, (15, 30, 50), 5.0), ball(GRID, (15, 30, 72), 5.0)
@@ -152,7 +152,7 @@ def test_a_file_that_cannot_be_used_is_noted_and_the_rest_is_used(tmp_path, dama
     else:
         write(np.zeros((20, 60, 50), np.float32), file, dataclasses.replace(GRID, size=(50, 60, 20)))
     found = evidence_of(tmp_path)
-    assert any("disagreement.nii.gz" in note and "again" in note for note in found.notes)
+    assert any("disagreement.nii.gz" in note and "recompute" in note for note in found.notes)
     assert found.numbers["dice_network_VS"] < 1
 
 
@@ -165,10 +165,10 @@ def test_the_worst_label_comes_first(data, tmp_path):
     items = review.review_list(data, tmp_path / "results")
     assert [item.id for item in items] == ["p2", "p4", "p1", "p3"]
     assert all(0 <= item.priority <= 1 for item in items)
-    assert "disagree about the tumor: Dice" in items[0].reasons[0]
+    assert "disagree on the tumor: Dice" in items[0].reasons[0]
 
 
-def test_a_label_about_which_the_atlases_are_divided_comes_before_one_on_which_they_agree(data, tmp_path):
+def test_labels_with_divided_atlases_come_before_labels_with_agreeing_ones(data, tmp_path):
     outline = ball(GRID, (15, 30, 32), 7.5) & ~ball(GRID, (15, 30, 32), 4.5)
     write_results(tmp_path / "results" / "p1", ears(), network=ears())
     write_results(tmp_path / "results" / "p2", ears(), network=ears(), votes=np.where(outline, 0.45, 0.0))
@@ -215,7 +215,7 @@ def test_numbers_are_kept_until_a_result_changes(tmp_path, monkeypatch):
     write_results(tmp_path, ears(), network=ears(shift=3))
     first = evidence_of(tmp_path)
     assert (tmp_path / FILE).is_file()
-    monkeypatch.setattr("crossmoda.review.evidence.read_opinions", lambda folder: pytest.fail("read again"))
+    monkeypatch.setattr("crossmoda.review.evidence.read_evidence_sources", lambda folder: pytest.fail("read again"))
     assert evidence_of(tmp_path) == first
     monkeypatch.undo()
     write(ears(), tmp_path / "prediction" / "label_map.nii.gz")
@@ -245,58 +245,58 @@ def changed(volumes=None, **numbers) -> Evidence:
     return Evidence({**USUAL.volumes_mm3, **(volumes or {})}, {**USUAL.numbers, **numbers}, ())
 
 
-def judge(case: Evidence, others: int = 8) -> triage.Judgment:
+def judge(case: Evidence, others: int = 8) -> triage.Assessment:
     cohort = [changed({"VS": 900.0 + 40 * number}) for number in range(others)]
-    return triage.Cohort([case, *cohort]).judge(case)
+    return triage.CohortStatistics([case, *cohort]).assess(case)
 
 
 def test_nothing_speaks_against_an_ordinary_label():
     found = judge(USUAL)
-    assert found.sentences == ("Nothing speaks against this label.",)
+    assert found.reasons == ("No sign of an error.",)
     assert found.loss == pytest.approx(0.05)
 
 
 @pytest.mark.parametrize(
     ("case", "words"),
     [
-        (changed(dice_network_VS=0.41), "The atlases and the network disagree about the tumor: Dice 0.41"),
-        (changed(dice_network_VS=0.83, network_mm3_VS=1100.0), "about the tumor: Dice 0.83 (900 and 1100 mm³)"),
-        (changed(dice_network_VS=0.0, apart_mm=52.0), "see the tumor in places 52 mm apart"),
-        (changed(dice_network_cochlea=0.5), "disagree about the cochlea"),
-        (changed(dice_network_VS=0.0, network_mm3_VS=0.0), "The network finds nothing of the tumor"),
+        (changed(dice_network_VS=0.41), "The atlases and the network disagree on the tumor: Dice 0.41"),
+        (changed(dice_network_VS=0.83, network_mm3_VS=1100.0), "on the tumor: Dice 0.83 (900 and 1100 mm³)"),
+        (changed(dice_network_VS=0.0, apart_mm=52.0), "network are 52 mm apart"),
+        (changed(dice_network_cochlea=0.5), "disagree on the cochlea"),
+        (changed(dice_network_VS=0.0, network_mm3_VS=0.0), "The network does not find the tumor"),
         (changed({"VS": 0.0}, dice_network_VS=0.0), "The network finds the tumor"),
-        (changed({"VS": 0.0}, dice_network_VS=0.0), "The label has no tumor"),
-        (changed(expected_dice_VS=0.6), "unsure about the tumor: expected Dice 0.60"),
-        (changed({"VS": 12.0}), "The tumor of 12 mm³ is smaller than"),
-        (changed({"VS": 19000.0}), "The tumor of 19000 mm³ is larger than"),
-        (changed({"VS": 5000.0}), "unusually large among these cases: 5000 mm³"),
-        (changed({"VS": 200.0}), "unusually small among these cases: 200 mm³"),
-        (changed(pieces_VS=3), "The tumor is in 3 pieces"),
-        (changed(pieces_cochlea=4), "4 pieces of cochlea"),
-        (changed(elongation_VS=5.2), "5.2 times as long as thick"),
+        (changed({"VS": 0.0}, dice_network_VS=0.0), "The label contains no tumor"),
+        (changed(expected_dice_VS=0.6), "uncertain about the tumor: expected Dice 0.60"),
+        (changed({"VS": 12.0}), "The tumor (12 mm³) is smaller than"),
+        (changed({"VS": 19000.0}), "The tumor (19000 mm³) is larger than"),
+        (changed({"VS": 5000.0}), "unusually large in this cohort: 5000 mm³"),
+        (changed({"VS": 200.0}), "unusually small in this cohort: 200 mm³"),
+        (changed(pieces_VS=3), "The tumor has 3 components"),
+        (changed(pieces_cochlea=4), "The cochleae have 4 components"),
+        (changed(elongation_VS=5.2), "implausibly elongated (axis ratio 5.2)"),
         (changed(gap_mm=31.0), "31 mm from the nearest cochlea"),
-        (changed(left_mm3=0.0), "no cochlea on the left side"),
-        (changed(left_mm3=0.0, right_mm3=0.0), "The label has no cochlea"),
+        (changed(left_mm3=0.0), "The left cochlea is missing"),
+        (changed(left_mm3=0.0, right_mm3=0.0), "The label contains no cochlea"),
         (changed(right_mm3=400.0), "The right cochlea is too large: 400 mm³"),
-        (changed(left_mm3=30.0), "2.7 times as large as the other"),
-        (changed(height_mm=40.0), "lies 40 mm above or behind the other"),
+        (changed(left_mm3=30.0), "differ by a factor of 2.7"),
+        (changed(height_mm=40.0), "offset by 40 mm"),
     ],
 )
 def test_each_reason_is_said_and_raises_the_priority(case, words):
     found = judge(case)
-    assert any(words in sentence for sentence in found.sentences), found.sentences
+    assert any(words in sentence for sentence in found.reasons), found.reasons
     agreeing = "dice_network" in str(sorted(case.numbers.items() - USUAL.numbers.items()))
     assert found.loss > judge(USUAL).loss or agreeing  # agreement with the network counts in the expected Dice
 
 
 def test_the_most_important_reason_is_said_first():
     found = judge(changed(dice_network_VS=0.1, elongation_VS=5.0))
-    assert "disagree" in found.sentences[0] and "long as thick" in found.sentences[1]
+    assert "disagree" in found.reasons[0] and "elongated" in found.reasons[1]
 
 
 def test_volumes_are_not_compared_within_a_small_cohort():
     case = changed({"VS": 5000.0}, network_mm3_VS=4900.0)
-    assert judge(case, others=3).sentences == ("Nothing speaks against this label.",)
+    assert judge(case, others=3).reasons == ("No sign of an error.",)
 
 
 def test_shape_and_position_are_measured(tmp_path):
@@ -316,7 +316,7 @@ def test_a_tumor_that_the_network_sees_on_the_other_side_is_told(data, tmp_path)
     write_results(tmp_path / "results" / "p1", ears(), network=ears(shift=36))
     item = review.review_list(data, tmp_path / "results")[0]
     assert item.evidence["apart_mm"] == pytest.approx(36, abs=0.1)
-    assert "The label and the network see the tumor in places 36 mm apart." in item.reasons
+    assert "The tumors of the label and of the network are 36 mm apart." in item.reasons
 
 
 # Where to look
@@ -382,10 +382,10 @@ def test_threshold_smallest_volume_and_number_limit_the_regions():
         (
             ears(0),
             ears(),
-            "sees 1[0-9]* mm³ of the tumor where the label has none|sees [0-9]+ mm³ of the tumor where",
+            "Only the network finds the tumor here .[0-9]+ mm³",
         ),
-        (ears(), ears(0), "sees nothing of the tumor here"),
-        (ears(), ears(shift=3), "draws the tumor differently: [0-9]+ mm³ more, [0-9]+ mm³ less"),
+        (ears(), ears(0), "does not find the tumor here"),
+        (ears(), ears(shift=3), "outlines the tumor differently: [0-9]+ mm³ more, [0-9]+ mm³ less"),
     ],
 )
 def test_a_region_says_what_the_network_sees_there(tmp_path, noisy, network, words):
@@ -404,7 +404,7 @@ def test_sorting_again_after_a_decision_needs_no_files():
 
 
 def test_the_review_is_imported_without_torch_numba_and_matplotlib():
-    modules = "corrections, operations, models, improvement, cohort"
+    modules = "corrections, operations, models, improvement, cohort_report"
     code = f"import sys; from crossmoda.review import {modules}; print(*sys.modules)"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert not {"torch", "numba", "matplotlib", "jinja2"} & set(run.stdout.split())

@@ -263,7 +263,7 @@ for steps, data in enumerate(sys.argv[2:]):
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-def test_a_process_killed_while_saving_leaves_the_old_label_or_the_new_one_and_never_none(data, case, noisy):
+def test_a_process_killed_while_saving_leaves_the_old_label_or_the_new_one(data, case, noisy):
     save(case, drawing(5), data, based_on=noisy)
     new = data.parent / "new.nii.gz"
     volume.write(drawing(8), new)

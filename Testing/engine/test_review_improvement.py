@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -15,12 +16,14 @@ torch = pytest.importorskip("torch")
 from crossmoda import dataset, output, preprocessing, training, volume, weights  # noqa: E402
 from crossmoda.cli.framework import crossmoda_command  # noqa: E402
 from crossmoda.errors import Cancelled, InputError  # noqa: E402
-from crossmoda.review import cohort, corrections, improvement, models  # noqa: E402
+from crossmoda.review import cohort_report, corrections, improvement, models  # noqa: E402
 from crossmoda.review.improvement import held_out, improve  # noqa: E402
 from crossmoda.volume import Volume  # noqa: E402
 
+pytestmark = pytest.mark.slow
+
 WHOLE = preprocessing.Preparation(in_plane_spacing=0, region="whole")
-QUICK = improvement.Settings(seconds=0, epochs=1, device="cpu")
+QUICK = improvement.ImprovementSettings(seconds=0, epochs=1, device="cpu")
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +86,9 @@ def test_a_label_accepted_as_it_is_counts_fully_whatever_its_confidence(project,
 
 def test_training_on_a_data_set_learns_from_its_corrections(project, monkeypatch):
     given = {}
-    monkeypatch.setattr(training, "train", lambda cases, *rest, **more: given.update(cases=cases))
+    monkeypatch.setattr(
+        sys.modules[training.train.__module__], "train", lambda cases, *rest, **more: given.update(cases=cases)
+    )
     training.train_folder(project / "data", project / "unused", noisy=project / "results")
     assert [(case.id, case.confidence is None) for case in given["cases"]] == [
         *(("s0", True), ("s1", True)),
@@ -97,7 +102,7 @@ def test_training_on_a_data_set_learns_from_its_corrections(project, monkeypatch
 def test_when_every_label_is_corrected_no_noisy_one_is_missed(project):
     targets = [case for case in dataset.open_dataset(project / "data").targets if case.id in ("t0", "t1")]
     assert training.noisy_cases(targets, project / "results", corrections.all_corrections(project / "data")) == []
-    with pytest.raises(InputError, match="no noisy label"):
+    with pytest.raises(InputError, match="No noisy label"):
         training.noisy_cases(targets, project / "nowhere")
 
 
@@ -130,7 +135,7 @@ def test_a_case_once_held_out_is_held_out_again():
 
 def test_the_new_model_is_registered_beside_the_old_one_which_stays_in_use(project, improved):
     assert improved.old.name == "small" and improved.new.name == "model-1"
-    assert [model.name for model in models.models(project / "models")] == ["shipped", "small", "model-1"]
+    assert [model.name for model in models.models(project / "models")] == ["bundled", "small", "model-1"]
     assert models.current(project / "models").name == "small"
     assert not any(entry.name.startswith(".") for entry in (project / "models").iterdir())
 
@@ -183,7 +188,7 @@ def test_there_are_pictures_before_and_after(improved):
 
 def test_fewer_than_two_corrections_are_too_few(project, tmp_path):
     volume.write(Volume(crop(1)[0], CROP_GRID), tmp_path / "t_hrT2.nii.gz")
-    with pytest.raises(InputError, match="settle at least 2"):
+    with pytest.raises(InputError, match="at least 2"):
         improve(tmp_path, None, tmp_path / "models", QUICK)
 
 
@@ -210,20 +215,20 @@ def test_a_cancelled_improvement_goes_on_and_leaves_no_model(project, tmp_path):
     longer = dataclasses.replace(QUICK, epochs=2)
     with pytest.raises(Cancelled):
         improve(project / "data", None, folder, longer, stop)
-    assert [model.name for model in models.models(folder)] == ["shipped", "small"]
+    assert [model.name for model in models.models(folder)] == ["bundled", "small"]
     (left,) = folder.glob(".training-*")
     assert (left / training.CHECKPOINT).is_file()
     improve(project / "data", None, folder, longer)
-    assert [model.name for model in models.models(folder)] == ["shipped", "small", "model-1"]
+    assert [model.name for model in models.models(folder)] == ["bundled", "small", "model-1"]
     assert not list(folder.glob(".training-*"))
 
 
 # Models
 
 
-def test_without_a_choice_the_weights_that_come_along_are_used(tmp_path):
-    assert models.current(tmp_path / "none").weights == weights.shipped()
-    assert [model.name for model in models.models(tmp_path / "none")] == ["shipped"]
+def test_without_a_choice_the_bundled_weights_are_used(tmp_path):
+    assert models.current(tmp_path / "none").weights == weights.bundled()
+    assert [model.name for model in models.models(tmp_path / "none")] == ["bundled"]
 
 
 def test_models_are_switched_and_switched_back(project, improved):
@@ -231,19 +236,19 @@ def test_models_are_switched_and_switched_back(project, improved):
     try:
         assert models.switch(folder, "model-1").weights == improved.new.weights
         assert [model.name for model in models.models(folder) if model.is_current] == ["model-1"]
-        assert models.switch(folder, "shipped").weights == weights.shipped()
+        assert models.switch(folder, "bundled").weights == weights.bundled()
     finally:
         assert models.switch(folder, "small").is_current
 
 
 def test_a_model_that_is_not_there_cannot_be_used(project):
-    with pytest.raises(InputError, match="choose one of shipped, small"):
+    with pytest.raises(InputError, match="bundled, small"):
         models.switch(project / "models", "best")
 
 
-def test_a_model_in_use_that_was_deleted_gives_way_to_the_shipped_one(tmp_path):
+def test_a_model_in_use_that_was_deleted_gives_way_to_the_bundled_one(tmp_path):
     output.write_json(tmp_path / "current.json", {"current": "gone"})
-    assert models.current(tmp_path).name == "shipped"
+    assert models.current(tmp_path).name == "bundled"
 
 
 def test_a_damaged_card_beside_the_weights_of_a_model_hinders_nothing(project, tmp_path):
@@ -259,14 +264,14 @@ def test_a_damaged_card_beside_the_weights_of_a_model_hinders_nothing(project, t
 def test_weights_that_cannot_be_used_do_not_become_a_model(project, tmp_path):
     tensors, card = weights.read_tensors(models.current(project / "models").weights)
     weights.write_tensors(tmp_path / "odd.safetensors", {"odd": next(iter(tensors.values()))}, card)
-    with pytest.raises(InputError, match="another architecture"):
+    with pytest.raises(InputError, match="do not match their model card"):
         models.add(tmp_path / "models", tmp_path / "odd.safetensors", "odd")
     assert not (tmp_path / "models").exists()
 
 
 def test_a_name_is_taken_once_and_must_be_a_folders(project):
     file = models.current(project / "models").weights
-    for name, words in (("small", "already"), ("shipped", "already"), ("../x", "cannot be the name")):
+    for name, words in (("small", "exists"), ("bundled", "exists"), ("../x", "Invalid model name")):
         with pytest.raises(InputError, match=words):
             models.add(project / "models", file, name)
 
@@ -276,7 +281,7 @@ def test_a_name_is_taken_once_and_must_be_a_folders(project):
 
 @pytest.fixture(scope="module")
 def reported(project, improved):
-    return cohort.write_report(project / "data", project / "results", project / "models", project / "report")
+    return cohort_report.write_report(project / "data", project / "results", project / "models", project / "report")
 
 
 def test_the_table_has_every_target_with_agreement_correction_volumes_and_time(reported):
@@ -299,7 +304,7 @@ def test_the_page_tells_of_corrections_reasons_and_models(reported):
         "3 corrected",
         "6 minutes of review",
         "t4",
-        "small (in use)",
+        "small (current)",
         "model-1",
     ):
         assert words in html, words

@@ -155,7 +155,7 @@ def test_a_prediction_whose_last_file_cannot_be_written_leaves_none(
 ) -> None:
     image = Volume(np.zeros(GRID.shape, np.float32), GRID)
     found = inference.Prediction(image.with_array(image.array.astype(np.uint8)), np.zeros((3, *GRID.shape)), image, {})
-    monkeypatch.setattr(inference, "predict", lambda *_, **__: found)
+    monkeypatch.setattr("crossmoda.inference.prediction_files.predict", lambda *_, **__: found)
     volume.write(image, tmp_path / "scan.nii")
     (tmp_path / "uncertainty.nii").mkdir()
     with pytest.raises(InputError, match=r"Cannot write .*uncertainty\.nii: is a directory"):

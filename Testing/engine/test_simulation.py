@@ -191,7 +191,7 @@ def test_the_dense_truth_agrees_with_the_points(left, right):
     [
         ({"base": "mni"}, "base must be one of phantom, icbm"),
         ({"side": "up"}, "side must be left or right"),
-        ({"seed": -1}, "seed must be a whole number"),
+        ({"seed": -1}, "seed must be an integer"),
     ],
 )
 def test_what_cannot_be_simulated_is_said_in_one_sentence(arguments, words):

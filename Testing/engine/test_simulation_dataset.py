@@ -72,7 +72,7 @@ def test_a_folder_with_files_is_refused_and_kept(tmp_path):
         ({"sources": -1}, "sources must be 0 to 10000; got -1"),
         ({"tests": 10**12}, "tests must be 0 to 10000; got 1000000000000"),
         ({"sources": 0, "targets": 0, "tests": 0}, "Nothing to simulate"),
-        ({"seed": -1}, "seed must be a whole number from 0 on; got -1"),
+        ({"seed": -1}, "seed must be an integer of at least 0; got -1"),
     ],
 )
 def test_impossible_counts_are_refused(tmp_path, counts, sentence):

@@ -54,7 +54,7 @@ def test_mirrored_copies_are_counted_where_no_atlas_has_the_other_cochlea(tmp_pa
     found = registrations(tmp_path, ONE_SIDED, **settings)
     assert found[:2] == (count, copies)
     assert (f"at most {count} registrations" in found[2]) == (copies > 0)
-    assert (f"{copies} of each target's at most are mirrored copies" in found[2]) == (copies > 0)
+    assert (f"{copies} of them per target at most are mirrored copies" in found[2]) == (copies > 0)
 
 
 def test_an_atlas_with_both_cochleae_that_is_surely_chosen_makes_copies_needless(tmp_path):

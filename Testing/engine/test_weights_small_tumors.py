@@ -1,4 +1,4 @@
-"""What the weights that come along find of small tumors."""
+"""The bundled weights on small tumors."""
 
 import numpy as np
 import pytest
@@ -6,6 +6,8 @@ import pytest
 from crossmoda import inference, labels, volume, weights
 from crossmoda.simulation import Settings, simulate_subject
 from crossmoda.simulation.lesion import COCHLEA_CENTER, FUNDUS, PORUS
+
+pytestmark = pytest.mark.slow
 
 CPU = inference.Settings(device="cpu")
 
@@ -40,6 +42,6 @@ def test_the_weights_that_come_along_find_a_compact_tumor_in_the_middle_of_the_c
 
 
 def test_the_model_card_says_how_small_tumors_fare():
-    small = weights.load(weights.shipped()).card["metrics"]["dice_on_small_VS"]
+    small = weights.load(weights.bundled()).card["metrics"]["dice_on_small_VS"]
     assert set(small) == {f"{base}, {size} mm3" for base in ("phantom", "icbm") for size in (110, 245)}
     assert all(len(values) == 6 and min(values) >= 0 and max(values) <= 1 for values in small.values())

@@ -275,7 +275,7 @@ def report_models(folder: Path, cases: Sequence[Reviewed], epochs: int, randoms:
             start = time.process_time()
             data = data_after(folder, cases, plans[name][:k] if k else [], place)
             how = training.Settings(epochs=epochs, device="cpu")
-            training.train_folder(data, place / "run", how, noisy=folder / "results", initial=weights.shipped())
+            training.train_folder(data, place / "run", how, noisy=folder / "results", initial=weights.bundled())
             print(f"{name}, k = {k}: trained in {time.process_time() - start:.0f} processor seconds", flush=True)
         table.setdefault(name, {})[k] = score_model(file, tests)
         print(f"{name}, k = {k}: {_scores(table[name][k])}", flush=True)

@@ -121,8 +121,7 @@ def weights(tmp_path_factory):
 @pytest.fixture(scope="session")
 def sample_folder(tmp_path_factory):
     """A data set of three atlases and a target, coarse and small."""
-    from crossmoda.simulation import simulate_dataset
-    from crossmoda.simulation.subject import Settings
+    from crossmoda.simulation import Settings, simulate_dataset
 
     settings = Settings(field_of_view=90.0, slices=24, in_plane_spacing=1.0, slice_thickness=2.0)
     return simulate_dataset(

@@ -102,13 +102,13 @@ class Photographer:
             if mode == "contour":
                 self.aim(parameters.noisyLabel, "VS", 90)
             self.take(f"check_{mode}", "Register")
-        if weights.shipped().is_file():
+        if weights.bundled().is_file():
             self.segment()
         self.result()
         self.problems()
 
     def segment(self) -> None:
-        """Segment with the weights that come along."""
+        """Segment with the bundled weights."""
         from CrossModaSegLib.scene import display
 
         panel, parameters = self.panel, self.panel.parameters

@@ -2,6 +2,8 @@
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 
 class Case:
     """The assertions of unittest, for the checks of CrossModaSegTest."""

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 from testbed.processes import child_processes
 
+pytestmark = pytest.mark.slow
+
 LABEL = np.zeros((12, 20, 24), np.uint8)
 LABEL[4:8, 6:9, 8:12], LABEL[4:8, 10:12, 8:12] = 1, 2
 
@@ -255,7 +257,7 @@ def test_what_was_fused_last_is_the_result_and_drawn_alone_with_an_atlas_of_its_
     assert parameters.warpedAtlas.GetAttribute(nodes.SIDE) == "left", "not the one that was registered last"
 
 
-def test_a_segmentation_that_is_being_edited_stays_in_view_and_as_it_is_when_another_one_is_made(application, fused):
+def test_a_segmentation_under_edit_stays_in_view_when_another_one_is_made(application, fused):
     import slicer
     from CrossModaSegLib import selftest
 

@@ -5,6 +5,8 @@ from pathlib import Path
 import pytest
 from testbed.processes import child_processes
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def corrected(application, reviewed, weights, tmp_path):
@@ -39,7 +41,7 @@ def test_a_model_is_improved_compared_used_and_switched_back(application, correc
     assert improve.running and not corrected.logic.busy, "the review goes on while the model learns"
     application.wait_until(lambda: not improve.running)
     corrected.update()
-    assert names(corrected) == ["shipped", "untrained", "model-1"], improve.ui.messageLabel.text
+    assert names(corrected) == ["bundled", "untrained", "model-1"], improve.ui.messageLabel.text
     assert current(corrected) == ["untrained"] and parameters.weights == "", "nothing is switched unasked"
     text = improve.ui.comparisonLabel.text
     assert "model-1" in text and "(untrained) on one corrected case that it did not learn from" in text
@@ -55,7 +57,7 @@ def test_a_model_is_improved_compared_used_and_switched_back(application, correc
     assert improve.ui.switchButton.toolTip == "This model is in use."
     improve.ui.modelsTable.selectRow(0)
     improve.ui.switchButton.click()
-    assert current(corrected) == ["shipped"] and parameters.weights == ""
+    assert current(corrected) == ["bundled"] and parameters.weights == ""
     assert {path.name for path in Path(parameters.modelsFolder).glob("*/weights.safetensors")} == {
         "weights.safetensors"
     }
@@ -71,7 +73,7 @@ def test_a_training_that_is_cancelled_leaves_the_models_as_they_were(application
     improve.ui.cancelButton.click()
     corrected.update()
     assert not improve.running
-    assert names(corrected) == ["shipped", "untrained"]
+    assert names(corrected) == ["bundled", "untrained"]
     assert "the model in use stays" in improve.ui.messageLabel.text
     assert not improve.is_error, "the user wanted it"
 

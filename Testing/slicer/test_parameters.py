@@ -22,7 +22,7 @@ def controls(panel):
     ]
 
 
-def test_the_panel_shows_every_parameter_with_the_engines_default_range_choices_and_help(panel):
+def test_the_panel_shows_every_parameter_as_the_engine_declares_it(panel):
     from CrossModaSegLib.sections.parameter_controls import ELSEWHERE
 
     shown = {(module, name): control for module, name, control in controls(panel)}

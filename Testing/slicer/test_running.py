@@ -8,6 +8,8 @@ import pytest
 import SimpleITK as sitk
 from testbed.processes import child_processes
 
+pytestmark = pytest.mark.slow
+
 
 def test_a_folder_is_listed_checked_and_loaded(application, panel, sample_folder):
     panel.parameters.datasetFolder = str(sample_folder)
@@ -101,7 +103,7 @@ def test_wrong_weights_are_named_in_one_sentence(application, loaded, tmp_path):
     loaded.update()
     loaded.segment.ui.segmentButton.click()
     application.wait_until(lambda: not loaded.logic.busy)
-    assert loaded.segment.ui.messageLabel.text == "bad.safetensors is damaged or no safetensors file; copy it again."
+    assert loaded.segment.ui.messageLabel.text == "Not a valid safetensors file: bad.safetensors. Download it again."
     assert loaded.parameters.result is None
 
 
@@ -217,7 +219,7 @@ def test_a_dicom_folder_of_a_data_set_is_loaded_where_it_lies(application, panel
     assert nodes.grid_of(node).same_as(Volume.from_sitk(volume).grid)
 
 
-def test_the_settings_of_the_panel_reach_the_registration_and_other_settings_register_anew(application, loaded):
+def test_the_panels_settings_reach_the_registration_and_changed_ones_register_again(application, loaded):
     import json
 
     import qt
@@ -273,9 +275,7 @@ def test_a_failed_registration_is_left_out_and_said(application, loaded):
     assert nodes.provenance(loaded.parameters.noisyLabel)["measurements"]["fused"] == "2"
 
 
-def test_the_panel_says_on_what_the_work_was_done_and_a_missing_graphics_card_next_to_the_button(
-    application, loaded, weights
-):
+def test_the_panel_reports_the_device_and_a_missing_graphics_card(application, loaded, weights):
     import torch
     from CrossModaSegLib.scene import nodes
 
@@ -313,7 +313,7 @@ def test_hiding_the_target_while_it_is_segmented_changes_nothing(application, lo
     assert "Choose a target" in loaded.segment.ui.segmentButton.toolTip
 
 
-def test_a_temporary_folder_that_becomes_unwritable_is_said_under_the_button_and_the_panel_stays_usable(
+def test_an_unwritable_temporary_folder_is_reported_and_the_panel_stays_usable(
     application, loaded, tmp_path, monkeypatch
 ):
     from CrossModaSegLib.scene import nodes

@@ -196,9 +196,7 @@ def test_a_fusion_that_ends_after_another_target_was_chosen_waits_for_its_own(ap
     assert quick.parameters.warpedAtlas.GetName() == f"{quick.cases.rows[0].id} on {first.GetName()}"
 
 
-def test_a_doubtful_side_is_said_in_the_table_and_at_the_result_also_after_the_scene_was_opened_again(
-    application, panel, targets, tmp_path
-):
+def test_a_doubtful_side_is_shown_in_table_and_result_also_in_a_reopened_scene(application, panel, targets, tmp_path):
     import slicer
     from CrossModaSegLib.scene import nodes
 

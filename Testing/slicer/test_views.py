@@ -49,7 +49,7 @@ def test_a_segment_on_the_patients_right_in_front_is_at_the_top_left(view, shown
     assert (columns.min(), columns.max()) == pytest.approx((100 - 16 * 5, 100 - 8 * 5), abs=5)
     assert (rows.min(), rows.max()) == pytest.approx((100 - 15 * 5, 100 - 8 * 5), abs=5)
     gray = picture[150, 150].astype(int)
-    assert np.ptp(gray) == 0 and 100 < gray[0] < 155, "the scan is seen elsewhere, in gray"
+    assert np.ptp(gray) == 0 and 100 < gray[0] < 155, "the rest of the scan is gray"
 
 
 def test_outlines_leave_the_inside_of_the_segment_visible(view, shown):

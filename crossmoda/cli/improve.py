@@ -14,10 +14,10 @@ from crossmoda.review import improvement
 @path_option("--data", required=True, help="Data set with its corrections.")
 @path_option("--results", help="Folder of the propagations, whose noisy labels are used too.")
 @path_option("--models", required=True, help="Folder of the models; it receives the new one.")
-@options(improvement.Settings)
+@options(improvement.ImprovementSettings)
 def command(data: Path, results: Path | None, models: Path, **values: Any) -> None:
     """The current model stays current: see crossmoda models --switch."""
-    settings = from_arguments(improvement.Settings, values)
+    settings = from_arguments(improvement.ImprovementSettings, values)
     with progress_bar() as progress:
         result = improvement.improve(data, results, models, settings, progress)
     learned = ", ".join(f"{count} {kind}" for kind, count in result.learned_from.items())

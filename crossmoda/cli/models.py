@@ -10,7 +10,7 @@ from crossmoda.review import models
 
 @click.command()
 @click.argument("folder", type=PATH)
-@click.option("--switch", help="Name of the new current model ('shipped': the bundled weights).")
+@click.option("--switch", help="Name of the new current model ('bundled': the bundled weights).")
 @path_option("--add", "weights", help="Weights to add (.safetensors).")
 @click.option("--name", help="Name of the added model. [default: the next free number]")
 def command(folder: Path, switch: str | None, weights: Path | None, name: str | None) -> None:

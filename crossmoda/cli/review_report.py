@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from crossmoda.cli.framework import path_option, progress_bar
-from crossmoda.review import cohort
+from crossmoda.review import cohort_report
 
 
 @click.command()
@@ -16,6 +16,6 @@ from crossmoda.review import cohort
 def command(data: Path, results: Path, models: Path | None, output: Path) -> None:
     """The files written are printed."""
     with progress_bar() as progress:
-        reports = cohort.write_report(data, results, models, output, progress)
+        reports = cohort_report.write_report(data, results, models, output, progress)
     for file in reports.values():
         click.echo(file)

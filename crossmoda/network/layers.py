@@ -1,36 +1,36 @@
-"""The torch modules of the network. This file imports torch: import it where a network is built, never earlier."""
+"""The torch modules of the network. Imports torch: import this module inside functions only."""
 
 import torch
 from torch import nn
 from torch.nn import functional
 
-Triple = tuple[int, int, int]
+from crossmoda.network.architecture import Architecture, Triple
 
 
 def convolution(
     inputs: int, outputs: int, kernel: int = 1, stride: Triple = (1, 1, 1), dilation: Triple = (1, 1, 1)
 ) -> nn.Conv3d:
-    """Make a 3D convolution that keeps the size (divided by its stride); strides and dilations are (z, y, x)."""
+    """Return a padded 3D convolution without bias; strides and dilations are (z, y, x)."""
     half = kernel // 2
     padding = (half * dilation[0], half * dilation[1], half * dilation[2])
     return nn.Conv3d(inputs, outputs, kernel, stride, padding, dilation, bias=False)
 
 
 def normalized(layer: nn.Module, channels: int, activation: type[nn.Module] | None = nn.ReLU6) -> list[nn.Module]:
-    """Return the layer, its batch normalization and its activation (none behind a linear bottleneck)."""
+    """Return the layer, its batch normalization and its activation (None: linear bottleneck)."""
     layers = [layer, nn.BatchNorm3d(channels)]
     return layers if activation is None else [*layers, activation(inplace=True)]
 
 
-class FactorisedDepthwise(nn.Module):
-    """A depthwise 3 x 3 x 3 convolution as 1 x 3 x 3 followed by 3 x 1 x 1, both run by the 2D kernels.
+class FactorizedDepthwise(nn.Module):
+    """A depthwise 3 x 3 x 3 convolution factorized into 1 x 3 x 3 and 3 x 1 x 1, both by 2D kernels.
 
-    Depthwise 3D convolutions have no fast CPU kernel. In the channels-last memory layout a volume is, without a copy,
-    a batch of (y, x) planes and a batch of (z, y x) planes, so that the fast 2D kernels serve.
+    Depthwise 3D convolutions have no fast CPU kernel. In the channels-last memory layout a volume can be viewed as a
+    batch of (y, x) planes and as a batch of (z, y x) planes without a copy.
     """
 
     def __init__(self, channels: int, stride: Triple, dilation: Triple):
-        """Make the two filters; strides and dilations are (z, y, x)."""
+        """Create both filters; strides and dilations are (z, y, x)."""
         super().__init__()
         (sz, sy, sx), (dz, dy, dx) = stride, dilation
         self.plane = nn.Conv2d(channels, channels, 3, (sy, sx), (dy, dx), (dy, dx), groups=channels, bias=False)
@@ -47,17 +47,17 @@ class FactorisedDepthwise(nn.Module):
 
 
 def depthwise(channels: int, stride: Triple, dilation: Triple, factorized: bool) -> nn.Module:
-    """Make a depthwise 3 x 3 x 3 convolution, whole or factorized."""
+    """Return a depthwise 3 x 3 x 3 convolution, factorized or not."""
     if factorized:
-        return FactorisedDepthwise(channels, stride, dilation)
+        return FactorizedDepthwise(channels, stride, dilation)
     return nn.Conv3d(channels, channels, 3, stride, dilation, dilation, groups=channels, bias=False)
 
 
 class InvertedResidual(nn.Module):
-    """Expand, filter depthwise, project linearly; added to the input where shapes allow (Sandler et al., CVPR 2018)."""
+    """Expansion, depthwise filter and linear projection, residual if shapes match (Sandler et al., CVPR 2018)."""
 
     def __init__(self, inputs: int, hidden: int, outputs: int, stride: Triple, dilation: Triple, factorized: bool):
-        """Make the block; ``hidden`` is the number of channels between the two 1 x 1 x 1 convolutions."""
+        """Create the block; ``hidden`` is the number of channels between the 1 x 1 x 1 convolutions."""
         super().__init__()
         expand = [] if hidden == inputs else normalized(convolution(inputs, hidden), hidden)
         filtered = normalized(depthwise(hidden, stride, dilation, factorized), hidden)
@@ -70,10 +70,10 @@ class InvertedResidual(nn.Module):
 
 
 class AtrousPyramid(nn.Module):
-    """Atrous spatial pyramid pooling: parallel convolutions of growing dilation, joined (Chen et al., 2017)."""
+    """Atrous spatial pyramid pooling: parallel convolutions of increasing dilation (Chen et al., 2017)."""
 
     def __init__(self, inputs: int, outputs: int, rates: tuple[Triple, ...], pooling: bool, factorized: bool):
-        """Make the pyramid; ``pooling`` adds the branch that averages the whole image."""
+        """Create the pyramid; ``pooling`` adds a global average pooling branch."""
         super().__init__()
         branches: list[nn.Module] = [nn.Sequential(*normalized(convolution(inputs, outputs), outputs, nn.ReLU))]
         for rate in rates:
@@ -85,7 +85,7 @@ class AtrousPyramid(nn.Module):
                     nn.Sequential(*normalized(convolution(inputs, outputs, 3, dilation=rate), outputs, nn.ReLU))
                 )
         self.branches = nn.ModuleList(branches)
-        # No batch normalization on one pooled value: it has no variance in a batch of one.
+        # No batch normalization after pooling: a batch of one has no variance.
         self.pooled = (
             nn.Sequential(nn.AdaptiveAvgPool3d(1), nn.Conv3d(inputs, outputs, 1), nn.ReLU(inplace=True))
             if pooling
@@ -102,11 +102,11 @@ class AtrousPyramid(nn.Module):
         return self.join(torch.cat(parts, dim=1))
 
 
-class Fuse(nn.Module):
-    """One step of the decoder: deep features are enlarged to the low-level ones and both are mixed."""
+class DecoderStep(nn.Module):
+    """A step of the decoder: deep features are upsampled, concatenated with low-level features and filtered."""
 
     def __init__(self, deep: int, low: int, outputs: int, factorized: bool):
-        """Make the step from ``deep`` and ``low`` channels to ``outputs``."""
+        """Create the step from ``deep`` and ``low`` channels to ``outputs``."""
         super().__init__()
         mixed = normalized(convolution(deep + low, outputs), outputs, nn.ReLU)
         if factorized:
@@ -117,7 +117,7 @@ class Fuse(nn.Module):
         self.layers = nn.Sequential(*mixed)
 
     def forward(self, deep: torch.Tensor, low: torch.Tensor) -> torch.Tensor:
-        """Join (batch, deep, ...) with the larger (batch, low, z, y, x)."""
+        """Combine (batch, deep, ...) with the larger (batch, low, z, y, x)."""
         return self.layers(torch.cat([enlarge(deep, low.shape[2:]), low], dim=1))
 
 
@@ -133,9 +133,9 @@ def enlarge(features: torch.Tensor, size: torch.Size) -> torch.Tensor:
 
 
 def doubled(features: torch.Tensor, axis: int) -> torch.Tensor:
-    """Interpolate linearly to twice the size along one axis.
+    """Interpolate linearly to twice the size along an axis.
 
-    As :func:`torch.nn.functional.interpolate` does, whose gradients on CUDA differ from run to run.
+    Equal to :func:`torch.nn.functional.interpolate`, whose gradients on CUDA are not reproducible.
     """
     size = features.shape[axis]
     before = torch.cat([features.narrow(axis, 0, 1), features.narrow(axis, 0, size - 1)], axis)
@@ -147,7 +147,7 @@ def doubled(features: torch.Tensor, axis: int) -> torch.Tensor:
 def unfold_pixels(logits: torch.Tensor, factor: Triple) -> torch.Tensor:
     """Rearrange (batch, class x factor, z, y, x) to (batch, class, z fz, y fy, x fx).
 
-    Sub-pixel convolution (Shi et al., CVPR 2016): the classifier makes all voxels of one strided position at once.
+    Sub-pixel convolution (Shi et al., CVPR 2016): the classifier predicts all voxels of a strided position.
     """
     fz, fy, fx = factor
     batch, channels, z, y, x = logits.shape
@@ -156,10 +156,10 @@ def unfold_pixels(logits: torch.Tensor, factor: Triple) -> torch.Tensor:
 
 
 class DeepLab(nn.Module):
-    """Backbone, atrous pyramid, decoder and classifier, as an architecture (see :mod:`crossmoda.network`) says."""
+    """Backbone, atrous pyramid, decoder and classifier of an architecture."""
 
-    def __init__(self, plan) -> None:
-        """Make the layers of a :class:`crossmoda.network.Architecture`."""
+    def __init__(self, plan: Architecture) -> None:
+        """Create the layers of an architecture."""
         super().__init__()
         self.stride = plan.stem_stride
         self.subpixel = plan.subpixel
@@ -180,12 +180,12 @@ class DeepLab(nn.Module):
         self.pyramid = AtrousPyramid(channels, plan.pyramid, plan.rates, plan.pooling, plan.factorized)
         deep, steps = plan.pyramid, []
         for index, outputs in zip(plan.low_level, plan.decoder, strict=True):
-            steps.append(Fuse(deep, plan.stages[index].channels, outputs, plan.factorized))
+            steps.append(DecoderStep(deep, plan.stages[index].channels, outputs, plan.factorized))
             deep = outputs
         self.decoder = nn.ModuleList(steps)
         factor = plan.stem_stride[0] * plan.stem_stride[1] * plan.stem_stride[2] if plan.subpixel else 1
         self.classifier = nn.Conv3d(deep, plan.classes * factor, 1)
-        if plan.prior is not None:  # begin with the structures as rare as they are
+        if plan.prior is not None:  # the untrained network predicts structures at their frequency
             with torch.no_grad():
                 prior = torch.tensor(plan.prior).log()
                 self.classifier.bias.copy_((prior - prior.mean()).repeat_interleave(factor))  # type: ignore[union-attr]

@@ -11,8 +11,8 @@ from crossmoda.progress import Progress, part, report
 from crossmoda.propagation import noisy_label
 from crossmoda.propagation.atlases import Atlas, PreparedAtlases, examine_in_parallel
 from crossmoda.propagation.noisy_label import OUTPUTS, AtlasOutcome
-from crossmoda.propagation.registrations import WARPED, Register, folder_name
-from crossmoda.propagation.run import REGISTRATIONS, Run
+from crossmoda.propagation.registrations import REGISTRATIONS, WARPED, Register, folder_name
+from crossmoda.propagation.run import Run
 from crossmoda.propagation.settings import Settings
 from crossmoda.volume import Volume
 
@@ -115,7 +115,7 @@ def propagate(
     start = 0.03
     while pending := run.pending(part(progress, start, start + 0.02)):
         stop = 0.03 + 0.9 * run.fraction(pending)
-        run.register(pending, part(progress, start + 0.02, stop), parallel_registrations)
+        run.registrations.register(pending, part(progress, start + 0.02, stop), parallel_registrations)
         start = stop
     label_map = run.fuse_and_write(part(progress, 0.93, 1.0))
     results = {

@@ -1,33 +1,46 @@
-"""Registrations of atlases to a target: performed several at a time, sealed on disk, loaded again when finished."""
+"""The registrations of atlases to one target: performed several at a time, sealed on disk, loaded when finished."""
 
 import contextlib
 import dataclasses
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from pathlib import Path
 from threading import Event
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import SimpleITK as sitk
 
-from crossmoda import cache, mind, volume
-from crossmoda.anatomy import laterality
+from crossmoda import cache, mind, preprocessing, volume
+from crossmoda.anatomy import contralateral, laterality
 from crossmoda.errors import Cancelled, InputError
 from crossmoda.output import CannotWrite
 from crossmoda.progress import Progress, part, report
-from crossmoda.propagation.atlases import Atlas
+from crossmoda.propagation.atlases import Atlas, PreparedAtlases
+from crossmoda.propagation.settings import Settings
 from crossmoda.propagation.similarity import OUTSIDE, compare
-from crossmoda.propagation.target import Prepare, Target
+from crossmoda.propagation.target import Prepare, Target, load_target, preparer
+from crossmoda.provenance import checksum
 from crossmoda.volume import Grid, Volume
 from crossmoda.volume.masks import bounding_box
 
+if TYPE_CHECKING:
+    from crossmoda.dataset import Case
+
+#: See :func:`crossmoda.propagation.target.load_target`.
+Load = Callable[["Case", str, str, bool], tuple[Target, preprocessing.Preparation]]
 #: ``register(fixed, moving, settings, initial=, progress=) -> Registration`` (see :mod:`crossmoda.deeds`)
 Register = Callable[..., Any]
 
+#: In the folder of a target: its registrations, the linear ones, and its comparison with the contralateral side.
+REGISTRATIONS, LINEAR, CONTRALATERAL = "registrations", "linear", "contralateral"
+#: The files of a registration.
 WARPED = "warped_label.nii.gz"
 DISSIMILARITY = "dissimilarity.nii.gz"
 INTENSITY = "intensity.nii.gz"
+#: Bump to invalidate cached registrations.
+REVISION = 6
 
 #: Maximum number of parallel registrations on the CPU, each with its images in memory, and on a GPU, where reading,
 #: preparing and warping take most of the time.
@@ -188,6 +201,162 @@ def _write_transforms(registration: Any, mirrored_grid: Grid | None, step: cache
 def _crop_to_labels(label_map: Volume) -> Volume:
     """Return the smallest part of a label map with all its labels."""
     return label_map.crop(bounding_box(label_map.array > 0))
+
+
+class PlannedRegistration(NamedTuple):
+    """A registration to the target."""
+
+    atlas: Atlas
+    mirrored: bool = False
+    linear: bool = False
+    """without the deformable part, for the selection of atlases"""
+
+    @property
+    def key(self) -> tuple[str, bool, bool]:
+        """The identity among the registrations of one target."""
+        return self.atlas.id, self.mirrored, self.linear
+
+
+class Registrations:
+    """The registrations of atlases to one target, and of the target to its mirror image, in the target's folder."""
+
+    def __init__(
+        self,
+        case: "Case",
+        folder: Path,
+        settings: Settings,
+        registration: Any,
+        register: Register,
+        *,
+        load: "Load" = load_target,
+        has_cochlea: bool | None = None,
+        prepared: PreparedAtlases | None = None,
+    ):
+        """Start with the arguments of :class:`crossmoda.propagation.run.Run`; nothing is read."""
+        self.case, self.folder, self.settings = case, folder, settings
+        self.registration, self._register_program = registration, register
+        self.has_cochlea = has_cochlea
+        self._load = load
+        self._prepared = PreparedAtlases(0) if prepared is None else prepared
+        self._target: tuple[Target, preprocessing.Preparation] | None = None
+        self._results: dict[tuple[str, bool, bool], RegisteredAtlas | str] = {}
+
+    @property
+    def target(self) -> Target:
+        """The target, read once."""
+        return self._load_target()[0]
+
+    @property
+    def preparation(self) -> preprocessing.Preparation:
+        """The preparation of target and atlases."""
+        return self._load_target()[1]
+
+    def _load_target(self) -> tuple[Target, preprocessing.Preparation]:
+        if self._target is None:
+            key, has_cochlea = checksum(self.case.image), bool(self.has_cochlea)
+            self._target = self._load(self.case, key, self.settings.region, has_cochlea)
+        return self._target
+
+    def _step(self, planned: PlannedRegistration) -> cache.Step:
+        """Return the step of a registration; it is independent of the other atlases."""
+        folder = self.folder / REGISTRATIONS / (LINEAR if planned.linear else "")
+        return cache.Step(
+            folder / folder_name(planned.atlas.id, planned.mirrored),
+            revision=REVISION,
+            target=checksum(self.case.image),
+            atlas=planned.atlas.key(),
+            mirrored=planned.mirrored,
+            align_centers=self._aligns_centers(),
+            registration=self._settings_of(planned),
+            preparation=self.preparation,
+            keep_transform=self._keeps_transform(planned),
+        )
+
+    def _settings_of(self, planned: PlannedRegistration) -> Any:
+        return dataclasses.replace(self.registration, levels=0) if planned.linear else self.registration
+
+    def _keeps_transform(self, planned: PlannedRegistration) -> bool:
+        return self.settings.keep_transforms and not planned.linear
+
+    def _aligns_centers(self) -> bool:
+        return self.preparation.region == "ears"
+
+    def is_finished(self, planned: PlannedRegistration) -> bool:
+        """Whether a registration is done, in this run or on disk."""
+        return planned.key in self._results or self._step(planned).results() is not None
+
+    def register(
+        self, pending: Sequence[PlannedRegistration], progress: Progress | None = None, parallel: int | None = None
+    ) -> None:
+        """Perform registrations, ``parallel`` at a time; failures are remembered.
+
+        Raises:
+            CannotWrite: the disk is full or the folder is write-protected.
+
+        """
+        self._load_target()  # once, before the threads need it
+
+        def work(planned: PlannedRegistration, progress: Progress | None) -> None:
+            try:
+                self._results[planned.key] = self._register(planned, progress)
+            except CannotWrite:
+                raise
+            except InputError as cause:
+                self._results[planned.key] = str(cause)
+
+        run_in_parallel(work, pending, parallel or default_parallel_registrations(self.registration), progress)
+
+    def _register(self, planned: PlannedRegistration, progress: Progress | None) -> RegisteredAtlas:
+        key = (*planned.atlas.key(), planned.mirrored, self.preparation)
+        prepare = preparer(self.preparation)
+        return register_atlas(
+            self.target,
+            planned.atlas,
+            self._step(planned),
+            register=self._register_program,
+            registration_settings=self._settings_of(planned),
+            prepare=lambda image, label_map: self._prepared.get(key, lambda: prepare(image, label_map)),
+            mirrored=planned.mirrored,
+            align_centers=self._aligns_centers(),
+            keep_transform=self._keeps_transform(planned),
+            progress=progress,
+        )
+
+    def result(self, planned: PlannedRegistration) -> RegisteredAtlas | str:
+        """Return a finished registration, or the reason of its failure."""
+        if planned.key not in self._results:
+            try:
+                registered = load_registration(planned.atlas, self._step(planned), planned.mirrored)
+                self._results[planned.key] = registered or "was not registered."
+            except InputError as cause:
+                self._results[planned.key] = str(cause)
+        return self._results[planned.key]
+
+    def contralateral_comparison(self, progress: Progress | None = None) -> contralateral.ContralateralComparison:
+        """Return the target compared with its contralateral side; it is registered to its mirror image once.
+
+        Raises:
+            InputError: the target cannot be registered to its mirror image.
+            CannotWrite: the disk is full or the folder is write-protected.
+
+        """
+        target, settings = self.target.part, self.registration
+        step = cache.Step(
+            self.folder / CONTRALATERAL,
+            revision=REVISION,
+            target=checksum(self.case.image),
+            registration=settings,
+            preparation=self.preparation,
+        )
+        file = step.folder / contralateral.FILE
+        if step.results() is None:
+            brightness = contralateral.contralateral_brightness(target, self._register_program, settings, progress)
+            with storing("the contralateral comparison"):
+                step.begin()
+                volume.write(contralateral.quantized(brightness, target), file)
+                step.finish([contralateral.FILE], {})
+        stored = contralateral.dequantized(volume.read(file))
+        return contralateral.ContralateralComparison(contralateral.brightness(target), stored, self.case.modality)
 
 
 def default_parallel_registrations(registration: Any) -> int:

@@ -6,13 +6,13 @@ ones lie on disk: :func:`crossmoda.propagation.propagate` performs them in threa
 """
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from crossmoda import cache, fusion, preprocessing, volume
+from crossmoda import cache, fusion
 from crossmoda.anatomy import contralateral, laterality
 from crossmoda.errors import InputError
 from crossmoda.output import CannotWrite
@@ -21,9 +21,15 @@ from crossmoda.propagation import missing_cochlea, noisy_label, registrations
 from crossmoda.propagation.atlases import Atlas, PreparedAtlases, examine
 from crossmoda.propagation.label_fusion import failures, fuse, with_side_uncertainty
 from crossmoda.propagation.noisy_label import AtlasOutcome
-from crossmoda.propagation.registrations import Register, RegisteredAtlas
+from crossmoda.propagation.registrations import (
+    Load,
+    PlannedRegistration,
+    Register,
+    RegisteredAtlas,
+    Registrations,
+)
 from crossmoda.propagation.settings import Settings
-from crossmoda.propagation.target import Prepare, Target, load_target, preparer
+from crossmoda.propagation.target import load_target
 from crossmoda.propagation.tumor_side import TumorSide, find_tumor_side
 from crossmoda.provenance import Record, checksum
 from crossmoda.volume import Volume
@@ -31,29 +37,11 @@ from crossmoda.volume import Volume
 if TYPE_CHECKING:
     from crossmoda.dataset import Case
 
-#: See :func:`crossmoda.propagation.target.load_target`.
-Load = Callable[["Case", str, str, bool], tuple[Target, preprocessing.Preparation]]
-#: In the folder of a target: its registrations, the linear ones, and its comparison with the contralateral side.
-REGISTRATIONS, LINEAR, CONTRALATERAL = "registrations", "linear", "contralateral"
-#: Bump to invalidate cached fusions, and cached registrations.
-_REVISION, _REGISTRATION_REVISION = 14, 6
+#: Bump to invalidate cached noisy labels.
+_REVISION = 14
 #: Registrations to unrelated images (smooth noise) reached a median quality of 0.12 at most, those to heads 0.15 (a
 #: scan of a few centimeters) and mostly above 0.24: below the first limit a target is refused, below the second noted.
 _REFUSED, _DOUBTFUL = 0.13, 0.2
-
-
-class PlannedRegistration(NamedTuple):
-    """A registration to the target."""
-
-    atlas: Atlas
-    mirrored: bool = False
-    linear: bool = False
-    """without the deformable part, for the selection of atlases"""
-
-    @property
-    def key(self) -> tuple[str, bool, bool]:
-        """The identity among the registrations of one target."""
-        return self.atlas.id, self.mirrored, self.linear
 
 
 class Run:
@@ -68,7 +56,7 @@ class Run:
         fusion_settings: fusion.Settings | None = None,
         register: Register | None = None,
         *,
-        load: "Load | None" = None,
+        load: "Load" = load_target,
         has_cochlea: bool | None = None,
         prepared: PreparedAtlases | None = None,
     ):
@@ -83,15 +71,16 @@ class Run:
             registration = deeds.Settings()
         self.case, self.folder, self.settings = case, folder, settings
         self.registration, self.fusion_settings = registration, fusion_settings or fusion.Settings()
-        self.register_program = register or _deeds
         self.outcomes: list[AtlasOutcome] = []
         self.notes: list[str] = []
         self.atlases: list[Atlas] = []
-        self._load, self._has_cochlea = load or load_target, has_cochlea
-        self._prepared = PreparedAtlases(0) if prepared is None else prepared
+        self.registrations = Registrations(
+            *(case, folder, settings, registration, register or _deeds),
+            load=load,
+            has_cochlea=has_cochlea,
+            prepared=prepared,
+        )
         self._unusable: tuple[str, ...] = ()
-        self._target: tuple[Target, preprocessing.Preparation] | None = None
-        self._registered: dict[tuple[str, bool, bool], RegisteredAtlas | str] = {}
         self._selected: list[Atlas] | None = None
         self._side: TumorSide | None = None
         self.record = Record(
@@ -115,6 +104,8 @@ class Run:
             except InputError as cause:
                 self._exclude(case.id, case.side, False, str(cause))
         self._unusable = tuple(self.notes)
+        if self.registrations.has_cochlea is None:
+            self.registrations.has_cochlea = any(atlas.volumes_mm3["cochlea"] > 0 for atlas in self.atlases)
         if not self.atlases:
             raise InputError(f"No atlas is usable. {self.notes[0]}")
 
@@ -127,31 +118,12 @@ class Run:
         return cache.Step(
             self.folder,
             revision=_REVISION,
-            registration_revision=_REGISTRATION_REVISION,
+            registration_revision=registrations.REVISION,
             target=checksum(self.case.image),
             atlases=[[atlas.id, *atlas.key()] for atlas in self.atlases],
             unusable=self._unusable,
             parameters=self._parameters(),
         )
-
-    # The target
-
-    @property
-    def target(self) -> Target:
-        """The target, read once."""
-        return self._load_target()[0]
-
-    @property
-    def preparation(self) -> preprocessing.Preparation:
-        """How target and atlases are prepared for registration."""
-        return self._load_target()[1]
-
-    def _load_target(self) -> tuple[Target, preprocessing.Preparation]:
-        if self._target is None:
-            own = any(atlas.volumes_mm3["cochlea"] > 0 for atlas in self.atlases)
-            has_cochlea = own if self._has_cochlea is None else self._has_cochlea
-            self._target = self._load(self.case, checksum(self.case.image), self.settings.region, has_cochlea)
-        return self._target
 
     # Registrations
 
@@ -163,7 +135,7 @@ class Run:
         for stage in (self.comparisons, self.probes, self.wanted, self.copies):
             if stage == self.wanted:
                 self.tumor_side(progress)
-            if pending := [planned for planned in stage() if not self.is_finished(planned)]:
+            if pending := [planned for planned in stage() if not self.registrations.is_finished(planned)]:
                 return pending
         return []
 
@@ -176,83 +148,9 @@ class Run:
         wanted = {planned.key for planned in self.wanted()}
         return 0.75 if self._side_without_cochlea() and pending[0].key in wanted else 1.0
 
-    def step_of(self, planned: PlannedRegistration) -> cache.Step:
-        """Return the step of a registration; it is independent of the other atlases."""
-        folder = self.folder / REGISTRATIONS
-        return cache.Step(
-            (folder / LINEAR if planned.linear else folder)
-            / registrations.folder_name(planned.atlas.id, planned.mirrored),
-            revision=_REGISTRATION_REVISION,
-            target=checksum(self.case.image),
-            atlas=planned.atlas.key(),
-            mirrored=planned.mirrored,
-            align_centers=self.preparation.region == "ears",
-            registration=self._registration_of(planned),
-            preparation=self.preparation,
-            keep_transform=self._keeps_transform(planned),
-        )
-
-    def _registration_of(self, planned: PlannedRegistration) -> Any:
-        return dataclasses.replace(self.registration, levels=0) if planned.linear else self.registration
-
-    def _keeps_transform(self, planned: PlannedRegistration) -> bool:
-        return self.settings.keep_transforms and not planned.linear
-
-    def is_finished(self, planned: PlannedRegistration) -> bool:
-        """Whether a registration is done, in this run or on disk."""
-        return planned.key in self._registered or self.step_of(planned).results() is not None
-
-    def register(
-        self, pending: Sequence[PlannedRegistration], progress: Progress | None = None, parallel: int | None = None
-    ) -> None:
-        """Perform registrations, ``parallel`` at a time; failures are remembered.
-
-        Raises:
-            CannotWrite: the disk is full or the folder is write-protected.
-
-        """
-        self._load_target()  # once, before the threads need it
-
-        def work(planned: PlannedRegistration, progress: Progress | None) -> None:
-            try:
-                self._registered[planned.key] = self._register(planned, progress)
-            except CannotWrite:
-                raise
-            except InputError as cause:
-                self._registered[planned.key] = str(cause)
-
-        parallel = parallel or registrations.default_parallel_registrations(self.registration)
-        registrations.run_in_parallel(work, pending, parallel, progress)
-
-    def _register(self, planned: PlannedRegistration, progress: Progress | None) -> RegisteredAtlas:
-        return registrations.register_atlas(
-            self.target,
-            planned.atlas,
-            self.step_of(planned),
-            register=self.register_program,
-            registration_settings=self._registration_of(planned),
-            prepare=self._preparer_of(planned),
-            mirrored=planned.mirrored,
-            align_centers=self.preparation.region == "ears",
-            keep_transform=self._keeps_transform(planned),
-            progress=progress,
-        )
-
-    def _preparer_of(self, planned: PlannedRegistration) -> Prepare:
-        how = self.preparation
-        key = (*planned.atlas.key(), planned.mirrored, how)
-        return lambda image, label_map: self._prepared.get(key, lambda: preparer(how)(image, label_map))
-
     def registered(self, planned: PlannedRegistration) -> RegisteredAtlas | None:
         """Return a finished registration; None where it failed (noted once)."""
-        if planned.key not in self._registered:
-            step = self.step_of(planned)
-            try:
-                result = registrations.load_registration(planned.atlas, step, planned.mirrored)
-                self._registered[planned.key] = result or "was not registered."
-            except InputError as cause:
-                self._registered[planned.key] = str(cause)
-        item = self._registered[planned.key]
+        item = self.registrations.result(planned)
         if isinstance(item, str):
             if not any(outcome.atlas == planned.atlas.id for outcome in self.outcomes):
                 self._exclude(planned.atlas.id, planned.atlas.side, planned.mirrored, item)
@@ -321,8 +219,8 @@ class Run:
             return TumorSide(side if side in laterality.SIDES and lateral else None)
         registered = self._all_registered(probes)
         try:
-            comparison = self._contralateral_comparison(progress)
-            result = find_tumor_side(registered, comparison, self.target.part.grid.spacing_zyx)
+            comparison = self.registrations.contralateral_comparison(progress)
+            result = find_tumor_side(registered, comparison, self.registrations.target.part.grid.spacing_zyx)
         except CannotWrite:
             raise
         except InputError as cause:
@@ -330,33 +228,12 @@ class Run:
         self.notes += [result.note] if result.note else []
         return result
 
-    def _contralateral_comparison(self, progress: Progress | None) -> contralateral.ContralateralComparison:
-        """Return the target compared with its contralateral side; it is registered to its mirror image once."""
-        target, settings = self.target.part, self.registration
-        step = cache.Step(
-            self.folder / CONTRALATERAL,
-            revision=_REGISTRATION_REVISION,
-            target=checksum(self.case.image),
-            registration=settings,
-            preparation=self.preparation,
-        )
-        file = step.folder / contralateral.FILE
-        if step.results() is None:
-            brightness = contralateral.contralateral_brightness(target, self.register_program, settings, progress)
-            with registrations.storing("the contralateral comparison"):
-                step.begin()
-                volume.write(contralateral.quantized(brightness, target), file)
-                step.finish([contralateral.FILE], {})
-        return contralateral.ContralateralComparison(
-            contralateral.brightness(target), contralateral.dequantized(volume.read(file)), self.case.modality
-        )
-
     def _comparison_for_outline(self, progress: Progress | None) -> contralateral.ContralateralComparison | None:
         """Return the contralateral comparison that outlines the tumor; None where atlas votes alone do."""
         if self.settings.outline == "atlases" or self.settings.weighting == "global" or not self.side():
             return None
         try:
-            return self._contralateral_comparison(progress)
+            return self.registrations.contralateral_comparison(progress)
         except CannotWrite:
             raise
         except InputError as cause:
@@ -429,7 +306,7 @@ class Run:
         registered, side = self.usable(), self.side()
         comparison = self._comparison_for_outline(part(progress, 0.0, 0.3))
         fused, contributors = fuse(
-            *(registered, self.target.part, side, self.settings, self.fusion_settings),
+            *(registered, self.registrations.target.part, side, self.settings, self.fusion_settings),
             comparison=comparison,
             progress=part(progress, 0.3, 0.5),
         )
@@ -446,7 +323,7 @@ class Run:
         ]
         provenance = self.record.finish(
             target=self.case.id,
-            region=self.preparation.region,
+            region=self.registrations.preparation.region,
             tumor_side=side,
             side_certainty=round(found.certainty, 4),
             side_evidence=found.evidence,
@@ -458,7 +335,9 @@ class Run:
         )
         performance = {item.name: each for item, each in zip(registered, fused.fusion.performance, strict=True)}
         table = noisy_label.table(self.outcomes, performance)
-        return noisy_label.write(self.folder, self.target, fused, table, provenance, part(progress, 0.5, 1.0))
+        return noisy_label.write(
+            self.folder, self.registrations.target, fused, table, provenance, part(progress, 0.5, 1.0)
+        )
 
 
 def registrations_at_most(atlases: Sequence[Atlas], settings: Settings) -> tuple[int, int]:

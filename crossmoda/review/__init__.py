@@ -1,8 +1,8 @@
-"""Review and correction of labels: which case first, where to look, helpers, the store, better models.
+"""Review and correction of labels, and improvement of models with corrections.
 
-The loop: :func:`review_list` sorts the targets by how much a correction would help, :func:`find_regions` shows where,
-:mod:`~crossmoda.review.operations` helps to correct, :mod:`~crossmoda.review.corrections` keeps the result where
-training finds it, :mod:`~crossmoda.review.improvement` trains on, and :mod:`~crossmoda.review.cohort` reports.
+:func:`review_list` ranks the targets by expected benefit of a correction, :func:`find_regions` locates probable errors,
+:mod:`~crossmoda.review.operations` edits label maps, :mod:`~crossmoda.review.corrections` stores corrections,
+:mod:`~crossmoda.review.improvement` trains on them, and :mod:`~crossmoda.review.cohort_report` reports.
 """
 
 from crossmoda.review.evidence_sources import expected_dice, label_to_review

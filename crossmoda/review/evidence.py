@@ -1,5 +1,6 @@
-"""What speaks for and against the label of one target, in numbers; kept beside the results until they change."""
+"""Evidence about the label of a target, in numbers, cached beside its results."""
 
+import contextlib
 import dataclasses
 import json
 from pathlib import Path
@@ -8,147 +9,143 @@ from typing import Any
 import numpy as np
 
 from crossmoda import cache, labels, measurement, output
-from crossmoda.anatomy import laterality, plausibility
+from crossmoda.anatomy import laterality
 from crossmoda.errors import InputError
-from crossmoda.evaluation import dice
-from crossmoda.review.evidence_sources import NOISY_LABEL, PREDICTION, Opinions, expected_dice, read_opinions
+from crossmoda.evaluation import dice_per_structure
+from crossmoda.review.evidence_sources import (
+    NOISY_LABEL,
+    PREDICTION,
+    EvidenceSources,
+    expected_dice,
+    read_evidence_sources,
+)
 from crossmoda.volume import Grid, Volume
 from crossmoda.volume.masks import components
 
 FILE = "review.json"
-#: Raised when the numbers are computed in another way.
-_REVISION = 3
-#: A smaller piece of a structure is a stray voxel, mm3.
-_PIECE_MM3 = 3.0
+#: Bump to invalidate cached evidence.
+_REVISION = 4
+#: Minimum volume of a component that is counted.
+_MIN_COMPONENT_MM3 = 3.0
 
 
 @dataclasses.dataclass(frozen=True)
 class Evidence:
-    """The numbers of one target."""
+    """The evidence about the label of a target."""
 
     volumes_mm3: dict[str, float]
-    """per structure of the label"""
+    """volume of each structure of the label"""
     numbers: dict[str, float]
-    """see :func:`measure`; what does not exist is absent"""
+    """see :func:`measure`; undefined numbers are absent"""
     notes: tuple[str, ...]
-    """what is missing, and what to do about it"""
+    """missing and unusable files, with the remedy"""
 
 
 def evidence_of(case_folder: Path | str) -> Evidence:
-    """Return the evidence of one target; it is computed again only when a file of its results changed.
+    """Return the evidence about the label of a target, recomputed if a file of its results changed.
 
     Raises:
-        InputError: there is no label to review, or it cannot be read.
+        InputError: the label to review is missing or cannot be read.
 
     """
     folder = Path(case_folder)
     key = cache.digest([_REVISION, _state(folder)])
     try:
-        kept = json.loads((folder / FILE).read_text(encoding="utf-8"))
-        if kept["key"] == key:
-            return Evidence(kept["volumes_mm3"], kept["numbers"], tuple(kept["notes"]))
+        cached = json.loads((folder / FILE).read_text(encoding="utf-8"))
+        if cached["key"] == key:
+            return Evidence(cached["volumes_mm3"], cached["numbers"], tuple(cached["notes"]))
     except (OSError, ValueError, KeyError, TypeError):
         pass
-    found = measure(read_opinions(folder))
-    content: dict[str, Any] = {"key": key, **dataclasses.asdict(found)}
-    try:
-        output.write_json(folder / FILE, content)
-    except InputError:
-        return found  # results that may only be read are reviewed all the same
-    return found
+    evidence = measure(read_evidence_sources(folder))
+    with contextlib.suppress(InputError):  # the results may be read-only
+        output.write_json(folder / FILE, {"key": key, **dataclasses.asdict(evidence)})
+    return evidence
 
 
 def _state(folder: Path) -> list[list[Any]]:
-    """Return name, size and time of the files that count."""
-    wanted = [folder / NOISY_LABEL, folder / "disagreement.nii.gz"]
-    wanted += [folder / PREDICTION / name for name in ("label_map.nii.gz", "uncertainty.nii.gz")]
-    for place in (folder, folder / PREDICTION):
-        wanted += [place / f"probability_{structure.key}.nii.gz" for structure in labels.STRUCTURES]
-    states = [(file.relative_to(folder).as_posix(), file.stat()) for file in wanted if file.is_file()]
+    """Return name, size and modification time of the files that the evidence depends on."""
+    paths = [folder / NOISY_LABEL, folder / "disagreement.nii.gz"]
+    paths += [folder / PREDICTION / name for name in ("label_map.nii.gz", "uncertainty.nii.gz")]
+    for parent in (folder, folder / PREDICTION):
+        paths += [parent / f"probability_{structure.key}.nii.gz" for structure in labels.STRUCTURES]
+    states = [(file.relative_to(folder).as_posix(), file.stat()) for file in paths if file.is_file()]
     return [[name, state.st_size, state.st_mtime_ns] for name, state in states]
 
 
-def measure(opinions: Opinions) -> Evidence:
-    """Return what speaks for and against a label.
+def measure(sources: EvidenceSources) -> Evidence:
+    """Return the evidence about a label.
 
-    Per structure ``S`` of :data:`crossmoda.labels.STRUCTURES`: ``expected_dice_S`` (0 to 1: the mean over the
-    opinions), ``dice_network_S`` (between label and network), ``network_mm3_S``, ``pieces_S``; the volume that is
-    expected to be wrong ``doubtful_mm3``; ``atlas_doubt_mm3`` and ``network_doubt_mm3`` (what either holds against the
-    label); ``apart_mm`` (from the label's tumor to the network's, between centers); ``elongation_VS`` (longest to
-    shortest axis), ``gap_mm`` (tumor to cochlea), ``left_mm3`` and ``right_mm3`` (volumes of the cochleae),
-    ``width_mm``, ``depth_mm`` and ``height_mm`` (how far one lies beside, behind and above the other).
+    Numbers per structure ``S`` of :data:`crossmoda.labels.STRUCTURES`: ``expected_dice_S`` (mean over the evidence
+    sources), ``dice_network_S`` (label and network), ``network_mm3_S``, ``pieces_S``. Expected volume of errors:
+    ``doubtful_mm3``, and by source ``atlas_doubt_mm3`` and ``network_doubt_mm3``. Tumor: ``apart_mm`` (center of the
+    label to center of the network), ``elongation_VS`` (longest to shortest axis), ``gap_mm`` (to the cochlea).
+    Cochleae: ``left_mm3``, ``right_mm3``, and their offset ``width_mm``, ``depth_mm``, ``height_mm``.
     """
-    label_map, grid = opinions.label_map, opinions.grid
-    voxel = grid.voxel_volume_mm3
-    numbers: dict[str, float] = {"doubtful_mm3": float(opinions.wrong.sum()) * voxel}
-    for who, probabilities in (("atlas", opinions.atlases), ("network", opinions.network)):
+    label_map, grid = sources.label_map, sources.grid
+    voxel_mm3 = grid.voxel_volume_mm3
+    numbers: dict[str, float] = {"doubtful_mm3": float(sources.error_probability.sum()) * voxel_mm3}
+    for name, probabilities in (("atlas", sources.atlas_probabilities), ("network", sources.network_probabilities)):
         if probabilities is not None:
-            right = np.take_along_axis(probabilities, label_map[None].astype(np.intp), axis=0)
-            numbers[f"{who}_doubt_mm3"] = float((1 - right).sum()) * voxel
+            correct = np.take_along_axis(probabilities, label_map[None].astype(np.intp), axis=0)
+            numbers[f"{name}_doubt_mm3"] = float((1 - correct).sum()) * voxel_mm3
     volumes = {}
     for structure in labels.STRUCTURES:
         mask = label_map == structure.value
-        volumes[structure.key] = float(np.count_nonzero(mask)) * voxel
-        numbers[f"pieces_{structure.key}"] = float(_pieces(mask, voxel))
-        if opinions.known:
-            chances = [expected_dice(mask, one[structure.value]) for one in opinions.known]
-            numbers[f"expected_dice_{structure.key}"] = float(np.mean(chances))
-        if opinions.network_label is not None:
-            other = opinions.network_label == structure.value
-            numbers[f"network_mm3_{structure.key}"] = float(np.count_nonzero(other)) * voxel
-            numbers[f"dice_network_{structure.key}"] = dice(mask, other)
-            if structure.value == labels.VS and mask.any() and other.any():
-                numbers["apart_mm"] = _apart(mask, other, grid)
-    numbers |= _shape(label_map == labels.VS, grid)
-    numbers |= _cochleae(Volume(label_map, _grid_of(opinions)))
+        volumes[structure.key] = float(np.count_nonzero(mask)) * voxel_mm3
+        numbers[f"pieces_{structure.key}"] = float(_component_count(mask, voxel_mm3))
+        if sources.probability_maps:
+            expected = [expected_dice(mask, item[structure.value]) for item in sources.probability_maps]
+            numbers[f"expected_dice_{structure.key}"] = float(np.mean(expected))
+    if sources.network_label is not None:
+        for key, score in dice_per_structure(label_map, sources.network_label).items():
+            numbers[f"dice_network_{key}"] = score
+        for structure in labels.STRUCTURES:
+            voxels = np.count_nonzero(sources.network_label == structure.value)
+            numbers[f"network_mm3_{structure.key}"] = float(voxels) * voxel_mm3
+        tumors = label_map == labels.VS, sources.network_label == labels.VS
+        if tumors[0].any() and tumors[1].any():
+            numbers["apart_mm"] = _center_distance_mm(*tumors, grid)
+    numbers |= _elongation(label_map == labels.VS, grid)
+    numbers |= _cochleae(Volume(label_map, grid.crop(sources.box)))
     gap = measurement.measure(Volume(label_map, grid))[0].distance_to_cochlea_mm
     if gap is not None:
         numbers["gap_mm"] = gap
-    return Evidence(volumes, {name: round(value, 4) for name, value in numbers.items()}, opinions.notes)
+    return Evidence(volumes, {name: round(value, 4) for name, value in numbers.items()}, sources.notes)
 
 
-def _grid_of(opinions: Opinions) -> Grid:
-    """Return the grid of the part."""
-    return opinions.grid.crop(opinions.box)
+def _component_count(mask: np.ndarray, voxel_mm3: float) -> int:
+    numbers, _ = components(mask)
+    return int(np.count_nonzero(np.bincount(numbers.ravel())[1:] * voxel_mm3 >= _MIN_COMPONENT_MM3))
 
 
-def _pieces(mask: np.ndarray, voxel_mm3: float) -> int:
-    pieces, _ = components(mask)
-    return int(np.count_nonzero(np.bincount(pieces.ravel())[1:] * voxel_mm3 >= _PIECE_MM3))
+def _center_distance_mm(first: np.ndarray, second: np.ndarray, grid: Grid) -> float:
+    """Return the distance between the centers of two masks, mm."""
+    return float(np.linalg.norm(grid.points(first).mean(axis=0) - grid.points(second).mean(axis=0)))
 
 
-def _apart(mask: np.ndarray, other: np.ndarray, grid: Grid) -> float:
-    """Return how far the centers of two masks lie apart, mm."""
-    return float(np.linalg.norm(grid.points(mask).mean(axis=0) - grid.points(other).mean(axis=0)))
-
-
-def _shape(mask: np.ndarray, grid: Grid) -> dict[str, float]:
-    """Return how elongated a mask is: the longest to the shortest principal axis of its voxels' extent."""
+def _elongation(mask: np.ndarray, grid: Grid) -> dict[str, float]:
+    """Return the ratio of the longest to the shortest principal axis of a mask."""
     points = np.argwhere(mask) * grid.spacing_zyx
     if len(points) < 2:
         return {}
-    spread = np.cov(points.T) + np.diag(np.square(grid.spacing_zyx) / 12)
-    lengths = np.sqrt(np.linalg.eigvalsh(spread))
+    covariance = np.cov(points.T) + np.diag(np.square(grid.spacing_zyx) / 12)
+    lengths = np.sqrt(np.linalg.eigvalsh(covariance))
     return {"elongation_VS": float(lengths[-1] / lengths[0])}
 
 
 def _cochleae(label_map: Volume) -> dict[str, float]:
-    """Return the volumes of the cochleae of both sides and how they lie to each other."""
+    """Return the volumes of both cochleae and the offset between their centers."""
     mask = label_map.array == labels.COCHLEA
     if not mask.any():
         return {}
-    middle = laterality.midplane_of(label_map)
-    if middle is None:
+    midplane_mm = laterality.midplane_of(label_map)
+    if midplane_mm is None:
         sides = laterality.find_sides(label_map).of[labels.COCHLEA]
         side = next(iter(sides), "left")
         return {f"{side}_mm3": float(mask.sum()) * label_map.grid.voxel_volume_mm3}
     points = label_map.grid.points(mask)
-    left = points[:, 0] > middle
-    apart = np.abs(points[left].mean(axis=0) - points[~left].mean(axis=0))
-    volumes = {"left_mm3": left.sum(), "right_mm3": (~left).sum()}
-    found = {name: float(count) * label_map.grid.voxel_volume_mm3 for name, count in volumes.items()}
-    return {**found, "width_mm": float(apart[0]), "depth_mm": float(apart[1]), "height_mm": float(apart[2])}
-
-
-#: A tumor farther from the nearest cochlea is no schwannoma of the vestibular nerve, mm.
-FARTHEST_MM = plausibility.BESIDE_MM
+    left = points[:, 0] > midplane_mm
+    offset_mm = np.abs(points[left].mean(axis=0) - points[~left].mean(axis=0))
+    counts = {"left_mm3": left.sum(), "right_mm3": (~left).sum()}
+    volumes = {name: float(count) * label_map.grid.voxel_volume_mm3 for name, count in counts.items()}
+    return {**volumes, **dict(zip(("width_mm", "depth_mm", "height_mm"), map(float, offset_mm), strict=True))}

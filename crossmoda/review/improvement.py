@@ -1,8 +1,7 @@
-"""A better model from corrections: training on, and an honest comparison before anybody uses it.
+"""Improvement of a model with corrections, and comparison of the old and the new model on held-out cases.
 
-Some corrected cases are held out: neither their correction nor their noisy label is ever learned from. The old and the
-new model segment them, and the corrections say which is better. Which are held out is decided by their id alone, so
-that a case does not change sides when more cases are corrected.
+Held-out cases are never trained on, neither with their correction nor with their noisy label. They are selected by a
+hash of their ID, so the selection is stable when more cases are corrected.
 """
 
 import dataclasses
@@ -14,83 +13,55 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from crossmoda import cache, dataset, device, output, parameters, training, weights
+from crossmoda import cache, dataset, output, training, weights
 from crossmoda.errors import InputError
 from crossmoda.evaluation import dice_per_structure
-from crossmoda.parameters import parameter
 from crossmoda.progress import Progress, part, report
 from crossmoda.provenance import checksum
 from crossmoda.review import models
 from crossmoda.review.corrections import Correction, all_corrections
 from crossmoda.review.models import Model
+from crossmoda.review.settings import ImprovementSettings
 from crossmoda.volume import Volume
 
 if TYPE_CHECKING:
     from crossmoda.dataset import Case
     from crossmoda.training import TrainingCase
 
-#: The files of a comparison, in the folder of the new model.
+#: File of the scores and folder of the pictures, in the folder of the new model.
 TABLE, PICTURES = "comparison.json", "comparison"
 _TRAINING = ".training-"
-#: Fewer settled cases cannot be divided into some to learn from and some to compare on.
-LEAST_CASES = 2
+#: Minimum number of corrected or accepted cases: one for training and one held out.
+MIN_CASES = 2
 
 
-@dataclasses.dataclass(frozen=True)
-class Settings(parameters.Settings):
-    """How a model learns from corrections."""
-
-    seconds: float = parameter(
-        600.0, "How long to train; 0 goes through all epochs", unit="s", minimum=0, maximum=1_000_000
-    )
-    epochs: int = parameter(
-        0, "Largest number of passes over all cases; 0 takes the preset's", minimum=0, maximum=1_000_000, advanced=True
-    )
-    held_out: float = parameter(
-        0.2,
-        "Share of the corrected cases that is never learned from, to compare the old and the new model on",
-        minimum=0.05,
-        maximum=0.5,
-        advanced=True,
-    )
-    learning_rate: float = parameter(
-        0.0,
-        "Largest learning rate; 0 takes a third of the preset's",
-        minimum=0,
-        maximum=1,
-        advanced=True,
-    )
-    seed: int = parameter(0, "Seed of everything random", minimum=0, maximum=2**31 - 1, advanced=True)
-    device: str = parameter("auto", "Where to compute", choices=device.CHOICES)
-
-
-#: Dice of each structure in each case.
+#: Dice by case and structure.
 Scores = dict[str, dict[str, float]]
 
 
 @dataclasses.dataclass(frozen=True)
-class Comparison:
-    """The old and the new model on corrected cases that the new one has not learned from."""
+class ModelComparison:
+    """Comparison of the old and the new model on held-out corrected cases."""
 
     old: Model
     new: Model
     before: Scores
-    """case -> structure -> Dice of the old model with the correction"""
+    """Dice of the old model"""
     after: Scores
-    """the same of the new model"""
+    """Dice of the new model"""
     pictures: dict[str, tuple[Path, Path]]
-    """case -> pictures of the old and of the new model's outlines, the correction dashed; empty without matplotlib"""
+    """per case: pictures of the old and the new model, correction dashed; empty without matplotlib"""
     learned_from: dict[str, int]
-    """how many cases of each kind the new model learned from"""
+    """number of training cases by kind"""
     notes: tuple[str, ...]
 
     @property
     def gain(self) -> float:
-        """The new model's mean Dice less the old one's, over cases and structures."""
+        """Difference of the mean Dice, new minus old model."""
         return mean_dice(self.after) - mean_dice(self.before)
 
     def rows(self) -> list[list[str]]:
-        """Return the table: case, structure, Dice before and after."""
+        """Return table rows: case, structure, Dice before and after."""
         return [
             [case, key, f"{value:.3f}", f"{self.after[case][key]:.3f}"]
             for case, scores in self.before.items()
@@ -99,18 +70,18 @@ class Comparison:
 
 
 def mean_dice(scores: Scores) -> float:
-    """Return the mean over cases and structures."""
+    """Return the mean Dice over cases and structures."""
     return float(np.mean([value for case in scores.values() for value in case.values()]))
 
 
-def held_out(ids: Sequence[str], share: float, earlier: Sequence[str] = ()) -> list[str]:
-    """Return the cases that are not learned from: ``earlier`` ones, and those whose id draws a number below ``share``.
+def held_out(ids: Sequence[str], fraction: float, earlier: Sequence[str] = ()) -> list[str]:
+    """Return the held-out cases: ``earlier`` ones, and those with an ID hash (0 to 1) below ``fraction``.
 
-    Where that is none it is the case with the lowest number; one case at least is left to learn from.
+    At least one case is held out, and at least one is left for training.
     """
-    drawn = {name: int(hashlib.sha256(name.encode()).hexdigest()[:8], 16) / 2**32 for name in ids}
-    order = sorted(ids, key=lambda name: (name not in earlier, drawn[name]))
-    count = sum(name in earlier or drawn[name] < share for name in ids)
+    hashes = {name: int(hashlib.sha256(name.encode()).hexdigest()[:8], 16) / 2**32 for name in ids}
+    order = sorted(ids, key=lambda name: (name not in earlier, hashes[name]))
+    count = sum(name in earlier or hashes[name] < fraction for name in ids)
     return sorted(order[: min(max(count, 1), len(ids) - 1)])
 
 
@@ -118,145 +89,150 @@ def improve(
     data: Path | str,
     results: Path | str | None,
     models_folder: Path | str,
-    settings: Settings = Settings(),
+    settings: ImprovementSettings = ImprovementSettings(),  # noqa: B008 (frozen)
     progress: Progress | None = None,
-) -> Comparison:
-    """Train the model in use further with the corrections, and compare it with the result. Nothing is switched.
+) -> ModelComparison:
+    """Fine-tune the current model with the corrections, and compare both models. The current model does not change.
 
-    It learns from the labeled ceT1 scans, the hrT2 scans that were corrected or accepted (full weight) and the other
-    noisy labels (with their confidence).
+    Training cases are the labeled ceT1 scans, the corrected or accepted hrT2 scans (full weight), and the other noisy
+    labels (weighted by their confidence).
 
     Args:
-        data: the data set, with its corrections.
-        results: the results of the propagation, ``<id>/``; None: no noisy labels are learned from.
-        models_folder: the models; the new one is added there, with the comparison.
-        settings: how to learn.
-        progress: told what is done; cancels. A cancelled training goes on where it stopped when it is called again.
+        data: the data set with its corrections.
+        results: the results of the propagation, ``<id>/``; None: no noisy labels.
+        models_folder: the models; receives the new model and the comparison.
+        settings: see :class:`~crossmoda.review.settings.ImprovementSettings`.
+        progress: callback(fraction, message); raise ``Cancelled`` to abort. The next call resumes the training.
 
     Raises:
-        InputError: fewer than :data:`LEAST_CASES` corrected or accepted labels, or a file that cannot be used.
+        InputError: fewer than :data:`MIN_CASES` corrected or accepted labels, or an unusable file.
 
     """
     old = models.current(models_folder)
-    begun = weights.load(old.weights)  # the card within the file: the one beside it is for people
-    material = _material(data, results, models_folder, settings)
-    how = training.Settings(
+    initial = weights.load(old.weights)
+    cases = _select_cases(data, results, models_folder, settings)
+    training_settings = training.Settings(
         seconds=settings.seconds,
         epochs=settings.epochs or (1_000_000 if settings.seconds else 0),
         learning_rate=settings.learning_rate,
         seed=settings.seed,
         device=settings.device,
-        preset=begun.settings.preset,
-        width=begun.settings.width,
+        preset=initial.settings.preset,
+        width=initial.settings.width,
     )
-    place = Path(models_folder) / f"{_TRAINING}{_identity(material, how, old)}"
+    folder = Path(models_folder) / f"{_TRAINING}{_identity(cases, training_settings, old)}"
     trained = training.train(
-        material.learning,
-        place,
-        how,
+        cases.training,
+        folder,
+        training_settings,
         None,
         part(progress, 0.0, 0.85),
-        preparation=begun.preparation,
+        preparation=initial.preparation,
         initial=old.weights,
     )
-    found = _segment(material.kept, (old.weights, trained), settings, part(progress, 0.85, 0.97))
-    before = {case.id: dice_per_structure(maps[0].array, truth.array) for case, maps, truth in found}
-    after = {case.id: dice_per_structure(maps[1].array, truth.array) for case, maps, truth in found}
+    predictions = _predict(cases.held_out, (old.weights, trained), settings, part(progress, 0.85, 0.97))
+    before, after = (
+        {case.id: dice_per_structure(maps[index].array, truth.array) for case, maps, truth in predictions}
+        for index in (0, 1)
+    )
     about = {
-        "learned_from": {**material.counts, "initial": old.name},
-        "held_out": [case.id for case in material.kept],
-        "corrections": material.decisions,
+        "learned_from": {**cases.counts, "initial": old.name},
+        "held_out": [case.id for case in cases.held_out],
+        "corrections": cases.decisions,
         "metrics": {"dice_on_held_out_corrections": after, "dice_of_the_initial_model": before},
     }
     new = models.add(models_folder, trained, about=about)
-    shutil.rmtree(place, ignore_errors=True)
-    pictures, notes = _draw(found, new.weights.parent / PICTURES)
-    comparison = Comparison(old, new, before, after, pictures, material.counts, tuple(notes))
+    shutil.rmtree(folder, ignore_errors=True)
+    pictures, notes = _draw(predictions, new.weights.parent / PICTURES)
+    comparison = ModelComparison(old, new, before, after, pictures, cases.counts, tuple(notes))
     content = {"old": old.name, "new": new.name, "before": before, "after": after, "gain": comparison.gain}
     output.write_json(new.weights.parent / TABLE, content)
     report(progress, 1.0, "compared")
     return comparison
 
 
-class _Material(NamedTuple):
-    """What is learned from and what is not."""
+class _Cases(NamedTuple):
+    """Held-out cases and training cases."""
 
-    kept: "list[Case]"
-    """the cases that are held out, with their correction as label"""
-    learning: "list[TrainingCase]"
+    held_out: "list[Case]"
+    """with their correction as label"""
+    training: "list[TrainingCase]"
     counts: dict[str, int]
     decisions: dict[str, Any]
-    """per settled case: which correction it is"""
+    """status and number of each correction"""
 
 
-def _material(data: Path | str, results: Path | str | None, models_folder: Path | str, settings: Settings) -> _Material:
-    found = dataset.open_dataset(data)
-    decided = all_corrections(data)
-    settled = {case.id: decided[case.id] for case in found.targets if case.id in decided}
-    settled = {name: one for name, one in settled.items() if one.is_settled and one.label is not None}
-    if len(settled) < LEAST_CASES:
+def _select_cases(
+    data: Path | str, results: Path | str | None, models_folder: Path | str, settings: ImprovementSettings
+) -> _Cases:
+    scans, corrections = dataset.open_dataset(data), all_corrections(data)
+    settled = {
+        case.id: correction
+        for case in scans.targets
+        if (correction := corrections.get(case.id)) is not None
+        and correction.is_settled
+        and correction.label is not None
+    }
+    if len(settled) < MIN_CASES:
         raise InputError(
-            f"{data} has {len(settled)} corrected or accepted labels; settle at least {LEAST_CASES}, one to learn from "
-            "and one to compare on."
+            f"Too few corrected or accepted labels: {len(settled)} in {data}. Correct or accept at least {MIN_CASES}."
         )
     earlier = [name for model in models.models(models_folder) for name in model.card.get("held_out", [])]
     names = held_out(list(settled), settings.held_out, earlier)
-    kept = [case for case in found.targets if case.id in names]
-    others = [case for case in found.targets if case.id not in names]
+    held_out_cases = [case for case in scans.targets if case.id in names]
+    other_targets = [case for case in scans.targets if case.id not in names]
     groups = {
-        "sources": [training.TrainingCase.of(case) for case in found.sources],
-        "corrected": training.corrected_cases(others, settled),
-        "noisy": _noisy(others, results, decided),
+        "sources": [training.TrainingCase.of(case) for case in scans.sources],
+        "corrected": training.corrected_cases(other_targets, settled),
+        "noisy": _noisy(other_targets, results, corrections),
     }
-    learning = [case for group in groups.values() for case in group]
     counts = {name: len(group) for name, group in groups.items()}
-    decisions = {name: {"status": one.status, "number": one.number} for name, one in settled.items()}
-    return _Material(kept, learning, counts, decisions)
+    decisions = {name: {"status": item.status, "number": item.number} for name, item in settled.items()}
+    return _Cases(held_out_cases, [case for group in groups.values() for case in group], counts, decisions)
 
 
 def _noisy(
-    targets: "Sequence[Case]", results: Path | str | None, decided: Mapping[str, Correction]
+    targets: "Sequence[Case]", results: Path | str | None, corrections: Mapping[str, Correction]
 ) -> "list[TrainingCase]":
-    """Return the noisy labels that are left; none without results."""
+    """Return the uncorrected noisy labels; none without results."""
     if results is None or not any((Path(results) / case.id / "noisy_label.nii.gz").is_file() for case in targets):
         return []
-    return training.noisy_cases(targets, results, decided)
+    return training.noisy_cases(targets, results, corrections)
 
 
-def _identity(material: _Material, how: training.Settings, old: Model) -> str:
-    """Return what tells this training from others, so that one that was cancelled goes on."""
-    files = [[checksum(case.image), checksum(case.label)] for case in material.learning]
-    confidences = [checksum(case.confidence) if case.confidence else "" for case in material.learning]
-    return cache.digest([files, confidences, how, checksum(old.weights)])[:12]
+def _identity(cases: _Cases, settings: training.Settings, old: Model) -> str:
+    """Return a digest of everything the training depends on, so that a cancelled training is resumed."""
+    files = [[checksum(case.image), checksum(case.label)] for case in cases.training]
+    confidences = [checksum(case.confidence) if case.confidence else "" for case in cases.training]
+    return cache.digest([files, confidences, settings, checksum(old.weights)])[:12]
 
 
-def _segment(
-    kept: "Sequence[Case]", both: Sequence[Path], settings: Settings, progress: Progress | None
+def _predict(
+    cases: "Sequence[Case]", weights_paths: Sequence[Path], settings: ImprovementSettings, progress: Progress | None
 ) -> "list[tuple[Case, list[Volume], Volume]]":
-    """Return each held-out case with the label maps of the old and the new model and the correction."""
+    """Return each case with the label maps of the old and the new model and the correction."""
     from crossmoda import inference
 
-    loaded = [weights.load(path) for path in both]
-    found = []
-    for number, case in enumerate(kept):
-        report(progress, number / len(kept), f"comparing on {case.id}")
+    networks = [weights.load(path) for path in weights_paths]
+    prediction_settings = inference.Settings(device=settings.device)
+    predictions = []
+    for number, case in enumerate(cases):
+        report(progress, number / len(cases), f"comparing on {case.id}")
         image = case.read_image()
-        maps = [
-            inference.predict(image, model, inference.Settings(device=settings.device)).label_map for model in loaded
-        ]
-        found.append((case, maps, case.read_label(image)))
-    return found
+        maps = [inference.predict(image, network, prediction_settings).label_map for network in networks]
+        predictions.append((case, maps, case.read_label(image)))
+    return predictions
 
 
 def _draw(
-    found: "Sequence[tuple[Case, list[Volume], Volume]]", folder: Path
+    predictions: "Sequence[tuple[Case, list[Volume], Volume]]", folder: Path
 ) -> tuple[dict[str, tuple[Path, Path]], list[str]]:
-    """Write the pictures before and after; return them and what a user should know."""
+    """Write the pictures of both models; return them and notes."""
     try:
         from crossmoda import figures
 
         pictures = {}
-        for case, maps, truth in found:
+        for case, maps, truth in predictions:
             image = case.read_image()
             files = folder / f"{case.id}_before.png", folder / f"{case.id}_after.png"
             for file, label_map in zip(files, maps, strict=True):
@@ -266,4 +242,4 @@ def _draw(
             pictures[case.id] = files
         return pictures, []
     except ImportError:
-        return {}, ["There are no pictures: matplotlib is not installed."]
+        return {}, ["No pictures, since matplotlib is not installed."]

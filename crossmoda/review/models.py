@@ -1,6 +1,6 @@
-"""The models of a project, ``MODELS/<name>/``: weights with their card, and which of them is in use.
+"""The models of a project, ``MODELS/<name>/``: weights with model cards, and the current model.
 
-A new model is added beside the others and used only after :func:`switch`; every model stays and can be switched back.
+A new model becomes current only by :func:`switch`. No model is ever removed.
 """
 
 import dataclasses
@@ -14,72 +14,71 @@ from crossmoda import output, weights
 from crossmoda.errors import InputError
 
 WEIGHTS = "weights.safetensors"
-#: The name of the weights that come along.
-SHIPPED = "shipped"
+#: Name of the bundled weights.
+BUNDLED = "bundled"
 _CURRENT = "current.json"
 
 
 @dataclasses.dataclass(frozen=True)
 class Model:
-    """Weights with a name."""
+    """A named model of a project."""
 
     name: str
     weights: Path
     card: dict[str, Any]
-    """the model card"""
     is_current: bool
 
 
 def models(folder: Path | str) -> list[Model]:
-    """Return the models of a folder, first the weights that come along, then the others by age."""
+    """Return the models of a folder: the bundled weights, then the others by age."""
     folder = Path(folder)
-    chosen = _current_name(folder)
-    found = [file.parent for file in folder.glob(f"*/{WEIGHTS}")] if folder.is_dir() else []
-    names = sorted((path for path in found if not path.name.startswith(".")), key=_age)
-    places = [(SHIPPED, weights.shipped()), *((path.name, path / WEIGHTS) for path in names)]
-    return [Model(name, file, _card(file), name == chosen) for name, file in places]
+    current_name = _current_name(folder)
+    folders = [file.parent for file in folder.glob(f"*/{WEIGHTS}")] if folder.is_dir() else []
+    folders = sorted((path for path in folders if not path.name.startswith(".")), key=_age)
+    files = [(BUNDLED, weights.bundled()), *((path.name, path / WEIGHTS) for path in folders)]
+    return [Model(name, file, _card(file), name == current_name) for name, file in files]
 
 
 def current(folder: Path | str) -> Model:
-    """Return the model in use: the weights that come along until another is chosen."""
+    """Return the current model: the bundled weights until another model is selected."""
     return next(model for model in models(folder) if model.is_current)
 
 
 def switch(folder: Path | str, name: str) -> Model:
-    """Use another model.
+    """Make another model the current one.
 
     Raises:
-        InputError: there is none of that name, or the folder cannot be written.
+        InputError: unknown model, or the folder cannot be written.
 
     """
-    known = [model.name for model in models(folder)]
-    if name not in known:
-        raise InputError(f"There is no model {name!r} in {folder}; choose one of {', '.join(known)}.")
+    names = [model.name for model in models(folder)]
+    if name not in names:
+        raise InputError(f"Unknown model: {name!r} in {folder}. Select one of {', '.join(names)}.")
     output.write_json(Path(folder) / _CURRENT, {"current": name})
     return current(folder)
 
 
 def add(folder: Path | str, file: Path | str, name: str | None = None, about: dict[str, Any] | None = None) -> Model:
-    """Add weights to a folder of models without using them.
+    """Add weights to a folder of models, without making them the current model.
 
     Args:
         folder: the models.
-        file: ``.safetensors`` with their card, as CrossModa writes them.
-        name: of the model; None: the next free number.
-        about: what the card also says.
+        file: ``.safetensors`` with a model card.
+        name: name of the model; None: the next free number.
+        about: additional entries of the card.
 
     Raises:
-        InputError: the weights cannot be used, or the name is taken or cannot be a folder's.
+        InputError: the weights cannot be used, or the name exists or is invalid.
 
     """
     folder = Path(folder)
     taken = {model.name for model in models(folder)}
     name = name or _next_name(taken)
     if name in taken:
-        raise InputError(f"There is already a model {name!r} in {folder}; choose another name.")
+        raise InputError(f"Model exists: {name!r} in {folder}. Use another name.")
     if not re.fullmatch(r"[\w][\w .+-]*", name):
-        raise InputError(f"{name!r} cannot be the name of a model; use letters, digits, '-', '_' and '.'.")
-    weights.load(file)  # what cannot be used is refused now, not when it is chosen
+        raise InputError(f"Invalid model name: {name!r}. Use letters, digits, '-', '_' and '.'.")
+    weights.load(file)  # reject unusable weights now
     tensors, card = weights.read_tensors(file)
     temporary = folder / f"{output.PARTIAL}{name}"
     shutil.rmtree(temporary, ignore_errors=True)
@@ -103,7 +102,7 @@ def _age(path: Path) -> tuple[float, str]:
 
 
 def _card(file: Path) -> dict[str, Any]:
-    """Return the card beside the weights; what cannot be read, of what the review tells from it, is empty."""
+    """Return the card beside the weights, without entries of the wrong type; empty if unreadable."""
     try:
         card = json.loads(file.with_suffix(".json").read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
@@ -115,9 +114,9 @@ def _card(file: Path) -> dict[str, Any]:
 
 
 def _current_name(folder: Path) -> str:
-    """Return the name of the model in use; the shipped one if another was chosen that is no longer there."""
+    """Return the name of the current model; the bundled one if the selected model is missing."""
     try:
         name = str(json.loads((folder / _CURRENT).read_text(encoding="utf-8"))["current"])
     except (OSError, ValueError, KeyError, TypeError):
-        return SHIPPED
-    return name if (folder / name / WEIGHTS).is_file() else SHIPPED
+        return BUNDLED
+    return name if (folder / name / WEIGHTS).is_file() else BUNDLED

@@ -1,4 +1,4 @@
-"""The review queue: which label to correct first, and why."""
+"""The review queue: labels ranked by expected benefit of a correction."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from crossmoda.progress import Progress, report
 from crossmoda.review import corrections, triage
 from crossmoda.review.evidence import Evidence, evidence_of
 
-#: What can be the matter with a case, in the order in which they are shown.
+#: Review statuses, in the order of the queue.
 STATUSES = ("open", "needs expert", "corrected", "accepted")
 
 
@@ -21,47 +21,47 @@ class Item:
 
     id: str
     priority: float
-    """the Dice (mean of both structures) that a correction is expected to gain, 0 to 1"""
+    """expected Dice gain of a correction (mean over the structures), 0 to 1"""
     reasons: tuple[str, ...]
-    """why, in sentences, the most important first; also what is missing"""
+    """sentences, the most important first, and notes about missing files"""
     status: str
     """``"open"``, ``"corrected"``, ``"accepted"`` or ``"needs expert"``"""
     seconds: float
-    """spent on it so far"""
+    """review time"""
     volumes_mm3: dict[str, float]
-    """of each structure, in the label to be reviewed"""
+    """volume of each structure in the label to review"""
     evidence: dict[str, Any]
-    """the numbers behind it, see :func:`crossmoda.review.evidence.measure`"""
+    """see :func:`crossmoda.review.evidence.measure`"""
 
 
 def review_list(data: Path | str, results: Path | str, progress: Progress | None = None) -> list[Item]:
-    """Return every hrT2 target of a data set, that whose correction would help most first.
+    """Return the hrT2 targets of a data set by decreasing priority.
 
-    What was corrected or accepted comes last, what needs an expert before that. A target without any result is listed
-    as well, with what to do about it.
+    Open targets precede those that need an expert, and corrected or accepted targets come last. Targets without
+    results are included, with the remedy as reason.
 
     Args:
         data: the data set.
-        results: folder with the results of each target, ``<id>/`` (see docs/architecture.md).
-        progress: told which case is looked at; may cancel.
+        results: results of the targets, ``<id>/`` (see docs/architecture.md).
+        progress: callback(fraction, message); raise ``Cancelled`` to abort.
 
     Raises:
-        InputError: ``data`` is no data set or has no hrT2 scan.
+        InputError: ``data`` is not a data set or has no hrT2 scan.
 
     """
     targets = dataset.open_dataset(data).targets
     if not targets:
-        raise InputError(f"{data} holds no hrT2 scan; choose the data set whose targets were labeled.")
-    found: dict[str, Evidence | InputError] = {}
+        raise InputError(f"No hrT2 scan: {data}. Select the data set of the labeled targets.")
+    evidence: dict[str, Evidence | InputError] = {}
     for number, case in enumerate(targets):
-        report(progress, number / len(targets), f"looking at {case.id}")
+        report(progress, number / len(targets), f"assessing {case.id}")
         try:
-            found[case.id] = evidence_of(Path(results) / case.id)
+            evidence[case.id] = evidence_of(Path(results) / case.id)
         except InputError as cause:
-            found[case.id] = cause
-    done = corrections.all_corrections(data)
-    cohort = triage.Cohort([one for one in found.values() if isinstance(one, Evidence)])
-    items = [_item(case_id, one, cohort, done.get(case_id)) for case_id, one in found.items()]
+            evidence[case.id] = cause
+    decisions = corrections.all_corrections(data)
+    cohort = triage.CohortStatistics([item for item in evidence.values() if isinstance(item, Evidence)])
+    items = [_item(case_id, item, cohort, decisions.get(case_id)) for case_id, item in evidence.items()]
     report(progress, 1.0, "done")
     return sort(items)
 
@@ -72,18 +72,21 @@ def sort(items: Sequence[Item]) -> list[Item]:
 
 
 def _item(
-    case_id: str, found: Evidence | InputError, cohort: triage.Cohort, done: corrections.Correction | None
+    case_id: str,
+    evidence: Evidence | InputError,
+    cohort: triage.CohortStatistics,
+    correction: corrections.Correction | None,
 ) -> Item:
-    status, seconds = (done.status, done.seconds) if done else ("open", 0.0)
-    if isinstance(found, InputError):
-        return Item(case_id, 0.0, (str(found),), status, seconds, {}, {})
-    judged = cohort.judge(found)
+    status, seconds = (correction.status, correction.seconds) if correction else ("open", 0.0)
+    if isinstance(evidence, InputError):
+        return Item(case_id, 0.0, (str(evidence),), status, seconds, {}, {})
+    assessment = cohort.assess(evidence)
     return Item(
         case_id,
-        round(judged.loss, 4),
-        (*judged.sentences, *(f"Note: {note}." for note in found.notes)),
+        round(assessment.loss, 4),
+        (*assessment.reasons, *(f"Note: {note}." for note in evidence.notes)),
         status,
         seconds,
-        dict(found.volumes_mm3),
-        {**found.numbers, **judged.numbers},
+        dict(evidence.volumes_mm3),
+        {**evidence.numbers, **assessment.numbers},
     )

@@ -1,4 +1,4 @@
-"""Where to look: the places of one case where its label is probably wrong."""
+"""Regions of a case where its label is probably wrong."""
 
 import dataclasses
 from pathlib import Path
@@ -7,62 +7,61 @@ import numpy as np
 from scipy import ndimage
 
 from crossmoda import labels
-from crossmoda.review.evidence_sources import nearest_structure, read_opinions
+from crossmoda.review.evidence_sources import nearest_structure, read_evidence_sources
 from crossmoda.review.settings import Settings
 from crossmoda.volume import Grid, Volume
 from crossmoda.volume.masks import bounding_box, components
 
-#: What the structures are called in sentences.
-SPOKEN = {"VS": "the tumor", "cochlea": "the cochlea"}
-#: The place to jump to is where the doubt is greatest after smoothing over this length (standard deviation), mm.
+#: The structures in sentences.
+STRUCTURE_PHRASES = {"VS": "the tumor", "cochlea": "the cochlea"}
+#: Standard deviation of the smoothing before the maximum of a region is located.
 _SMOOTHING_MM = 1.0
 
 
 @dataclasses.dataclass(frozen=True)
 class Region:
-    """A place where the label is probably wrong."""
+    """A region where the label is probably wrong."""
 
     number: int
-    """from 1, the largest benefit of a correction first"""
+    """rank by benefit of a correction, from 1"""
     center_lps: tuple[float, float, float]
-    """where the doubt is greatest, mm"""
+    """location of the highest error probability, mm"""
     box: tuple[tuple[int, int], ...]
-    """first and last index (excluded) along z, y, x of the place with its margin"""
+    """first index and stop index along z, y, x, including the margin"""
     volume_mm3: float
-    """of what is in doubt, without the margin"""
+    """volume without the margin"""
     peak: float
-    """the largest probability that the label is wrong"""
+    """maximum error probability"""
     structure: str
-    """the key of the structure concerned"""
+    """key of the affected structure"""
     reason: str
     """one sentence"""
     inside: np.ndarray = dataclasses.field(repr=False, compare=False)
-    """bool, of the shape of the box: the place with its margin"""
+    """bool mask within the box, including the margin"""
 
     @property
     def slices(self) -> tuple[slice, ...]:
-        """The box as slices of an array (z, y, x)."""
+        """The box as slices (z, y, x)."""
         return tuple(slice(first, stop) for first, stop in self.box)
 
     def mask(self, shape: tuple[int, ...]) -> np.ndarray:
-        """Return the place with its margin in an array (z, y, x)."""
-        whole = np.zeros(shape, bool)
-        whole[self.slices] = self.inside
-        return whole
+        """Return the region, including its margin, as a mask (z, y, x)."""
+        mask = np.zeros(shape, bool)
+        mask[self.slices] = self.inside
+        return mask
 
 
 def doubt(case_folder: Path | str) -> Volume:
-    """Return the probability, 0 to 1, that the label to be reviewed is wrong, on the target's grid (float32).
+    """Return the probability (0 to 1, float32) that the label to review is wrong, on the target's grid.
 
-    It is what the atlases and the network hold against the label, whichever of them there are (see
-    :mod:`crossmoda.review.evidence_sources`); 0 everywhere if there are none.
+    It is the mean over the evidence sources (see :mod:`crossmoda.review.evidence_sources`), 0 without any.
 
     Raises:
-        InputError: there is no label to review, or it cannot be read.
+        InputError: the label to review is missing or cannot be read.
 
     """
-    opinions = read_opinions(case_folder)
-    return opinions.whole(opinions.wrong)
+    sources = read_evidence_sources(case_folder)
+    return sources.uncropped(sources.error_probability)
 
 
 def find_regions(
@@ -72,16 +71,15 @@ def find_regions(
     *,
     network: Volume | None = None,
 ) -> list[Region]:
-    """Return the places where a label map is in doubt, the largest benefit of a correction first.
+    """Return the regions where a label map is in doubt, by decreasing benefit of a correction.
 
-    The benefit is the volume that is expected to be wrong, relative to the volume of the structure: a small error
-    matters more in a cochlea than in a large tumor.
+    The benefit is the expected volume of errors relative to the volume of the structure.
 
     Args:
-        disagreement: the probability that the label is wrong (:func:`doubt`), or another map from 0 to 1.
+        disagreement: error probability (:func:`doubt`), or any map from 0 to 1.
         label_map: the label map, on the same grid.
         settings: see :class:`Settings`.
-        network: the network's label map on the same grid, for the words.
+        network: the network's label map on the same grid, for the reasons.
 
     """
     grid = disagreement.grid
@@ -89,8 +87,8 @@ def find_regions(
     if not doubtful.any():
         return []
     box = bounding_box(doubtful, [count + 1 for count in grid.voxels(settings.margin_mm)])
-    shown = ndimage.distance_transform_edt(~doubtful[box], grid.spacing_zyx) <= settings.margin_mm
-    pieces, _ = components(shown)
+    dilated = ndimage.distance_transform_edt(~doubtful[box], grid.spacing_zyx) <= settings.margin_mm
+    numbers, _ = components(dilated)
     maps = _Maps(
         grid,
         tuple(part.start for part in box),
@@ -100,8 +98,8 @@ def find_regions(
     )
     smooth = ndimage.gaussian_filter(maps.doubt, [_SMOOTHING_MM / spacing for spacing in grid.spacing_zyx])
     regions = []
-    for number, part in enumerate(ndimage.find_objects(pieces), start=1):
-        inside = pieces[part] == number
+    for number, part in enumerate(ndimage.find_objects(numbers), start=1):
+        inside = numbers[part] == number
         if maps.doubtful_mm3(part, inside) >= max(settings.smallest_mm3, 1e-9):
             regions.append(maps.describe(part, inside, smooth))
     regions.sort(key=lambda pair: -pair[0])
@@ -112,7 +110,7 @@ def find_regions(
 
 
 class _Maps:
-    """The doubt and the label maps of the part of the grid where there is doubt."""
+    """Error probability and label maps, cropped to the doubtful voxels."""
 
     def __init__(
         self,
@@ -123,8 +121,8 @@ class _Maps:
         network: np.ndarray | None,
     ):
         self.grid, self.corner, self.doubt, self.label_map, self.network = grid, corner, doubt, label_map, network
-        drawn = label_map if network is None else np.where(label_map == 0, network, label_map)
-        self.nearest = nearest_structure(drawn, grid)
+        combined = label_map if network is None else np.where(label_map == 0, network, label_map)
+        self.nearest = nearest_structure(combined, grid)
         sizes = np.bincount(label_map.ravel(), minlength=len(labels.VALUES))
         self.size_mm3 = {value: max(sizes[value] * grid.voxel_volume_mm3, 1.0) for value in labels.VALUES}
 
@@ -132,15 +130,16 @@ class _Maps:
         return float(np.count_nonzero((self.doubt[part] > 0) & inside)) * self.grid.voxel_volume_mm3
 
     def describe(self, part: tuple[slice, ...], inside: np.ndarray, smooth: np.ndarray) -> tuple[float, Region]:
-        """Return the benefit of correcting a place, and the place."""
+        """Return the benefit of correcting a region, and the region."""
         doubt = np.where(inside, self.doubt[part], 0)
-        voxel = self.grid.voxel_volume_mm3
-        mass = np.bincount(self.nearest[part].ravel(), doubt.ravel() * voxel, minlength=len(labels.VALUES))
-        structure = max(labels.STRUCTURES, key=lambda one: mass[one.value] / self.size_mm3[one.value])
-        benefit = sum(mass[one.value] / self.size_mm3[one.value] for one in labels.STRUCTURES)
-        place = np.unravel_index(np.argmax(np.where(doubt > 0, smooth[part], -1)), doubt.shape)
-        first = np.array([one.start for one in part]) + self.corner
-        index = (first + place)[::-1]
+        voxel_mm3 = self.grid.voxel_volume_mm3
+        mass = np.bincount(self.nearest[part].ravel(), doubt.ravel() * voxel_mm3, minlength=len(labels.VALUES))
+        benefits = {item: mass[item.value] / self.size_mm3[item.value] for item in labels.STRUCTURES}
+        structure = max(labels.STRUCTURES, key=lambda item: benefits[item])
+        benefit = sum(benefits.values())
+        maximum = np.unravel_index(np.argmax(np.where(doubt > 0, smooth[part], -1)), doubt.shape)
+        first = np.array([item.start for item in part]) + self.corner
+        index = (first + maximum)[::-1]
         center = self.grid.to_lps(index)
         return benefit, Region(
             number=0,
@@ -154,17 +153,19 @@ class _Maps:
         )
 
     def _reason(self, part: tuple[slice, ...], inside: np.ndarray, structure: labels.Structure, peak: float) -> str:
-        name, voxel = SPOKEN[structure.key], self.grid.voxel_volume_mm3
-        drawn = (self.label_map[part] == structure.value) & inside
+        name, voxel_mm3 = STRUCTURE_PHRASES[structure.key], self.grid.voxel_volume_mm3
+        labeled = (self.label_map[part] == structure.value) & inside
         if self.network is not None:
-            seen = (self.network[part] == structure.value) & inside
-            more, less = (float(np.count_nonzero(one)) * voxel for one in (seen & ~drawn, drawn & ~seen))
-            if not drawn.any() and more:
-                return f"The network sees {more:.0f} mm³ of {name} where the label has none."
-            if not seen.any() and less:
-                return f"The network sees nothing of {name} here ({less:.0f} mm³ in the label)."
-            if more + less >= 1:
-                return f"The network draws {name} differently: {more:.0f} mm³ more, {less:.0f} mm³ less."
-        if drawn.any():
-            return f"The outline of {name} is uncertain (wrong with up to {100 * peak:.0f} %)."
-        return f"Possibly a part of {name} that was missed (up to {100 * peak:.0f} %)."
+            predicted = (self.network[part] == structure.value) & inside
+            added_mm3, removed_mm3 = (
+                float(np.count_nonzero(mask)) * voxel_mm3 for mask in (predicted & ~labeled, labeled & ~predicted)
+            )
+            if not labeled.any() and added_mm3:
+                return f"Only the network finds {name} here ({added_mm3:.0f} mm³)."
+            if not predicted.any() and removed_mm3:
+                return f"The network does not find {name} here ({removed_mm3:.0f} mm³ in the label)."
+            if added_mm3 + removed_mm3 >= 1:
+                return f"The network outlines {name} differently: {added_mm3:.0f} mm³ more, {removed_mm3:.0f} mm³ less."
+        if labeled.any():
+            return f"The outline of {name} is uncertain (error probability up to {100 * peak:.0f} %)."
+        return f"{name.capitalize()} may be missing here (probability up to {100 * peak:.0f} %)."

@@ -1,4 +1,4 @@
-"""How the scanner takes the picture: grid, slice profile, coil sensitivity, noise."""
+"""Image acquisition: grid, slice profile, coil sensitivity and noise."""
 
 import dataclasses
 
@@ -10,7 +10,7 @@ from crossmoda.volume import Grid
 
 @dataclasses.dataclass(frozen=True)
 class Protocol:
-    """One sequence's geometry."""
+    """Geometry of a sequence."""
 
     in_plane_mm: float
     slice_mm: float
@@ -18,8 +18,7 @@ class Protocol:
     field_of_view_mm: float
 
     def grid(self, center: np.ndarray, rotation: np.ndarray) -> Grid:
-        """Return the grid centered at ``center`` (scanner LPS mm) with axes ``rotation`` (3 x 3, column k is axis
-        k)."""
+        """Return the grid centered at ``center`` (scanner LPS mm); column k of ``rotation`` (3 x 3) is axis k."""
         pixels = max(round(self.field_of_view_mm / self.in_plane_mm), 1)
         size = (pixels, pixels, self.slices)
         spacing = (self.in_plane_mm, self.in_plane_mm, self.slice_mm)
@@ -28,23 +27,23 @@ class Protocol:
         return Grid(size, spacing, (x, y, z), tuple(float(v) for v in rotation.ravel()))
 
 
-def draw_rotation(rng: np.random.Generator, oblique_share: float, angle_deg: float) -> np.ndarray:
-    """Draw the direction of a scan: axial, or in ``oblique_share`` of the scans tilted by about ``angle_deg`` on each
-    axis.
+def draw_rotation(rng: np.random.Generator, oblique_probability: float, angle_deg: float) -> np.ndarray:
+    """Draw the orientation of a scan: axial, or oblique by about ``angle_deg`` per axis (probability
+    ``oblique_probability``).
     """
     angles = angle_deg * np.clip(rng.standard_normal(3), -2, 2) * np.array([1.0, 0.6, 0.5])
-    return Rotation.from_euler("xyz", angles * (rng.random() < oblique_share), degrees=True).as_matrix()
+    return Rotation.from_euler("xyz", angles * (rng.random() < oblique_probability), degrees=True).as_matrix()
 
 
 def slice_profile(samples: int) -> np.ndarray:
-    """Return the weights of ``samples`` across a slice: a box with soft shoulders, sum 1."""
+    """Return the weights of ``samples`` across a slice: a box with smooth edges, sum 1."""
     position = np.abs((np.arange(samples) + 0.5) / samples - 0.5)
     weights = 1 / (1 + np.exp((position - 0.45) / 0.06))
     return weights / weights.sum()
 
 
 def bias_field(rng: np.random.Generator, grid: Grid, amplitude: float) -> np.ndarray:
-    """Draw a coil sensitivity (z, y, x) with mean 1: smooth over 15 cm and more, deviating by ``amplitude`` at most."""
+    """Draw a coil sensitivity (z, y, x) of mean 1, smooth over at least 15 cm, with maximum deviation ``amplitude``."""
     axes = [np.arange(n) * step - (n - 1) * step / 2 for n, step in zip(grid.size, grid.spacing, strict=True)]
     total = np.zeros(grid.shape, np.float32)
     for _ in range(4):
@@ -56,8 +55,8 @@ def bias_field(rng: np.random.Generator, grid: Grid, amplitude: float) -> np.nda
 
 
 def add_rician_noise(rng: np.random.Generator, image: np.ndarray, deviation: float) -> np.ndarray:
-    """Return the magnitude of ``image`` plus complex Gaussian noise of that deviation in either channel (Gudbjartsson
-    1995).
+    """Return the magnitude of ``image`` plus complex Gaussian noise of standard deviation ``deviation`` per channel
+    (Gudbjartsson 1995).
     """
     if deviation <= 0:
         return image

@@ -1,6 +1,6 @@
-"""What a subject's images are made of: the painted phantom, or a real average head with painted ears.
+"""Bases of the simulated images: the painted phantom, or a real average head with painted ears.
 
-Imported lazily (it needs numba). A base is built once per process and kept.
+Imports numba: import this module inside functions only. Bases are cached per process.
 """
 
 import dataclasses
@@ -15,21 +15,21 @@ from crossmoda.simulation.tissues import Tissue
 
 HEAD_STEP_MM, EAR_STEP_MM = 0.6, 0.3
 SHOWN_THROUGH = np.eye(len(Tissue) + 1, dtype=np.float32)[TRANSPARENT]
-#: Relative standard deviation from place to place that is given to a real image.
+#: Relative standard deviation of the texture added to a real image.
 REAL_TEXTURE = np.float32(0.045)
 SIDES = {"left": 1, "right": -1}
 
 
 @dataclasses.dataclass(frozen=True)
 class Base:
-    """A head in the canonical frame, and both its ears in finer detail."""
+    """A head in the canonical frame, with both ears at finer resolution."""
 
     head: Painting
     ears: dict[str, Ear]
     head_images: dict[str, np.ndarray] | None = None
-    """modality to the real image beneath the head's painting (on its grid), white matter = 1"""
+    """modality -> real image below the head's painting, on its grid, white matter = 1"""
     ear_images: dict[str, dict[str, np.ndarray]] | None = None
-    """side, then modality, to the real image beneath the ear's painting"""
+    """side -> modality -> real image below the ear's painting"""
 
 
 @functools.lru_cache(maxsize=1)
@@ -51,17 +51,17 @@ def colored(
     modality: str,
     rng: np.random.Generator,
 ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """Return the head's image and each side's ear image in one modality, white matter = 1."""
+    """Return the images of the head and of each ear in a modality, white matter = 1."""
     images = [base.head.colored(signal, texture, Noise.draw(rng, base.head))]
-    beneath = [base.head_images[modality] if base.head_images else None]
+    real_images = [base.head_images[modality] if base.head_images else None]
     for side, painting in ears.items():
         images.append(painting.colored(signal, texture, Noise.draw(rng, painting)))
-        beneath.append(base.ear_images[side][modality] if base.ear_images else None)
-    # A real base has its own tissues: their mid-tones differ between subjects, white matter and fluid stay.
-    mid = rng.uniform(-0.07, 0.07)
+        real_images.append(base.ear_images[side][modality] if base.ear_images else None)
+    # The mid-tones of a real base differ between subjects; white matter and fluid do not.
+    mid_tone = rng.uniform(-0.07, 0.07)
     top = 3.8 if modality == "hrT2" else 2.0
-    for image, real, painting in zip(images, beneath, [base.head, *ears.values()], strict=True):
+    for image, real, painting in zip(images, real_images, [base.head, *ears.values()], strict=True):
         if real is not None:
             shown = painting.colored(SHOWN_THROUGH, SHOWN_THROUGH * REAL_TEXTURE, Noise.draw(rng, painting))
-            image += shown * real * (1 + mid * (real - 1) * (top - real))
+            image += shown * real * (1 + mid_tone * (real - 1) * (top - real))
     return images[0], dict(zip(ears, images[1:], strict=True))

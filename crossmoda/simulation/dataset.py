@@ -1,4 +1,4 @@
-"""A whole data set of digital subjects on disk, named and laid out as crossMoDA 2021."""
+"""Data sets of digital subjects on disk, in the layout of crossMoDA 2021."""
 
 import dataclasses
 import shutil
@@ -11,12 +11,13 @@ from crossmoda.errors import InputError
 from crossmoda.output import PARTIAL, write_json
 from crossmoda.progress import Progress, part, report
 from crossmoda.provenance import Record
-from crossmoda.simulation.subject import SIDES, Settings, Subject, simulate_subject
+from crossmoda.simulation.settings import Settings
+from crossmoda.simulation.subject import SIDES, Subject, simulate_subject
 from crossmoda.volume import Volume, write
 
 SOURCE, TARGET, TEST, TRUTH = "source_training", "target_training", "target_validation", "truth"
-#: More subjects of one kind would take weeks and terabytes.
-_MOST_SUBJECTS = 10000
+#: Maximum number of subjects of a kind, weeks of computing and terabytes of disk.
+_MAX_SUBJECTS = 10000
 
 
 def simulate_dataset(
@@ -34,39 +35,38 @@ def simulate_dataset(
 ) -> Path:
     """Write a data set in crossMoDA 2021's layout and return its folder.
 
-    ``source_training`` holds labeled ceT1 scans, ``target_training`` and ``target_validation`` unlabeled hrT2 scans
-    of other subjects, ``truth`` the labels of those hrT2 scans, out of the way of training; ``dataset.json`` each
-    subject's seed and tumor side. In each group left and right tumors take turns. A folder appears only when the
-    whole data set is complete.
+    ``source_training`` contains labeled ceT1 scans, ``target_training`` and ``target_validation`` unlabeled hrT2 scans
+    of other subjects, ``truth`` the labels of these hrT2 scans, and ``dataset.json`` seed and tumor side of each
+    subject. Tumor sides alternate within each group. The folder appears when the data set is complete.
 
     Args:
-        folder: where to write; must not hold a data set yet.
+        folder: output folder, missing or empty.
         sources: number of labeled ceT1 subjects.
         targets: number of unlabeled hrT2 subjects for training.
         tests: number of unlabeled hrT2 subjects for testing.
         seed: subject n has the seed 1000 x ``seed`` + n.
-        base: see :func:`crossmoda.simulation.simulate_subject`, as for the remaining arguments.
-        settings: how subjects differ and are scanned.
-        base_folder: where the ICBM152 images are.
-        shapes_folder: expert label maps whose shapes are used.
-        progress: told what is done; may cancel, which leaves nothing behind.
+        base: see :func:`crossmoda.simulation.simulate_subject`.
+        settings: see :class:`Settings`.
+        base_folder: see :func:`crossmoda.simulation.simulate_subject`.
+        shapes_folder: see :func:`crossmoda.simulation.simulate_subject`.
+        progress: callback(fraction, message); raise ``Cancelled`` to abort without any output.
 
     Raises:
-        InputError: a count is negative or beyond any use, all are zero, or the folder already holds files.
+        InputError: a count is out of range, all counts are 0, or the folder is not empty.
 
     """
     counts = {"sources": sources, "targets": targets, "tests": tests}
     for name, count in counts.items():
-        if not 0 <= count <= _MOST_SUBJECTS:
-            raise InputError(f"{name} must be 0 to {_MOST_SUBJECTS}; got {count}.")
-    if seed < 0:  # before the seeds of the subjects, which are told from it
-        raise InputError(f"seed must be a whole number from 0 on; got {seed}.")
+        if not 0 <= count <= _MAX_SUBJECTS:
+            raise InputError(f"{name} must be 0 to {_MAX_SUBJECTS}; got {count}.")
+    if seed < 0:
+        raise InputError(f"seed must be an integer of at least 0; got {seed}.")
     total = sources + targets + tests
     if total == 0:
-        raise InputError("Nothing to simulate: sources, targets and tests are all 0.")
+        raise InputError("Nothing to simulate: sources, targets and tests are 0. Increase one of them.")
     folder, settings = Path(folder), settings or Settings()
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise InputError(f"{folder} is not empty; choose a new folder for the simulated data set.")
+        raise InputError(f"Folder is not empty: {folder}. Select a new folder for the simulated data set.")
     record = Record("simulate", {**dataclasses.asdict(settings), **counts, "seed": seed, "base": base})
     temporary = folder.with_name(f"{PARTIAL}{folder.name}-{uuid.uuid4().hex[:8]}")
     cases = []
@@ -115,5 +115,5 @@ def _write_case(folder: Path, role: str, number: int, subject: Subject) -> None:
 
 
 def _as_scanned(image: Volume) -> Volume:
-    """Return the image in whole numbers, as scanners store it."""
+    """Return the image in integers, as stored by scanners."""
     return image.with_array(np.clip(np.rint(image.array), 0, 32767).astype(np.int16))

@@ -1,9 +1,8 @@
-"""How one subject's head differs from the canonical one: pose, size, smooth deformation, mass effect of the tumor.
+"""Deformation between a subject's head and the canonical head: pose, size, smooth deformation, mass effect.
 
-The mapping goes from the subject's scanner space to the canonical head frame (the MNI frame in LPS: x to the left, y
-backward, z upward, mm, origin at the anterior commissure): an affine part, then a displacement field on a 3 mm grid
-that is interpolated trilinearly. That interpolation *is* the mapping, in the images and in the truth, so truth has no
-discretization error; its inverse is solved to a millionth of a mm.
+It maps from scanner space to the canonical head frame (MNI frame in LPS: x left, y posterior, z superior, mm, origin at
+the anterior commissure): an affine part, then a displacement field on a 3 mm grid with trilinear interpolation. Images
+and truth use the same interpolation, so the truth has no discretization error. The inverse is accurate to 1e-6 mm.
 """
 
 import dataclasses
@@ -12,7 +11,7 @@ import numpy as np
 from scipy.ndimage import gaussian_filter
 from scipy.spatial.transform import Rotation
 
-#: Center of the head's rotation and scaling, near the middle between both internal auditory canals.
+#: Center of rotation and scaling, near the midpoint of both internal auditory canals.
 CENTER = np.array([0.0, 18.0, -36.0])
 STEP_MM = 3.0
 LOWEST = np.array([-123.0, -126.0, -135.0])
@@ -22,11 +21,10 @@ _SIZE = tuple(int(n) for n in np.ceil((HIGHEST - LOWEST) / STEP_MM).astype(int) 
 
 @dataclasses.dataclass(frozen=True)
 class MassEffect:
-    """How a tumor pushes the tissue around it away: radially from ``center``, fading over ``radius``, not into the
-    bone.
+    """Mass effect of a tumor: radial displacement from ``center``, decaying over ``radius``, excluding the bone.
 
-    A point at distance r goes to r (1 + strength exp(-r^2 / 2 radius^2)), weighted by how far behind the petrous bone
-    it lies.
+    A point at distance r goes to r (1 + strength exp(-r^2 / 2 radius^2)), weighted by its distance behind the petrous
+    bone.
     """
 
     center: np.ndarray
@@ -34,22 +32,22 @@ class MassEffect:
     strength: float
 
     def push(self, points: np.ndarray) -> np.ndarray:
-        """Return where the canonical ``points`` (..., 3) lie once the tumor has grown."""
+        """Return the positions of canonical ``points`` (..., 3) after the mass effect."""
         if self.strength <= 0:
             return points
         away = points - self.center
         fade = np.exp(-np.sum(away**2, axis=-1) / (2 * self.radius_mm**2))
-        # The posterior face of the petrous bone runs through (8, 12) and (40, 42) mm on either side (x lateral, y
-        # backward).
+        # The posterior face of the petrous bone runs through (8, 12) and (40, 42) mm on both sides (x lateral, y
+        # posterior).
         side = np.sign(self.center[0])
         behind = -0.684 * (side * points[..., 0] - 8) + 0.729 * (points[..., 1] - 12)
         soft = 1 / (1 + np.exp(-(behind - 3.0) / 4.0))
         return points + away * (self.strength * fade * soft)[..., None]
 
     def pull(self, points: np.ndarray) -> np.ndarray:
-        """Return where the canonical ``points`` (..., 3) lay before: the inverse of :meth:`push`."""
+        """Return the positions of canonical ``points`` (..., 3) before the mass effect: the inverse of :meth:`push`."""
         before = points
-        for _ in range(60):  # a damped fixed-point iteration: the push never moves a point by more than its own stretch
+        for _ in range(60):  # damped fixed-point iteration
             before = before - 0.6 * (self.push(before) - points)
         return before
 
@@ -87,7 +85,7 @@ class Deformation:
         return out @ inverse[:3, :3].T + inverse[:3, 3]
 
     def volume_ratio(self, canonical: np.ndarray) -> float:
-        """Return by how much volumes shrink (or grow) on the way to the canonical frame, around points (N, 3) there."""
+        """Return the volume ratio (canonical to subject) around canonical points (N, 3)."""
         points = self.from_canonical(canonical)
         steps = np.concatenate([np.eye(3), -np.eye(3)])
         ends = self.to_canonical((points[:, None] + steps).reshape(-1, 3)).reshape(-1, 6, 3)
@@ -113,7 +111,7 @@ def jacobian_determinant(field: np.ndarray) -> np.ndarray:
 
 
 def smooth_field(rng: np.random.Generator, size_mm: float, *, smallest_jacobian: float = 0.3) -> np.ndarray:
-    """Draw a smooth random displacement field whose root-mean-square length is ``size_mm`` over the head.
+    """Draw a smooth random displacement field of root-mean-square magnitude ``size_mm`` over the head.
 
     Nine tenths vary over about 50 mm (a Gaussian kernel of 20 mm), the rest over about 20 mm. A field whose Jacobian
     determinant falls under ``smallest_jacobian`` anywhere is shrunk until it does not: it never folds.
@@ -146,7 +144,7 @@ def draw_pose(rng: np.random.Generator, rotation_deg: float, translation_mm: flo
 
 
 def rigid_matrix(rng: np.random.Generator, rotation_deg: float, translation_mm: float) -> np.ndarray:
-    """Draw a rigid motion about the origin whose angle and length have these medians."""
+    """Draw a rigid motion about the origin with the given median rotation and translation."""
     axis, way = rng.standard_normal((2, 3))
     # The median of a chi-distributed length of three standard normals is 1.538.
     matrix = np.eye(4)
@@ -158,7 +156,7 @@ def rigid_matrix(rng: np.random.Generator, rotation_deg: float, translation_mm: 
 def with_mass_effect(
     deformation: Deformation, mass: MassEffect, *, smallest_jacobian: float = 0.12
 ) -> tuple[Deformation, MassEffect]:
-    """Return the deformation of a head in which a tumor has pushed the tissue away, and the push it took.
+    """Return the deformation with the mass effect of a tumor, and the applied mass effect.
 
     The push (``mass``, in the canonical frame) is weakened until the Jacobian determinant stays above its bound.
     """

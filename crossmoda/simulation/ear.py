@@ -15,7 +15,7 @@ from crossmoda.simulation.lesion import FUNDUS, PORUS
 from crossmoda.simulation.painting import Painting, smooth_curve
 from crossmoda.simulation.tissues import Tissue
 
-#: The box (x lateral, y, z; mm) in which the anatomy is held at fine resolution.
+#: Box (x lateral, y, z; mm) of the anatomy at fine resolution.
 LOWEST, HIGHEST = np.array([3.0, 0.0, -66.0]), np.array([58.0, 60.0, -18.0])
 
 
@@ -23,7 +23,7 @@ MODIOLUS = np.array([36.9, 23.7, -43.7])
 MODIOLAR_AXIS = np.array([0.60, -0.74, -0.30]) / np.linalg.norm([0.60, -0.74, -0.30])
 VESTIBULE = np.array([41.3, 27.3, -42.4])
 CLOSING_MM = 0.7
-#: The bony axis of the cochlea, which annotators include.
+#: Modiolus, the bony axis of the cochlea, which annotators include.
 MODIOLUS_CORE = np.array([(*(MODIOLUS + 0.7 * MODIOLAR_AXIS), 2.0), (*(MODIOLUS + 3.0 * MODIOLAR_AXIS), 0.8)])
 
 CANAL = smooth_curve(
@@ -101,7 +101,7 @@ NERVES: dict[str, Sequence[Sequence[float]]] = {
     "glossopharyngeal": [(11.5, 32, -53, 0.5), (17, 32.5, -52.5, 0.5), (24, 32, -52, 0.5)],
     "vagus": [(11.5, 34, -55, 0.6), (17, 34.5, -54.5, 0.6), (24, 33.5, -53.5, 0.6)],
 }
-#: The anterior inferior cerebellar artery with its loop towards the canal.
+#: Anterior inferior cerebellar artery with its loop toward the canal.
 AICA = [
     (1.5, 11, -49, 0.75),
     (7, 13.2, -49, 0.7),
@@ -116,11 +116,11 @@ AICA = [
 
 @dataclasses.dataclass(frozen=True)
 class Ear:
-    """One side's fine anatomy without a tumor."""
+    """Fine anatomy of one side, without a tumor."""
 
     painting: Painting
     cochlea: np.ndarray
-    """(z, y, x) float32: signed distance to what an annotator outlines as cochlea, mm, negative inside"""
+    """(z, y, x) float32: signed distance to the annotated cochlea, mm, negative inside"""
 
 
 def paint_ear(painting: Painting, *, walls: bool = False) -> Ear:
@@ -139,7 +139,7 @@ def paint_ear(painting: Painting, *, walls: bool = False) -> Ear:
         (POSTERIOR, 1.3),
         (LATERAL, 1.3),
     ]
-    for curve, wall in capsule:  # the otic capsule is the densest bone there is
+    for curve, wall in capsule:  # the otic capsule, the densest bone
         thick = curve.copy()
         thick[:, 3] += wall
         _inside_bone(painting, thick)
@@ -158,7 +158,7 @@ def paint_ear(painting: Painting, *, walls: bool = False) -> Ear:
 
 
 def _paint_walls(painting: Painting) -> None:
-    """Paint bone where a blurred average glows around the labyrinth and the canal."""
+    """Paint bone over the blur of the average image around the labyrinth and the canal."""
     spiral, canal = cochlear_spiral()[::3].copy(), CANAL[CANAL[:, 0] > 27.5].copy()
     spiral[:, 3], canal[:, 3] = spiral[:, 3] + 1.6, canal[:, 3] + 1.5
     painting.tube(Tissue.CORTICAL_BONE, spiral)
@@ -189,7 +189,7 @@ def cochlea_outline(painting: Painting) -> np.ndarray:
     corner = painting.origin + painting.step * start
     local = Painting(*(3 * (np.empty(turns.shape, np.uint8),)), corner, painting.step)
     modiolus, _ = local.tube_distance(MODIOLUS_CORE, margin=20.0)
-    # Nobody draws the grooves between the turns: what 0.7 mm of dilation joins stays joined after as much erosion.
+    # Annotators ignore the grooves between the turns: closing by 0.7 mm.
     shape = np.minimum(turns, modiolus)
     depth = distance_transform_edt(shape < CLOSING_MM) * painting.step
     closed = np.where(shape < CLOSING_MM, CLOSING_MM + 0.5 * painting.step - depth, shape)

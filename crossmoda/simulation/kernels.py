@@ -1,6 +1,6 @@
-"""Compiled inner loops: mapping points, shapes, painting, sampling. Imported lazily (it needs numba).
+"""Compiled inner loops: mapping points, shapes, painting, sampling. Imports numba: import inside functions only.
 
-Every kernel works on a range of rows and releases the interpreter lock: :func:`in_slabs` spreads them over threads.
+Each kernel computes a range of rows and releases the interpreter lock; :func:`in_slabs` runs them in threads.
 """
 
 import itertools
@@ -16,7 +16,7 @@ jit = numba.njit(nogil=True, cache=True, fastmath=True, error_model="numpy")
 
 
 def threads() -> int:
-    """Return how many threads the work is spread over."""
+    """Return the number of threads."""
     return min(device.cores(), 8)
 
 
@@ -49,7 +49,7 @@ def trilinear(volume, x, y, z):
 
 @jit
 def displaced(field, origin, step, x, y, z):
-    """Return the point plus the displacement field (z, y, x, 3; mm) there."""
+    """Return the point plus its displacement in the field (z, y, x, 3; mm)."""
     nz, ny, nx = field.shape[:3]
     u = min(max((x - origin[0]) / step, 0.0), nx - 1.001)
     v = min(max((y - origin[1]) / step, 0.0), ny - 1.001)
@@ -76,7 +76,7 @@ def displace_points(field, origin, step, points, out, start, stop):
 
 @jit
 def undisplace_points(field, origin, step, points, out, start, stop):
-    """Write the points that :func:`displaced` maps onto ``points``: Newton's method, to 1e-6 mm."""
+    """Write the points that :func:`displaced` maps to ``points``, by Newton's method to 1e-6 mm."""
     h = 0.01
     for n in range(start, stop):
         tx, ty, tz = points[n, 0], points[n, 1], points[n, 2]
@@ -198,8 +198,7 @@ def sample(
                             dj = (q + 0.5) / in_plane - 0.5
                             for p in range(in_plane):
                                 di = (p + 0.5) / in_plane - 0.5
-                                # Within a voxel the deformation is taken as constant: an error of a few hundredths of
-                                # a mm.
+                                # The deformation is constant within a voxel, an error of a few hundredths of a mm.
                                 px = x + to_canonical[0, 0] * di + to_canonical[0, 1] * dj
                                 py = y + to_canonical[1, 0] * di + to_canonical[1, 1] * dj
                                 pz = z + to_canonical[2, 0] * di + to_canonical[2, 1] * dj

@@ -1,4 +1,4 @@
-"""The shape of a vestibular schwannoma: a stem in the internal auditory canal, a rounder part in the cistern.
+"""The shape of a vestibular schwannoma: a stem in the internal auditory canal and a ball in the cistern.
 
 Shapes are signed distances (mm, negative inside) in the canonical frame of one side (x lateral), see ear.py.
 """
@@ -12,22 +12,22 @@ from crossmoda.simulation.deformation import MassEffect
 
 Distance = Callable[[np.ndarray], np.ndarray]
 
-#: Volumes of 119 real tumors: logarithms are normal, between 43 and 10784 mm3 (contours of the VS-SEG data set).
+#: Volumes of 119 real tumors: log-normal, 43 to 10784 mm3 (contours of the VS-SEG data set).
 MEDIAN_MM3, LOG_DEVIATION, SMALLEST_MM3, LARGEST_MM3 = 1400.0, 1.05, 43.0, 10784.0
 
-#: The canal's mouth and its blind end.
+#: Opening and blind end of the canal.
 PORUS = np.array([24.8, 27.0, -41.3])
 FUNDUS = np.array([36.0, 25.0, -41.9])
-#: The middle of the cochlea.
+#: Center of the cochlea.
 COCHLEA_CENTER = np.array([37.6, 23.0, -43.6])
 #: Unit vector into the cistern, away from the posterior face of the petrous bone.
 BEHIND = np.array([-0.684, 0.729, 0.0])
-#: Unit vector along the petrous bone, towards its apex.
+#: Unit vector along the petrous bone, toward its apex.
 APEX = np.array([-0.729, -0.684, 0.0])
 
 
 def draw_volume(rng: np.random.Generator) -> float:
-    """Draw a tumor volume (mm3) from the distribution of the real ones."""
+    """Draw a tumor volume (mm3) from the distribution of real tumors."""
     while True:
         volume = MEDIAN_MM3 * np.exp(LOG_DEVIATION * rng.standard_normal())
         if SMALLEST_MM3 <= volume <= LARGEST_MM3:
@@ -35,7 +35,7 @@ def draw_volume(rng: np.random.Generator) -> float:
 
 
 def tumor_region(volume_mm3: float) -> np.ndarray:
-    """Return points (27, 3) spread over where a tumor of that volume is likely to lie (x lateral)."""
+    """Return points (27, 3) in the likely region of a tumor of that volume (x lateral)."""
     radius = (3 * volume_mm3 / (4 * np.pi)) ** (1 / 3)
     offsets = np.stack(np.meshgrid(*3 * [[-1, 0, 1]]), axis=-1).reshape(-1, 3)
     return PORUS + 0.6 * radius * BEHIND + 0.6 * radius * offsets
@@ -43,10 +43,10 @@ def tumor_region(volume_mm3: float) -> np.ndarray:
 
 @dataclasses.dataclass(frozen=True)
 class Lesion:
-    """One tumor on one side, in the canonical frame with x lateral."""
+    """A tumor in the canonical frame of one side (x lateral)."""
 
     distance: Distance
-    """points (n, 3) mm to signed distance (n,) mm"""
+    """points (n, 3) mm -> signed distance (n,) mm"""
     volume_mm3: float
     """in the canonical frame"""
     center: np.ndarray
@@ -56,12 +56,12 @@ class Lesion:
     """centers and radii of cysts"""
 
     reach: tuple[np.ndarray, np.ndarray]
-    """lowest and highest corner (mm) of a box that holds it"""
+    """lowest and highest corner (mm) of its box"""
 
 
 @dataclasses.dataclass(frozen=True)
 class IceCreamCone:
-    """A ball in the cistern, bumpy and flattened at the bone, on a stem in the canal."""
+    """An irregular ball in the cistern, flattened at the bone, with a stem in the canal."""
 
     center: np.ndarray
     radius: float
@@ -72,7 +72,7 @@ class IceCreamCone:
     heights: np.ndarray
     """(n,) relative heights of the bumps"""
     stem_share: float
-    """how far the stem reaches from the porus (0) to the fundus (1)"""
+    """lateral end of the stem, from the porus (0) to the fundus (1)"""
 
     def parts(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return the signed distances to the ball, to the space behind the bone and to the stem."""
@@ -90,14 +90,14 @@ class IceCreamCone:
         return ball, face, stem
 
     def joined(self, parts: tuple[np.ndarray, np.ndarray, np.ndarray], growth: float) -> np.ndarray:
-        """Unite the parts, the ball ``growth`` mm larger. Once the ball is gone, further shrinking thins the stem."""
+        """Unite the parts, the ball larger by ``growth`` mm. Without a ball, the stem shrinks."""
         ball, face, stem = parts
         grown = smooth_maximum(ball - growth, face, 2.0)
         thinned = stem - min(growth + self.radius, 0.0)
         return -smooth_maximum(-grown, -thinned, 2.0)
 
     def growth_for(self, volume_mm3: float) -> float:
-        """Return the growth (mm) with which the whole has the volume."""
+        """Return the growth (mm) at which the tumor has the volume."""
         step = max(0.5, self.radius / 14)
         low, high = self.box()
         axes = [np.arange(a, b, step) for a, b in zip(low, high, strict=True)]
@@ -112,7 +112,7 @@ class IceCreamCone:
         return growth
 
     def box(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return the corners (mm) of a box that holds it."""
+        """Return the corners (mm) of its box."""
         low = np.minimum(self.center - 1.7 * self.radius, np.minimum(PORUS, FUNDUS) - 5) - 2
         high = np.maximum(self.center + 1.7 * self.radius, np.maximum(PORUS, FUNDUS) + 5) + 2
         return low, high
@@ -140,7 +140,7 @@ def draw_lesion(rng: np.random.Generator, volume_mm3: float) -> Lesion:
 
 
 def mass_effect(rng: np.random.Generator, center: np.ndarray, radius: float) -> MassEffect:
-    """Draw how a tumor pushes: not at all below 3 mm of radius, fully from 7 mm on."""
+    """Draw the mass effect of a tumor: none below a radius of 3 mm, full from 7 mm."""
     strength = float(np.clip((radius - 3.0) / 4.0, 0, 1)) * rng.uniform(1.1, 1.4)
     return MassEffect(center, max(0.8 * radius, 4.0), strength)
 
@@ -154,7 +154,7 @@ def smooth_maximum(a: np.ndarray, b: np.ndarray, width: float) -> np.ndarray:
 def draw_cysts(
     rng: np.random.Generator, center: np.ndarray, radius: float, volume_mm3: float
 ) -> tuple[tuple[np.ndarray, float], ...]:
-    """Draw cysts: in about every third tumor beyond 1 ml, none in small ones."""
+    """Draw cysts, in about a third of the tumors above 1 ml."""
     if volume_mm3 < 1000 or rng.random() > 0.35:
         return ()
     cysts = []

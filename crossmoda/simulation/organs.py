@@ -62,7 +62,7 @@ def paint_vessels(painting: Painting) -> None:
 
 
 def sides(painting: Painting) -> tuple[int, ...]:
-    """Return the sides that a painting shows: both, or only one when its x counts laterally."""
+    """Return the sides of a painting: both, or one if x is lateral."""
     return (1, -1) if painting.origin[0] < 0 else (1,)
 
 
@@ -72,7 +72,7 @@ def mirrored(rows: np.ndarray, side: int) -> np.ndarray:
 
 
 def paint_organs(painting: Painting) -> None:
-    """Paint everything that the large shapes leave out, vessels last."""
+    """Paint the details, vessels last."""
     for side in sides(painting):
         brush = _Brush(painting, side)
         _paint_orbit(brush)
@@ -83,7 +83,7 @@ def paint_organs(painting: Painting) -> None:
 
 
 class _Brush:
-    """Paints on one side."""
+    """Painter of one side."""
 
     def __init__(self, painting: Painting, side: int):
         self.painting, self.side = painting, side

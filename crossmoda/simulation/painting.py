@@ -1,4 +1,4 @@
-"""A volume of tissues, painted shape by shape from signed distances. Imported lazily (it needs numba).
+"""A volume of tissues, painted shape by shape from signed distances. Imports numba: import inside functions only.
 
 Each voxel holds two tissues and the share of the second, so that a boundary inside a voxel keeps its partial volume
 and any contrast can be given to the finished painting.
@@ -13,7 +13,7 @@ from scipy.ndimage import gaussian_filter
 from crossmoda.simulation.kernels import color, in_slabs, jit
 from crossmoda.simulation.tissues import Tissue
 
-#: Where a painting shows what lies beneath it (the images of a real base).
+#: Transparent value of a painting, which shows the images of a real base.
 TRANSPARENT = len(Tissue)
 
 
@@ -84,11 +84,11 @@ class Painting:
     """Tissues on a regular grid of the canonical frame."""
 
     first: np.ndarray
-    """(z, y, x) uint8: a tissue of each voxel"""
+    """(z, y, x) uint8: first tissue of each voxel"""
     second: np.ndarray
-    """(z, y, x) uint8: another one"""
+    """(z, y, x) uint8: second tissue"""
     fraction: np.ndarray
-    """(z, y, x) uint8: the share of the second, 255 for all of it"""
+    """(z, y, x) uint8: fraction of the second tissue, 0 to 255"""
     origin: np.ndarray
     """canonical position (x, y, z) of the first voxel, mm"""
     step: float
@@ -121,7 +121,7 @@ class Painting:
         return x[None, None, :], y[None, :, None], z[:, None, None]
 
     def paint(self, tissue: int, distance: np.ndarray, start: Sequence[int] | np.ndarray = (0, 0, 0)) -> None:
-        """Lay ``tissue`` where ``distance`` (z, y, x; mm, negative inside) says, from index ``start`` (x, y, z) on."""
+        """Paint ``tissue`` by its signed ``distance`` (z, y, x; mm), from index ``start`` (x, y, z)."""
         i, j, k = (int(n) for n in start)
         distance = np.ascontiguousarray(distance, dtype=np.float32)
         in_slabs(
@@ -156,7 +156,7 @@ class Painting:
 
     def tube(self, tissue: int, points: np.ndarray) -> None:
         """Paint a tube along ``points`` (n, 4: x, y, z, radius; mm)."""
-        # Piece by piece: the box around a long curve is mostly empty.
+        # In segments, since the box of a long curve is mostly empty.
         for piece in range(0, len(points) - 1, 5):
             distance, start = self.tube_distance(points[piece : piece + 6])
             if distance.size:
@@ -186,12 +186,12 @@ class Painting:
 
 @dataclasses.dataclass(frozen=True)
 class Noise:
-    """The texture of tissue: random volumes of unit variance, one smooth over several mm, one fine and repeated."""
+    """Texture of tissue: a coarse and a fine, repeated random volume of unit variance."""
 
     coarse: np.ndarray
     fine: np.ndarray
     step: float
-    """of the coarse volume, mm"""
+    """spacing of the coarse volume, mm"""
 
     @classmethod
     def draw(cls, rng: np.random.Generator, painting: Painting, step: float = 3.0) -> "Noise":

@@ -12,13 +12,13 @@ from crossmoda.labels import COCHLEA, VS
 from crossmoda.simulation.lesion import COCHLEA_CENTER, FUNDUS, PORUS, Lesion, draw_cysts, mass_effect
 from crossmoda.volume import Grid
 
-#: Spacing at which a label map is turned into a smooth surface, mm.
+#: Spacing of the smoothed surface of a label map, mm.
 STEP_MM = 0.5
 
 
 @functools.lru_cache(maxsize=4)
 def shape_files(folder: Path) -> tuple[Path, ...]:
-    """Return the label maps of a folder in which both a tumor and a cochlea are drawn.
+    """Return the label maps of a folder that contain both a tumor and a cochlea.
 
     Raises:
         InputError: there are none.
@@ -26,13 +26,11 @@ def shape_files(folder: Path) -> tuple[Path, ...]:
     """
     files = []
     for path in sorted([*folder.glob("*.nii.gz"), *folder.glob("*.nii"), *folder.glob("*.nrrd")]):
-        # One label map a patient: VS-SEG has one drawn over T1 and the same over T2.
+        # One label map per patient: VS-SEG has the same for T1 and T2.
         if "T2wspace" not in path.name and {VS, COCHLEA} <= set(np.unique(_read(path)[0]).tolist()):
             files.append(path)
     if not files:
-        raise InputError(
-            f"{folder} holds no label map with a tumor (1) and a cochlea (2); name a folder with such label maps."
-        )
+        raise InputError(f"No label map with tumor (1) and cochlea (2): {folder}. Select a folder of such label maps.")
     return tuple(files)
 
 
@@ -44,7 +42,7 @@ def _read(path: Path) -> tuple[np.ndarray, Grid]:
 def real_lesion(rng: np.random.Generator, folder: Path | str, volume_ratio: float) -> Lesion:
     """Draw a patient from ``folder`` and return the tumor in the canonical frame of one side (x lateral).
 
-    The patient's cochlea is laid over the canonical one, and the tumor's lateral end over the axis of the canal.
+    The cochlea is aligned with the canonical one, and the lateral end of the tumor with the axis of the canal.
     ``volume_ratio`` is how much smaller (or larger) things are in the canonical frame than in the subject.
     """
     files = shape_files(Path(folder).resolve())
@@ -52,7 +50,7 @@ def real_lesion(rng: np.random.Generator, folder: Path | str, volume_ratio: floa
     positions = {value: _points(array == value, grid) for value in (VS, COCHLEA)}
     cochlea = positions[COCHLEA].mean(0)
     scale = volume_ratio ** (1 / 3)
-    # The cochlea lies lateral to the tumor: that tells the side.
+    # The cochlea is lateral to the tumor, which determines the side.
     flip = np.array([np.sign(cochlea[0] - positions[VS][:, 0].mean()) or 1.0, 1.0, 1.0])
     placed = (positions[VS] - cochlea) * flip * scale + COCHLEA_CENTER
     lateral = placed[placed[:, 0] >= np.quantile(placed[:, 0], 0.9)].mean(0)

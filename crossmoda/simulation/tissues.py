@@ -1,7 +1,7 @@
-"""What tissue is made of, and the signal it gives: spoiled gradient echo after gadolinium (ceT1), balanced SSFP (hrT2).
+"""Properties of tissues, and their signals: spoiled gradient echo after gadolinium (ceT1), balanced SSFP (hrT2).
 
 Relaxation times are rounded values typical of 1.5 T (compare Stanisz et al. 2005, Magn. Reson. Med. 54:507); those of
-the tumor and all concentrations are chosen to give the usual appearance, see docs/simulation.md.
+the tumor and all concentrations are chosen for a typical appearance, see docs/simulation.md.
 """
 
 import dataclasses
@@ -11,7 +11,7 @@ import numpy as np
 
 
 class Tissue(enum.IntEnum):
-    """What a point of the anatomy consists of."""
+    """Tissue types."""
 
     AIR = 0
     CORTICAL_BONE = 1
@@ -40,7 +40,7 @@ class Tissue(enum.IntEnum):
 
 @dataclasses.dataclass(frozen=True)
 class Properties:
-    """What decides the signal of a tissue at 1.5 T."""
+    """MR properties of a tissue at 1.5 T."""
 
     density: float
     """proton density relative to water"""
@@ -49,11 +49,11 @@ class Properties:
     gadolinium_mm: float = 0.0
     """concentration of contrast agent some minutes after injection, mmol/l"""
     left_t1: float = 1.0
-    """share of the spoiled gradient echo's signal that flow leaves"""
+    """remaining fraction of the spoiled gradient echo signal under flow"""
     left_t2: float = 1.0
-    """share of the balanced sequence's signal that flow and magnetization transfer leave (Bieri and Scheffler 2006)"""
+    """remaining fraction of the balanced SSFP signal under flow and magnetization transfer (Bieri, Scheffler 2006)"""
     texture: float = 0.03
-    """relative standard deviation of the signal inside the tissue, from place to place"""
+    """relative standard deviation of the signal within the tissue"""
 
 
 PROPERTIES: dict[Tissue, Properties] = {
@@ -131,14 +131,13 @@ class Contrast:
     cet1: np.ndarray
     hrt2: np.ndarray
     texture: np.ndarray
-    """relative standard deviation of the signal inside each tissue"""
+    """relative standard deviation of the signal within each tissue"""
 
 
 def draw_contrast(rng: np.random.Generator, *, spread: float = 0.07) -> Contrast:
-    """Draw one subject's tissue parameters (relative standard deviation ``spread``) and flip angles; return its
-    signals.
+    """Draw tissue parameters (relative standard deviation ``spread``) and flip angles of a subject; return its signals.
 
-    The tumor varies most: its relaxation and its enhancement differ between patients by a third.
+    Relaxation and enhancement of the tumor vary most, by a third.
     """
     count = len(Tissue)
     table = np.array([dataclasses.astuple(PROPERTIES[tissue]) for tissue in Tissue]).T

@@ -31,7 +31,7 @@ def _improve(values: Mapping[str, Any], progress: Progress | None) -> Path:
     from crossmoda.review import improvement
 
     names = ("seconds", "epochs", "learning_rate", "seed", "device")
-    settings = improvement.Settings(**{name: values[name] for name in names})
+    settings = improvement.ImprovementSettings(**{name: values[name] for name in names})
     return improvement.improve(values["data"], values["noisy"], values["models"], settings, progress).new.weights
 
 

@@ -1,17 +1,14 @@
-"""A whole study on many processes or machines: from a data set folder to noisy labels, a network, scores and a report.
+"""Studies: from a data set folder to noisy labels, a network, scores and a report, on many processes or machines.
 
-The steps are those of the paper: validate, choose atlases, register all pairs, fuse noisy labels, train, predict,
-evaluate, report. Each registration is a task of its own on Dask distributed, and each result lies on disk under its own
-seal (:mod:`crossmoda.cache`): a worker's death loses the task at hand, which is done again elsewhere, and a study that
-was stopped goes on where it stopped.
-
-A study is described by a TOML file (:mod:`crossmoda.study.configuration`).
+The steps follow the paper: validate, select atlases, register all pairs, fuse noisy labels, train, predict, evaluate,
+report. Each registration is a Dask task, and each result is cached on disk (:mod:`crossmoda.cache`), so a study resumes
+after the loss of a worker or an interruption. A TOML file describes the study (:mod:`crossmoda.study.configuration`).
 """
 
-from crossmoda.study.cluster import Settings as ClusterSettings
 from crossmoda.study.configuration import Configuration, read_configuration
-from crossmoda.study.outcome import Outcome
+from crossmoda.study.outcome import StudyOutcome
 from crossmoda.study.plan import Plan, plan
 from crossmoda.study.runner import run
+from crossmoda.study.settings import ClusterSettings
 
-__all__ = ["ClusterSettings", "Configuration", "Outcome", "Plan", "plan", "read_configuration", "run"]
+__all__ = ["ClusterSettings", "Configuration", "Plan", "StudyOutcome", "plan", "read_configuration", "run"]

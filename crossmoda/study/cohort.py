@@ -1,4 +1,4 @@
-"""The scans of a study, and where its results lie."""
+"""The scans of a study."""
 
 import dataclasses
 import re
@@ -9,7 +9,7 @@ from crossmoda.dataset import Case
 from crossmoda.errors import InputError
 from crossmoda.study.configuration import Configuration, selected
 
-#: The folder of the results that belongs to the whole study; each target has its own beside it.
+#: Folder of the results of the whole study, beside the folders of the targets.
 STUDY = "study"
 _ENDINGS = re.compile(r"(\.nii\.gz|\.nii|\.seg\.nrrd|\.nrrd|\.mha|\.mhd)$", re.IGNORECASE)
 _LABEL_NAME = re.compile(r"(_(hrT2|T2))?(_(label|seg))?$", re.IGNORECASE)
@@ -22,48 +22,48 @@ class Cohort:
     atlases: tuple[Case, ...]
     targets: tuple[Case, ...]
     tests: frozenset[str]
-    """the ids of the targets that are never learned from"""
+    """IDs of the targets excluded from training"""
     references: dict[str, Path]
-    """target id -> its reference label map"""
+    """target ID -> reference label map"""
     repeated: tuple[str, ...]
-    """ids of targets that occur twice; the first is used"""
+    """duplicate target IDs; the first scan is used"""
 
 
 def open_cohort(study: Configuration) -> Cohort:
-    """Find the scans of a study on disk.
+    """Open the scans of a study.
 
     Raises:
-        InputError: the data set or the references are missing, there are no atlases or no targets, or a name in the
-            configuration names no scan.
+        InputError: the data set or the references are missing, there are no atlases or no targets, or a pattern in the
+            configuration matches no scan.
 
     """
-    found = dataset.open_dataset(study.data)
-    atlases = selected(found.sources, study.atlases, study.data, "atlases")
-    targets = selected(found.targets, study.targets, study.data, "targets")
+    scans = dataset.open_dataset(study.data)
+    atlases = selected(scans.sources, study.atlases, study.data, "atlases")
+    targets = selected(scans.targets, study.targets, study.data, "targets")
     if not atlases or not targets:
         missing = "labeled ceT1 scan" if not atlases else "hrT2 scan"
-        raise InputError(f"{study.data} has no {missing} for the study; see crossmoda validate.")
+        raise InputError(f"No {missing}: {study.data}. Run crossmoda validate.")
     unique = {case.id: case for case in reversed(targets)}
     repeated = sorted({case.id for case in targets if unique[case.id] is not case})
     if STUDY in unique:
-        raise InputError(f"A target is called {STUDY!r}, as the folder of the study's own results; rename it.")
+        raise InputError(f"Reserved case ID: {STUDY}. Rename this target.")
     tests = selected(targets, study.tests, study.data, "tests")
     references = _references(study.references, set(unique)) if study.references else {}
     references = {**{name: case.label for name, case in unique.items() if case.label is not None}, **references}
-    kept = tuple(case for case in targets if unique[case.id] is case)
-    return Cohort(tuple(atlases), kept, frozenset(case.id for case in tests), references, tuple(repeated))
+    first_scans = tuple(case for case in targets if unique[case.id] is case)
+    return Cohort(tuple(atlases), first_scans, frozenset(case.id for case in tests), references, tuple(repeated))
 
 
-def _references(folder: Path, wanted: set[str]) -> dict[str, Path]:
-    """Return the label maps of a folder by the id of the target in their name."""
+def _references(folder: Path, target_ids: set[str]) -> dict[str, Path]:
+    """Return the label maps of a folder by the target ID in their name."""
     if not folder.is_dir():
-        raise InputError(f"The folder of references {folder} does not exist; correct it or leave it out.")
-    found: dict[str, Path] = {}
+        raise InputError(f"Folder of references not found: {folder}. Correct the path, or remove it.")
+    references: dict[str, Path] = {}
     for file in sorted(folder.rglob("*")):
         if file.is_file() and _ENDINGS.search(file.name):
             name = _LABEL_NAME.sub("", _ENDINGS.sub("", file.name))
-            if name in wanted:
-                found.setdefault(name, file)
-    if not found:
-        raise InputError(f"{folder} holds no reference of a target; name them like crossmoda_106_Label.nii.gz.")
-    return found
+            if name in target_ids:
+                references.setdefault(name, file)
+    if not references:
+        raise InputError(f"No reference of a target: {folder}. Name files like crossmoda_106_Label.nii.gz.")
+    return references

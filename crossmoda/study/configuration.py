@@ -1,8 +1,8 @@
-"""What a study does, as a TOML file says it.
+"""The configuration of a study, a TOML file.
 
-The keys at the top are the fields of :class:`Configuration`; each section holds parameters of one step under the names
-that they have everywhere else: ``[propagation]``, ``[registration]``, ``[fusion]``, ``[training]``, ``[prediction]``
-and ``[cluster]``. What is left out has its default; what is not known is refused.
+Top-level keys are the fields of :class:`Configuration`. Sections contain the parameters of a step: ``[propagation]``,
+``[registration]``, ``[fusion]``, ``[training]``, ``[prediction]`` and ``[cluster]``. Missing keys have defaults;
+unknown keys are errors.
 """
 
 import dataclasses
@@ -21,11 +21,11 @@ from crossmoda.fusion import Settings as FusionSettings
 from crossmoda.inference import Settings as PredictionSettings
 from crossmoda.parameters import parameters, shown
 from crossmoda.propagation import Settings as PropagationSettings
-from crossmoda.study.cluster import Settings as ClusterSettings
 from crossmoda.study.cluster import checked_batch_system
+from crossmoda.study.settings import ClusterSettings
 from crossmoda.training import Settings as TrainingSettings
 
-#: The sections of the file, and the engine's settings whose parameters they hold.
+#: Sections of the file and their settings.
 SECTIONS: dict[str, type] = {
     "propagation": PropagationSettings,
     "registration": RegistrationSettings,
@@ -38,27 +38,27 @@ SECTIONS: dict[str, type] = {
 
 @dataclasses.dataclass(frozen=True)
 class Configuration:
-    """A study."""
+    """The configuration of a study."""
 
     data: Path
     """folder of the data set"""
     results: Path
-    """folder that receives all results; every worker must reach both under the same path"""
+    """folder for all results; all workers access both folders under the same path"""
     references: Path | None = None
-    """folder with reference label maps of targets, named by the target's id, only read for the scores; where it has
-    none, a hrT2 scan's own label in the data set is its reference"""
+    """folder with reference label maps named by target ID, used for scores only; default: labels of hrT2 scans in the
+    data set"""
     atlases: tuple[str, ...] = ("*",)
-    """which labeled ceT1 scans are atlases: ids, folders of the data set, patterns of either"""
+    """atlases among the labeled ceT1 scans: IDs, folders of the data set, or patterns of them"""
     targets: tuple[str, ...] = ("*",)
-    """which hrT2 scans are targets"""
+    """targets among the hrT2 scans"""
     tests: tuple[str, ...] = ()
-    """which of the targets are never learned from"""
+    """targets excluded from training"""
     train: bool = True
-    """whether a network is trained; else ``initial`` predicts"""
+    """whether to train a network; otherwise ``initial`` is used"""
     initial: Path | None = None
-    """weights that the training begins with; without training: that predict (default: those that come along)"""
+    """initial weights of the training, or weights of the prediction without training (default: bundled weights)"""
     pictures: int = 6
-    """cases of which the report shows pictures, at most"""
+    """maximum number of cases with pictures in the report"""
     propagation: PropagationSettings = PropagationSettings()  # noqa: RUF009 (frozen)
     registration: RegistrationSettings = RegistrationSettings()  # noqa: RUF009 (frozen)
     fusion: FusionSettings = FusionSettings()  # noqa: RUF009 (frozen)
@@ -70,19 +70,18 @@ class Configuration:
 
 
 def read_configuration(path: Path | str) -> Configuration:
-    """Read the TOML file of a study; relative paths in it begin at its folder.
+    """Read the TOML file of a study; relative paths start at its folder.
 
     Raises:
-        InputError: the file cannot be read, or a key or value in it cannot be used; the sentence names the nearest
-            known key.
+        InputError: the file cannot be read, or a key or value is invalid; the message suggests the closest key.
 
     """
     path = Path(path)
     try:
         content = _parse(path.read_text(encoding="utf-8"), path)
     except (OSError, UnicodeDecodeError) as cause:
-        reason = getattr(cause, "strerror", None) or "it is no UTF-8 text"
-        raise InputError(f"{path} cannot be read ({reason.lower()}); give the TOML file of a study.") from cause
+        reason = getattr(cause, "strerror", None) or "not UTF-8 text"
+        raise InputError(f"Cannot read {path} ({reason.lower()}). Select the TOML file of a study.") from cause
     return configuration(content, path.parent)
 
 
@@ -90,14 +89,14 @@ def _parse(text: str, path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(text)
     except RecursionError as cause:
-        raise InputError(f"{path} is no valid TOML: its brackets are nested too deeply; correct it there.") from cause
+        raise InputError(f"Invalid TOML: {path}: brackets nested too deeply. Correct the file.") from cause
     except ValueError as cause:  # numbers of thousands of digits too
-        reason = str(cause) if isinstance(cause, tomllib.TOMLDecodeError) else "a number in it has too many digits"
-        raise InputError(f"{path} is no valid TOML: {reason}; correct it there.") from cause
+        reason = str(cause) if isinstance(cause, tomllib.TOMLDecodeError) else "number with too many digits"
+        raise InputError(f"Invalid TOML: {path}: {reason}. Correct the file.") from cause
 
 
 def configuration(content: Mapping[str, Any], folder: Path) -> Configuration:
-    """Return the study that ``content`` describes; relative paths begin at ``folder``.
+    """Return the configuration in ``content``; relative paths start at ``folder``.
 
     Raises:
         InputError: see :func:`read_configuration`.
@@ -107,31 +106,29 @@ def configuration(content: Mapping[str, Any], folder: Path) -> Configuration:
     values: dict[str, Any] = {}
     for key, value in content.items():
         if key not in known:
-            raise InputError(f"The study has an unknown key {shown(key)}{_nearest(key, known)}.")
+            raise InputError(f"Unknown key: {shown(key)}. {_suggestion(key, known)}")
         if key in SECTIONS:
             values[key] = _section(key, value, values)
         else:
             values[key] = _top_level(key, known[key].type, value, folder)
     for key in ("data", "results"):
         if key not in values:
-            raise InputError(f'The study does not say {key} = "FOLDER"; add it to the top of the file.')
+            raise InputError(f'Missing key: {key}. Add {key} = "FOLDER" to the top of the file.')
     if values.get("pictures", 0) < 0:
         raise InputError(f"pictures must be at least 0; got {shown(values['pictures'])}.")
     return Configuration(**values)
 
 
 def _top_level(key: str, kind: Any, value: Any, folder: Path) -> Any:
-    """Return the value of a key at the top, as its field wants it."""
-    wanted = typing.get_args(kind) if isinstance(kind, types.UnionType) else (kind,)
-    if Path in wanted:
+    """Return the value of a top-level key in the type of its field."""
+    accepted = typing.get_args(kind) if isinstance(kind, types.UnionType) else (kind,)
+    if Path in accepted:
         if not isinstance(value, str) or not value or "\0" in value:
             raise InputError(f"{key} must be a path in quotation marks; got {shown(value)}.")
         return folder / Path(value).expanduser()
     if kind in (bool, int):
         if type(value) is not kind:
-            raise InputError(
-                f"{key} must be {'true or false' if kind is bool else 'a whole number'}; got {shown(value)}."
-            )
+            raise InputError(f"{key} must be {'true or false' if kind is bool else 'an integer'}; got {shown(value)}.")
         return value
     names = [value] if isinstance(value, str) else value
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
@@ -142,46 +139,46 @@ def _top_level(key: str, kind: Any, value: Any, folder: Path) -> Any:
 def _section(name: str, table: Any, values: dict[str, Any]) -> Any:
     """Return the settings of a section."""
     if not isinstance(table, Mapping):
-        raise InputError(f"{name} must be a section, [{name}], with its parameters below it; got {shown(table)}.")
+        raise InputError(f"{name} must be a section [{name}]; got {shown(table)}.")
     kinds = {item.name: item.type for item in parameters(SECTIONS[name])}
-    given = dict(table)
-    if name == "cluster" and "slurm" in given:
-        values["batch_system"] = checked_batch_system(given.pop("slurm"))
-    for key, value in given.items():
+    values_of_section = dict(table)
+    if name == "cluster" and "slurm" in values_of_section:
+        values["batch_system"] = checked_batch_system(values_of_section.pop("slurm"))
+    for key, value in values_of_section.items():
         if key not in kinds:
-            raise InputError(f"[{name}] has an unknown key {shown(key)}{_nearest(key, kinds)}.")
+            raise InputError(f"Unknown key in [{name}]: {shown(key)}. {_suggestion(key, kinds)}")
         kind = kinds[key]
         if kind is float and type(value) is int:
-            given[key] = value = float(value)
+            values_of_section[key] = value = float(value)
         if type(value) is not kind:
-            wanted = {bool: "true or false", int: "a whole number", float: "a number", str: "a text in quotation marks"}
-            raise InputError(f"{key} in [{name}] must be {wanted[kind]}; got {shown(value)}.")
+            descriptions = {bool: "true or false", int: "an integer", float: "a number", str: "text in quotation marks"}
+            raise InputError(f"{key} in [{name}] must be {descriptions[kind]}; got {shown(value)}.")
     try:
-        return SECTIONS[name](**given)
+        return SECTIONS[name](**values_of_section)
     except InputError as cause:
         raise InputError(f"[{name}]: {cause}") from cause
 
 
-def _nearest(key: str, known: typing.Iterable[str]) -> str:
+def _suggestion(key: str, known: typing.Iterable[str]) -> str:
     close = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
-    return f"; did you mean {close[0]!r}?" if close else f"; known are {', '.join(known)}"
+    return f"Did you mean {close[0]!r}?" if close else f"Known keys: {', '.join(known)}."
 
 
-def selected(cases: Sequence[Any], patterns: Sequence[str], data: Path, what: str) -> list[Any]:
-    """Return the cases that one of the patterns names by id or by a folder of the data set that holds them.
+def selected(cases: Sequence[Any], patterns: Sequence[str], data: Path, key: str) -> list[Any]:
+    """Return the cases whose ID or folder in the data set matches a pattern.
 
     Raises:
-        InputError: a pattern names no case.
+        InputError: a pattern matches no case.
 
     """
 
     def matches(case: Any, pattern: str) -> bool:
-        place = Path(case.image)
-        folders = place.relative_to(data).parent.parts if place.is_relative_to(data) else ()
+        path = Path(case.image)
+        folders = path.relative_to(data).parent.parts if path.is_relative_to(data) else ()
         names = (case.id, *folders, "/".join(folders))
         return any(fnmatch.fnmatchcase(name, pattern.rstrip("/")) for name in names)
 
     for pattern in patterns:
         if pattern != "*" and not any(matches(case, pattern) for case in cases):
-            raise InputError(f"{what} names {shown(pattern)}, but no such scan is in {data}; correct the name.")
+            raise InputError(f"No scan matches {key}: {shown(pattern)} in {data}. Correct the pattern.")
     return [case for case in cases if any(matches(case, pattern) for pattern in patterns)]

@@ -1,4 +1,4 @@
-"""What a study says while it runs: its log, what failed, how far it is."""
+"""The log of a study: messages, failures and progress."""
 
 import datetime
 import shutil
@@ -6,53 +6,51 @@ from collections.abc import Callable
 
 from crossmoda.errors import InputError
 from crossmoda.progress import Progress, report
-from crossmoda.study.outcome import Outcome
+from crossmoda.study.outcome import StudyOutcome
 
 LOG = "study.log"
-#: With less free space than this a failure is taken for that of a full disk, bytes.
-_LEAST_FREE = 20_000_000
+#: Free space below which a failure is attributed to a full disk.
+_MIN_FREE_BYTES = 20_000_000
 
 
-class Journal:
-    """Told by all steps of a study what happens."""
+class Log:
+    """The log of a study, with failures and progress."""
 
-    def __init__(self, outcome: Outcome, progress: Progress | None, say: Callable[[str], None] | None):
-        """Log into the folder of ``outcome``, whose failures are kept; ``say`` receives each line as well."""
-        self.outcome, self._progress, self._say = outcome, progress, say
+    def __init__(self, outcome: StudyOutcome, progress: Progress | None, echo: Callable[[str], None] | None):
+        """Log into the folder of ``outcome`` and record failures in it; ``echo`` receives each line, too."""
+        self.outcome, self._progress, self._echo = outcome, progress, echo
         self._fraction, self._message = 0.0, ""
 
-    def log(self, line: str) -> None:
-        """Write a line of the log."""
+    def write(self, line: str) -> None:
+        """Write a line to the log."""
         now = datetime.datetime.now().astimezone().strftime("%Y-%m-%d %H:%M:%S")
         with (self.outcome.folder / LOG).open("a", encoding="utf-8") as stream:
             stream.write(f"{now}  {line}\n")
-        if self._say is not None:
-            self._say(line)
+        if self._echo is not None:
+            self._echo(line)
 
     def fail(self, name: str, why: str) -> None:
-        """Report that a case, or a step, failed.
+        """Record the failure of a case or step.
 
         Raises:
-            InputError: it failed because the disk is full.
+            InputError: the disk is full.
 
         """
-        if shutil.disk_usage(self.outcome.folder).free < _LEAST_FREE:
-            raise InputError(
-                f"The disk is full ({name}: {why}). Free some space and run again; what is finished is kept."
-            )
+        if shutil.disk_usage(self.outcome.folder).free < _MIN_FREE_BYTES:
+            raise InputError(f"The disk is full ({name}: {why}). Free space, then run again; results are reused.")
         if why not in self.outcome.failed.setdefault(name, []):
             self.outcome.failed[name].append(why)
-            self.log(f"{name}: failed: {why}")
+            self.write(f"{name}: failed: {why}")
 
     def show(self, fraction: float, message: str) -> None:
-        """Show how far the study is; may cancel."""
+        """Report the progress of the study; may cancel."""
         self._fraction, self._message = fraction, message
         report(self._progress, fraction, message)
 
     def tick(self) -> None:
-        """Show the same again, so that the study can be cancelled while nothing happens."""
+        """Report the same progress again, so that the study can be cancelled."""
         report(self._progress, self._fraction, self._message)
 
-    def foretell(self, fraction: float, message: str) -> None:
-        """Have this shown at the next tick: for what is heard in another thread."""
+    def show_later(self, fraction: float, message: str) -> None:
+        """Report progress at the next tick; for calls from other threads."""
         self._fraction, self._message = fraction, message

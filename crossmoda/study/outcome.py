@@ -1,30 +1,31 @@
-"""What became of a study: filled step by step by its course, read by the report."""
+"""The outcome of a study, filled by the runner and read by the report."""
 
 import dataclasses
 from pathlib import Path
 
 from crossmoda import evaluation
-from crossmoda.study.tasks import Noisy, Predicted
+from crossmoda.inference import StoredPrediction
+from crossmoda.study.tasks import Noisy
 
-#: The two label maps of a target, as tables call them.
+#: Names of the label maps of a target in tables.
 NOISY, PREDICTION = "noisy label", "prediction"
 
 
 @dataclasses.dataclass
-class Outcome:
-    """What became of a study."""
+class StudyOutcome:
+    """The outcome of a study."""
 
     folder: Path
-    """of the study's own results"""
+    """results of the whole study"""
     noisy: dict[str, Noisy] = dataclasses.field(default_factory=dict)
-    predicted: dict[str, Predicted] = dataclasses.field(default_factory=dict)
+    predicted: dict[str, StoredPrediction] = dataclasses.field(default_factory=dict)
     scores: dict[str, dict[str, evaluation.Scores]] = dataclasses.field(default_factory=dict)
     """target -> :data:`NOISY` or :data:`PREDICTION` -> scores"""
     failed: dict[str, list[str]] = dataclasses.field(default_factory=dict)
-    """what failed -> why"""
+    """case or step -> reasons"""
     notes: list[str] = dataclasses.field(default_factory=list)
     learned_from: tuple[str, ...] = ()
-    """the targets from which the network learned"""
+    """targets used for training"""
     weights: Path | None = None
     registrations: int = 0
-    """done in this run"""
+    """number of registrations in this run"""

@@ -1,4 +1,4 @@
-"""What a study would do, and what that would cost."""
+"""The plan of a study: its steps and their cost."""
 
 import dataclasses
 import json
@@ -12,40 +12,41 @@ from crossmoda.errors import InputError
 from crossmoda.progress import Progress, part, report
 from crossmoda.propagation import noisy_label
 from crossmoda.propagation.atlases import Atlas, examine
-from crossmoda.propagation.run import LINEAR, REGISTRATIONS, registrations_at_most
+from crossmoda.propagation.registrations import LINEAR, REGISTRATIONS
+from crossmoda.propagation.run import registrations_at_most
 from crossmoda.study.cohort import STUDY, Cohort, open_cohort
 from crossmoda.study.configuration import Configuration
 
-#: What a registration takes where none was measured yet: processor seconds (192 x 192 x 64 crops of full-size scans on
-#: one core of 2020s make), and bytes on disk. What noisy label and prediction of a target take, bytes.
+#: Cost of a registration before any was measured: processor seconds (192 x 192 x 64 crops of full-size scans on one
+#: core of the 2020s), and bytes on disk. Size of noisy label and prediction of a target, bytes.
 _SECONDS, _BYTES, _TARGET_BYTES = 4.0, 60_000, 3_000_000
-#: Processor seconds of a target beside its registrations: reading, comparing both sides, fusing, predicting.
+#: Processor seconds of a target besides its registrations: reading, contralateral comparison, fusion, prediction.
 _TARGET_SECONDS = 17.0
-_COPIES = "{} of each target's at most are mirrored copies, which speak about a cochlea that no atlas has"
+_COPIES = "{} of them per target at most are mirrored copies, which contribute a cochlea that no atlas has"
 
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """The work of a study."""
+    """The steps of a study and their cost."""
 
     atlases: int
     targets: int
     tests: int
     references: int
     unusable: dict[str, str]
-    """atlases and targets that cannot be used, and why"""
+    """unusable atlases and targets -> reason"""
     registrations: int
-    """all that the study needs (at most: what depends on results is counted as if it were needed)"""
+    """maximum number of registrations of the study"""
     done: int
-    """how many of them are finished"""
+    """finished registrations"""
     copies: int
-    """how many of each target's are mirrored copies, if some atlases turn out to be without a side's cochlea"""
+    """maximum number of mirrored copies per target"""
     seconds_each: float
     """processor seconds of a registration"""
     measured: int
-    """on how many registrations that rests; 0: on experience elsewhere"""
+    """number of registrations measured for that; 0: a typical value"""
     targets_done: int
-    """targets whose noisy label is finished (with whatever parameters)"""
+    """targets with a noisy label (of any parameters)"""
     training: str
     bytes_needed: int
     bytes_free: int
@@ -53,13 +54,13 @@ class Plan:
 
     @property
     def processor_seconds(self) -> float:
-        """What is left to do, without the training."""
+        """Processor seconds left, without the training."""
         open_targets = self.targets - self.targets_done
         return (self.registrations - self.done) * self.seconds_each + open_targets * _TARGET_SECONDS
 
     def lines(self) -> list[str]:
         """Return the plan as text."""
-        basis = f"measured on {self.measured}" if self.measured else "not measured yet: an experience value"
+        basis = f"measured on {self.measured}" if self.measured else "a typical value"
         left = self.registrations - self.done
         lines = [
             f"{self.atlases} atlases, {self.targets} targets ({self.tests} of them tests), "
@@ -68,16 +69,16 @@ class Plan:
             f"{left} left",
             *([_COPIES.format(self.copies)] if self.copies else []),
             f"{self.seconds_each:.1f} processor seconds each ({basis})",
-            f"{spoken_time(self.processor_seconds)} of processor time left, without the training",
+            f"{readable_time(self.processor_seconds)} of processor time left, without the training",
             f"training: {self.training}",
             f"workers: {self.workers}",
             f"disk: about {self.bytes_needed / 1e6:.0f} MB more, {self.bytes_free / 1e9:.1f} GB free",
         ]
-        return lines + [f"cannot be used: {name}: {why}" for name, why in self.unusable.items()]
+        return lines + [f"unusable: {name}: {reason}" for name, reason in self.unusable.items()]
 
 
-def spoken_time(seconds: float) -> str:
-    """Return a time in the unit in which one would say it."""
+def readable_time(seconds: float) -> str:
+    """Return a time in a readable unit."""
     for unit, size in (("days", 86400.0), ("hours", 3600.0), ("minutes", 60.0)):
         if seconds >= 1.5 * size:
             return f"{seconds / size:.1f} {unit}"
@@ -85,7 +86,7 @@ def spoken_time(seconds: float) -> str:
 
 
 def plan(study: Configuration, progress: Progress | None = None) -> Plan:
-    """Return what a study would do; only the label maps of atlases are read, nothing is written.
+    """Return the plan of a study; only the label maps of atlases are read, nothing is written.
 
     Raises:
         InputError: see :func:`crossmoda.study.cohort.open_cohort`.
@@ -93,13 +94,12 @@ def plan(study: Configuration, progress: Progress | None = None) -> Plan:
     """
     cohort = open_cohort(study)
     atlases, unusable = _examined(cohort, part(progress, 0.0, 0.9))
-    report(progress, 0.9, "counting what is done")
+    report(progress, 0.9, "counting finished registrations")
     each, copies = registrations_at_most(atlases, study.propagation)
     seals = [seal for target in cohort.targets for seal in _seals(study.results / target.id / REGISTRATIONS)]
     seconds = sorted(seal["results"]["seconds"] for seal in seals if "seconds" in seal["results"])
     total = each * len(cohort.targets)
     finished = sum((study.results / case.id / noisy_label.LABEL_MAP).exists() for case in cohort.targets)
-    # A target that is finished needs nothing more, however few of its registrations were needed.
     sizes = [sum(seal["files"].values()) for seal in seals]
     open_registrations = max(0, total - len(seals))
     return Plan(
@@ -125,9 +125,9 @@ def plan(study: Configuration, progress: Progress | None = None) -> Plan:
 
 
 def _examined(cohort: Cohort, progress: Progress | None) -> tuple[list[Atlas], dict[str, str]]:
-    """Return the atlases that can be used, and what cannot."""
+    """Return the usable atlases, and the unusable atlases and targets with the reason."""
     atlases: list[Atlas] = []
-    unusable = {case.id: "there is no such file." for case in cohort.targets if not case.image.exists()}
+    unusable = {case.id: "the file does not exist." for case in cohort.targets if not case.image.exists()}
     for number, case in enumerate(cohort.atlases):
         report(progress, number / len(cohort.atlases), f"examining atlas {case.id}")
         try:
@@ -152,11 +152,11 @@ def _training(study: Configuration) -> str:
     if not study.train:
         return "none"
     if (study.results / STUDY / "model" / training.WEIGHTS).exists():
-        return "done before; again only if cases or parameters changed"
+        return "finished before; repeated only if cases or parameters changed"
     if study.training.seconds:
-        return f"at most {spoken_time(study.training.seconds)}"
+        return f"at most {readable_time(study.training.seconds)}"
     routine = training.routine(study.training)
-    return f"{routine.epochs} epochs; its time depends on the machine and is not estimated"
+    return f"{routine.epochs} epochs; its time depends on the machine"
 
 
 def _workers(study: Configuration) -> str:

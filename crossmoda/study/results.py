@@ -1,4 +1,4 @@
-"""What a study leaves to read: tables as CSV, the report as HTML, its provenance."""
+"""The results of a study: CSV tables, HTML report and provenance."""
 
 import csv
 import json
@@ -12,7 +12,7 @@ from crossmoda.provenance import Record
 from crossmoda.report import Report
 from crossmoda.study.cohort import Cohort
 from crossmoda.study.configuration import Configuration
-from crossmoda.study.outcome import NOISY, PREDICTION, Outcome
+from crossmoda.study.outcome import NOISY, PREDICTION, StudyOutcome
 
 REPORT, CASES, SCORES, FAILURES, PROVENANCE = (
     "report.html",
@@ -24,7 +24,7 @@ REPORT, CASES, SCORES, FAILURES, PROVENANCE = (
 _MEASURES = ("dice", "hd95_mm", "assd_mm", "volume_error_percent")
 
 
-def write(study: Configuration, cohort: Cohort, outcome: Outcome, record: Record) -> None:
+def write(study: Configuration, cohort: Cohort, outcome: StudyOutcome, record: Record) -> None:
     """Write :data:`REPORT`, :data:`CASES`, :data:`SCORES`, :data:`FAILURES` and :data:`PROVENANCE`."""
     folder = outcome.folder
     header, rows = case_table(cohort, outcome)
@@ -44,8 +44,8 @@ def write(study: Configuration, cohort: Cohort, outcome: Outcome, record: Record
     _report(study, cohort, outcome, header, rows).write(folder / REPORT)
 
 
-def case_table(cohort: Cohort, outcome: Outcome) -> tuple[list[str], list[list[str]]]:
-    """Return header and rows of the table of targets."""
+def case_table(cohort: Cohort, outcome: StudyOutcome) -> tuple[list[str], list[list[str]]]:
+    """Return header and rows of the target table."""
     header = ["target", "used for", "tumor side", "atlases fused"]
     header += [f"predicted {structure.key} [mm3]" for structure in labels.STRUCTURES]
     header += [f"Dice {structure.key}, {step}" for step in (NOISY, PREDICTION) for structure in labels.STRUCTURES]
@@ -53,18 +53,18 @@ def case_table(cohort: Cohort, outcome: Outcome) -> tuple[list[str], list[list[s
     rows = []
     for case in cohort.targets:
         noisy, predicted = outcome.noisy.get(case.id), outcome.predicted.get(case.id)
-        role = "test" if case.id in cohort.tests else "learning" if case.id in outcome.learned_from else ""
+        role = "test" if case.id in cohort.tests else "training" if case.id in outcome.learned_from else ""
         row = [case.id, role, (noisy.side or "unknown") if noisy else "", str(noisy.used) if noisy else ""]
         row += [f"{predicted.volumes_mm3[item.key]:.0f}" if predicted else "" for item in labels.STRUCTURES]
-        found = outcome.scores.get(case.id, {})
+        scores = outcome.scores.get(case.id, {})
         for step in (NOISY, PREDICTION):
-            row += [f"{found[step][item.key]['dice']:.3f}" if step in found else "" for item in labels.STRUCTURES]
+            row += [f"{scores[step][item.key]['dice']:.3f}" if step in scores else "" for item in labels.STRUCTURES]
         rows.append([*row, " ".join(outcome.failed.get(case.id, []))])
     return header, rows
 
 
-def score_rows(cohort: Cohort, outcome: Outcome) -> tuple[list[str], list[list[str]]]:
-    """Return header and rows of the summary: each step, on the tests and on the other targets."""
+def score_rows(cohort: Cohort, outcome: StudyOutcome) -> tuple[list[str], list[list[str]]]:
+    """Return header and rows of the summary of each step, for the tests and for the other targets."""
     header = ["step", "scans"]
     units = {"dice": "Dice", "hd95_mm": "HD95 [mm]", "assd_mm": "ASSD [mm]", "volume_error_percent": "volume error [%]"}
     header += [f"{units[measure]} {item.key}" for measure in _MEASURES for item in labels.STRUCTURES]
@@ -82,66 +82,68 @@ def score_rows(cohort: Cohort, outcome: Outcome) -> tuple[list[str], list[list[s
             cells = []
             for measure in _MEASURES:
                 for item in labels.STRUCTURES:
-                    found = summary[item.key][measure]
+                    row = summary[item.key][measure]
                     digits = 3 if measure == "dice" else 1
-                    missing = f" [{found['undefined']:.0f} undefined]" if found["undefined"] else ""
+                    undefined = f" [{row['undefined']:.0f} undefined]" if row["undefined"] else ""
                     cells.append(
-                        f"{found['mean']:.{digits}f} ± {found['sd']:.{digits}f}{missing}" if found["count"] else "–"
+                        f"{row['mean']:.{digits}f} ± {row['sd']:.{digits}f}{undefined}" if row["count"] else "–"
                     )
             rows.append([f"{step}, {name}", str(len(cases)), *cells])
     return header, rows
 
 
-def _report(study: Configuration, cohort: Cohort, outcome: Outcome, header: list[str], rows: list[list[str]]) -> Report:
-    trained = f"a network trained on them and on {len(outcome.learned_from)} targets" if study.train else "a network"
+def _report(
+    study: Configuration, cohort: Cohort, outcome: StudyOutcome, header: list[str], rows: list[list[str]]
+) -> Report:
+    network = f"a network trained on them and on {len(outcome.learned_from)} targets" if study.train else "a network"
     page = Report(
         "CrossModa study",
         f"{len(cohort.atlases)} labeled ceT1 atlases, {len(cohort.targets)} hrT2 targets ({len(cohort.tests)} of them "
-        f"tests, never learned from). Noisy labels by registration and fusion: {len(outcome.noisy)}. Predictions of "
-        f"{trained}: {len(outcome.predicted)}. Failed: {len(outcome.failed)}.",
+        f"tests, excluded from training). Noisy labels by registration and fusion: {len(outcome.noisy)}. Predictions "
+        f"of {network}: {len(outcome.predicted)}. Failures: {len(outcome.failed)}.",
     )
     if outcome.failed:
-        page.section("What failed", "The rest went on without it. Correct the cause and run the study again.")
+        page.section("Failures", "All other cases were completed. Correct the cause and run the study again.")
         page.table(["case", "why"], [[name, " ".join(why)] for name, why in outcome.failed.items()])
     if outcome.scores:
-        page.section("Scores", "Mean ± standard deviation over scans with a reference, which was only read for this.")
-        page.table(*score_rows(cohort, outcome), "Dice: 1 is perfect. HD95, ASSD: distances of the surfaces.")
+        page.section("Scores", "Mean ± standard deviation over scans with a reference.")
+        page.table(*score_rows(cohort, outcome), "HD95, ASSD: surface distances.")
     page.section("Targets")
     page.table(header, [[*row[:-1], "yes" if row[-1] else ""] for row in rows])
     if curve := _curve(outcome):
         page.section("Training")
-        page.figure(curve, "Loss of the training cases, epoch by epoch.")
+        page.figure(curve, "Training loss per epoch.")
     _pictures(page, study, cohort, outcome)
     notes = [[name, note] for name, noisy in outcome.noisy.items() for note in noisy.notes]
     notes += [[name, note] for name, predicted in outcome.predicted.items() for note in predicted.notes]
     notes += [["data", note] for note in outcome.notes]
     if notes:
-        page.section("Notes", "What a reader should know; none of it stopped a case.")
+        page.section("Notes", "Notes that did not stop a case.")
         page.table(["case", "note"], notes)
     return page
 
 
-def _pictures(page: Report, study: Configuration, cohort: Cohort, outcome: Outcome) -> None:
-    """Add pictures of the first cases: tests first, since those say most."""
+def _pictures(page: Report, study: Configuration, cohort: Cohort, outcome: StudyOutcome) -> None:
+    """Add pictures of the first cases, starting with the tests."""
     ready = [case for case in cohort.targets if case.id in outcome.noisy or case.id in outcome.predicted]
     shown = sorted(ready, key=lambda case: case.id not in cohort.tests)[: study.pictures]
     if shown:
-        page.section("Pictures", "Colored: the result. Dashed white: the reference, where there is one.")
+        page.section("Pictures", "Colored: result. Dashed white: reference, if available.")
     for case in shown:
-        place, image = study.results / case.id, case.read_image()
+        folder, image = study.results / case.id, case.read_image()
         reference = cohort.references.get(case.id)
         truth = volume.read_label_map(reference, image.grid) if reference else None
         if truth is not None and not truth.grid.same_as(image.grid):
             truth = volume.resample(truth, image.grid, interpolation="label")
-        files = {NOISY: place / LABEL_MAP} if case.id in outcome.noisy else {}
+        files = {NOISY: folder / LABEL_MAP} if case.id in outcome.noisy else {}
         if case.id in outcome.predicted:
-            files[PREDICTION] = place / inference.PREDICTION / inference.LABEL_MAP
+            files[PREDICTION] = folder / inference.PREDICTION / inference.LABEL_MAP
         for step, file in files.items():
             page.figure(figures.segmentation_figure(image, volume.read_label_map(file), truth), f"{case.id}: {step}")
 
 
-def _curve(outcome: Outcome) -> Any:
-    """Return the loss of the training as a figure; None without one."""
+def _curve(outcome: StudyOutcome) -> Any:
+    """Return the training loss as a figure; None without a training."""
     file = outcome.weights.with_name(training.METRICS) if outcome.weights else Path()
     if not file.is_file():
         return None

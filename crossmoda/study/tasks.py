@@ -1,7 +1,7 @@
-"""What the workers do. Each task finds its work done, or does it and seals it; what it returns is small.
+"""The tasks of a study. Each task caches its result on disk or reuses it, and returns little data.
 
-A task does not raise what a user has to hear: that travels home as :class:`Failed` (of this case) or :class:`Stopped`
-(of all). What it raises is unexpected, and the scheduler has it done again.
+Expected errors are returned as :class:`Failed` (of a case) or :class:`Stopped` (of the study). Tasks that raise are
+retried by the scheduler.
 """
 
 import dataclasses
@@ -19,25 +19,26 @@ from crossmoda.errors import Cancelled, InputError
 from crossmoda.output import CannotWrite
 from crossmoda.progress import Progress
 from crossmoda.propagation.atlases import Atlas, PreparedAtlases, examine
-from crossmoda.propagation.run import PlannedRegistration, Run
+from crossmoda.propagation.registrations import PlannedRegistration
+from crossmoda.propagation.run import Run
 from crossmoda.propagation.target import load_target
 from crossmoda.provenance import checksum
 
-#: Under which name workers tell how far a training is.
+#: Topic of the training progress events of workers.
 TOPIC = "crossmoda-training"
-#: Seconds between two looks whether the study was cancelled, and between two reports of a training.
-_LOOK_EVERY, _TELL_EVERY = 0.5, 2.0
+#: Intervals of the checks for cancellation and of the training progress events.
+_CHECK_INTERVAL_S, _REPORT_INTERVAL_S = 0.5, 2.0
 _REVISION = 2
 
 
 class Failed(NamedTuple):
-    """A task of a case could not be done: the case is reported, the rest goes on."""
+    """The failure of a case; the study continues."""
 
     why: str
 
 
 class Stopped(NamedTuple):
-    """Nothing can go on: the disk is full, or the study was cancelled."""
+    """The end of the study: the disk is full, or it was cancelled."""
 
     why: str
 
@@ -59,14 +60,14 @@ def _task(function: Callable[..., T]) -> Callable[..., T | Failed | Stopped]:
         except OSError as cause:
             if cause.errno not in (errno.ENOSPC, errno.EDQUOT):
                 raise
-            return Stopped(f"The disk is full ({cause}). Free some space and run again; what is finished is kept.")
+            return Stopped(f"The disk is full ({cause}). Free space and run again; finished results are reused.")
 
     return guarded
 
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """What the tasks of one target share."""
+    """The data shared by the tasks of a target."""
 
     target: Case
     folder: Path
@@ -74,12 +75,12 @@ class Job:
     registration: deeds.Settings
     fusion: fusion.Settings
     has_cochlea: bool
-    """whether any atlas of the study has a cochlea"""
+    """whether any atlas of the study has a labeled cochlea"""
     stop_file: Path
-    """there when the study was cancelled"""
+    """exists if the study was cancelled"""
 
     def run(self, atlases: Sequence[Atlas]) -> Run:
-        """Return the propagation with these atlases, or with some of them for some of its registrations."""
+        """Return the propagation with these atlases, or a part of it."""
         run = Run(
             self.target,
             self.folder,
@@ -94,89 +95,90 @@ class Job:
         return run
 
 
-#: A worker registers the same atlases to one target after the other.
+#: Shared by the targets of a worker, which registers the same atlases to each.
 _prepared = PreparedAtlases()
-#: One worker registers many atlases to the same target, one after the other.
+#: Shared by the registrations of a worker, which registers many atlases to the same target.
 _loaded = functools.lru_cache(maxsize=2)(load_target)
 
 
-def watching(stop_file: Path, tell: Progress | None = None) -> Progress:
-    """Return a progress that cancels when the study was cancelled, and tells ``tell`` every other second."""
-    last = {"look": 0.0, "tell": 0.0}
+def watching(stop_file: Path, receiver: Progress | None = None) -> Progress:
+    """Return a progress callback that cancels if the study was cancelled and forwards to ``receiver`` periodically."""
+    last_check = last_report = 0.0
 
     def progress(fraction: float, message: str) -> None:
+        nonlocal last_check, last_report
         now = time.monotonic()
-        if now - last["look"] > _LOOK_EVERY:
-            last["look"] = now
+        if now - last_check > _CHECK_INTERVAL_S:
+            last_check = now
             if stop_file.exists():
                 raise Cancelled
-        if tell is not None and now - last["tell"] > _TELL_EVERY:
-            last["tell"] = now
-            tell(fraction, message)
+        if receiver is not None and now - last_report > _REPORT_INTERVAL_S:
+            last_report = now
+            receiver(fraction, message)
 
     return progress
 
 
 class Checked(NamedTuple):
-    """A scan that can be used."""
+    """A usable scan."""
 
     problems: tuple[str, ...]
-    """what is wrong with it nevertheless"""
+    """problems that do not prevent its use"""
     atlas: Atlas | None
-    """it as an atlas; None for a target"""
+    """the scan as an atlas; None for a target"""
 
 
 @_task
 def check(case: Case, folder: Path) -> Checked:
-    """Read a scan and its label once; remember in ``folder`` what was found."""
+    """Check a scan and its label; cache the result in ``folder``."""
     is_atlas = case.modality == dataset.CET1
     content = [checksum(path) if path is not None and path.exists() else None for path in (case.image, case.label)]
     step = cache.Step(folder, check=_REVISION, content=content, side=case.side, modality=case.modality)
-    found = step.results()
-    if found is None:
-        found = _check(case, is_atlas)
+    results = step.results()
+    if results is None:
+        results = _check(case, is_atlas)
         step.begin()
-        step.finish([], found)
-    if "failed" in found:
-        raise InputError(found["failed"])
-    return Checked(tuple(found["problems"]), _atlas_of(case, found["atlas"]) if is_atlas else None)
+        step.finish([], results)
+    if "failed" in results:
+        raise InputError(results["failed"])
+    return Checked(tuple(results["problems"]), _atlas_of(case, results["atlas"]) if is_atlas else None)
 
 
 def _check(case: Case, is_atlas: bool) -> dict[str, Any]:
     problems = dataset.validate(dataset.Dataset(Path(case.image).parent, (case,)))
-    if spoiled := [problem for problem in problems if problem.file == case.image]:
-        return {"failed": str(spoiled[0])}
-    about: dict[str, Any] = {"problems": [str(problem) for problem in problems]}
+    if image_problems := [problem for problem in problems if problem.file == case.image]:
+        return {"failed": str(image_problems[0])}
+    results: dict[str, Any] = {"problems": [str(problem) for problem in problems]}
     if is_atlas:
         try:
             atlas = examine(case)
         except InputError as cause:
             return {"failed": str(cause)}
         sides = {str(value): sorted(names) for value, names in atlas.sides.of.items()}
-        about["atlas"] = {"midplane_mm": atlas.sides.midplane_mm, "sides": sides, "side": atlas.side}
-        about["atlas"]["volumes_mm3"] = atlas.volumes_mm3
-    return about
+        results["atlas"] = {"midplane_mm": atlas.sides.midplane_mm, "sides": sides, "side": atlas.side}
+        results["atlas"]["volumes_mm3"] = atlas.volumes_mm3
+    return results
 
 
-def _atlas_of(case: Case, found: dict[str, Any]) -> Atlas:
-    sides = {int(value): frozenset(names) for value, names in found["sides"].items()}
-    return Atlas(case, laterality.Sides(found["midplane_mm"], sides), found["side"], found["volumes_mm3"])
+def _atlas_of(case: Case, results: dict[str, Any]) -> Atlas:
+    sides = {int(value): frozenset(names) for value, names in results["sides"].items()}
+    return Atlas(case, laterality.Sides(results["midplane_mm"], sides), results["side"], results["volumes_mm3"])
 
 
 class Next(NamedTuple):
-    """What a target waits for."""
+    """The next registrations of a target."""
 
     pairs: tuple[tuple[str, bool, bool], ...]
     """registrations: atlas, mirrored, linear"""
     last: bool
-    """whether only the fusion comes after them"""
+    """whether only the fusion remains after them"""
     finished: bool
-    """whether the noisy label is there"""
+    """whether the noisy label exists"""
 
 
 @_task
 def next_registrations(job: Job, atlases: Sequence[Atlas]) -> Next:
-    """Return the registrations that the next decision about a target waits for."""
+    """Return the registrations needed for the next decision about a target."""
     run = job.run(atlases)
     if run.step().results() is not None:
         return Next((), True, True)
@@ -186,10 +188,10 @@ def next_registrations(job: Job, atlases: Sequence[Atlas]) -> Next:
 
 @_task
 def register(job: Job, atlas: Atlas, mirrored: bool, linear: bool) -> float:
-    """Do one registration; return its seconds. One that fails is sealed as failed and excluded by the fusion."""
+    """Run a registration and return its seconds. A failed registration is cached and excluded from the fusion."""
     run, planned = job.run([atlas]), PlannedRegistration(atlas, mirrored, linear)
-    if not run.is_finished(planned):
-        run.register([planned], watching(job.stop_file), parallel=1)
+    if not run.registrations.is_finished(planned):
+        run.registrations.register([planned], watching(job.stop_file), parallel=1)
     item = run.registered(planned)
     return 0.0 if item is None else item.seconds
 
@@ -199,14 +201,14 @@ class Noisy(NamedTuple):
 
     side: str | None
     used: int
-    """atlases that were fused"""
+    """number of fused atlases"""
     notes: tuple[str, ...]
     reused: bool
 
 
 @_task
 def fuse(job: Job, atlases: Sequence[Atlas]) -> Noisy:
-    """Make the noisy label of a target from its registrations."""
+    """Compute the noisy label of a target from its registrations."""
     result = propagation.propagate(
         job.target,
         atlases,
@@ -229,39 +231,32 @@ def train(
     threads: int,
     stop_file: Path,
 ) -> Path:
-    """Train a network, or go on where an earlier worker stopped; return its weights."""
+    """Train a network, or resume its training; return the path of its weights."""
     import torch
     from distributed import get_worker
 
     torch.set_num_threads(threads)
     worker = get_worker()
-    tell = watching(stop_file, lambda fraction, message: worker.log_event(TOPIC, (fraction, message)))
+    progress = watching(stop_file, lambda fraction, message: worker.log_event(TOPIC, (fraction, message)))
     content = [[case.id, checksum(case.label), checksum(case.image)] for case in cases]
     step = cache.Step(folder / "begun", cases=content, settings=settings, initial=checksum(initial) if initial else "")
-    # A checkpoint of a training with other cases or settings is of no use here.
+    # A checkpoint of a training with other cases or settings cannot be resumed.
     restart = step.results() is None
     step.begin()
     step.finish([], {})
-    how = dataclasses.replace(settings, restart=True) if restart else settings
-    return training.train(cases, folder, how, progress=tell, initial=initial)
-
-
-class Predicted(NamedTuple):
-    """The prediction of a target."""
-
-    volumes_mm3: dict[str, float]
-    notes: tuple[str, ...]
-    reused: bool
+    settings = dataclasses.replace(settings, restart=True) if restart else settings
+    return training.train(cases, folder, settings, progress=progress, initial=initial)
 
 
 @_task
-def predict(target: Case, results: Path, weights: Path | None, settings: inference.Settings, stop: Path) -> Predicted:
+def predict(
+    target: Case, results: Path, weights: Path | None, settings: inference.Settings, stop_file: Path
+) -> inference.StoredPrediction:
     """Segment a target with the network."""
-    done, failed = inference.predict_all([target], results, weights, settings, watching(stop))
-    if target.id in failed:
-        raise InputError(failed[target.id])
-    found = done[target.id]
-    return Predicted(dict(found.volumes_mm3), tuple(found.notes), found.reused)
+    predictions, failures = inference.predict_all([target], results, weights, settings, watching(stop_file))
+    if target.id in failures:
+        raise InputError(failures[target.id])
+    return predictions[target.id]
 
 
 @_task

@@ -1,9 +1,9 @@
-"""What each worker process of this computer loads first."""
+"""Preload of local worker processes."""
 
 import signal
 from typing import Any
 
 
 def dask_setup(worker: Any) -> None:
-    """Leave Ctrl-C, which reaches every process of a terminal, to the study: it ends its workers itself."""
+    """Ignore Ctrl-C, which the study handles."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -1,7 +1,6 @@
-"""Random changes of training crops: pose, side, contrast, sharpness, noise. Imports torch.
+"""Augmentation of training crops: pose, mirroring, contrast, blur, noise. Imports torch.
 
-Everything happens to the image *before* its MIND features are computed, since these are not simply rotated or mirrored
-with it, and so that the features of changed contrast and noise are the true ones.
+Images are augmented *before* their MIND features are computed, since features do not rotate or mirror with the image.
 """
 
 import dataclasses
@@ -14,13 +13,13 @@ from torch.nn import functional
 
 Triple = tuple[int, int, int]
 
-#: MIND-SSC of radius 1 and dilation 1 sees two voxels around each.
+#: Voxels around a crop that its MIND-SSC features (radius 1, dilation 1) depend on.
 MARGIN = 2
 
 
 @dataclasses.dataclass(frozen=True)
 class Strength:
-    """How much is changed; 0 switches a change off."""
+    """Strength of the augmentation; 0 disables a change."""
 
     pose: float = 0.5
     """probability of a random affine map"""
@@ -28,30 +27,30 @@ class Strength:
     scale: float = 0.12
     shear: float = 0.05
     mirror: float = 0.5
-    """probability that left and right are exchanged"""
+    """probability of mirroring left and right"""
     contrast: float = 0.25
-    """probability of another, not monotone, tissue contrast"""
+    """probability of a non-monotonic change of contrast"""
     blur: float = 0.2
-    """probability of a less sharp image"""
+    """probability of blur"""
     noise: float = 0.1
-    """largest standard deviation of the noise, in standard deviations of the image"""
+    """maximum standard deviation of the noise, relative to that of the image"""
 
 
 NONE = Strength(0, 0, 0, 0, 0, 0, 0, 0)
-#: The published routine: affine maps and random noise.
+#: As published: affine maps and random noise.
 PAPER = Strength(pose=1.0, mirror=0, contrast=0, blur=0, noise=0.1)
 
 
 def random_affine(rng: np.random.Generator, strength: Strength, spacing_zyx: tuple[float, float, float]) -> np.ndarray:
-    """Return a random 3 x 3 map of voxel offsets (z, y, x) from a crop to its volume, affine in millimeters."""
+    """Return a random 3 x 3 matrix (affine in mm) from voxel offsets (z, y, x) of a crop to those of its volume."""
     angles = np.deg2rad(rng.uniform(-1, 1, 3) * strength.rotation_deg)
     matrix = np.eye(3)
     for axis, angle in enumerate(angles):
-        one, other = [index for index in range(3) if index != axis]
-        turn = np.eye(3)
-        turn[one, one] = turn[other, other] = math.cos(angle)
-        turn[one, other], turn[other, one] = -math.sin(angle), math.sin(angle)
-        matrix = matrix @ turn
+        first, second = [index for index in range(3) if index != axis]
+        rotation = np.eye(3)
+        rotation[first, first] = rotation[second, second] = math.cos(angle)
+        rotation[first, second], rotation[second, first] = -math.sin(angle), math.sin(angle)
+        matrix = matrix @ rotation
     shear = rng.uniform(-1, 1, (3, 3)) * strength.shear
     np.fill_diagonal(shear, 0)
     scale = np.exp(rng.uniform(-1, 1, 3) * strength.scale)
@@ -63,14 +62,14 @@ def cut(volume: torch.Tensor, center: np.ndarray, size: Triple, matrix: np.ndarr
     """Return the crop of ``size`` voxels around ``center`` of a volume (channel, z, y, x).
 
     Args:
-        volume: what is cropped.
-        center: the voxel (z, y, x) that comes to lie at index ``size // 2``.
+        volume: (channel, z, y, x).
+        center: voxel (z, y, x) of the volume at index ``size // 2`` of the crop.
         size: (z, y, x).
-        matrix: maps offsets from the center in the crop to those in the volume; None: the identity, exactly.
-        mode: ``"bilinear"`` or ``"nearest"``. Outside the volume its border continues.
+        matrix: maps offsets from the center in the crop to offsets in the volume; None: identity.
+        mode: ``"bilinear"`` or ``"nearest"``; border values are replicated outside.
 
     """
-    # Numbers go along with the operations: an array would have to be copied to a card first, which then had to wait.
+    # Python scalars instead of arrays: copying an array to the GPU would synchronize.
     device = volume.device
     if matrix is None:
         indices = [
@@ -85,7 +84,7 @@ def cut(volume: torch.Tensor, center: np.ndarray, size: Triple, matrix: np.ndarr
         middle[row] + functools.reduce(torch.add, (_along(offsets[c] * steps[row][c], c) for c in range(3)))
         for row in range(3)
     )
-    # grid_sample wants (x, y, z), scaled so that the outer voxels' centers are at -1 and 1.
+    # grid_sample expects (x, y, z), with the centers of the outer voxels at -1 and 1.
     points = torch.stack(
         [axis * 2 / max(extent - 1, 1) - 1 for axis, extent in zip((x, y, z), volume.shape[:0:-1], strict=True)], -1
     )
@@ -93,36 +92,36 @@ def cut(volume: torch.Tensor, center: np.ndarray, size: Triple, matrix: np.ndarr
 
 
 def _along(values: torch.Tensor, axis: int) -> torch.Tensor:
-    """Return a vector as an array that varies along one of three axes."""
+    """Return a vector as a 3D array along an axis."""
     return values[tuple(slice(None) if index == axis else None for index in range(3))]
 
 
 def change_contrast(image: torch.Tensor, rng: np.random.Generator, knots: int = 8) -> torch.Tensor:
-    """Map intensities through a random continuous curve: tissues keep their outline and change their brightness.
+    """Map intensities through a random piecewise linear curve.
 
-    The curve runs through ``knots`` random heights between the darkest and the brightest value (1st and 99.5th
-    percentile): tissues that differ in one contrast may look alike in the result, as between ceT1 and T2.
+    The curve has ``knots`` random values between the 1st and the 99.5th percentile, so tissues of different intensity
+    may get the same, as between ceT1 and T2.
     """
     values = image.flatten()[:: max(1, image.numel() // 20000)]
     limits = torch.tensor([0.01, 0.995]).to(image.device, non_blocking=True)
-    low, high = torch.quantile(values, limits).double().unbind()  # stay where they are: nobody waits for them
-    sign, share = rng.choice([-1.0, 1.0]), rng.uniform(0.2, 1.0)
+    low, high = torch.quantile(values, limits).double().unbind()  # stay on the device: no synchronization
+    sign, slope = rng.choice([-1.0, 1.0]), rng.uniform(0.2, 1.0)
     random = torch.from_numpy(rng.standard_normal(knots)).to(image.device, non_blocking=True)
     identity = torch.arange(knots, device=image.device) * ((high - low) / (knots - 1)) + low
-    curve = (identity * sign * share + random * (0.25 * (high - low))).to(image.dtype)
+    curve = (identity * sign * slope + random * (0.25 * (high - low))).to(image.dtype)
     position = ((image - low) / (high - low).clamp_min(1e-6)).clamp(0, 1) * (knots - 1)
     left = position.floor().clamp_max(knots - 2)
     start = left.long()
     return torch.lerp(curve[start], curve[start + 1], position - left)
 
 
-def soften(image: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
+def blur(image: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
     """Blur an image (z, y, x) with a short random kernel along each axis."""
     for axis in range(3):
-        side = float(rng.uniform(0, 0.3))
+        weight = float(rng.uniform(0, 0.3))
         before = torch.cat([image.narrow(axis, 0, 1), image.narrow(axis, 0, image.shape[axis] - 1)], axis)
         after = torch.cat([image.narrow(axis, 1, image.shape[axis] - 1), image.narrow(axis, -1, 1)], axis)
-        image = (1 - 2 * side) * image + side * (before + after)
+        image = (1 - 2 * weight) * image + weight * (before + after)
     return image
 
 
@@ -131,7 +130,7 @@ def change_intensities(image: torch.Tensor, rng: np.random.Generator, strength: 
     if rng.random() < strength.contrast:
         image = change_contrast(image, rng)
     if rng.random() < strength.blur:
-        image = soften(image, rng)
+        image = blur(image, rng)
     if strength.noise > 0:
         generator = torch.Generator(image.device).manual_seed(int(rng.integers(2**62)))
         deviation = float(rng.uniform(0, strength.noise)) * image.std()

@@ -1,4 +1,4 @@
-"""What a network learns from: scans with labels, and how much each voxel counts."""
+"""Training cases: scans with labels and weights."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -15,24 +15,24 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class TrainingCase:
-    """A scan to learn from."""
+    """A labeled scan for training."""
 
     image: Path
     label: Path
     confidence: Path | None = None
-    """how sure each voxel's label is, 0..1, on the image's grid; None: sure everywhere"""
+    """confidence of the label per voxel, 0 to 1, on the image's grid; None: 1 everywhere"""
     weight: float = 1.0
-    """how much the case counts"""
+    """weight of the case in the loss"""
     id: str = ""
 
     @property
     def name(self) -> str:
-        """What messages call it."""
+        """Name in messages."""
         return self.id or Path(self.image).name
 
     @classmethod
     def of(cls, case: Any) -> "TrainingCase":
-        """Make one of a :class:`crossmoda.dataset.Case`.
+        """Return a :class:`crossmoda.dataset.Case` as a training case.
 
         Raises:
             InputError: the case has no label.
@@ -41,70 +41,62 @@ class TrainingCase:
         if isinstance(case, cls):
             return case
         if case.label is None:
-            raise InputError(f"{case.id} has no label map; training needs one for every case.")
+            raise InputError(f"Training case without a label map: {case.id}. Add its label map, or exclude the case.")
         return cls(Path(case.image), Path(case.label), id=str(case.id))
 
 
 def noisy_cases(
     targets: "Sequence[Case]", folder: Path | str, corrections: "Mapping[str, Correction] | None" = None
 ) -> list[TrainingCase]:
-    """Return the targets whose noisy label and confidence lie in ``folder/<id>`` (see :mod:`crossmoda.propagation`).
+    """Return the targets with a noisy label and its confidence in ``folder/<id>`` (see :mod:`crossmoda.propagation`).
 
     Args:
         targets: the scans.
         folder: the results of the propagation.
-        corrections: what reviewers decided (:func:`crossmoda.review.corrections.all_corrections`). The noisy label of
-            a target with a corrected label is left out: it is wrong where it differs. That of a target whose label
-            was accepted as it is counts fully, whatever its confidence was.
+        corrections: decisions of reviewers (:func:`crossmoda.review.corrections.all_corrections`). Targets with a
+            corrected label are excluded. Accepted noisy labels are used with full weight.
 
     Raises:
-        InputError: there is none.
+        InputError: no target has a noisy label or a corrected label.
 
     """
-    decided = {case: (corrections or {}).get(case.id) for case in targets}
-    drawn = {case for case, one in decided.items() if one is not None and one.is_settled and one.label is not None}
-    accepted = {case for case, one in decided.items() if one is not None and one.is_settled}
-    files = {case: Path(folder) / case.id for case in targets if case not in drawn}
-    found = [
-        TrainingCase(
-            case.image,
-            noisy / "noisy_label.nii.gz",
-            None if case in accepted else noisy / "confidence.nii.gz",
-            id=case.id,
-        )
-        for case, noisy in files.items()
-        if (noisy / "noisy_label.nii.gz").is_file()
-    ]
-    if not found and drawn:
-        return []
-    if not found:
-        raise InputError(f"{folder} holds no noisy label of the {len(files)} targets; run crossmoda propagate first.")
-    return found
+    settled = {name: correction for name, correction in (corrections or {}).items() if correction.is_settled}
+    uncorrected = [case for case in targets if case.id not in settled or settled[case.id].label is None]
+    cases = []
+    for case in uncorrected:
+        noisy_label = Path(folder) / case.id / "noisy_label.nii.gz"
+        if noisy_label.is_file():
+            confidence = None if case.id in settled else noisy_label.with_name("confidence.nii.gz")
+            cases.append(TrainingCase(case.image, noisy_label, confidence, id=case.id))
+    if not cases and len(uncorrected) == len(targets):
+        raise InputError(f"No noisy label of {len(targets)} targets: {folder}. Run crossmoda propagate first.")
+    return cases
 
 
 def corrected_cases(targets: "Sequence[Case]", corrections: "Mapping[str, Correction]") -> list[TrainingCase]:
-    """Return the targets whose label a reviewer drew or accepted, with full weight everywhere."""
-    found = {case: corrections[case.id] for case in targets if case.id in corrections}
+    """Return the targets with a corrected or accepted label, with full weight."""
     return [
-        TrainingCase(case.image, one.label, id=case.id)
-        for case, one in found.items()
-        if one.is_settled and one.label is not None
+        TrainingCase(case.image, correction.label, id=case.id)
+        for case in targets
+        if (correction := corrections.get(case.id)) is not None
+        and correction.is_settled
+        and correction.label is not None
     ]
 
 
 def check_cases(learning: Sequence[TrainingCase], checking: Sequence[TrainingCase]) -> None:
-    """Raise InputError if there is nothing to learn from, a file is missing, or a scan is in both lists."""
+    """Raise InputError if there is no case, a file is missing, or a scan is used for training and validation."""
     if not learning:
-        raise InputError("There are no labeled cases to train on; give a folder with labeled scans.")
+        raise InputError("No labeled cases to train on. Select a folder with labeled scans.")
     for case in (*learning, *checking):
         for file in (case.image, case.label):
             if not Path(file).exists():
-                raise InputError(f"{case.name}: there is no file {file}; check the path.")
+                raise InputError(f"{case.name}: file not found: {file}. Check the path.")
         if not case.weight > 0:
-            raise InputError(f"{case.name}: the weight of a case must be positive; got {case.weight:g}.")
-    seen = {provenance.checksum(case.image): case.name for case in learning}
+            raise InputError(f"{case.name}: weight must be positive; got {case.weight:g}.")
+    names = {provenance.checksum(case.image): case.name for case in learning}
     for case in checking:
-        if (twin := seen.get(provenance.checksum(case.image))) is not None:
+        if (training_name := names.get(provenance.checksum(case.image))) is not None:
             raise InputError(
-                f"The validation case {case.name} is also the training case {twin}; take it out of one list."
+                f"Case used for training and validation: {case.name} ({training_name}). Remove it from one of them."
             )

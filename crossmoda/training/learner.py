@@ -1,4 +1,4 @@
-"""The state of a training and one step of it. Imports torch: import it where a network is trained."""
+"""The state of a training and its steps. Imports torch: import this module inside functions only."""
 
 import contextlib
 import math
@@ -18,31 +18,32 @@ from crossmoda.training.recording import Recording
 from crossmoda.training.sampling import Example
 
 if TYPE_CHECKING:
-    from crossmoda.training import Routine, Settings
+    from crossmoda.training.routines import Routine
+    from crossmoda.training.settings import Settings
 
-#: Crops are not made smaller than this when memory runs out.
-_SMALLEST = (16, 32, 32)
-#: Volumes of up to this part of its memory in total lie on the GPU during training.
-_RESIDENT_SHARE = 0.3
-#: One cycle: the part of the training in which the learning rate rises, and where it starts and ends.
+#: Minimum crop (z, y, x) when memory runs out.
+_MIN_CROP = (16, 32, 32)
+#: Volumes are kept on the GPU during training if they take at most this fraction of its memory.
+_RESIDENT_FRACTION = 0.3
+#: One cycle: duration of the rise (fraction of the training), initial and final learning rate (fractions of the peak).
 _RISE, _START, _END = 0.1, 0.1, 0.01
-_CLIP = 1.0
+_MAX_GRADIENT_NORM = 1.0
 _STRENGTHS = {"default": augmentation.Strength(), "paper": augmentation.PAPER}
 
 
 class Learner:
-    """A network, its optimizer, and where in its training it is."""
+    """A network with its optimizer and the state of its training."""
 
     def __init__(
         self, examples: Sequence[Example], routine: "Routine", settings: "Settings", initial: Path | str | None
     ):
-        """Begin a training, from random weights or from ``initial`` ones."""
+        """Start a training from random weights or from ``initial`` weights."""
         self.routine = routine
         self.settings = settings
         self.network_settings = networks.Settings(preset=settings.preset, width=settings.width)
         self.device = device.choose(settings.device)
         self.fallbacks: list[str] = []
-        self.network = self._begin(initial).to(self.device)
+        self.network = self._initial_network(initial).to(self.device)
         self.optimizer = self._optimizer()
         self.examples = self._place(examples)
         self.crop = routine.crop or self._common_size(examples)
@@ -59,35 +60,34 @@ class Learner:
         self.validations = 0
         self.validations_without_gain = 0
         self._losses: list[float] = []
-        self._drawn: tuple[int, tuple[int, int, int], sampling.Batch] | None = None
+        self._next: tuple[int, tuple[int, int, int], sampling.Batch] | None = None
         self._recording: Recording | None = None
         self._records = True
 
     def _optimizer(self) -> torch.optim.Optimizer:
-        """Return the optimizer; on CUDA one that a recorded step can hold."""
+        """Return the optimizer; on CUDA, a capturable one for recorded steps."""
         parameters, rate, decay = self.network.parameters(), self.routine.learning_rate, self.routine.weight_decay
         if self.device != "cuda":
             return torch.optim.AdamW(parameters, lr=rate, weight_decay=decay)
-        there = torch.tensor(rate, device=self.device)
-        return torch.optim.AdamW(parameters, lr=there, weight_decay=decay, fused=True, capturable=True)
+        rate_on_gpu = torch.tensor(rate, device=self.device)
+        return torch.optim.AdamW(parameters, lr=rate_on_gpu, weight_decay=decay, fused=True, capturable=True)
 
-    def _begin(self, initial: Path | str | None) -> torch.nn.Module:
+    def _initial_network(self, initial: Path | str | None) -> torch.nn.Module:
         if initial is None:
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(self.settings.seed)
                 return networks.build(self.network_settings)
         model = weights.load(initial)
         if model.settings != self.network_settings:
-            wanted, given = self.network_settings, model.settings
             raise InputError(
-                f"The initial weights {Path(initial).name} are of preset {given.preset}, width {given.width:g}; "
-                f"the training is of preset {wanted.preset}, width {wanted.width:g}. Choose the same."
+                f"Initial weights of preset {model.settings.preset}, width {model.settings.width:g}: "
+                f"{Path(initial).name}. Set preset and width of the training to the same values."
             )
         return model.network
 
     def _place(self, examples: Sequence[Example]) -> list[Example]:
         size = sum(example.image.nbytes + example.targets.nbytes for example in examples)
-        resident = self.device == "cuda" and size <= _RESIDENT_SHARE * device.memory_gib("cuda") * 2**30
+        resident = self.device == "cuda" and size <= _RESIDENT_FRACTION * device.memory_gib("cuda") * 2**30
         return [example.to(self.device) if resident else example for example in examples]
 
     @staticmethod
@@ -96,13 +96,13 @@ class Learner:
 
     @property
     def fraction(self) -> float:
-        """How much of the training is done, 0 to 1: by steps or, if it has a time limit, by seconds."""
+        """Completed fraction of the training, 0 to 1, by steps or by the time limit."""
         done = self.step / (self.routine.epochs * self.steps_per_epoch)
         return min(1.0, max(done, self.seconds / self.settings.seconds if self.settings.seconds else 0.0))
 
     @property
     def step_in_epoch(self) -> int:
-        """The steps taken since the last epoch ended."""
+        """Number of steps since the last epoch ended."""
         return self.step % self.steps_per_epoch
 
     @property
@@ -112,7 +112,7 @@ class Learner:
 
     @property
     def learning_rate(self) -> float:
-        """The learning rate now: constant, or one cycle (Smith & Topin, 2019) of a rise and half a cosine."""
+        """Current learning rate: constant, or one cycle of a linear rise and half a cosine (Smith & Topin, 2019)."""
         peak, done = self.routine.learning_rate, self.fraction
         if not self.routine.one_cycle:
             return peak
@@ -121,78 +121,77 @@ class Learner:
         return peak * (_END + (1 - _END) * (1 + math.cos(math.pi * (done - _RISE) / (1 - _RISE))) / 2)
 
     def describe(self) -> str:
-        """Return what a progress bar says."""
+        """Return the message of the progress bar."""
         recent = f", loss {np.mean(self._losses[-20:]):.3f}" if self._losses else ""
         dice = f", validation Dice {self.best_dice:.3f}" if self.best_dice >= 0 else ""
         note = f" ({self.fallbacks[-1]})" if self.fallbacks else ""
-        return f"training, epoch {self.step // self.steps_per_epoch + 1}{recent}{dice}{note}"
+        return f"training: epoch {self.step // self.steps_per_epoch + 1}{recent}{dice}{note}"
 
     def take_step(self) -> None:
-        """Learn from one batch; with too little memory, from smaller crops or on the CPU."""
+        """Take an optimizer step on one batch; if memory runs out, with smaller crops or on the CPU."""
         start, used = time.perf_counter(), time.process_time()
         while True:
             try:
-                loss = self._learn()
+                loss = self._loss_of_step()
                 break
             except RuntimeError as error:
                 if not device.ran_out_of_memory(error):
                     raise
-                self._drawn = self._recording = None
+                self._next = self._recording = None
                 self.optimizer.zero_grad(set_to_none=True)
             self._shrink()
         if not math.isfinite(loss):
             raise InputError(
-                f"The training diverged at step {self.step + 1}; choose a smaller learning rate than "
-                f"{self.routine.learning_rate:g}."
+                f"Training diverged at step {self.step + 1}: learning rate {self.routine.learning_rate:g}. Reduce it."
             )
         self._losses.append(loss)
         self.step += 1
         self.seconds += time.perf_counter() - start
         self.processor_seconds += time.process_time() - used
 
-    def _learn(self) -> float:
+    def _loss_of_step(self) -> float:
         for group in self.optimizer.param_groups:
             if isinstance(group["lr"], torch.Tensor):
                 group["lr"].fill_(self.learning_rate)
             else:
                 group["lr"] = self.learning_rate
         self.network.train()
-        loss = self._work_on(self._next_batch())
+        loss = self._optimize(self._next_batch())
         if self.device == "cuda":
-            self._draw_ahead()
+            self._prefetch()
         return loss.item()
 
-    def _draw_ahead(self) -> None:
-        """Draw the batch of the next step while the card is at work on this one."""
+    def _prefetch(self) -> None:
+        """Draw the batch of the next step while the GPU computes this one."""
         try:
-            self._drawn = self.step + 1, self.crop, self._draw(self.step + 1)
-        except RuntimeError as error:  # too little memory: the next step meets that again, this one is taken
+            self._next = self.step + 1, self.crop, self._draw(self.step + 1)
+        except RuntimeError as error:  # the next step handles the lack of memory
             if not device.ran_out_of_memory(error):
                 raise
 
     def _next_batch(self) -> sampling.Batch:
-        """Return the batch of this step, drawn now unless it is there already."""
-        step, crop, batch = self._drawn or (-1, None, None)
-        self._drawn = None
+        """Return the batch of this step, prefetched or drawn now."""
+        step, crop, batch = self._next or (-1, None, None)
+        self._next = None
         return batch if batch is not None and (step, crop) == (self.step, self.crop) else self._draw(self.step)
 
-    def _work_on(self, batch: sampling.Batch) -> torch.Tensor:
-        """Learn from a batch and return its loss; on CUDA as a recording where that works."""
+    def _optimize(self, batch: sampling.Batch) -> torch.Tensor:
+        """Take an optimizer step on a batch and return its loss; on CUDA, as a recorded graph if possible."""
         if self.device == "cuda" and self._records:
             if self._recording is None or not self._recording.fits(batch):
                 self._recording = None
                 try:
-                    self._recording = Recording(self.network, self.optimizer, self._work, batch)
-                except Exception as error:  # whatever keeps this card, driver or torch from recording: it works without
+                    self._recording = Recording(self.network, self.optimizer, self._forward_and_backward, batch)
+                except Exception as error:  # graph capture is optional
                     if device.ran_out_of_memory(error):
                         raise
                     self._records = False
             if self._recording is not None:
                 return self._recording(batch)
         self.optimizer.zero_grad(set_to_none=True)
-        return self._work(batch)
+        return self._forward_and_backward(batch)
 
-    def _work(self, batch: sampling.Batch) -> torch.Tensor:
+    def _forward_and_backward(self, batch: sampling.Batch) -> torch.Tensor:
         with _reproducible(self.device):
             with self.precision():
                 logits = self.network(batch.features)
@@ -201,41 +200,41 @@ class Learner:
             if self.routine.dice:
                 loss = loss + losses.dice_loss(logits, batch.label, batch.confidence)
             loss.backward()
-            length = torch.nn.utils.clip_grad_norm_(self.network.parameters(), _CLIP)
+            gradient_norm = torch.nn.utils.clip_grad_norm_(self.network.parameters(), _MAX_GRADIENT_NORM)
             self.optimizer.step()
-        # Gradients that are not finite spoil the weights: then the loss is not finite either, and nothing is kept.
-        return loss.detach() + 0 * length
+        # A gradient norm that is not finite makes the loss not finite, so that the divergence is detected.
+        return loss.detach() + 0 * gradient_norm
 
     def precision(self) -> contextlib.AbstractContextManager[Any]:
-        """Return the context of mixed precision: bfloat16 on GPUs that have it."""
+        """Return the context of mixed precision: bfloat16 on GPUs that support it."""
         if self.device == "cuda" and torch.cuda.is_bf16_supported():
             return torch.autocast("cuda", torch.bfloat16, cache_enabled=False)  # each weight is used once
         return contextlib.nullcontext()
 
     def _draw(self, step: int) -> sampling.Batch:
-        """Draw the batch of a step: it depends on the seed and the step only."""
+        """Draw the batch of a step, which depends on the seed and the step only."""
         seed, routine = self.settings.seed, self.routine
-        places = [step % self.steps_per_epoch * routine.batch + item for item in range(routine.batch)]
+        positions = [step % self.steps_per_epoch * routine.batch + item for item in range(routine.batch)]
         epoch = step // self.steps_per_epoch
         order = np.random.default_rng([seed, 1, epoch]).permutation(len(self.examples) * routine.visits)
-        chosen = [self.examples[order[place % len(order)] % len(self.examples)] for place in places]
+        examples = [self.examples[order[item % len(order)] % len(self.examples)] for item in positions]
         rngs = [np.random.default_rng([seed, 2, step, item]) for item in range(routine.batch)]
         strength = _STRENGTHS[routine.augmentation]
-        return sampling.draw(chosen, self.crop, strength, rngs, routine.around, self.device)
+        return sampling.draw(examples, self.crop, strength, rngs, routine.around, self.device)
 
     def _shrink(self) -> None:
-        """Make do with less memory: smaller crops first, then the CPU."""
+        """Reduce the memory: smaller crops first, then the CPU."""
         smaller = tuple(
-            max(least, extent * 3 // 4 // 8 * 8) for extent, least in zip(self.crop, _SMALLEST, strict=True)
+            max(minimum, extent * 3 // 4 // 8 * 8) for extent, minimum in zip(self.crop, _MIN_CROP, strict=True)
         )
         if smaller != self.crop and all(new <= old for new, old in zip(smaller, self.crop, strict=True)):
             self.crop = smaller  # type: ignore[assignment]
-            note = f"memory ran out: crops of {smaller[2]} x {smaller[1]} x {smaller[0]} voxels"
+            note = f"out of memory: crops of {smaller[2]} x {smaller[1]} x {smaller[0]} voxels"
         elif self.device == "cuda":
             self._move_to_cpu()
-            note = "GPU memory ran out: on the CPU"
+            note = "out of GPU memory: training on the CPU"
         else:
-            raise InputError("There is too little memory to train even on small crops; close other programs.")
+            raise InputError("Not enough memory for training on small crops. Close other programs.")
         self.fallbacks.append(note)
         device.free_unused_memory()
 
@@ -244,16 +243,16 @@ class Learner:
         self.network.cpu()
         self.examples = [example.to("cpu") for example in self.examples]
         self.class_weights = self.class_weights.cpu()
-        remembered = self.optimizer.state_dict()["state"]
+        moments = self.optimizer.state_dict()["state"]
         self.optimizer = self._optimizer()
-        self._remember(remembered)
+        self._load_moments(moments)
 
-    def _remember(self, moments: dict[int, dict[str, torch.Tensor]]) -> None:
-        """Give the optimizer what another one remembered, wherever that was."""
+    def _load_moments(self, moments: dict[int, dict[str, torch.Tensor]]) -> None:
+        """Load optimizer moments, from whatever device they are on."""
         self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": moments})
 
     def end_epoch(self, held_out: Sequence[Example], validations: int) -> None:
-        """Note the epoch's metrics; predict the held-out cases when it is time (``validations`` times in all)."""
+        """Record the metrics of the epoch; validate ``validations`` times per training on the held-out cases."""
         row: dict[str, Any] = {
             "epoch": len(self.history) + 1,
             "step": self.step,
@@ -278,7 +277,7 @@ class Learner:
 
     @torch.inference_mode()
     def _validate(self, held_out: Sequence[Example]) -> dict[str, float]:
-        """Return the mean Dice over the held-out cases, per structure and of both."""
+        """Return the mean Dice on the held-out cases, per structure and overall."""
         from crossmoda import mind
         from crossmoda.inference import logits_of
 
@@ -286,32 +285,31 @@ class Learner:
         scores: dict[str, list[float]] = {structure.key: [] for structure in labels.STRUCTURES}
         for example in held_out:
             features = mind.mind_ssc(example.image[0].to(self.device))
-            found = logits_of(self.network, features).argmax(1)[0].cpu()
+            prediction = logits_of(self.network, features).argmax(1)[0].cpu()
             truth = example.targets[0].cpu()
             for structure in labels.STRUCTURES:
-                one, other = found == structure.value, truth == structure.value
-                total = int(one.sum() + other.sum())
-                if other.any():
-                    scores[structure.key].append(2 * int((one & other).sum()) / total)
+                predicted_mask, true_mask = prediction == structure.value, truth == structure.value
+                if true_mask.any():
+                    overlap = int((predicted_mask & true_mask).sum())
+                    scores[structure.key].append(2 * overlap / int(predicted_mask.sum() + true_mask.sum()))
         means = {f"dice_{key}": float(np.mean(values)) for key, values in scores.items() if values}
         return {**means, "dice": float(np.mean(list(means.values()))) if means else 0.0}
 
     def snapshot(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-        """Return all that :meth:`restore` needs: tensors and JSON types."""
+        """Return the state for :meth:`restore`: tensors and JSON types."""
         tensors = {f"network.{name}": item for name, item in self.network.state_dict().items()}
         for index, moments in self.optimizer.state_dict()["state"].items():
             tensors.update({f"optimizer.{index}.{name}": item for name, item in moments.items()})
         if self.best_state is not None:
             tensors.update({f"best.{name}": item for name, item in self.best_state.items()})
-        kept = (
+        names = (
             *("step", "seconds", "processor_seconds", "history", "_losses", "crop", "fallbacks"),
             *("best_dice", "best_metrics", "validations", "validations_without_gain"),
         )
-        state = {name: getattr(self, name) for name in kept}
-        return tensors, state
+        return tensors, {name: getattr(self, name) for name in names}
 
     def restore(self, tensors: dict[str, torch.Tensor], state: dict[str, Any]) -> None:
-        """Go on where :meth:`snapshot` was taken.
+        """Restore the state returned by :meth:`snapshot`.
 
         Raises:
             InputError: the checkpoint is of another architecture.
@@ -327,20 +325,20 @@ class Learner:
             moments.setdefault(int(index), {})[kind] = item
         try:
             self.network.load_state_dict(groups["network"])
-            self._remember(moments)
+            self._load_moments(moments)
             for name, value in state.items():
                 if name in vars(self):
                     setattr(self, name, tuple(value) if name == "crop" else value)
         except (RuntimeError, ValueError, TypeError, KeyError) as cause:
-            raise InputError("The checkpoint is of another network; choose another output folder.") from cause
+            raise InputError("Checkpoint of another network. Select another output folder.") from cause
         if not all(torch.isfinite(item).all() for item in tensors.values() if item.is_floating_point()):
-            raise InputError("The checkpoint holds numbers that are not finite; restart, or choose another folder.")
+            raise InputError("Checkpoint with values that are not finite. Restart, or select another folder.")
         self.best_state = groups["best"] or None
-        self._drawn = self._recording = None
+        self._next = self._recording = None
 
 
 def _reproducible(device: str) -> contextlib.AbstractContextManager[Any]:
-    """Return a context in which convolutions on CUDA give the same bits on every run."""
+    """Return a context in which CUDA convolutions are deterministic."""
     if device != "cuda":
         return contextlib.nullcontext()
     return torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True)

@@ -1,4 +1,4 @@
-"""What a training tells about itself while it runs: a CSV file and, where it is installed, TensorBoard."""
+"""Logs of a training: metrics as CSV and, if it is installed, for TensorBoard."""
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
@@ -9,16 +9,16 @@ from crossmoda import output
 
 
 def write_metrics(path: Path, history: Sequence[dict[str, Any]]) -> None:
-    """Write one row per epoch as CSV; what an epoch did not measure is empty."""
+    """Write one CSV row per epoch; missing metrics are empty."""
     names = list(dict.fromkeys(name for row in history for name in row))
     output.write_csv(path, names, ([row.get(name) for name in names] for row in history))
 
 
 @contextlib.contextmanager
 def board(folder: Path, epochs: int) -> Iterator[Callable[[dict[str, Any]], None]]:
-    """Give a function that logs an epoch's row to TensorBoard, or does nothing where that is not installed.
+    """Yield a function that logs the row of an epoch to TensorBoard, or does nothing if it is not installed.
 
-    ``epochs`` are done: what an earlier run logged after its last checkpoint is taken back.
+    Earlier log entries after ``epochs`` completed epochs are removed.
     """
     try:
         from torch.utils.tensorboard import SummaryWriter

@@ -1,16 +1,16 @@
-"""What training minimizes. Imports torch: import it where a network is trained."""
+"""Loss functions. Imports torch: import this module inside functions only."""
 
 import torch
 from torch.nn import functional
 
-#: Keeps Dice defined where a structure is absent from both sides.
+#: Keeps Dice defined if a structure is absent from prediction and truth.
 _SMOOTH = 1.0
 
 
 def class_weights(counts: torch.Tensor, power: float = 0.5) -> torch.Tensor:
-    """Return the inverse square roots (or another power) of the labels' voxel counts, normalized to a mean of 1.
+    """Return the inverse square roots (or another power) of voxel counts per label, normalized to a mean of 1.
 
-    A label that never occurs gets the weight of one that occurs in a single voxel.
+    A label without voxels is weighted like a label of a single voxel.
     """
     weights = counts.clamp_min(1).to(torch.float32).pow(-power)
     return weights / weights.mean()
@@ -24,20 +24,20 @@ def cross_entropy(
     Args:
         logits: (batch, class, z, y, x).
         label: (batch, z, y, x), int64.
-        confidence: (batch, z, y, x), 0 to 1: how much each voxel's label counts.
-        weights: how much each class counts; None: all alike.
+        confidence: (batch, z, y, x), weight of each voxel, 0 to 1.
+        weights: weight of each class; None: equal.
 
     """
-    each = functional.cross_entropy(logits, label, reduction="none")
+    losses = functional.cross_entropy(logits, label, reduction="none")
     influence = torch.ones_like(confidence) if weights is None else weights[label]
-    # Unsure voxels are left out of the sum only: a crop of which little is sure teaches little.
-    return (each * confidence * influence).sum() / influence.sum()
+    # The confidence is not part of the denominator: a crop of low confidence contributes little.
+    return (losses * confidence * influence).sum() / influence.sum()
 
 
 def dice_loss(logits: torch.Tensor, label: torch.Tensor, confidence: torch.Tensor) -> torch.Tensor:
     """Return 1 - soft Dice, averaged over the structures (not the background).
 
-    Sums run over the whole batch: a structure that one crop lacks is judged by the others (Milletari et al., 3DV 2016).
+    Sums run over the batch, so a structure may be absent from a crop (Milletari et al., 3DV 2016).
     """
     probabilities = logits.softmax(dim=1)[:, 1:]
     truth = functional.one_hot(label, logits.shape[1]).movedim(-1, 1)[:, 1:].to(probabilities.dtype)

@@ -1,4 +1,4 @@
-"""From training cases on disk to batches of MIND features. Imports torch: import it where a network is trained."""
+"""Loading of training cases and sampling of batches. Imports torch: import this module inside functions only."""
 
 import dataclasses
 import hashlib
@@ -18,11 +18,11 @@ from crossmoda.provenance import checksum
 from crossmoda.training import augmentation
 
 if TYPE_CHECKING:
-    from crossmoda.training import TrainingCase
+    from crossmoda.training.cases import TrainingCase
 
-#: Raised when preparation changes so that cached volumes no longer hold.
+#: Bump to invalidate cached volumes.
 _REVISION = 1
-#: How near to a crop's border the voxel may lie around which it is cut.
+#: Minimum distance (voxels) of a sampled structure voxel from the border of its crop.
 _BORDER = 6
 
 
@@ -38,23 +38,23 @@ class Example:
     weight: float
     spacing_zyx: tuple[float, float, float]
     voxels: tuple[np.ndarray, ...]
-    """per structure that is present: its voxels, (n, 3), (z, y, x)"""
+    """voxel indices (n, 3), (z, y, x), of each structure present"""
 
     def to(self, device: str) -> "Example":
-        """Return the example with its volumes on a device."""
+        """Return the example with its tensors on a device."""
         return dataclasses.replace(self, image=self.image.to(device), targets=self.targets.to(device))
 
 
 @dataclasses.dataclass(frozen=True)
 class Batch:
-    """What one step learns from."""
+    """The crops of a training step."""
 
     features: torch.Tensor
     """MIND-SSC, (batch, 12, z, y, x)"""
     label: torch.Tensor
     """(batch, z, y, x), int64"""
     confidence: torch.Tensor
-    """(batch, z, y, x), with the case's weight"""
+    """(batch, z, y, x), multiplied by the weight of the case"""
 
 
 def load(
@@ -63,11 +63,11 @@ def load(
     cache: Path,
     progress: Progress | None = None,
 ) -> list[Example]:
-    """Read, check and prepare the cases; prepared volumes are kept in the folder ``cache`` for the next run.
+    """Read, check and prepare the cases; prepared volumes are stored in the folder ``cache``.
 
     Raises:
-        InputError: a file cannot be read, a label lies on another grid or holds other values than 0, 1 and 2, or a
-            confidence is outside 0..1.
+        InputError: a file cannot be read, a label or confidence has another grid, a label value is not 0, 1 or 2, or a
+            confidence is outside 0 to 1.
 
     """
     examples = []
@@ -81,16 +81,16 @@ def _load(case: "TrainingCase", preparation: preprocessing.Preparation, cache: P
     files = [case.image, case.label, *([case.confidence] if case.confidence else [])]
     for file in files:
         if not Path(file).exists():
-            raise InputError(f"{case.name}: there is no file {file}; check the path.")
+            raise InputError(f"{case.name}: file not found: {file}. Check the path.")
     content = [checksum(file) for file in files], dataclasses.asdict(preparation), _REVISION
     key = hashlib.sha256(json.dumps(content).encode()).hexdigest()[:24]
-    kept = cache / f"{key}.npz"
+    cached = cache / f"{key}.npz"
     try:
-        with np.load(kept, allow_pickle=False) as stored:
+        with np.load(cached, allow_pickle=False) as stored:
             image, label, confidence, spacing = (stored[name] for name in ("image", "label", "confidence", "spacing"))
     except (OSError, ValueError, KeyError, zipfile.BadZipFile):
         image, label, confidence, spacing = _prepare(case, preparation)
-        with output.atomic(kept) as temporary:
+        with output.atomic(cached) as temporary:
             np.savez(temporary, image=image, label=label, confidence=confidence, spacing=spacing)
     targets = np.stack([label.astype(np.float32), confidence.astype(np.float32)])
     voxels = tuple(np.argwhere(label == structure.value) for structure in labels.structures_in(label))
@@ -113,12 +113,14 @@ def _prepare(case: "TrainingCase", preparation: preprocessing.Preparation) -> tu
     grid = prepared.image.grid
     confidence = np.ones(grid.shape, np.float16)
     if case.confidence is not None:
-        given = volume.read(case.confidence)
-        if not given.grid.same_as(image.grid):
-            raise InputError(f"{Path(case.confidence).name} does not lie on the grid of {Path(case.image).name}.")
-        if given.array.min() < -1e-3 or given.array.max() > 1 + 1e-3:
-            raise InputError(f"{Path(case.confidence).name} has confidences outside 0 to 1; rescale it.")
-        confidence = volume.resample(given, grid, outside=1.0).array.clip(0, 1).astype(np.float16)
+        stored = volume.read(case.confidence)
+        if not stored.grid.same_as(image.grid):
+            raise InputError(
+                f"Different grids: {Path(case.confidence).name}, {Path(case.image).name}. Resample the confidence."
+            )
+        if stored.array.min() < -1e-3 or stored.array.max() > 1 + 1e-3:
+            raise InputError(f"Confidence outside 0 to 1: {Path(case.confidence).name}. Rescale it.")
+        confidence = volume.resample(stored, grid, outside=1.0).array.clip(0, 1).astype(np.float16)
     return prepared.image.array, prepared.label.array, confidence, np.asarray(grid.spacing_zyx)
 
 
@@ -130,16 +132,15 @@ def draw(
     around: float,
     device: str,
 ) -> Batch:
-    """Cut one random crop out of each example and compute its features.
+    """Draw a random crop of each example and compute its features.
 
     Args:
         examples: one per item of the batch.
-        size: the crop, (z, y, x); the whole volume where it is smaller.
-        strength: of the augmentation.
-        rngs: one per item; they alone decide what is drawn.
-        around: the probability that a crop holds a voxel of a structure (each structure alike) rather than lying
-            anywhere.
-        device: where the features are computed and returned.
+        size: crop (z, y, x), voxels; the whole volume along axes where that is smaller.
+        strength: strength of the augmentation.
+        rngs: random generator per item, the only source of randomness.
+        around: probability that a crop contains a structure (drawn uniformly) instead of being uniformly distributed.
+        device: device of the computation and the features.
 
     """
     images, targets = [], []
@@ -148,8 +149,8 @@ def draw(
         matrix = None
         if strength.pose > 0 and rng.random() < strength.pose:
             matrix = augmentation.random_affine(rng, strength, example.spacing_zyx)
-        wide = tuple(extent + 2 * augmentation.MARGIN for extent in size)
-        image = augmentation.cut(example.image, center, wide, matrix, "bilinear")[0]  # type: ignore[arg-type]
+        padded_size = tuple(extent + 2 * augmentation.MARGIN for extent in size)
+        image = augmentation.cut(example.image, center, padded_size, matrix, "bilinear")[0]  # type: ignore[arg-type]
         target = augmentation.cut(example.targets, center, size, matrix, "nearest")
         if strength.mirror > 0 and rng.random() < strength.mirror:
             image, target = image.flip(-1), target.flip(-1)
@@ -158,13 +159,13 @@ def draw(
     with torch.no_grad():
         inner = slice(augmentation.MARGIN, -augmentation.MARGIN)
         features = mind.mind_ssc(torch.stack(images))[..., inner, inner, inner]
-    joined = torch.stack(targets)
+    stacked_targets = torch.stack(targets)
     weight = torch.tensor([example.weight for example in examples]).to(device, non_blocking=True)
-    return Batch(features, joined[:, 0].long(), joined[:, 1] * weight[:, None, None, None])
+    return Batch(features, stacked_targets[:, 0].long(), stacked_targets[:, 1] * weight[:, None, None, None])
 
 
 def _center(example: Example, size: tuple[int, ...], rng: np.random.Generator, around: float) -> np.ndarray:
-    """Return the voxel in the middle of a random crop."""
+    """Return the center voxel of a random crop."""
     extent = np.asarray(example.image.shape[1:])
     half = np.asarray(size) // 2
     low, high = np.minimum(half, extent // 2), np.maximum(extent - (np.asarray(size) - half), extent // 2)

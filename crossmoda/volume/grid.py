@@ -30,7 +30,16 @@ def _mapped(matrix: np.ndarray, points: npt.ArrayLike) -> np.ndarray:
 
 @dataclasses.dataclass(frozen=True)
 class Grid:
-    """Positions of the voxels of a volume: exactly ITK's geometry, in ITK's order (x, y, z), LPS, mm."""
+    """Positions of the voxels of a volume: exactly ITK's geometry, in ITK's order (x, y, z), LPS, mm.
+
+    Example:
+        >>> grid = Grid((192, 160, 64), (0.5, 0.5, 1.5), (-48.0, -40.0, 0.0), (1, 0, 0, 0, 1, 0, 0, 0, 1))
+        >>> grid.shape, grid.voxel_volume_mm3
+        ((64, 160, 192), 0.375)
+        >>> print(grid)
+        192 x 160 x 64 voxels of 0.5 x 0.5 x 1.5 mm
+
+    """
 
     size: tuple[int, int, int]
     """voxels along x, y, z"""
@@ -177,7 +186,13 @@ class Volume:
 
 
 def cut(array: np.ndarray, box: Box, outside: float = 0.0) -> np.ndarray:
-    """Return a box of an array, a copy; the value beyond the array's edge is ``outside``."""
+    """Return a box of an array, a copy; the value beyond the array's edge is ``outside``.
+
+    Example:
+        >>> cut(np.arange(4), (slice(-1, 3),), outside=9)
+        array([9, 0, 1, 2])
+
+    """
     part = np.full([side.stop - side.start for side in box], outside, array.dtype)
     sides = list(zip(box, array.shape, strict=True))
     inside = tuple(slice(max(side.start, 0), min(side.stop, count)) for side, count in sides)

@@ -18,6 +18,10 @@ def bounding_box(mask: np.ndarray, margin: int | Sequence[int] = 0) -> Box:
         mask: bool, any number of axes.
         margin: voxels, for all axes or for each; :meth:`Grid.voxels` makes it of mm.
 
+    Example:
+        >>> bounding_box(np.array([False, False, True, True]), margin=1)
+        (slice(1, 4, None),)
+
     """
     boxes = ndimage.find_objects(np.asarray(mask, bool).view(np.uint8))
     if not boxes:

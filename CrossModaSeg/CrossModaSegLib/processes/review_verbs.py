@@ -89,7 +89,7 @@ def mirror_check(image: str, label_map: str, folder: str, progress) -> dict:
 
 def review_report(data: str, results: str, models: str, folder: str, progress) -> dict:
     """Write the report of a cohort; return its files."""
-    from crossmoda.review.cohort import write_report
+    from crossmoda.review.cohort_report import write_report
 
     return {
         name: str(path)

@@ -147,8 +147,7 @@ def copies(placed: list, progress) -> dict:
 
 def simulate(folder: str, sources: int, targets: int, seed: int, settings: dict, progress) -> dict:
     """Write a small simulated data set into a new folder."""
-    from crossmoda.simulation import simulate_dataset
-    from crossmoda.simulation.subject import Settings
+    from crossmoda.simulation import Settings, simulate_dataset
 
     simulate_dataset(
         Path(folder),

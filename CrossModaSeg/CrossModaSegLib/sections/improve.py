@@ -138,7 +138,7 @@ class ImproveSection(Section):
         """Whether "Segment" uses a model."""
         from crossmoda import weights
 
-        return self.parameters.weights == ("" if model.weights == weights.shipped() else str(model.weights))
+        return self.parameters.weights == ("" if model.weights == weights.bundled() else str(model.weights))
 
     # ---------------------------------------------------------------- slots
 
@@ -226,7 +226,7 @@ class ImproveSection(Section):
 
         model = models.switch(self.parameters.modelsFolder, self.chosen.name)
         row = self.models.index(self.chosen)
-        self.parameters.weights = "" if model.weights == weights.shipped() else str(model.weights)
+        self.parameters.weights = "" if model.weights == weights.bundled() else str(model.weights)
         self.list_models()
         self.ui.modelsTable.selectRow(row)
         self.say(_("“Segment” uses {name} now.").format(name=_name(model.name)))
@@ -265,7 +265,7 @@ class ImproveSection(Section):
 
 
 def _name(name: str) -> str:
-    return _("comes with CrossModa") if name == "shipped" else name
+    return _("comes with CrossModa") if name == "bundled" else name
 
 
 def _dice(card: dict) -> str:
@@ -295,7 +295,7 @@ def _card(model) -> str:
     lines = [f"<b>{_name(model.name)}</b>"]
     if card.get("learned_from"):
         initial = card["learned_from"].get("initial", "?")
-        initial = _("the model that comes with CrossModa") if initial == "shipped" else initial
+        initial = _("the model that comes with CrossModa") if initial == "bundled" else initial
         lines.append(
             _("Trained further from {initial} with {learned}.").format(initial=initial, learned=_learned(card))
         )

@@ -57,7 +57,7 @@ class SegmentSection(Section):
             return self.busy_reason()
         if parameters.target is None:
             return _("Choose a target in “Register and fuse”.")
-        if not parameters.weights and not weights.shipped().is_file():
+        if not parameters.weights and not weights.bundled().is_file():
             return _("No weights come with this version; choose a file with trained weights.")
         if parameters.weights and not Path(parameters.weights).is_file():
             return _("There is no file {path}; choose the weights again.").format(path=parameters.weights)

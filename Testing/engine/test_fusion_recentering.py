@@ -67,9 +67,7 @@ def test_noise_moves_it_by_less_than_was_thought_possible_beforehand():
     assert all(np.abs(move.coefficients).max() < DISPLACEMENT_MM for move in moves if move is not None)
 
 
-@pytest.mark.parametrize(
-    "case", ["no votes", "flat target", "flat atlases", "no image", "image elsewhere", "few voxels"]
-)
+@pytest.mark.parametrize("case", ["no votes", "flat target", "flat atlases", "no image", "image outside", "few voxels"])
 def test_where_the_images_do_not_tell_nothing_moves(case):
     votes, target, atlas, weight = organ()[0], images((0.2, 0, 0))[1], images()[0], np.ones(SHAPE)
     if case == "no votes":
@@ -80,7 +78,7 @@ def test_where_the_images_do_not_tell_nothing_moves(case):
         atlas, votes = 0 * atlas, np.where(np.ones(SHAPE), 0.4, 0.4)
     elif case == "no image":
         weight = 0 * weight
-    elif case == "image elsewhere":
+    elif case == "image outside":
         weight = (votes < 0.2).astype(float)
     else:
         votes = np.zeros(SHAPE)
@@ -128,7 +126,7 @@ class TestVotes:
 
 
 @pytest.mark.shared_data
-def test_pieces_of_a_real_cord_come_nearer_to_the_manual_segmentation_and_none_is_made_worse(shared_data, tmp_path):
+def test_recentered_pieces_of_a_real_cord_agree_better_with_the_manual_segmentation(shared_data, tmp_path):
     """T1 and T2 of one real cord, registered; each 8 mm of it is taken for a small organ of its own."""
     folder = shared_data / "sct_cord"
     atlas = Case("t1w", "ceT1", folder / "t1w.nii.gz", folder / "t1w_seg-manual.nii.gz")

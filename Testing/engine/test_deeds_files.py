@@ -1,0 +1,43 @@
+"""Registration of image files: the registered region."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from crossmoda import labels, volume
+from crossmoda.deeds.files import RegistrationSettings, register_files
+from crossmoda.volume import Grid, Volume
+
+GRID = Grid((48, 40, 24), (1.0, 1.0, 1.5), (-10.0, 20.0, 5.0), (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0))
+#: The same scan in a patient who lies 300 mm farther up.
+MOVED = dataclasses.replace(GRID, origin=(-10.0, 20.0, 305.0))
+
+
+@pytest.fixture
+def pair(tmp_path):
+    z, y, x = np.indices(GRID.shape)
+    image = (100 + 40 * np.sin(x / 3) * np.cos(y / 4) * np.sin(1 + z / 3)).astype(np.float32)
+    label = np.zeros(GRID.shape, np.uint8)
+    label[8:12, 15:20, 30:36], label[8:12, 24:28, 30:34] = labels.VS, labels.COCHLEA
+    files = {"fixed": Volume(image, GRID), "moving": Volume(image, MOVED), "label": Volume(label, MOVED)}
+    for name, item in files.items():
+        volume.write(item, tmp_path / f"{name}.nrrd")
+    return tmp_path, label
+
+
+def test_ears_are_registered_from_their_common_center_and_written_on_the_whole_grid(pair):
+    folder, label = pair
+    registration = register_files(
+        folder / "fixed.nrrd",
+        folder / "moving.nrrd",
+        folder / "out",
+        moving_label=folder / "label.nrrd",
+        settings=RegistrationSettings(device="cpu", levels=1, linear="none", region="ears"),
+    )
+    assert registration.provenance["parameters"]["region"] == "ears"
+    warped = volume.read_label_map(folder / "out" / "warped_label.nii.gz")
+    assert warped.grid == GRID
+    overlap = 2 * np.count_nonzero((warped.array > 0) & (label > 0)) / np.count_nonzero(warped.array + label)
+    assert overlap > 0.9
+    assert registration.transform.TransformPoint((10.0, 40.0, 20.0))[2] == pytest.approx(320.0, abs=2.0)

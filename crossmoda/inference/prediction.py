@@ -1,0 +1,118 @@
+"""Prediction of a scan: label map, probability maps and uncertainty on the scan's own grid."""
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from crossmoda import device as devices
+from crossmoda import labels, preprocessing, provenance, weights
+from crossmoda.anatomy import plausibility
+from crossmoda.errors import InputError
+from crossmoda.inference.probabilities import predict_probabilities
+from crossmoda.inference.settings import Settings
+from crossmoda.progress import Progress, report
+from crossmoda.volume import Volume
+
+
+@dataclasses.dataclass(frozen=True)
+class Prediction:
+    """The segmentation of a scan, on the scan's own grid."""
+
+    label_map: Volume
+    """uint8"""
+    probabilities: np.ndarray
+    """(label, z, y, x), float32, background first; their sum is 1"""
+    uncertainty: Volume
+    """entropy of the probabilities, float32, 0 (certain) to 1 (all labels equally probable)"""
+    provenance: dict[str, Any]
+
+    def probability(self, structure: labels.Structure) -> Volume:
+        """Return the probability map of a structure."""
+        return self.label_map.with_array(self.probabilities[structure.value])
+
+
+def predict(
+    image: Volume,
+    model: weights.TrainedNetwork | Path | str | None = None,
+    settings: Settings = Settings(),  # noqa: B008 (frozen)
+    progress: Progress | None = None,
+    *,
+    inputs: dict[str, Path] | None = None,
+) -> Prediction:
+    """Segment a scan.
+
+    Args:
+        image: the scan, in any orientation.
+        model: trained weights, as a path or from :func:`crossmoda.weights.load`; None: bundled weights.
+        settings: see :class:`Settings`.
+        progress: callback(fraction, message); raise ``Cancelled`` to abort.
+        inputs: files of the scan, for the provenance.
+
+    Raises:
+        InputError: the weights cannot be used, or the scan has no contrast.
+
+    """
+    report(progress, 0.0, "loading the network")
+    files = dict(inputs or {})
+    if not isinstance(model, weights.TrainedNetwork):
+        files["weights"] = Path(model or weights.bundled())
+        model = weights.load(files["weights"])
+    device = devices.choose(settings.device)
+    record = provenance.Record("predict", settings, files, devices.describe(device))
+    report(progress, 0.1, "preparing the scan")
+    try:
+        prepared = preprocessing.prepare(image, None, model.preparation)
+    except MemoryError as cause:
+        raise InputError("Not enough memory to prepare this scan. Close other programs.") from cause
+    report(progress, 0.3, "segmenting")
+    probabilities, fallbacks = predict_probabilities(model.network, prepared.image.array, settings, device, progress)
+    report(progress, 0.8, "resampling to the scan's grid")
+    probabilities = prepared.restore(probabilities)
+    probabilities = probabilities / np.maximum(probabilities.sum(axis=0, keepdims=True), 1e-6)
+    label_map = probabilities.argmax(axis=0).astype(np.uint8)
+    if not settings.keep_all:
+        label_map = plausibility.plausible(label_map, probabilities, image.grid)
+    report(progress, 1.0, "segmented")
+    mean_probability = _mean_probability(label_map, probabilities)
+    voxel_mm3 = image.grid.voxel_volume_mm3
+    finished = record.finish(
+        fallbacks=fallbacks,
+        notes=[*fallbacks, *_warnings(mean_probability, model.card.get(weights.DOUBTFUL, {}), label_map, image)],
+        network=model.card["network"],
+        volumes_mm3={
+            item.key: round(float((label_map == item.value).sum()) * voxel_mm3, 2) for item in labels.STRUCTURES
+        },
+        mean_probability=mean_probability,
+    )
+    return Prediction(image.with_array(label_map), probabilities, image.with_array(entropy(probabilities)), finished)
+
+
+def entropy(probabilities: np.ndarray) -> np.ndarray:
+    """Return the entropy over the first axis, divided by its maximum: 0 to 1, float32."""
+    terms = -probabilities * np.log(np.clip(probabilities, 1e-12, 1))
+    return (terms.sum(axis=0) / np.log(len(probabilities))).astype(np.float32).clip(0, 1)
+
+
+def _mean_probability(label_map: np.ndarray, probabilities: np.ndarray) -> dict[str, float]:
+    """Return the mean probability within each structure; 0 if it is absent."""
+    within = {item.key: probabilities[item.value][label_map == item.value] for item in labels.STRUCTURES}
+    return {key: round(float(values.mean()), 3) if len(values) else 0.0 for key, values in within.items()}
+
+
+def _warnings(
+    mean_probability: Mapping[str, float], doubtful_below: Mapping[str, float], label_map: np.ndarray, image: Volume
+) -> list[str]:
+    """Return warnings about absent and doubtful structures."""
+    if not any(mean_probability.values()):
+        return ["no schwannoma and no cochlea was found: check that the scan shows the inner ears"]
+    if not mean_probability["VS"]:
+        return ["no schwannoma was found"]
+    reasons = []
+    if mean_probability["VS"] < doubtful_below.get("VS", 0.0):
+        reasons.append(f"mean probability {mean_probability['VS']:.2f}, typical of false positives")
+    if not plausibility.beside_a_cochlea(label_map, image.grid):
+        reasons.append("no cochlea next to it")
+    return [f"the schwannoma is doubtful ({', and '.join(reasons)}): check it in the scan"] if reasons else []

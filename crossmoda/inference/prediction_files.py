@@ -1,0 +1,180 @@
+"""Predictions of files, and of the cases of a data set into their results folders."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from crossmoda import batch, cache, labels, output, provenance, volume, weights
+from crossmoda.errors import InputError
+from crossmoda.inference.prediction import Prediction, predict
+from crossmoda.inference.settings import Settings
+from crossmoda.progress import Progress, part, report
+
+if TYPE_CHECKING:
+    from crossmoda.dataset import Case
+
+#: Folder of the prediction of a case, ``RESULTS/<id>/prediction``, beside the results of the propagation.
+PREDICTION = "prediction"
+LABEL_MAP = "label_map.nii.gz"
+SEGMENTATION = "label_map.seg.nrrd"
+UNCERTAINTY = "uncertainty.nii.gz"
+PROVENANCE = "provenance.json"
+#: All files in that folder.
+OUTPUTS = (
+    LABEL_MAP,
+    SEGMENTATION,
+    UNCERTAINTY,
+    *(f"probability_{structure.key}.nii.gz" for structure in labels.STRUCTURES),
+    PROVENANCE,
+)
+#: Bump to invalidate cached predictions.
+_REVISION = 3
+
+
+def predict_files(
+    image: Path | str,
+    segmentation: Path | str,
+    model: Path | str | None = None,
+    settings: Settings = Settings(),  # noqa: B008 (frozen)
+    progress: Progress | None = None,
+    *,
+    probabilities: Path | str | Mapping[str, Path | str] | None = None,
+    uncertainty: Path | str | None = None,
+    keep_record: bool = True,
+) -> Prediction:
+    """Segment a scan file and write the results, as the command and the Slicer module do.
+
+    Args:
+        image: the scan: NIfTI, NRRD, MetaImage, or a DICOM folder.
+        segmentation: output label map: ``.seg.nrrd`` (named and colored segments), NRRD or NIfTI.
+        model: the weights; None: bundled weights.
+        settings: see :class:`Settings`.
+        progress: callback(fraction, message); raise ``Cancelled`` to abort.
+        probabilities: output probability maps: a prefix (``PREFIX_VS.nii.gz``), or a path per structure key.
+        uncertainty: output uncertainty map.
+        keep_record: whether to write the provenance beside the segmentation, as ``NAME.provenance.json``.
+
+    """
+    scan, target = Path(image), Path(segmentation)
+    record = target.with_name(_stem(target) + ".provenance.json") if keep_record else None
+    maps = {structure: _probability_path(probabilities, structure) for structure in labels.STRUCTURES}
+    output.check_apart([target, record, *maps.values(), uncertainty], [scan, model])
+    result = predict(volume.read(scan), model, settings, progress, inputs={"image": scan})
+    with output.together():
+        if target.name.lower().endswith(".seg.nrrd"):
+            volume.write_segmentation(result.label_map, target, result.provenance)
+        else:
+            volume.write(result.label_map, target)
+        if record is not None:
+            output.write_json(record, result.provenance)
+        for structure, path in maps.items():
+            if path is not None:
+                volume.write(result.probability(structure), path)
+        if uncertainty is not None:
+            volume.write(result.uncertainty, uncertainty)
+    return result
+
+
+@dataclasses.dataclass(frozen=True)
+class StoredPrediction:
+    """A prediction on disk."""
+
+    folder: Path
+    """contains :data:`OUTPUTS`"""
+    volumes_mm3: dict[str, float]
+    """volume of each structure"""
+    notes: tuple[str, ...]
+    """warnings and fallbacks"""
+    reused: bool
+    """whether an earlier prediction was reused"""
+
+
+def predict_all(
+    targets: "Sequence[Case]",
+    folder: Path | str,
+    weights_path: Path | str | None = None,
+    settings: Settings | None = None,
+    progress: Progress | None = None,
+) -> tuple[dict[str, StoredPrediction], dict[str, str]]:
+    """Segment several scans, each into ``folder/<id>/prediction``; the failure of a scan does not stop the others.
+
+    Finished predictions with the same scan, weights and settings are reused.
+
+    Args:
+        targets: the scans.
+        folder: receives a folder per scan.
+        weights_path: the weights; None: bundled weights.
+        settings: None: defaults.
+        progress: callback(fraction, message); raise ``Cancelled`` to abort. Finished predictions remain.
+
+    Returns:
+        The prediction of each case ID, and the reason for each failure.
+
+    Raises:
+        InputError: the weights cannot be used.
+
+    """
+    report(progress, 0.0, "loading the network")
+    path = Path(weights_path or weights.bundled())
+    model = weights.load(path)
+
+    def work(target: "Case", step: Progress | None) -> StoredPrediction:
+        return _predict_case(target, Path(folder) / target.id / PREDICTION, path, model, settings or Settings(), step)
+
+    return batch.for_each(targets, work, progress)
+
+
+def _predict_case(
+    case: "Case",
+    folder: Path,
+    weights_path: Path,
+    model: weights.TrainedNetwork,
+    settings: Settings,
+    progress: Progress | None,
+) -> StoredPrediction:
+    """Segment a scan into ``folder``, or reuse its prediction."""
+    if not Path(case.image).exists():
+        raise InputError(f"File not found: {case.image}. Check the path.")
+    decisive = {name: value for name, value in dataclasses.asdict(settings).items() if name not in ("device", "tiles")}
+    step = cache.Step(
+        folder,
+        revision=_REVISION,
+        image=provenance.checksum(case.image),
+        weights=provenance.checksum(weights_path),
+        settings=decisive,
+    )
+    results = step.results()
+    if results is not None:
+        report(progress, 1.0, "reused")
+        return StoredPrediction(folder, results["volumes_mm3"], tuple(results["notes"]), True)
+    image = case.read_image()
+    files = {"image": Path(case.image), "weights": weights_path}
+    prediction = predict(image, model, settings, part(progress, 0.0, 0.7), inputs=files)
+    step.begin()
+    maps = {LABEL_MAP: prediction.label_map, UNCERTAINTY: prediction.uncertainty}
+    maps |= {f"probability_{item.key}.nii.gz": prediction.probability(item) for item in labels.STRUCTURES}
+    for number, (name, item) in enumerate(maps.items()):
+        report(progress, 0.7 + 0.3 * number / len(maps), f"writing {name}")
+        volume.write(item, folder / name)
+    volume.write_segmentation(prediction.label_map, folder / SEGMENTATION, prediction.provenance)
+    output.write_json(folder / PROVENANCE, prediction.provenance)
+    summary = {name: prediction.provenance[name] for name in ("volumes_mm3", "notes")}
+    step.finish(OUTPUTS, summary)
+    report(progress, 1.0, "done")
+    return StoredPrediction(folder, summary["volumes_mm3"], tuple(summary["notes"]), False)
+
+
+def _probability_path(
+    outputs: Path | str | Mapping[str, Path | str] | None, structure: labels.Structure
+) -> Path | str | None:
+    if outputs is None or isinstance(outputs, Mapping):
+        return outputs.get(structure.key) if outputs else None
+    return Path(outputs).with_name(f"{Path(outputs).name}_{structure.key}.nii.gz")
+
+
+def _stem(path: Path) -> str:
+    for ending in (".seg.nrrd", ".nii.gz"):
+        if path.name.lower().endswith(ending):
+            return path.name[: -len(ending)]
+    return path.stem

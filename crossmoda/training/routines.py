@@ -1,0 +1,55 @@
+"""Training routines of the presets: ``paper`` is the published one, ``default`` the one that measures best."""
+
+import dataclasses
+
+from crossmoda.training.settings import Settings
+
+#: Factor on the learning rate if training starts from trained weights.
+_FINE_TUNING_FACTOR = 1 / 3
+
+
+@dataclasses.dataclass(frozen=True)
+class Routine:
+    """The hyperparameters of a preset."""
+
+    epochs: int
+    visits: int
+    """crops per case and epoch"""
+    batch: int
+    """crops per step"""
+    learning_rate: float
+    """peak learning rate"""
+    one_cycle: bool
+    """whether the learning rate follows one cycle (else: constant)"""
+    weight_decay: float
+    crop: tuple[int, int, int] | None
+    """(z, y, x) voxels; None: the whole prepared volume"""
+    around: float
+    """probability that a crop contains a structure"""
+    rarity: float
+    """exponent of inverse class frequency in the cross entropy: 0.5 is the inverse square root"""
+    dice: bool
+    """whether the Dice loss is added to the cross entropy"""
+    augmentation: str
+    """preset of the augmentation"""
+
+
+ROUTINES = {
+    "default": Routine(300, 8, 2, 6e-3, True, 1e-4, (24, 64, 64), 0.7, 0.0, True, "default"),
+    "paper": Routine(2000, 1, 1, 1e-3, False, 0.0, None, 0.0, 0.5, False, "paper"),
+}
+
+
+def routine(settings: Settings, fine_tuning: bool = False) -> Routine:
+    """Return the preset's routine with the overrides of ``settings``.
+
+    ``fine_tuning``: training starts from trained weights, at a third of the preset's learning rate.
+    """
+    preset = ROUTINES[settings.preset]
+    factor = _FINE_TUNING_FACTOR if fine_tuning else 1
+    return dataclasses.replace(
+        preset,
+        epochs=settings.epochs or preset.epochs,
+        batch=settings.batch or preset.batch,
+        learning_rate=settings.learning_rate or preset.learning_rate * factor,
+    )
