@@ -28,31 +28,22 @@ class Settings(_Settings):
         "affine", "Linear registration before the deformable one", choices=("affine", "rigid", "none")
     )
     initialization: str = parameter(
-        "header",
-        "Where the registration starts: as the headers place the images, or with the centers of the patients together",
-        choices=("header", "center"),
+        "header", "Initial alignment: image headers, or centers of mass", choices=("header", "center")
     )
-    alpha: float = parameter(1.6, "Smoothness of the deformation: larger is smoother", minimum=0.01, maximum=100)
-    levels: int = parameter(
-        5,
-        "Number of levels of the deformable registration, from coarse to fine; 0 registers linearly only",
-        minimum=0,
-        maximum=5,
-    )
-    device: str = parameter("auto", "Processor that does the work", choices=CHOICES)
+    alpha: float = parameter(1.6, "Smoothness weight of the deformation", minimum=0.01, maximum=100)
+    levels: int = parameter(5, "Number of levels of the deformable registration (0: linear only)", minimum=0, maximum=5)
+    device: str = parameter("auto", "Processor of the computation", choices=CHOICES)
     units: str = parameter(
         "mm",
-        "Unit of grid spacing and quantization; voxel with empty lists repeats the defaults of deedsBCV",
+        "Unit of grid spacing and quantization; voxel has the defaults of deedsBCV",
         choices=("mm", "voxel"),
         advanced=True,
     )
     grid_spacing: str = parameter(
-        "", "Distance of the control points on each level, such as 8,7,6,5,4; empty for the default", advanced=True
+        "", "Distance of the control points per level, such as 8,7,6,5,4; empty: default", advanced=True
     )
-    search_radius: str = parameter(
-        "", "Displacements searched on each side, in steps, on each level; empty for the default", advanced=True
-    )
-    quantization: str = parameter("", "Size of a displacement step on each level; empty for the default", advanced=True)
+    search_radius: str = parameter("", "Search radius per level, in displacement steps; empty: default", advanced=True)
+    quantization: str = parameter("", "Size of a displacement step per level; empty: default", advanced=True)
 
     def __post_init__(self) -> None:
         """Check the lists as well."""
