@@ -17,7 +17,7 @@ from xml.sax.saxutils import escape
 from crossmoda.errors import BAD_INPUT, BUG, INTERRUPTED, Cancelled, InputError
 from crossmoda.output import use_utf8, write_text
 from crossmoda.progress import Progress
-from crossmoda.steps.declaration import Step
+from crossmoda.steps.declaration import StepDeclaration
 
 
 def command_line(arguments: Sequence[str] | None = None) -> list[str]:
@@ -53,7 +53,7 @@ def _plain(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else " ".join(str(value).split())
 
 
-def main(step: Step) -> NoReturn:
+def main(step: StepDeclaration) -> NoReturn:
     """Run a step as a CLI module with the arguments of the process, and exit."""
     values = vars(step.parser().parse_args(command_line()))
 

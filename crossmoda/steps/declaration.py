@@ -52,7 +52,7 @@ class Result:
 
 
 @dataclasses.dataclass(frozen=True)
-class Step:
+class StepDeclaration:
     """A step of the work."""
 
     module: str

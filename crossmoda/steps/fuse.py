@@ -8,7 +8,7 @@ from crossmoda import parameters
 from crossmoda.fusion.files import FileFusionSettings, FusionOutputs, find_label_maps, fuse_files
 from crossmoda.parameters import from_arguments, parameter
 from crossmoda.progress import Progress
-from crossmoda.steps.declaration import File, Result, Step
+from crossmoda.steps.declaration import File, Result, StepDeclaration
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,7 +37,7 @@ def run(values: Mapping[str, Any], progress: Progress | None = None) -> dict[str
     return {**result.measurements(), "notes": " ".join(result.fusion.notes)}
 
 
-STEP = Step(
+STEP = StepDeclaration(
     module="CrossModaFuse",
     title="CrossModa Fuse (STAPLE)",
     description="Fuses label maps of one target on one grid with STAPLE (confusion matrices for all structures) or by "

@@ -14,7 +14,7 @@ from crossmoda import device as devices
 from crossmoda.errors import InputError
 from crossmoda.parameters import from_arguments
 from crossmoda.progress import Progress, part, report
-from crossmoda.steps.declaration import File, Result, Step
+from crossmoda.steps.declaration import File, Result, StepDeclaration
 
 #: The columns of the table: one row per atlas.
 COLUMNS = ("atlas", "side", "mirrored", "quality", "fate", "why")
@@ -109,7 +109,7 @@ def _fate(outcome: propagation.AtlasOutcome) -> str:
     return "contributed" if outcome.contributes_to else "registered"
 
 
-STEP = Step(
+STEP = StepDeclaration(
     module="CrossModaPropagate",
     title="CrossModa Propagate",
     description="Propagates the labels of ceT1 atlases to an unlabeled T2 target: finds the tumor side, registers each "

@@ -6,7 +6,7 @@ from typing import Any
 from crossmoda.deeds.files import RegistrationOutputs, RegistrationSettings, register_files, statistics
 from crossmoda.parameters import from_arguments
 from crossmoda.progress import Progress
-from crossmoda.steps.declaration import File, Result, Step
+from crossmoda.steps.declaration import File, Result, StepDeclaration
 
 
 def run(values: Mapping[str, Any], progress: Progress | None = None) -> dict[str, Any]:
@@ -33,7 +33,7 @@ def run(values: Mapping[str, Any], progress: Progress | None = None) -> dict[str
     return {**statistics(result), "processor": result.provenance["device"]}
 
 
-STEP = Step(
+STEP = StepDeclaration(
     module="CrossModaRegister",
     title="CrossModa Register (deeds)",
     description="Registers a moving image to a fixed image of another MR contrast, affine and then deformable: dense "
