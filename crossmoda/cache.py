@@ -37,7 +37,7 @@ def _plain(content: Any) -> Any:
     raise TypeError(f"no stable text for a {type(content).__name__}")
 
 
-class Step:
+class CachedStep:
     """One step of a run, its folder and its key."""
 
     def __init__(self, folder: Path | str, **depends_on: Any):

@@ -134,7 +134,7 @@ def run(
 def _simulate(
     folder: Path, settings: DemoSettings, subjects: simulation.Settings, progress: Progress | None
 ) -> dataset.Dataset:
-    step = cache.Step(folder, demo=settings, subjects=subjects)
+    step = cache.CachedStep(folder, demo=settings, subjects=subjects)
     data = folder / "dataset"
     if step.results() is None:
         if data.exists():
@@ -289,7 +289,7 @@ class _Shown:
                 image,
                 list(_votes(self.propagation).values()),
                 self.propagation.label_map,
-                volume.read(self.propagation.folder / "disagreement.nii.gz"),
+                self.propagation.read_disagreement(),
             ),
             "Labels of all atlases, the fused label, and the disagreement of the atlases.",
         )

@@ -18,9 +18,9 @@ MODULES = ("CrossModaSeg", "CrossModaRegister")
 def cmake_list(path: Path, name: str) -> list[str]:
     """Return the entries of ``set(NAME ...)`` in a CMakeLists.txt, with ``${MODULE_NAME}`` filled in."""
     text = path.read_text(encoding="utf-8")
-    found = re.search(rf"set\({name}\s+(.*?)\)", text, re.DOTALL)
+    match = re.search(rf"set\({name}\s+(.*?)\)", text, re.DOTALL)
     module = re.search(r"set\(MODULE_NAME (\w+)\)", text)
-    entries = found[1].split() if found else []
+    entries = match[1].split() if match else []
     return [entry.replace("${MODULE_NAME}", module[1] if module else "") for entry in entries]
 
 
@@ -37,8 +37,8 @@ def engine_files() -> list[Path]:
 
 def metadata(name: str) -> str:
     """Return a quoted value of the top CMakeLists.txt, such as ``EXTENSION_HOMEPAGE``."""
-    found = re.search(rf'set\({name} "([^"]*)"', (ROOT / "CMakeLists.txt").read_text(encoding="utf-8"))
-    return found[1] if found else ""
+    match = re.search(rf'set\({name} "([^"]*)"', (ROOT / "CMakeLists.txt").read_text(encoding="utf-8"))
+    return match[1] if match else ""
 
 
 def description() -> str:

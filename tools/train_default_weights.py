@@ -5,12 +5,11 @@
 
 Every training subject gives two cases: its ceT1 and its hrT2 scan, both with true labels (it is simulation). Subjects
 differ widely in anatomy, pose, contrast, resolution and noise; those on the ICBM base have tumor shapes drawn by
-experts, where SHAPES is given. Further ones, on both bases, have a small tumor, which too few of the others have, or a
-compact one somewhere in the canal with fluid before and behind it, or none at all: a network that has always seen one
-finds one.
-Development subjects, with the tumors of other patients or small ones, decide how much the background is favored: the
-Dice loss makes structures too large. The test subjects have the tumors of yet other patients and are scanned as whole
-heads; further ones have a small tumor of a fixed volume, or none. The weights are written only if they are good
+experts, if SHAPES is passed. More subjects, on both bases, have a small tumor, a compact one in the canal with fluid on
+both sides, or none: a network trained on tumors only reports one in every head.
+Development subjects, with tumors of other patients or small ones, set the weight of the background: the Dice loss makes
+structures too large. Test subjects have tumors of a third group of patients and are scanned as whole heads; more have a
+small tumor of a fixed volume, or none. The weights are written only if they are good
 enough on the unseen hrT2 scans (GOOD_ENOUGH) and miss none. Prints Markdown tables. Subjects and a finished training in
 FOLDER are taken as they are.
 """
@@ -62,8 +61,8 @@ FACTORS = (1, 2, 4, 8, 16)
 def arguments() -> argparse.Namespace:
     """Return the command-line arguments."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--folder", type=Path, required=True, help="where subjects and the training are kept")
-    parser.add_argument("--output", type=Path, help="where good weights go; none: nowhere")
+    parser.add_argument("--folder", type=Path, required=True, help="folder for subjects and training")
+    parser.add_argument("--output", type=Path, help="file of the weights, written if good enough")
     parser.add_argument("--seconds", type=float, default=2400, help="time for training")
     parser.add_argument("--phantoms", type=int, default=10, help="training subjects, phantom base")
     parser.add_argument("--icbm", type=int, default=40, help="training subjects, ICBM152 base (0 without its images)")
@@ -237,15 +236,15 @@ def score(images: list[Path], model: weights.TrainedNetwork) -> dict[str, list[f
     """Return the Dice of each structure on each scan."""
     scores: dict[str, list[float]] = {structure.key: [] for structure in labels.STRUCTURES}
     for image in images:
-        found = inference.predict(volume.read(image), model, inference.Settings(device="auto"))
-        result = evaluation.evaluate(found.label_map, volume.read_label_map(label_of(image)))
+        prediction = inference.predict(volume.read(image), model, inference.Settings(device="auto"))
+        result = evaluation.evaluate(prediction.label_map, volume.read_label_map(label_of(image)))
         for key in scores:
             scores[key].append(float(result[key]["dice"]))
     return scores
 
 
 def false_volumes(images: list[Path], model: weights.TrainedNetwork) -> list[float]:
-    """Return the volume in mm3 that is taken for a tumor on each scan without one."""
+    """Return the volume of the false tumor on each healthy scan, mm3."""
     return [inference.predict(volume.read(image), model).provenance["volumes_mm3"]["VS"] for image in images]
 
 
@@ -316,7 +315,7 @@ def good_enough(
     small: dict[tuple[str, float], dict[str, list[float]]],
     healthy: dict[str, list[float]],
 ) -> bool:
-    """Whether no structure was missed, none got worse by more than 0.01, and healthy ears are mostly left alone."""
+    """Whether no structure is missed, none is worse by more than 0.01, and few healthy heads have a false tumor."""
     usual = all(
         min(values) > 0 and np.median(values) >= GOOD_ENOUGH[base][key]
         for base, scores in table.items()
@@ -325,15 +324,15 @@ def good_enough(
     )
     tumors = [value for scores in small.values() for value in scores["VS"]]
     marked = [mm3 > 0 for volumes in healthy.values() for mm3 in volumes]
-    found = not tumors or (min(tumors) > 0 and float(np.mean(tumors)) > GOOD_ENOUGH_SMALL)
-    return usual and found and (not marked or float(np.mean(marked)) < GOOD_ENOUGH_HEALTHY)
+    sensitive = not tumors or (min(tumors) > 0 and float(np.mean(tumors)) > GOOD_ENOUGH_SMALL)
+    return usual and sensitive and (not marked or float(np.mean(marked)) < GOOD_ENOUGH_HEALTHY)
 
 
 def calibrate(trained: Path, development: list[Path], calibrated: Path) -> Path:
     """Favor the background over each structure by the factor with the best mean Dice on the development scans.
 
     Where there is no tumor the Dice is 1 if none is marked, else 0. Each structure has its own factor: a cochlea is
-    always there, a small tumor is soon lost. Such weights are written.
+    always present, a small tumor is easily lost.
     """
     tensors, card = weights.read_tensors(trained)
     model = weights.load(trained)
@@ -351,8 +350,7 @@ def calibrate(trained: Path, development: list[Path], calibrated: Path) -> Path:
 def learn_doubt(trained: Path, development: list[Path]) -> None:
     """Write into the model card below which mean probability a tumor is doubtful.
 
-    It is the value that tells best, on the development scans, what was marked where there is a tumor from what was
-    marked where there is none.
+    On the development scans, it separates true tumors from false ones best.
     """
     model = weights.load(trained)
     marks: dict[bool, list[float]] = {True: [], False: []}
@@ -360,7 +358,7 @@ def learn_doubt(trained: Path, development: list[Path]) -> None:
         sure = inference.predict(volume.read(image), model).provenance["mean_probability"]["VS"]
         if sure:
             marks[bool((volume.read_label_map(label_of(image)).array == labels.VS).any())].append(sure)
-    true, false = (np.array(marks[there]) for there in (True, False))
+    true, false = (np.array(marks[has_tumor]) for has_tumor in (True, False))
     if not len(false):
         return
     values = np.unique([*true, *false])
@@ -375,10 +373,10 @@ def learn_doubt(trained: Path, development: list[Path]) -> None:
 def dice_by_factor(image: Path, model: weights.TrainedNetwork) -> dict[int, dict[str, float]]:
     """Return the Dice of each structure with the background so many times as probable."""
     scan, truth = volume.read(image), volume.read_label_map(label_of(image))
-    found = inference.predict(scan, model).probabilities
+    probabilities = inference.predict(scan, model).probabilities
     dice = {}
     for factor in FACTORS:
-        shifted = np.concatenate([factor * found[:1], found[1:]])
+        shifted = np.concatenate([factor * probabilities[:1], probabilities[1:]])
         shifted /= shifted.sum(axis=0, keepdims=True)
         label_map = plausibility.plausible(shifted.argmax(axis=0).astype(np.uint8), shifted, scan.grid)
         scores = evaluation.evaluate(scan.with_array(label_map), truth)

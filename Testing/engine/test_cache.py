@@ -3,7 +3,7 @@ import json
 
 import pytest
 
-from crossmoda.cache import SEAL, Step, digest
+from crossmoda.cache import SEAL, CachedStep, digest
 
 
 @dataclasses.dataclass(frozen=True)
@@ -17,7 +17,7 @@ class Other:
 
 
 def finished(folder, **depends_on):
-    step = Step(folder, **depends_on)
+    step = CachedStep(folder, **depends_on)
     step.begin()
     (folder / "result.bin").write_bytes(b"12345")
     step.finish(["result.bin"], {"score": 0.5})
@@ -26,19 +26,19 @@ def finished(folder, **depends_on):
 
 def test_a_finished_step_is_found_by_what_it_depends_on(tmp_path):
     finished(tmp_path, inputs=["a", "b"], settings=One())
-    assert Step(tmp_path, settings=One(), inputs=["a", "b"]).results() == {"score": 0.5}
+    assert CachedStep(tmp_path, settings=One(), inputs=["a", "b"]).results() == {"score": 0.5}
 
 
 @pytest.mark.parametrize("other", [{"settings": One(2)}, {"settings": Other()}, {"settings": One(), "more": None}])
 def test_anything_else_it_could_depend_on_is_another_step(tmp_path, other):
     finished(tmp_path, settings=One())
-    assert Step(tmp_path, **other).results() is None
+    assert CachedStep(tmp_path, **other).results() is None
 
 
 def test_another_version_is_another_step(tmp_path, monkeypatch):
     finished(tmp_path)
     monkeypatch.setattr("crossmoda.__version__", "99.0")
-    assert Step(tmp_path).results() is None
+    assert CachedStep(tmp_path).results() is None
 
 
 @pytest.mark.parametrize("damage", ["shorter", "missing", "seal cut", "seal of another shape", "no results"])
@@ -55,7 +55,7 @@ def test_what_is_not_complete_is_not_finished(tmp_path, damage):
         (tmp_path / SEAL).write_text(json.dumps({name: seal[name] for name in ("key", "files")}))
     else:
         (tmp_path / SEAL).write_text(json.dumps([1, 2]))
-    assert Step(tmp_path).results() is None
+    assert CachedStep(tmp_path).results() is None
 
 
 def test_beginning_again_withdraws_the_seal_and_removes_what_a_killed_run_left(tmp_path):

@@ -11,7 +11,7 @@ import pytest
 
 from crossmoda import volume
 from crossmoda.dataset import open_dataset
-from crossmoda.propagation import OUTPUTS
+from crossmoda.dataset.results import PROPAGATION_FILES
 from crossmoda.simulation import Settings, simulate_dataset
 
 MODULE = Path(__file__).resolve().parents[2] / "CrossModaRegister" / "CrossModaPropagate.py"
@@ -113,7 +113,7 @@ def test_a_kill_leaves_no_output_and_the_next_run_resumes(data, target, tmp_path
                 break
     assert process.returncode == -9
     assert [path.name for path in tmp_path.iterdir()] == ["kept"]
-    assert not any((kept / name).is_file() for name in OUTPUTS)
+    assert not any((kept / name).is_file() for name in PROPAGATION_FILES)
     done = run("--returnparameterfile", tmp_path / "values.txt", *arguments)
     assert (done.returncode, values(tmp_path / "values.txt")["reused"]) == (0, "2")
 

@@ -1,6 +1,7 @@
 """Data sets are read as downloaded, and all their problems are reported at once."""
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -125,10 +126,10 @@ def test_a_file_that_is_still_being_written_is_passed_over(tmp_path: Path) -> No
 
 
 def test_a_folder_without_scans_or_no_folder_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="is not a folder"):
+    with pytest.raises(InputError, match="Not a folder"):
         open_dataset(tmp_path / "missing")
     touch(tmp_path, "readme.txt")
-    with pytest.raises(InputError, match="holds no scan with a known name"):
+    with pytest.raises(InputError, match="No scan with a known name"):
         open_dataset(tmp_path)
 
 
@@ -207,7 +208,7 @@ def test_a_sound_data_set_has_no_problems(tmp_path: Path) -> None:
     assert validate(open_dataset(tmp_path)) == []
 
 
-def test_every_problem_is_told_at_once_with_file_and_remedy(tmp_path: Path) -> None:
+def test_every_problem_is_messages_at_once_with_file_and_remedy(tmp_path: Path) -> None:
     image, label = an_image(), a_label()
     for name in ("empty", "values", "grid", "good", "lonely"):
         write(an_image(), tmp_path / f"{name}_ceT1.nii.gz")
@@ -224,27 +225,27 @@ def test_every_problem_is_told_at_once_with_file_and_remedy(tmp_path: Path) -> N
     (tmp_path / "z_copy_hrT2.nii.gz").write_bytes((tmp_path / "values_ceT1.nii.gz").read_bytes())
     write(an_image(), tmp_path / "again" / "good_ceT1.nii.gz")
     write(label, tmp_path / "again" / "good_label.nii.gz")
-    told = {}
+    messages = {}
     problems = validate(open_dataset(tmp_path))
     for problem in problems:
-        told.setdefault(problem.file.relative_to(tmp_path).as_posix(), []).append(problem.problem)
-        assert problem.remedy
+        messages.setdefault(problem.file.relative_to(tmp_path).as_posix(), []).append(problem.message)
+        assert re.fullmatch(r".+\. .+\.", problem.message)
         assert str(problem).startswith(str(problem.file))
     expected = {
-        "empty_label.nii.gz": "is empty",
-        "values_label.nii.gz": "label values 5, 10",
+        "empty_label.nii.gz": "Empty label",
+        "values_label.nii.gz": ": 5, 10. Use 0 background",
         "grid_label.nii.gz": "another grid",
         "lonely_ceT1.nii.gz": "without a label",
-        "nobody_label.nii.gz": "without an image",
+        "nobody_label.nii.gz": "Label without an image",
         "four_hrT2.nii.gz": "4 dimensions",
         "nan_hrT2.nii.gz": "3 voxels that are not a finite number",
         "cut_hrT2.nii.gz": "truncated or damaged",
-        "good_ceT1.nii.gz": "second ceT1 image of good",
-        "z_copy_hrT2.nii.gz": "same content",
+        "good_ceT1.nii.gz": "Duplicate ceT1 image of good",
+        "z_copy_hrT2.nii.gz": "Same content",
     }
-    assert set(told) == set(expected)
+    assert set(messages) == set(expected)
     for name, words in expected.items():
-        assert words in " ".join(told[name])
+        assert words in " ".join(messages[name])
 
 
 def test_validation_reports_progress_and_can_be_cancelled(tmp_path: Path) -> None:
@@ -262,7 +263,7 @@ def test_validation_reports_progress_and_can_be_cancelled(tmp_path: Path) -> Non
 
 
 def test_a_case_without_label_says_so(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="has no label"):
+    with pytest.raises(InputError, match="The case has no label"):
         Case("a", "hrT2", tmp_path / "a_hrT2.nii.gz").read_label()
 
 

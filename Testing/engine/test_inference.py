@@ -11,7 +11,7 @@ torch = pytest.importorskip("torch")
 
 from crossmoda import inference, labels, network, preprocessing, volume, weights  # noqa: E402
 from crossmoda.anatomy import plausibility  # noqa: E402
-from crossmoda.dataset import Case  # noqa: E402
+from crossmoda.dataset import Case, results  # noqa: E402
 from crossmoda.errors import Cancelled, InputError  # noqa: E402
 from crossmoda.inference import Settings, predict, predict_all, predict_files, probabilities  # noqa: E402
 from crossmoda.inference.probabilities import predict_probabilities  # noqa: E402
@@ -277,12 +277,12 @@ class TestSeveralTargets:
         assert list(done) == ["b"] and "same value everywhere" in failed["a"] and "File not found" in failed["missing"]
         folder = tmp_path / "out" / "b" / "prediction"
         assert done["b"].folder == folder
-        assert sorted(path.name for path in folder.iterdir()) == sorted([*inference.OUTPUTS, "finished.json"])
+        assert sorted(path.name for path in folder.iterdir()) == sorted([*results.PREDICTION_FILES, "finished.json"])
         single = predict(scan, weight_file, CPU)
-        written = volume.read_label_map(folder / inference.LABEL_MAP)
+        written = volume.read_label_map(folder / results.LABEL_MAP)
         assert written.grid.same_as(scan.grid) and np.array_equal(written.array, single.label_map.array)
         assert done["b"].volumes_mm3 == single.provenance["volumes_mm3"]
-        record = json.loads((folder / inference.PROVENANCE).read_text("utf-8"))
+        record = json.loads((folder / results.PROVENANCE).read_text("utf-8"))
         assert {item["name"] for item in record["inputs"].values()} == {"b.nii.gz", weight_file.name}
 
     def test_finished_predictions_are_taken_as_they_are(self, targets, weight_file, tmp_path, monkeypatch):
@@ -304,9 +304,9 @@ class TestSeveralTargets:
         elif changed == "image":
             volume.write(scan.with_array(scan.array + 1), targets[1].image)
         else:
-            (first["b"].folder / inference.UNCERTAINTY).unlink()
+            (first["b"].folder / results.UNCERTAINTY).unlink()
         again, _ = predict_all(targets[1:2], tmp_path / "out", path, settings)
-        assert not again["b"].reused and (again["b"].folder / inference.UNCERTAINTY).is_file()
+        assert not again["b"].reused and (again["b"].folder / results.UNCERTAINTY).is_file()
 
     def test_cancelling_keeps_what_is_finished(self, targets, weight_file, scan, tmp_path):
         volume.write(scan.with_array(scan.array + 1), tmp_path / "data" / "c.nii.gz")
@@ -333,7 +333,7 @@ class TestSeveralTargets:
             cli.main(command)
         assert not ending.value.code
         folder = tmp_path / "out" / "crossmoda_1" / "prediction"
-        assert (folder / inference.SEGMENTATION).is_file() and str(folder) in capsys.readouterr().out
+        assert (folder / results.SEGMENTATION).is_file() and str(folder) in capsys.readouterr().out
         assert [path.name for path in (tmp_path / "out").iterdir()] == ["crossmoda_1"]
         for wrong in ([str(tmp_path / "scan.nii.gz")], ["--uncertainty", "u.nii.gz"]):
             with pytest.raises(SystemExit) as ending:

@@ -3,6 +3,7 @@
 import ast
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -58,6 +59,22 @@ def test_reading_every_setting_imports_neither_torch_nor_numba() -> None:
     modules = "deeds, fusion, propagation, training, inference, preprocessing, dataset, simulation"
     loaded = modules_after(f"from crossmoda import {modules}")
     assert not loaded & HEAVY
+
+
+def classes_of(path: Path) -> list[str]:
+    return [node.name for node in ast.parse(path.read_text("utf-8")).body if isinstance(node, ast.ClassDef)]
+
+
+def test_no_two_classes_of_the_engine_share_a_name_but_settings() -> None:
+    names = Counter(name for path in ENGINE for name in classes_of(path) if name != "Settings")
+    assert not [name for name, count in names.items() if count > 1]
+
+
+def test_init_files_of_the_engine_only_hand_names_on() -> None:
+    code = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+    for path in ENGINE:
+        if path.name == "__init__.py":
+            assert not any(isinstance(node, code) for node in ast.parse(path.read_text("utf-8")).body), path
 
 
 def test_the_project_speaks_of_itself_alone() -> None:

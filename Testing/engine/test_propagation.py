@@ -21,9 +21,10 @@ from scipy import ndimage
 
 from crossmoda import cache, deeds, fusion, propagation, volume
 from crossmoda.dataset import Case
+from crossmoda.dataset.results import PROPAGATION_FILES
 from crossmoda.errors import Cancelled, InputError
 from crossmoda.output import CannotWrite
-from crossmoda.propagation import OUTPUTS, Settings, propagate
+from crossmoda.propagation import Settings, propagate
 from crossmoda.propagation.label_fusion import Rater, fuse_raters
 from crossmoda.volume import Grid, Volume
 from phantoms import dice, head
@@ -175,7 +176,7 @@ class TestNoisyLabel:
         grid = volume.read(cases["target"].image).grid
         label_map = volume.read_label_map(tmp_path / "noisy_label.nii.gz")
         assert label_map.grid == grid
-        maps = {path: volume.read(tmp_path / path) for path in OUTPUTS if path.endswith(".nii.gz")}
+        maps = {path: volume.read(tmp_path / path) for path in PROPAGATION_FILES if path.endswith(".nii.gz")}
         assert all(item.grid == grid for item in maps.values())
         confidence = maps["confidence.nii.gz"].array
         assert confidence.max() <= 1 and confidence.min() > 0.3
@@ -270,7 +271,7 @@ class TestSeveralAtOnce:
 
         with pytest.raises(Cancelled):
             run(cases, tmp_path, parallel_registrations=2, progress=cancel)
-        assert not any((tmp_path / name).exists() for name in OUTPUTS)
+        assert not any((tmp_path / name).exists() for name in PROPAGATION_FILES)
         kept = len(list(tmp_path.glob(f"registrations/*/{cache.SEAL}")))
         register = Register()
         run(cases, tmp_path, register=register, parallel_registrations=2)
@@ -362,7 +363,7 @@ class TestResuming:
         settings = dataclasses.replace(WHOLE, tumor_side="left")
         with pytest.raises(Cancelled):
             run(cases, tmp_path, settings, Register(fail_at=3))
-        assert not any((tmp_path / name).exists() for name in OUTPUTS)
+        assert not any((tmp_path / name).exists() for name in PROPAGATION_FILES)
         register = Register()
         run(cases, tmp_path, settings, register)
         assert register.calls == 3  # two atlases, the target's mirror image

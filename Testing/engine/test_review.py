@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from crossmoda import evaluation, labels, review, volume
+from crossmoda.dataset import corrections
 from crossmoda.errors import Cancelled, InputError
-from crossmoda.review import corrections, evidence_sources, queue, triage
+from crossmoda.review import evidence_sources, queue, triage
 from crossmoda.review.evidence import FILE, Evidence, evidence_of
 from crossmoda.volume import Grid, Volume
 from phantoms import ball

@@ -15,8 +15,9 @@ torch = pytest.importorskip("torch")
 
 from crossmoda import dataset, output, preprocessing, training, volume, weights  # noqa: E402
 from crossmoda.cli.framework import crossmoda_command  # noqa: E402
+from crossmoda.dataset import corrections  # noqa: E402
 from crossmoda.errors import Cancelled, InputError  # noqa: E402
-from crossmoda.review import cohort_report, corrections, improvement, models  # noqa: E402
+from crossmoda.review import cohort_report, improvement, models  # noqa: E402
 from crossmoda.review.improvement import held_out, improve  # noqa: E402
 from crossmoda.volume import Volume  # noqa: E402
 

@@ -19,9 +19,9 @@ from scipy import ndimage
 
 from crossmoda import cli, propagation, study, volume
 from crossmoda.dataset import open_dataset
+from crossmoda.dataset.results import NOISY_LABEL
 from crossmoda.deeds import Settings as Registration
 from crossmoda.errors import BAD_INPUT, INTERRUPTED, Cancelled, InputError
-from crossmoda.propagation.noisy_label import LABEL_MAP
 from crossmoda.study import cluster, tasks
 from crossmoda.study.executor import Executor
 from crossmoda.study.settings import ClusterSettings
@@ -154,7 +154,7 @@ class TestOneWorkerIsKilled:
         )
         assert alone.side == "right"
         together = home / "results" / "test1"
-        for name in (LABEL_MAP, "confidence.nii.gz", "disagreement.nii.gz"):
+        for name in (NOISY_LABEL, "confidence.nii.gz", "disagreement.nii.gz"):
             assert (together / name).read_bytes() == (tmp_path / name).read_bytes()
 
     def test_what_cannot_be_used_is_one_line_each_and_the_rest_goes_on(self, disturbed, home):
@@ -416,7 +416,7 @@ def test_a_cancelled_study_says_so_and_keeps_what_is_finished(home, client, tmp_
     with pytest.raises(Cancelled):
         study.run(what, cancel)
     assert "Cancelled; what is finished is kept." in (tmp_path / "study" / "study.log").read_text("utf-8")
-    assert not (tmp_path / "target1" / LABEL_MAP).exists()
+    assert not (tmp_path / "target1" / NOISY_LABEL).exists()
     assert list(tmp_path.glob("target1/registrations/*/finished.json"))
     assert list((tmp_path / "study").glob(".stop-*"))
 
@@ -445,4 +445,4 @@ def test_ctrl_c_in_a_terminal_ends_the_workers_of_this_computer_without_a_traceb
     _, errors = process.communicate(timeout=120)
     assert process.returncode == INTERRUPTED
     assert "Traceback" not in errors and "what is finished is kept" in errors
-    assert not (seals / "target1" / LABEL_MAP).exists()
+    assert not (seals / "target1" / NOISY_LABEL).exists()

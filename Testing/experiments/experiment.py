@@ -335,7 +335,7 @@ def score_network(
     With ``flips`` the mirrored scans are predicted as well, and nothing is divided out.
     """
     path = folder_of(arm, seed, options) / training.WEIGHTS
-    step = cache.Step(
+    step = cache.CachedStep(
         path.parent / ("scores_flips" if flips else "scores"),
         revision=_REVISION,
         weights=checksum(path),

@@ -45,10 +45,10 @@ def compare(table: Table, pairs: Sequence[tuple[str, str]], draws: int = 10_000)
     """
     print("\n| difference | structure | Dice | cases with Dice 0 |")
     print("|---|---|---|---|")
-    for kind, other in pairs:
-        if kind not in table or other not in table:
+    for kind, baseline in pairs:
+        if kind not in table or baseline not in table:
             continue
-        runs = list(zip(table[kind], table[other], strict=False))
+        runs = list(zip(table[kind], table[baseline], strict=False))
         chosen = np.random.default_rng(0).integers(len(runs[0][0]), size=(draws, len(runs[0][0])))
         for structure in labels.STRUCTURES:
             dice = np.array([[[run[case][structure.key]["dice"] for case in pair[0]] for run in pair] for pair in runs])
@@ -58,7 +58,7 @@ def compare(table: Table, pairs: Sequence[tuple[str, str]], draws: int = 10_000)
                 low, high = np.percentile(each[chosen].mean(axis=1), (2.5, 97.5))
                 form = "{:+.3f} ({:+.3f} to {:+.3f})" if values is dice else "{:+.0f} % ({:+.0f} to {:+.0f})"
                 cells.append(form.format(each.mean(), low, high))
-            print("| " + " | ".join([f"{kind} − {other}", structure.key, *cells]) + " |")
+            print("| " + " | ".join([f"{kind} − {baseline}", structure.key, *cells]) + " |")
 
 
 def draw(table: Table, path: Path) -> None:

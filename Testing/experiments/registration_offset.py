@@ -1,7 +1,7 @@
 """Systematic offset of registered cochleae, ceT1 to hrT2 of one digital subject, and its causes.
 
-Nothing moved between both scans, so the right displacement is 0 everywhere. Whatever the mean over subjects leaves is
-an offset of the method or of the data. Rows separate them: the same contrast with other noise, contrast inverted, scans
+Nothing moved between both scans: the true displacement is 0, and the mean over subjects is an offset of method or data.
+Rows separate the causes: the same contrast with other noise, contrast inverted, scans
 swapped, arrays turned upside down, thinner slices, the phantom base, and ICBM bases whose T2 average is made of the T1
 average, or moved. The last lines ask mutual information where the averages themselves lie about the ears. deedsBCV
 takes part if DEEDSBCV_LINEAR and DEEDSBCV_DEEDS name its programs.
@@ -57,9 +57,9 @@ def subjects(seeds: range, base: str = "icbm", **settings: float) -> list[Subjec
     ]
 
 
-def to_t2(some: list[Subject]) -> list[Triple]:
+def to_t2(cohort: list[Subject]) -> list[Triple]:
     """ceT1 to hrT2."""
-    return [(each.hrt2, each.cet1, each.hrt2_label) for each in some]
+    return [(each.hrt2, each.cet1, each.hrt2_label) for each in cohort]
 
 
 def offsets(pairs: list[Triple], method: str) -> np.ndarray:
@@ -128,7 +128,7 @@ def moved(by_mm: float) -> Callable[[Volume], Volume]:
 
 
 def averages_apart(side: int) -> np.ndarray:
-    """Return where the T1 average shows what the T2 average shows about an ear, minus that place: LPS mm.
+    """Return the offset of the T1 average from the T2 average about an ear, LPS mm.
 
     A translation, by mutual information, in the box of the painted ear; ``side`` is 1 for the left, -1 for the right.
     """
@@ -164,17 +164,17 @@ def main() -> None:
         print(line(name, offsets(pairs, method)), flush=True)
 
     print("| registered | cochleae | x, mm | y, mm | z, mm |\n|---|---|---|---|---|")
-    some, quiet = subjects(seeds), subjects(seeds, noise=0.0)
-    tell("ceT1 to hrT2", to_t2(some))
-    tell("hrT2 to ceT1", [(each.cet1, each.hrt2, each.cet1_label) for each in some])
-    tell("ceT1 to hrT2, `units=voxel`", to_t2(some), "deeds, voxel units")
+    cohort, quiet = subjects(seeds), subjects(seeds, noise=0.0)
+    tell("ceT1 to hrT2", to_t2(cohort))
+    tell("hrT2 to ceT1", [(each.cet1, each.hrt2, each.cet1_label) for each in cohort])
+    tell("ceT1 to hrT2, `units=voxel`", to_t2(cohort), "deeds, voxel units")
     if "linearBCV + deedsBCV" in methods():
-        tell("ceT1 to hrT2, linearBCV + deedsBCV", to_t2(some), "linearBCV + deedsBCV")
-    both = list(zip(some, quiet, strict=True))
-    tell("hrT2 to hrT2, other noise", [(one.hrt2, other.hrt2, one.hrt2_label) for one, other in both])
-    tell("ceT1 to ceT1, other noise", [(one.cet1, other.cet1, one.cet1_label) for one, other in both])
-    inverted = [each.hrt2.with_array(each.hrt2.array.max() - each.hrt2.array) for each in some]
-    tell("inverted hrT2 to hrT2", [(a.hrt2, b, a.hrt2_label) for a, b in zip(some, inverted, strict=True)])
+        tell("ceT1 to hrT2, linearBCV + deedsBCV", to_t2(cohort), "linearBCV + deedsBCV")
+    both = list(zip(cohort, quiet, strict=True))
+    tell("hrT2 to hrT2, other noise", [(first.hrt2, second.hrt2, first.hrt2_label) for first, second in both])
+    tell("ceT1 to ceT1, other noise", [(first.cet1, second.cet1, first.cet1_label) for first, second in both])
+    inverted = [each.hrt2.with_array(each.hrt2.array.max() - each.hrt2.array) for each in cohort]
+    tell("inverted hrT2 to hrT2", [(a.hrt2, b, a.hrt2_label) for a, b in zip(cohort, inverted, strict=True)])
     axial = to_t2(subjects(seeds, oblique=0.0))
     tell("ceT1 to hrT2, axial scans", axial)
     tell("the same, arrays upside down", [upside_down(triple) for triple in axial])

@@ -24,11 +24,11 @@ def draw_scan(axes, image: Volume, label: Volume, title: str) -> None:
     tumor, cochleae = (np.argwhere(marked == value) for value in (labels.VS, labels.COCHLEA))
     row, column = tumor[:, 1].mean(), tumor[:, 2].mean()
     same = (cochleae[:, 2] > array.shape[2] / 2) == (column > array.shape[2] / 2)
-    other = cochleae[~same]
+    contralateral = cochleae[~same]
     views = [
         (int(np.median(tumor[:, 0])), None),
         (int(np.median(tumor[:, 0])), (row, column)),
-        (int(np.median(other[:, 0])), tuple(other[:, 1:].mean(0)) if len(other) else None),
+        (int(np.median(contralateral[:, 0])), tuple(contralateral[:, 1:].mean(0)) if len(contralateral) else None),
     ]
     for axis, (k, center) in zip(axes, views, strict=False):
         axis.imshow(array[k], cmap="gray", vmin=0, vmax=white)

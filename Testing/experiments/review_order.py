@@ -18,7 +18,8 @@ import numpy as np
 from scipy import stats
 
 from crossmoda import dataset, evaluation, inference, propagation, review, training, volume, weights
-from crossmoda.review import corrections, operations
+from crossmoda.dataset import corrections
+from crossmoda.review import operations
 from crossmoda.simulation import Settings, simulate_subject
 
 #: Field of view (mm) and slices: both inner ears and little more.
@@ -140,7 +141,7 @@ def by(cases: Sequence[Reviewed], value: Callable[[Reviewed], float]) -> list[in
 
 
 def orders(cases: Sequence[Reviewed]) -> dict[str, list[int]]:
-    """Return the orders that are compared: the queue, single cues, and the best there is."""
+    """Return the compared orders: the queue, single cues, and the best possible one."""
 
     def cue(sign: int, *names: str) -> list[int]:
         return by(cases, lambda case: sign * sum(case.item.evidence[name] for name in names))
@@ -176,9 +177,9 @@ def report_labels(cases: Sequence[Reviewed], picture: Path | None) -> None:
     print("|---|" + "---|" * (len(SHOWN) + 1))
     mean, spread = chance.mean(axis=0), chance.std(axis=0)
     print(f"| random (5000 orders) | {' | '.join(f'{mean[k]:.3f} ± {spread[k]:.3f}' for k in SHOWN)} | 0 % |")
-    for name, found in curves.items():
-        area = 100 * (found - mean).sum() / (best - mean).sum()
-        print(f"| {name} | {' | '.join(f'{found[k]:.3f}' for k in SHOWN)} | {area:.0f} % |")
+    for name, curve in curves.items():
+        area = 100 * (curve - mean).sum() / (best - mean).sum()
+        print(f"| {name} | {' | '.join(f'{curve[k]:.3f}' for k in SHOWN)} | {area:.0f} % |")
     beaten = (chance.sum(axis=1) < curves["queue"].sum()).mean()
     ranks = stats.spearmanr([case.item.priority for case in cases], [case.after - case.before for case in cases])
     print(
@@ -247,18 +248,18 @@ def data_after(folder: Path, cases: Sequence[Reviewed], chosen: Sequence[int], p
 
 
 def score_model(weights_file: Path, tests: Sequence[dataset.Case]) -> dict[str, list[float]]:
-    """Return the Dice of each structure in each test scan; kept beside the weights."""
-    kept = weights_file.with_name("tests.json")
-    if kept.exists():
-        return json.loads(kept.read_text("utf-8"))
+    """Return the Dice of each structure in each test scan; stored beside the weights."""
+    stored = weights_file.with_name("tests.json")
+    if stored.exists():
+        return json.loads(stored.read_text("utf-8"))
     model = weights.load(weights_file)
-    found: dict[str, list[float]] = {"VS": [], "cochlea": []}
+    scores: dict[str, list[float]] = {"VS": [], "cochlea": []}
     for case in tests:
         label_map = inference.predict(case.read_image(), model, inference.Settings(device="cpu")).label_map
         for key, value in evaluation.dice_per_structure(label_map.array, case.read_label().array).items():
-            found[key].append(value)
-    kept.write_text(json.dumps(found), "utf-8")
-    return found
+            scores[key].append(value)
+    stored.write_text(json.dumps(scores), "utf-8")
+    return scores
 
 
 def report_models(folder: Path, cases: Sequence[Reviewed], epochs: int, randoms: int) -> None:
@@ -286,8 +287,8 @@ def report_models(folder: Path, cases: Sequence[Reviewed], epochs: int, randoms:
         print(f"| {name} | {' | '.join(cells)} |")
 
 
-def _scores(found: dict[str, list[float]]) -> str:
-    return " / ".join(f"{np.mean(values):.3f}" for values in found.values())
+def _scores(scores: dict[str, list[float]]) -> str:
+    return " / ".join(f"{np.mean(values):.3f}" for values in scores.values())
 
 
 def main() -> None:

@@ -199,7 +199,7 @@ def test_an_edit_is_saved_as_a_draft_without_being_asked(application, opened, ca
     from CrossModaSegLib.scene import nodes
     from testbed.segment_editor import paint
 
-    from crossmoda.review import corrections
+    from crossmoda.dataset import corrections
 
     editor.setCurrentSegmentID("VS")
     paint(editor, center_ras(case, COCHLEA), 3.0)
@@ -244,7 +244,7 @@ def test_leaving_a_case_keeps_its_draft_and_coming_back_offers_it(application, o
 
 
 def test_a_draft_that_is_discarded_is_gone(application, opened, case):
-    from crossmoda.review import corrections
+    from crossmoda.dataset import corrections
 
     opened.correct.ui.takeNetworkButton.click()
     opened.review.open(opened.review.items[1]["id"])

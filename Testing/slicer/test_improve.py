@@ -11,7 +11,8 @@ pytestmark = pytest.mark.slow
 @pytest.fixture
 def corrected(application, reviewed, weights, tmp_path):
     """The panel with all three cases accepted, and a folder of models in which an untrained one is in use."""
-    from crossmoda.review import corrections, models
+    from crossmoda.dataset import corrections
+    from crossmoda.review import models
 
     parameters, review = reviewed.parameters, reviewed.review
     for item in review.items:

@@ -89,7 +89,7 @@ def statuses(panel):
 
 
 def test_a_whole_review_by_keys_and_mouse(application, reviewed, hands, slices):
-    from crossmoda.review import corrections
+    from crossmoda.dataset import corrections
 
     review, correct, data = reviewed.review, reviewed.correct, reviewed.parameters.datasetFolder
     review.items = []
@@ -163,7 +163,7 @@ def test_the_time_runs_only_while_the_panel_is_open(application, reviewed, monke
     import slicer
     from CrossModaSegLib.review import autosave
 
-    from crossmoda.review import corrections
+    from crossmoda.dataset import corrections
 
     clock = [1000.0]
     monkeypatch.setattr(autosave, "_now", lambda: clock[0])

@@ -17,7 +17,7 @@ def command(folder: Path) -> None:
     with progress_bar() as progress:
         problems = dataset.validate(data, progress)
     for problem in problems:
-        click.echo(f"{problem.file}: {problem.problem} {problem.remedy}")
+        click.echo(problem)
     number = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
     click.echo(f"{len(data.sources)} labeled ceT1, {len(data.targets)} hrT2, {number}.")
     if problems:

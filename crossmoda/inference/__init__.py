@@ -2,12 +2,6 @@
 
 from crossmoda.inference.prediction import Prediction, entropy, predict
 from crossmoda.inference.prediction_files import (
-    LABEL_MAP,
-    OUTPUTS,
-    PREDICTION,
-    PROVENANCE,
-    SEGMENTATION,
-    UNCERTAINTY,
     StoredPrediction,
     predict_all,
     predict_files,
@@ -16,12 +10,6 @@ from crossmoda.inference.probabilities import logits_of
 from crossmoda.inference.settings import Settings
 
 __all__ = [
-    "LABEL_MAP",
-    "OUTPUTS",
-    "PREDICTION",
-    "PROVENANCE",
-    "SEGMENTATION",
-    "UNCERTAINTY",
     "Prediction",
     "Settings",
     "StoredPrediction",

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from crossmoda import batch, cache, labels, output, provenance, volume, weights
+from crossmoda.dataset import results as layout
 from crossmoda.errors import InputError
 from crossmoda.inference.prediction import Prediction, predict
 from crossmoda.inference.settings import Settings
@@ -14,20 +15,6 @@ from crossmoda.progress import Progress, part, report
 if TYPE_CHECKING:
     from crossmoda.dataset import Case
 
-#: Folder of the prediction of a case, ``RESULTS/<id>/prediction``, beside the results of the propagation.
-PREDICTION = "prediction"
-LABEL_MAP = "label_map.nii.gz"
-SEGMENTATION = "label_map.seg.nrrd"
-UNCERTAINTY = "uncertainty.nii.gz"
-PROVENANCE = "provenance.json"
-#: All files in that folder.
-OUTPUTS = (
-    LABEL_MAP,
-    SEGMENTATION,
-    UNCERTAINTY,
-    *(f"probability_{structure.key}.nii.gz" for structure in labels.STRUCTURES),
-    PROVENANCE,
-)
 #: Bump to invalidate cached predictions.
 _REVISION = 3
 
@@ -81,7 +68,7 @@ class StoredPrediction:
     """A prediction on disk."""
 
     folder: Path
-    """contains :data:`OUTPUTS`"""
+    """contains :data:`~crossmoda.dataset.results.PREDICTION_FILES`"""
     volumes_mm3: dict[str, float]
     """volume of each structure"""
     notes: tuple[str, ...]
@@ -120,7 +107,9 @@ def predict_all(
     model = weights.load(path)
 
     def work(target: "Case", step: Progress | None) -> StoredPrediction:
-        return _predict_case(target, Path(folder) / target.id / PREDICTION, path, model, settings or Settings(), step)
+        return _predict_case(
+            target, Path(folder) / target.id / layout.PREDICTION, path, model, settings or Settings(), step
+        )
 
     return batch.for_each(targets, work, progress)
 
@@ -137,7 +126,7 @@ def _predict_case(
     if not Path(case.image).exists():
         raise InputError(f"File not found: {case.image}. Check the path.")
     decisive = {name: value for name, value in dataclasses.asdict(settings).items() if name not in ("device", "tiles")}
-    step = cache.Step(
+    step = cache.CachedStep(
         folder,
         revision=_REVISION,
         image=provenance.checksum(case.image),
@@ -152,15 +141,15 @@ def _predict_case(
     files = {"image": Path(case.image), "weights": weights_path}
     prediction = predict(image, model, settings, part(progress, 0.0, 0.7), inputs=files)
     step.begin()
-    maps = {LABEL_MAP: prediction.label_map, UNCERTAINTY: prediction.uncertainty}
-    maps |= {f"probability_{item.key}.nii.gz": prediction.probability(item) for item in labels.STRUCTURES}
+    maps = {layout.LABEL_MAP: prediction.label_map, layout.UNCERTAINTY: prediction.uncertainty}
+    maps |= {layout.probability(item): prediction.probability(item) for item in labels.STRUCTURES}
     for number, (name, item) in enumerate(maps.items()):
         report(progress, 0.7 + 0.3 * number / len(maps), f"writing {name}")
         volume.write(item, folder / name)
-    volume.write_segmentation(prediction.label_map, folder / SEGMENTATION, prediction.provenance)
-    output.write_json(folder / PROVENANCE, prediction.provenance)
+    volume.write_segmentation(prediction.label_map, folder / layout.SEGMENTATION, prediction.provenance)
+    output.write_json(folder / layout.PROVENANCE, prediction.provenance)
     summary = {name: prediction.provenance[name] for name in ("volumes_mm3", "notes")}
-    step.finish(OUTPUTS, summary)
+    step.finish(layout.PREDICTION_FILES, summary)
     report(progress, 1.0, "done")
     return StoredPrediction(folder, summary["volumes_mm3"], tuple(summary["notes"]), False)
 

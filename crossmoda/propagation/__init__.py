@@ -9,8 +9,8 @@ Three causes of wrong votes, and their remedies:
 - A failed registration spoils the vote: the images themselves, around the structures, tell its quality.
 """
 
-from crossmoda.propagation.noisy_label import OUTPUTS, AtlasOutcome
+from crossmoda.propagation.noisy_label import AtlasOutcome
 from crossmoda.propagation.propagate import PropagationResult, propagate, propagate_all
 from crossmoda.propagation.settings import Settings
 
-__all__ = ["OUTPUTS", "AtlasOutcome", "PropagationResult", "Settings", "propagate", "propagate_all"]
+__all__ = ["AtlasOutcome", "PropagationResult", "Settings", "propagate", "propagate_all"]

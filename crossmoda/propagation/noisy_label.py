@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from crossmoda import labels, volume
+from crossmoda.dataset import results
 from crossmoda.fusion import Performance
 from crossmoda.output import csv_text, write_json, write_text
 from crossmoda.progress import Progress, report
@@ -15,19 +16,6 @@ from crossmoda.propagation.label_fusion import NoisyLabel
 from crossmoda.propagation.registrations import folder_name
 from crossmoda.propagation.target import Target
 from crossmoda.volume import Volume
-
-LABEL_MAP, CONFIDENCE, DISAGREEMENT = "noisy_label.nii.gz", "confidence.nii.gz", "disagreement.nii.gz"
-ATLASES, PROVENANCE = "atlases.csv", "provenance.json"
-#: The files of a propagation, in its folder.
-OUTPUTS = (
-    LABEL_MAP,
-    "noisy_label.seg.nrrd",
-    CONFIDENCE,
-    *(f"probability_{structure.key}.nii.gz" for structure in labels.STRUCTURES),
-    DISAGREEMENT,
-    ATLASES,
-    PROVENANCE,
-)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,7 +43,7 @@ def write(
     provenance: Mapping[str, Any],
     progress: Progress | None = None,
 ) -> Volume:
-    """Write :data:`OUTPUTS` on the target's whole grid; return the label map."""
+    """Write :data:`~crossmoda.dataset.results.PROPAGATION_FILES` on the target's whole grid; return the label map."""
     grid = target.image.grid
 
     def whole(array: np.ndarray, outside: float = 0.0) -> Volume:
@@ -65,16 +53,16 @@ def write(
 
     report(progress, 0.0, "writing the label map")
     label_map = whole(label.label_map)
-    volume.write(label_map, folder / LABEL_MAP)
-    volume.write_segmentation(label_map, folder / "noisy_label.seg.nrrd", provenance)
-    maps = {CONFIDENCE: whole(label.confidence, 1.0), DISAGREEMENT: whole(label.fusion.disagreement)}
+    volume.write(label_map, folder / results.NOISY_LABEL)
+    volume.write_segmentation(label_map, folder / results.NOISY_SEGMENTATION, provenance)
+    maps = {results.CONFIDENCE: whole(label.confidence, 1.0), results.DISAGREEMENT: whole(label.fusion.disagreement)}
     for index, structure in enumerate(labels.STRUCTURES, start=1):
-        maps[f"probability_{structure.key}.nii.gz"] = whole(label.posterior[index])
+        maps[results.probability(structure)] = whole(label.posterior[index])
     for number, (name, item) in enumerate(maps.items()):
         report(progress, 0.2 + 0.8 * number / len(maps), f"writing {name}")
         volume.write(item, folder / name)
-    write_text(folder / ATLASES, table)
-    write_json(folder / PROVENANCE, dict(provenance))
+    write_text(folder / results.ATLASES, table)
+    write_json(folder / results.PROVENANCE, dict(provenance))
     return label_map
 
 

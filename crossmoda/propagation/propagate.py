@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from crossmoda import batch, fusion, volume
+from crossmoda.dataset.results import CONFIDENCE, DISAGREEMENT, NOISY_LABEL, PROPAGATION_FILES
 from crossmoda.output import CannotWrite
 from crossmoda.progress import Progress, part, report
-from crossmoda.propagation import noisy_label
 from crossmoda.propagation.atlases import Atlas, PreparedAtlases, examine_in_parallel
-from crossmoda.propagation.noisy_label import OUTPUTS, AtlasOutcome
+from crossmoda.propagation.noisy_label import AtlasOutcome
 from crossmoda.propagation.registrations import REGISTRATIONS, WARPED, Register, folder_name
 from crossmoda.propagation.run import Run
 from crossmoda.propagation.settings import Settings
@@ -27,7 +27,7 @@ class PropagationResult:
     label_map: Volume
     """on the target's grid"""
     folder: Path
-    """the folder of :data:`OUTPUTS`"""
+    """the folder of :data:`PROPAGATION_FILES`"""
     tumor_side: str | None
     """found or set; None where it is unknown or there is no tumor"""
     side_certainty: float
@@ -45,11 +45,11 @@ class PropagationResult:
 
     def read_confidence(self) -> Volume:
         """Read the probability of the label map's labels, on the target's grid."""
-        return volume.read(self.folder / noisy_label.CONFIDENCE)
+        return volume.read(self.folder / CONFIDENCE)
 
     def read_disagreement(self) -> Volume:
         """Read the disagreement of the atlases (entropy, 0 to 1), on the target's grid."""
-        return volume.read(self.folder / noisy_label.DISAGREEMENT)
+        return volume.read(self.folder / DISAGREEMENT)
 
     def warped_label(self, outcome: AtlasOutcome) -> Path:
         """Return the file of an atlas's label map on the registered part of the target."""
@@ -86,8 +86,8 @@ def propagate(
     Args:
         target: the scan to be labeled.
         atlases: labeled scans.
-        folder: receives the outputs (:data:`OUTPUTS`, on the target's grid) and, under ``registrations``, each finished
-            registration. A second run with the same inputs and parameters reuses what is finished.
+        folder: receives :data:`PROPAGATION_FILES`, on the target's grid, and each finished registration under
+            ``registrations``. A second run with the same inputs and parameters reuses what is finished.
         settings: parameters of the propagation.
         progress: callback(fraction, message); raise Cancelled to abort. What is finished stays.
         registration: settings of the registration; None: the default of deeds.
@@ -109,7 +109,7 @@ def propagate(
     results = step.results()
     if results is not None:
         report(progress, 1.0, "reused")
-        label_map = volume.read_label_map(run.folder / noisy_label.LABEL_MAP)
+        label_map = volume.read_label_map(run.folder / NOISY_LABEL)
         return _result(label_map, run.folder, results, reused=True)
     step.begin()
     start = 0.03
@@ -124,7 +124,7 @@ def propagate(
         "outcomes": [dataclasses.asdict(outcome) for outcome in run.outcomes],
         "notes": run.notes,
     }
-    step.finish(OUTPUTS, results)
+    step.finish(PROPAGATION_FILES, results)
     report(progress, 1.0, "done")
     return _result(label_map, run.folder, results, reused=False)
 

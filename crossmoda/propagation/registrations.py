@@ -89,7 +89,7 @@ def folder_name(atlas: str, mirrored: bool) -> str:
 def register_atlas(
     target: Target,
     atlas: Atlas,
-    step: cache.Step,
+    step: cache.CachedStep,
     *,
     register: Register,
     registration_settings: Any,
@@ -154,7 +154,7 @@ def register_atlas(
     return RegisteredAtlas(atlas, mirrored, warped, *similarity, seconds, False)
 
 
-def load_registration(atlas: Atlas, step: cache.Step, mirrored: bool) -> RegisteredAtlas | None:
+def load_registration(atlas: Atlas, step: cache.CachedStep, mirrored: bool) -> RegisteredAtlas | None:
     """Return the result of a finished :func:`register_atlas` from its folder; None where it is not finished.
 
     Raises:
@@ -183,7 +183,7 @@ def storing(name: str) -> Iterator[None]:
         ) from cause
 
 
-def _write_transforms(registration: Any, mirrored_grid: Grid | None, step: cache.Step) -> list[str]:
+def _write_transforms(registration: Any, mirrored_grid: Grid | None, step: cache.CachedStep) -> list[str]:
     """Write both transforms, for a mirrored atlas with the reflection of its grid; return their names."""
     from crossmoda.deeds.transform import INVERSE, TRANSFORM, parts_of, write_transform
 
@@ -257,10 +257,10 @@ class Registrations:
             self._target = self._load(self.case, key, self.settings.region, has_cochlea)
         return self._target
 
-    def _step(self, planned: PlannedRegistration) -> cache.Step:
+    def _step(self, planned: PlannedRegistration) -> cache.CachedStep:
         """Return the step of a registration; it is independent of the other atlases."""
         folder = self.folder / REGISTRATIONS / (LINEAR if planned.linear else "")
-        return cache.Step(
+        return cache.CachedStep(
             folder / folder_name(planned.atlas.id, planned.mirrored),
             revision=REVISION,
             target=checksum(self.case.image),
@@ -341,7 +341,7 @@ class Registrations:
 
         """
         target, settings = self.target.part, self.registration
-        step = cache.Step(
+        step = cache.CachedStep(
             self.folder / CONTRALATERAL,
             revision=REVISION,
             target=checksum(self.case.image),

@@ -113,9 +113,9 @@ class Run:
         self.notes.append(f"Atlas {atlas} was excluded: {reason}")
         self.outcomes.append(AtlasOutcome(atlas, side, mirrored, quality, excluded=reason))
 
-    def step(self) -> cache.Step:
+    def step(self) -> cache.CachedStep:
         """Return the step that is finished when all outputs are written."""
-        return cache.Step(
+        return cache.CachedStep(
             self.folder,
             revision=_REVISION,
             registration_revision=registrations.REVISION,

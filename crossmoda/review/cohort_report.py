@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 
 from crossmoda import labels, output
+from crossmoda.dataset.corrections import Correction, all_corrections
 from crossmoda.progress import Progress, part, report
 from crossmoda.report import Report
 from crossmoda.review import models as registry
-from crossmoda.review.corrections import Correction, all_corrections
 from crossmoda.review.queue import STATUSES, Item, review_list
 
 REPORT, TABLE = "report.html", "cohort.csv"

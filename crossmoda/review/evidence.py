@@ -10,15 +10,10 @@ import numpy as np
 
 from crossmoda import cache, labels, measurement, output
 from crossmoda.anatomy import laterality
+from crossmoda.dataset import results
 from crossmoda.errors import InputError
 from crossmoda.evaluation import dice_per_structure
-from crossmoda.review.evidence_sources import (
-    NOISY_LABEL,
-    PREDICTION,
-    EvidenceSources,
-    expected_dice,
-    read_evidence_sources,
-)
+from crossmoda.review.evidence_sources import EvidenceSources, expected_dice, read_evidence_sources
 from crossmoda.volume import Grid, Volume
 from crossmoda.volume.masks import components
 
@@ -64,10 +59,10 @@ def evidence_of(case_folder: Path | str) -> Evidence:
 
 def _state(folder: Path) -> list[list[Any]]:
     """Return name, size and modification time of the files that the evidence depends on."""
-    paths = [folder / NOISY_LABEL, folder / "disagreement.nii.gz"]
-    paths += [folder / PREDICTION / name for name in ("label_map.nii.gz", "uncertainty.nii.gz")]
-    for parent in (folder, folder / PREDICTION):
-        paths += [parent / f"probability_{structure.key}.nii.gz" for structure in labels.STRUCTURES]
+    prediction = folder / results.PREDICTION
+    paths = [folder / results.NOISY_LABEL, folder / results.DISAGREEMENT]
+    paths += [prediction / results.LABEL_MAP, prediction / results.UNCERTAINTY]
+    paths += [parent / name for parent in (folder, prediction) for name in results.PROBABILITIES]
     states = [(file.relative_to(folder).as_posix(), file.stat()) for file in paths if file.is_file()]
     return [[name, state.st_size, state.st_mtime_ns] for name, state in states]
 

@@ -12,13 +12,11 @@ from scipy import ndimage
 
 from crossmoda import labels, volume
 from crossmoda.anatomy.plausibility import BESIDE_MM
+from crossmoda.dataset import results
 from crossmoda.errors import InputError
 from crossmoda.volume import Grid, Volume
 from crossmoda.volume.masks import bounding_box, components
 
-NOISY_LABEL = "noisy_label.nii.gz"
-PREDICTION = "prediction"
-PREDICTED_LABEL = "label_map.nii.gz"
 #: Probabilities up to this are ignored.
 _MIN_PROBABILITY = 0.02
 #: Margin of the evaluated box, voxels.
@@ -64,20 +62,6 @@ class EvidenceSources:
         return Volume(full, self.grid)
 
 
-def label_to_review(case_folder: Path | str) -> Path:
-    """Return the path of the label to review: the noisy label, else the predicted label.
-
-    Raises:
-        InputError: both are missing.
-
-    """
-    folder = Path(case_folder)
-    for file in (folder / NOISY_LABEL, folder / PREDICTION / PREDICTED_LABEL):
-        if file.is_file():
-            return file
-    raise InputError(f"No label to review: {folder}. Run crossmoda propagate or crossmoda predict first.")
-
-
 def read_evidence_sources(case_folder: Path | str) -> EvidenceSources:
     """Read the label to review and its evidence sources from the results of a target.
 
@@ -86,15 +70,17 @@ def read_evidence_sources(case_folder: Path | str) -> EvidenceSources:
 
     """
     folder = Path(case_folder)
-    file = label_to_review(folder)
+    file = results.label_to_review(folder)
     label_map = volume.read_label_map(file)
     files = _ResultFiles(folder, label_map.grid)
     posterior = files.probabilities("")
-    disagreement = files.read("disagreement.nii.gz")
-    predicted = files.label(f"{PREDICTION}/{PREDICTED_LABEL}")
-    predicted_probabilities = files.probabilities(f"{PREDICTION}/") if predicted is not None else None
-    uncertainty = None if predicted_probabilities is not None else files.read(f"{PREDICTION}/uncertainty.nii.gz")
-    if file.name != NOISY_LABEL:
+    disagreement = files.read(results.DISAGREEMENT)
+    predicted = files.label(f"{results.PREDICTION}/{results.LABEL_MAP}")
+    predicted_probabilities = files.probabilities(f"{results.PREDICTION}/") if predicted is not None else None
+    uncertainty = (
+        None if predicted_probabilities is not None else files.read(f"{results.PREDICTION}/{results.UNCERTAINTY}")
+    )
+    if file.name != results.NOISY_LABEL:
         files.notes.append("no noisy label: run crossmoda propagate")
     if predicted is None:
         files.notes.append("no prediction of the network: run crossmoda predict")
@@ -143,7 +129,7 @@ class _ResultFiles:
 
     def probabilities(self, prefix: str) -> np.ndarray | None:
         """Return the probability maps (structure, z, y, x); None unless all are available."""
-        maps = [self.read(f"{prefix}probability_{structure.key}.nii.gz") for structure in labels.STRUCTURES]
+        maps = [self.read(f"{prefix}{name}") for name in results.PROBABILITIES]
         return None if any(item is None for item in maps) else np.stack(maps)  # type: ignore[arg-type]
 
     def _read(self, name: str, reader: object) -> np.ndarray | None:

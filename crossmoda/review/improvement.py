@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from crossmoda import cache, dataset, output, training, weights
+from crossmoda.dataset.corrections import Correction, all_corrections
+from crossmoda.dataset.results import NOISY_LABEL
 from crossmoda.errors import InputError
 from crossmoda.evaluation import dice_per_structure
 from crossmoda.progress import Progress, part, report
 from crossmoda.provenance import checksum
 from crossmoda.review import models
-from crossmoda.review.corrections import Correction, all_corrections
 from crossmoda.review.models import Model
 from crossmoda.review.settings import ImprovementSettings
 from crossmoda.volume import Volume
@@ -195,7 +196,7 @@ def _noisy(
     targets: "Sequence[Case]", results: Path | str | None, corrections: Mapping[str, Correction]
 ) -> "list[TrainingCase]":
     """Return the uncorrected noisy labels; none without results."""
-    if results is None or not any((Path(results) / case.id / "noisy_label.nii.gz").is_file() for case in targets):
+    if results is None or not any((Path(results) / case.id / NOISY_LABEL).is_file() for case in targets):
         return []
     return training.noisy_cases(targets, results, corrections)
 

@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from crossmoda import dataset
+from crossmoda.dataset import corrections
 from crossmoda.errors import InputError
 from crossmoda.progress import Progress, report
-from crossmoda.review import corrections, triage
+from crossmoda.review import triage
 from crossmoda.review.evidence import Evidence, evidence_of
 
 #: Review statuses, in the order of the queue.

@@ -11,6 +11,7 @@ import numpy as np
 
 from crossmoda import dataset, deeds, fusion, labels, output, propagation, volume
 from crossmoda import device as devices
+from crossmoda.dataset.results import PROVENANCE
 from crossmoda.errors import InputError
 from crossmoda.parameters import from_arguments
 from crossmoda.progress import Progress, part, report
@@ -81,7 +82,7 @@ def _write(values: Mapping[str, Any], result: propagation.PropagationResult) -> 
     """Write the outputs that are asked for."""
     if label := values["label"]:
         if label.name.lower().endswith(".seg.nrrd"):
-            provenance = json.loads((result.folder / "provenance.json").read_text(encoding="utf-8"))
+            provenance = json.loads((result.folder / PROVENANCE).read_text(encoding="utf-8"))
             volume.write_segmentation(result.label_map, label, provenance)
         else:
             volume.write(result.label_map, label)

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from crossmoda import cache, training
+from crossmoda.dataset.results import NOISY_LABEL
 from crossmoda.errors import InputError
 from crossmoda.progress import Progress, part, report
-from crossmoda.propagation import noisy_label
 from crossmoda.propagation.atlases import Atlas, examine
 from crossmoda.propagation.registrations import LINEAR, REGISTRATIONS
 from crossmoda.propagation.run import registrations_at_most
@@ -99,7 +99,7 @@ def plan(study: Configuration, progress: Progress | None = None) -> Plan:
     seals = [seal for target in cohort.targets for seal in _seals(study.results / target.id / REGISTRATIONS)]
     seconds = sorted(seal["results"]["seconds"] for seal in seals if "seconds" in seal["results"])
     total = each * len(cohort.targets)
-    finished = sum((study.results / case.id / noisy_label.LABEL_MAP).exists() for case in cohort.targets)
+    finished = sum((study.results / case.id / NOISY_LABEL).exists() for case in cohort.targets)
     sizes = [sum(seal["files"].values()) for seal in seals]
     open_registrations = max(0, total - len(seals))
     return Plan(

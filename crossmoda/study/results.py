@@ -5,9 +5,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from crossmoda import evaluation, figures, inference, labels, training, volume
+from crossmoda import evaluation, figures, labels, training, volume
+from crossmoda.dataset import results as layout
 from crossmoda.output import write_csv, write_json
-from crossmoda.propagation.noisy_label import LABEL_MAP
 from crossmoda.provenance import Record
 from crossmoda.report import Report
 from crossmoda.study.cohort import Cohort
@@ -135,9 +135,9 @@ def _pictures(page: Report, study: Configuration, cohort: Cohort, outcome: Study
         truth = volume.read_label_map(reference, image.grid) if reference else None
         if truth is not None and not truth.grid.same_as(image.grid):
             truth = volume.resample(truth, image.grid, interpolation="label")
-        files = {NOISY: folder / LABEL_MAP} if case.id in outcome.noisy else {}
+        files = {NOISY: folder / layout.NOISY_LABEL} if case.id in outcome.noisy else {}
         if case.id in outcome.predicted:
-            files[PREDICTION] = folder / inference.PREDICTION / inference.LABEL_MAP
+            files[PREDICTION] = folder / layout.PREDICTION / layout.LABEL_MAP
         for step, file in files.items():
             page.figure(figures.segmentation_figure(image, volume.read_label_map(file), truth), f"{case.id}: {step}")
 

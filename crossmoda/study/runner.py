@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from crossmoda import inference, training
 from crossmoda.dataset import Case
+from crossmoda.dataset import results as layout
+from crossmoda.dataset.corrections import all_corrections
 from crossmoda.errors import Cancelled, InputError
 from crossmoda.progress import Progress
 from crossmoda.propagation.atlases import Atlas
-from crossmoda.propagation.noisy_label import LABEL_MAP
 from crossmoda.provenance import Record
 from crossmoda.study import cluster, results, tasks
 from crossmoda.study.cohort import STUDY, Cohort, open_cohort
@@ -186,8 +187,6 @@ class Runner:
         if not self.study.train:
             self.outcome.weights = self.study.initial
             return
-        from crossmoda.review.corrections import all_corrections
-
         targets = [case for case in targets if case.id in self.outcome.noisy and case.id not in self.cohort.tests]
         corrections = all_corrections(self.study.data)
         cases = [training.TrainingCase.of(case) for case in self.cohort.atlases if case.id not in self.outcome.failed]
@@ -254,9 +253,9 @@ class Runner:
 
         for name, reference in self.cohort.references.items():
             folder = self.study.results / name
-            files = {NOISY: folder / LABEL_MAP} if name in self.outcome.noisy else {}
+            files = {NOISY: folder / layout.NOISY_LABEL} if name in self.outcome.noisy else {}
             if name in self.outcome.predicted:
-                files[PREDICTION] = folder / inference.PREDICTION / inference.LABEL_MAP
+                files[PREDICTION] = folder / layout.PREDICTION / layout.LABEL_MAP
             if files:
                 self.executor.submit(
                     functools.partial(done, name), tasks.evaluate, files, reference, name=f"evaluate-{name}"

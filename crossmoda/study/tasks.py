@@ -133,7 +133,7 @@ def check(case: Case, folder: Path) -> Checked:
     """Check a scan and its label; cache the result in ``folder``."""
     is_atlas = case.modality == dataset.CET1
     content = [checksum(path) if path is not None and path.exists() else None for path in (case.image, case.label)]
-    step = cache.Step(folder, check=_REVISION, content=content, side=case.side, modality=case.modality)
+    step = cache.CachedStep(folder, check=_REVISION, content=content, side=case.side, modality=case.modality)
     results = step.results()
     if results is None:
         results = _check(case, is_atlas)
@@ -239,7 +239,9 @@ def train(
     worker = get_worker()
     progress = watching(stop_file, lambda fraction, message: worker.log_event(TOPIC, (fraction, message)))
     content = [[case.id, checksum(case.label), checksum(case.image)] for case in cases]
-    step = cache.Step(folder / "begun", cases=content, settings=settings, initial=checksum(initial) if initial else "")
+    step = cache.CachedStep(
+        folder / "begun", cases=content, settings=settings, initial=checksum(initial) if initial else ""
+    )
     # A checkpoint of a training with other cases or settings cannot be resumed.
     restart = step.results() is None
     step.begin()

@@ -3,14 +3,12 @@
 import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from crossmoda import provenance
+from crossmoda.dataset import Case, results
+from crossmoda.dataset.corrections import Correction
 from crossmoda.errors import InputError
-
-if TYPE_CHECKING:
-    from crossmoda.dataset import Case
-    from crossmoda.review.corrections import Correction
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,14 +44,14 @@ class TrainingCase:
 
 
 def noisy_cases(
-    targets: "Sequence[Case]", folder: Path | str, corrections: "Mapping[str, Correction] | None" = None
+    targets: Sequence[Case], folder: Path | str, corrections: Mapping[str, Correction] | None = None
 ) -> list[TrainingCase]:
     """Return the targets with a noisy label and its confidence in ``folder/<id>`` (see :mod:`crossmoda.propagation`).
 
     Args:
         targets: the scans.
         folder: the results of the propagation.
-        corrections: decisions of reviewers (:func:`crossmoda.review.corrections.all_corrections`). Targets with a
+        corrections: decisions of reviewers (:func:`crossmoda.dataset.corrections.all_corrections`). Targets with a
             corrected label are excluded. Accepted noisy labels are used with full weight.
 
     Raises:
@@ -64,16 +62,16 @@ def noisy_cases(
     uncorrected = [case for case in targets if case.id not in settled or settled[case.id].label is None]
     cases = []
     for case in uncorrected:
-        noisy_label = Path(folder) / case.id / "noisy_label.nii.gz"
+        noisy_label = Path(folder) / case.id / results.NOISY_LABEL
         if noisy_label.is_file():
-            confidence = None if case.id in settled else noisy_label.with_name("confidence.nii.gz")
+            confidence = None if case.id in settled else noisy_label.with_name(results.CONFIDENCE)
             cases.append(TrainingCase(case.image, noisy_label, confidence, id=case.id))
     if not cases and len(uncorrected) == len(targets):
         raise InputError(f"No noisy label of {len(targets)} targets: {folder}. Run crossmoda propagate first.")
     return cases
 
 
-def corrected_cases(targets: "Sequence[Case]", corrections: "Mapping[str, Correction]") -> list[TrainingCase]:
+def corrected_cases(targets: Sequence[Case], corrections: Mapping[str, Correction]) -> list[TrainingCase]:
     """Return the targets with a corrected or accepted label, with full weight."""
     return [
         TrainingCase(case.image, correction.label, id=case.id)

@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 from crossmoda import device as devices
 from crossmoda import preprocessing, provenance, weights
+from crossmoda.dataset import open_dataset
+from crossmoda.dataset.corrections import all_corrections
 from crossmoda.errors import Cancelled, InputError
 from crossmoda.progress import Progress, part, report
 from crossmoda.training import logs
@@ -128,7 +130,7 @@ def train_folder(
 
     Args:
         data: the data set; its labeled ceT1 scans and corrected or accepted hrT2 scans
-            (:mod:`crossmoda.review.corrections`) are used with full weight.
+            (:mod:`crossmoda.dataset.corrections`) are used with full weight.
         folder: see :func:`train`.
         settings: see :class:`Settings`.
         progress: see :func:`train`.
@@ -138,9 +140,6 @@ def train_folder(
         initial: see :func:`train`.
 
     """
-    from crossmoda.dataset import open_dataset
-    from crossmoda.review.corrections import all_corrections
-
     dataset, corrections = open_dataset(data), all_corrections(data)
     cases = [TrainingCase.of(case) for case in dataset.sources]
     cases += corrected_cases(dataset.targets, corrections)

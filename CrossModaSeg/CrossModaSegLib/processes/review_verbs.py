@@ -21,8 +21,8 @@ def review_case(data: str, results: str, case_id: str, folder: str, progress) ->
     Files that can be loaded as they are stay as they are; the doubt, the regions (their numbers), the majority vote and
     the atlases' labels are written into ``folder``. Missing ones are empty.
     """
+    from crossmoda.dataset.results import LABEL_MAP, NOISY_LABEL, PREDICTION
     from crossmoda.review import doubt, find_regions, label_to_review
-    from crossmoda.review.evidence_sources import NOISY_LABEL, PREDICTED_LABEL, PREDICTION
     from crossmoda.volume import Volume, read_label_map, write
 
     case, at, into = _target(data, case_id), Path(results) / case_id, Path(folder)
@@ -34,7 +34,7 @@ def review_case(data: str, results: str, case_id: str, folder: str, progress) ->
         write(image, file)
     reviewed = label_to_review(at)
     label_map = read_label_map(reviewed)
-    network = at / PREDICTION / PREDICTED_LABEL
+    network = at / PREDICTION / LABEL_MAP
     progress(0.3, case_id)
     wrong = doubt(at)
     regions = find_regions(wrong, label_map, network=read_label_map(network) if network.is_file() else None)
@@ -64,7 +64,7 @@ def review_case(data: str, results: str, case_id: str, folder: str, progress) ->
         "doubt": str(into / "doubt.nrrd"),
         "numbers": str(into / "regions.nrrd"),
         "votes": votes,
-        "probabilities": _probabilities(at, PREDICTION),
+        "probabilities": _probabilities(at),
         "regions": [_as_json(region) for region in regions],
         "correction": _correction(data, case_id),
     }
@@ -114,25 +114,27 @@ def _as_json(region) -> dict:
     return {**content, "center_lps": list(region.center_lps), "box": [list(part) for part in region.box]}
 
 
-def _probabilities(at: Path, prediction: str) -> dict[str, str]:
+def _probabilities(at: Path) -> dict[str, str]:
     """Return the probability map of each structure: the network's, else that of the fused atlases."""
     from crossmoda import labels
+    from crossmoda.dataset.results import PREDICTION, probability
 
     found = {}
     for structure in labels.STRUCTURES:
-        name = f"probability_{structure.key}.nii.gz"
-        files = [file for file in (at / prediction / name, at / name) if file.is_file()]
+        name = probability(structure)
+        files = [file for file in (at / PREDICTION / name, at / name) if file.is_file()]
         found[structure.key] = str(files[0]) if files else ""
     return found
 
 
 def _votes(at: Path, grid, into: Path) -> list[list[str]]:
     """Write the label of each atlas that was used on the target's grid, and their majority; return (atlas, file)."""
+    from crossmoda.dataset.results import ATLASES
     from crossmoda.fusion import majority_vote
     from crossmoda.propagation.registrations import WARPED, folder_name
     from crossmoda.volume import Volume, read_label_map, write
 
-    table = at / "atlases.csv"
+    table = at / ATLASES
     rows = list(csv.DictReader(table.read_text(encoding="utf-8").splitlines())) if table.is_file() else []
     found, arrays = [], []
     for row in rows:
@@ -155,7 +157,7 @@ def _votes(at: Path, grid, into: Path) -> list[list[str]]:
 
 def _correction(data: str, case_id: str) -> str:
     """Return the label map of the correction that is kept in the data set; empty if there is none."""
-    from crossmoda.review import corrections
+    from crossmoda.dataset import corrections
 
     found = corrections.load(data, case_id)
     return str(found.label) if found is not None and found.label is not None else ""

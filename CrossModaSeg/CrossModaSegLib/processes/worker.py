@@ -38,7 +38,7 @@ def check(folder: str, progress) -> dict:
 
     found: dict[str, str] = {}
     for problem in validate(open_dataset(Path(folder)), progress):
-        found.setdefault(str(problem.file), f"{problem.problem}; {problem.remedy}.")
+        found.setdefault(str(problem.file), problem.message)
     return {"problems": found}
 
 

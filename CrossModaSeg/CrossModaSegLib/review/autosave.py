@@ -87,8 +87,8 @@ class Keeper:
 
     def autosave(self) -> None:
         """Save a draft; a failure is remembered and the work stays in the scene."""
+        from crossmoda.dataset import corrections
         from crossmoda.errors import InputError
-        from crossmoda.review import corrections
 
         self._timer.stop()
         case = self.case
@@ -109,15 +109,15 @@ class Keeper:
 
     def _draft(self) -> str | None:
         """Return when (HH:MM, or the date) an earlier session left a draft, or None."""
-        from crossmoda.review import corrections
+        from crossmoda.dataset import corrections
 
         found = corrections.find_draft(self.case.data, self.case.id) if not self.case.unsaved else None
         return _when(found.path) if found is not None else None
 
     def restore(self, write) -> None:
         """Take up a draft again: ``write(array)`` sets the correction."""
+        from crossmoda.dataset import corrections
         from crossmoda.errors import InputError
-        from crossmoda.review import corrections
 
         case = self.case
         draft = corrections.find_draft(case.data, case.id)
@@ -133,7 +133,7 @@ class Keeper:
 
     def discard(self) -> None:
         """Throw the draft away."""
-        from crossmoda.review import corrections
+        from crossmoda.dataset import corrections
 
         corrections.discard_draft(self.case.data, self.case.id)
         self.pending = None
@@ -146,8 +146,7 @@ class Keeper:
             InputError: the folder cannot be written, or the label map cannot be used; the work stays in the scene.
 
         """
-        from crossmoda.dataset import Case
-        from crossmoda.review import corrections
+        from crossmoda.dataset import Case, corrections
 
         case = self.case
         image = Case(case.id, "hrT2", Path(case.correction.GetAttribute(IMAGE)), None)
@@ -173,7 +172,7 @@ class Keeper:
             InputError: the folder cannot be written.
 
         """
-        from crossmoda.review import corrections
+        from crossmoda.dataset import corrections
 
         case = self.case
         corrections.mark(case.data, case.id, status, case.seconds, results=results or None)

@@ -1,8 +1,8 @@
-"""The store of corrections, ``DATA/corrections/<id>/``: nothing that somebody drew is ever lost.
+"""The store of corrections, ``DATA/corrections/<id>/``: no edit is ever lost.
 
-A correction is the label map on the target's grid, with which :func:`crossmoda.dataset.open_dataset` makes the target
-a labeled case, the same as a segmentation for Slicer, and ``correction.json``, which says what was changed and from
-what. Before anything is replaced it is copied to ``previous/<n>``; each file appears in one step.
+A correction consists of the label map on the target's grid, by which :func:`crossmoda.dataset.open_dataset` makes the
+target a labeled case, the same as a segmentation for Slicer, and ``correction.json``, the record of the changes and of
+the label they are based on. Before a file is replaced it is copied to ``previous/<n>``; each file appears in one step.
 """
 
 import contextlib
@@ -20,57 +20,59 @@ import SimpleITK as sitk
 
 import crossmoda
 from crossmoda import labels, output, volume
-from crossmoda.dataset import CORRECTIONS, Case, correction_file
+from crossmoda.dataset.case import Case
+from crossmoda.dataset.layouts import CORRECTIONS, RECORD, SETTLED, correction_file, open_dataset
+from crossmoda.dataset.results import PROVENANCE, label_to_review
 from crossmoda.errors import InputError, reason_of
 from crossmoda.evaluation import dice_per_structure
 from crossmoda.provenance import checksum
-from crossmoda.review.evidence_sources import label_to_review
 from crossmoda.volume import Grid, Volume
 
-RECORD = "correction.json"
 DRAFT = "draft.seg.nrrd"
 PREVIOUS = "previous"
-OPEN, CORRECTED, ACCEPTED, NEEDS_EXPERT = "open", "corrected", "accepted", "needs expert"
+OPEN, NEEDS_EXPERT = "open", "needs expert"
+CORRECTED, ACCEPTED = SETTLED
 STATUSES = (OPEN, CORRECTED, ACCEPTED, NEEDS_EXPERT)
 _UNSAVED = "Your edits are still in the scene: make the data set folder writable, or export the segmentation"
 
 
 @dataclasses.dataclass(frozen=True)
 class Correction:
-    """What was decided about a target, and the label that was drawn."""
+    """The decision about a target, and its corrected label."""
 
     id: str
     status: str
-    """``"corrected"``, ``"accepted"``, ``"needs expert"``, or ``"open"`` if the decision was taken back"""
+    """``"corrected"``, ``"accepted"``, ``"needs expert"``, or ``"open"`` if the decision was withdrawn"""
     seconds: float
-    """spent on it in all"""
+    """total time spent"""
     label: Path | None
-    """the label map on the target's grid; None if nothing was drawn"""
+    """the corrected label map on the target's grid; None if there is none"""
     record: dict[str, Any]
-    """what ``correction.json`` says"""
+    """the content of ``correction.json``"""
     intact: bool = True
-    """whether the record describes this label map (else the label map was replaced or the saving was interrupted)"""
+    """whether the record describes this label map (else the file was replaced or the saving was interrupted)"""
 
     @property
     def is_settled(self) -> bool:
-        """Whether its label counts as right: training learns from it with full weight."""
-        return self.status in (CORRECTED, ACCEPTED)
+        """Whether its label counts as correct: training uses it with full weight."""
+        return self.status in SETTLED
 
     @property
     def number(self) -> int:
-        """How many times it was saved."""
+        """The number of times it was saved."""
         return int(self.record.get("number", 0))
 
 
 @dataclasses.dataclass(frozen=True)
 class Draft:
-    """Work that was saved on the way and not yet kept as a correction."""
+    """Unfinished edits, not yet saved as a correction."""
 
     id: str
     path: Path
     based_on: str
-    """name of the file the work began with"""
+    """name of the label file they are based on"""
     seconds: float
+    """time spent"""
 
     def read(self, grid: Grid | None = None) -> Volume:
         """Read the label map; ``grid`` as in :func:`crossmoda.volume.read_label_map`."""
@@ -94,25 +96,25 @@ def save(
     *,
     noisy: Path | str | None = None,
 ) -> Path:
-    """Keep a corrected label map where training finds it; an earlier one moves to ``previous/<n>``.
+    """Save a corrected label map for training; an earlier one is copied to ``previous/<n>``.
 
     Args:
         case: the target.
-        label_map: the corrected label map; on another grid than the target's it is resampled on that.
-        data: the data set's folder.
+        label_map: the corrected label map; it is resampled if it lies on another grid than the target.
+        data: the folder of the data set.
         status: one of :data:`STATUSES`.
-        seconds: spent since the last save or mark; they add up.
-        based_on: the label map that the work began with.
-        reviewer: who corrected; None leaves it out.
-        when: whether the record says when.
+        seconds: time spent since the last save or mark, s; the times are added up.
+        based_on: the label map that was corrected.
+        reviewer: reviewer name or initials; None omits it.
+        when: whether the record contains date and time.
         noisy: the noisy label to compare with; None: ``based_on``.
 
     Returns:
         The path of the label map.
 
     Raises:
-        InputError: the label map cannot be used, ``status`` is unknown, or the folder cannot be written; nothing that
-            was there before has changed then.
+        InputError: the label map cannot be used, ``status`` is unknown, or the folder cannot be written; all earlier
+            files are unchanged then.
 
     """
     _check_status(status)
@@ -144,12 +146,12 @@ def mark(
     """Record a decision about a target without a new label map.
 
     Args:
-        data: the data set's folder.
+        data: the folder of the data set.
         case_id: the target.
-        status: ``"accepted"``: the label is right as it is (the correction if there is one, else the label of
-            ``results``, which is then kept as it is now); ``"needs expert"``; ``"corrected"`` only if there is a
-            correction; ``"open"`` takes the decision back.
-        seconds: spent since the last save or mark; they add up.
+        status: ``"accepted"``: the label is correct (the correction if there is one, else the label of ``results``,
+            of which a copy is saved); ``"needs expert"``; ``"corrected"`` only if there is a correction; ``"open"``
+            withdraws the decision.
+        seconds: time spent since the last save or mark, s; the times are added up.
         results: the folder of the results of all targets.
 
     Raises:
@@ -158,10 +160,10 @@ def mark(
     """
     _check_status(status)
     earlier = load(data, case_id)
-    drawn = earlier is not None and earlier.label is not None
-    if status == CORRECTED and not drawn:
-        raise InputError(f"{case_id} has no corrected label; save one, or accept the label as it is.")
-    if status == ACCEPTED and not drawn and results is not None:
+    has_label = earlier is not None and earlier.label is not None
+    if status == CORRECTED and not has_label:
+        raise InputError(f"The case has no corrected label: {case_id}. Save a correction, or accept the label.")
+    if status == ACCEPTED and not has_label and results is not None:
         file = label_to_review(Path(results) / case_id)
         save(_case(data, case_id), volume.read_label_map(file), data, status, seconds, file)
         return
@@ -172,13 +174,13 @@ def mark(
 
 
 def load(data: Path | str, case_id: str) -> Correction | None:
-    """Return what was decided about a target; None if nothing was."""
+    """Return the decision about a target; None if there is none."""
     folder, label = folder_of(data, case_id), correction_file(data, case_id)
     try:
         record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
         status, seconds = str(record["status"]), float(record["seconds"])
     except (OSError, ValueError, KeyError, TypeError):
-        # A label map without a readable record was put there by hand or the saving was interrupted before the record.
+        # A label map without a readable record was copied there, or the saving was interrupted before the record.
         return Correction(case_id, CORRECTED, 0.0, label, {}, intact=False) if label.is_file() else None
     if status not in STATUSES:
         status = CORRECTED if label.is_file() else OPEN
@@ -189,11 +191,11 @@ def load(data: Path | str, case_id: str) -> Correction | None:
 
 
 def all_corrections(data: Path | str) -> dict[str, Correction]:
-    """Return what was decided about each target of a data set, by id."""
+    """Return the decision about each target of a data set, by id."""
     folder = Path(data) / CORRECTIONS
     names = sorted(entry.name for entry in folder.iterdir() if entry.is_dir()) if folder.is_dir() else []
-    found = {name: load(data, name) for name in names if not name.startswith(".")}
-    return {name: one for name, one in found.items() if one is not None}
+    corrections = ((name, load(data, name)) for name in names if not name.startswith("."))
+    return {name: correction for name, correction in corrections if correction is not None}
 
 
 def save_draft(
@@ -203,10 +205,10 @@ def save_draft(
     based_on: Path | str | None = None,
     seconds: float = 0.0,
 ) -> Path:
-    """Save unfinished work in one step, to be found again after a crash (:func:`find_draft`).
+    """Save unfinished edits in one step; :func:`find_draft` finds them after a crash.
 
     Raises:
-        InputError: the folder cannot be written, or the label map holds unknown values.
+        InputError: the folder cannot be written, or the label map has unknown values.
 
     """
     path = folder_of(data, case_id) / DRAFT
@@ -217,7 +219,7 @@ def save_draft(
 
 
 def find_draft(data: Path | str, case_id: str) -> Draft | None:
-    """Return the unfinished work on a target, or None."""
+    """Return the unfinished edits of a target, or None."""
     path = folder_of(data, case_id) / DRAFT
     if not path.is_file():
         return None
@@ -232,7 +234,7 @@ def find_draft(data: Path | str, case_id: str) -> Draft | None:
 
 
 def discard_draft(data: Path | str, case_id: str) -> None:
-    """Remove the unfinished work on a target, if there is any."""
+    """Remove the unfinished edits of a target, if any."""
     folder = folder_of(data, case_id)
     (folder / DRAFT).unlink(missing_ok=True)
     for leftover in folder.glob(f"{output.PARTIAL}*"):
@@ -242,16 +244,14 @@ def discard_draft(data: Path | str, case_id: str) -> None:
 
 def _check_status(status: str) -> None:
     if status not in STATUSES:
-        raise InputError(f"The status must be one of {', '.join(STATUSES)}; got {status!r}.")
+        raise InputError(f"Unknown status: {status!r}. Use one of {', '.join(STATUSES)}.")
 
 
 def _case(data: Path | str, case_id: str) -> Case:
-    from crossmoda.dataset import open_dataset
-
     for case in open_dataset(data).targets:
         if case.id == case_id:
             return case
-    raise InputError(f"{data} holds no hrT2 scan of {case_id}; choose a case of this data set.")
+    raise InputError(f"No hrT2 scan of {case_id} in the data set: {data}. Select a case of this data set.")
 
 
 def _on_grid(label_map: Volume, grid: Grid) -> Volume:
@@ -267,14 +267,14 @@ def _on_grid(label_map: Volume, grid: Grid) -> Volume:
 def _record(
     case: Case,
     final: Volume,
-    given: Volume,
+    edited: Volume,
     earlier: Correction | None,
     status: str,
     seconds: float,
     based_on: Path | str | None,
     noisy: Path | str | None,
 ) -> dict[str, Any]:
-    """Return what ``correction.json`` says."""
+    """Return the content of ``correction.json``."""
     record: dict[str, Any] = {
         "id": case.id,
         "status": status,
@@ -282,7 +282,7 @@ def _record(
         "seconds": round(seconds + (earlier.seconds if earlier else 0.0), 1),
         "crossmoda": crossmoda.__version__,
         "image": {"name": Path(case.image).name, "sha256": checksum(case.image)},
-        "resampled": not given.grid.same_as(final.grid) and given.pasted_on(final.grid) is given,
+        "resampled": not edited.grid.same_as(final.grid) and edited.pasted_on(final.grid) is edited,
         "volumes_after_mm3": _volumes(final),
     }
     if based_on is not None:
@@ -294,34 +294,36 @@ def _record(
 
 
 def _comparison(noisy: Path, final: Volume) -> dict[str, Any]:
-    """Return how the label map differs from the noisy label; nothing where that cannot be read any more."""
+    """Return the differences from the noisy label; an empty dictionary where it cannot be read."""
     try:
         before = volume.read_label_map(noisy, final.grid)
     except InputError:
-        return {}  # no reason to refuse the work that is to be kept
-    found: dict[str, Any] = {"volumes_before_mm3": _volumes(before)}
+        return {}  # no reason to refuse the correction
+    comparison: dict[str, Any] = {"volumes_before_mm3": _volumes(before)}
     if before.grid.same_as(final.grid):
         scores = dice_per_structure(before.array, final.array)
         changed = float(np.count_nonzero(before.array != final.array)) * final.grid.voxel_volume_mm3
-        found["dice_with_noisy_label"] = {key: round(value, 4) for key, value in scores.items()}
-        found["changed_mm3"] = round(changed, 2)
-    return found
+        comparison["dice_with_noisy_label"] = {key: round(value, 4) for key, value in scores.items()}
+        comparison["changed_mm3"] = round(changed, 2)
+    return comparison
 
 
 def _described(file: Path) -> dict[str, Any]:
-    """Return name and checksum of a label map, and what its provenance says about how it was made."""
+    """Return name and checksum of a label map, and step, version and time of its provenance."""
     about: dict[str, Any] = {"name": file.name, "sha256": checksum(file) if file.is_file() else None}
     try:
-        made = json.loads((file.parent / "provenance.json").read_text(encoding="utf-8"))
-        return {**about, **{key: made[key] for key in ("step", "crossmoda", "created") if key in made}}
+        provenance = json.loads((file.parent / PROVENANCE).read_text(encoding="utf-8"))
+        return {**about, **{key: provenance[key] for key in ("step", "crossmoda", "created") if key in provenance}}
     except (OSError, ValueError, TypeError):
         return about
 
 
 def _volumes(label_map: Volume) -> dict[str, float]:
     voxel = label_map.grid.voxel_volume_mm3
-    counts = {one.key: np.count_nonzero(label_map.array == one.value) for one in labels.STRUCTURES}
-    return {key: round(float(count) * voxel, 2) for key, count in counts.items()}
+    return {
+        structure.key: round(float(np.count_nonzero(label_map.array == structure.value)) * voxel, 2)
+        for structure in labels.STRUCTURES
+    }
 
 
 def _keep_previous(folder: Path, earlier: Correction) -> None:

@@ -1,8 +1,8 @@
-"""Contours drawn slice by slice, as the public data sets carry them, turned into label maps.
+"""Contours of public data sets, rasterized to label maps.
 
 Two formats: the contour JSON of the Vestibular-Schwannoma-SEG collection (Shapey et al., Scientific Data 2021) and
-DICOM RTSTRUCT. Both hold closed planar polygons in patient coordinates (LPS, mm). A voxel belongs to a structure when
-its center lies inside the polygons of its slice; polygons on one slice combine by the even-odd rule, so that one inside
+DICOM RTSTRUCT. Both contain closed planar polygons in patient coordinates (LPS, mm). A voxel belongs to a structure if
+its center lies inside the polygons of its slice; polygons on one slice combine by the even-odd rule: a polygon inside
 another is a hole.
 """
 
@@ -17,14 +17,16 @@ from typing import Any
 import numpy as np
 
 from crossmoda import labels
-from crossmoda.errors import InputError
+from crossmoda.errors import InputError, cannot_read
 from crossmoda.volume.dicom import is_dicom
 from crossmoda.volume.grid import Grid, Volume
 
-#: The contours of each structure as the file names it: name -> polygons, each (points, 3) in LPS mm.
+#: Name of a structure in the file -> its polygons, each (points, 3), LPS mm.
 Contours = dict[str, list[np.ndarray]]
 
-#: Contours that are no farther apart than this fraction of the slice spacing lie in one plane.
+_EXPORT = "Copy or export it again"
+_CONTOURED_IMAGE = "Select the image on which the contours were drawn"
+#: Largest distance of contours in one plane, as a fraction of the slice spacing.
 _SAME_PLANE = 0.1
 
 
@@ -32,16 +34,16 @@ def read_contours(path: Path | str) -> Contours:
     """Read a contour JSON file or a DICOM RTSTRUCT.
 
     Raises:
-        InputError: the file is missing, damaged or neither of both.
+        InputError: the file is missing, damaged or of another format.
 
     """
     path = Path(path)
     if not path.is_file():
-        raise InputError(f"{path} does not exist; check the path.")
+        raise cannot_read(path, "the file does not exist", "Check the path")
     contours = _read_rtstruct(path) if is_dicom(path) else _read_json(path)
     for name, polygons in contours.items():
         if not all(np.isfinite(polygon).all() for polygon in polygons):
-            raise InputError(f"{path} has a contour of {name} with a point that is no number; export it again.")
+            raise cannot_read(path, f"a point of a contour of {name} is not a number", _EXPORT)
     return contours
 
 
@@ -54,9 +56,11 @@ def _read_json(path: Path) -> Contours:
             contours.setdefault(str(entry["structure_name"]), []).extend(polygons)
         return contours
     except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as cause:
-        raise InputError(
-            f"{path} is not a contour file of the Vestibular-Schwannoma-SEG collection (a JSON list with "
-            "structure_name and LPS_contour_points) nor a DICOM RTSTRUCT; give one of these."
+        raise cannot_read(
+            path,
+            "not a contour file",
+            "Select a contour JSON of the Vestibular-Schwannoma-SEG collection (a list with structure_name and "
+            "LPS_contour_points) or a DICOM RTSTRUCT",
         ) from cause
 
 
@@ -65,43 +69,41 @@ def _read_rtstruct(path: Path) -> Contours:
 
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of values that break the standard: those that matter are checked
+            warnings.simplefilter("ignore")  # about values that violate the standard: the relevant ones are checked
             dataset = pydicom.dcmread(path)
             modality = dataset.get("Modality")
             contours = _contours_of(dataset, path) if modality == "RTSTRUCT" else {}
     except InputError:
         raise
     except Exception as cause:  # damaged bytes end pydicom with errors of many kinds
-        raise InputError(f"{path} is a damaged or incomplete RTSTRUCT; copy or export it again.") from cause
+        raise cannot_read(path, "damaged or incomplete RTSTRUCT", _EXPORT) from cause
     if not modality:
-        raise InputError(f"{path} is DICOM that does not say what it holds; copy or export it again.")
+        raise cannot_read(path, "DICOM without a modality", _EXPORT)
     if modality != "RTSTRUCT":
-        raise InputError(f"{path} is DICOM of the modality {str(modality)[:40]}; give an RTSTRUCT.")
+        raise cannot_read(path, f"DICOM of the modality {str(modality)[:40]}", "Select an RTSTRUCT")
     return contours
 
 
 def _contours_of(dataset: Any, path: Path) -> Contours:
-    """Return the closed contours of an RTSTRUCT; none may be left out for what it lacks, since nobody would see it."""
+    """Return the closed contours of an RTSTRUCT; incomplete ones are refused, since nobody would notice an omission."""
     structures = [(roi.ROINumber, str(roi.ROIName or "").strip()) for roi in dataset.StructureSetROISequence]
     names = dict(structures)
     if len(names) < len(structures):
-        raise InputError(f"{path} has two structures of one number, so that their names are in doubt; export it again.")
+        raise cannot_read(path, "two structures with the same number, which makes their names doubtful", _EXPORT)
     contours: Contours = {}
     for roi in dataset.get("ROIContourSequence") or []:
         for contour in roi.get("ContourSequence") or []:
             if not contour.ContourGeometricType:
-                raise ValueError("it may be a closed contour")
+                raise ValueError("possibly a closed contour")
             if not str(contour.ContourGeometricType).upper().startswith("CLOSED"):
                 continue
             name = names.get(roi.ReferencedROINumber)
             if not name:
-                raise InputError(
-                    f"{path} has contours of a structure without a name (number {roi.ReferencedROINumber}); name it, "
-                    "such as VS or cochlea."
-                )
+                reason = f"contours of a structure without a name (number {roi.ReferencedROINumber})"
+                raise cannot_read(path, reason, "Name it, such as VS or cochlea")
             points = np.asarray(contour.ContourData, float).reshape(-1, 3)
             if len(points) != (contour.get("NumberOfContourPoints") or len(points)):
-                raise InputError(f"{path} has a contour of {name} that lacks points; copy or export it again.")
+                raise cannot_read(path, f"missing points in a contour of {name}", _EXPORT)
             contours.setdefault(name, []).append(points)
     return contours
 
@@ -109,7 +111,7 @@ def _contours_of(dataset: Any, path: Path) -> Contours:
 def read_rigid_transform(path: Path | str) -> np.ndarray:
     """Read a transform of the collection (``inv_T1_LPS_to_T2_LPS.tfm``) as the 4 x 4 matrix that maps T1 points to T2.
 
-    The file holds the inverse, as ITK resampling wants it: p_T2 = inverse(file)(p_T1), LPS, mm.
+    The file contains the inverse, as required by ITK resampling: p_T2 = inverse(file)(p_T1), LPS mm.
 
     Raises:
         InputError: the file is not an ITK text transform with 12 parameters.
@@ -121,14 +123,13 @@ def read_rigid_transform(path: Path | str) -> np.ndarray:
         forward = np.eye(4)
         forward[:3, :3] = matrix
         forward[:3, 3] = offset + center - matrix @ center
-        found = np.linalg.inv(forward)
+        inverse = np.linalg.inv(forward)
     except (OSError, ValueError, TypeError, np.linalg.LinAlgError) as cause:
-        raise InputError(
-            f"{path} is not an ITK transform file with the 12 parameters of an affine transform; give one."
-        ) from cause
-    if not np.isfinite(found).all():
-        raise InputError(f"{path} has parameters that are no numbers; copy or export it again.")
-    return found
+        reason = "not an ITK transform with the 12 parameters of an affine transform"
+        raise cannot_read(path, reason, "Select another file") from cause
+    if not np.isfinite(inverse).all():
+        raise cannot_read(path, "parameters are not numbers", _EXPORT)
+    return inverse
 
 
 def _affine_of(text: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -145,13 +146,13 @@ def _affine_of(text: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 def rasterize(contours: Mapping[str, Iterable[np.ndarray]], grid: Grid, transform: np.ndarray | None = None) -> Volume:
     """Return the label map (uint8) of contours on a grid.
 
-    The names are understood by :func:`crossmoda.labels.structure_of_name`; other structures (earlier volumes, organs at
-    risk) are left out. Where structures overlap the later of the table wins (the cochlea, which is the smaller).
+    Names are matched by :func:`crossmoda.labels.structure_of_name`; other structures (earlier volumes, organs at risk)
+    are omitted. Where structures overlap, the later one of the table wins (the cochlea, which is smaller).
 
     Args:
         contours: polygons (points, 3) by structure name, LPS mm.
-        grid: the grid of the image on which the contours were drawn, in any orientation.
-        transform: 4 x 4 matrix that maps the contours' points to points of the image, if they were drawn on another.
+        grid: the grid of the contoured image, in any orientation.
+        transform: 4 x 4 matrix from the contours' points to points of the image, if another image was contoured.
 
     Raises:
         InputError: no structure has a known name, one fills no voxel, or the contours lie outside the image or across
@@ -165,17 +166,14 @@ def rasterize(contours: Mapping[str, Iterable[np.ndarray]], grid: Grid, transfor
             known[structure].extend(polygons)
     if not any(known.values()):
         raise InputError(
-            f"None of the contours ({', '.join(contours) or 'none'}) is named as a vestibular schwannoma or a cochlea; "
-            "rename them to VS and cochlea."
+            f"No contour is named as a vestibular schwannoma or a cochlea: {', '.join(contours) or 'none'}. "
+            "Rename the contours to VS and cochlea."
         )
     array = np.zeros(grid.shape, np.uint8)
-    for structure in sorted(known, key=lambda one: one.value):
+    for structure in sorted(known, key=lambda structure: structure.value):
         mask = _mask(known[structure], grid, transform)
         if known[structure] and not mask.any():
-            raise InputError(
-                f"The contours of the structure {structure.name} fill no voxel of the image; draw them again, or give "
-                "the image on which they were drawn."
-            )
+            raise InputError(f"The contours fill no voxel of the image: {structure.name}. {_CONTOURED_IMAGE}.")
         array[mask] = structure.value
     return Volume(array, grid)
 
@@ -183,26 +181,24 @@ def rasterize(contours: Mapping[str, Iterable[np.ndarray]], grid: Grid, transfor
 def _mask(polygons: list[np.ndarray], grid: Grid, transform: np.ndarray | None) -> np.ndarray:
     """Return the mask (z, y, x) of polygons that combine by the even-odd rule in each plane.
 
-    Each slice takes the contour plane nearest to it, if that is within half the distance of two planes (at least
-    half a slice): contours may be drawn on thinner or thicker slices than those of the grid.
+    Each slice takes the nearest contour plane within half the distance of two planes (at least half a slice): contours
+    may be drawn on thinner or thicker slices than those of the grid.
     """
     to_index = grid.physical_to_index if transform is None else grid.physical_to_index @ transform
     indices = [polygon @ to_index[:3, :3].T + to_index[:3, 3] for polygon in polygons if len(polygon) >= 3]
     if not indices:
         return np.zeros(grid.shape, bool)
     axis = _slice_axis(indices, grid)
-    in_plane = [other for other in range(3) if other != axis]
+    in_plane = [number for number in range(3) if number != axis]
     count = grid.size[axis]
     planes = _planes(indices, axis)
     levels = np.array(sorted(planes))
     outside = np.count_nonzero((levels < -0.75) | (levels > count - 0.25))
     if outside:
-        raise InputError(
-            f"{outside} of {len(levels)} contour planes lie outside the image; give the image on which they were drawn."
-        )
+        raise InputError(f"Contour planes outside the image: {outside} of {len(levels)}. {_CONTOURED_IMAGE}.")
     _refuse_far([index[:, in_plane] for index in indices], np.asarray(grid.size)[in_plane])
     reach = max(0.5, float(np.median(np.diff(levels))) / 2 if len(levels) > 1 else 0.5) + 1e-3
-    # Array axes are (z, y, x): slices first, then the in-plane axes from the slower to the faster.
+    # Array axes are (z, y, x): the slice axis, then the in-plane axes from the slower to the faster.
     stack = np.zeros((count, grid.size[in_plane[1]], grid.size[in_plane[0]]), bool)
     for number in range(count):
         nearest = levels[np.argmin(np.abs(levels - number))]
@@ -213,35 +209,33 @@ def _mask(polygons: list[np.ndarray], grid: Grid, transform: np.ndarray | None) 
 
 
 def _refuse_far(indices: list[np.ndarray], size: np.ndarray) -> None:
-    """Refuse contours that miss their slice of ``size`` pixels, or have points as far beyond it as it is wide."""
+    """Refuse contours that miss their slice of ``size`` pixels, or exceed it by more than its width."""
     missed = [bool(((index.max(0) < -1) | (index.min(0) > size)).any()) for index in indices]
     strayed = [bool(((index.min(0) < -size) | (index.max(0) > 2 * size)).any()) for index in indices]
     outside = np.count_nonzero(np.logical_or(missed, strayed))
     if outside:
-        raise InputError(
-            f"{outside} of {len(indices)} contours lie outside the image; give the image on which they were drawn."
-        )
+        raise InputError(f"Contours outside the image: {outside} of {len(indices)}. {_CONTOURED_IMAGE}.")
 
 
 def _planes(indices: list[np.ndarray], axis: int) -> dict[float, list[np.ndarray]]:
     """Return the polygons by the slice position (continuous index) of their plane."""
     planes: dict[float, list[np.ndarray]] = {}
-    for index in sorted(indices, key=lambda one: float(one[:, axis].mean())):
+    for index in sorted(indices, key=lambda index: float(index[:, axis].mean())):
         level = float(index[:, axis].mean())
-        same = next((known for known in reversed(planes) if level - known < _SAME_PLANE), level)
-        planes.setdefault(same, []).append(index)
+        plane = next((known for known in reversed(planes) if level - known < _SAME_PLANE), level)
+        planes.setdefault(plane, []).append(index)
     return planes
 
 
 def _slice_axis(indices: list[np.ndarray], grid: Grid) -> int:
     """Return the axis of the grid (0 x, 1 y, 2 z) across which the polygons are flat."""
-    # A plane that is slightly oblique to the slices (contours of a registered scan) still counts.
+    # A plane slightly oblique to the slices (contours of a registered scan) is accepted.
     spread_mm = [max(float(np.ptp(index[:, axis])) for index in indices) * grid.spacing[axis] for axis in range(3)]
     axis = int(np.argmin(spread_mm))
     if spread_mm[axis] > max(1.5 * grid.spacing[axis], 1.0):
         raise InputError(
-            f"The contours do not lie in the slices of the image (they span {spread_mm[axis]:.1f} mm across them); "
-            "give the image on which they were drawn."
+            f"The contours do not lie in the slices of the image: {spread_mm[axis]:.1f} mm across them. "
+            f"{_CONTOURED_IMAGE}."
         )
     return axis
 

@@ -1,0 +1,91 @@
+"""One scan with its label, and a set of them."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+
+from crossmoda import labels
+from crossmoda.anatomy import laterality
+from crossmoda.dataset import contours
+from crossmoda.errors import InputError
+from crossmoda.progress import Progress, report
+from crossmoda.volume import Volume, dicom, read, read_label_map
+
+CET1, HRT2 = "ceT1", "hrT2"
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """One scan of a patient, with or without a label."""
+
+    id: str
+    """the patient or case; both modalities of a patient share it"""
+    modality: str
+    """``"ceT1"`` or ``"hrT2"``"""
+    image: Path
+    """image file, or the folder (or one file) of a DICOM series"""
+    label: Path | None = None
+    """label map, contour JSON or RTSTRUCT"""
+    side: str | None = None
+    """the patient's side of the tumor, ``"left"`` or ``"right"``; None if unknown"""
+
+    def read_image(self) -> Volume:
+        """Read the image (float32)."""
+        return read(self.image)
+
+    def read_label(self, image: Volume | None = None) -> Volume:
+        """Read the label as a label map (uint8, 1 VS, 2 cochlea).
+
+        Contours are rasterized on the image's grid; segmentations that Slicer saved cropped are filled up to it.
+
+        Args:
+            image: the image; None reads it where its grid is needed.
+
+        Raises:
+            InputError: there is no label, or it cannot be read.
+
+        """
+        if self.label is None:
+            raise InputError(f"The case has no label: {self.image}. Add a label or select a labeled case.")
+        if self.label.suffix.lower() == ".json" or dicom.is_dicom(self.label):
+            return contours.rasterize(contours.read_contours(self.label), (image or self.read_image()).grid)
+        label_map = read_label_map(self.label, None if image is None else image.grid)
+        return label_map.with_array(_joined_parts(label_map.array))
+
+
+def _joined_parts(array: np.ndarray) -> np.ndarray:
+    """Join the parts of crossMoDA 2023 (1 intrameatal, 2 extrameatal, 3 cochlea) to 1 VS, 2 cochlea."""
+    if array.max(initial=0) != 3:
+        return array
+    return np.array([labels.BACKGROUND, labels.VS, labels.VS, labels.COCHLEA], np.uint8)[array]
+
+
+@dataclasses.dataclass(frozen=True)
+class Dataset:
+    """The cases of a folder."""
+
+    folder: Path
+    cases: tuple[Case, ...]
+    unpaired: tuple[Path, ...] = ()
+    """labels and contours without an image"""
+
+    @property
+    def sources(self) -> tuple[Case, ...]:
+        """The labeled ceT1 cases."""
+        return tuple(case for case in self.cases if case.modality == CET1 and case.label is not None)
+
+    @property
+    def targets(self) -> tuple[Case, ...]:
+        """The hrT2 cases."""
+        return tuple(case for case in self.cases if case.modality == HRT2)
+
+    def with_sides(self, progress: Progress | None = None) -> "Dataset":
+        """Return the data set with the tumor side of every labeled case; every label is read."""
+        cases = []
+        for number, case in enumerate(self.cases):
+            report(progress, number / len(self.cases), f"side of {case.id}")
+            if case.side is None and case.label is not None:
+                case = dataclasses.replace(case, side=laterality.tumor_side(case.read_label()))
+            cases.append(case)
+        return dataclasses.replace(self, cases=tuple(cases))
