@@ -93,6 +93,14 @@ def test_defaults_of_the_xml_are_accepted_as_arguments(path, step):
 
 
 @pytest.mark.parametrize(("path", "step"), STEPS)
+def test_an_empty_optional_file_is_omitted_not_the_current_folder(path, step):
+    optional = [file for file in step.files if not file.required]
+    words = [word for file in optional for word in (file.flag, "")]
+    values = vars(step.parser().parse_args([*words, *(file.name for file in step.files if file.required)]))
+    assert {file.name: values[file.name] for file in optional} == {file.name: None for file in optional}
+
+
+@pytest.mark.parametrize(("path", "step"), STEPS)
 def test_the_command_has_each_parameter_with_the_same_choices_and_help(path, step):
     options = options_of(COMMAND[path.stem])
     shared = [each for each in step.settings if each is not LabelMapSelection]  # a shell selects files itself
