@@ -237,7 +237,7 @@ class TestMaps:
     def test_not_converging_is_said(self):
         fused = staple(misplaced(ears(), 6, 2, seed=11), Settings(max_iterations=1))
         assert not fused.converged and fused.iterations == 1
-        assert "not converged after 1 iterations" in fused.notes[0]
+        assert "did not converge within 1 iterations" in fused.notes[0]
 
     def test_changes_fall_below_the_tolerance(self):
         fused = staple(misplaced(ears(), 6, 2, seed=11))

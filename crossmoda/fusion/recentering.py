@@ -17,6 +17,9 @@ from collections.abc import Sequence
 import numpy as np
 from scipy import ndimage
 
+from crossmoda.volume.grid import Box
+from crossmoda.volume.masks import bounding_box
+
 #: The modeled region: voxels within this distance, mm, of votes of at least this fraction.
 REACH_MM, _VOTE = 1.5, 0.3
 #: Prior standard deviation of the displacement, mm: of its mean, and of its change along each axis over the structure's
@@ -38,7 +41,7 @@ _LEAST_VOXELS = 100
 class Displacement:
     """An affine displacement of the voxels of a box."""
 
-    box: tuple[slice, ...]
+    box: Box
     """the part of the array that moves"""
     coefficients: np.ndarray
     """(4, 3): its mean and its change over ``radius_mm`` along z, y, x; each in mm along z, y, x"""
@@ -101,10 +104,7 @@ def find_displacement(
     if np.count_nonzero(region) < _LEAST_VOXELS:
         return None
     room = [int(np.ceil((REACH_MM + _LARGEST_MM) / size)) for size in spacing]
-    box = tuple(
-        slice(max(side.start - more, 0), min(side.stop + more, size))
-        for side, more, size in zip(ndimage.find_objects(region.view(np.uint8))[0], room, region.shape, strict=True)
-    )
+    box = bounding_box(region, room)
     region = region[box]
     image = _mean_image([item[box] for item in images], [item[box] for item in weights], region)
     features = [image**degree for degree in range(1, _DEGREE + 1)] + [votes[box], *(item[box] for item in others)]

@@ -136,9 +136,9 @@ def rate(
     changes: list[float] = []
     if statements.count:
         statements.use_posterior(posterior)
-        belief = settings.regularization * _good_rater(len(values))
+        prior = settings.regularization * _good_rater(len(values))
         while len(changes) < settings.max_iterations and (not changes or changes[-1] > settings.tolerance):
-            updated = statements.estimate_confusion(confusion, belief)
+            updated = statements.estimate_confusion(confusion, prior)
             changes.append(float(np.abs(updated - confusion).max()))
             confusion = updated
     return _assemble(statements, confusion, changes, settings)
@@ -165,14 +165,14 @@ def _iterate(
     statements: Statements, confusion: np.ndarray, settings: Settings, progress: Progress | None
 ) -> tuple[np.ndarray, list[float]]:
     """Alternate the estimates of performance and truth until the performance converges."""
-    belief = settings.regularization * _good_rater(statements.label_count)
-    confusion = statements.estimate_confusion(confusion, belief + _good_rater(statements.label_count))
+    prior = settings.regularization * _good_rater(statements.label_count)
+    confusion = statements.estimate_confusion(confusion, prior + _good_rater(statements.label_count))
     changes: list[float] = []
     for iteration in range(settings.max_iterations):
         report(progress, iteration / settings.max_iterations, f"STAPLE, iteration {iteration + 1}")
         statements.update_posterior(confusion)
         outside = 0.0 if settings.free_volumes else statements.balance_volumes()
-        updated = statements.estimate_confusion(confusion, belief)
+        updated = statements.estimate_confusion(confusion, prior)
         changes.append(max(float(np.abs(updated - confusion).max()), _VOLUME_TOLERANCE * outside))
         confusion = updated
         if changes[-1] <= settings.tolerance:

@@ -1,8 +1,8 @@
-"""What raters say where they disagree, grouped so that EM over many raters is a few matrix products.
+"""The EM algorithm of STAPLE: statements of raters, grouped so that EM over many raters is a few matrix products.
 
-A rater's statement at a voxel is the set of labels it allows, as bits: one bit for the label it draws; several where
-its background does not exclude a structure; all where it says nothing. Voxels with the same statements of all raters
-share a *pattern* (pattern, rater).
+A rater's statement at a voxel is the set of labels it allows, as bits: one bit for its label; several where
+its background does not exclude a structure; all outside its field of view. Voxels with the same statements of all
+raters share a *pattern* (pattern, rater).
 """
 
 import functools
@@ -11,11 +11,13 @@ from collections.abc import Sequence
 import numpy as np
 from scipy import ndimage
 
+from crossmoda.volume.masks import bounding_box
+
 #: The smallest probability that enters a logarithm.
 FLOOR = 1e-6
-#: The number of the lowest bit that is set; 0 where none is.
+#: The number of the lowest set bit of each byte; 0 without a set bit.
 _LOWEST_BIT = np.array([0] + [(byte & -byte).bit_length() - 1 for byte in range(1, 256)], np.uint8)
-#: Parts of the region with fewer voxels are no site of a structure.
+#: Parts of the region with at most this many voxels are no site of a structure.
 _SPECKLE = 30
 
 
@@ -26,7 +28,7 @@ class Statements:
         self,
         maps: Sequence[np.ndarray],
         missing: Sequence[np.ndarray | int],
-        trust: np.ndarray,
+        weights: np.ndarray,
         values: Sequence[int],
         margin: int,
         region: np.ndarray | None = None,
@@ -36,22 +38,22 @@ class Statements:
         Args:
             maps: one per rater; only ``values`` occur.
             missing: per rater, bits as :func:`crossmoda.fusion.staple` takes them.
-            trust: weight of each rater, 0 to 1.
+            weights: of each rater, 0 to 1.
             values: label values, background first.
-            margin: how many voxels around the disagreement belong to the region.
+            margin: width of the estimated rim around the disagreement, voxels.
             region: mask of further estimated voxels, (z, y, x) bool, whether raters disagree there or not.
 
         """
-        self.values, self.trust, self.shape = values, trust, maps[0].shape
+        self.values, self.weights, self.shape = values, weights, maps[0].shape
         self.label_count, self.rater_count = len(values), len(maps)
         index_of = np.zeros(256, np.uint8)
         index_of[list(values)] = np.arange(len(values))
         statements = [
-            _statement(label_map, gaps, index_of, len(values)) for label_map, gaps in zip(maps, missing, strict=True)
+            _statement(label_map, bits, index_of, len(values)) for label_map, bits in zip(maps, missing, strict=True)
         ]
-        trusted = [statement for statement, weight in zip(statements, trust, strict=True) if weight > 0]
-        possible = functools.reduce(np.bitwise_and, trusted)
-        #: (z, y, x) uint8: what all statements allow (the background if they do); the background where they disagree
+        weighted = [statement for statement, weight in zip(statements, weights, strict=True) if weight > 0]
+        possible = functools.reduce(np.bitwise_and, weighted)
+        #: (z, y, x) uint8: the first label that all statements allow; the background where they disagree
         self.consensus = np.asarray(values, np.uint8)[_LOWEST_BIT[possible]]
         differs = possible == 0
         self.box, self.region = _region(differs if region is None else differs | region, margin)
@@ -60,27 +62,27 @@ class Statements:
         self.count = len(voxels)
         sites, self.site_count = _sites(self.region, self._agreed_index)
         outside = ~self.region
-        #: (site, label): voxels at each site outside the region, where all agree
+        #: (site, label): number of voxels at each site outside the region, where all agree
         self.agreed = np.bincount(
             sites[outside].astype(int) * len(values) + self._agreed_index[outside],
             minlength=self.site_count * len(values),
         ).reshape(self.site_count, len(values))
-        said = np.stack([statement[self.box].ravel()[voxels] for statement in statements])
-        patterns, self.pattern_of = _group(np.concatenate([sites[self.region][None], said]))
-        #: which site (connected part of the region) each pattern is at
+        stated = np.stack([statement[self.box].ravel()[voxels] for statement in statements])
+        patterns, self.pattern_of = _group(np.concatenate([sites[self.region][None], stated]))
+        #: the site (connected part of the region) of each pattern
         self.site_of, patterns = patterns[:, 0].astype(int), patterns[:, 1:]
         self.sizes = np.bincount(self.pattern_of, minlength=len(patterns)).astype(np.float32)
         sets, codes = np.unique(patterns, return_inverse=True)
-        #: (set, label): which labels each statement that occurs allows
+        #: (set, label): the labels that each statement allows
         self.allows = ((sets[:, None] >> np.arange(len(values))) & 1).astype(np.float32)
-        #: which statements name one label
+        #: whether a statement names one label
         self.single = self.allows.sum(axis=1) == 1
         #: (set, label): whether a statement decides about a label: names it or excludes it
         self.decides = 1.0 - self.allows * ~self.single[:, None]
         columns = np.arange(len(maps)) * len(sets) + codes.reshape(patterns.shape)
         self._one_hot = np.zeros((len(patterns), len(maps) * len(sets)), np.float32)
         np.put_along_axis(self._one_hot, columns, 1.0, axis=1)
-        #: (pattern, label): how often each label is named, among the raters that have a say about it
+        #: (pattern, label): frequency of each label among the raters that decide about it
         self.frequency = self._frequencies()
         self.volume_bias = np.zeros((self.site_count, len(values)), np.float32)
 
@@ -93,14 +95,14 @@ class Statements:
         return votes / np.maximum(votes.sum(axis=1, keepdims=True), FLOOR)
 
     def _sum_over_raters(self, per_rater: np.ndarray) -> np.ndarray:
-        """Sum a quantity (rater, set, label) over the statements of each pattern, weighted with trust."""
-        weighted = self.trust[:, None, None] * per_rater
+        """Sum a quantity (rater, set, label) over the statements of each pattern, weighted by rater."""
+        weighted = self.weights[:, None, None] * per_rater
         return self._one_hot @ weighted.reshape(-1, self.label_count).astype(np.float32)
 
     def use_prior(self, prior: str, sigma: float, smoothness: float) -> None:
-        """Set the prior (``"local"`` or ``"global"``) and start the posterior from the raters' frequencies.
+        """Set the prior (``"local"`` or ``"global"``) and initialize the posterior with the raters' frequencies.
 
-        Where priors or neighbors differ from voxel to voxel the posterior has one row per voxel, else one per pattern.
+        The posterior has one row per voxel where priors or neighbors differ between voxels, else one per pattern.
         """
         self.smoothness = smoothness
         self.by_voxel = prior == "local" or smoothness > 0
@@ -112,12 +114,12 @@ class Statements:
         self._log_prior = np.log(np.maximum(probability, FLOOR)).astype(np.float32)
 
     def use_posterior(self, posterior: np.ndarray) -> None:
-        """Set the posterior to one that is known, (label, z, y, x)."""
+        """Set a known posterior, (label, z, y, x)."""
         self.by_voxel = True
         self.posterior = np.stack([part[self.box][self.region] for part in posterior], axis=1)
 
     def _in_box(self, rows: np.ndarray) -> np.ndarray:
-        """Put values (voxel of the region, label) on the box (label, z, y, x); the consensus fills the rest."""
+        """Put values (voxel of the region, label) on the box (label, z, y, x); agreed labels fill the rest."""
         full = np.stack([(self._agreed_index == label).astype(np.float32) for label in range(self.label_count)])
         full[:, self.region] = rows.T
         return full
@@ -136,11 +138,11 @@ class Statements:
         return np.stack([part[self.region] for part in sums], axis=1)
 
     def likelihood(self, confusion: np.ndarray) -> np.ndarray:
-        """Return the probability (rater, set, true) of each statement, given confusion matrices (rater, said, true)."""
+        """Return the probability of each statement, (rater, set, true), given confusion matrices of the raters."""
         return np.einsum("sj,rjt->rst", self.allows, confusion)
 
     def update_posterior(self, confusion: np.ndarray) -> None:
-        """E step: the probability of each label, given the confusion matrices (rater, said, true)."""
+        """E step: the probability of each label, given the confusion matrices (rater, stated, true)."""
         log_likelihood = self._sum_over_raters(np.log(np.maximum(self.likelihood(confusion), FLOOR)))
         log_likelihood += self.volume_bias[self.site_of]
         logits = (log_likelihood[self.pattern_of] if self.by_voxel else log_likelihood) + self._log_prior
@@ -151,82 +153,77 @@ class Statements:
         self.posterior = logits / logits.sum(axis=1, keepdims=True)
 
     def _over_voxels(self, rows: np.ndarray) -> np.ndarray:
-        """Sum what :attr:`posterior` has rows of over the voxels of each pattern: (pattern, label)."""
+        """Sum rows like those of :attr:`posterior` over the voxels of each pattern: (pattern, label)."""
         if not self.by_voxel:
             return rows * self.sizes[:, None]
         columns = [np.bincount(self.pattern_of, column, len(self.sizes)) for column in rows.T]
         return np.stack(columns, axis=1).astype(np.float32)
 
     def mass(self) -> np.ndarray:
-        """Return how many voxels of each label each pattern has: (pattern, label)."""
+        """Return the number of voxels of each label in each pattern: (pattern, label)."""
         return self._over_voxels(self.posterior)
 
     def counts(self, mass: np.ndarray | None = None, patterns: np.ndarray | slice = slice(None)) -> np.ndarray:
-        """Return how often each rater makes each statement where each label is true: (rater, set, true)."""
+        """Return the number of voxels with each statement of each rater and each true label: (rater, set, true)."""
         mass = self.mass() if mass is None else mass
         return (self._one_hot[patterns].T @ mass[patterns]).reshape(self.rater_count, -1, self.label_count)
 
-    def estimate_confusion(self, confusion: np.ndarray, belief: np.ndarray) -> np.ndarray:
-        """M step: confusion matrices (rater, said, true) from the posterior.
+    def estimate_confusion(self, confusion: np.ndarray, prior: np.ndarray) -> np.ndarray:
+        """M step: confusion matrices (rater, stated, true) from the posterior.
 
-        Statements that allow several labels are shared out among them by ``confusion``, the estimate so far;
-        ``belief`` (said, true) is added to the counts of each rater.
+        Statements that allow several labels are distributed among them by ``confusion``, the current estimate; the
+        ``prior`` (stated, true), in pseudo-voxels, is added to the counts of each rater.
         """
         per_set = self.counts() / np.maximum(self.likelihood(confusion), FLOOR)
-        expected = confusion * np.einsum("sj,rst->rjt", self.allows, per_set) + belief
+        expected = confusion * np.einsum("sj,rst->rjt", self.allows, per_set) + prior
         return expected / np.maximum(expected.sum(axis=1, keepdims=True), FLOOR)
 
     def balance_volumes(self) -> float:
         """Shift the prior of structures whose fused volume leaves the middle half of the raters' volumes.
 
-        Misplaced copies of a small structure look to EM like insensitive, perfectly specific raters of a large one; the
-        copies' volumes tell otherwise. Each site (the left and the right cochlea) is balanced on its own, and with the
-        raters that have a say there. Returns how far (log ratio) the worst structure was outside.
+        EM takes displaced copies of a small structure for insensitive, perfectly specific raters of a large one; the
+        volumes of the copies prevent that. Each site (the left and the right cochlea) is balanced by itself, with the
+        raters that contribute there. Returns the largest log ratio by which a structure was outside.
         """
         mass = self.mass()
         slopes = self._over_voxels(self.posterior * (1 - self.posterior))  # d volume / d bias
         worst = 0.0
         for site in range(self.site_count):
-            here = np.flatnonzero(self.site_of == site)
-            counts = self.counts(mass, here)
+            patterns = np.flatnonzero(self.site_of == site)
+            counts = self.counts(mass, patterns)
             for label in range(1, self.label_count):
                 names = self.single & (self.allows[:, label] == 1)
-                drawn = counts[:, names].sum(axis=(1, 2)) + self.agreed[site, label]
+                labeled = counts[:, names].sum(axis=(1, 2)) + self.agreed[site, label]
                 fused = counts[:, :, label] @ self.decides[:, label] + self.agreed[site, label]
-                say = counts.sum(axis=2) @ self.decides[:, label] / max(self.sizes[here].sum(), 1)
-                speaks = (say > 0.5) & (self.trust > 0)
-                if not speaks.any() or fused.max() < 0.5:
+                decided = counts.sum(axis=2) @ self.decides[:, label] / max(self.sizes[patterns].sum(), 1)
+                contributes = (decided > 0.5) & (self.weights > 0)
+                if not contributes.any() or fused.max() < 0.5:
                     continue
-                ratio = (drawn[speaks] + 0.5) / (fused[speaks] + 0.5)
+                ratio = (labeled[contributes] + 0.5) / (fused[contributes] + 0.5)
                 low, high = np.quantile(ratio, (0.25, 0.75))
                 outside = np.log(low if low > 1 else high if high < 1 else 1.0)
-                step = outside * fused.max() / max(slopes[here, label].sum(), 1.0)  # Newton's
+                step = outside * fused.max() / max(slopes[patterns, label].sum(), 1.0)  # Newton's
                 self.volume_bias[site, label] += np.clip(step, -2.0, 2.0)
                 worst = max(worst, abs(outside))
         return worst
 
 
-def _statement(label_map: np.ndarray, gaps: np.ndarray | int, index_of: np.ndarray, label_count: int) -> np.ndarray:
+def _statement(label_map: np.ndarray, missing: np.ndarray | int, index_of: np.ndarray, label_count: int) -> np.ndarray:
     """Return the labels that a label map allows at each voxel, as bits (see :func:`crossmoda.fusion.staple`)."""
     table = (1 << index_of).astype(np.uint8).tobytes()
     statement = np.frombuffer(bytearray(label_map.tobytes().translate(table)), np.uint8).reshape(label_map.shape)
-    if np.any(gaps):
-        bits = np.asarray(gaps, np.uint8)
+    if np.any(missing):
+        bits = np.asarray(missing, np.uint8)
         statement |= np.where(statement == 1, bits, 0).astype(np.uint8)
         statement[np.broadcast_to((bits & 1) != 0, statement.shape)] = (1 << label_count) - 1
     return statement
 
 
 def _region(differs: np.ndarray, margin: int) -> tuple[tuple[slice, ...], np.ndarray]:
-    """Return the box around what is estimated and, inside it, where raters disagree or come within the margin."""
-    found = ndimage.find_objects(differs.view(np.uint8))
-    if not found:
+    """Return the box of the estimate and, inside it, the mask of the disagreement with its margin."""
+    if not differs.any():
         return tuple(slice(0, 1) for _ in differs.shape), np.zeros(tuple(1 for _ in differs.shape), bool)
-    reach = margin + 4  # so that the smoothing of the prior and the neighbors see the consensus around
-    box = tuple(
-        slice(max(side.start - reach, 0), min(side.stop + reach, size))
-        for side, size in zip(found[0], differs.shape, strict=True)
-    )
+    box = bounding_box(differs, margin + 4)  # with agreed labels for the smoothing of the prior and for the neighbors
     region = differs[box].view(np.uint8)
     for axis, length in enumerate(region.shape):
         region = ndimage.maximum_filter1d(region, 2 * min(margin, length) + 1, axis=axis, mode="constant")
@@ -234,9 +231,9 @@ def _region(differs: np.ndarray, margin: int) -> tuple[tuple[slice, ...], np.nda
 
 
 def _sites(region: np.ndarray, agreed: np.ndarray) -> tuple[np.ndarray, int]:
-    """Return the connected parts of what is labeled by anyone, numbered from 0, as uint8, and their number.
+    """Return the connected parts labeled by any rater, numbered from 0, as uint8, and their number.
 
-    Small parts (speckle) and what is beyond 255 parts are together part 0.
+    Small parts (speckle) and those beyond 255 parts are together part 0.
     """
     parts, count = ndimage.label(region | (agreed > 0))
     sizes = np.bincount(parts.ravel(), minlength=count + 1)
@@ -248,17 +245,17 @@ def _sites(region: np.ndarray, agreed: np.ndarray) -> tuple[np.ndarray, int]:
     return number[parts], len(large) + 1
 
 
-def _group(said: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the different columns of ``said`` (rater, voxel) as rows, and which of them each voxel has.
+def _group(stated: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the distinct columns of ``stated`` (rater, voxel) as rows, and the row of each voxel.
 
     Columns are compared by a code (Zobrist hashing), which is checked.
     """
-    table = np.random.default_rng(0).integers(0, 2**63, (len(said), 256), np.uint64)
-    code = np.zeros(said.shape[1], np.uint64)
-    for rater, statements in enumerate(said):
+    table = np.random.default_rng(0).integers(0, 2**63, (len(stated), 256), np.uint64)
+    code = np.zeros(stated.shape[1], np.uint64)
+    for rater, statements in enumerate(stated):
         code ^= table[rater][statements]
     _, first, pattern_of = np.unique(code, return_index=True, return_inverse=True)
-    patterns = np.ascontiguousarray(said[:, first].T)
-    if not np.array_equal(patterns.T[:, pattern_of], said):  # two columns with one code: practically never
-        patterns, pattern_of = np.unique(said.T, axis=0, return_inverse=True)
+    patterns = np.ascontiguousarray(stated[:, first].T)
+    if not np.array_equal(patterns.T[:, pattern_of], stated):  # two columns with one code: practically never
+        patterns, pattern_of = np.unique(stated.T, axis=0, return_inverse=True)
     return patterns, pattern_of.reshape(-1)

@@ -15,6 +15,8 @@ from scipy import ndimage
 
 from crossmoda import labels
 from crossmoda.fusion.recentering import Displacement, find_displacement
+from crossmoda.volume.grid import Box
+from crossmoda.volume.masks import components, widened
 
 #: Standard deviation of the Gaussian window in which images are compared around each voxel, mm.
 WINDOW_MM = 1.25
@@ -102,19 +104,16 @@ def weighted_votes(
     return WeightedVotes(votes, tuple(recentered))
 
 
-def _regions(labeled: np.ndarray, spacing_zyx: Sequence[float]) -> Iterator[tuple[tuple[slice, ...], np.ndarray]]:
+def _regions(labeled: np.ndarray, spacing_zyx: Sequence[float]) -> Iterator[tuple[Box, np.ndarray]]:
     """Yield a box with room for the Gaussians, and the mask in it, for each connected labeled region."""
     reach = [int(np.ceil(_REACH_MM / size)) for size in spacing_zyx]
     grown = labeled
     for axis, length in enumerate(reach):
         grown = ndimage.maximum_filter1d(grown.view(np.uint8), 2 * length + 1, axis=axis, mode="constant").view(bool)
-    regions, _ = ndimage.label(grown, np.ones((3, 3, 3)))
+    regions, _ = components(grown)
     room = [int(np.ceil(_TRUNCATE * WINDOW_MM / size)) for size in spacing_zyx]
     for number, box in enumerate(ndimage.find_objects(regions), start=1):
-        wide = tuple(
-            slice(max(side.start - more, 0), min(side.stop + more, size))
-            for side, more, size in zip(box, room, labeled.shape, strict=True)
-        )
+        wide = widened(box, room, labeled.shape)
         yield wide, regions[wide] == number
 
 
