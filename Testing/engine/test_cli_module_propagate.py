@@ -74,7 +74,7 @@ def test_outputs_table_and_measurements_agree(finished, target):
     assert reported["processor"].startswith("cpu")
     with (folder / "table.csv").open(encoding="utf-8") as stream:
         rows = list(csv.DictReader(stream))
-    assert [set(row) for row in rows] == [{"atlas", "side", "mirrored", "quality", "fate", "why"}] * 2
+    assert [set(row) for row in rows] == [set(COLUMNS)] * 2
     assert {row["fate"] for row in rows} == {"contributed"} and {row["side"] for row in rows} == {"left"}
     assert min(float(row["quality"]) for row in rows) > 0.05
 
