@@ -13,6 +13,7 @@ from crossmoda import volume
 from crossmoda.dataset import open_dataset
 from crossmoda.dataset.results import PROPAGATION_FILES
 from crossmoda.simulation import Settings, simulate_dataset
+from crossmoda.steps.propagate import COLUMNS
 
 MODULE = Path(__file__).resolve().parents[2] / "CrossModaRegister" / "CrossModaPropagate.py"
 QUICK = ("--levels", 1, "--linear", "none", "--outline", "atlases", "--tumor_side", "left", "--device", "cpu")
