@@ -1,0 +1,303 @@
+"""The canonical frame of each ear in a scan: where it is, how it is turned, and how sure that is.
+
+A template of both petrous bones (:mod:`crossmoda.anatomy.template`) is registered to the scan with deeds: a rigid
+transform of the skull base, then a deformation around the ears. A rigid transform in true mm is fitted to the
+deformation around each cochlea, robustly, so that a tumor does not pull it. The canonical frame is the left ear's in
+template space; the right ear's is mirrored, so that both look the same in it.
+"""
+
+import dataclasses
+from collections.abc import Iterator
+
+import numpy as np
+import SimpleITK as sitk
+
+from crossmoda import deeds, volume
+from crossmoda.anatomy import skull_base
+from crossmoda.anatomy import template as templates
+from crossmoda.anatomy.sampling import averaged, bounds, correlation, covering, cropped, moved, positions
+from crossmoda.anatomy.skull_base import SkullBase
+from crossmoda.anatomy.template import Template
+from crossmoda.deeds.transform import affine_transform
+from crossmoda.errors import InputError
+from crossmoda.progress import Progress, part, report
+from crossmoda.volume import Grid, Volume
+
+SIDES = ("left", "right")
+#: Mirrors template space about its midplane.
+_MIRROR = np.diag([-1.0, 1.0, 1.0, 1.0])
+
+#: mm between the samples of the scan for the alignment of the skull base and of the ears.
+_COARSE_MM, _FINE_MM = 2.0, 1.0
+#: Deformable stage: displacements of up to 8, 6 and 2 mm on three levels.
+_DEFORMABLE = deeds.Settings(
+    linear="none", levels=3, grid_spacing="8,6,4", search_radius="4,3,2", quantization="2,1,1", device="cpu"
+)
+#: The part of template space in which the deformation is computed (x on both sides), mm, and how far beyond it the scan
+#: is cut out.
+_EARS_MM = (np.array([-62.0, -2.0, -70.0]), np.array([62.0, 48.0, -20.0]))
+_MARGIN_MM = 8.0
+
+#: Radius of the ball around the cochlea whose deformation decides the rotation, and of that for the position, mm.
+_ROTATION_MM, _POSITION_MM, _BALL_STEP_MM = 22.0, 9.0, 2.0
+#: Radius of the ball in which scan and template are compared, mm, and around each landmark.
+_COMPARED_MM, _LANDMARK_MM = 18.0, 3.0
+
+#: Center (LPS mm), voxels and spacing (x, y, z) of the canonical patch: canal, labyrinth and cerebellopontine angle.
+PATCH_CENTER, PATCH_SIZE, PATCH_SPACING_MM = (25.0, 31.0, -42.0), (80, 80, 64), 0.7
+
+#: A frame with less similarity or less of the ear inside the scan is refused.
+LEAST_SIMILARITY, LEAST_INSIDE = 0.5, 0.8
+#: Less similarity of the alignment of the skull base is no head.
+LEAST_BASE_SIMILARITY = 0.3
+
+
+@dataclasses.dataclass(frozen=True)
+class EarFrame:
+    """One ear's canonical frame."""
+
+    side: str
+    """``"left"`` or ``"right"``, the patient's"""
+    matrix: np.ndarray
+    """4 x 4, from canonical to scan points (LPS mm): rigid; with a reflection for the right ear"""
+    landmarks: dict[str, np.ndarray]
+    """name -> position in the scan, LPS mm (:data:`crossmoda.anatomy.template.NAMES`)"""
+    similarity: float
+    """normalized cross-correlation of scan and template within 18 mm of the cochlea, -1 to 1"""
+    inside: float
+    """fraction of that ball which lies in the scan"""
+    residual_mm: float
+    """median distance between the deformation and the rigid transform within 22 mm of the cochlea"""
+    reason: str = ""
+    """why the frame is refused; empty for an accepted one"""
+
+    @property
+    def accepted(self) -> bool:
+        """Whether the frame can be relied on."""
+        return not self.reason
+
+    def sample(self, scan: Volume, grid: Grid | None = None, interpolation: str = "linear") -> Volume:
+        """Return the scan on a canonical grid.
+
+        Args:
+            scan: the scan, or a label map on any grid in its space.
+            grid: where to sample, canonical LPS mm; None: :func:`patch_grid`.
+            interpolation: as in :func:`crossmoda.volume.resample`; voxels outside the scan get its least value.
+
+        """
+        outside = 0.0 if interpolation == "label" else float(scan.array.min())
+        return volume.resample(scan, grid or patch_grid(), affine_transform(self.matrix), interpolation, outside)
+
+    def restore(self, patch: Volume, grid: Grid, interpolation: str = "linear") -> Volume:
+        """Return a patch in canonical space (probabilities, labels) on the scan's grid; 0 outside the patch."""
+        return volume.resample(patch, grid, affine_transform(np.linalg.inv(self.matrix)), interpolation)
+
+    def to_canonical(self, points_mm: np.ndarray) -> np.ndarray:
+        """Return the canonical positions of points (n, 3) in the scan, LPS mm."""
+        return moved(np.linalg.inv(self.matrix), points_mm)
+
+    def to_scan(self, points_mm: np.ndarray) -> np.ndarray:
+        """Return the positions in the scan of canonical points (n, 3), LPS mm."""
+        return moved(self.matrix, points_mm)
+
+
+@dataclasses.dataclass(frozen=True)
+class EarFrames:
+    """The frames of both ears of a scan."""
+
+    left: EarFrame
+    right: EarFrame
+    contrast: str
+    """``"T1"`` or ``"T2"``: the template's contrast that resembles the scan"""
+    base_similarity: float
+    """normalized cross-correlation of scan and template after the alignment of the skull base, -1 to 1"""
+
+    def __iter__(self) -> Iterator[EarFrame]:
+        """Iterate over left and right."""
+        return iter((self.left, self.right))
+
+    @property
+    def accepted(self) -> list[EarFrame]:
+        """The frames that can be relied on."""
+        return [frame for frame in self if frame.accepted]
+
+    @property
+    def notes(self) -> list[str]:
+        """One sentence for each refused frame."""
+        return [frame.reason for frame in self if frame.reason]
+
+
+def patch_grid(
+    size: tuple[int, int, int] = PATCH_SIZE,
+    spacing_mm: float = PATCH_SPACING_MM,
+    center_mm: tuple[float, float, float] = PATCH_CENTER,
+) -> Grid:
+    """Return a grid (x, y, z) of cubic voxels in canonical space around a point."""
+    origin = np.asarray(center_mm) - spacing_mm * (np.asarray(size) - 1) / 2
+    return Grid(size, (spacing_mm,) * 3, tuple(origin.tolist()), (1, 0, 0, 0, 1, 0, 0, 0, 1))
+
+
+def ear_frames(scan: Volume, template: Template | None = None, progress: Progress | None = None) -> EarFrames:
+    """Return the canonical frames of both ears in a scan.
+
+    Args:
+        scan: T1 or T2 of a head or a part of it, in any orientation that its header states correctly.
+        template: see :func:`crossmoda.anatomy.template.load`; None: the bundled one.
+        progress: callback(fraction, message); raise Cancelled to abort.
+
+    Returns:
+        Both frames. A frame that cannot be relied on is refused and states the reason.
+
+    """
+    template = template or templates.load()
+    coarse, fine = averaged(scan, _COARSE_MM), averaged(scan, _FINE_MM)
+    report(progress, 0.0, "aligning the skull base")
+    base = skull_base.locate(coarse, template)
+    report(progress, 0.3, "aligning the ears")
+    frames = _frames(scan.grid, fine, template, base)
+    if not frames.accepted:
+        base = skull_base.locate_thoroughly(coarse, template, part(progress, 0.4, 0.9))
+        report(progress, 0.9, "aligning the ears")
+        frames = max(frames, _frames(scan.grid, fine, template, base), key=_rank)
+    report(progress, 1.0, "ears located")
+    return frames
+
+
+def _rank(frames: EarFrames) -> tuple[int, float, float]:
+    return len(frames.accepted), max(frame.similarity for frame in frames), frames.base_similarity
+
+
+def _frames(grid: Grid, fine: Volume, template: Template, base: SkullBase) -> EarFrames:
+    """Return both frames that follow from one alignment of the skull base."""
+    warp = _Warp.between(template, fine, base) if base.similarity >= LEAST_BASE_SIMILARITY else None
+    left, right = (_frame(side, grid, template, base, warp) for side in SIDES)
+    return EarFrames(left, right, base.contrast, base.similarity)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Warp:
+    """The deformation around the ears, and both images it brings together."""
+
+    registration: deeds.Registration
+    """from template to aligned points"""
+    aligned: Volume
+    """the scan in the space of the alignment of the skull base"""
+    to_scan: np.ndarray
+    """4 x 4, from aligned to scan points: the alignment of the skull base"""
+    template: Volume
+
+    @classmethod
+    def between(cls, template: Template, fine: Volume, base: SkullBase) -> "_Warp | None":
+        """Register the surroundings of both ears; None where the scan shows nothing of them."""
+        ears = cropped(template.ears[base.contrast], *_EARS_MM)
+        low, high = bounds(ears.grid)
+        grid = covering(low - _MARGIN_MM, high + _MARGIN_MM, _FINE_MM)
+        aligned = volume.resample(fine, grid, affine_transform(base.matrix), outside=float(fine.array.min()))
+        try:
+            registration = deeds.register(ears, aligned, _DEFORMABLE)
+        except InputError:  # constant, or no overlap
+            return None
+        return cls(registration, aligned, base.matrix, ears)
+
+    def to_scan_points(self, grid: Grid) -> np.ndarray:
+        """Return where the points of a template grid lie in the scan, (z, y, x, 3) LPS mm."""
+        field = sitk.GetArrayFromImage(self.registration.displacement_field(grid))
+        return moved(self.to_scan, positions(grid) + field)
+
+
+def _frame(side: str, scan: Grid, template: Template, base: SkullBase, warp: _Warp | None) -> EarFrame:
+    """Return the frame of one ear."""
+    mirror = np.eye(4) if side == "left" else _MIRROR
+    landmarks = {name: moved(mirror, point) for name, point in template.landmarks.items()}
+    if warp is None:
+        reason = (
+            f"No skull base in the scan: similarity with the template {base.similarity:.2f}, at least "
+            f"{LEAST_BASE_SIMILARITY:.2f} needed. Check the header's orientation, or choose a scan of the head."
+        )
+        in_scan = {name: moved(base.matrix, point) for name, point in landmarks.items()}
+        return EarFrame(side, _nearest_rigid(base.matrix) @ mirror, in_scan, 0.0, 0.0, np.inf, reason)
+    center = landmarks["modiolus"]
+    ball = covering(center - _ROTATION_MM, center + _ROTATION_MM, _BALL_STEP_MM)
+    points, targets = positions(ball), warp.to_scan_points(ball)
+    distance = np.linalg.norm(points - center, axis=-1)
+    rigid, residual = _robust_rigid(points[distance <= _ROTATION_MM], targets[distance <= _ROTATION_MM], center)
+    compared = distance <= _COMPARED_MM
+    inside = _inside(scan, targets) & compared
+    image = warp.registration.warp_image(warp.aligned, ball).array[inside]
+    similarity = correlation(image, volume.resample(warp.template, ball).array[inside]) if inside.any() else 0.0
+    share = float(inside.sum() / compared.sum())
+    return EarFrame(
+        side,
+        rigid @ mirror,
+        {name: _landmark(point, warp) for name, point in landmarks.items()},
+        similarity,
+        share,
+        residual,
+        _refusal(side, similarity, share),
+    )
+
+
+def _refusal(side: str, similarity: float, inside: float) -> str:
+    """Return why a frame is refused; empty where it is accepted."""
+    if inside < LEAST_INSIDE:
+        return (
+            f"{side.capitalize()} ear outside the scan: {inside:.0%} of it covered, at least {LEAST_INSIDE:.0%} needed."
+        )
+    if similarity < LEAST_SIMILARITY:
+        return (
+            f"{side.capitalize()} ear not recognized: similarity with the template {similarity:.2f}, at least "
+            f"{LEAST_SIMILARITY:.2f} needed."
+        )
+    return ""
+
+
+def _landmark(point: np.ndarray, warp: _Warp) -> np.ndarray:
+    """Return where a template point lies in the scan: the median over its surroundings."""
+    grid = covering(point - _LANDMARK_MM, point + _LANDMARK_MM, 1.5)
+    shift = warp.to_scan_points(grid) - moved(warp.to_scan, positions(grid))
+    return moved(warp.to_scan, point) + np.median(shift.reshape(-1, 3), axis=0)
+
+
+def _inside(grid: Grid, points: np.ndarray) -> np.ndarray:
+    """Return which points (..., 3) lie in a scan."""
+    index = moved(grid.physical_to_index, points)
+    return np.all((index > -0.5) & (index < np.asarray(grid.size) - 0.5), axis=-1)
+
+
+def _robust_rigid(points: np.ndarray, targets: np.ndarray, center: np.ndarray) -> tuple[np.ndarray, float]:
+    """Return the rigid 4 x 4 matrix from points to targets (n, 3), and the median residual, mm.
+
+    The rotation is fitted with Geman-McClure weights, so that what a tumor displaces hardly counts; the shift is the
+    median near the center.
+    """
+    weights = np.ones(len(points))
+    for _ in range(15):
+        matrix = _weighted_rigid(points, targets, weights)
+        residuals = np.linalg.norm(moved(matrix, points) - targets, axis=1)
+        scale = 1.5 * max(float(np.median(residuals)), 0.3)
+        weights = 1 / (1 + (residuals / scale) ** 2) ** 2
+    near = np.linalg.norm(points - center, axis=1) <= _POSITION_MM
+    matrix[:3, 3] = np.median(targets[near] - points[near] @ matrix[:3, :3].T, axis=0)
+    return matrix, float(np.median(residuals))
+
+
+def _weighted_rigid(points: np.ndarray, targets: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Return the rigid 4 x 4 matrix of weighted least squares (W. Kabsch, 1976)."""
+    weights = weights / weights.sum()
+    center, goal = weights @ points, weights @ targets
+    matrix = np.eye(4)
+    matrix[:3, :3] = _rotation((targets - goal).T @ ((points - center) * weights[:, None]))
+    matrix[:3, 3] = goal - matrix[:3, :3] @ center
+    return matrix
+
+
+def _rotation(matrix: np.ndarray) -> np.ndarray:
+    """Return the rotation nearest to a 3 x 3 matrix."""
+    left, _, right = np.linalg.svd(matrix)
+    return left @ np.diag([1, 1, np.linalg.det(left @ right)]) @ right
+
+
+def _nearest_rigid(matrix: np.ndarray) -> np.ndarray:
+    rigid = matrix.copy()
+    rigid[:3, :3] = _rotation(matrix[:3, :3])
+    return rigid

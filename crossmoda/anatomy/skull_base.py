@@ -1,0 +1,117 @@
+"""The rigid alignment of the template's skull base with a scan.
+
+A coarse search over all positions gives the start, deeds the rigid transform: in a thin slab or a small field of view
+an affine one shrinks.
+"""
+
+import dataclasses
+
+import numpy as np
+
+from crossmoda import deeds, volume
+from crossmoda.anatomy.sampling import bounds, correlation, covering, moved, smoothed
+from crossmoda.anatomy.template import CONTRASTS, Template
+from crossmoda.anatomy.template_search import Start, candidates
+from crossmoda.deeds.transform import affine_transform, matrix_of
+from crossmoda.errors import InputError
+from crossmoda.progress import Progress, report
+from crossmoda.volume import Grid, Volume
+
+#: mm between the samples of scan and template.
+_SPACING_MM = 3.0
+#: Pitches of the head: for most scans, and for those in which these lead to nothing.
+_FIRST_PITCHES_DEG = (-30.0, -15.0, 0.0, 15.0, 30.0)
+_ALL_PITCHES_DEG = (-40.0, -30.0, -20.0, -10.0, 0.0, 10.0, 20.0, 30.0, 40.0)
+#: So many starts are tried in these.
+_TRIALS = 5
+#: Control points 7 to 4 voxels apart, displacements of up to 20 voxels.
+_SETTINGS = deeds.Settings(linear="rigid", levels=0, units="voxel", device="cpu")
+#: How far around the template the scan is cut out, mm.
+_MARGIN_MM = 16.0
+#: How far beyond the scan the template is compared with it, mm: a start may be wrong by that much.
+_BEYOND_MM = 4.0
+
+
+@dataclasses.dataclass(frozen=True)
+class SkullBase:
+    """Where the skull base lies in a scan."""
+
+    matrix: np.ndarray
+    """4 x 4, from template to scan (LPS mm): rigid, times the size of a head relative to the template"""
+    similarity: float
+    """normalized cross-correlation of scan and template inside the head, -1 to 1"""
+    contrast: str
+    """the template's contrast that resembles the scan"""
+
+
+def locate(scan: Volume, template: Template) -> SkullBase:
+    """Return the alignment of the template's skull base with a scan; its similarity tells whether there is one.
+
+    Args:
+        scan: T1 or T2, sampled at about 2 mm.
+        template: the template.
+
+    """
+    return _refined(scan, template, candidates(scan, template.slab["T2"], _FIRST_PITCHES_DEG)[0].matrix)
+
+
+def locate_thoroughly(scan: Volume, template: Template, progress: Progress | None = None) -> SkullBase:
+    """Return the best of several alignments, for heads that :func:`locate` misses."""
+    starts = [start for name in CONTRASTS for start in candidates(scan, template.slab[name], _ALL_PITCHES_DEG)]
+    starts = _distinct(sorted(starts, key=lambda start: -start.similarity))[:_TRIALS]
+    trials = []
+    for number, start in enumerate(starts):
+        report(progress, number / len(starts), f"trying a head pitch of {start.pitch_deg:g} degrees")
+        trials.append(_refined(scan, template, start.matrix))
+    return max(trials, key=lambda trial: trial.similarity)
+
+
+def _distinct(starts: list[Start]) -> list[Start]:
+    """Return the starts that differ from all better ones by more than 8 mm or 15 degrees."""
+    result: list[Start] = []
+    for start in starts:
+        if all(
+            np.linalg.norm(start.center_mm - other.center_mm) > 8 or abs(start.pitch_deg - other.pitch_deg) > 15
+            for other in result
+        ):
+            result.append(start)
+    return result
+
+
+def _refined(scan: Volume, template: Template, start: np.ndarray) -> SkullBase:
+    """Return the alignment that begins at ``start``; similarity 0 where it fails."""
+    low, high = _reach(scan.grid, np.linalg.inv(start))
+    slab = template.slab["T2"]
+    least, most = bounds(slab.grid)
+    fixed = covering(np.maximum(least, low - _BEYOND_MM), np.minimum(most, high + _BEYOND_MM), _SPACING_MM)
+    moving = covering(np.maximum(least - _MARGIN_MM, low), np.minimum(most + _MARGIN_MM, high), _SPACING_MM)
+    slab = volume.resample(smoothed(slab, _SPACING_MM), fixed)
+    image = volume.resample(
+        smoothed(scan, _SPACING_MM), moving, affine_transform(start), outside=float(scan.array.min())
+    )
+    try:
+        matrix = start @ matrix_of(deeds.register(slab, image, _SETTINGS).transform)
+    except InputError:  # constant, no overlap, or nothing in common
+        return SkullBase(start, 0.0, CONTRASTS[0])
+    similarities = _similarities(scan, template, matrix)
+    contrast = max(similarities, key=lambda name: similarities[name])
+    return SkullBase(matrix, similarities[contrast], contrast)
+
+
+def _reach(grid: Grid, matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the lowest and the highest position of the corners of a grid under a matrix, mm."""
+    corners = np.array([[x, y, z] for x in (0, 1) for y in (0, 1) for z in (0, 1)]) * (np.asarray(grid.size) - 1)
+    points = moved(matrix @ grid.index_to_physical, corners)
+    return points.min(axis=0), points.max(axis=0)
+
+
+def _similarities(scan: Volume, template: Template, matrix: np.ndarray) -> dict[str, float]:
+    """Return the similarity of the scan with each contrast of the template."""
+    outside = float(scan.array.min()) - 1
+    image = volume.resample(scan, template.slab["T2"].grid, affine_transform(matrix), outside=outside).array
+    compared = template.head & (image >= outside + 1)
+    if not compared.any():
+        return dict.fromkeys(CONTRASTS, 0.0)
+    values = image[compared]
+    values = np.clip(values, *np.percentile(values, [1, 99]))
+    return {name: correlation(values, template.slab[name].array[compared]) for name in CONTRASTS}
