@@ -343,7 +343,7 @@ def test_the_command_improves_and_reports(project, tmp_path):
     run("models", folder, "--add", models.current(project / "models").weights, "--name", "small", "--switch", "small")
     where = ("--data", project / "data", "--models", folder)
     found = run("improve", *where, "--seconds", 0, "--epochs", 1, "--device", "cpu")
-    assert "went on from small and learned from: 2 sources, 2 corrected, 0 noisy" in found.output
+    assert "model-1 continues small. Training cases: 2 sources, 2 corrected, 0 noisy" in found.output
     assert "--switch model-1" in found.output and "before" in found.output
     found = run("review-report", *where, "--results", project / "results", "--output", tmp_path / "report")
     assert (tmp_path / "report" / "report.html").is_file() and "cohort.csv" in found.output
