@@ -1,6 +1,7 @@
 """The laws of docs/architecture.md, kept by machine."""
 
 import ast
+import re
 import subprocess
 import sys
 from collections import Counter
@@ -41,6 +42,23 @@ def test_the_engine_knows_nothing_of_slicer(path: Path) -> None:
 @pytest.mark.parametrize("path", PANEL, ids=lambda path: str(path.relative_to(PROJECT)))
 def test_the_panel_computes_nothing(path: Path) -> None:
     assert not imported(path) & {"scipy", "torch", "numba", "SimpleITK", "nibabel", "pydicom"}
+
+
+def modules_imported(path: Path) -> set[str]:
+    """Return the full names of the modules a file imports, and of what it imports from them."""
+    nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+    plain = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+    parts = {
+        f"{node.module}.{alias.name}" for node in nodes if isinstance(node, ast.ImportFrom) for alias in node.names
+    }
+    return plain | parts
+
+
+@pytest.mark.parametrize("path", PANEL, ids=lambda path: str(path.relative_to(PROJECT)))
+def test_the_panel_decides_nothing_about_propagation(path: Path) -> None:
+    decisions = ("crossmoda.propagation", "crossmoda.deeds", "crossmoda.fusion.staple")
+    assert not [name for name in modules_imported(path) if name.startswith(decisions)]
+    assert not re.search(r"mirror(?!_check)|probe", path.read_text(encoding="utf-8"), re.IGNORECASE)
 
 
 def modules_after(statement: str) -> set[str]:
