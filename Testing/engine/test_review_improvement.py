@@ -247,7 +247,7 @@ def test_a_model_that_is_not_there_cannot_be_used(project):
         models.switch(project / "models", "best")
 
 
-def test_a_model_in_use_that_was_deleted_gives_way_to_the_bundled_one(tmp_path):
+def test_a_deleted_current_model_is_replaced_by_the_bundled_weights(tmp_path):
     output.write_json(tmp_path / "current.json", {"current": "gone"})
     assert models.current(tmp_path).name == "bundled"
 
@@ -298,7 +298,7 @@ def test_the_table_has_every_target_with_agreement_correction_volumes_and_time(r
     assert rows["t3"]["status"] == "needs expert"
 
 
-def test_the_page_tells_of_corrections_reasons_and_models(reported):
+def test_the_page_lists_corrections_reasons_and_models(reported):
     html = reported["report"].read_text("utf-8")
     for words in (
         "5 targets",

@@ -1,8 +1,6 @@
 """Label propagation: the noisy label of one target from a folder of atlases."""
 
 import contextlib
-import csv
-import io
 import json
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
@@ -98,14 +96,11 @@ def _write(values: Mapping[str, Any], result: propagation.PropagationResult) -> 
 
 def table(outcomes: Iterable[propagation.AtlasOutcome]) -> str:
     """Return the quality and the fate of each atlas as CSV with :data:`COLUMNS`."""
-    stream = io.StringIO()
-    writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(COLUMNS)
+    rows = []
     for item in outcomes:
-        quality = "" if item.quality is None else f"{item.quality:.4f}"
-        mirrored = "yes" if item.mirrored else "no"
-        writer.writerow([item.atlas, item.tumor_side or "", mirrored, quality, _fate(item), item.excluded])
-    return stream.getvalue()
+        quality = None if item.quality is None else f"{item.quality:.4f}"
+        rows.append([item.atlas, item.tumor_side, item.mirrored, quality, _fate(item), item.excluded])
+    return output.csv_text(COLUMNS, rows)
 
 
 def _fate(outcome: propagation.AtlasOutcome) -> str:
