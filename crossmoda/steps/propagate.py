@@ -98,7 +98,7 @@ def table(result: propagation.PropagationResult) -> str:
     """Return the quality and the fate of each atlas as CSV with :data:`COLUMNS`."""
     rows = []
     for item in result.outcomes:
-        quality = "" if item.quality is None else f"{item.quality:.4f}"
+        quality = None if item.quality is None else f"{item.quality:.4f}"
         transform = result.transform(item)
         file = transform.relative_to(result.folder).as_posix() if transform.is_file() else ""
         rows.append([item.atlas, item.tumor_side, item.mirrored, quality, _fate(item), item.excluded, file])
