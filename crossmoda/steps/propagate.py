@@ -15,7 +15,7 @@ from crossmoda.dataset.results import PROVENANCE
 from crossmoda.errors import InputError
 from crossmoda.parameters import from_arguments
 from crossmoda.progress import Progress, part, report
-from crossmoda.steps.declaration import File, Result, Step
+from crossmoda.steps.declaration import File, Result, StepDeclaration
 
 #: The columns of the table: one row per atlas. The file of its transform is relative to the folder of registrations.
 COLUMNS = ("atlas", "side", "mirrored", "quality", "fate", "why", "transform")
@@ -112,7 +112,7 @@ def _fate(outcome: propagation.AtlasOutcome) -> str:
     return "contributed" if outcome.contributes_to else "registered"
 
 
-STEP = Step(
+STEP = StepDeclaration(
     module="CrossModaPropagate",
     title="CrossModa Propagate",
     description="Propagates the labels of ceT1 atlases to an unlabeled T2 target: finds the tumor side, registers each "
