@@ -1,8 +1,8 @@
-"""Finished work is found again by its content: inputs, parameters, version.
+"""Reuse of finished work, identified by its content: inputs, parameters, version.
 
-A step of a long run owns a folder. When its files are complete, a seal is written beside them: what the step depended
-on (its *key*), the files with their size, and its results. A later run with the same key takes them as they are; with
-another key, after a killed run, or with a file missing or cut short, it does the step again.
+A step of a long run owns a folder. When its files are complete, a seal is written beside them: a digest of everything
+the step depends on (its *key*), the files with their size, and its results. A later run with the same key reuses them;
+with another key, after a killed run, or with a missing or truncated file, it repeats the step.
 """
 
 import dataclasses
@@ -41,12 +41,12 @@ class CachedStep:
     """One step of a run, its folder and its key."""
 
     def __init__(self, folder: Path | str, **depends_on: Any):
-        """Name the step's folder and all that its result depends on; the package's version is added."""
+        """Set the step's folder and everything its result depends on; the package's version is added."""
         self.folder = Path(folder)
         self.key = digest({"crossmoda": crossmoda.__version__, **depends_on})
 
     def results(self) -> dict[str, Any] | None:
-        """Return what the finished step recorded, or None where there is nothing complete with this key."""
+        """Return the recorded results of the finished step, or None if it is incomplete or has another key."""
         try:
             seal = json.loads((self.folder / SEAL).read_text(encoding="utf-8"))
             intact = all((self.folder / name).stat().st_size == size for name, size in seal["files"].items())
@@ -55,14 +55,14 @@ class CachedStep:
             return None
 
     def begin(self) -> None:
-        """Make the folder and withdraw an earlier seal: from here on the folder is unfinished."""
+        """Make the folder and remove an earlier seal: the step is unfinished from then on."""
         (self.folder / SEAL).unlink(missing_ok=True)
         self.folder.mkdir(parents=True, exist_ok=True)
         for leftover in self.folder.glob(f"{output.PARTIAL}*"):
             leftover.unlink(missing_ok=True)
 
     def finish(self, files: Sequence[str], results: Mapping[str, Any]) -> None:
-        """Seal the step: ``files`` (names inside the folder) are complete and ``results`` (JSON types) hold."""
+        """Seal the step: ``files`` (names inside the folder) are complete and ``results`` (JSON types) are valid."""
         for name in files:
             _flush(self.folder / name)
         sizes = {name: (self.folder / name).stat().st_size for name in files}
@@ -70,6 +70,6 @@ class CachedStep:
 
 
 def _flush(path: Path) -> None:
-    """Bring a file to the disk before the seal vouches for it."""
+    """Flush a file to the disk before its size is sealed."""
     with path.open("rb+") as stream:
         os.fsync(stream.fileno())

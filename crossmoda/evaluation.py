@@ -5,8 +5,7 @@ distance is weighted by the area of a small triangle of the surface, which handl
 
 Empty masks: where both are empty, the structure is correctly absent: Dice 1, distances 0, volume error 0. Where one is
 empty, Dice is 0 and the distances are undefined (NaN): the mean excludes them, and their number is reported with it, so
-that a method cannot gain by missing structures. Challenges put a large constant in their place; :func:`summarize` does
-it on request.
+that a method cannot gain by missing structures.
 """
 
 import math
@@ -22,15 +21,8 @@ from crossmoda.output import write_csv, write_json
 from crossmoda.volume.grid import Volume
 from crossmoda.volume.masks import bounding_box
 
-#: The measures and their units, in the order of the tables.
-MEASURES = {
-    "dice": "",
-    "hd95_mm": "mm",
-    "assd_mm": "mm",
-    "volume_mm3": "mm³",
-    "reference_volume_mm3": "mm³",
-    "volume_error_percent": "%",
-}
+#: The measures, in the order of the tables.
+MEASURES = ("dice", "hd95_mm", "assd_mm", "volume_mm3", "reference_volume_mm3", "volume_error_percent")
 #: The measures that are averaged over cases, and their headings.
 _AVERAGED = {
     "dice": "Dice",
@@ -132,13 +124,11 @@ def surface_distances(
     return float(hd95), weighted / sum(float(area.sum()) for area in areas)
 
 
-def summarize(cases: Mapping[str, Scores], undefined_mm: float | None = None) -> dict[str, dict[str, dict[str, float]]]:
+def summarize(cases: Mapping[str, Scores]) -> dict[str, dict[str, dict[str, float]]]:
     """Return mean, standard deviation and median over cases, per structure and overall.
 
     Args:
         cases: the scores of each case.
-        undefined_mm: value of distances that are undefined because one mask is empty (a challenge's constant, such as
-            the largest distance in an image), mm; None excludes them.
 
     Returns:
         For each structure and ``"overall"`` (each case's mean over its structures), for each averaged measure:
@@ -146,21 +136,22 @@ def summarize(cases: Mapping[str, Scores], undefined_mm: float | None = None) ->
         number of cases in which it is undefined.
 
     """
-    structures = list(dict.fromkeys(key for scores in cases.values() for key in scores))
-    table: dict[str, dict[str, list[float]]] = {key: {measure: [] for measure in _AVERAGED} for key in structures}
-    table[OVERALL] = {measure: [] for measure in _AVERAGED}
-    for scores in cases.values():
-        for measure in _AVERAGED:
-            values = []
-            for key, measured in scores.items():
-                value = measured[measure]
-                if math.isnan(value) and undefined_mm is not None and measure.endswith("_mm"):
-                    value = undefined_mm
-                table[key][measure].append(value)
-                values.append(value)
-            present = [value for value in values if not math.isnan(value)]
-            table[OVERALL][measure].append(float(np.mean(present)) if present else math.nan)
+    structures = dict.fromkeys(key for scores in cases.values() for key in scores)
+    table = {
+        key: {measure: [scores[key][measure] for scores in cases.values() if key in scores] for measure in _AVERAGED}
+        for key in structures
+    }
+    table[OVERALL] = {
+        measure: [_mean([row[measure] for row in scores.values()]) for scores in cases.values()]
+        for measure in _AVERAGED
+    }
     return {key: {measure: _statistics(values) for measure, values in row.items()} for key, row in table.items()}
+
+
+def _mean(values: Sequence[float]) -> float:
+    """Return the mean of the defined values; NaN where none is."""
+    defined = [value for value in values if not math.isnan(value)]
+    return float(np.mean(defined)) if defined else math.nan
 
 
 def _statistics(values: Sequence[float]) -> dict[str, float]:

@@ -1,18 +1,19 @@
-"""Pictures of registrations, fused labels and segmentations, as matplotlib figures.
+"""Figures of registrations, fused labels and segmentations (matplotlib).
 
-Slices are shown the radiological way: the patient's right is on the left of the picture, anterior is up in an axial
-slice, superior is up in a coronal one. Volumes of any orientation are turned to the nearest LPS axes first.
+Slices are shown in radiological convention: the patient's right is on the left of the picture, anterior is up in an
+axial slice, superior is up in a coronal one. Volumes are first turned to the nearest LPS axes.
 """
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import SimpleITK as sitk
 
 from crossmoda.labels import COCHLEA, STRUCTURES, VS
 from crossmoda.volume import Volume
+from crossmoda.volume.masks import bounding_box
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -23,19 +24,18 @@ AXIAL, CORONAL = 0, 1
 
 @dataclasses.dataclass(frozen=True)
 class View:
-    """A slice of a volume: which axis (0 axial, 1 coronal), which index, which window (row and column ranges)."""
+    """A window of a slice of a volume."""
 
     axis: int
+    """0 axial, 1 coronal"""
     index: int
-    rows: tuple[int, int] | None = None
-    columns: tuple[int, int] | None = None
+    rows: slice = dataclasses.field(default_factory=lambda: slice(None))
+    columns: slice = dataclasses.field(default_factory=lambda: slice(None))
 
     def of(self, array: np.ndarray) -> np.ndarray:
-        """Return the view's 2D piece of an array (z, y, x)."""
-        plane = np.take(array, self.index, axis=self.axis)
-        rows = slice(*self.rows) if self.rows else slice(None)
-        columns = slice(*self.columns) if self.columns else slice(None)
-        return plane[rows, columns]
+        """Return the view (rows, columns) of an array (z, y, x)."""
+        plane: np.ndarray = np.take(array, self.index, axis=self.axis)[self.rows, self.columns]
+        return plane
 
 
 def oriented(volume: Volume) -> Volume:
@@ -45,10 +45,10 @@ def oriented(volume: Volume) -> Volume:
 
 def center_of(mask: np.ndarray) -> tuple[int, int, int] | None:
     """Return the voxel (z, y, x) nearest to the center of a mask, or None when it is empty."""
-    found = np.argwhere(mask)
-    if not len(found):
+    voxels = np.argwhere(mask)
+    if not len(voxels):
         return None
-    z, y, x = found[np.argmin(((found - found.mean(axis=0)) ** 2).sum(axis=1))]
+    z, y, x = voxels[np.argmin(((voxels - voxels.mean(axis=0)) ** 2).sum(axis=1))]
     return int(z), int(y), int(x)
 
 
@@ -62,29 +62,24 @@ def full_view(label_map: np.ndarray, axis: int = AXIAL) -> View:
 
 
 def close_views(label_map: Volume, margin_mm: float = 12.0) -> dict[str, View]:
-    """Return axial windows round each structure: the VS, and the cochlea of each side."""
+    """Return axial windows around each structure: the VS, and the cochlea of each side."""
     array = label_map.array
+    is_right = np.arange(array.shape[2]) < array.shape[2] // 2
     regions: dict[str, np.ndarray] = {"VS": array == VS}
-    middle = array.shape[2] // 2
-    cochlea = array == COCHLEA
-    columns = np.arange(array.shape[2])[None, None, :]
-    for side, half in (("right", columns < middle), ("left", columns >= middle)):
-        regions[f"cochlea, {side}"] = cochlea & half
+    regions |= {"cochlea, right": (array == COCHLEA) & is_right, "cochlea, left": (array == COCHLEA) & ~is_right}
     views = {}
     for name, mask in regions.items():
         center = center_of(mask)
         if center is None:
             continue
-        plane = np.argwhere(mask[center[0]])
         margin = [round(margin_mm / spacing) for spacing in label_map.grid.spacing_zyx[1:]]
-        low = [max(int(plane[:, k].min()) - margin[k], 0) for k in (0, 1)]
-        high = [min(int(plane[:, k].max()) + margin[k], array.shape[k + 1]) for k in (0, 1)]
-        views[name] = View(AXIAL, center[0], (low[0], high[0]), (low[1], high[1]))
+        rows, columns = bounding_box(mask[center[0]], margin)
+        views[name] = View(AXIAL, center[0], rows, columns)
     return views
 
 
 def window(array: np.ndarray) -> tuple[float, float]:
-    """Return the gray window (low, high): the 1st and 99.7th percentile of what is not background."""
+    """Return the gray window (low, high): the 1st and 99.7th percentile of the values above the lowest one."""
     values = array[array > array.min()]
     if not values.size:
         return float(array.min()), float(array.max()) + 1.0
@@ -103,11 +98,10 @@ def checkerboard(first: np.ndarray, second: np.ndarray, tiles: int = 8) -> np.nd
     return np.where((rows + columns) % 2 == 0, *scaled)
 
 
-def _show(axes: "Axes", plane: np.ndarray, volume: Volume, view: View, **how: Any) -> None:
-    spacing = volume.grid.spacing_zyx
-    vertical, horizontal = [spacing[k] for k in range(3) if k != view.axis]
-    how["origin"] = "upper" if view.axis == AXIAL else "lower"
-    axes.imshow(plane, aspect=vertical / horizontal, interpolation="bilinear", **how)
+def _show(axes: "Axes", plane: np.ndarray, volume: Volume, view: View, **options: Any) -> None:
+    vertical, horizontal = (spacing for axis, spacing in enumerate(volume.grid.spacing_zyx) if axis != view.axis)
+    origin: Literal["upper", "lower"] = "upper" if view.axis == AXIAL else "lower"
+    axes.imshow(plane, origin=origin, aspect=vertical / horizontal, interpolation="bilinear", **options)
     axes.set_axis_off()
 
 
@@ -118,14 +112,14 @@ def show_image(axes: "Axes", volume: Volume, view: View) -> None:
 
 
 def show_heat(axes: "Axes", volume: Volume, view: View, maximum: float) -> Any:
-    """Draw the view of a map (0 to ``maximum``) in colors over what is there; zero is transparent."""
+    """Draw the view of a map (0 to ``maximum``) in colors over the image; zero is transparent."""
     plane = np.ma.masked_less_equal(view.of(volume.array), 0.02 * maximum)
     _show(axes, plane, volume, view, cmap="inferno", vmin=0, vmax=maximum, alpha=0.8)
     return axes.images[-1]
 
 
 def show_contours(axes: "Axes", label_map: Volume, view: View, *, reference: bool = False) -> None:
-    """Draw the outlines of every structure: in its own color, or dashed white for a reference."""
+    """Draw the outline of every structure: in its color, or dashed white for a reference."""
     plane = view.of(label_map.array)
     for structure in STRUCTURES:
         mask = plane == structure.value
@@ -136,7 +130,7 @@ def show_contours(axes: "Axes", label_map: Volume, view: View, *, reference: boo
 
 
 def _figure(rows: int, columns: int, width: float = 3.2, heights: Sequence[float] = ()) -> tuple["Figure", np.ndarray]:
-    """Make axes ``width`` inches wide, each row as high as ``heights`` says in widths (default: square)."""
+    """Make axes ``width`` inches wide; ``heights`` are the heights of the rows in widths (default: square)."""
     from matplotlib.figure import Figure
 
     heights = heights or [1.0] * rows
@@ -145,11 +139,11 @@ def _figure(rows: int, columns: int, width: float = 3.2, heights: Sequence[float
 
 
 def registration_figure(target: Volume, before: Volume, after: Volume, labels: Mapping[str, Volume]) -> "Figure":
-    """Draw a registration: checkerboards of target and atlas before (by header only) and after, and label contours.
+    """Draw a registration: checkerboards of target and atlas, and label contours, before and after it.
 
     Args:
         target: the fixed image.
-        before: the moving image resampled on the target's grid without registration.
+        before: the moving image resampled on the target's grid by the headers only.
         after: the moving image warped on the target's grid.
         labels: the atlas's label map on the target's grid, ``{"before": ..., "after": ...}``.
 
@@ -167,13 +161,13 @@ def registration_figure(target: Volume, before: Volume, after: Volume, labels: M
             axes[row, column].set_title(f"{key}, {name}", fontsize=9)
             show_image(axes[row, column + 2], target, view)
             show_contours(axes[row, column + 2], maps[key], view)
-            there = "" if (view.of(maps[key].array) > 0).any() else ": none in this slice"
-            axes[row, column + 2].set_title(f"atlas labels {key}{there}", fontsize=9)
+            absence = "" if (view.of(maps[key].array) > 0).any() else ": none in this slice"
+            axes[row, column + 2].set_title(f"atlas labels {key}{absence}", fontsize=9)
     return figure
 
 
 def fusion_figure(target: Volume, votes: Sequence[Volume], fused: Volume, disagreement: Volume) -> "Figure":
-    """Draw a fusion close to each structure: every atlas's outline, the fused label, where the atlases disagree."""
+    """Draw a fusion close to each structure: outlines of all atlases, fused label, disagreement."""
     target, fused, disagreement = oriented(target), oriented(fused), oriented(disagreement)
     votes = [oriented(vote) for vote in votes]
     views = close_views(fused) or {"middle": full_view(fused.array)}
@@ -194,7 +188,7 @@ def fusion_figure(target: Volume, votes: Sequence[Volume], fused: Volume, disagr
 
 
 def segmentation_figure(image: Volume, label_map: Volume, reference: Volume | None = None) -> "Figure":
-    """Draw a segmentation and, if there is one, its reference (dashed white), whole and close to each structure."""
+    """Draw a segmentation and its optional reference (dashed white): a whole slice, and close to each structure."""
     image, label_map = oriented(image), oriented(label_map)
     reference = oriented(reference) if reference is not None else None
     guide = reference if reference is not None else label_map

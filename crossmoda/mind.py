@@ -1,10 +1,10 @@
-"""MIND-SSC: what an image looks like, whatever the contrast.
+"""MIND-SSC: image features independent of the contrast.
 
-The modality independent neighborhood descriptor with self-similarity context describes a voxel by how similar the
-patches around it are *to each other*: the squared differences of the 12 pairs of its six neighbors that are not
-opposite, averaged over a patch, divided by their mean, and put through ``exp(-distance)``. Intensities themselves drop
-out: the descriptor is the same after any change ``a * intensity + b``, also with negative ``a`` (inverted contrast),
-and nearly so after a monotone change of contrast or under a coil's slowly varying bias.
+The modality independent neighborhood descriptor with self-similarity context describes a voxel by the similarity of
+the patches around it *to each other*: the squared differences of the 12 pairs of its six neighbors that are not
+opposite, averaged over a patch, divided by their mean, and mapped by ``exp(-distance)``. The descriptor is invariant to
+any change ``a * intensity + b``, also with negative ``a`` (inverted contrast), and nearly invariant to a monotone
+change of contrast and to the slowly varying bias of a coil.
 
 References:
     M. P. Heinrich, M. Jenkinson, B. W. Papież, M. Brady, J. A. Schnabel: Towards Realtime Multimodal Fusion for
@@ -14,6 +14,7 @@ References:
 
 """
 
+import itertools
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -31,23 +32,20 @@ def _pairs() -> tuple[tuple[tuple[int, ...], ...], tuple[tuple[int, tuple[int, .
     """Return the distinct directions between neighbors that are not opposite, and each pair as (direction, start)."""
     directions: list[tuple[int, ...]] = []
     pairs: list[tuple[int, tuple[int, ...]]] = []
-    for first, one in enumerate(NEIGHBORS):
-        for other in NEIGHBORS[first + 1 :]:
-            direction = tuple(b - a for a, b in zip(one, other, strict=True))
-            if sum(map(abs, direction)) != 2 or max(map(abs, direction)) == 2:
-                continue
-            start = one
-            opposite = tuple(-step for step in direction)
-            if opposite in directions:
-                direction, start = opposite, other
+    for first, second in itertools.combinations(NEIGHBORS, 2):
+        direction, start = tuple(b - a for a, b in zip(first, second, strict=True)), first
+        if max(map(abs, direction)) == 1:
+            reverse = tuple(-step for step in direction)
+            if reverse in directions:
+                direction, start = reverse, second
             if direction not in directions:
                 directions.append(direction)
             pairs.append((directions.index(direction), start))
     return tuple(directions), tuple(pairs)
 
 
-#: The 6 directions (z, y, x) that join neighbors at a distance of sqrt(2), and the 12 pairs: which direction, and from
-#: which neighbor it starts. Two pairs share a direction, so 6 difference images serve all 12.
+#: The 6 directions (z, y, x) between neighbors at a distance of sqrt(2), and the 12 pairs: the direction and the
+#: neighbor it starts from. Two pairs share a direction, so 6 difference images serve all 12.
 DIRECTIONS, PAIRS = _pairs()
 
 #: Features above the k-th threshold have at least k + 1 bits set in their unary code: 6 levels in 5 bits.
@@ -61,14 +59,14 @@ def mind_ssc(array: Any, radius: int = 1, dilation: int = 1) -> Any:
     """Return the MIND-SSC features of an image.
 
     Args:
-        array: the image, (z, y, x); a NumPy array, or a torch tensor with any leading dimensions (batch, ...), which is
-            computed where it lies.
+        array: the image, (z, y, x); a NumPy array, or a torch tensor with any leading dimensions (batch, ...) on any
+            device.
         radius: the radius of the box patch over which squared differences are averaged, voxels.
         dilation: the distance of the six neighbors from the voxel, voxels.
 
     Returns:
         Features in (0, 1], float32, of shape (..., 12, z, y, x); an array for an array, a tensor for a tensor.
-        Flat regions, where nothing differs from anything, are 1 in all channels.
+        Flat regions are 1 in all channels.
 
     Raises:
         InputError: ``radius`` or ``dilation`` is not positive, or the image has fewer than three axes.
@@ -94,7 +92,7 @@ def _shifted(image: "torch.Tensor", offset: tuple[int, ...], margin: int) -> "to
 
 
 def _directions_at_once(image: "torch.Tensor") -> int:
-    """Return of how many directions the differences are in memory: few large operations on a card, else few bytes."""
+    """Return the number of directions computed at once: all on a GPU for speed, one on a CPU for memory."""
     return len(DIRECTIONS) if image.is_cuda else 1
 
 
@@ -113,7 +111,7 @@ def _features(image: "torch.Tensor", radius: int, dilation: int) -> "torch.Tenso
             moved = _shifted(padded, tuple(dilation * step for step in direction), dilation)
             torch.sub(moved, image, out=squares.narrow(1, number, 1))
         squares.square_()
-        for axis in range(3):  # one axis after the other: three short sums instead of one over the cube
+        for axis in range(3):  # three short sums instead of one over the cube
             window, margin = [1, 1, 1], [0] * 6
             window[axis], margin[5 - 2 * axis], margin[4 - 2 * axis] = 2 * radius + 1, radius, radius
             squares = torch.nn.functional.avg_pool3d(pad(squares, margin, mode="replicate"), window, stride=1)

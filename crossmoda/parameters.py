@@ -98,7 +98,7 @@ class Settings:
 
 
 def _is_of(kind: type, value: Any) -> bool:
-    """Return whether a value, perhaps from a file, has a parameter's type: true is no number."""
+    """Return whether a value, perhaps from a file, has a parameter's type; bool is not a number."""
     if kind is bool or isinstance(value, bool):
         return kind is bool and isinstance(value, bool)
     return isinstance(value, _KINDS[kind][1])

@@ -15,6 +15,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import network_size
+
 from crossmoda import device as devices
 from crossmoda import network
 
@@ -44,10 +46,10 @@ def describe() -> None:
     print("|---|---|---|---|---|---|")
     for preset, width in (("default", 1.0), ("default", 0.5), ("paper", 1.0)):
         settings = network.Settings(preset, width)
-        field = " x ".join(f"{extent:.1f}" for extent in network.receptive_field_mm(settings))
-        need = network.memory(settings)
+        field = " x ".join(f"{extent:.1f}" for extent in network_size.receptive_field_mm(settings))
+        need = network_size.memory(settings)
         megabytes = f"{need.training / 2**20:.0f} | {need.inference / 2**20:.0f}"
-        print(f"| {preset} | {width:g} | {network.parameter_count(settings):,} | {field} | {megabytes} |")
+        print(f"| {preset} | {width:g} | {network_size.parameter_count(settings):,} | {field} | {megabytes} |")
 
 
 def measure(device: str, repeats: int) -> None:

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from crossmoda.dataset.contours import rasterize, read_contours, read_rigid_transform
+from crossmoda.dataset.contours import rasterize, read_contours
 from crossmoda.errors import InputError
+from crossmoda.evaluation import dice
 from crossmoda.volume import Grid, Volume, read_label_map
 
 AXES = tuple(np.eye(3).ravel().tolist())
@@ -92,14 +93,6 @@ def test_oblique_slices_hold_the_contours_that_were_drawn_on_them() -> None:
     assert np.array_equal(found.array, rasterize({"VS": polygons}, GRID).array)
 
 
-def test_a_transform_takes_contours_to_another_scan() -> None:
-    shift = np.eye(4)
-    shift[:3, 3] = (1.0, -2.0, 1.5)
-    polygons = [circle(5.0, level(4), (0.13, 0.21))]
-    moved = [polygon + shift[:3, 3] for polygon in polygons]
-    assert np.array_equal(rasterize({"VS": polygons}, GRID, shift).array, rasterize({"VS": moved}, GRID).array)
-
-
 @pytest.mark.parametrize("step", [0.5, 1.0, 3.0], ids=str)
 def test_contours_on_thinner_or_thicker_slices_fill_the_same_volume(step: float) -> None:
     levels = np.arange(level(1), level(8), step)
@@ -149,26 +142,6 @@ def test_files_that_are_no_contours_are_refused(tmp_path: Path) -> None:
         (tmp_path / "c.json").write_text(f'[{{"structure_name": "VS", "LPS_contour_points": {points}}}]')
         with pytest.raises(InputError, match="a point of a contour of VS is not a number"):
             read_contours(tmp_path / "c.json")
-
-
-@pytest.mark.parametrize(
-    "content",
-    [
-        b"Parameters: 1 2 3",
-        b"\xff\xfe",
-        b"Parameters: a b c d e f g h i j k l",
-        b"Parameters: 0 0 0 0 0 0 0 0 0 0 0 0",
-        b"Parameters: 1 0 0 0 1 0 0 0 1 nan 0 0",
-        b"Parameters: 1 0 0 0 1 0 0 0 1 0 0 0\nFixedParameters: 1 2",
-        None,
-    ],
-    ids=str,
-)
-def test_a_file_that_is_no_transform_is_refused(tmp_path: Path, content: bytes | None) -> None:
-    if content is not None:
-        (tmp_path / "t.tfm").write_bytes(content)
-    with pytest.raises(InputError, match=r"12 parameters|parameters are not numbers"):
-        read_rigid_transform(tmp_path / "t.tfm")
 
 
 def test_contour_json_is_read_with_all_polygons_of_a_name(tmp_path: Path) -> None:
@@ -273,18 +246,5 @@ def test_real_contours_give_the_label_maps_that_were_rasterized_independently(
     found = rasterize(contours, reference.grid)
     for value, least in ((1, 0.985), (2, 0.94)):
         mask, truth = found.array == value, reference.array == value
-        assert 2 * np.count_nonzero(mask & truth) / (mask.sum() + truth.sum()) > least
+        assert dice(mask, truth) > least
         assert mask.sum() == pytest.approx(truth.sum(), rel=0.05)
-
-
-@pytest.mark.shared_data
-def test_contours_on_t1_moved_by_the_rigid_transform_are_those_on_t2(shared_data: Path) -> None:
-    folder = shared_data / "vs_seg_contours" / "json"
-    for subject in ("003", "007", "021"):
-        matrix = read_rigid_transform(folder / f"sub-{subject}_inv_T1_LPS_to_T2_LPS.tfm")
-        first, second = (
-            read_contours(folder / f"sub-{subject}_contours_space-individual_{one}w.json") for one in ("T1", "T2")
-        )
-        name = next(name for name in first if name.lower() in ("an", "tv"))
-        moved = np.concatenate([polygon @ matrix[:3, :3].T + matrix[:3, 3] for polygon in first[name]])
-        assert np.allclose(moved, np.concatenate(second[name]), atol=0.01)

@@ -45,7 +45,7 @@ def test_it_is_the_mirror_image_brought_onto_the_scan():
     image.array[np.s_[4:8, 15:25, 12:16]] = 100  # dark on the right
     found = contralateral.contralateral_brightness(image, shifted_by(0.0))
     np.testing.assert_allclose(found[np.s_[4:8, 15:25, 44:48]], 0, atol=1e-6)
-    assert found[np.s_[4:8, 15:25, 12:16]].min() > 0.9  # there the opposite side is bright
+    assert found[np.s_[4:8, 15:25, 12:16]].min() > 0.9  # its contralateral place is bright
     assert not np.isnan(found).any()
 
 

@@ -157,8 +157,8 @@ def card(monkeypatch) -> Iterator[PretendedCard]:
         yield mode
 
 
-def one_after_the_other(one: Callable[[], Any], other: Callable[[], Any], at_once: bool) -> tuple[Any, Any]:
-    return one(), other()
+def one_after_the_other(first: Callable[[], Any], second: Callable[[], Any], at_once: bool) -> tuple[Any, Any]:
+    return first(), second()
 
 
 # The pretended card itself

@@ -413,7 +413,7 @@ def test_too_little_memory_is_told(monkeypatch, tmp_path):
 
     monkeypatch.setattr("crossmoda.deeds.pyramid.Pyramid", fail)
     volume.write(scan(grid()), tmp_path / "scan.nii.gz")
-    with pytest.raises(InputError, match=r"memory does not suffice to register .* crop the images"):
+    with pytest.raises(InputError, match=r"Not enough memory to register .* Crop the images"):
         register_files(tmp_path / "scan.nii.gz", tmp_path / "scan.nii.gz", tmp_path / "results", settings=CPU)
     assert not (tmp_path / "results").exists()
 
@@ -453,15 +453,15 @@ def test_a_thin_slab_of_noise_registered_to_itself_stays_where_it_is():
     [
         ({"linear": "similarity"}, "linear must be one of"),
         ({"alpha": 0.0}, "alpha must be"),
-        ({"grid_spacing": "8,7,x"}, "numbers separated by commas"),
-        ({"grid_spacing": "8,7"}, "as many values"),
-        ({"search_radius": "4,4,3,3,2.5"}, "whole numbers"),
+        ({"grid_spacing": "8,7,x"}, "not a list of numbers"),
+        ({"grid_spacing": "8,7"}, "lists of one length"),
+        ({"search_radius": "4,4,3,3,2.5"}, "integers"),
         ({"quantization": "4,3,2,1,0"}, "numbers from 0.01 to 100"),
         ({"quantization": "inf,3,2,1,1"}, "numbers from 0.01 to 100"),
         ({"quantization": "4,3,2,1,nan"}, "numbers from 0.01 to 100"),
         ({"grid_spacing": "1e300,9,7,4,3"}, "numbers from 0.1 to 1000"),
-        ({"search_radius": "2000,4,3,3,2"}, "whole numbers from 1 to 50"),
-        ({"search_radius": "1" * 9999}, r"got '1{5,30}\.\.\.1{5,30}'"),
+        ({"search_radius": "2000,4,3,3,2"}, "integers from 1 to 50"),
+        ({"search_radius": "1" * 9999}, r"out of range: '1{5,30}\.\.\.1{5,30}'"),
     ],
     ids=lambda value: str(value)[:40],
 )

@@ -48,9 +48,43 @@ def test_citation_and_changelog_name_the_version_of_the_engine() -> None:
 ARCHITECTURE = (PROJECT / "docs/architecture.md").read_text("utf-8")
 
 
-def test_the_contracts_of_the_architecture_can_be_imported() -> None:
-    imports = re.findall(r"^from (\S+) import ([^#\n]+)", ARCHITECTURE, re.MULTILINE)
+def test_the_imports_in_the_documents_exist() -> None:
+    blocks = [
+        block for path in DOCUMENTS for block in re.findall(r"```python\n(.*?)```", path.read_text("utf-8"), re.DOTALL)
+    ]
+    imports = re.findall(r"^from (crossmoda\S*) import ([^#\n]+)", "\n".join(blocks), re.MULTILINE)
     assert len(imports) > 10
     for module, names in imports:
         for name in names.split(","):
-            assert hasattr(importlib.import_module(module), name.strip()), f"{module}.{name}"
+            package = importlib.import_module(module)
+            assert hasattr(package, name.strip()) or importlib.import_module(f"{module}.{name.strip()}")
+
+
+def test_the_scripts_in_the_documents_exist() -> None:
+    for path in DOCUMENTS:
+        for script in re.findall(r"(?:Testing|tools|docs/examples)/[\w/]+\.py", path.read_text("utf-8")):
+            assert (PROJECT / script).exists(), f"{path.name}: {script}"
+
+
+COMMANDS = sorted(
+    {
+        (str(path.relative_to(PROJECT)), line.split("#")[0].strip())
+        for path in DOCUMENTS
+        for line in re.findall(r"^(?:\.venv/bin/)?crossmoda (.+)$", path.read_text("utf-8"), re.MULTILINE)
+        if "[OPTIONS]" not in line
+    }
+)
+
+
+@pytest.mark.parametrize(("document", "command"), COMMANDS)
+def test_the_commands_in_the_documents_exist_with_their_options(document: str, command: str) -> None:
+    from crossmoda.cli.framework import crossmoda_command
+
+    name, *rest = command.split()
+    options = {option for option in rest if option.startswith("--")}
+    if name.startswith("--"):
+        known, options = crossmoda_command, {name} - {"--help"}
+    else:
+        known = crossmoda_command.commands.get(name) or crossmoda_command.get_command(None, name)
+        assert known, f"{document}: no command {name}"
+    assert options <= {text for parameter in known.params for text in (*parameter.opts, *parameter.secondary_opts)}

@@ -140,12 +140,6 @@ def test_the_summary_gives_mean_deviation_and_median_and_counts_what_does_not_ex
     assert summary["cochlea"]["assd_mm"] == {"mean": 0.0, "sd": 0.0, "median": 0.0, "count": 2, "undefined": 1}
 
 
-def test_a_constant_can_stand_for_distances_that_do_not_exist() -> None:
-    summary = summarize(some_cases(), undefined_mm=300.0)
-    assert summary["cochlea"]["assd_mm"]["mean"] == pytest.approx(100.0)
-    assert summary["cochlea"]["assd_mm"]["undefined"] == 0
-
-
 def test_scores_are_written_as_csv_and_json(tmp_path: Path) -> None:
     cases = some_cases()
     write_scores(cases, tmp_path / "scores.csv")

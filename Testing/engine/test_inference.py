@@ -145,7 +145,7 @@ def test_of_several_tumors_the_most_probable_stays_and_of_cochleae_one_on_each_s
     assert np.array_equal(plausibility.plausible(found, probabilities, grid), wanted)
 
 
-def test_a_tumor_beside_a_cochlea_goes_before_a_larger_one_elsewhere():
+def test_a_tumor_beside_a_cochlea_is_preferred_to_a_larger_distant_one():
     grid = volume.Grid((100, 60, 20), (1.0, 1.0, 1.5), (0, 0, 0), (1, 0, 0, 0, 1, 0, 0, 0, 1))
     wanted = np.zeros(grid.shape, np.uint8)
     wanted[ball(grid, (15, 30, 30), 4)] = 1
@@ -340,7 +340,7 @@ class TestSeveralTargets:
                 cli.main([*command, *wrong])
             assert ending.value.code == 2 and len(capsys.readouterr().err.strip().splitlines()) == 1
 
-    def test_a_scan_given_twice_is_told(self, targets, weight_file, tmp_path):
+    def test_a_duplicate_scan_is_a_failure(self, targets, weight_file, tmp_path):
         done, failed = predict_all([targets[1], targets[1]], tmp_path / "out", weight_file, CPU)
         assert list(done) == ["b"] and "twice" in failed["b"]
 
@@ -430,7 +430,7 @@ def test_unusable_weights_are_refused_in_one_sentence(weight_file, tmp_path):
     ],
     ids=lambda change: str(change)[:50],
 )
-def test_a_damaged_model_card_is_told_with_the_name_of_its_file(weight_file, tmp_path, change):
+def test_the_error_about_a_damaged_model_card_names_its_file(weight_file, tmp_path, change):
     from safetensors.torch import save
 
     tensors, card = weights.read_tensors(weight_file)
@@ -465,11 +465,11 @@ def test_weights_with_undefined_output_are_refused_not_reported_as_no_tumor(weig
             weights.load(tmp_path / "net.safetensors")
     huge = {name: torch.full_like(item, 3e38) if name.endswith("weight") else item for name, item in tensors.items()}
     weights.write_tensors(tmp_path / "net.safetensors", huge, card)
-    with pytest.raises(InputError, match="gives no numbers on this scan"):
+    with pytest.raises(InputError, match="Predicted probabilities are not finite"):
         predict(scan, tmp_path / "net.safetensors", Settings(device="cpu"))
 
 
-def test_memory_that_does_not_suffice_for_the_preparation_is_told(weight_file, scan, monkeypatch):
+def test_too_little_memory_for_the_preparation_is_one_error(weight_file, scan, monkeypatch):
     def full(*_):
         raise MemoryError
 

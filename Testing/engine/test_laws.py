@@ -93,3 +93,12 @@ def test_the_project_speaks_of_itself_alone() -> None:
         if path != Path(__file__) and any(word in path.read_text("utf-8") for word in foreign)
     ]
     assert not found
+
+
+def test_no_two_public_classes_share_a_name_except_the_settings_of_packages() -> None:
+    places: dict[str, list[str]] = {}
+    for path in ENGINE:
+        for node in ast.parse(path.read_text("utf-8")).body:
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_") and node.name != "Settings":
+                places.setdefault(node.name, []).append(str(path.relative_to(PROJECT)))
+    assert {name: paths for name, paths in places.items() if len(paths) > 1} == {}

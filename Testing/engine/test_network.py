@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+from benchmarks import network_size
 
 from crossmoda import network
 from crossmoda.errors import InputError
@@ -66,7 +67,7 @@ def test_the_receptive_field_is_how_far_gradients_reach(torch, preset):
             if isinstance(module, torch.nn.BatchNorm3d):
                 module.weight.fill_(1.0)
     for axis in (0, 2):
-        expected = round(network.receptive_field_mm(settings, spacing_zyx=(1, 1, 1))[axis])
+        expected = round(network_size.receptive_field_mm(settings, spacing_zyx=(1, 1, 1))[axis])
         size, center = [16, 16, 16], [8, 8, 8]
         size[axis] = expected + 19
         features = torch.full((1, 12, *size), 0.01, requires_grad=True)
@@ -83,7 +84,7 @@ def test_the_receptive_field_is_how_far_gradients_reach(torch, preset):
 
 def test_the_default_network_sees_the_neighborhood_of_the_largest_tumor():
     """The largest of 119 tumors in VS-SEG has 10784 mm3: a ball of 27 mm; the field shows it and what surrounds it."""
-    assert min(network.receptive_field_mm()) > 2 * 27
+    assert min(network_size.receptive_field_mm()) > 2 * 27
 
 
 def test_an_inverted_residual_has_the_parameters_counted_by_hand(torch):
@@ -93,9 +94,11 @@ def test_an_inverted_residual_has_the_parameters_counted_by_hand(torch):
     by_hand = 24 * 144 + 144 * 27 + 144 * 32 + 2 * (144 + 144 + 32)
     assert sum(weights.numel() for weights in block.parameters()) == by_hand
     assert (
-        network.parameter_count(SMALL) < network.parameter_count() < network.parameter_count(network.Settings("paper"))
+        network_size.parameter_count(SMALL)
+        < network_size.parameter_count()
+        < network_size.parameter_count(network.Settings("paper"))
     )
-    assert network.parameter_count() * 2 < 10 * 2**20  # bundled as 16-bit floats in at most 10 MB
+    assert network_size.parameter_count() * 2 < 10 * 2**20  # bundled as 16-bit floats in at most 10 MB
 
 
 def test_memory_for_training_counts_what_the_backward_pass_keeps(torch):
@@ -109,7 +112,7 @@ def test_memory_for_training_counts_what_the_backward_pass_keeps(torch):
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         model(torch.rand(1, 12, *size))
     saved = sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
-    estimate = network.memory(SMALL, size)
+    estimate = network_size.memory(SMALL, size)
     assert estimate.training == pytest.approx(saved + 4 * estimate.weights, rel=0.15)
     assert estimate.weights == sum(item.nbytes for item in model.state_dict().values())
     assert estimate.inference < estimate.training
@@ -117,7 +120,7 @@ def test_memory_for_training_counts_what_the_backward_pass_keeps(torch):
 
 def test_memory_of_the_published_crop_fits_a_gpu_of_8_gib():
     for preset in ("default", "paper"):
-        assert network.memory(network.Settings(preset)).training < 8 * 2**30
+        assert network_size.memory(network.Settings(preset)).training < 8 * 2**30
 
 
 def test_importing_the_settings_does_not_import_torch():

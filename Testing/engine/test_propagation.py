@@ -167,8 +167,8 @@ class TestNoisyLabel:
             dataclasses.replace(WHOLE, contributing_fraction=0.1),
             atlases=[*small, *atlases_of(cases)],
         )
-        speakers = {item.atlas for item in result.outcomes if "VS" in item.contributes_to}
-        assert len(speakers) == 3 and not any(name.startswith("small") for name in speakers)
+        contributing = {item.atlas for item in result.outcomes if "VS" in item.contributes_to}
+        assert len(contributing) == 3 and not any(name.startswith("small") for name in contributing)
         assert dice(result.label_map.array == 1, cases["truth"].read_label().array == 1) > 0.95
 
     def test_the_outputs_lie_on_the_targets_grid_and_agree_with_each_other(self, cases, tmp_path):
@@ -217,8 +217,8 @@ class TestNoisyLabel:
         tumor, mirrored = sure.label_map.array == 1, (sure.label_map.array == 1)[..., ::-1]
         np.testing.assert_allclose(after[tumor] / before[tumor], doubtful, atol=0.001)
         assert after[mirrored].mean() < 0.95 < before[mirrored].min()  # where the probes have it on the other side
-        elsewhere = ~ndimage.binary_dilation(tumor | mirrored, iterations=4)
-        np.testing.assert_allclose(after[elsewhere], before[elsewhere], atol=0.002)
+        outside = ~ndimage.binary_dilation(tumor | mirrored, iterations=4)
+        np.testing.assert_allclose(after[outside], before[outside], atol=0.002)
 
     def test_two_runs_give_the_same_bytes(self, cases, tmp_path):
         run(cases, tmp_path / "a")

@@ -1,4 +1,4 @@
-"""The tumor's outline: votes of atlases, corrected by what the target shows on the opposite side."""
+"""The tumor outline: votes of atlases, corrected by contralateral comparison."""
 
 import numpy as np
 import pytest

@@ -31,7 +31,7 @@ def target(dark) -> Volume:
     """Fluid on both sides, and what makes its place dark."""
     image = np.full(SHAPE, 100, np.float32)
     image[LEFT] = image[RIGHT] = 500
-    image[:, :2] = 500  # fluid elsewhere
+    image[:, :2] = 500  # more fluid
     image[dark] = 100
     return Volume(image, GRID)
 

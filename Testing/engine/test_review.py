@@ -121,7 +121,7 @@ def test_without_any_opinion_there_is_no_doubt_and_the_list_says_what_to_do(data
     assert review.doubt(tmp_path / "results" / "p1").array.max() == 0
     items = {item.id: item for item in review.review_list(data, tmp_path / "results")}
     assert any("crossmoda predict" in reason for reason in items["p1"].reasons)
-    assert "crossmoda propagate" in items["p2"].reasons[0]
+    assert "Run propagate or predict" in items["p2"].reasons[0]
 
 
 def test_a_prediction_alone_is_reviewed_too(tmp_path):
@@ -251,7 +251,7 @@ def judge(case: Evidence, others: int = 8) -> triage.Assessment:
     return triage.CohortStatistics([case, *cohort]).assess(case)
 
 
-def test_nothing_speaks_against_an_ordinary_label():
+def test_an_ordinary_label_has_no_reason():
     found = judge(USUAL)
     assert found.reasons == ("No sign of an error.",)
     assert found.loss == pytest.approx(0.05)
@@ -283,14 +283,14 @@ def test_nothing_speaks_against_an_ordinary_label():
         (changed(height_mm=40.0), "offset by 40 mm"),
     ],
 )
-def test_each_reason_is_said_and_raises_the_priority(case, words):
+def test_each_finding_is_a_reason_and_raises_the_priority(case, words):
     found = judge(case)
     assert any(words in sentence for sentence in found.reasons), found.reasons
     agreeing = "dice_network" in str(sorted(case.numbers.items() - USUAL.numbers.items()))
     assert found.loss > judge(USUAL).loss or agreeing  # agreement with the network counts in the expected Dice
 
 
-def test_the_most_important_reason_is_said_first():
+def test_reasons_are_sorted_by_importance():
     found = judge(changed(dice_network_VS=0.1, elongation_VS=5.0))
     assert "disagree" in found.reasons[0] and "elongated" in found.reasons[1]
 
@@ -313,7 +313,7 @@ def test_shape_and_position_are_measured(tmp_path):
     assert numbers["width_mm"] == pytest.approx(60)
 
 
-def test_a_tumor_that_the_network_sees_on_the_other_side_is_told(data, tmp_path):
+def test_a_contralateral_tumor_of_the_network_is_a_reason(data, tmp_path):
     write_results(tmp_path / "results" / "p1", ears(), network=ears(shift=36))
     item = review.review_list(data, tmp_path / "results")[0]
     assert item.evidence["apart_mm"] == pytest.approx(36, abs=0.1)
@@ -405,7 +405,8 @@ def test_sorting_again_after_a_decision_needs_no_files():
 
 
 def test_the_review_is_imported_without_torch_numba_and_matplotlib():
-    modules = "corrections, operations, models, improvement, cohort_report"
-    code = f"import sys; from crossmoda.review import {modules}; print(*sys.modules)"
+    modules = "operations, models, improvement, cohort_report"
+    statements = f"from crossmoda.dataset import corrections; from crossmoda.review import {modules}"
+    code = f"import sys; {statements}; print(*sys.modules)"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert not {"torch", "numba", "matplotlib", "jinja2"} & set(run.stdout.split())

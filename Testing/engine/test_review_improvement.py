@@ -247,7 +247,7 @@ def test_a_model_that_is_not_there_cannot_be_used(project):
         models.switch(project / "models", "best")
 
 
-def test_a_model_in_use_that_was_deleted_gives_way_to_the_bundled_one(tmp_path):
+def test_a_deleted_current_model_is_replaced_by_the_bundled_weights(tmp_path):
     output.write_json(tmp_path / "current.json", {"current": "gone"})
     assert models.current(tmp_path).name == "bundled"
 
@@ -298,7 +298,7 @@ def test_the_table_has_every_target_with_agreement_correction_volumes_and_time(r
     assert rows["t3"]["status"] == "needs expert"
 
 
-def test_the_page_tells_of_corrections_reasons_and_models(reported):
+def test_the_page_lists_corrections_reasons_and_models(reported):
     html = reported["report"].read_text("utf-8")
     for words in (
         "5 targets",
@@ -343,7 +343,7 @@ def test_the_command_improves_and_reports(project, tmp_path):
     run("models", folder, "--add", models.current(project / "models").weights, "--name", "small", "--switch", "small")
     where = ("--data", project / "data", "--models", folder)
     found = run("improve", *where, "--seconds", 0, "--epochs", 1, "--device", "cpu")
-    assert "went on from small and learned from: 2 sources, 2 corrected, 0 noisy" in found.output
+    assert "model-1 continues small. Training cases: 2 sources, 2 corrected, 0 noisy" in found.output
     assert "--switch model-1" in found.output and "before" in found.output
     found = run("review-report", *where, "--results", project / "results", "--output", tmp_path / "report")
     assert (tmp_path / "report" / "report.html").is_file() and "cohort.csv" in found.output

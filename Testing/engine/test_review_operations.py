@@ -234,7 +234,7 @@ def test_the_other_cochlea_is_found_in_a_head_that_is_turned():
     assert 2 * (suggested & expected).sum() / (suggested.sum() + expected.sum()) > 0.7
 
 
-def test_a_misplaced_cochlea_is_told_and_its_place_suggested():
+def test_a_misplaced_cochlea_is_reported_with_its_offset():
     image, truth = head()
     label_map = truth.copy()
     label_map[on_the_left(truth)] = labels.BACKGROUND

@@ -194,7 +194,7 @@ def test_the_dense_truth_agrees_with_the_points(left, right):
         ({"seed": -1}, "seed must be an integer"),
     ],
 )
-def test_what_cannot_be_simulated_is_said_in_one_sentence(arguments, words):
+def test_impossible_subjects_are_refused(arguments, words):
     with pytest.raises(InputError, match=words):
         simulate_subject(**{"seed": 0, **arguments})
 

@@ -94,7 +94,7 @@ def test_the_slice_profile_is_symmetric_and_sums_to_one():
 
 def test_a_grid_is_centered_where_the_protocol_says():
     rotation = acquisition.draw_rotation(np.random.default_rng(1), 1.0, 6.0)
-    grid = acquisition.Protocol(0.5, 1.5, 21, 40.0).grid(np.array([3.0, -4.0, 5.0]), rotation)
+    grid = acquisition.scan_grid((0.5, 0.5, 1.5), 21, 40.0, np.array([3.0, -4.0, 5.0]), rotation)
     middle = grid.index_to_physical @ [*((np.array(grid.size) - 1) / 2), 1]
     assert middle[:3] == pytest.approx([3.0, -4.0, 5.0])
     assert np.reshape(grid.direction, (3, 3)) @ np.reshape(grid.direction, (3, 3)).T == pytest.approx(

@@ -160,8 +160,8 @@ class TestOneWorkerIsKilled:
     def test_what_cannot_be_used_is_one_line_each_and_the_rest_goes_on(self, disturbed, home):
         outcome = disturbed[0]
         assert set(outcome.failed) == {"hollow", "knee"}
-        assert "no labeled voxel" in outcome.failed["hollow"][0]
-        assert "does it show the same part of the body" in outcome.failed["knee"][0]
+        assert "No labeled voxel" in outcome.failed["hollow"][0]
+        assert "same part of the body" in outcome.failed["knee"][0]
         with (outcome.folder / "failures.csv").open(encoding="utf-8") as stream:
             assert [row["case"] for row in csv.DictReader(stream)] == ["hollow", "knee"]
         log = (outcome.folder / "study.log").read_text("utf-8")
@@ -214,8 +214,14 @@ class TestConfiguration:
         [
             ('data = "d"\nresults = "r"\nreferenzes = "x"', "Unknown key: 'referenzes'. Did you mean 'references'"),
             ('data = "d"\nresults = "r"\n[training]\nepoch = 3', r"\[training\]: 'epoch'. Did you mean 'epochs'"),
-            ('data = "d"\nresults = "r"\n[training]\nepochs = "many"', "epochs in .training. must be an integer"),
-            ('data = "d"\nresults = "r"\n[training]\nepochs = true', "epochs in .training. must be an integer"),
+            (
+                'data = "d"\nresults = "r"\n[training]\nepochs = "many"',
+                r"\[training\]: epochs must be an integer",
+            ),
+            (
+                'data = "d"\nresults = "r"\n[training]\nepochs = true',
+                r"\[training\]: epochs must be an integer",
+            ),
             (
                 'data = "d"\nresults = "r"\n[propagation]\ncontributing_fraction = 2.0',
                 r"\[propagation\]: contributing_fraction must be 0\.05 to 1",
@@ -249,7 +255,7 @@ class TestConfiguration:
         assert what.data == tmp_path / "d" and what.results == Path("/r")
         assert what.registration.alpha == 2.0 and what.training.seconds == 5.0
 
-    def test_a_missing_file_is_said(self, tmp_path):
+    def test_a_missing_file_is_one_error(self, tmp_path):
         with pytest.raises(InputError, match=r"Cannot read .*nothing\.toml"):
             study.read_configuration(tmp_path / "nothing.toml")
 
@@ -257,9 +263,9 @@ class TestConfiguration:
         pytest.importorskip("dask_jobqueue")
         example = Path(__file__).resolve().parents[2] / "docs" / "examples" / "study.toml"
         what = study.read_configuration(example)
-        assert what.propagation.left == 15 and what.batch_system["queue"]
+        assert what.propagation.left_atlases == 15 and what.batch_system["queue"]
 
-    def test_a_name_that_is_no_scan_is_said(self, home):
+    def test_a_pattern_without_a_scan_is_one_error(self, home):
         what = dataclasses.replace(study.read_configuration(home / "study.toml"), tests=("nobody",))
         with pytest.raises(InputError, match="No scan matches tests: 'nobody'"):
             study.plan(what)
@@ -312,7 +318,7 @@ class TestClusters:
         with pytest.raises(InputError, match=r"workers must be at most \d+ on this computer.* got 99999"):
             cluster.local_cluster(ClusterSettings(workers=99999))
 
-    def test_slurm_without_slurm_is_said(self, monkeypatch):
+    def test_slurm_without_sbatch_is_one_error(self, monkeypatch):
         pytest.importorskip("dask_jobqueue")
         monkeypatch.setenv("PATH", "")
         with pytest.raises(InputError, match="sbatch"):
@@ -342,7 +348,7 @@ class TestClusters:
         assert len(jobs) == 2
         assert (tmp_path / "bin" / "cancelled").read_text().split()[-1] == jobs[1]
 
-    def test_a_scheduler_that_does_not_answer_is_said(self):
+    def test_an_unreachable_scheduler_is_one_error(self):
         with (
             pytest.raises(InputError, match="Dask scheduler not reachable: tcp://127"),
             cluster.connected(ClusterSettings(address="tcp://127.0.0.1:9", patience=1), {}),

@@ -13,7 +13,7 @@ CPU = inference.Settings(device="cpu")
 
 
 @pytest.mark.parametrize(("seed", "side", "volume_mm3"), [(8502, "left", 157.0), (8505, "right", 295.0)])
-def test_the_weights_that_come_along_find_a_small_tumor_on_its_side(seed, side, volume_mm3):
+def test_the_bundled_weights_find_a_small_tumor_on_its_side(seed, side, volume_mm3):
     scan = Settings(tumor_volume=volume_mm3, field_of_view=112, slices=56)
     subject = simulate_subject(seed, side=side, settings=scan)
     found = inference.predict(subject.hrt2, None, CPU).label_map.array == labels.VS
@@ -22,7 +22,7 @@ def test_the_weights_that_come_along_find_a_small_tumor_on_its_side(seed, side, 
     assert 2 * np.count_nonzero(found & truth) / (found.sum() + truth.sum()) > 0.5
 
 
-def test_the_weights_that_come_along_find_a_compact_tumor_in_the_middle_of_the_canal(tmp_path):
+def test_the_bundled_weights_find_a_compact_tumor_in_the_middle_of_the_canal(tmp_path):
     # An ellipsoid of 4/3 pi 5 x 3.5 x 3.5 = 257 mm3 with fluid before it. Of four seeds this is the one with the lowest
     # Dice (0.16, now 0.92) of weights that had hardly seen any tumor but those which begin at the porus.
     spacing, shape = 0.5, (64, 64, 80)

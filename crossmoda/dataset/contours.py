@@ -7,7 +7,6 @@ another is a hole.
 """
 
 import json
-import re
 import warnings
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
@@ -108,42 +107,7 @@ def _contours_of(dataset: Any, path: Path) -> Contours:
     return contours
 
 
-def read_rigid_transform(path: Path | str) -> np.ndarray:
-    """Read a transform of the collection (``inv_T1_LPS_to_T2_LPS.tfm``) as the 4 x 4 matrix that maps T1 points to T2.
-
-    The file contains the inverse, as required by ITK resampling: p_T2 = inverse(file)(p_T1), LPS mm.
-
-    Raises:
-        InputError: the file is not an ITK text transform with 12 parameters.
-
-    """
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-        matrix, offset, center = _affine_of(text)
-        forward = np.eye(4)
-        forward[:3, :3] = matrix
-        forward[:3, 3] = offset + center - matrix @ center
-        inverse = np.linalg.inv(forward)
-    except (OSError, ValueError, TypeError, np.linalg.LinAlgError) as cause:
-        reason = "not an ITK transform with the 12 parameters of an affine transform"
-        raise cannot_read(path, reason, "Select another file") from cause
-    if not np.isfinite(inverse).all():
-        raise cannot_read(path, "parameters are not numbers", _EXPORT)
-    return inverse
-
-
-def _affine_of(text: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return matrix, translation and center of an affine transform in ITK's text format."""
-    parameters = re.search(r"^Parameters:(.*)$", text, re.MULTILINE)
-    fixed = re.search(r"^FixedParameters:(.*)$", text, re.MULTILINE)
-    values = np.array(parameters[1].split() if parameters else [], float)
-    center = np.array(fixed[1].split() if fixed else [0, 0, 0], float)
-    if values.shape != (12,) or center.shape != (3,):
-        raise ValueError("another number of parameters")
-    return values[:9].reshape(3, 3), values[9:], center
-
-
-def rasterize(contours: Mapping[str, Iterable[np.ndarray]], grid: Grid, transform: np.ndarray | None = None) -> Volume:
+def rasterize(contours: Mapping[str, Iterable[np.ndarray]], grid: Grid) -> Volume:
     """Return the label map (uint8) of contours on a grid.
 
     Names are matched by :func:`crossmoda.labels.structure_of_name`; other structures (earlier volumes, organs at risk)
@@ -152,7 +116,6 @@ def rasterize(contours: Mapping[str, Iterable[np.ndarray]], grid: Grid, transfor
     Args:
         contours: polygons (points, 3) by structure name, LPS mm.
         grid: the grid of the contoured image, in any orientation.
-        transform: 4 x 4 matrix from the contours' points to points of the image, if another image was contoured.
 
     Raises:
         InputError: no structure has a known name, one fills no voxel, or the contours lie outside the image or across
@@ -171,21 +134,20 @@ def rasterize(contours: Mapping[str, Iterable[np.ndarray]], grid: Grid, transfor
         )
     array = np.zeros(grid.shape, np.uint8)
     for structure in sorted(known, key=lambda structure: structure.value):
-        mask = _mask(known[structure], grid, transform)
+        mask = _mask(known[structure], grid)
         if known[structure] and not mask.any():
             raise InputError(f"The contours fill no voxel of the image: {structure.name}. {_CONTOURED_IMAGE}.")
         array[mask] = structure.value
     return Volume(array, grid)
 
 
-def _mask(polygons: list[np.ndarray], grid: Grid, transform: np.ndarray | None) -> np.ndarray:
+def _mask(polygons: list[np.ndarray], grid: Grid) -> np.ndarray:
     """Return the mask (z, y, x) of polygons that combine by the even-odd rule in each plane.
 
     Each slice takes the nearest contour plane within half the distance of two planes (at least half a slice): contours
     may be drawn on thinner or thicker slices than those of the grid.
     """
-    to_index = grid.physical_to_index if transform is None else grid.physical_to_index @ transform
-    indices = [polygon @ to_index[:3, :3].T + to_index[:3, 3] for polygon in polygons if len(polygon) >= 3]
+    indices = [grid.to_index(polygon) for polygon in polygons if len(polygon) >= 3]
     if not indices:
         return np.zeros(grid.shape, bool)
     axis = _slice_axis(indices, grid)

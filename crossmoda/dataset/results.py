@@ -53,4 +53,4 @@ def label_to_review(folder: Path | str) -> Path:
     for file in (folder / NOISY_LABEL, folder / PREDICTION / LABEL_MAP):
         if file.is_file():
             return file
-    raise InputError(f"No label to review: {folder}. Run propagate or predict for {folder.name}.")
+    raise InputError(f"No label to review: {folder}. Run crossmoda propagate or crossmoda predict first.")

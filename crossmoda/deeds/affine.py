@@ -1,4 +1,4 @@
-"""The linear stage: block matches in both directions, and the affine or rigid transform that most of them agree on."""
+"""The linear stage: block matches in both directions, and a robust affine or rigid fit to them."""
 
 import functools
 
@@ -10,7 +10,7 @@ from crossmoda.deeds.backend_cpu import threads
 from crossmoda.deeds.pyramid import Level, Pyramid
 from crossmoda.errors import InputError
 
-#: A linear registration that changes volumes by this factor has found nothing.
+#: A linear registration that changes volumes by more than this factor has failed.
 _MOST_CHANGE = 10.0
 
 _compiled = numba.njit(cache=True, nogil=True, boundscheck=False)
@@ -22,8 +22,8 @@ def _squared_residuals(matrix, source, target, residuals):
         x, y, z = source[row, 0], source[row, 1], source[row, 2]
         total = 0.0
         for axis in range(3):
-            there = matrix[axis, 0] * x + matrix[axis, 1] * y + matrix[axis, 2] * z + matrix[axis, 3]
-            total += (there - target[row, axis]) ** 2
+            mapped = matrix[axis, 0] * x + matrix[axis, 1] * y + matrix[axis, 2] * z + matrix[axis, 3]
+            total += (mapped - target[row, axis]) ** 2
         residuals[row] = total
 
 
@@ -42,9 +42,9 @@ def _moments(source, target, residuals, most, sums, products):
             for axis in range(3):
                 sums[0, axis] += source[row, axis]
                 sums[1, axis] += target[row, axis]
-                for other in range(3):
-                    products[0, axis, other] += source[row, axis] * source[row, other]
-                    products[1, axis, other] += target[row, axis] * source[row, other]
+                for column in range(3):
+                    products[0, axis, column] += source[row, axis] * source[row, column]
+                    products[1, axis, column] += target[row, axis] * source[row, column]
     return count
 
 
@@ -65,7 +65,7 @@ def _fit(source: np.ndarray, target: np.ndarray, residuals: np.ndarray, most: fl
         ridge = (1e-9 * np.trace(spread) + 1e-12) * np.eye(3)
         spread += ridge
         if np.linalg.eigvalsh(spread)[0] < 10 * ridge[0, 0]:
-            cross += ridge  # points in a plane tell nothing of the direction across it, which stays as it is
+            cross += ridge  # points in a plane do not determine the direction across it: it stays unchanged
         matrix[:3, :3] = np.linalg.solve(spread, cross.T).T
     matrix[:3, 3] = goal - matrix[:3, :3] @ center
     return matrix
@@ -74,7 +74,7 @@ def _fit(source: np.ndarray, target: np.ndarray, residuals: np.ndarray, most: fl
 def least_trimmed_squares(
     source: np.ndarray, target: np.ndarray, rigid: bool = False, keep: float = 0.5, starts: int = 40
 ) -> np.ndarray:
-    """Return the transform that fits the best ``keep`` fraction of the point pairs, whatever the others do.
+    """Return the transform that fits the best ``keep`` fraction of the point pairs; the rest are outliers.
 
     Fast LTS (P. J. Rousseeuw, K. Van Driessen, 2006): from the fit to all pairs and from fits to small random subsets,
     alternate between choosing the pairs with the least residuals and fitting to them; the best fit wins. The random
@@ -82,17 +82,17 @@ def least_trimmed_squares(
 
     Args:
         source: points (n, 3).
-        target: where they should lie (n, 3).
+        target: the points they should be mapped to (n, 3).
         rigid: rotation and translation only.
-        keep: fraction of pairs that must agree; more than ``1 - keep`` outliers cannot be withstood.
+        keep: fraction of pairs that must agree; at most ``1 - keep`` of them may be outliers.
         starts: number of random subsets.
 
     """
     middle = source.mean(axis=0)  # near zero, products of coordinates lose nothing
     source, target = np.ascontiguousarray(source - middle), np.ascontiguousarray(target - middle)
     rng = np.random.default_rng(0)
-    some = np.arange(len(source)) if len(source) <= 600 else np.sort(rng.choice(len(source), 600, replace=False))
-    few, few_target = source[some], target[some]
+    sample = np.arange(len(source)) if len(source) <= 600 else np.sort(rng.choice(len(source), 600, replace=False))
+    few, few_target = source[sample], target[sample]
 
     def fit_all(a: np.ndarray, b: np.ndarray) -> np.ndarray:
         return _fit(a, b, np.zeros(len(a)), 0.0, rigid)
@@ -125,24 +125,24 @@ def least_trimmed_squares(
 
 
 def _matches(
-    here: Pyramid, there: Pyramid, matrix: np.ndarray, level: Level
+    blocks: Pyramid, searched: Pyramid, matrix: np.ndarray, level: Level
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return points of ``here``, where their blocks fit best in ``there`` (LPS mm), and the costs of the best fits."""
-    backend, grid = here.backend, here.grid(level)
-    to_other = there.grid(level).physical_to_index @ matrix @ grid.index_to_physical
-    warped = backend.warp(there.image(level), to_other, grid.shape)
+    """Return the block centers of ``blocks``, their best matches in ``searched`` (LPS mm), and the matches' costs."""
+    backend, grid = blocks.backend, blocks.grid(level)
+    to_searched = searched.grid(level).physical_to_index @ matrix @ grid.index_to_physical
+    warped = backend.warp(searched.image(level), to_searched, grid.shape)
     block, radius, quantization = level.block(grid), level.radius(grid), level.quantization(grid)
     costs = backend.data_cost(
-        here.codes(level),
+        blocks.codes(level),
         backend.codes(warped, level.patch()),
         block=block,
         radius=radius,
         quantization=quantization,
         skip=level.skip(grid),
-        mask=here.mask(level),
+        mask=blocks.mask(level),
     )
     best, lowest = backend.smoothed_minima(costs)
-    usable = here.filled_blocks(level, block)
+    usable = blocks.filled_blocks(level, block)
     index = np.argwhere(usable)
     if len(index) == 0:
         return np.empty((0, 3)), np.empty((0, 3)), np.empty(0)
@@ -154,13 +154,13 @@ def _matches(
 
 
 def refine(fixed: Pyramid, moving: Pyramid, matrix: np.ndarray, level: Level, rigid: bool) -> np.ndarray:
-    """Return a better 4 x 4 matrix from fixed to moving points (LPS mm), from block matches in both directions.
+    """Return the improved 4 x 4 matrix from fixed to moving points (LPS mm), from block matches in both directions.
 
-    The half of the matches with the least cost are taken from each direction, as in deedsBCV; of these, least trimmed
-    squares keeps the half that agrees best.
+    The half of the matches with the least cost is taken from each direction, as in deedsBCV; of these, least trimmed
+    squares uses the half that agrees best.
 
     Raises:
-        InputError: there is next to nothing to match, or the matches agree on nothing.
+        InputError: fewer than 8 blocks can be matched, or the fit collapses.
 
     """
     matches = threads.both(
@@ -169,22 +169,22 @@ def refine(fixed: Pyramid, moving: Pyramid, matrix: np.ndarray, level: Level, ri
         at_once=fixed.backend.at_once,
     )
     sources, targets = [], []
-    for here, (points, moved, lowest) in zip((fixed, moving), matches, strict=True):
+    for is_forward, (points, matched, lowest) in zip((True, False), matches, strict=True):
         if len(points) == 0:
             continue
         good = lowest <= np.median(lowest)
-        sources.append((points if here is fixed else moved)[good])
-        targets.append((moved if here is fixed else points)[good])
+        sources.append((points if is_forward else matched)[good])
+        targets.append((matched if is_forward else points)[good])
     source = np.concatenate(sources) if sources else np.empty((0, 3))
     if len(source) < 8:
         raise InputError(
             "The images hold too little for the linear registration: fewer than 8 blocks of either image "
             "lie in the foreground; check the masks or choose linear 'none'."
         )
-    found = least_trimmed_squares(source, np.concatenate(targets), rigid=rigid)
-    if not 1 / _MOST_CHANGE < np.linalg.det(found[:3, :3]) < _MOST_CHANGE:
+    refined = least_trimmed_squares(source, np.concatenate(targets), rigid=rigid)
+    if not 1 / _MOST_CHANGE < np.linalg.det(refined[:3, :3]) < _MOST_CHANGE:
         raise InputError(
             "The images have too little in common for the linear registration: it collapsed. Check that they show "
             "the same part of the body, or choose linear 'rigid'."
         )
-    return found
+    return refined

@@ -1,375 +1,53 @@
-"""The data cost: how well each block of one image fits the other image under each displacement of a dense set."""
+"""The dense set of displacements, and the best displacement of each control point by the data cost alone."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import numba
 import numpy as np
-from llvmlite import ir
-from numba import types
-from numba.core import cgutils
 
-from crossmoda.deeds.backend_cpu import threads, vectors
-from crossmoda.deeds.backend_cpu.scratch import Scratch
+from crossmoda.deeds.backend_cpu import threads
 
 _compiled = numba.njit(cache=True, nogil=True, fastmath={"contract", "nsz", "reassoc"}, boundscheck=False)
 
-#: Blocks along x that are compared at once.
-_LANES = 8
-#: Displacements along x that are summed at once: at most as many as the registers hold, more in parts of eight.
-_MOST, _PART = 13, 8
 
-
-def _counter(displacements: int) -> Any:
-    """Return the function that counts the differing bits of a chunk of blocks under ``displacements`` displacements."""
-
-    @vectors.intrinsic
-    def count(context, here, keep, there, lines, line_count, table, table_step, block, across, step, out, shift, scale):
-        """Store the number of bits set in ``here ^ there`` where ``keep`` is set, summed over each block, times scale.
-
-        Arguments are addresses, and offsets and steps in bytes. ``lines`` holds pairs: where a row of the blocks begins
-        in ``here``, whose voxels are ``across`` apart, and where it begins in ``there``; ``table`` where ``there``
-        continues for each voxel along x and displacement; ``keep`` a bit for each code of ``here``; ``out`` the
-        addresses of the eight blocks' costs, which begin ``shift`` further. A displacement step (``step`` voxels) on
-        along x, all displacements but one look up what was looked up before: it stays in the registers, as do the sums
-        while the rows go by.
-        """
-
-        def generate(context, builder, signature, arguments):
-            here, keep, there, lines, line_count, table, table_step, block, across, step, *rest = arguments
-            out, shift, scale = rest
-            codes, narrow, flags = (ir.VectorType(ir.IntType(bits), _LANES) for bits in (64, 32, 1))
-            name = f"llvm.ctpop.v{_LANES}i64"
-            popcount = cgutils.get_or_insert_function(builder.module, ir.FunctionType(codes, [codes]), name)
-            zero = vectors.same(codes, 0)
-            sums = [cgutils.alloca_once_value(builder, zero) for _ in range(displacements)]
-            seen = [cgutils.alloca_once_value(builder, zero) for _ in range(displacements)]
-
-            def word(*address):
-                return vectors.load(builder, vectors.WORD, *address, align=8)
-
-            def shifted(x, displacement):
-                return vectors.load(
-                    builder,
-                    codes,
-                    row,
-                    word(table, builder.mul(x, table_step), vectors.words(8 * displacement)),
-                    align=8,
-                )
-
-            with cgutils.for_range(builder, line_count) as line:
-                pair = builder.add(lines, builder.mul(line.index, vectors.words(16)))
-                inside, row = word(pair), builder.add(word(pair, vectors.words(8)), there)
-                with cgutils.for_range(builder, step) as phase:
-                    for number in range(1, displacements):
-                        builder.store(shifted(phase.index, number - 1), seen[number])
-                    with cgutils.for_range_slice(builder, phase.index, block, step, vectors.WORD) as (x, _):
-                        place = builder.add(inside, builder.mul(x, across))
-                        one = vectors.load(builder, codes, here, place, align=8)
-                        octet = vectors.load(
-                            builder, ir.IntType(8), keep, builder.lshr(place, vectors.words(6)), align=1
-                        )
-                        mask = builder.bitcast(octet, flags)
-                        others = [*(builder.load(part) for part in seen[1:]), shifted(x, displacements - 1)]
-                        for other, part, total in zip(others, seen, sums, strict=True):
-                            bits = builder.call(popcount, [builder.select(mask, builder.xor(one, other), zero)])
-                            builder.store(builder.add(builder.load(total), bits), total)
-                            builder.store(other, part)
-            factor = vectors.spread(builder, scale, _LANES)
-            counts = [builder.sitofp(builder.trunc(builder.load(total), narrow), factor.type) for total in sums]
-            rows = [builder.add(word(out, vectors.words(8 * lane)), shift) for lane in range(_LANES)]
-            vectors.store_transposed(builder, [builder.fmul(count, factor) for count in counts], rows)
-            return context.get_dummy_value()
-
-        return types.void(*[types.int64] * 12, types.float32), generate
-
-    return count
-
-
-_count_3, _count_5, _count_7, _count_8 = _counter(3), _counter(5), _counter(7), _counter(8)
-_count_9, _count_11, _count_13 = _counter(9), _counter(11), _counter(13)
-
-
-@_compiled
-def _by_phase(start, stop, codes, first, block, out):
-    """Sort each row of ``codes``, repeated beyond its ends, by the place of a voxel in its block.
-
-    ``out[z, y, p, n]`` is voxel ``first + n * block + p`` of row (z, y).
-    """
-    height, width = codes.shape[1:]
-    for item in range(start, stop):
-        z, y = item // height, item % height
-        for phase in range(block):
-            for n in range(out.shape[3]):
-                out[z, y, phase, n] = codes[z, y, min(max(first + n * block + phase, 0), width - 1)]
-
-
-@_compiled
-def _counted(start, stop, mask, block, out):
-    """Set a bit for each voxel that counts, sorted as in :func:`_by_phase`: eight blocks to the byte."""
-    height, width = mask.shape[1:]
-    for item in range(start, stop):
-        z, y = item // height, item % height
-        for phase in range(block):
-            for octet in range(out.shape[3]):
-                bits = 0
-                for lane in range(_LANES):
-                    x = (octet * _LANES + lane) * block + phase
-                    if x < width and mask[z, y, x]:
-                        bits |= 1 << lane
-                out[z, y, phase, octet] = bits
-
-
-@_compiled
-def _lines(z, y, shift_z, shift_y, block, skip, shape, fixed, moving, lines, label):
-    """Write where the rows of voxels of a block begin in both images (bytes) to ``lines[label]``; return how many."""
-    depth, height = shape
-    count = 0
-    for k in range(z * block[0], min((z + 1) * block[0], depth), skip[0]):
-        for j in range(y * block[1], min((y + 1) * block[1], height), skip[1]):
-            there_z = min(max(k + shift_z, 0), depth - 1)
-            there_y = min(max(j + shift_y, 0), height - 1)
-            lines[label, count, 0] = k * fixed.strides[0] + j * fixed.strides[1]
-            lines[label, count, 1] = there_z * moving.strides[0] + there_y * moving.strides[1]
-            count += 1
-    return count
-
-
-@_compiled
-def _blocks(places, count, block, step, labels, scale, out, shift):
-    """Sum the Hamming distances of eight blocks for each displacement along x.
-
-    ``places`` are addresses and steps in bytes, see :func:`_counter`. No view of an array is made here: numba counts
-    references to it, which takes as long as the sums where threads share the array.
-    """
-    here, keep, there, lines, table, offset_step, across = places
-    while labels > 0:
-        number = labels if labels <= _MOST else _PART
-        if number == 13:
-            _count_13(here, keep, there, lines, count, table, offset_step, block, across, step, out, shift, scale)
-        elif number == 11:
-            _count_11(here, keep, there, lines, count, table, offset_step, block, across, step, out, shift, scale)
-        elif number == 9:
-            _count_9(here, keep, there, lines, count, table, offset_step, block, across, step, out, shift, scale)
-        elif number == 8:
-            _count_8(here, keep, there, lines, count, table, offset_step, block, across, step, out, shift, scale)
-        elif number == 7:
-            _count_7(here, keep, there, lines, count, table, offset_step, block, across, step, out, shift, scale)
-        elif number == 5:
-            _count_5(here, keep, there, lines, count, table, offset_step, block, across, step, out, shift, scale)
-        else:
-            _count_3(here, keep, there, lines, count, table, offset_step, block, across, step, out, shift, scale)
-        table += 8 * number
-        shift += 4 * number
-        labels -= number
-
-
-@_compiled
-def _copy(costs, z, y, columns, source, target, count):
-    for column in range(columns[0], min(columns[1], costs.shape[2])):
-        for k in range(count):
-            costs[z, y, column, target + k] = costs[z, y, column, source + k]
-
-
-@_compiled
-def _repeats(first, last, shift, step, size):
-    """Return whether voxels ``first`` to ``last``, moved by ``shift`` and by a step less, both lie beyond one border.
-
-    There the nearest voxel stands in for all of them, so that both displacements cost the same.
-    """
-    return last + shift <= 0 or first + shift - step >= size - 1
-
-
-@_compiled
-def _block_rows(start, stop, fixed, keep, moving, shape, block, radius, quantization, skip, offsets, scale, costs):
-    """Compare the rows of blocks from ``start`` to ``stop``.
-
-    All rows of a layer before the next displacement along z, and all displacements along y before the next blocks along
-    x, so that what they look up stays in the cache.
-    """
-    rows, columns = costs.shape[1:3]
-    depth, height = shape
-    labels_z, labels_y, labels_x = 2 * radius[0] + 1, 2 * radius[1] + 1, 2 * radius[2] + 1
-    lines = np.empty((labels_y, block[0] * block[1], 2), np.int64)
-    nowhere = np.empty(labels_z * labels_y * labels_x, np.float32)
-    targets = np.empty(_LANES, np.int64)
-    here, there = np.int64(fixed.ctypes.data), np.int64(moving.ctypes.data)
-    mask, line, table = np.int64(keep.ctypes.data), np.int64(lines.ctypes.data), np.int64(offsets.ctypes.data)
-    line_step, table_step, across = np.int64(lines.strides[0]), np.int64(offsets.strides[0]), np.int64(fixed.strides[2])
-    out, target = np.int64(costs.ctypes.data), np.int64(targets.ctypes.data)
-    step = min(quantization[2], block[2])  # each voxel of a block starts a sequence of its own if steps are longer
-    for z in range(start // rows, -(-stop // rows)):
-        first_z, last_z = z * block[0], min((z + 1) * block[0], depth) - 1
-        for label_z in range(labels_z):
-            shift_z = (label_z - radius[0]) * quantization[0]
-            first = label_z * labels_y * labels_x
-            same_z = label_z > 0 and _repeats(first_z, last_z, shift_z, quantization[0], depth)
-            for y in range(max(start - z * rows, 0), min(stop - z * rows, rows)):
-                if same_z:
-                    _copy(costs, z, y, (0, columns), first - labels_y * labels_x, first, labels_y * labels_x)
-                    continue
-                count = 0
-                for label_y in range(labels_y):
-                    shift_y = (label_y - radius[1]) * quantization[1]
-                    count = _lines(z, y, shift_z, shift_y, block, skip, shape, fixed, moving, lines, label_y)
-                first_y, last_y = y * block[1], min((y + 1) * block[1], height) - 1
-                for column in range(0, columns, _LANES):
-                    for lane in range(_LANES):
-                        targets[lane] = out + z * costs.strides[0] + y * costs.strides[1]
-                        targets[lane] += (column + lane) * costs.strides[2]
-                        if column + lane >= columns:
-                            targets[lane] = np.int64(nowhere.ctypes.data)
-                    for label_y in range(labels_y):
-                        shift_y = (label_y - radius[1]) * quantization[1]
-                        label = first + label_y * labels_x
-                        if label_y > 0 and _repeats(first_y, last_y, shift_y, quantization[1], height):
-                            _copy(costs, z, y, (column, column + _LANES), label - labels_x, label, labels_x)
-                            continue
-                        places = (
-                            here + 8 * column,
-                            mask + column // _LANES,
-                            there + 8 * column,
-                            line + label_y * line_step,
-                            table,
-                            table_step,
-                            across,
-                        )
-                        _blocks(places, count, block[2], step, labels_x, scale, target, 4 * label)
-
-
-def data_cost(
-    fixed: np.ndarray,
-    moving: np.ndarray,
-    *,
-    block: tuple[int, int, int],
-    radius: tuple[int, int, int],
-    quantization: tuple[int, int, int],
-    skip: tuple[int, int, int] = (1, 1, 1),
-    scale: float = 1.0,
-    mask: np.ndarray | None = None,
-    scratch: Scratch | None = None,
-) -> np.ndarray:
-    """Return the mean Hamming distance of each block of ``fixed`` to ``moving`` under each displacement.
-
-    Blocks tile the image from its first voxel; the last ones may reach beyond it. Where ``moving`` is looked up outside
-    its grid its nearest voxel stands in.
-
-    Args:
-        fixed: packed codes (z, y, x) of the image that is divided into blocks.
-        moving: packed codes of the other image, on the same grid.
-        block: size of a block, which is the distance of control points, in voxels (z, y, x).
-        radius: displacements on each side of zero, in steps (z, y, x).
-        quantization: voxels per step (z, y, x).
-        skip: take every n-th voxel of a block along z and y; along x all are taken.
-        scale: factor on the mean distance.
-        mask: voxels of ``fixed`` that count; without it all do. Voxels outside add nothing, and the mean is over the
-            full block, so that blocks with little in them have little say.
-        scratch: memory to work and to answer in: the costs are valid until the next costs or descriptors.
-
-    Returns:
-        Costs, float32, of shape (blocks z, blocks y, blocks x, displacements); displacements in C order of (z, y, x).
-
-    """
-    counts = [-(-size // step) for size, step in zip(fixed.shape, block, strict=True)]
-    lanes = -(-counts[2] // _LANES) * _LANES
-    reach = radius[2] * quantization[2]
-    scratch = scratch or Scratch()
-    here = scratch.array("here", (*fixed.shape[:2], block[2], lanes), np.uint64)
-    keep = scratch.array("keep", (*fixed.shape[:2], block[2], lanes // _LANES), np.uint8)
-    there = scratch.array("there", (*fixed.shape[:2], block[2], lanes + 2 * reach // block[2] + 1), np.uint64)
-    inside = np.ones(fixed.shape, bool) if mask is None else np.ascontiguousarray(mask)
-    lines = fixed.shape[0] * fixed.shape[1]
-    threads.run(_by_phase, lines, np.ascontiguousarray(fixed), 0, block[2], here)
-    threads.run(_by_phase, lines, np.ascontiguousarray(moving), -reach, block[2], there)
-    threads.run(_counted, lines, inside, block[2], keep)
-    along = np.arange(block[2])[:, None] + np.arange(2 * radius[2] + 1) * quantization[2]
-    offsets = along % block[2] * there.strides[2] + along // block[2] * there.strides[3]
-    samples = -(-block[0] // skip[0]) * -(-block[1] // skip[1]) * block[2]
-    labels = int(np.prod([2 * steps + 1 for steps in radius]))
-    costs = scratch.array("work", (*counts, labels), np.float32)
-    threads.run(
-        _block_rows,
-        counts[0] * counts[1],
-        here,
-        keep,
-        there,
-        fixed.shape[:2],
-        tuple(block),
-        tuple(radius),
-        tuple(quantization),
-        tuple(skip),
-        offsets,
-        np.float32(scale / samples),
-        costs,
-    )
-    return costs
-
-
-@vectors.intrinsic
-def _weighted_sums(context, rows, weights, count, size, out):
-    """Write the weighted sum of ``count`` rows of ``size`` (16 at least) numbers; arguments are addresses."""
-    lanes = 16
-
-    def generate(context, builder, signature, arguments):
-        rows, weights, count, size, out = arguments
-        kind = vectors.numbers(lanes)
-        last = builder.sub(size, vectors.words(lanes))
-        with cgutils.for_range_slice(builder, vectors.words(0), size, vectors.words(lanes), vectors.WORD) as (first, _):
-            first = builder.select(builder.icmp_signed("<", first, last), first, last)  # the last vector overlaps
-            offset = builder.mul(first, vectors.words(4))
-            total = cgutils.alloca_once_value(builder, vectors.same(kind, 0.0))
-            with cgutils.for_range(builder, count) as row:
-                address = vectors.load(builder, vectors.WORD, rows, builder.mul(row.index, vectors.words(8)), align=8)
-                weight = vectors.load(builder, vectors.SINGLE, weights, builder.mul(row.index, vectors.words(4)))
-                part = builder.fmul(
-                    vectors.load(builder, kind, address, offset), vectors.spread(builder, weight, lanes)
-                )
-                builder.store(builder.fadd(builder.load(total), part), total)
-            vectors.store(builder, builder.load(total), out, offset)
-        return context.get_dummy_value()
-
-    return types.void(*[types.int64] * 5), generate
+def displacements(radius: Sequence[int], quantization: Sequence[float]) -> np.ndarray:
+    """Return the dense set of displacements (number, 3), components (z, y, x), in the order of the costs."""
+    steps = [np.arange(-count, count + 1) * size for count, size in zip(radius, quantization, strict=True)]
+    return np.stack(np.meshgrid(*steps, indexing="ij"), axis=-1).reshape(-1, 3).astype(np.float32)
 
 
 @_compiled
 def _smoothed_minima(start, stop, costs, best, lowest):
     """Find the best displacement of each control point after averaging its costs with its 26 neighbors."""
     depth, height, width, labels = costs.shape
-    smooth, rows, weights = np.empty(labels, np.float32), np.empty(27, np.int64), np.empty(27, np.float32)
-    first, table = np.int64(costs.ctypes.data), np.int64(rows.ctypes.data)
+    smooth = np.empty(labels, np.float32)
     for item in range(start, stop):
         z, y, x = item // (height * width), item // width % height, item % width
-        count = 0
+        smooth[:] = 0
         for dz in range(-1, 2):
             for dy in range(-1, 2):
                 for dx in range(-1, 2):
-                    there_z, there_y = min(max(z + dz, 0), depth - 1), min(max(y + dy, 0), height - 1)
-                    rows[count] = first + there_z * costs.strides[0] + there_y * costs.strides[1]
-                    rows[count] += min(max(x + dx, 0), width - 1) * costs.strides[2]
-                    weights[count] = np.float32(0.5 ** (3 + abs(dz) + abs(dy) + abs(dx)))
-                    count += 1
-        _weighted_sums(table, np.int64(weights.ctypes.data), count, labels, np.int64(smooth.ctypes.data))
-        index = 0
-        for label in range(labels):
-            if smooth[label] < smooth[index]:
-                index = label
-        best[z, y, x] = index
-        lowest[z, y, x] = smooth[index]
+                    near_z, near_y = min(max(z + dz, 0), depth - 1), min(max(y + dy, 0), height - 1)
+                    near_x = min(max(x + dx, 0), width - 1)
+                    weight = np.float32(0.5 ** (3 + abs(dz) + abs(dy) + abs(dx)))
+                    for label in range(labels):
+                        smooth[label] += weight * costs[near_z, near_y, near_x, label]
+        best[z, y, x] = np.argmin(smooth)
+        lowest[z, y, x] = smooth[best[z, y, x]]
 
 
 def smoothed_minima(costs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return index and cost of the best displacement of each control point, costs smoothed over the control grid.
+    """Return the index and the cost of the best displacement of each control point, for the linear stage.
 
-    The smoothing is a linear B-spline (weights 1/4, 1/2, 1/4 along each axis), values repeated beyond the border. There
-    are 16 displacements or more.
+    Args:
+        costs: (z, y, x, displacements) float32. They are smoothed over the control grid by a linear B-spline (weights
+            1/4, 1/2, 1/4 along each axis), values repeated beyond the border.
+
+    Returns:
+        Indices int64 and costs float32, both (z, y, x).
+
     """
     best = np.empty(costs.shape[:3], np.int64)
     lowest = np.empty(costs.shape[:3], np.float32)
     threads.run(_smoothed_minima, best.size, costs, best, lowest)
     return best, lowest
-
-
-def displacements(radius: Sequence[int], quantization: Sequence[float]) -> np.ndarray:
-    """Return the dense set of displacements (number, 3), (z, y, x), in the order of the costs."""
-    steps = [np.arange(-count, count + 1) * size for count, size in zip(radius, quantization, strict=True)]
-    return np.stack(np.meshgrid(*steps, indexing="ij"), axis=-1).reshape(-1, 3).astype(np.float32)

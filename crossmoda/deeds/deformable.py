@@ -1,4 +1,4 @@
-"""The deformable stage: dense displacement search, spanning tree, and fields that are each other's inverse."""
+"""The deformable stage: dense displacement search on a spanning tree, and inverse-consistent fields."""
 
 import dataclasses
 import functools
@@ -22,7 +22,7 @@ class Field:
     array: np.ndarray
     """(3, z, y, x) float32: displacement along the axes z, y, x of the grid, mm"""
     grid: Grid
-    """where the control points are"""
+    """the control points"""
 
     def _place(self, grid: Grid) -> tuple[np.ndarray, np.ndarray]:
         """Return the index of the first voxel of ``grid`` in the field, and the step from voxel to voxel."""
@@ -58,22 +58,19 @@ def _scaled(field: np.ndarray, sizes: tuple[float, ...]) -> np.ndarray:
 
 
 def make_consistent(forward: Field, backward: Field, iterations: int = 10) -> tuple[Field, Field]:
-    """Return the two fields made each other's inverse, by averaging each with the inverse the other implies."""
+    """Return both fields made inverse-consistent: each is averaged with the inverse that its counterpart implies."""
     spacing = forward.grid.spacing_zyx
     inverse = tuple(1 / size for size in spacing)
-    one, other = _scaled(forward.array, inverse), _scaled(backward.array, inverse)
+    ahead, back = _scaled(forward.array, inverse), _scaled(backward.array, inverse)
     for _ in range(iterations):
-        one, other = (
-            0.5 * (one - sampling.compose(other, one)),
-            0.5 * (other - sampling.compose(one, other)),
-        )
-    return Field(_scaled(one, spacing), forward.grid), Field(_scaled(other, spacing), backward.grid)
+        ahead, back = 0.5 * (ahead - sampling.compose(back, ahead)), 0.5 * (back - sampling.compose(ahead, back))
+    return Field(_scaled(ahead, spacing), forward.grid), Field(_scaled(back, spacing), backward.grid)
 
 
 def _search(
     backend: Backend,
     codes: Any,
-    other_codes: Any,
+    warped_codes: Any,
     image: Any,
     mask: np.ndarray,
     deviation: float,
@@ -86,9 +83,9 @@ def _search(
     """Return ``field`` improved by the best displacements of the level's control points."""
     block, radius, quantization = level.block(grid), level.radius(grid), level.quantization(grid)
     differences = backend.block_differences(image, block)
-    costs = backend.data_cost(  # a card is at work on them while the tree grows here
+    costs = backend.data_cost(  # a GPU computes them while the tree is built on the CPU
         codes,
-        other_codes,
+        warped_codes,
         block=block,
         radius=radius,
         quantization=quantization,
@@ -101,7 +98,7 @@ def _search(
     controls = control_grid(grid, block)
     before = field.at(controls)
     flat = before.reshape(3, -1).T / np.array(steps_mm, np.float32)
-    offsets = flat[span.parents] - flat  # the root's, whose parent is -1, is never used
+    offsets = flat[span.parents] - flat  # that of the root, whose parent is -1, is not used
     z, y, x = (2 * count + 1 for count in radius)
     chosen = tree.best_displacements(backend.receive(costs).reshape(len(flat), -1), span, offsets, (z, y, x))
     shift = cost.displacements(radius, steps_mm)[chosen]
@@ -111,7 +108,7 @@ def _search(
 def _search_forward(
     fixed: Pyramid, moving: Pyramid, matrix: np.ndarray, field: Field, level: Level, alpha: float
 ) -> Field:
-    """Return the forward field improved: blocks of the fixed image looked for in the moving one."""
+    """Return the improved forward field: blocks of the fixed image searched in the moving image."""
     backend, grid = fixed.backend, fixed.grid(level)
     to_moving = moving.grid(level).physical_to_index @ matrix @ grid.index_to_physical
     warped = backend.warp(moving.image(level), to_moving, grid.shape, field.voxels(grid, backend))
@@ -121,7 +118,7 @@ def _search_forward(
 
 
 class _Aligned(NamedTuple):
-    """The moving image on a grid of the fixed one, as the linear stage aligned it."""
+    """The moving image on a grid of the fixed image, linearly aligned."""
 
     image: Any
     codes: Any
@@ -137,7 +134,7 @@ def _align(fixed: Pyramid, moving: Pyramid, matrix: np.ndarray, level: Level) ->
 
 
 def _search_backward(fixed: Pyramid, aligned: _Aligned, field: Field, level: Level, alpha: float) -> Field:
-    """Return the backward field improved: blocks of the aligned moving image looked for in the fixed one."""
+    """Return the improved backward field: blocks of the aligned moving image searched in the fixed image."""
     backend, grid = fixed.backend, fixed.grid(level)
     warped = backend.warp(fixed.image(level), np.eye(4), grid.shape, field.voxels(grid, backend))
     codes = aligned.codes, backend.codes(warped, level.patch())
@@ -171,9 +168,10 @@ def register(
         resolution = fixed.grid(level), level.patch()
         if resolution != compared:  # levels of the same resolution share the linearly aligned moving image
             compared, aligned = resolution, _align(fixed, moving, matrix, level)
-        there = functools.partial(_search_forward, fixed, moving, matrix, forward, level, alpha)
-        back = functools.partial(_search_backward, fixed, aligned, backward, level, alpha)
+        search_forward = functools.partial(_search_forward, fixed, moving, matrix, forward, level, alpha)
+        search_backward = functools.partial(_search_backward, fixed, aligned, backward, level, alpha)
         half = functools.partial(report, progress, (number + 0.5) / len(levels), message)
-        better, other = threads.both(there, functools.partial(_after, half, back), at_once=fixed.backend.at_once)
-        forward, backward = make_consistent(better, other)
+        forward, backward = make_consistent(
+            *threads.both(search_forward, functools.partial(_after, half, search_backward), fixed.backend.at_once)
+        )
     return forward, backward

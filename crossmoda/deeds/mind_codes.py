@@ -1,210 +1,149 @@
-"""Packed MIND-SSC descriptors, compiled: see :mod:`crossmoda.mind` for what they are."""
+"""MIND-SSC quantized to 6 levels and packed into 60 bits, compiled: see :mod:`crossmoda.mind` for the definition."""
 
 import numba
 import numpy as np
-from llvmlite import ir
-from numba import types
-from numba.core import cgutils
 
-from crossmoda.deeds.backend_cpu import threads, vectors
+from crossmoda.deeds.backend_cpu import threads
 from crossmoda.deeds.backend_cpu.scratch import Scratch
 from crossmoda.mind import DIRECTIONS, PAIRS, THRESHOLDS
 
 _DIRECTIONS = np.array(DIRECTIONS, dtype=np.int64)
 _PAIR_DIRECTION = np.array([direction for direction, _ in PAIRS], dtype=np.int64)
 _PAIR_SHIFT = np.array([shift for _, shift in PAIRS], dtype=np.int64)
-_LIMITS = -np.log(np.array(THRESHOLDS, dtype=np.float32))
+#: A feature exp(-distance) exceeds a threshold where the distance is below its negative logarithm.
+_LIMITS = tuple((-np.log(np.array(THRESHOLDS, dtype=np.float32))).tolist())
 
 _compiled = numba.njit(cache=True, nogil=True, fastmath={"contract", "nsz", "nnan", "ninf"}, boundscheck=False)
 
-#: Voxels along x that are worked on at once. Rows of the working memory are as long as a multiple of it.
-_LANES = 16
-_NUMBERS = vectors.numbers(_LANES)
-_NARROW, _WIDE = (ir.VectorType(ir.IntType(bits), _LANES) for bits in (32, 64))
 
-
-@vectors.intrinsic
-def _squared_differences(context, one, other, out, count):
-    """Write the squares of the differences of two rows of numbers. Arguments are addresses, and how many vectors."""
-
-    def generate(context, builder, signature, arguments):
-        one, other, out, count = arguments
-        with cgutils.for_range(builder, count) as vector:
-            offset = builder.mul(vector.index, vectors.words(4 * _LANES))
-            difference = builder.fsub(
-                vectors.load(builder, _NUMBERS, one, offset), vectors.load(builder, _NUMBERS, other, offset)
-            )
-            vectors.store(builder, builder.fmul(difference, difference), out, offset)
-        return context.get_dummy_value()
-
-    return types.void(*[types.int64] * 4), generate
-
-
-@vectors.intrinsic
-def _sum_rows(context, rows, pairs, out, count):
-    """Write the sum of three rows and of ``pairs`` pairs of rows more. ``rows`` is the address of their addresses."""
-
-    def generate(context, builder, signature, arguments):
-        rows, pairs, out, count = arguments
-
-        def place(*number):
-            return vectors.load(builder, vectors.WORD, rows, *number, align=8)
-
-        first = [place(vectors.words(8 * number)) for number in range(3)]
-        with cgutils.for_range(builder, count) as vector:
-            offset = builder.mul(vector.index, vectors.words(4 * _LANES))
-            near, middle, far = (vectors.load(builder, _NUMBERS, row, offset) for row in first)
-            total = cgutils.alloca_once_value(builder, builder.fadd(builder.fadd(near, middle), far))
-            with cgutils.for_range(builder, pairs) as pair:
-                number = builder.mul(pair.index, vectors.words(16))
-                near, far = (
-                    vectors.load(builder, _NUMBERS, place(number, vectors.words(8 * which)), offset) for which in (3, 4)
-                )
-                builder.store(builder.fadd(builder.load(total), builder.fadd(near, far)), total)
-            vectors.store(builder, builder.load(total), out, offset)
-        return context.get_dummy_value()
-
-    return types.void(*[types.int64] * 4), generate
-
-
-@vectors.intrinsic
-def _pack(context, rows, floor, out, count):
-    """Write the packed codes of a row of voxels. ``rows`` is the address of those of the twelve rows of distances."""
-
-    def generate(context, builder, signature, arguments):
-        rows, floor, out, count = arguments
-
-        def choose(order, one, other):
-            return builder.select(builder.fcmp_ordered(order, one, other), one, other)
-
-        places = [
-            vectors.load(builder, vectors.WORD, rows, vectors.words(8 * pair), align=8) for pair in range(len(PAIRS))
-        ]
-        least = vectors.spread(builder, floor, _LANES)
-        with cgutils.for_range(builder, count) as vector:
-            offset = builder.mul(vector.index, vectors.words(4 * _LANES))
-            distances = [vectors.load(builder, _NUMBERS, place, offset) for place in places]
-            lowest = total = distances[0]
-            for distance in distances[1:]:
-                lowest, total = choose("<", distance, lowest), builder.fadd(total, distance)
-            noise = builder.fsub(builder.fdiv(total, vectors.same(_NUMBERS, float(len(PAIRS)))), lowest)
-            factor = builder.fdiv(vectors.same(_NUMBERS, 1.0), choose(">", noise, least))
-            halves = [vectors.same(_NARROW, 0)] * 2
-            for pair, distance in enumerate(distances):
-                ratio = builder.fmul(builder.fsub(distance, lowest), factor)
-                half = halves[pair // 6]
-                for level, limit in enumerate(_LIMITS):
-                    near = builder.fcmp_ordered("<", ratio, vectors.same(_NUMBERS, float(limit)))
-                    bit = vectors.same(_NARROW, 1 << (5 * (pair % 6) + level))
-                    half = builder.select(near, builder.or_(half, bit), half)
-                halves[pair // 6] = half
-            low, high = (builder.zext(half, _WIDE) for half in halves)
-            code = builder.or_(low, builder.shl(high, vectors.same(_WIDE, 30)))
-            vectors.store(builder, code, out, builder.mul(vector.index, vectors.words(8 * _LANES)), align=8)
-        return context.get_dummy_value()
-
-    return types.void(types.int64, types.float32, types.int64, types.int64), generate
+@_compiled
+def _sum_around(rows, radius, out):
+    """Sum the rows at most ``radius`` from each row; the first and the last row are repeated beyond the border."""
+    count, width = out.shape
+    for y in range(count):
+        before, after = max(y - 1, 0), min(y + 1, count - 1)
+        for x in range(width):
+            out[y, x] = rows[before, x] + rows[y, x] + rows[after, x]
+        for distance in range(2, radius + 1):
+            before, after = max(y - distance, 0), min(y + distance, count - 1)
+            for x in range(width):
+                out[y, x] += rows[before, x] + rows[after, x]
 
 
 @_compiled
-def _around(places, center, shift, rows):
-    """Write the places of the rows around ``center``: before, itself, after, and so on outwards, pair by pair."""
-    last = places.shape[0] - 1
-    rows[0] = places[max(center - 1, 0)] + shift
-    rows[1] = places[center] + shift
-    rows[2] = places[min(center + 1, last)] + shift
-    for distance in range(2, rows.shape[0] // 2 + 1):
-        rows[2 * distance - 1] = places[max(center - distance, 0)] + shift
-        rows[2 * distance] = places[min(center + distance, last)] + shift
+def _plane_distances(voxels, first, second, row_step, radius, lines, out):
+    """Write the squared differences of two planes, summed over the patch in the plane.
 
-
-@_compiled
-def _plane_distances(image, z, direction, step, width, squares, latest, rows, out, out_step):
-    """Write the squared differences of plane z to voxels a diagonal apart, summed over the patch in the plane.
-
-    ``out`` is the plane's address, ``latest`` those of its rows in memory for a few. ``rows[0]`` holds the addresses of
-    the squares around the first voxel of a row, ``rows[1]`` becomes those of the rows around a row.
+    ``first`` and ``second`` are the indices into ``voxels`` where the planes begin, ``row_step`` is that of their rows.
     """
-    radius, height = rows.shape[1] // 2, latest.shape[0]
-    count = -(-width // _LANES)
-    here = np.int64(image.ctypes.data) + (z + step) * image.strides[0] + step * (image.strides[1] + image.strides[2])
-    there = here + step * (
-        direction[0] * image.strides[0] + direction[1] * image.strides[1] + direction[2] * image.strides[2]
-    )
-    along, across = np.int64(rows.ctypes.data), np.int64(rows.ctypes.data) + rows.strides[0]
-    for y in range(height + radius):
-        if y < height:
-            _squared_differences(here + y * image.strides[1], there + y * image.strides[1], rows[0, 1], count)
-            for x in range(radius):
-                squares[x] = squares[radius]
-                squares[width + radius + x] = squares[width + radius - 1]
-            _sum_rows(along, radius - 1, latest[y], count)
-        if y >= radius:
-            _around(latest, y - radius, 0, rows[1])
-            _sum_rows(across, radius - 1, out + (y - radius) * out_step, count)
+    height, width = lines.shape
+    squares = np.empty(width + 2 * radius, np.float32)
+    before, center, after = squares[radius - 1 :], squares[radius:], squares[radius + 1 :]
+    for y in range(height):
+        for x in range(width):
+            difference = voxels[first + np.uint64(x)] - voxels[second + np.uint64(x)]
+            center[x] = difference * difference
+        squares[:radius] = center[0]
+        center[width:] = center[width - 1]
+        for x in range(width):
+            lines[y, x] = before[x] + center[x] + after[x]
+        for distance in range(2, radius + 1):
+            left, right = squares[radius - distance :], squares[radius + distance :]
+            for x in range(width):
+                lines[y, x] += left[x] + right[x]
+        first, second = first + row_step, second + row_step
+    _sum_around(lines, radius, out)
 
 
 @_compiled
-def _patch_sums(start, stop, image, step, radius, directions, patches):
-    """Sums over the patch of the squared differences between voxels a diagonal apart; rows are repeated at their ends.
+def _patch_sums(start, stop, image, radius, directions, patches):
+    """Sum the squared differences of voxels a diagonal apart over the patch, for channels x planes start to stop.
 
-    The rows and planes that a patch spans are kept and used for the next: only the sums go through the main memory.
+    The planes that a patch spans are kept for the next plane: only the sums go through the main memory.
     """
-    depth, height = patches.shape[1:3]
-    width = image.shape[2] - 2 * step
-    count = -(-width // _LANES)
+    depth, height, width = patches.shape[1], patches.shape[2], patches.shape[3] - 2 * radius
     size = 2 * radius + 1
-    squares = np.empty(count * _LANES + 2 * radius + _LANES, np.float32)
-    planes = np.empty((size + 1, max(height, size), count * _LANES), np.float32)  # and one for the latest rows
-    begin = np.int64(planes.ctypes.data)
-    held = begin + np.arange(depth) % size * planes.strides[0]
-    latest = begin + size * planes.strides[0] + np.arange(height) % size * planes.strides[1]
-    rows = np.empty((3, size), np.int64)
-    _around(np.int64(squares.ctypes.data) + 4 * np.arange(size), radius, 0, rows[0])
-    out, table = np.int64(patches.ctypes.data), np.int64(rows.ctypes.data) + 2 * rows.strides[0]
+    lines = np.empty((height, width), np.float32)
+    planes = np.empty((size, height, width), np.float32)
+    voxels, row_step = image.reshape(-1), np.uint64(image.shape[2])
     for item in range(start, stop):
         channel, z = item // depth, item % depth
-        first = max(z - radius, 0) if item == start or z == 0 else z + radius
-        for plane in range(first, min(z + radius, depth - 1) + 1):
-            place = held[plane]
-            _plane_distances(
-                image, plane, directions[channel], step, width, squares, latest, rows, place, planes.strides[1]
-            )
-        row = out + channel * patches.strides[0] + z * patches.strides[1] + 4 * step
+        dz, dy, dx = directions[channel, 0], directions[channel, 1], directions[channel, 2]
+        begin = max(z - radius, 0) if item == start or z == 0 else z + radius
+        for plane in range(begin, min(z + radius, depth - 1) + 1):
+            first = ((plane + radius) * image.shape[1] + radius) * image.shape[2] + radius
+            second = first + radius * ((dz * image.shape[1] + dy) * image.shape[2] + dx)
+            _plane_distances(voxels, np.uint64(first), np.uint64(second), row_step, radius, lines, planes[plane % size])
+        before, at, after = max(z - 1, 0) % size, z % size, min(z + 1, depth - 1) % size
         for y in range(height):
-            _around(held, z, y * planes.strides[1], rows[2])
-            _sum_rows(table, radius - 1, row + y * patches.strides[2], count)
-            for x in range(step):
-                patches[channel, z, y, x] = patches[channel, z, y, step]
-                patches[channel, z, y, step + width + x] = patches[channel, z, y, step + width - 1]
+            row = patches[channel, z, y]
+            out = row[radius:]
+            for x in range(width):
+                out[x] = planes[before, y, x] + planes[at, y, x] + planes[after, y, x]
+            for distance in range(2, radius + 1):
+                near, far = max(z - distance, 0) % size, min(z + distance, depth - 1) % size
+                for x in range(width):
+                    out[x] += planes[near, y, x] + planes[far, y, x]
+            row[:radius] = out[0]
+            out[width:] = out[width - 1]
+
+
+@_compiled
+def _pack(distances, lowest, factor, halves):
+    """Quantize a row of distances (12, x) to six levels; OR their unary codes into two halves of 30 bits."""
+    for pair in range(distances.shape[0]):
+        bit = np.float32(1 << (5 * (pair % 6)))
+        half = pair // 6
+        for x in range(distances.shape[1]):
+            ratio = (distances[pair, x] - lowest[x]) * factor[x]
+            unary = np.float32(0)
+            for level in range(5):
+                unary += np.float32(1 << level) if ratio < np.float32(_LIMITS[level]) else np.float32(0)
+            halves[half, x] |= np.int32(unary * bit)
+
+
+@_compiled
+def _normalize(distances, floor, lowest, factor):
+    """Write the least of the distances (12, x) of each voxel, and the factor that divides by their mean above it."""
+    pairs, width = distances.shape
+    for x in range(width):
+        lowest[x] = factor[x] = distances[0, x]
+    for pair in range(1, pairs):
+        for x in range(width):
+            value = distances[pair, x]
+            factor[x] += value
+            lowest[x] = -max(-lowest[x], -value)  # min, which is not vectorized
+    for x in range(width):
+        factor[x] = np.float32(1) / max(factor[x] / np.float32(pairs) - lowest[x], floor)
 
 
 @_compiled
 def _pack_rows(start, stop, patches, floor, step, pair_direction, pair_shift, codes):
     """Normalize the twelve distances of each voxel, quantize them to six levels and pack their unary codes."""
     depth, height, width = codes.shape
-    count = -(-width // _LANES)
-    line = np.empty(count * _LANES, np.uint64)
-    rows = np.empty(len(pair_shift), np.int64)
-    first, table, out = np.int64(patches.ctypes.data), np.int64(rows.ctypes.data), np.int64(line.ctypes.data)
+    distances = np.empty((pair_shift.shape[0], width), np.float32)
+    lowest, factor = np.empty(width, np.float32), np.empty(width, np.float32)
+    halves = np.empty((2, width), np.int32)
+    sums = patches.reshape(-1)
     for item in range(start, stop):
         z, y = item // height, item % height
-        for pair in range(len(pair_shift)):
-            there_z = min(max(z + pair_shift[pair, 0] * step, 0), depth - 1)
-            there_y = min(max(y + pair_shift[pair, 1] * step, 0), height - 1)
-            place = first + pair_direction[pair] * patches.strides[0]
-            place += there_z * patches.strides[1] + there_y * patches.strides[2]
-            rows[pair] = place + 4 * step * (1 + pair_shift[pair, 2])
-        _pack(table, floor, out, count)
+        for pair in range(distances.shape[0]):
+            pair_z = min(max(z + pair_shift[pair, 0] * step, 0), depth - 1)
+            pair_y = min(max(y + pair_shift[pair, 1] * step, 0), height - 1)
+            line = (pair_direction[pair] * depth + pair_z) * height + pair_y
+            first = np.uint64(line * patches.shape[3] + step * (1 + pair_shift[pair, 2]))
+            for x in range(width):
+                distances[pair, x] = sums[first + np.uint64(x)]
+        _normalize(distances, floor, lowest, factor)
+        halves[:] = 0
+        _pack(distances, lowest, factor, halves)
         for x in range(width):
-            codes[z, y, x] = line[x]
+            codes[z, y, x] = np.uint64(halves[0, x]) | np.uint64(halves[1, x]) << np.uint64(30)
 
 
 def _padded(image: np.ndarray, margin: int, scratch: Scratch) -> np.ndarray:
-    """Return the image with its border repeated over a margin; a vector may be read beyond its end."""
-    shape = tuple(size + 2 * margin for size in image.shape)
-    count = int(np.prod(shape))
-    padded = scratch.array("padded", (count + _LANES,), np.float32)[:count].reshape(shape)
+    """Return the image with its border repeated over a margin."""
+    padded = scratch.array("padded", tuple(size + 2 * margin for size in image.shape), np.float32)
     inner = slice(margin, -margin)
     padded[inner, inner, inner] = image
     padded[inner, inner, :margin] = image[:, :, :1]
@@ -232,10 +171,9 @@ def codes(image: np.ndarray, step: int = 1, scratch: Scratch | None = None) -> n
     depth, height, width = image.shape
     scratch = scratch or Scratch()
     padded = _padded(image, step, scratch)
-    whole = -(-width // _LANES) * _LANES
-    patches = scratch.array("work", (6, depth, height, whole + 2 * step), np.float32)
+    patches = scratch.array("work", (len(DIRECTIONS), depth, height, width + 2 * step), np.float32)
     packed = scratch.fresh(image.shape, np.uint64)
     floor = np.float32(1e-6 * (2 * step + 1) ** 3)
-    threads.run(_patch_sums, 6 * depth, padded, step, step, _DIRECTIONS, patches)
+    threads.run(_patch_sums, len(DIRECTIONS) * depth, padded, step, _DIRECTIONS, patches)
     threads.run(_pack_rows, depth * height, patches, floor, step, _PAIR_DIRECTION, _PAIR_SHIFT, packed)
     return packed

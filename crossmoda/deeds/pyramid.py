@@ -1,4 +1,4 @@
-"""What each level of the registration sees: images and descriptors at the level's own resolution."""
+"""The levels of the registration, and an image with its descriptors at the resolution of each."""
 
 import dataclasses
 from typing import Any
@@ -18,7 +18,7 @@ FINEST_MM = 1.0
 
 @dataclasses.dataclass(frozen=True)
 class Level:
-    """One level: how far apart control points are, how far and in which steps displacements are searched."""
+    """One level: the spacing of control points, the range and the step of the displacements searched."""
 
     spacing: float
     """distance of control points, mm or voxels"""
@@ -53,7 +53,7 @@ class Level:
         return (self.steps,) * 3
 
     def skip(self, grid: Grid) -> tuple[int, int, int]:
-        """Return which voxels of a block are compared: every n-th along (z, y, x).
+        """Return the step from compared voxel to compared voxel of a block along (z, y, x).
 
         deedsBCV takes every second one along two axes, in blocks larger than 4 voxels. In mm, where descriptors are as
         smooth as the displacement step is large, coarse levels take every third.
@@ -72,7 +72,7 @@ class Pyramid:
     """An image at the resolutions of the levels, with its descriptors and its foreground."""
 
     def __init__(self, volume: Volume, backend: Backend, mask: Volume | None = None):
-        """Prepare ``volume``; its foreground is ``mask`` or found by itself."""
+        """Prepare ``volume``; its foreground is ``mask``, or everything but the air around the patient."""
         self.volume = volume
         self.backend = backend
         self.deviation = float(volume.array.std(dtype=np.float64))
@@ -101,9 +101,9 @@ class Pyramid:
         return self._codes[key]
 
     def forget_codes(self, but: Level | None = None) -> None:
-        """Give the memory of the descriptors back, of all levels or ``but`` one: nobody asks for them again."""
-        kept = but and (self.grid(but), but.patch())
-        self._codes = {key: codes for key, codes in self._codes.items() if key == kept}
+        """Free the memory of the descriptors of all levels, ``but`` one."""
+        needed = but and (self.grid(but), but.patch())
+        self._codes = {key: codes for key, codes in self._codes.items() if key == needed}
 
     def mask(self, level: Level) -> np.ndarray:
         """Return the foreground on the grid of ``level``, bool."""
@@ -118,7 +118,7 @@ class Pyramid:
         return sampling.warp(self.foreground.array, to_index, grid.shape) > 0.5
 
     def filled_blocks(self, level: Level, block: tuple[int, int, int]) -> np.ndarray:
-        """Return which blocks of ``level`` lie in the foreground for the most part, bool (blocks z, y, x)."""
+        """Return whether more than half of each block lies in the foreground, bool (blocks z, y, x)."""
         mask = self.mask(level)
         rest = [(0, -size % step) for size, step in zip(mask.shape, block, strict=True)]
         padded = np.pad(mask, rest)
@@ -128,10 +128,10 @@ class Pyramid:
 
 
 def foreground(volume: Volume) -> Volume:
-    """Return where the patient is (float32, 0 or 1), on a grid of 3 mm: all but the air around.
+    """Return the mask of the patient (float32, 0 or 1) on a grid of 3 mm: everything but the air around.
 
-    What is brighter than a tenth of the range between the darkest and the brightest hundredth is tissue; gaps of up to
-    12 mm are closed and holes filled, since bone and air inside the head are dark but belong to it.
+    Tissue is brighter than a tenth of the range between the first and the 99th percentile. Gaps of up to 12 mm are
+    closed and holes filled, since bone and air inside the head are dark.
     """
     grid = sampling.isotropic_grid(volume.grid, 3.0)
     coarse = sampling.resize(np.ascontiguousarray(volume.array, np.float32), volume.grid, grid)

@@ -1,4 +1,4 @@
-"""What can be set in a registration."""
+"""The parameters of a registration."""
 
 import dataclasses
 import math
@@ -16,7 +16,7 @@ _LEVELS = {
     ("linear", "mm"): ("14,12,10,8", "5,4,3,2", "4,3,2,1"),
     ("deformable", "mm"): ("12,9,7,4,3", "4,4,3,3,2", "4,3,2,1,1"),
 }
-#: The values that each list may hold: what is beyond is no registration but a slip of the pen.
+#: The range of values of each list; values beyond are typing errors.
 _RANGES = {"grid_spacing": (0.1, 1000.0), "search_radius": (1.0, 50.0), "quantization": (0.01, 100.0)}
 
 
@@ -29,30 +29,30 @@ class Settings(_Settings):
     )
     initialization: str = parameter(
         "header",
-        "Where the registration starts: as the headers place the images, or with the centers of the patients together",
+        "Initial alignment: image headers, or centers of mass",
         choices=("header", "center"),
     )
-    alpha: float = parameter(1.6, "Smoothness of the deformation: larger is smoother", minimum=0.01, maximum=100)
+    alpha: float = parameter(1.6, "Smoothness of the deformation (larger is smoother)", minimum=0.01, maximum=100)
     levels: int = parameter(
         5,
-        "Number of levels of the deformable registration, from coarse to fine; 0 registers linearly only",
+        "Number of deformable levels, coarse to fine; 0 for a linear registration only",
         minimum=0,
         maximum=5,
     )
-    device: str = parameter("auto", "Processor that does the work", choices=CHOICES)
+    device: str = parameter("auto", "Processor", choices=CHOICES)
     units: str = parameter(
         "mm",
-        "Unit of grid spacing and quantization; voxel with empty lists repeats the defaults of deedsBCV",
+        "Unit of grid spacing and quantization; voxel with empty lists as in deedsBCV",
         choices=("mm", "voxel"),
         advanced=True,
     )
     grid_spacing: str = parameter(
-        "", "Distance of the control points on each level, such as 8,7,6,5,4; empty for the default", advanced=True
+        "", "Spacing of the control points per level, such as 8,7,6,5,4; empty for the default", advanced=True
     )
     search_radius: str = parameter(
-        "", "Displacements searched on each side, in steps, on each level; empty for the default", advanced=True
+        "", "Displacements searched on each side per level (steps); empty for the default", advanced=True
     )
-    quantization: str = parameter("", "Size of a displacement step on each level; empty for the default", advanced=True)
+    quantization: str = parameter("", "Displacement step per level; empty for the default", advanced=True)
 
     def __post_init__(self) -> None:
         """Check the lists as well."""
@@ -73,7 +73,7 @@ class Settings(_Settings):
         if len({len(column) for column in columns}) > 1:
             lengths = ", ".join(f"{name} {len(column)}" for name, column in zip(names, columns, strict=True))
             raise InputError(
-                f"grid_spacing, search_radius and quantization need as many values as each other; got {lengths}."
+                f"grid_spacing, search_radius and quantization differ in length: {lengths}. Use lists of one length."
             )
         return _combine(*columns)[: self.levels]
 
@@ -86,10 +86,10 @@ def _numbers(name: str, text: str) -> list[float]:
     try:
         numbers = [float(item) for item in text.replace("x", ",").split(",")]
     except ValueError:
-        raise InputError(f"{name} must be numbers separated by commas, such as 8,7,6,5,4; got {shown(text)}.") from None
+        raise InputError(f"{name} is not a list of numbers: {shown(text)}. Use numbers such as 8,7,6,5,4.") from None
     least, most = _RANGES.get(name, (0.0, math.inf))
     whole = name == "search_radius"
     if not all(least <= number <= most for number in numbers) or (whole and any(number % 1 for number in numbers)):
-        kind = "whole numbers" if whole else "numbers"
-        raise InputError(f"{name} must be {kind} from {least:g} to {most:g}; got {shown(text)}.")
+        kind = "integers" if whole else "numbers"
+        raise InputError(f"{name} is out of range: {shown(text)}. Use {kind} from {least:g} to {most:g}.")
     return numbers

@@ -1,4 +1,4 @@
-"""The result of a registration: transforms in physical space, and what can be done with them."""
+"""The result of a registration: transforms in physical space, their statistics, and images warped by them."""
 
 import dataclasses
 import json
@@ -23,8 +23,8 @@ WARPED = "warped.nii.gz"
 WARPED_LABEL = "warped_label.nii.gz"
 PROVENANCE = "provenance.json"
 
-#: What a transform file takes beside the numbers of its fields at most, bytes.
-_ROOM = 1 << 17
+#: The most bytes of a transform file beside the numbers of its fields.
+_HEADER_BYTES = 1 << 17
 
 
 def affine_transform(matrix: np.ndarray) -> sitk.AffineTransform:
@@ -85,8 +85,8 @@ def write_transform(transform: sitk.Transform, path: Path | str) -> None:
     fields = [part for part in parts_of(transform) if part.GetTransformEnum() == sitk.sitkDisplacementField]
     numbers = sum(sitk.DisplacementFieldTransform(field).GetDisplacementField().GetNumberOfPixels() for field in fields)
     with atomic(path) as temporary:
-        # not begun where there is no room: HDF5 takes the whole process along when it ends after a failure
-        if shutil.disk_usage(temporary.parent).free < 3 * 8 * numbers + _ROOM:
+        # checked first: HDF5 ends the whole process when it closes after a failed write
+        if shutil.disk_usage(temporary.parent).free < 3 * 8 * numbers + _HEADER_BYTES:
             raise InputError(f"Cannot write {path}: the disk is full; make room or choose another folder.")
         try:
             sitk.WriteTransform(transform, str(temporary))
@@ -97,9 +97,9 @@ def write_transform(transform: sitk.Transform, path: Path | str) -> None:
 def field_transforms(forward: np.ndarray, backward: np.ndarray, grid: Grid) -> tuple[sitk.Transform, sitk.Transform]:
     """Return the SimpleITK transforms of two fields of displacements (3, z, y, x) along the axes of ``grid``, mm.
 
-    The fields are kept at the control points, where ITK interpolates them linearly: exact and small. ITK moves nothing
-    beyond the last point, but one field is asked for wherever the other one leads: around the image the points of the
-    border are repeated as far as the largest displacement reaches, and one point more.
+    The fields are stored at the control points, between which ITK interpolates linearly: exact and small. ITK moves
+    nothing beyond the last point, but each field is evaluated wherever its inverse leads: the border is repeated
+    around the image as far as the largest displacement reaches, and one point more.
     """
     reach = [max(float(np.abs(field[axis]).max()) for field in (forward, backward)) for axis in range(3)]
     layers = [math.ceil(length / size) + 1 for length, size in zip(reach, grid.spacing_zyx, strict=True)]
@@ -135,7 +135,7 @@ def _reference(grid: Grid) -> dict[str, Any]:
 
 @dataclasses.dataclass(frozen=True)
 class Registration:
-    """Where each point of the fixed image lies in the moving image, and back."""
+    """The correspondence of the points of a fixed and a moving image, in both directions."""
 
     transform: sitk.Transform
     """maps fixed points to moving points (LPS mm): resamples the moving image on the fixed grid"""
@@ -153,7 +153,7 @@ class Registration:
 
         Args:
             image: an image in the moving image's space; it may have its own grid.
-            grid: where to sample; the fixed image's grid if not given. Voxels outside the image get its least value.
+            grid: the grid of the result; None for the fixed image's. Voxels outside the image get its least value.
             interpolation: ``"linear"`` or ``"bspline"`` (cubic).
 
         """
@@ -211,13 +211,13 @@ class Registration:
         }
 
     def displacement_statistics(self) -> dict[str, float]:
-        """Return mean and 95th percentile of how far the transform moves the voxels of the fixed image, mm."""
+        """Return mean and 95th percentile of the displacement of the voxels of the fixed image, mm."""
         length = np.linalg.norm(sitk.GetArrayFromImage(self.displacement_field()), axis=-1)
         return {"mean_mm": float(length.mean()), "percentile_95_mm": float(np.percentile(length, 95))}
 
     def inverse_consistency(self, every: int = 4) -> np.ndarray:
-        """Return how far every n-th voxel of the fixed image lands from itself after transform and inverse, mm."""
-        there_and_back = sitk.CompositeTransform([self.inverse_transform, self.transform])
+        """Return the distance (mm) of every n-th voxel of the fixed image from itself after transform and inverse."""
+        round_trip = sitk.CompositeTransform([self.inverse_transform, self.transform])
         grid = self.fixed_grid
         coarse = Grid(
             tuple(-(-size // every) for size in grid.size),  # type: ignore[arg-type]
@@ -225,7 +225,7 @@ class Registration:
             grid.origin,
             grid.direction,
         )
-        shift = sitk.TransformToDisplacementField(there_and_back, sitk.sitkVectorFloat32, **_reference(coarse))
+        shift = sitk.TransformToDisplacementField(round_trip, sitk.sitkVectorFloat32, **_reference(coarse))
         return np.linalg.norm(sitk.GetArrayFromImage(shift), axis=-1)
 
     def invert(self) -> "Registration":
@@ -254,7 +254,7 @@ class Registration:
     def save(self, folder: Path | str, moving: Volume | None = None, moving_label: Volume | None = None) -> Path:
         """Write transform, inverse and provenance into ``folder``, and the warped moving image and label map if given.
 
-        Each file appears when it is complete; ``provenance.json``, the last, says that all are there.
+        Each file appears when it is complete; ``provenance.json`` is the last.
         """
         folder = Path(folder)
         write_transform(self.transform, folder / TRANSFORM)

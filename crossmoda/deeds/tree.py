@@ -1,14 +1,12 @@
 """The minimum spanning tree of the control points, and the exact best displacements on it."""
 
 import heapq
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numba
 import numpy as np
-from numba import types
-from numba.core import cgutils
 
-from crossmoda.deeds.backend_cpu import threads, vectors
+from crossmoda.deeds.backend_cpu import threads
 
 _compiled = numba.njit(cache=True, nogil=True, boundscheck=False)
 _vectorized = numba.njit(cache=True, nogil=True, fastmath={"contract", "nsz", "nnan", "ninf"}, boundscheck=False)
@@ -48,7 +46,7 @@ def _edges(start, stop, image, block, differences):
 def block_differences(image: np.ndarray, block: tuple[int, int, int]) -> np.ndarray:
     """Return (3, blocks z, blocks y, blocks x): mean absolute difference of each block to the next along each axis.
 
-    The values of the last block along an axis, which has no next one, mean nothing.
+    The values of the last block along an axis, which has no next block, are undefined.
     """
     counts = [-(-size // step) for size, step in zip(image.shape, block, strict=True)]
     differences = np.zeros((3, *counts), np.float32)
@@ -85,16 +83,16 @@ def _prim(differences, root, parents, costs, order):
             for side in range(2):
                 if place[axis] == (differences.shape[1 + axis] - 1 if side else 0):
                     continue
-                other = node + steps[axis] if side else node - steps[axis]
-                if done[other]:
+                neighbor = node + steps[axis] if side else node - steps[axis]
+                if done[neighbor]:
                     continue
-                first = min(node, other)
+                first = min(node, neighbor)
                 cost = bits[axis, first // (height * width), first // width % height, first % width]
-                if cost < nearest[other] or parents[other] < 0:
-                    nearest[other], parents[other] = cost, node
-                    heapq.heappush(heap, np.int64(cost) << 32 | other)
-                elif cost == nearest[other]:
-                    parents[other] = min(parents[other], node)
+                if cost < nearest[neighbor] or parents[neighbor] < 0:
+                    nearest[neighbor], parents[neighbor] = cost, node
+                    heapq.heappush(heap, np.int64(cost) << 32 | neighbor)
+                elif cost == nearest[neighbor]:
+                    parents[neighbor] = min(parents[neighbor], node)
     for node in order[1:]:
         costs[node] = nearest[node : node + 1].view(np.float32)[0]
     costs[root] = 0
@@ -116,143 +114,67 @@ def spanning_tree(differences: np.ndarray, deviation: float) -> Tree:
     return Tree(parents, np.exp(-costs / np.float32(2 * max(deviation, 1e-6))), order)
 
 
-#: Displacements whose messages are computed at once.
-_LANES = 16
-
-
-def _least_sums(places: int, lists: int = 1) -> Any:
-    """Return the function that computes the least sums of ``places`` in a row with each of ``lists`` of numbers."""
-
-    @vectors.intrinsic
-    def least(context, row, row_step, number, number_step, count, out, next_list, next_out):
-        """Store, for each place in a row, the least of ``count`` sums of row k and number k.
-
-        Arguments are addresses and, in bytes, the steps from row to row, from number to number, from the first number
-        of a list to that of the next, and from the sums of a list to those of the next. Minima stay in registers while
-        the rows go by.
-        """
-
-        def generate(context, builder, signature, arguments):
-            row, row_step, number, number_step, count, out, next_list, next_out = arguments
-            kind = vectors.numbers(_LANES)
-            parts = [vectors.words(4 * place) for place in range(0, places, _LANES)]
-            steps = [vectors.words(index) for index in range(lists)]
-            infinity = vectors.same(kind, float("inf"))
-            lowest = [[cgutils.alloca_once_value(builder, infinity) for _ in parts] for _ in steps]
-            with cgutils.for_range(builder, count) as k:
-                here = builder.add(row, builder.mul(k.index, row_step))
-                rows = [vectors.load(builder, kind, here, part) for part in parts]
-                here = builder.add(number, builder.mul(k.index, number_step))
-                for step, best in zip(steps, lowest, strict=True):
-                    value = vectors.load(builder, vectors.SINGLE, here, builder.mul(next_list, step))
-                    value = vectors.spread(builder, value, _LANES)
-                    for numbers, least in zip(rows, best, strict=True):
-                        total, before = builder.fadd(numbers, value), builder.load(least)
-                        builder.store(builder.select(builder.fcmp_ordered("<", total, before), total, before), least)
-            for step, best in zip(steps, lowest, strict=True):
-                for part, least in zip(parts, best, strict=True):
-                    vectors.store(builder, builder.load(least), out, builder.mul(next_out, step), part)
-            return context.get_dummy_value()
-
-        return types.void(*[types.int64] * 8), generate
-
-    return least
-
-
-_least_16, _least_32, _least_of_4 = _least_sums(_LANES), _least_sums(2 * _LANES), _least_sums(_LANES, 4)
+@_vectorized
+def _least(first, second):
+    """Return the lesser of two numbers: ``min`` stores on a condition, which LLVM does not vectorize well."""
+    return -max(-first, -second)
 
 
 @_vectorized
-def _least_of_lists(lists, row, row_step, number, number_step, count, out, next_list, next_out):
-    """Compute the least sums of any number of lists, four at a time while there are as many."""
-    done = 0
-    while done < lists:
-        first, there = number + done * next_list, out + done * next_out
-        if lists - done >= 4:
-            _least_of_4(row, row_step, first, number_step, count, there, next_list, next_out)
-            done += 4
-        else:
-            _least_16(row, row_step, first, number_step, count, there, 0, 0)
-            done += 1
+def _convolve(costs, places, offset, lowest, minima):
+    """Min-convolution of ``costs`` with a parabola along the first of its axes, which becomes the last of ``minima``.
 
-
-@_vectorized
-def _envelopes(values, shape, offset, bends, spare):
-    """Lower envelope along each axis: out[p] = min over c of values[c] + |p - c + offset|^2, p and c displacements.
-
-    ``values`` becomes scratch, the result is in ``spare``; both have room for 32 more. The last vector of a row ends
-    with it; what a vector longer than the row writes beyond it is overwritten with the next row.
+    minima[..., p] = min over c of costs[c, ...] + (p - c + offset)^2 for the ``places`` p and c along the axis: the
+    lower envelope of P. F. Felzenszwalb and D. P. Huttenlocher (Distance Transforms of Sampled Functions, 2012), by
+    direct search since there are few places.
     """
-    depth, rows, columns = shape
-    plane, last = rows * columns, max(columns - _LANES, 0)
-    source, target = np.int64(values.ctypes.data), np.int64(spare.ctypes.data)
-    table = np.int64(bends.ctypes.data)
-    for step in range(2 * depth - 1):
-        bends[step] = (step - depth + 1 + offset[0]) ** 2
-    for z in range(depth):
-        for k in range(0, plane, 2 * _LANES):
-            bend, out = table + 4 * (z + depth - 1), target + 4 * (z * plane + k)
-            _least_32(source + 4 * k, 4 * plane, bend, -4, depth, out, 0, 0)
-    source, target = target, source
-    for step in range(2 * rows - 1):
-        bends[step] = (step - rows + 1 + offset[1]) ** 2
-    bend = table + 4 * (rows - 1)
-    for z in range(depth):
-        for k in range(0, columns, _LANES):
-            first = 4 * (z * plane + min(k, last))
-            _least_of_lists(rows, source + first, 4 * columns, bend, -4, rows, target + first, 4, 4 * columns)
-    source, target = target, source
-    for step in range(2 * columns - 1):
-        bends[step] = (step - columns + 1 + offset[2]) ** 2
-    for k in range(0, columns, _LANES):
-        first = 4 * min(k, last)
-        bend = table + first + 4 * (columns - 1)
-        _least_of_lists(depth * rows, bend, -4, source, 4, columns, target + first, 4 * columns, 4 * columns)
+    rows = costs.reshape(places, -1)
+    columns = minima.reshape(-1, places)
+    size = rows.shape[1]
+    for p in range(places):
+        bend = np.float32((p + offset) ** 2)
+        for k in range(size):
+            lowest[k] = rows[0, k] + bend
+        for c in range(1, places):
+            bend = np.float32((p - c + offset) ** 2)
+            for k in range(size):
+                lowest[k] = _least(lowest[k], rows[c, k] + bend)
+        for k in range(size):
+            columns[k, p] = lowest[k]
 
 
 @_vectorized
-def _minimum(values, size, spare):
-    """Return the least of the first ``size`` values; ``values`` has room for 32 more, ``spare`` holds 33."""
-    values[size : size + 2 * _LANES] = 3e38  # more than any cost; infinity has no place under fast arithmetic
-    spare[2 * _LANES] = 0.0
-    out = np.int64(spare.ctypes.data)
-    count = -(-size // (2 * _LANES))
-    _least_32(np.int64(values.ctypes.data), 8 * _LANES, out + 8 * _LANES, 0, count, out, 0, 0)
-    lowest = spare[0]
-    for lane in range(1, 2 * _LANES):
-        lowest = min(lowest, spare[lane])
-    return lowest
-
-
-@_vectorized
-def _message(costs, weight, offset, shape, scratch, bends, message):
-    """What a point tells its parent: for each displacement of the parent the least cost of the point's own subtree.
+def _message(costs, weight, offset, shape, weighted, message):
+    """Write the message of a point to its parent: the least cost of its subtree for each displacement of the parent.
 
     Returns the least of the point's own weighted costs and the least of the message.
     """
-    size = costs.shape[0]
-    for label in range(size):
-        scratch[label] = costs[label] * weight
-    own = _minimum(scratch, size, bends)
-    _envelopes(scratch, shape, offset, bends, message)
-    return own, _minimum(message, size, bends)
+    lowest = np.empty(costs.shape[0], np.float32)
+    own = costs[0] * weight
+    for label in range(costs.shape[0]):
+        value = costs[label] * weight
+        weighted[label] = value
+        own = _least(own, value)
+    _convolve(weighted, shape[0], offset[0], lowest, message)
+    _convolve(message, shape[1], offset[1], lowest, weighted)
+    _convolve(weighted, shape[2], offset[2], lowest, message)
+    least = message[0]
+    for label in range(costs.shape[0]):
+        least = _least(least, message[label])
+    return own, least
 
 
 @_vectorized
 def _gather(start, stop, parts, nodes, first_child, children, costs, weights, offsets, shape, lowest):
     """Add to each point of ``nodes`` the messages of its children, points before their parents."""
-    message = np.zeros(costs.shape[1] + 2 * _LANES, np.float32)
-    scratch = np.zeros(costs.shape[1] + 2 * _LANES, np.float32)
-    bends = np.zeros(2 * max(shape) + 2 * _LANES, np.float32)
+    weighted, message = np.empty(costs.shape[1], np.float32), np.empty(costs.shape[1], np.float32)
     for part in range(start, stop):
         for position in range(parts[part], parts[part + 1]):
             node = nodes[position]
             own = costs[node]
             for index in range(first_child[node], first_child[node + 1]):
                 child = children[index]
-                lowest[child], least = _message(
-                    costs[child], weights[child], offsets[child], shape, scratch, bends, message
-                )
+                lowest[child], least = _message(costs[child], weights[child], offsets[child], shape, weighted, message)
                 for label in range(own.shape[0]):
                     own[label] += message[label] - least
 
@@ -289,7 +211,7 @@ def _best_below(costs, weight, lowest, place, shape):
 
 @_vectorized
 def _choose(order, parents, costs, weights, offsets, shape, lowest, selected):
-    """Walk from the root to the leaves and take the displacement that is best given the parent's."""
+    """Walk from the root to the leaves and choose the best displacement for that of the parent."""
     rows, columns = shape[1], shape[2]
     selected[order[0]] = np.argmin(costs[order[0]])
     for node in order[1:]:
@@ -350,10 +272,10 @@ def best_displacements(costs: np.ndarray, tree: Tree, offsets: np.ndarray, shape
     """Return the displacement index of each point that minimizes the energy of the tree, exactly.
 
     A point with displacement c below a parent with displacement p costs ``weight * (own + subtree costs) + |p - c +
-    offset|^2``: the child's data counts as much as it resembles its parent, differences are in steps of the
-    displacement set, and ``offset`` is the difference of the displacements found on the coarser level. Sums are
-    exact min-sum belief propagation: messages from the leaves to the root by min-convolution with a parabola, one axis
-    after the other, then choices from the root to the leaves.
+    offset|^2``: costs of a child are weighted by its similarity to the parent, differences are in steps of the
+    displacement set, and ``offset`` is the difference of the displacements of the coarser level. Exact min-sum belief
+    propagation (Heinrich et al., IEEE TMI 2013): messages from the leaves to the root by min-convolution with a
+    parabola, separably along the axes, then choices from the root to the leaves.
 
     Args:
         costs: (points, displacements) float32; overwritten by the summed costs of the subtrees.

@@ -310,9 +310,9 @@ class Run:
             comparison=comparison,
             progress=part(progress, 0.3, 0.5),
         )
-        found = self.tumor_side()
-        if found.contralateral is not None:
-            fused = with_side_uncertainty(fused, found.certainty, found.contralateral)
+        tumor_side = self.tumor_side()
+        if tumor_side.contralateral is not None:
+            fused = with_side_uncertainty(fused, tumor_side.certainty, tumor_side.contralateral)
         self.notes += fused.fusion.notes
         self.outcomes += [
             AtlasOutcome(
@@ -325,8 +325,8 @@ class Run:
             target=self.case.id,
             region=self.registrations.preparation.region,
             tumor_side=side,
-            side_certainty=round(found.certainty, 4),
-            side_evidence=found.evidence,
+            side_certainty=round(tumor_side.certainty, 4),
+            side_evidence=tumor_side.evidence,
             probes=list(dict.fromkeys(planned.atlas.id for planned in self.probes())),
             atlases=[dataclasses.asdict(outcome) for outcome in self.outcomes],
             fusion={"iterations": fused.fusion.iterations, "converged": fused.fusion.converged},

@@ -1,7 +1,7 @@
 """Triage of labels: the expected benefit of a correction and its reasons, in clinical terms."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -80,40 +80,35 @@ class CohortStatistics:
         """Return the expected benefit of a correction and its reasons."""
         findings = [*self._volumes(case), *_shapes(case), *_positions(case)]
         numbers: dict[str, float] = {}
-        reasons: list[tuple[float, str]] = []
+        reasons = [(finding.risk, finding.sentence) for finding in findings]
         losses = []
         for structure in labels.STRUCTURES:
             key = structure.key
             expected = case.numbers.get(f"expected_dice_{key}", 1.0)
-            structure_findings = [finding for finding in findings if finding.structure == key]
-            losses.append(1 - expected * float(np.prod([1 - finding.risk for finding in structure_findings])))
-            reasons += [(finding.risk, finding.sentence) for finding in structure_findings]
+            risks = [finding.risk for finding in findings if finding.structure == key]
+            losses.append(1 - expected * float(np.prod(np.subtract(1, risks))))
             reasons += _disagreements(case, key, expected)
             if (deviation := self.deviation(key, case.volumes_mm3[key])) is not None:
                 numbers[f"deviation_{key}"] = round(deviation, 3)
-        reasons.sort(key=lambda pair: -pair[0])
-        sentences = tuple(sentence for _, sentence in reasons)
+        sentences = tuple(sentence for _, sentence in sorted(reasons, key=lambda pair: -pair[0]))
         return Assessment(float(np.mean(losses)), sentences or ("No sign of an error.",), numbers)
 
-    def _volumes(self, case: Evidence) -> list[_Finding]:
-        findings = []
-        tumor = case.volumes_mm3["VS"]
-        if tumor == 0:
-            findings.append(_Finding("VS", 0.6, "The label contains no tumor."))
-        elif tumor < TUMOR_MM3[0]:
-            findings.append(
-                _Finding("VS", 0.4, f"The tumor ({tumor:.0f} mm³) is smaller than tumors segmented in practice.")
-            )
-        elif tumor > TUMOR_MM3[1]:
-            findings.append(_Finding("VS", 0.4, f"The tumor ({tumor:.0f} mm³) is larger than those of 119 patients."))
-        for structure in labels.STRUCTURES:
-            key, volume = structure.key, case.volumes_mm3[structure.key]
-            deviation = self.deviation(key, volume)
+    def _volumes(self, case: Evidence) -> Iterator[_Finding]:
+        tumor_mm3 = case.volumes_mm3["VS"]
+        if tumor_mm3 == 0:
+            yield _Finding("VS", 0.6, "The label contains no tumor.")
+        elif tumor_mm3 < TUMOR_MM3[0]:
+            yield _Finding("VS", 0.4, f"The tumor ({tumor_mm3:.0f} mm³) is smaller than tumors segmented in practice.")
+        elif tumor_mm3 > TUMOR_MM3[1]:
+            yield _Finding("VS", 0.4, f"The tumor ({tumor_mm3:.0f} mm³) is larger than those of 119 patients.")
+        for key, volume_mm3 in case.volumes_mm3.items():
+            deviation = self.deviation(key, volume_mm3)
             if deviation is not None and abs(deviation) > _OUTLIER:
                 size, median = "large" if deviation > 0 else "small", float(np.exp(self.median[key]))
-                text = f"{STRUCTURE_PHRASES[key].capitalize()} is unusually {size} in this cohort: {volume:.0f} mm³, "
-                findings.append(_Finding(key, 0.15, f"{text}median {median:.0f} mm³."))
-        return findings
+                text = (
+                    f"{STRUCTURE_PHRASES[key].capitalize()} is unusually {size} in this cohort: {volume_mm3:.0f} mm³,"
+                )
+                yield _Finding(key, 0.15, f"{text} median {median:.0f} mm³.")
 
 
 def _disagreements(case: Evidence, key: str, expected: float) -> list[tuple[float, str]]:
@@ -137,40 +132,37 @@ def _disagreements(case: Evidence, key: str, expected: float) -> list[tuple[floa
     return []
 
 
-def _shapes(case: Evidence) -> list[_Finding]:
-    findings = []
-    pieces = case.numbers.get("pieces_VS", 0)
-    if pieces > 1:
-        findings.append(_Finding("VS", 0.2, f"The tumor has {pieces:.0f} components."))
-    elongation = case.numbers.get("elongation_VS", 1.0)
-    if elongation > MAX_ELONGATION:
-        findings.append(_Finding("VS", 0.15, f"The tumor is implausibly elongated (axis ratio {elongation:.1f})."))
-    cochleae = case.numbers.get("pieces_cochlea", 0)
-    if cochleae > 2:
-        findings.append(_Finding("cochlea", 0.2, f"The cochleae have {cochleae:.0f} components."))
-    return findings
+def _shapes(case: Evidence) -> Iterator[_Finding]:
+    if (count := case.numbers.get("pieces_VS", 0)) > 1:
+        yield _Finding("VS", 0.2, f"The tumor has {count:.0f} components.")
+    if (elongation := case.numbers.get("elongation_VS", 1.0)) > MAX_ELONGATION:
+        yield _Finding("VS", 0.15, f"The tumor is implausibly elongated (axis ratio {elongation:.1f}).")
+    if (count := case.numbers.get("pieces_cochlea", 0)) > 2:
+        yield _Finding("cochlea", 0.2, f"The cochleae have {count:.0f} components.")
 
 
-def _positions(case: Evidence) -> list[_Finding]:
-    numbers, findings = case.numbers, []
-    gap = numbers.get("gap_mm")
-    if gap is not None and gap > BESIDE_MM:
-        findings.append(_Finding("VS", 0.5, f"The tumor is {gap:.0f} mm from the nearest cochlea."))
+def _positions(case: Evidence) -> Iterator[_Finding]:
+    numbers = case.numbers
+    if (gap_mm := numbers.get("gap_mm", 0.0)) > BESIDE_MM:
+        yield _Finding("VS", 0.5, f"The tumor is {gap_mm:.0f} mm from the nearest cochlea.")
     sides = {side: numbers.get(f"{side}_mm3", 0.0) for side in ("left", "right")}
-    missing = [side for side, volume in sides.items() if volume == 0]
+    missing = [side for side, volume_mm3 in sides.items() if volume_mm3 == 0]
     if len(missing) == 2:
-        return [*findings, _Finding("cochlea", 0.6, "The label contains no cochlea.")]
-    if missing:
-        return [*findings, _Finding("cochlea", 0.4, f"The {missing[0]} cochlea is missing.")]
-    for side, volume in sides.items():
-        low, high = COCHLEA_MM3
-        if not low <= volume <= high:
-            size = "small" if volume < low else "large"
-            findings.append(_Finding("cochlea", 0.3, f"The {side} cochlea is too {size}: {volume:.0f} mm³."))
+        yield _Finding("cochlea", 0.6, "The label contains no cochlea.")
+    elif missing:
+        yield _Finding("cochlea", 0.4, f"The {missing[0]} cochlea is missing.")
+    else:
+        yield from _cochleae(sides, max(numbers.get("height_mm", 0.0), numbers.get("depth_mm", 0.0)))
+
+
+def _cochleae(sides: dict[str, float], offset_mm: float) -> Iterator[_Finding]:
+    low, high = COCHLEA_MM3
+    for side, volume_mm3 in sides.items():
+        if not low <= volume_mm3 <= high:
+            size = "small" if volume_mm3 < low else "large"
+            yield _Finding("cochlea", 0.3, f"The {side} cochlea is too {size}: {volume_mm3:.0f} mm³.")
     large, small = max(sides.values()), min(sides.values())
     if large > _MAX_VOLUME_RATIO * small:
-        findings.append(_Finding("cochlea", 0.15, f"The cochlear volumes differ by a factor of {large / small:.1f}."))
-    offset_mm = max(numbers.get("height_mm", 0.0), numbers.get("depth_mm", 0.0))
+        yield _Finding("cochlea", 0.15, f"The cochlear volumes differ by a factor of {large / small:.1f}.")
     if offset_mm > _MAX_OFFSET_MM:
-        findings.append(_Finding("cochlea", 0.2, f"The cochleae are offset by {offset_mm:.0f} mm (vertical or AP)."))
-    return findings
+        yield _Finding("cochlea", 0.2, f"The cochleae are offset by {offset_mm:.0f} mm (vertical or AP).")

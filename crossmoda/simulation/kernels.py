@@ -160,8 +160,8 @@ def sample(
 
     ``to_canonical`` (3, 4) maps an index (x, y, z) to the undeformed canonical frame. ``slices`` samples across the
     slice, weighted by ``profile``; ``in_plane`` x ``in_plane`` samples within it where the fine ear volumes
-    (``right``, ``left``, both stored with the lateral direction as x) hold the anatomy, one elsewhere (``head`` is no
-    finer than a pixel).
+    (``right``, ``left``, both stored with the lateral direction as x) hold the anatomy, one outside them (``head`` is
+    no finer than a pixel).
     """
     ez, ey, ex = right.shape
     for k in range(start, stop):

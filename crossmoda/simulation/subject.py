@@ -189,8 +189,8 @@ def _draw_grid(rng: np.random.Generator, settings: Settings, modality: str, cent
     in_plane = settings.in_plane_spacing * (pixel if modality == "ceT1" else 1.0)
     rotation = acquisition.draw_rotation(rng, settings.oblique, 6.0)
     offset = rng.uniform(-1, 1, 3) * np.array([3.0, 3.0, 3.0])
-    protocol = acquisition.Protocol(in_plane, slice_mm, settings.slices, settings.field_of_view)
-    return protocol.grid(center + offset, rotation)
+    spacing = in_plane, in_plane, slice_mm
+    return acquisition.scan_grid(spacing, settings.slices, settings.field_of_view, center + offset, rotation)
 
 
 def _scan(
@@ -208,53 +208,20 @@ def _scan(
 
     signal = contrast.cet1 if modality == "ceT1" else contrast.hrt2
     head, ears = bases.colored(scene.material, scene.ears, signal, contrast.texture, modality, rng)
-    ear = scene.ears["left"]
     image = np.zeros(grid.shape, np.float32)
     label = np.zeros(grid.shape, np.uint8)
     matrix = np.ascontiguousarray(to_undeformed[:3])
     samples = max(2, round(grid.spacing[2] / 0.4))
     profile = acquisition.slice_profile(samples)
-    whole_head = scene.material.head
+    head_grid = scene.material.head.origin, scene.material.head.step
+    ear_grid = scene.ears["left"].origin, scene.ears["left"].step
+    field = whole.field, LOWEST, STEP_MM
     sign = -1 if scene.side == "right" else 1
 
     def sample(a: int, b: int) -> None:
-        kernels.sample(
-            matrix,
-            grid.shape,
-            2,
-            samples,
-            profile,
-            whole.field,
-            LOWEST,
-            STEP_MM,
-            head,
-            whole_head.origin,
-            whole_head.step,
-            ears["right"],
-            ears["left"],
-            ear.origin,
-            ear.step,
-            image,
-            a,
-            b,
-        )
-        kernels.cover(
-            matrix,
-            grid.shape,
-            3,
-            5,
-            whole.field,
-            LOWEST,
-            STEP_MM,
-            scene.cochlea,
-            scene.lesion,
-            sign,
-            ear.origin,
-            ear.step,
-            label,
-            a,
-            b,
-        )
+        signals = head, *head_grid, ears["right"], ears["left"], *ear_grid
+        kernels.sample(matrix, grid.shape, 2, samples, profile, *field, *signals, image, a, b)
+        kernels.cover(matrix, grid.shape, 3, 5, *field, scene.cochlea, scene.lesion, sign, *ear_grid, label, a, b)
 
     kernels.in_slabs(len(image), sample)
     image *= acquisition.bias_field(rng, grid, settings.bias)

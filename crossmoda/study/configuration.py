@@ -141,20 +141,16 @@ def _section(name: str, table: Any, values: dict[str, Any]) -> Any:
     if not isinstance(table, Mapping):
         raise InputError(f"{name} must be a section [{name}]; got {shown(table)}.")
     kinds = {item.name: item.type for item in parameters(SECTIONS[name])}
-    values_of_section = dict(table)
-    if name == "cluster" and "slurm" in values_of_section:
-        values["batch_system"] = checked_batch_system(values_of_section.pop("slurm"))
-    for key, value in values_of_section.items():
+    entries = dict(table)
+    if name == "cluster" and "slurm" in entries:
+        values["batch_system"] = checked_batch_system(entries.pop("slurm"))
+    for key, value in entries.items():
         if key not in kinds:
             raise InputError(f"Unknown key in [{name}]: {shown(key)}. {_suggestion(key, kinds)}")
-        kind = kinds[key]
-        if kind is float and type(value) is int:
-            values_of_section[key] = value = float(value)
-        if type(value) is not kind:
-            descriptions = {bool: "true or false", int: "an integer", float: "a number", str: "text in quotation marks"}
-            raise InputError(f"{key} in [{name}] must be {descriptions[kind]}; got {shown(value)}.")
+        if kinds[key] is float and type(value) is int:
+            entries[key] = float(value)
     try:
-        return SECTIONS[name](**values_of_section)
+        return SECTIONS[name](**entries)
     except InputError as cause:
         raise InputError(f"[{name}]: {cause}") from cause
 

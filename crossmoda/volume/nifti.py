@@ -93,7 +93,7 @@ def _check_header(header: bytes, path: Path) -> tuple[int, int, np.dtype | None,
         The offset and size of the voxels, bytes; their type if it is one of :data:`_TYPES`; whether they are unscaled.
 
     """
-    for order in "<>":  # a file without the mark n+1 is for ITK one of Analyze's, whose voxels begin elsewhere
+    for order in "<>":  # without the mark n+1, ITK reads a file as Analyze, with another start of the voxels
         if header[:4] == struct.pack(order + "i", 348) and header[344:347] == b"n+1":
             dimensions = struct.unpack_from(order + "8h", header, 40)
             (datatype,) = struct.unpack_from(order + "h", header, 70)

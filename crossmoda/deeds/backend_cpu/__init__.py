@@ -1,1 +1,1 @@
-"""The operations of the registration on the CPU: compiled loops on all cores."""
+"""Compiled loops on all cores of the CPU; those in vector instructions work on raw addresses, here alone."""

@@ -1,16 +1,16 @@
-"""The operations of the registration as compiled loops on all cores of the CPU."""
+"""The operations of the registration on the CPU: compiled loops on all cores."""
 
 from typing import Any
 
 import numpy as np
 
 from crossmoda.deeds import cost, mind_codes, tree
-from crossmoda.deeds.backend_cpu import sampling
+from crossmoda.deeds.backend_cpu import data_cost, sampling
 from crossmoda.deeds.backend_cpu.scratch import Scratch
 
 
 class CpuBackend:
-    """See :class:`crossmoda.deeds.backend.Backend`. Costs are valid until the next costs or codes are asked for."""
+    """See :class:`crossmoda.deeds.backend.Backend`. Costs are valid until the next costs or codes are computed."""
 
     at_once = False
     resize = staticmethod(sampling.resize)
@@ -18,7 +18,7 @@ class CpuBackend:
     block_differences = staticmethod(tree.block_differences)
 
     def __init__(self) -> None:
-        """Start without scratch memory; one registration at a time."""
+        """Start without scratch memory; each registration has a backend of its own."""
         self._scratch = Scratch()
 
     def upsample(
@@ -38,8 +38,8 @@ class CpuBackend:
         return mind_codes.codes(image, step, self._scratch)
 
     def data_cost(self, fixed: np.ndarray, moving: np.ndarray, **settings: Any) -> np.ndarray:
-        """See :func:`crossmoda.deeds.cost.data_cost`."""
-        return cost.data_cost(fixed, moving, scratch=self._scratch, **settings)
+        """See :func:`crossmoda.deeds.reference.data_cost`."""
+        return data_cost.data_cost(fixed, moving, scratch=self._scratch, **settings)
 
     @staticmethod
     def send(array: np.ndarray) -> np.ndarray:

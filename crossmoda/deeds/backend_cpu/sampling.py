@@ -1,7 +1,7 @@
-"""Images and displacement fields sampled where they are needed, compiled.
+"""Images and displacement fields resampled, compiled.
 
-The compiled loops do not check where they read. Places are limited as ``max(0, place)``: in this order what is no
-number becomes 0, in the other it would stay and lead anywhere in the memory.
+The compiled loops do not check their indices. Positions are limited as ``max(0, position)``: in this order a NaN
+becomes 0; in the reverse order it would stay NaN and address any memory.
 """
 
 import numba
@@ -162,9 +162,9 @@ def _row_places(z, y, field, moved, matrix, shape, places):
 
 @_compiled
 def _warp(start, stop, image, field, moved, matrix, out):
-    """Trilinear values of an image at matrix @ (index + field), the nearest voxel standing in beyond its border.
+    """Trilinear values of an image at matrix @ (index + field); the nearest voxel is repeated beyond its border.
 
-    ``field`` is looked at only if ``moved``.
+    ``field`` is used only if ``moved``.
 
     Row by row in three loops of which each can be vectorized; unsigned places need no test for negative ones.
     """
@@ -218,7 +218,7 @@ def warp(
         matrix: 4 x 4, from indices of the result to indices of the image, both (x, y, z) as ITK orders them.
         shape: the shape of the result.
         field: displacements (3, z, y, x) in voxels of the result, components (z, y, x); None for none.
-        scratch: memory to answer in.
+        scratch: memory of the result.
 
     """
     if field is not None and field.shape[1:] != tuple(shape):

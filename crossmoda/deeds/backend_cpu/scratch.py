@@ -1,4 +1,4 @@
-"""Memory that is used again within a registration."""
+"""Memory that is reused within a registration."""
 
 import math
 import sys
@@ -16,7 +16,7 @@ _UNUSED = _references([np.empty(0, np.uint8)], 0)
 
 
 class Scratch:
-    """Large arrays in memory kept from use to use: fresh memory costs more time than filling it."""
+    """Large arrays in memory that is reused: fresh memory costs more time than filling it."""
 
     def __init__(self) -> None:
         """Start without memory."""
@@ -24,7 +24,7 @@ class Scratch:
         self._buffers: list[np.ndarray] = []
 
     def array(self, name: str, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
-        """Return an array with any content, which is valid until the name is asked for again."""
+        """Return an array with any content, valid until the next call with the same name."""
         size = _size(shape, dtype)
         if name not in self._named or self._named[name].nbytes < size:
             self._named.pop(name, None)  # gives its memory back before more is taken
@@ -32,7 +32,7 @@ class Scratch:
         return _lay(self._named[name], shape, dtype)
 
     def fresh(self, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
-        """Return an array with any content that is the caller's own, in memory that nobody holds any more."""
+        """Return an array with any content, in memory that no array uses any more."""
         size = _size(shape, dtype)
         buffers = self._buffers
         unused = [index for index in range(len(buffers)) if _references(buffers, index) <= _UNUSED]

@@ -19,10 +19,10 @@ _PULSE_SECONDS = 0.2
 
 @functools.cache
 def thread_count() -> int:
-    """Return how many threads work at once: ``CROSSMODA_THREADS``, or the cores this process may use."""
-    wanted = os.environ.get("CROSSMODA_THREADS", "")
-    if wanted.isdigit() and int(wanted) > 0:
-        return int(wanted)
+    """Return the number of threads: ``CROSSMODA_THREADS``, or the cores that this process may use."""
+    requested = os.environ.get("CROSSMODA_THREADS", "")
+    if requested.isdigit() and int(requested) > 0:
+        return int(requested)
     return device.cores()
 
 
@@ -31,15 +31,15 @@ def _pool() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(thread_count(), thread_name_prefix="deeds")
 
 
-#: Called now and then while loops run; see :func:`attended`.
+#: Called several times a second while loops run; see :func:`attended`.
 _pulse: contextvars.ContextVar[Callable[[], None] | None] = contextvars.ContextVar("pulse", default=None)
 
 
 @contextlib.contextmanager
 def attended(pulse: Callable[[], None] | None) -> Iterator[None]:
-    """Have ``pulse`` called before each loop and several times a second while it runs, on the thread that waits for it.
+    """Call ``pulse`` before each loop and several times a second while it runs, on the thread that waits for the loop.
 
-    What it raises ends the loop that is running: so long work on large images is cancelled at once.
+    An exception from it ends the running loop, so that long work on large images is cancelled at once.
     """
     token = _pulse.set(pulse)
     try:
@@ -71,23 +71,22 @@ def run(kernel: Callable[..., Any], count: int, *arguments: Any) -> None:
     except BaseException:
         for task in tasks:
             task.cancel()
-        wait(tasks)  # those that run already still use the arrays
+        wait(tasks)  # running tasks still use the arrays
         raise
     for task in tasks:
         task.result()
 
 
-def both(one: Callable[[], Any], other: Callable[[], Any], at_once: bool) -> tuple[Any, Any]:
-    """Return what two functions return.
+def both(first: Callable[[], Any], second: Callable[[], Any], at_once: bool) -> tuple[Any, Any]:
+    """Return the results of two functions.
 
-    Called ``at_once``, so that a card has work while the other one computes here, ``one`` has a thread of its own and
-    is not attended.
+    ``at_once``, a GPU has work while the CPU computes: ``first`` runs on a thread of its own and is not attended.
     """
     if not at_once:
-        return one(), other()
+        return first(), second()
     with ThreadPoolExecutor(1, thread_name_prefix="deeds") as pool:
-        task = pool.submit(one)
-        result = other()
+        task = pool.submit(first)
+        result = second()
     return task.result(), result
 
 

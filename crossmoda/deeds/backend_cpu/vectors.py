@@ -1,9 +1,9 @@
-"""Vector instructions for compiled loops, where LLVM's own vectorizer does not find them.
+"""LLVM vector instructions for compiled loops that LLVM's own vectorizer leaves slower.
 
-Functions made by :data:`intrinsic` write LLVM's instructions themselves. They work on addresses and offsets in bytes:
-numba counts references to each view of an array, which takes as long as the work on a row where threads share it.
+Functions made by :data:`intrinsic` emit LLVM instructions. They work on addresses and offsets in bytes: numba counts
+references to each view of an array, which takes as long as the work on a row where threads share the array.
 
-numba's cache on disk looks at the file of a compiled function alone: after a change here, those of its users are stale.
+numba's cache on disk checks only the file of a compiled function: after a change here, those of its users are stale.
 """
 
 import functools
@@ -12,7 +12,7 @@ from typing import Any
 import numba.extending
 from llvmlite import ir
 
-#: As numba's, which type checkers take for a function of one argument more.
+#: As numba's; type checkers see one argument too many.
 intrinsic: Any = numba.extending.intrinsic
 
 WORD, SINGLE = ir.IntType(64), ir.FloatType()
@@ -56,19 +56,19 @@ def _transposed(builder: Any, vectors: list[Any]) -> list[Any]:
     halves = [ir.Constant(indices, [first + n // 2 + n % 2 * 8 for n in range(8)]) for first in (0, 4)]
     for _ in range(3):
         pairs = zip(vectors[:4], vectors[4:], strict=True)
-        vectors = [builder.shuffle_vector(one, other, half) for one, other in pairs for half in halves]
+        vectors = [builder.shuffle_vector(upper, lower, half) for upper, lower in pairs for half in halves]
     return vectors
 
 
 def store_transposed(builder: Any, vectors: list[Any], addresses: list[Any]) -> None:
-    """Write number k of each vector at the k-th of eight addresses, one after the other.
+    """Write number k of each vector at the k-th of eight addresses, in the order of the vectors.
 
-    Rows are stored in pieces as long as a power of two, of which the last one overlaps the one before.
+    Rows are stored in pieces as long as a power of two; the last piece overlaps the piece before.
     """
     count = len(vectors)
     length = 1 << min(count.bit_length() - 1, 3)
     for first in dict.fromkeys([*range(0, count - length, length), count - length]):
-        some = vectors[first : first + length]
-        for row, address in zip(_transposed(builder, some + some[:1] * (8 - length)), addresses, strict=True):
+        piece = vectors[first : first + length]
+        for row, address in zip(_transposed(builder, piece + piece[:1] * (8 - length)), addresses, strict=True):
             places = ir.Constant(ir.VectorType(ir.IntType(32), length), list(range(length)))
             store(builder, builder.shuffle_vector(row, row, places), address, words(4 * first))
