@@ -116,7 +116,7 @@ def test_a_predicted_schwannoma_at_an_impossible_place_gives_no_region(tmp_path)
     assert found[near & (ears() == 0)].min() >= 0.5
 
 
-def test_without_any_opinion_there_is_no_doubt_and_the_list_says_what_to_do(data, tmp_path):
+def test_without_evidence_sources_there_is_no_doubt_but_a_remedy(data, tmp_path):
     write(ears(), tmp_path / "results" / "p1" / "noisy_label.nii.gz")
     assert review.doubt(tmp_path / "results" / "p1").array.max() == 0
     items = {item.id: item for item in review.review_list(data, tmp_path / "results")}

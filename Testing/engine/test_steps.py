@@ -9,6 +9,7 @@ import pytest
 
 from crossmoda.cli import crossmoda_command
 from crossmoda.parameters import parameters
+from crossmoda.steps.fuse import LabelMapSelection
 
 PROJECT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(PROJECT / "tools"))
@@ -38,6 +39,10 @@ def test_the_committed_xml_is_generated_from_the_declaration(path, step):
 def test_the_committed_reference_is_generated_from_the_declarations():
     written = (PROJECT / "docs/cli_reference.md").read_text("utf-8")
     assert written == cli_modules.reference(), "run: python tools/cli_modules.py"
+
+
+def test_every_cli_module_is_generated():
+    assert set(PROJECT.glob("CrossModa*/*.xml")) == set(cli_modules.steps())
 
 
 @pytest.mark.parametrize(("path", "step"), STEPS)
@@ -88,9 +93,18 @@ def test_defaults_of_the_xml_are_accepted_as_arguments(path, step):
 
 
 @pytest.mark.parametrize(("path", "step"), STEPS)
+def test_an_empty_optional_file_is_omitted_not_the_current_folder(path, step):
+    optional = [file for file in step.files if not file.required]
+    words = [word for file in optional for word in (file.flag, "")]
+    values = vars(step.parser().parse_args([*words, *(file.name for file in step.files if file.required)]))
+    assert {file.name: values[file.name] for file in optional} == {file.name: None for file in optional}
+
+
+@pytest.mark.parametrize(("path", "step"), STEPS)
 def test_the_command_has_each_parameter_with_the_same_choices_and_help(path, step):
     options = options_of(COMMAND[path.stem])
-    for item in (item for each in step.settings for item in parameters(each)):
+    shared = [each for each in step.settings if each is not LabelMapSelection]  # a shell selects files itself
+    for item in (item for each in shared for item in parameters(each)):
         option = options[item.name]
         assert (option.default, option.help) == (item.default, item.help_with_unit)
         assert item.flag in option.opts

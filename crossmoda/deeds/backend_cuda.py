@@ -87,8 +87,8 @@ class CudaBackend:
         """Bring an array back, through memory that a card can write to directly."""
         if array.device.type == "cpu":
             return array.numpy()
-        here = torch.empty(array.shape, dtype=array.dtype, pin_memory=True)
-        return here.copy_(array).numpy()
+        pinned = torch.empty(array.shape, dtype=array.dtype, pin_memory=True)
+        return pinned.copy_(array).numpy()
 
     def resize(self, image: torch.Tensor, grid: Grid, new: Grid) -> torch.Tensor:
         """See :func:`crossmoda.deeds.backend_cpu.sampling.resize`."""
@@ -174,7 +174,7 @@ class CudaBackend:
                 image = image.unflatten(axis, (counts[axis], block[axis]))
             return image[:, :: skip[0], :, :: skip[1], ..., None, None, None]
 
-        here, keep = samples(torch.nn.functional.pad(fixed, pads)), samples(keep)
+        fixed_blocks, keep = samples(torch.nn.functional.pad(fixed, pads)), samples(keep)
         labels = [2 * steps + 1 for steps in radius]
         strides = around.stride()
         steps = [
@@ -183,13 +183,13 @@ class CudaBackend:
             for count in (step, every)
         ]
         steps += [step * stride for step, stride in zip(quantization, strides, strict=True)]
-        there = around.as_strided((*here.shape[:6], *labels), steps)
+        moving_windows = around.as_strided((*fixed_blocks.shape[:6], *labels), steps)
         costs = torch.empty((*counts, *labels), dtype=torch.float32, device=self.device)
         count_bits = _bit_counter(self.device)
-        for low, high in _chunks(counts[0], there[0].numel() * 8):
-            bits = count_bits(here[low:high], there[low:high], keep[low:high])
+        for low, high in _chunks(counts[0], moving_windows[0].numel() * 8):
+            bits = count_bits(fixed_blocks[low:high], moving_windows[low:high], keep[low:high])
             costs[low:high] = bits.sum(dim=(1, 3, 5))
-        compared = here.shape[1] * here.shape[3] * here.shape[5]
+        compared = fixed_blocks.shape[1] * fixed_blocks.shape[3] * fixed_blocks.shape[5]
         return costs.flatten(3).mul_(scale / compared)
 
     def smoothed_minima(self, costs: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:

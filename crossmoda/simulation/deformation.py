@@ -99,10 +99,10 @@ def jacobian_determinant(field: np.ndarray) -> np.ndarray:
     slopes = []
     for axis in (2, 1, 0):
         difference = np.diff(field, axis=axis) / STEP_MM
-        for other in {0, 1, 2} - {axis}:
+        for fixed_axis in {0, 1, 2} - {axis}:
             low = [slice(None)] * 4
             high = [slice(None)] * 4
-            low[other], high[other] = slice(None, -1), slice(1, None)
+            low[fixed_axis], high[fixed_axis] = slice(None, -1), slice(1, None)
             difference = (difference[tuple(low)] + difference[tuple(high)]) / 2
         slopes.append(difference)
     (xx, yx, zx), (xy, yy, zy), (xz, yz, zz) = (np.moveaxis(slope, -1, 0) for slope in slopes)

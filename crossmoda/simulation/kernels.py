@@ -136,6 +136,22 @@ def color(first, second, fraction, signal, texture, noise, fine, noise_step, out
 
 
 @jit
+def mapped(matrix, x, y, z):
+    """Return the point (x, y, z) mapped by a (3, 4) matrix."""
+    return (
+        matrix[0, 0] * x + matrix[0, 1] * y + matrix[0, 2] * z + matrix[0, 3],
+        matrix[1, 0] * x + matrix[1, 1] * y + matrix[1, 2] * z + matrix[1, 3],
+        matrix[2, 0] * x + matrix[2, 1] * y + matrix[2, 2] * z + matrix[2, 3],
+    )
+
+
+@jit
+def grid_index(origin, step, x, y, z):
+    """Return the continuous index (x, y, z) of a point on a grid."""
+    return (x - origin[0]) / step, (y - origin[1]) / step, (z - origin[2]) / step
+
+
+@jit
 def sample(
     to_canonical,
     shape,
@@ -170,28 +186,9 @@ def sample(
                 total = 0.0
                 for s in range(slices):
                     dk = (s + 0.5) / slices - 0.5
-                    x = (
-                        to_canonical[0, 0] * i
-                        + to_canonical[0, 1] * j
-                        + to_canonical[0, 2] * (k + dk)
-                        + to_canonical[0, 3]
-                    )
-                    y = (
-                        to_canonical[1, 0] * i
-                        + to_canonical[1, 1] * j
-                        + to_canonical[1, 2] * (k + dk)
-                        + to_canonical[1, 3]
-                    )
-                    z = (
-                        to_canonical[2, 0] * i
-                        + to_canonical[2, 1] * j
-                        + to_canonical[2, 2] * (k + dk)
-                        + to_canonical[2, 3]
-                    )
+                    x, y, z = mapped(to_canonical, i, j, k + dk)
                     x, y, z = displaced(field, origin, step, x, y, z)
-                    u = (abs(x) - ear_origin[0]) / ear_step
-                    v = (y - ear_origin[1]) / ear_step
-                    w = (z - ear_origin[2]) / ear_step
+                    u, v, w = grid_index(ear_origin, ear_step, abs(x), y, z)
                     if u >= 1 and v >= 1 and w >= 1 and u < ex - 2 and v < ey - 2 and w < ez - 2:
                         mean = 0.0
                         for q in range(in_plane):
@@ -202,21 +199,12 @@ def sample(
                                 px = x + to_canonical[0, 0] * di + to_canonical[0, 1] * dj
                                 py = y + to_canonical[1, 0] * di + to_canonical[1, 1] * dj
                                 pz = z + to_canonical[2, 0] * di + to_canonical[2, 1] * dj
-                                side = left if px > 0 else right
-                                mean += trilinear(
-                                    side,
-                                    (abs(px) - ear_origin[0]) / ear_step,
-                                    (py - ear_origin[1]) / ear_step,
-                                    (pz - ear_origin[2]) / ear_step,
-                                )
+                                u, v, w = grid_index(ear_origin, ear_step, abs(px), py, pz)
+                                mean += trilinear(left if px > 0 else right, u, v, w)
                         value = mean / (in_plane * in_plane)
                     else:
-                        value = trilinear(
-                            head,
-                            (x - head_origin[0]) / head_step,
-                            (y - head_origin[1]) / head_step,
-                            (z - head_origin[2]) / head_step,
-                        )
+                        u, v, w = grid_index(head_origin, head_step, x, y, z)
+                        value = trilinear(head, u, v, w)
                     total += profile[s] * value
                 out[k, j, i] = total
 
@@ -248,15 +236,9 @@ def cover(
     for k in range(start, stop):
         for j in range(shape[1]):
             for i in range(shape[2]):
-                x = to_canonical[0, 0] * i + to_canonical[0, 1] * j + to_canonical[0, 2] * k + to_canonical[0, 3]
-                y = to_canonical[1, 0] * i + to_canonical[1, 1] * j + to_canonical[1, 2] * k + to_canonical[1, 3]
-                z = to_canonical[2, 0] * i + to_canonical[2, 1] * j + to_canonical[2, 2] * k + to_canonical[2, 3]
+                x, y, z = mapped(to_canonical, i, j, k)
                 x, y, z = displaced(field, origin, step, x, y, z)
-                u, v, w = (
-                    (abs(x) - ear_origin[0]) / ear_step,
-                    (y - ear_origin[1]) / ear_step,
-                    (z - ear_origin[2]) / ear_step,
-                )
+                u, v, w = grid_index(ear_origin, ear_step, abs(x), y, z)
                 if not (u >= 2 and v >= 2 and w >= 2 and u < ex - 3 and v < ey - 3 and w < ez - 3):
                     continue
                 tumor = x * lesion_sign > 0
@@ -272,11 +254,7 @@ def cover(
                             px = x + to_canonical[0, 0] * di + to_canonical[0, 1] * dj + to_canonical[0, 2] * dk
                             py = y + to_canonical[1, 0] * di + to_canonical[1, 1] * dj + to_canonical[1, 2] * dk
                             pz = z + to_canonical[2, 0] * di + to_canonical[2, 1] * dj + to_canonical[2, 2] * dk
-                            u, v, w = (
-                                (abs(px) - ear_origin[0]) / ear_step,
-                                (py - ear_origin[1]) / ear_step,
-                                (pz - ear_origin[2]) / ear_step,
-                            )
+                            u, v, w = grid_index(ear_origin, ear_step, abs(px), py, pz)
                             if tumor and trilinear(lesion, u, v, w) < 0:
                                 in_lesion += 1
                             elif trilinear(cochlea, u, v, w) < 0:

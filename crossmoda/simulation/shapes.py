@@ -47,7 +47,7 @@ def real_lesion(rng: np.random.Generator, folder: Path | str, volume_ratio: floa
     """
     files = shape_files(Path(folder).resolve())
     array, grid = _read(files[int(rng.integers(len(files)))])
-    positions = {value: _points(array == value, grid) for value in (VS, COCHLEA)}
+    positions = {value: grid.points(array == value) for value in (VS, COCHLEA)}
     cochlea = positions[COCHLEA].mean(0)
     scale = volume_ratio ** (1 / 3)
     # The cochlea is lateral to the tumor, which determines the side.
@@ -58,7 +58,7 @@ def real_lesion(rng: np.random.Generator, folder: Path | str, volume_ratio: floa
     shift = np.clip(PORUS + along * (FUNDUS - PORUS) - lateral, -4, 4) * np.array([0, 1, 1])
 
     surface, corner, spacing = _surface(array == VS, grid)
-    inverse = np.linalg.inv(np.reshape(grid.direction, (3, 3)))
+    inverse = np.linalg.inv(grid.axes)
 
     def distance(points: np.ndarray) -> np.ndarray:
         patient = ((points - shift - COCHLEA_CENTER) / scale) * flip + cochlea
@@ -75,11 +75,6 @@ def real_lesion(rng: np.random.Generator, folder: Path | str, volume_ratio: floa
     reach = placed.min(0) - 3, placed.max(0) + 3
     cysts = draw_cysts(rng, center, radius, volume)
     return Lesion(distance, volume, center, radius, mass_effect(rng, center, radius), cysts, reach)
-
-
-def _points(mask: np.ndarray, grid: Grid) -> np.ndarray:
-    index = np.argwhere(mask)[:, ::-1]
-    return index @ grid.index_to_physical[:3, :3].T + grid.index_to_physical[:3, 3]
 
 
 def _surface(mask: np.ndarray, grid: Grid) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -13,6 +13,7 @@ import torch
 from crossmoda import device, labels, weights
 from crossmoda import network as networks
 from crossmoda.errors import InputError
+from crossmoda.evaluation import dice
 from crossmoda.training import augmentation, losses, sampling
 from crossmoda.training.recording import Recording
 from crossmoda.training.sampling import Example
@@ -123,9 +124,9 @@ class Learner:
     def describe(self) -> str:
         """Return the message of the progress bar."""
         recent = f", loss {np.mean(self._losses[-20:]):.3f}" if self._losses else ""
-        dice = f", validation Dice {self.best_dice:.3f}" if self.best_dice >= 0 else ""
+        validation = f", validation Dice {self.best_dice:.3f}" if self.best_dice >= 0 else ""
         note = f" ({self.fallbacks[-1]})" if self.fallbacks else ""
-        return f"training: epoch {self.step // self.steps_per_epoch + 1}{recent}{dice}{note}"
+        return f"training: epoch {self.step // self.steps_per_epoch + 1}{recent}{validation}{note}"
 
     def take_step(self) -> None:
         """Take an optimizer step on one batch; if memory runs out, with smaller crops or on the CPU."""
@@ -285,13 +286,10 @@ class Learner:
         scores: dict[str, list[float]] = {structure.key: [] for structure in labels.STRUCTURES}
         for example in held_out:
             features = mind.mind_ssc(example.image[0].to(self.device))
-            prediction = logits_of(self.network, features).argmax(1)[0].cpu()
-            truth = example.targets[0].cpu()
-            for structure in labels.STRUCTURES:
-                predicted_mask, true_mask = prediction == structure.value, truth == structure.value
-                if true_mask.any():
-                    overlap = int((predicted_mask & true_mask).sum())
-                    scores[structure.key].append(2 * overlap / int(predicted_mask.sum() + true_mask.sum()))
+            prediction = logits_of(self.network, features).argmax(1)[0].cpu().numpy()
+            truth = example.targets[0].cpu().numpy()
+            for structure in labels.structures_in(truth.astype(np.uint8)):
+                scores[structure.key].append(dice(prediction == structure.value, truth == structure.value))
         means = {f"dice_{key}": float(np.mean(values)) for key, values in scores.items() if values}
         return {**means, "dice": float(np.mean(list(means.values()))) if means else 0.0}
 
