@@ -252,7 +252,7 @@ def test_without_the_labels_of_the_atlases_the_probability_is_shown(application,
     application.wait_until(lambda: not reviewed.logic.busy)
     reviewed.update()
     review.ui.votesCheckBox.checked = True
-    assert "this is the probability" in review.ui.messageLabel.text
+    assert "The probability is shown instead" in review.ui.messageLabel.text
     assert reviewed.parameters.overlay == "schwannoma"
     assert "have none" in reviewed.correct.ui.takeMajorityButton.toolTip
     review.ui.votesCheckBox.checked = False
