@@ -1,5 +1,7 @@
 """CrossModa's panel in 3D Slicer; the sections are in CrossModaSegLib."""
 
+import sys
+
 import slicer
 from CrossModaSegLib.Logic import CrossModaSegLogic
 from CrossModaSegLib.scene import sample_data
@@ -56,12 +58,18 @@ class CrossModaSegWidget(ScriptedLoadableModuleWidget):
         """Show the scene's state; look for a graphics card at the first time."""
         if self.panel.parameters is None:
             self.panel.open()
-        self.panel.setup.probe_device()
+        self.panel.setup.find_device()
         self.panel.enter()
 
     def exit(self):
         """Give the keys back; long work goes on while another module is open."""
         self.panel.exit()
+
+    def onReload(self):
+        """Reload the module with all of its library."""
+        for name in [name for name in sys.modules if name.partition(".")[0] == "CrossModaSegLib"]:
+            del sys.modules[name]
+        super().onReload()
 
     def cleanup(self):
         """Stop all work when the module is closed."""

@@ -1,4 +1,4 @@
-"""Work on many cases: what fails does not stop the rest."""
+"""Work on many cases: failures do not stop the rest."""
 
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, TypeVar
@@ -22,25 +22,25 @@ def for_each(
     """Call ``work(case, progress)`` for each case.
 
     Args:
-        cases: the cases; each needs its own name.
-        work: raises :class:`crossmoda.errors.InputError` where a case cannot be worked on.
-        progress: is told what is done, with the case's name before it; may cancel.
-        fatal: errors after which no other case could go on; they are raised.
+        cases: cases with unique IDs.
+        work: raises :class:`crossmoda.errors.InputError` where a case cannot be processed.
+        progress: callback(fraction, message), the message after the case's ID; raise Cancelled to abort.
+        fatal: errors that stop all cases; they are raised.
 
     Returns:
-        The result of each case's id, and why the others failed.
+        The result of each case by ID, and the cause of each failure by ID.
 
     """
-    done: dict[str, Result] = {}
-    failed: dict[str, str] = {}
+    results: dict[str, Result] = {}
+    failures: dict[str, str] = {}
     for number, case in enumerate(cases):
         step = part(progress, number / len(cases), (number + 1) / len(cases), f"{case.id}: ")
         try:
-            if case.id in done or case.id in failed:
-                raise InputError(f"{case.id} is given twice; give each scan its own name.")
-            done[case.id] = work(case, step)
+            if case.id in results or case.id in failures:
+                raise InputError(f"Duplicate case ID: {case.id}. Use unique IDs.")
+            results[case.id] = work(case, step)
         except fatal:
             raise
         except InputError as cause:
-            failed[case.id] = str(cause)
-    return done, failed
+            failures[case.id] = str(cause)
+    return results, failures

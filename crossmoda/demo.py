@@ -1,8 +1,8 @@
-"""The whole chain on digital subjects: a first walk through everything, with nothing to download.
+"""The whole chain on digital subjects, with nothing to download.
 
-Simulated ceT1 atlases with labels and hrT2 targets without; deeds brings the atlases to every target, the fusion makes
-their labels, the network that comes along learns from the atlases and the noisy labels, and then segments targets it
-has never seen. The reference labels of the targets are only read for the scores.
+Labeled ceT1 atlases and unlabeled hrT2 targets are simulated; the atlases' labels are propagated to each target and
+fused; the bundled network is trained further on atlases and noisy labels, and segments unseen targets. The reference
+labels of the targets are read for the scores only.
 """
 
 import dataclasses
@@ -28,7 +28,7 @@ from crossmoda import (
 )
 from crossmoda.deeds.files import RegistrationSettings, register_files
 from crossmoda.errors import InputError
-from crossmoda.parameters import parameter
+from crossmoda.parameters import parameter, parameter_of
 from crossmoda.progress import Progress, part, report
 from crossmoda.report import Report
 from crossmoda.simulation.dataset import TEST, TRUTH
@@ -40,61 +40,58 @@ if TYPE_CHECKING:
 
 
 @dataclasses.dataclass(frozen=True)
-class Settings(parameters.Settings):
-    """How large the demo is."""
+class DemoSettings(parameters.Settings):
+    """Size of the demo."""
 
-    atlases: int = parameter(6, "Labeled ceT1 scans that are simulated.", minimum=2, maximum=100)
-    targets: int = parameter(2, "Unlabeled hrT2 scans that are trained on with noisy labels.", minimum=0, maximum=100)
-    tests: int = parameter(2, "Unlabeled hrT2 scans that are only segmented.", minimum=1, maximum=100)
-    base: str = parameter("phantom", "Anatomy of the digital subjects.", choices=BASES)
+    atlases: int = parameter(6, "Number of labeled ceT1 scans", minimum=2, maximum=100)
+    targets: int = parameter(2, "Number of unlabeled hrT2 scans with noisy labels to train on", minimum=0, maximum=100)
+    tests: int = parameter(2, "Number of unlabeled hrT2 scans to segment only", minimum=1, maximum=100)
+    base: str = parameter("phantom", "Anatomy of the digital subjects", choices=BASES)
     seed: int = parameter(
-        1,
-        "Seed of everything random; 7 repeats subjects that the weights that come along were trained on.",
-        minimum=0,
-        maximum=100000,
+        1, "Random seed; 7 repeats training subjects of the bundled weights", minimum=0, maximum=100000
     )
-    training_seconds: float = parameter(60.0, "Time for training the network.", unit="s", minimum=1, maximum=100000)
-    device: str = parameter("auto", "Where to compute.", choices=("auto", "cpu", "cuda"))
+    training_seconds: float = parameter(60.0, "Duration of the training", unit="s", minimum=1, maximum=100000)
+    device: str = parameter_of(deeds.Settings, "device")
 
 
 @dataclasses.dataclass(frozen=True)
 class DemoResult:
-    """What the demo made."""
+    """Scores and files of the demo."""
 
     scores: dict[str, dict[str, evaluation.Scores]]
-    """step -> case -> scores; only of the test cases"""
+    """step -> test case -> scores"""
     files: dict[str, Path]
-    """what each output file is -> its path"""
+    """description -> output file"""
 
 
-#: The steps that are scored, in the order of the chain.
-BY_HEADER, ONE_ATLAS, MAJORITY, FUSED, AS_BUNDLED, NETWORK = (
+#: The scored steps, in the order of the chain.
+BY_HEADER, ONE_ATLAS, MAJORITY, FUSED, BUNDLED, FINE_TUNED = (
     "one atlas, by header",
     "one atlas, deeds",
     "majority vote",
     "fused (noisy label)",
-    "network, as it comes",
-    "network, trained here",
+    "network, bundled weights",
+    "network, fine-tuned",
 )
 
 
 def run(
     folder: Path | str,
-    settings: Settings = Settings(),
+    settings: DemoSettings = DemoSettings(),
     progress: Progress | None = None,
     *,
     subjects: simulation.Settings = simulation.Settings(),  # noqa: B008 (frozen)
 ) -> DemoResult:
-    """Run the chain in ``folder``; a second run with the same settings takes what is finished from there.
+    """Run the chain in ``folder``; a second run with the same settings reuses finished steps.
 
     Args:
         folder: receives all results; new, empty, or of an earlier demo.
-        settings: how large the demo is.
-        progress: told what is done; may cancel. What is finished stays.
-        subjects: how the digital subjects differ and are scanned.
+        settings: size of the demo.
+        progress: callback(fraction, message); raise Cancelled to abort. Finished steps stay.
+        subjects: variation and acquisition of the digital subjects.
 
     Raises:
-        InputError: the folder cannot be written, or holds something else than a demo with these settings.
+        InputError: the folder cannot be written, or has a demo with other settings.
 
     """
     folder = Path(folder)
@@ -122,10 +119,10 @@ def run(
     subject.report(registered, scores, settings).write(folder / "report.html")
     files = {
         "segmentation": folder / "segmentation.seg.nrrd",
-        "T2 scan it belongs to": subject.case.image,
-        "noisy label (fused atlases)": subject.propagation.folder / "noisy_label.seg.nrrd",
+        "T2 scan": subject.case.image,
+        "noisy label": subject.propagation.folder / "noisy_label.seg.nrrd",
         "transform, atlas to T2": folder / "registration" / "T.h5",
-        "its inverse": folder / "registration" / "T_inverse.h5",
+        "inverse transform": folder / "registration" / "T_inverse.h5",
         "network weights": trained,
         "scores": folder / "scores.csv",
         "report": folder / "report.html",
@@ -135,13 +132,13 @@ def run(
 
 
 def _simulate(
-    folder: Path, settings: Settings, subjects: simulation.Settings, progress: Progress | None
+    folder: Path, settings: DemoSettings, subjects: simulation.Settings, progress: Progress | None
 ) -> dataset.Dataset:
     step = cache.CachedStep(folder, demo=settings, subjects=subjects)
     data = folder / "dataset"
     if step.results() is None:
         if data.exists():
-            raise InputError(f"{folder} holds a demo with other settings; choose another folder or delete it.")
+            raise InputError(f"Demo with other settings in {folder}. Choose another folder or delete it.")
         simulation.simulate_dataset(
             data,
             sources=settings.atlases,
@@ -158,14 +155,14 @@ def _simulate(
 
 
 def _propagate(
-    data: dataset.Dataset, folder: Path, settings: Settings, progress: Progress | None
+    data: dataset.Dataset, folder: Path, settings: DemoSettings, progress: Progress | None
 ) -> dict[str, propagation.PropagationResult]:
-    done, failed = propagation.propagate_all(
+    results, failures = propagation.propagate_all(
         data.targets, data.sources, folder, progress=progress, device=settings.device
     )
-    for why in failed.values():
-        raise InputError(why)
-    return done
+    for cause in failures.values():
+        raise InputError(cause)
+    return results
 
 
 def _train(
@@ -173,14 +170,14 @@ def _train(
     tests: "Sequence[Case]",
     propagated: Path,
     folder: Path,
-    settings: Settings,
+    settings: DemoSettings,
     progress: Progress | None,
 ) -> Path:
     cases = [training.TrainingCase.of(case) for case in data.sources]
     if learned := [case for case in data.targets if case not in tests]:
         cases += training.noisy_cases(learned, propagated)
-    how = training.Settings(seconds=settings.training_seconds, seed=settings.seed, device=settings.device)
-    return training.train(cases, folder, how, progress=progress, initial=weights.bundled())
+    limits = training.Settings(seconds=settings.training_seconds, seed=settings.seed, device=settings.device)
+    return training.train(cases, folder, limits, progress=progress, initial=weights.bundled())
 
 
 def _truth(case: "Case") -> Volume:
@@ -206,7 +203,7 @@ def _score(
 ) -> dict[str, dict[str, evaluation.Scores]]:
     """Score every step of the chain on the test cases."""
     scores: dict[str, dict[str, evaluation.Scores]] = {
-        step: {} for step in (BY_HEADER, ONE_ATLAS, MAJORITY, FUSED, AS_BUNDLED, NETWORK)
+        step: {} for step in (BY_HEADER, ONE_ATLAS, MAJORITY, FUSED, BUNDLED, FINE_TUNED)
     }
     for case in tests:
         truth = _truth(case)
@@ -220,9 +217,9 @@ def _score(
         majority = fusion.majority_vote([vote.array for vote in votes.values()])
         scores[MAJORITY][case.id] = evaluation.evaluate(truth.with_array(majority), truth)
         scores[FUSED][case.id] = evaluation.evaluate(done.label_map, truth)
-        as_bundled = inference.predict(case.read_image(), None, inference.Settings(device=device))
-        scores[AS_BUNDLED][case.id] = evaluation.evaluate(as_bundled.label_map, truth)
-        scores[NETWORK][case.id] = evaluation.evaluate(predicted[case.id].label_map, truth)
+        bundled = inference.predict(case.read_image(), None, inference.Settings(device=device))
+        scores[BUNDLED][case.id] = evaluation.evaluate(bundled.label_map, truth)
+        scores[FINE_TUNED][case.id] = evaluation.evaluate(predicted[case.id].label_map, truth)
     return scores
 
 
@@ -235,7 +232,7 @@ class _Shown:
     prediction: inference.Prediction
 
     def register(
-        self, data: dataset.Dataset, folder: Path, settings: Settings, progress: Progress | None
+        self, data: dataset.Dataset, folder: Path, settings: DemoSettings, progress: Progress | None
     ) -> tuple["Case", deeds.Registration]:
         """Register the atlas with the best registration, for its transform and the pictures."""
         best = max(self.propagation.contributors, key=lambda outcome: (not outcome.mirrored, outcome.quality or 0.0))
@@ -254,7 +251,7 @@ class _Shown:
         self,
         registered: tuple["Case", deeds.Registration],
         scores: Mapping[str, Mapping[str, evaluation.Scores]],
-        settings: Settings,
+        settings: DemoSettings,
     ) -> Report:
         """Return the report: pictures of this case, scores of all test cases."""
         atlas, registration = registered
@@ -262,18 +259,18 @@ class _Shown:
         moving, moving_label = atlas.read_image(), atlas.read_label()
         page = Report(
             "CrossModa demo",
-            f"Digital subjects only: {settings.atlases} labeled ceT1 atlases, {settings.targets} unlabeled hrT2 "
-            f"scans to learn from, {settings.tests} hrT2 scans to segment. The network that comes along, trained on "
-            f"other digital subjects, was trained on for {settings.training_seconds:.0f} seconds. No number here says "
-            "anything about real patients.",
+            f"Digital subjects: {settings.atlases} labeled ceT1 atlases, {settings.targets} unlabeled hrT2 scans to "
+            f"train on, {settings.tests} hrT2 scans to segment. The bundled network, trained on other digital "
+            f"subjects, was trained for {settings.training_seconds:.0f} more seconds. The numbers do not apply to "
+            "real patients.",
         )
         page.section(
-            "Scores on the test scans", "Mean ± standard deviation over scans (and atlases, where one is used)."
+            "Scores on the test scans", "Mean ± standard deviation over scans (and over atlases, where one is used)."
         )
         page.table(
             ["step", *_COLUMNS], score_rows(scores), "Dice: 1 is perfect. HD95, ASSD: distances of the surfaces."
         )
-        page.section("Registration", f"Atlas {atlas.id} (ceT1) brought to {self.case.id} (hrT2) with deeds.")
+        page.section("Registration", f"Atlas {atlas.id} (ceT1) registered to {self.case.id} (hrT2) with deeds.")
         page.figure(
             figures.registration_figure(
                 image,
@@ -294,20 +291,21 @@ class _Shown:
                 self.propagation.label_map,
                 self.propagation.read_disagreement(),
             ),
-            "Every atlas's label, the label fused from them, and where the atlases disagree.",
+            "Labels of all atlases, the fused label, and the disagreement of the atlases.",
         )
-        page.section("Segmentation", "What the network found, in color, and the simulated truth, dashed white.")
+        page.section("Segmentation", "Segmentation of the network (color) and simulated truth (dashed white).")
         page.figure(figures.segmentation_figure(image, self.prediction.label_map, truth), "Outlines on the T2 scan.")
         page.table(
-            ["structure", "volume [mm³]", "true volume [mm³]", "error [%]"], _volume_rows(scores[NETWORK][self.case.id])
+            ["structure", "volume [mm³]", "true volume [mm³]", "error [%]"],
+            _volume_rows(scores[FINE_TUNED][self.case.id]),
         )
         return page
 
 
-def _volume_rows(found: evaluation.Scores) -> list[list[str]]:
+def _volume_rows(scores: evaluation.Scores) -> list[list[str]]:
     rows = []
     for structure in labels.STRUCTURES:
-        row = found[structure.key]
+        row = scores[structure.key]
         numbers = (row["volume_mm3"], row["reference_volume_mm3"], row["volume_error_percent"])
         rows.append([structure.name, *(f"{number:.0f}" for number in numbers)])
     return rows
@@ -324,8 +322,8 @@ def score_rows(scores: Mapping[str, Mapping[str, evaluation.Scores]]) -> list[li
         cells = []
         for measure, digits in (("dice", 3), ("hd95_mm", 1), ("assd_mm", 2)):
             for structure in labels.STRUCTURES:
-                found = summary[structure.key][measure]
-                cells.append(f"{found['mean']:.{digits}f} ± {found['sd']:.{digits}f}" if found["count"] else "–")
+                row = summary[structure.key][measure]
+                cells.append(f"{row['mean']:.{digits}f} ± {row['sd']:.{digits}f}" if row["count"] else "–")
         rows.append([step, *cells])
     return rows
 

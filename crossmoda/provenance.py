@@ -1,4 +1,4 @@
-"""Where a result comes from: version, parameters, inputs, device, time."""
+"""The provenance of a result: version, parameters, inputs, device, time."""
 
 import dataclasses
 import datetime
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import crossmoda
-from crossmoda.errors import InputError
+from crossmoda.errors import InputError, cannot_read, reason_of
 
 
 @functools.lru_cache(maxsize=256)
@@ -28,7 +28,7 @@ def checksum(path: Path | str) -> str:
     """Return the SHA-256 of a file, or of the sorted files of a folder (a DICOM series).
 
     Raises:
-        InputError: the file is missing, is none (a pipe, say) or cannot be read.
+        InputError: the file is missing, is a pipe or the like, or cannot be read.
 
     """
     path = Path(path)
@@ -38,17 +38,14 @@ def checksum(path: Path | str) -> str:
             digests = [checksum(file) for file in sorted(path.rglob("*")) if file.is_file()]
             return hashlib.sha256("".join(digests).encode()).hexdigest()
         if not stat.S_ISREG(status.st_mode):
-            raise InputError(f"{path} is neither a file nor a folder; give one.")
+            raise InputError(f"Neither a file nor a folder: {path}. Check the path.")
         return _digest(path, status.st_size, status.st_mtime_ns)
-    except FileNotFoundError as cause:
-        raise InputError(f"{path} does not exist; check the path.") from cause
     except OSError as cause:
-        reason = (cause.strerror or str(cause)).lower()
-        raise InputError(f"{path} cannot be read: {reason}; check the path.") from cause
+        raise cannot_read(path, reason_of(cause), "Check the path") from cause
 
 
 class Record:
-    """Collects the provenance of one result; the clock runs from construction.
+    """The provenance of one result; the clock runs from construction.
 
     Input files are named by their base name only: folder names may hold a patient's name.
     """
@@ -63,7 +60,7 @@ class Record:
         """Start the record of ``step`` (such as ``"register"``).
 
         Args:
-            step: what is done.
+            step: the name of the step.
             settings: its settings, a dataclass or a mapping.
             inputs: its input files by role.
             device: the processor, as :func:`crossmoda.device.describe` names it.
@@ -83,5 +80,5 @@ class Record:
         }
 
     def finish(self, **results: Any) -> dict[str, Any]:
-        """Return the record with the seconds since construction and what was measured on the way."""
+        """Return the record with the seconds since construction and the measurements ``results``."""
         return {**self.content, "seconds": round(time.perf_counter() - self._start, 3), **results}

@@ -15,12 +15,12 @@ from crossmoda.output import write_text
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-#: A cell with more characters than this is a sentence.
+#: A cell with more characters is a sentence.
 _SENTENCE = 48
 
 
 class Report:
-    """Collects sections and writes them as one self-contained HTML file.
+    """Sections of text, tables and pictures, written as one self-contained HTML file.
 
     Example:
         >>> report = Report("Demo", "One target, six atlases.")
@@ -36,7 +36,7 @@ class Report:
         self._sections: list[dict[str, Any]] = []
 
     def section(self, title: str, text: str = "") -> None:
-        """Start a section; figures and tables that follow belong to it."""
+        """Start a section; the following figures and tables belong to it."""
         self._sections.append({"title": title, "text": text, "content": []})
 
     def figure(self, figure: "Figure", caption: str) -> None:
@@ -46,8 +46,8 @@ class Report:
         self._add({"png": base64.b64encode(stream.getvalue()).decode("ascii"), "caption": caption})
 
     def table(self, columns: Sequence[str], rows: Sequence[Sequence[object]], caption: str = "") -> None:
-        """Add a table to the current section; the cells are shown as they are."""
-        # A table with sentences in it is set from the left, in lines that break.
+        """Add a table to the current section; its cells are shown as text."""
+        # A table with sentences is aligned to the left, and its lines break.
         sentences = any(len(str(cell)) > _SENTENCE for row in rows for cell in row)
         content = {"columns": list(columns), "rows": [list(row) for row in rows], "caption": caption}
         self._add({**content, "sentences": sentences})

@@ -1,8 +1,7 @@
-"""What the Slicer CLI modules share: progress as Slicer reads it, errors as Slicer shows them.
+"""The process of a Slicer CLI module: arguments, progress as Slicer reads it, errors as Slicer shows them.
 
 Slicer starts a CLI module as a process, reads progress tags from its standard output, takes anything on its standard
-error as an error, and kills it without notice when the user cancels. Nothing here imports Slicer: the modules run from
-a shell as well.
+error as an error, and kills it without notice when the user cancels. The modules run from a shell as well.
 """
 
 import re
@@ -18,75 +17,75 @@ from xml.sax.saxutils import escape
 from crossmoda.errors import BAD_INPUT, BUG, INTERRUPTED, Cancelled, InputError
 from crossmoda.output import use_utf8, write_text
 from crossmoda.progress import Progress
-from crossmoda.steps.declaration import Step
+from crossmoda.steps.declaration import StepDeclaration
 
 
 def command_line(arguments: Sequence[str] | None = None) -> list[str]:
     """Return the command line with dashes in the flags, as argparse has them: ``--moving_label`` is ``--moving-label``.
 
-    Slicer's parser refuses a ``<longflag>`` with dashes inside, so the XML and Slicer say underscores; a shell may say
-    either. ``--xml`` prints the module's description, which is the file beside the script, and exits.
+    Slicer's parser refuses a ``<longflag>`` with dashes inside, so the XML has underscores; a shell may use either.
+    ``--xml`` prints the XML beside the script and exits.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     if words[:1] == ["--xml"]:
-        _say(Path(sys.argv[0]).with_suffix(".xml").read_text(encoding="utf-8").rstrip())
+        _print(Path(sys.argv[0]).with_suffix(".xml").read_text(encoding="utf-8").rstrip())
         sys.exit(0)
     return [re.sub(r"^--\w+", lambda flag: flag[0].replace("_", "-"), word) for word in words]
 
 
-def _say(text: str) -> None:
+def _print(text: str) -> None:
     print(text, flush=True)  # a pipe is buffered by the block: unflushed tags arrive at the end
 
 
 def progress_tags(fraction: float, message: str) -> None:
     """Report progress to Slicer; a :data:`crossmoda.progress.Progress`."""
-    _say(f"<filter-progress>{fraction:.4f}</filter-progress><filter-comment>{escape(message)}</filter-comment>")
+    _print(f"<filter-progress>{fraction:.4f}</filter-progress><filter-comment>{escape(message)}</filter-comment>")
 
 
 def write_return_parameters(path: Path | str | None, values: Mapping[str, Any]) -> None:
-    """Write simple output parameters where Slicer asked for them (``--returnparameterfile``), if it did."""
+    """Write the results of a step to the file of ``--returnparameterfile``, if Slicer passed one."""
     if path:
         write_text(path, "".join(f"{name} = {_plain(value)}\n" for name, value in values.items()))
 
 
 def _plain(value: Any) -> str:
-    """Return a value as Slicer reads it: one line, ``true`` and ``false`` in small letters."""
+    """Return a value as Slicer reads it: one line, booleans in lower case."""
     return str(value).lower() if isinstance(value, bool) else " ".join(str(value).split())
 
 
-def main(step: Step) -> NoReturn:
+def main(step: StepDeclaration) -> NoReturn:
     """Run a step as a CLI module with the arguments of the process, and exit."""
     values = vars(step.parser().parse_args(command_line()))
 
     def work(progress: Progress) -> None:
         results = step.run(values, progress)
-        for note in [results["notes"]] if results.get("notes") else []:
-            _say(note)
+        if results.get("notes"):
+            _print(results["notes"])
         write_return_parameters(values["returnparameterfile"], results)
 
     run(step.module, work)
 
 
 def run(name: str, work: Callable[[Progress], None]) -> NoReturn:
-    """Do the work of a CLI module and exit: 0, or after one sentence on standard error with a code above 0.
+    """Do the work of a CLI module and exit: with 0, or with one sentence on standard error and a code above 0.
 
-    Warnings go to standard output; so does the traceback of a bug, which Slicer keeps in the module's log.
+    Warnings and the traceback of a bug go to standard output, which Slicer shows in the module's log.
     """
     use_utf8()
-    warnings.showwarning = lambda message, category, *_: _say(f"{category.__name__}: {message}")
+    warnings.showwarning = lambda message, category, *_: _print(f"{category.__name__}: {message}")
     start = time.perf_counter()
-    _say(f"<filter-start><filter-name>{name}</filter-name><filter-comment>{name}</filter-comment></filter-start>")
+    _print(f"<filter-start><filter-name>{name}</filter-name><filter-comment>{name}</filter-comment></filter-start>")
     try:
         work(progress_tags)
     except InputError as error:
         _fail(str(error), BAD_INPUT)
     except (Cancelled, KeyboardInterrupt):
-        _fail("Cancelled; nothing was written.", INTERRUPTED)
+        _fail("Cancelled. No output was written.", INTERRUPTED)
     except Exception as error:
-        _say(traceback.format_exc())
-        _fail(f"Unexpected error: {error} ({type(error).__name__}); the traceback is in the output.", BUG)
+        _print(traceback.format_exc())
+        _fail(f"Unexpected error: {error} ({type(error).__name__}). The output shows the traceback.", BUG)
     seconds = time.perf_counter() - start
-    _say(f"<filter-end><filter-name>{name}</filter-name><filter-time>{seconds:.2f}</filter-time></filter-end>")
+    _print(f"<filter-end><filter-name>{name}</filter-name><filter-time>{seconds:.2f}</filter-time></filter-end>")
     sys.exit(0)
 
 

@@ -12,12 +12,14 @@ import click
 import crossmoda
 from crossmoda.cli.framework import COMMANDS, crossmoda_command
 from crossmoda.parameters import Parameter, parameters
-from crossmoda.steps.declaration import KINDS, File, Result, Step
+from crossmoda.steps.declaration import KINDS, File, Result, StepDeclaration
 
 ROOT = Path(__file__).resolve().parents[1]
 #: The step of each CLI module, by the module's file without its ending.
 STEPS = {
+    "CrossModaRegister/CrossModaFuse": "fuse",
     "CrossModaRegister/CrossModaPropagate": "propagate",
+    "CrossModaRegister/CrossModaRegister": "register",
     "CrossModaSeg/CrossModaPredict": "predict",
     "CrossModaSeg/CrossModaTrain": "train",
 }
@@ -42,14 +44,14 @@ traceback of an error. Exit codes: 1 unexpected error, 2 unusable input, 130 can
 _TAGS = {bool: "boolean", int: "integer", float: "double", str: "string"}
 
 
-def steps() -> dict[Path, Step]:
+def steps() -> dict[Path, StepDeclaration]:
     """Return the step of each CLI module by the path of its XML."""
     return {
         ROOT / f"{file}.xml": importlib.import_module(f"crossmoda.steps.{name}").STEP for file, name in STEPS.items()
     }
 
 
-def description(step: Step) -> str:
+def description(step: StepDeclaration) -> str:
     """Return the XML of a step's CLI module."""
     root = ElementTree.Element("executable")
     about = {"category": CATEGORY, "title": step.title, "description": step.description}
@@ -69,7 +71,7 @@ def description(step: Step) -> str:
     return f'<?xml version="1.0" encoding="utf-8"?>\n{text}\n'
 
 
-def groups(step: Step) -> list[tuple[str, str, list[Any]]]:
+def groups(step: StepDeclaration) -> list[tuple[str, str, list[Any]]]:
     """Return label, description and members of each group of a step's files, parameters and results."""
     settings = [item for each in step.settings for item in parameters(each)]
     advanced = [item for item in (*step.inputs, *settings) if item.advanced]
@@ -86,7 +88,7 @@ def _add(parent: ElementTree.Element, name: str, text: object) -> None:
     ElementTree.SubElement(parent, name).text = str(text)
 
 
-def _add_member(group: ElementTree.Element, step: Step, member: File | Parameter | Result) -> None:
+def _add_member(group: ElementTree.Element, step: StepDeclaration, member: File | Parameter | Result) -> None:
     if isinstance(member, File):
         _add_file(group, step, member)
     elif isinstance(member, Parameter):
@@ -99,7 +101,7 @@ def _add_member(group: ElementTree.Element, step: Step, member: File | Parameter
         _add(element, "default", _default(member.type()))
 
 
-def _add_file(group: ElementTree.Element, step: Step, file: File) -> None:
+def _add_file(group: ElementTree.Element, step: StepDeclaration, file: File) -> None:
     """Add a file; Slicer's panel passes ``.`` for an optional folder that is not set, hence that is a string."""
     is_text = file.kind == "folder" and not file.required
     tags = {"label": "image", "linear transform": "transform", "table": "file", "weights": "file"}
@@ -174,7 +176,7 @@ def _table(header: list[str], rows: list[list[object]]) -> list[str]:
     return ["| " + " | ".join(row) + " |" for row in cells] + [""]
 
 
-def _module_reference(path: Path, step: Step) -> str:
+def _module_reference(path: Path, step: StepDeclaration) -> str:
     lines = [f"### {path.stem}", "", step.description, ""]
     for label, _, members in groups(step):
         if members:
@@ -183,7 +185,7 @@ def _module_reference(path: Path, step: Step) -> str:
     return "\n".join(lines)
 
 
-def _row(step: Step, member: File | Parameter | Result) -> list[object]:
+def _row(step: StepDeclaration, member: File | Parameter | Result) -> list[object]:
     if isinstance(member, File):
         flag = f"argument {step.files.index(member) + 1}" if member.required else f"`--{member.name}`"
         return [member.name, flag, member.kind, "", f"{member.help}."]

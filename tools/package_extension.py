@@ -1,8 +1,8 @@
-"""Pack the extension as an archive that Slicer installs, without compiling: everything in it is Python.
+"""Pack the extension as an archive that Slicer installs, without compiling.
 
 ``python tools/package_extension.py --slicer 5.12 --output dist`` writes ``CrossModa-<version>-Slicer-5.12.tar.gz``. In
-Slicer: Extensions Manager, gear menu, "Install from file...". What goes in is what the CMake lists name; the layout is
-that of an extension built with CMake, the same on every platform.
+Slicer: Extensions Manager, gear menu, "Install from file...". It has the files of the CMake lists in the layout of an
+extension built with CMake, the same on every platform.
 """
 
 import argparse

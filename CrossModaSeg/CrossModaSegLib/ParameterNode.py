@@ -1,4 +1,4 @@
-"""What the user chose: kept in the scene's parameter node, so that a saved scene opens as it was."""
+"""The state of the panel: the choices of the user, kept in the scene's parameter node."""
 
 from typing import Annotated
 
@@ -8,22 +8,16 @@ from slicer.parameterNodeWrapper import Choice, WithinRange, parameterNodeWrappe
 
 @parameterNodeWrapper
 class CrossModaSegParameterNode:
-    """The state of the panel.
-
-    Paths are strings: an empty one means "not chosen", which a ``pathlib.Path`` cannot say.
-    """
+    """The state of the panel; paths are strings, empty where none is chosen."""
 
     device: Annotated[str, Choice(["auto", "cpu", "cuda"])] = "auto"
     wheelFolder: str = ""
     datasetFolder: str = ""
-    unticked: str = ""
+    excluded: str = ""
     target: vtkMRMLScalarVolumeNode
-    tumorSide: Annotated[str, Choice(["auto", "left", "right", "both"])] = "auto"
-    keepTransforms: bool = False
+    tumorSide: Annotated[str, Choice(["auto", "left", "right", "unknown"])] = "auto"
     registerSettings: str = ""
     noisyLabel: vtkMRMLSegmentationNode
-    disagreement: vtkMRMLScalarVolumeNode
-    warpedAtlas: vtkMRMLScalarVolumeNode
     check: Annotated[str, Choice(["fade", "checkerboard", "contour"])] = "fade"
     fade: Annotated[float, WithinRange(0, 100)] = 50.0
     weights: str = ""

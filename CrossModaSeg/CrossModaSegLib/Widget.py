@@ -7,7 +7,6 @@ import slicer
 import vtk
 from slicer.util import VTKObservationMixin
 
-from CrossModaSegLib.processes import sides
 from CrossModaSegLib.scene import cases, display, nodes
 from CrossModaSegLib.sections.cases import CasesSection
 from CrossModaSegLib.sections.correct import CorrectSection
@@ -21,8 +20,6 @@ from CrossModaSegLib.sections.setup import SetupSection
 #: The parameters that show a result of the target, by its role.
 _SHOWN = {
     "noisy label": "noisyLabel",
-    "disagreement": "disagreement",
-    "warped atlas": "warpedAtlas",
     "uncertainty": "uncertainty",
 }
 
@@ -51,6 +48,7 @@ class Panel(VTKObservationMixin):
             layout.addWidget(section.widget)
             section.widget.setMRMLScene(slicer.mrmlScene)
         layout.addStretch(1)
+        self._scan_selectors = (self.cases.ui.volumeSelector, self.register.ui.targetSelector)
         for selector in (self.cases.ui.volumeSelector, self.cases.ui.labelSelector):
             selector.connect("currentNodeChanged(vtkMRMLNode*)", self.update_soon)
         self.register.ui.targetSelector.connect("currentNodeChanged(vtkMRMLNode*)", self._on_target)
@@ -61,13 +59,15 @@ class Panel(VTKObservationMixin):
         self.observe()
 
     def observe(self) -> None:
-        """Follow the scene: closed, loaded, nodes added and removed."""
+        """Observe the scene."""
         scene = slicer.mrmlScene
         self.addObserver(scene, scene.StartCloseEvent, self._on_scene_closing)
         self.addObserver(scene, scene.EndCloseEvent, self.open)
         self.addObserver(scene, scene.EndImportEvent, self._on_scene_loaded)
         self.addObserver(scene, scene.NodeAddedEvent, self.update_soon)
         self.addObserver(scene, scene.NodeRemovedEvent, self._on_node_removed)
+        # Before the selectors, which move on to another node when theirs is removed.
+        self.addObserver(scene, scene.NodeAboutToBeRemovedEvent, self._on_node_about_to_be_removed, priority=10.0)
 
     def open(self, _caller=None, _event=None) -> None:
         """Take the scene's parameter node and show it."""
@@ -75,25 +75,25 @@ class Panel(VTKObservationMixin):
         self.parameters = self.logic.getParameterNode()
         gui = {f"{section.name}_{name}": item for section in self.sections for name, item in vars(section.ui).items()}
         self._gui_tag = self.parameters.connectGui(types.SimpleNamespace(**gui))
-        self._target = self.parameters.target  # the node: Slicer gives IDs of removed ones again
+        self._target = self.parameters.target  # the node, as Slicer reuses the IDs of removed nodes
         self.addObserver(self.parameters.parameterNode, vtk.vtkCommand.ModifiedEvent, self.update_soon)
         self.update()
 
     def close(self) -> None:
-        """Let go of the parameter node."""
+        """Release the parameter node."""
         if self.parameters is not None:
             self.parameters.disconnectGui(self._gui_tag)
             self.removeObserver(self.parameters.parameterNode, vtk.vtkCommand.ModifiedEvent, self.update_soon)
             self.parameters = self._gui_tag = self._target = None
 
     def enter(self) -> None:
-        """The panel is shown: keys work, the time of the review runs."""
+        """Enable the keys and the stopwatch of the review."""
         for section in self.sections:
             section.enter()
             section.show_style()
 
     def exit(self) -> None:
-        """Another module is shown: keys are given back; long work goes on."""
+        """Disable the keys while another module is shown; work continues."""
         for section in self.sections:
             section.exit()
 
@@ -107,6 +107,9 @@ class Panel(VTKObservationMixin):
     def update(self) -> None:
         """Show the state of scene and work in every section."""
         if self.parameters is not None:
+            own_volumes = [node.GetID() for node in _own_volumes()]
+            for selector in self._scan_selectors:
+                selector.sortFilterProxyModel().hiddenNodeIDs = own_volumes
             for section in self.sections:
                 section.update()
                 section.show_style()
@@ -121,12 +124,13 @@ class Panel(VTKObservationMixin):
         if self._gui_tag is None or target is None or target is self._target:
             return
         before, self._target = self._target, target
-        if before is None:
-            return
         parameters = self.parameters
-        before.SetAttribute(nodes.SIDE_CHOSEN, parameters.tumorSide)
-        parameters.target = target  # before the others: what is written shows all parameters in the controls
-        parameters.tumorSide = target.GetAttribute(nodes.SIDE_CHOSEN) or "auto"
+        side = parameters.tumorSide  # chosen before the first target: it holds for that one
+        if before is not None:
+            before.SetAttribute(nodes.SIDE_CHOSEN, side)
+            side = "auto"
+        parameters.target = target  # before the others: a written parameter shows all of them in the controls
+        parameters.tumorSide = target.GetAttribute(nodes.SIDE_CHOSEN) or side
         for role, parameter in _SHOWN.items():
             setattr(parameters, parameter, _newest(target, role))
         parameters.result = _newest(target, *nodes.RESULTS)
@@ -135,9 +139,14 @@ class Panel(VTKObservationMixin):
                 section.say("")
         display.show_target(target)
 
+    @vtk.calldata_type(vtk.VTK_OBJECT)
+    def _on_node_about_to_be_removed(self, scene, _event, node) -> None:
+        if node is self._target and self.parameters is not None and not scene.IsBatchProcessing():
+            self._target = self.parameters.target = None
+            self.parameters.tumorSide = "auto"
+
     def _on_node_removed(self, scene, _event) -> None:
         if not scene.IsBatchProcessing():  # a scene that is being closed or loaded is not whole
-            sides.remove_unused()
             self.update_soon()
 
     def _on_scene_closing(self, _caller, _event) -> None:
@@ -151,12 +160,17 @@ class Panel(VTKObservationMixin):
     def _on_scene_loaded(self, _caller, _event) -> None:
         results = [segmentation for role in nodes.RESULTS for segmentation in nodes.products(role)]
         for label in [*results, *(row.label for row in cases.scene_rows() if row.label is not None)]:
-            self.logic.watchCorrections(label)
+            nodes.watch_corrections(label)
         self.open()
 
 
 def _newest(target, *roles: str):
-    """Return the newest result of a target that has one of the roles, or None; mirrored copies do not count."""
-    found = [node for role in roles for node in nodes.products(role, target) if not node.GetAttribute(nodes.COPY)]
-    found.sort(key=lambda node: nodes.provenance(node).get("created", ""))
-    return found[-1] if found else None
+    """Return the newest result of a target with one of the roles, or None."""
+    results = [node for role in roles for node in nodes.products(role, target)]
+    results.sort(key=lambda node: nodes.provenance(node).get("created", ""))
+    return results[-1] if results else None
+
+
+def _own_volumes() -> list:
+    """Return the volumes that CrossModa made, such as confidence and disagreement."""
+    return [node for node in slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode") if node.GetAttribute(nodes.ROLE)]

@@ -1,4 +1,4 @@
-"""Where the engine is: beside this package when installed, at the root of a source checkout otherwise."""
+"""Path of the engine: beside this package when installed, at the root of a source checkout otherwise."""
 
 import importlib.util
 import sys
@@ -17,4 +17,4 @@ def ensure_engine() -> None:
             if (folder / "crossmoda" / "__init__.py").is_file():
                 sys.path.append(str(folder))
                 return
-        raise ImportError("The CrossModa engine (folder crossmoda) is missing; install the extension again.")
+        raise ImportError("CrossModa engine not found (folder crossmoda). Install the extension again.")

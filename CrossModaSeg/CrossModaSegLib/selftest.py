@@ -93,13 +93,12 @@ def check_click_through(case) -> None:
 
     press(panel, panel.register.ui.registerButton)
     case.assertEqual([task.error for task in panel.logic.queue.tasks if task.error], [])
-    case.assertIn("The tumor is on the left.", panel.register.ui.messageLabel.text)
-    case.assertEqual(panel.cases.rows[-1].side, "left")
-    case.assertRegex(panel.cases.rows[0].state(target), r"registered, quality 0\.[1-9]")
-    sides = [label.GetAttribute(nodes.SIDE) for label in nodes.products("warped label", target)]
-    case.assertEqual(sides, ["left"] * 3)
+    case.assertIn("Tumor side: left. Atlases used: 3, excluded: 0.", panel.register.ui.messageLabel.text)
+    case.assertEqual(panel.cases.rows[-1].tumor_side()[0], "left")
+    case.assertRegex(panel.cases.rows[0].state(target), r"used, quality 0\.[1-9]")
     check_result(case, panel.parameters.noisyLabel, target)
-    case.assertGreater(panel.parameters.disagreement.GetImageData().GetScalarRange()[1], 0)
+    disagreement = panel.parameters.noisyLabel.GetNodeReference(nodes.DISAGREEMENT)
+    case.assertGreater(disagreement.GetImageData().GetScalarRange()[1], 0)
     case.assertEqual(panel.cases.rows[-1].state(target), "fused")
     for mode in ("fade", "checkerboard", "contour"):
         panel.parameters.check = mode

@@ -17,7 +17,7 @@ def cases(*names: str) -> list[Case]:
     return [Case(name, "hrT2", Path(name)) for name in names]
 
 
-def test_what_fails_is_named_and_the_rest_goes_on():
+def test_failures_are_named_and_the_rest_goes_on():
     def work(case, _progress):
         if case.id == "bad":
             raise InputError("It is bad.")
@@ -27,10 +27,10 @@ def test_what_fails_is_named_and_the_rest_goes_on():
     assert done == {"a": "A", "b": "B"} and failed["bad"] == "It is bad."
 
 
-def test_a_name_given_twice_is_refused_without_doing_the_first_again():
+def test_a_duplicate_id_is_refused_without_repeating_the_first():
     worked = []
     done, failed = batch.for_each(cases("a", "a"), lambda case, _progress: worked.append(case.id) or 1)
-    assert worked == ["a"] and done == {"a": 1} and "twice" in failed["a"]
+    assert worked == ["a"] and done == {"a": 1} and "Duplicate" in failed["a"]
 
 
 def test_a_fatal_error_and_a_bug_end_all():

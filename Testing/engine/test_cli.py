@@ -16,7 +16,7 @@ from crossmoda.fusion.files import FileFusionSettings
 from crossmoda.parameters import Settings, parameters
 
 DOORS: dict[str, type[Settings]] = {
-    "demo": demo.Settings,
+    "demo": demo.DemoSettings,
     "fuse": FileFusionSettings,
     "predict": inference.Settings,
     "propagate": propagation.Settings,

@@ -13,9 +13,10 @@ from crossmoda import volume
 from crossmoda.dataset import open_dataset
 from crossmoda.dataset.results import PROPAGATION_FILES
 from crossmoda.simulation import Settings, simulate_dataset
+from crossmoda.steps.propagate import COLUMNS
 
 MODULE = Path(__file__).resolve().parents[2] / "CrossModaRegister" / "CrossModaPropagate.py"
-QUICK = ("--levels", 1, "--linear", "none", "--outline", "votes", "--tumor_side", "left", "--device", "cpu")
+QUICK = ("--levels", 1, "--linear", "none", "--outline", "atlases", "--tumor_side", "left", "--device", "cpu")
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +75,7 @@ def test_outputs_table_and_measurements_agree(finished, target):
     assert reported["processor"].startswith("cpu")
     with (folder / "table.csv").open(encoding="utf-8") as stream:
         rows = list(csv.DictReader(stream))
-    assert [set(row) for row in rows] == [{"atlas", "side", "mirrored", "quality", "fate", "why"}] * 2
+    assert [set(row) for row in rows] == [set(COLUMNS)] * 2
     assert {row["fate"] for row in rows} == {"contributed"} and {row["side"] for row in rows} == {"left"}
     assert min(float(row["quality"]) for row in rows) > 0.05
 

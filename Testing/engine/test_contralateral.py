@@ -40,16 +40,16 @@ def test_brightness_runs_from_the_mean_to_the_brightest_tissue():
     assert found[LEFT].min() == 1 and found[0].max() == 0 and found.dtype == np.float32
 
 
-def test_it_is_the_mirror_image_brought_onto_the_scan():
+def test_the_contralateral_brightness_is_that_of_the_registered_mirror_image():
     image = head()
     image.array[np.s_[4:8, 15:25, 12:16]] = 100  # dark on the right
     found = contralateral.contralateral_brightness(image, shifted_by(0.0))
     np.testing.assert_allclose(found[np.s_[4:8, 15:25, 44:48]], 0, atol=1e-6)
-    assert found[np.s_[4:8, 15:25, 12:16]].min() > 0.9  # its contralateral place is bright
+    assert found[np.s_[4:8, 15:25, 12:16]].min() > 0.9  # bright on the left
     assert not np.isnan(found).any()
 
 
-def test_a_place_whose_opposite_is_not_in_the_scan_has_none():
+def test_beyond_the_field_of_view_of_the_mirror_image_it_is_unknown():
     found = contralateral.contralateral_brightness(head(), shifted_by(12.0))
     assert np.isnan(found[..., -8:]).all() and not np.isnan(found[..., :44]).any()
 
@@ -62,7 +62,7 @@ def test_a_side_that_lies_nearer_to_the_coil_is_not_brighter():
     assert abs(seen[LEFT].mean() - here[LEFT].mean()) < 0.05 and abs(seen[RIGHT].mean() - here[RIGHT].mean()) < 0.05
 
 
-def test_it_is_kept_as_it_is_in_a_small_file(tmp_path):
+def test_it_is_stored_exactly_in_a_small_file(tmp_path):
     found = contralateral.contralateral_brightness(head(), shifted_by(12.0))
     volume.write(contralateral.quantized(found, head()), tmp_path / contralateral.FILE)
     kept = volume.read(tmp_path / contralateral.FILE)
@@ -71,14 +71,14 @@ def test_it_is_kept_as_it_is_in_a_small_file(tmp_path):
 
 
 @pytest.mark.parametrize(("modality", "sign"), [("hrT2", 1), ("ceT1", -1)])
-def test_a_tumor_is_darker_than_the_opposite_side_on_t2_and_brighter_on_t1(modality, sign):
+def test_a_tumor_is_darker_than_the_contralateral_side_on_t2_and_brighter_on_t1(modality, sign):
     here, there = np.array([0.25, 0.5]), np.array([0.75, np.nan])
     np.testing.assert_array_equal(
         contralateral.ContralateralComparison(here, there, modality).excess, [sign * 0.5, np.nan]
     )
 
 
-def test_ears_that_are_not_mirror_images_are_brought_onto_each_other():
+def test_ears_that_are_not_mirror_images_are_registered():
     """In a subject bent and turned at random the cochleae's fluid lies on that of the other side, a tumor does not."""
     how = Settings(in_plane_spacing=0.8, slice_thickness=1.5, slices=32, field_of_view=110, tumor_volume=400.0)
     subject = simulate_subject(3, side="left", settings=how)
@@ -94,7 +94,7 @@ def test_ears_that_are_not_mirror_images_are_brought_onto_each_other():
     assert there[tumor].mean() > 3 * here[tumor].mean()  # fluid in the other canal
 
 
-def test_a_scan_that_shows_nothing_cannot_be_compared():
+def test_a_constant_scan_cannot_be_compared():
     from crossmoda.errors import InputError
 
     with pytest.raises(InputError):

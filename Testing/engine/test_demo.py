@@ -13,7 +13,7 @@ pytestmark = pytest.mark.slow
 SUBJECTS = simulation.Settings(
     field_of_view=130, slices=36, in_plane_spacing=1.0, slice_thickness=1.5, tumor_volume=2500, rotation=2, oblique=0
 )
-SETTINGS = demo.Settings(atlases=2, targets=1, tests=1, training_seconds=2)
+SETTINGS = demo.DemoSettings(atlases=2, targets=1, tests=1, training_seconds=2)
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +22,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, demo.DemoR
     return folder, demo.run(folder, SETTINGS, subjects=SUBJECTS)
 
 
-def test_every_file_that_is_named_exists(finished: tuple[Path, demo.DemoResult]) -> None:
+def test_every_listed_file_exists(finished: tuple[Path, demo.DemoResult]) -> None:
     for path in finished[1].files.values():
         assert path.is_file() and path.stat().st_size > 0
 
@@ -43,12 +43,12 @@ def test_the_fused_label_is_useful(finished: tuple[Path, demo.DemoResult]) -> No
 
 
 def test_only_test_cases_are_scored(finished: tuple[Path, demo.DemoResult]) -> None:
-    assert set(finished[1].scores[demo.NETWORK]) == {"crossmoda_4"}
+    assert set(finished[1].scores[demo.FINE_TUNED]) == {"crossmoda_4"}
 
 
 def test_the_segmentation_lies_on_the_targets_grid(finished: tuple[Path, demo.DemoResult]) -> None:
     files = finished[1].files
-    target = volume.read(files["T2 scan it belongs to"])
+    target = volume.read(files["T2 scan"])
     assert volume.read_label_map(files["segmentation"], target.grid).grid == target.grid
 
 
@@ -57,7 +57,7 @@ def test_the_table_has_a_line_for_every_step(finished: tuple[Path, demo.DemoResu
     assert [line.split("  ")[0] for line in lines[2:]] == list(finished[1].scores)
 
 
-def test_a_second_run_finds_what_is_finished_and_scores_the_same(finished: tuple[Path, demo.DemoResult]) -> None:
+def test_a_second_run_reuses_finished_steps_and_scores_the_same(finished: tuple[Path, demo.DemoResult]) -> None:
     folder, first = finished
     kept = [*folder.glob("dataset/*/*"), *folder.glob("propagated/**/*.nii.gz"), first.files["network weights"]]
     before = {path: path.stat().st_mtime_ns for path in kept}
@@ -68,4 +68,4 @@ def test_a_second_run_finds_what_is_finished_and_scores_the_same(finished: tuple
 
 def test_other_settings_do_not_overwrite_an_earlier_demo(finished: tuple[Path, demo.DemoResult]) -> None:
     with pytest.raises(InputError, match="another folder"):
-        demo.run(finished[0], demo.Settings(atlases=3), subjects=SUBJECTS)
+        demo.run(finished[0], demo.DemoSettings(atlases=3), subjects=SUBJECTS)

@@ -131,7 +131,7 @@ class TestKnownPerformance:
 
 
 class TestMissingStatements:
-    def test_a_tumor_that_half_of_the_raters_cannot_know_survives_without_ghost(self):
+    def test_a_tumor_missing_in_half_of_the_raters_survives_without_ghost(self):
         truth = ears("left")
         maps = misplaced(truth, 15, 2, seed=1) + misplaced(ears("right"), 15, 2, seed=2)
         ghosts = [np.where(item == 1, 0, item).astype(np.uint8) for item in maps[15:]]
@@ -142,7 +142,7 @@ class TestMissingStatements:
         assert dice(fused == 1, truth == 1) >= dice(alone == 1, truth == 1) - 0.01
         assert not (fused[..., :60] == 1).any()
 
-    def test_a_rater_without_a_structure_is_taken_not_to_know_it(self):
+    def test_a_rater_without_a_structure_is_no_evidence_against_it(self):
         truth = ears("left")
         without = [np.where(item == 1, 0, item).astype(np.uint8) for item in misplaced(truth, 20, 1.5, seed=4)]
         maps = misplaced(truth, 10, 1.5, seed=3) + without
@@ -154,7 +154,7 @@ class TestMissingStatements:
         counted_as_background = staple(maps, missing=[0] * 30)
         assert dice(counted_as_background.label_map == 1, truth == 1) < dice(fused.label_map == 1, truth == 1)
 
-    def test_cochleae_drawn_on_one_side_only_do_not_argue_against_the_other(self):
+    def test_cochleae_labeled_on_one_side_are_no_evidence_against_the_contralateral(self):
         truth = ears(None)
         maps = misplaced(truth, 30, 1.5, seed=5)
         missing: list[np.ndarray | int] = [0] * 30
@@ -169,7 +169,7 @@ class TestMissingStatements:
             assert abs(np.count_nonzero(drawn) - np.count_nonzero(true)) < 0.25 * np.count_nonzero(true)
         assert np.count_nonzero((majority_vote(maps) == 2) & half) == 0
 
-    def test_a_rater_that_says_nothing_at_all_changes_nothing(self):
+    def test_a_rater_that_leaves_all_labels_open_changes_nothing(self):
         maps = misplaced(ears(), 6, 2, seed=6)
         fused = staple(maps)
         with_silent = staple([*maps, np.zeros_like(maps[0])], missing=[0] * 6 + [SILENT])
@@ -179,7 +179,7 @@ class TestMissingStatements:
 
 class TestSmallStructures:
     @pytest.mark.parametrize("pixels", [1.5, 3.0])
-    def test_the_cochlea_is_neither_grown_nor_lost_and_beats_its_raters_and_the_majority(self, pixels):
+    def test_the_cochlea_keeps_its_volume_and_beats_raters_and_majority(self, pixels):
         truth = ears()
         maps = misplaced(truth, 30, pixels, seed=8)
         fused = staple(maps).label_map
@@ -228,13 +228,13 @@ class TestMaps:
         np.testing.assert_array_equal(fused.label_map, truth)
         assert fused.converged and fused.iterations == 0
 
-    def test_a_single_rater_is_the_result_and_this_is_said(self):
+    def test_a_single_rater_is_the_result_and_noted(self):
         truth = ears()
         fused = staple([truth])
         np.testing.assert_array_equal(fused.label_map, truth)
         assert "Only one label map" in fused.notes[0]
 
-    def test_not_converging_is_said(self):
+    def test_not_converging_is_noted(self):
         fused = staple(misplaced(ears(), 6, 2, seed=11), Settings(max_iterations=1))
         assert not fused.converged and fused.iterations == 1
         assert "did not converge within 1 iterations" in fused.notes[0]
@@ -255,7 +255,7 @@ class TestMaps:
         )
         assert np.count_nonzero(smooth != truth) < 0.5 * np.count_nonzero(plain != truth)
 
-    def test_trust_0_removes_a_rater(self):
+    def test_weight_0_removes_a_rater(self):
         truth = ears()
         maps = misplaced(truth, 5, 2, seed=13)
         wrong = np.roll(truth, 20, axis=1)

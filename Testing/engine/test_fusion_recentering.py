@@ -62,13 +62,13 @@ def test_what_is_in_place_stays():
     np.testing.assert_array_equal(move.move(votes) > 0.5, votes > 0.5)
 
 
-def test_noise_moves_it_by_less_than_was_thought_possible_beforehand():
+def test_noise_displaces_by_less_than_the_prior():
     moves = [found(np.random.default_rng(seed).normal(100, 20, SHAPE), seed=seed)[0] for seed in range(5)]
     assert all(np.abs(move.coefficients).max() < DISPLACEMENT_MM for move in moves if move is not None)
 
 
 @pytest.mark.parametrize("case", ["no votes", "flat target", "flat atlases", "no image", "image outside", "few voxels"])
-def test_where_the_images_do_not_tell_nothing_moves(case):
+def test_without_contrast_nothing_moves(case):
     votes, target, atlas, weight = organ()[0], images((0.2, 0, 0))[1], images()[0], np.ones(SHAPE)
     if case == "no votes":
         votes = 0 * votes

@@ -48,7 +48,7 @@ def test_the_weight_falls_by_e_for_every_differing_bit_more():
     assert found[labels.VS][5, 18, 58] == pytest.approx(1 - share, abs=1e-4)
 
 
-def test_each_atlas_is_believed_where_it_is_alike():
+def test_each_atlas_weighs_most_where_its_image_is_similar():
     """One atlas is right on the left, the other on the right: no weight of a whole atlas can bring out both."""
     right_here, right_there = block(labels.COCHLEA, 10) | block(labels.COCHLEA, 64), block(labels.COCHLEA, 10)
     right_there = np.where(np.arange(90) < 45, np.roll(right_there, 8, axis=2), block(labels.COCHLEA, 56))
@@ -59,7 +59,7 @@ def test_each_atlas_is_believed_where_it_is_alike():
     np.testing.assert_array_equal(found, truth)
 
 
-def test_who_says_nothing_about_a_structure_has_no_vote_about_it():
+def test_an_atlas_that_leaves_a_structure_open_has_no_vote_about_it():
     maps = [block(labels.VS, 20), np.zeros(SHAPE, np.uint8)]
     found = votes(maps, [bits(20), bits(0)], missing=[NOTHING_MISSING, NO_TUMOR])
     assert found[labels.VS][5, 18, 28] == pytest.approx(1)
@@ -72,7 +72,7 @@ def test_an_image_that_was_not_compared_counts_like_the_most_similar_one():
     assert found[labels.VS][5, 18, 28] == pytest.approx(1 / (2 + np.exp(-2 / BITS)), abs=1e-4)
 
 
-def test_trust_multiplies_the_votes_about_a_label_alone():
+def test_weights_multiply_the_votes_about_one_label():
     maps = [block(labels.VS, 20) | block(labels.COCHLEA, 60), np.zeros(SHAPE, np.uint8)]
     trust = np.array([[1, 3, 1], [1, 1, 1]])
     nothing = np.zeros(SHAPE, np.float32)
@@ -83,7 +83,7 @@ def test_trust_multiplies_the_votes_about_a_label_alone():
     assert found.probability[labels.COCHLEA][5, 18, 68] == pytest.approx(1 / 2, abs=1e-4)
 
 
-def test_without_any_comparison_all_are_believed_alike():
+def test_without_any_comparison_all_weigh_the_same():
     maps = [block(labels.VS, 20), block(labels.VS, 20), np.zeros(SHAPE, np.uint8)]
     found = votes(maps, [bits(0)] * 3, [0 * EVERYWHERE] * 3)
     assert found[labels.VS][5, 18, 28] == pytest.approx(2 / 3)
@@ -104,7 +104,7 @@ def test_nothing_labeled_is_background_for_certain():
 
 
 class TestRate:
-    def test_sensitivity_and_specificity_are_the_shares_of_the_known_truth(self):
+    def test_sensitivity_and_specificity_are_fractions_of_the_known_truth(self):
         truth, wide = block(labels.VS, 20), block(labels.VS, 20, wide=24)
         settings = fusion.Settings(regularization=0, margin=10000, tolerance=1e-9)
         posterior = np.stack([truth == value for value in labels.VALUES]).astype(np.float32)

@@ -53,7 +53,7 @@ def test_with_one_cochlea_the_tumor_lies_on_its_medial_side():
     assert sides.tumor == "right" and sides.of[2] == {"right"}
 
 
-def test_a_tumor_near_the_midplane_has_a_side_only_if_a_cochlea_tells_the_midplane():
+def test_a_tumor_near_the_midplane_has_a_side_only_beside_a_cochlea():
     assert laterality.tumor_side(label_map(6, ())) is None
     assert laterality.tumor_side(label_map(6, (-25, 25))) == "left"
     assert laterality.tumor_side(label_map(6, (25,))) == "left"

@@ -1,6 +1,7 @@
 """The laws of docs/architecture.md, kept by machine."""
 
 import ast
+import re
 import subprocess
 import sys
 from collections import Counter
@@ -43,6 +44,23 @@ def test_the_panel_computes_nothing(path: Path) -> None:
     assert not imported(path) & {"scipy", "torch", "numba", "SimpleITK", "nibabel", "pydicom"}
 
 
+def modules_imported(path: Path) -> set[str]:
+    """Return the full names of the modules a file imports, and of what it imports from them."""
+    nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+    plain = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+    parts = {
+        f"{node.module}.{alias.name}" for node in nodes if isinstance(node, ast.ImportFrom) for alias in node.names
+    }
+    return plain | parts
+
+
+@pytest.mark.parametrize("path", PANEL, ids=lambda path: str(path.relative_to(PROJECT)))
+def test_the_panel_decides_nothing_about_propagation(path: Path) -> None:
+    decisions = ("crossmoda.propagation", "crossmoda.deeds", "crossmoda.fusion.staple")
+    assert not [name for name in modules_imported(path) if name.startswith(decisions)]
+    assert not re.search(r"mirror(?!_check)|probe", path.read_text(encoding="utf-8"), re.IGNORECASE)
+
+
 def modules_after(statement: str) -> set[str]:
     """Return the top-level modules that are loaded after a statement in a fresh interpreter."""
     code = f"import sys; {statement}; print(' '.join({{name.split('.')[0] for name in sys.modules}}))"
@@ -73,7 +91,7 @@ def test_no_two_classes_of_the_engine_share_a_name_but_settings() -> None:
 def test_init_files_of_the_engine_only_hand_names_on() -> None:
     code = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
     for path in ENGINE:
-        if path.name == "__init__.py" and path.parent.name != "cli":  # the command's own entry point
+        if path.name == "__init__.py":
             assert not any(isinstance(node, code) for node in ast.parse(path.read_text("utf-8")).body), path
 
 

@@ -25,7 +25,9 @@ from crossmoda.dataset.results import PROPAGATION_FILES
 from crossmoda.errors import Cancelled, InputError
 from crossmoda.output import CannotWrite
 from crossmoda.propagation import Settings, propagate
+from crossmoda.propagation.atlases import examine
 from crossmoda.propagation.label_fusion import Rater, fuse_raters
+from crossmoda.propagation.run import registrations_at_most
 from crossmoda.volume import Grid, Volume
 from phantoms import dice, head
 
@@ -108,7 +110,7 @@ def run(
 
 class TestNoisyLabel:
     @pytest.mark.parametrize("side", ["left", "right"])
-    def test_the_side_is_found_and_atlases_of_the_other_side_are_mirrored_onto_it(self, cases, tmp_path, side):
+    def test_the_side_is_found_and_contralateral_atlases_are_mirrored(self, cases, tmp_path, side):
         case = write_case(tmp_path, "subject", side, 30)
         target = dataclasses.replace(case, label=None)
         result = run(cases, tmp_path / "out", target=target)
@@ -121,7 +123,7 @@ class TestNoisyLabel:
         half = slice(0, 36) if side == "left" else slice(36, None)
         assert not (fused[..., half] == 1).any()
 
-    def test_without_mirroring_the_other_sides_atlases_speak_about_the_cochleae_only(self, cases, tmp_path):
+    def test_without_mirroring_contralateral_atlases_contribute_cochleae_only(self, cases, tmp_path):
         result = run(cases, tmp_path, dataclasses.replace(WHOLE, mirror=False, contributing_fraction=1.0))
         about = {item.atlas: item.contributes_to for item in result.outcomes}
         assert about["right1"] == about["right2"] == "left cochlea, right cochlea"
@@ -129,14 +131,14 @@ class TestNoisyLabel:
         assert dice(result.label_map.array == 1, cases["truth"].read_label().array == 1) > 0.95
         assert not (result.label_map.array[..., :36] == 1).any()
 
-    def test_atlases_with_one_cochlea_do_not_argue_against_the_other(self, cases, tmp_path):
+    def test_atlases_with_one_cochlea_are_no_evidence_against_the_contralateral_one(self, cases, tmp_path):
         one_sided = [write_case(tmp_path, f"one{n}", "left", 40 + n, cochleae=("left",)) for n in range(4)]
         result = run(cases, tmp_path / "out", atlases=[*one_sided, cases["left1"], cases["left2"]])
         truth = cases["truth"].read_label().array
         assert dice(result.label_map.array == 2, truth == 2) > 0.95
 
     @pytest.mark.parametrize("tumor_side", ["auto", "left"])
-    def test_mirrored_copies_speak_about_the_cochlea_that_no_atlas_has(self, cases, tmp_path, tumor_side):
+    def test_mirrored_copies_contribute_the_cochlea_that_no_atlas_has(self, cases, tmp_path, tumor_side):
         sides = ["left", "right", "left", "right", "left", "right"]
         beside = [write_case(tmp_path, f"beside{n}", side, 40 + n, cochleae=(side,)) for n, side in enumerate(sides)]
         settings, register = dataclasses.replace(WHOLE, tumor_side=tumor_side), Register()
@@ -152,6 +154,7 @@ class TestNoisyLabel:
         assert all("right" not in topics for (_, side), topics in about.items() if side == "left")
         # The copies of probes, registered on both sides anyway, cost nothing; the target's mirror image is the last.
         assert register.calls == (10 if tumor_side == "auto" else 9)
+        assert registrations_at_most([examine(case) for case in beside], settings)[0] == register.calls - 1
 
     def test_without_mirroring_no_copy_is_made_and_the_cochlea_is_missing(self, cases, tmp_path):
         beside = [write_case(tmp_path, f"beside{n}", "left", 40 + n, cochleae=("left",)) for n in range(3)]
@@ -159,7 +162,7 @@ class TestNoisyLabel:
         assert not (result.label_map.array[..., :36] == 2).any()
         assert {item.mirrored for item in result.outcomes} == {False}
 
-    def test_the_atlases_whose_tumor_fits_speak_about_it(self, cases, tmp_path):
+    def test_the_atlases_with_the_best_matching_tumor_contribute_to_it(self, cases, tmp_path):
         small = [write_case(tmp_path, f"small{n}", "left", 50 + n, tumor_mm=4.99) for n in range(4)]
         result = run(
             cases,
@@ -167,8 +170,8 @@ class TestNoisyLabel:
             dataclasses.replace(WHOLE, contributing_fraction=0.1),
             atlases=[*small, *atlases_of(cases)],
         )
-        contributing = {item.atlas for item in result.outcomes if "VS" in item.contributes_to}
-        assert len(contributing) == 3 and not any(name.startswith("small") for name in contributing)
+        contributors = {item.atlas for item in result.outcomes if "VS" in item.contributes_to}
+        assert len(contributors) == 3 and not any(name.startswith("small") for name in contributors)
         assert dice(result.label_map.array == 1, cases["truth"].read_label().array == 1) > 0.95
 
     def test_the_outputs_lie_on_the_targets_grid_and_agree_with_each_other(self, cases, tmp_path):
@@ -198,7 +201,7 @@ class TestNoisyLabel:
         assert provenance["side_evidence"]["left"] > 100 > 20 > provenance["side_evidence"]["right"]
         assert str(tmp_path) not in (tmp_path / "provenance.json").read_text("utf-8")
 
-    def test_where_both_sides_look_alike_the_tumor_is_less_sure(self, cases, tmp_path, monkeypatch):
+    def test_an_uncertain_side_lowers_the_confidence_of_the_tumor_on_both_sides(self, cases, tmp_path, monkeypatch):
         sure = run(cases, tmp_path / "sure")
         difference = iter([30.0, 20.0])
         monkeypatch.setattr("crossmoda.propagation.tumor_side.excess_mm3", lambda *_: next(difference))
@@ -217,8 +220,8 @@ class TestNoisyLabel:
         tumor, mirrored = sure.label_map.array == 1, (sure.label_map.array == 1)[..., ::-1]
         np.testing.assert_allclose(after[tumor] / before[tumor], doubtful, atol=0.001)
         assert after[mirrored].mean() < 0.95 < before[mirrored].min()  # where the probes have it on the other side
-        outside = ~ndimage.binary_dilation(tumor | mirrored, iterations=4)
-        np.testing.assert_allclose(after[outside], before[outside], atol=0.002)
+        distant = ~ndimage.binary_dilation(tumor | mirrored, iterations=4)
+        np.testing.assert_allclose(after[distant], before[distant], atol=0.002)
 
     def test_two_runs_give_the_same_bytes(self, cases, tmp_path):
         run(cases, tmp_path / "a")
@@ -226,12 +229,12 @@ class TestNoisyLabel:
         for name in ("noisy_label.nii.gz", "confidence.nii.gz"):
             assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
 
-    def test_a_single_atlas_is_the_result_and_this_is_said(self, cases, tmp_path):
+    def test_a_single_atlas_is_the_result_and_noted(self, cases, tmp_path):
         result = run(cases, tmp_path, atlases=[cases["left1"]])
         np.testing.assert_array_equal(result.label_map.array, cases["left1"].read_label().array)
         assert any("Only one label map" in note for note in result.notes)
 
-    def test_the_most_similar_atlases_of_each_side_are_chosen(self, cases, tmp_path):
+    def test_the_most_similar_atlases_of_each_side_are_selected(self, cases, tmp_path):
         far = write_case(tmp_path, "far", "left", 60, z_mm=7.0)
         register = Register(misplaced={7.0: 9.0})
         result = run(
@@ -241,8 +244,8 @@ class TestNoisyLabel:
             register,
             atlases=[far, *atlases_of(cases)],
         )
-        dropped = {item.atlas: item.excluded for item in result.outcomes if item.excluded}
-        assert set(dropped) == {"far"} and "are more similar to the target" in dropped["far"]
+        excluded = {item.atlas: item.excluded for item in result.outcomes if item.excluded}
+        assert set(excluded) == {"far"} and "are more similar to the target" in excluded["far"]
 
 
 class TestSeveralAtOnce:
@@ -252,17 +255,17 @@ class TestSeveralAtOnce:
         for name in ("noisy_label.nii.gz", "confidence.nii.gz"):
             assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "three" / name).read_bytes()
 
-    def test_progress_rises_and_is_told_in_the_callers_thread(self, cases, tmp_path):
-        heard = []
+    def test_progress_rises_and_is_reported_in_the_callers_thread(self, cases, tmp_path):
+        reported = []
         run(
             cases,
             tmp_path,
             parallel_registrations=2,
-            progress=lambda fraction, _: heard.append((fraction, threading.get_ident())),
+            progress=lambda fraction, _: reported.append((fraction, threading.get_ident())),
         )
-        fractions = [fraction for fraction, _ in heard]
+        fractions = [fraction for fraction, _ in reported]
         assert fractions == sorted(fractions) and fractions[-1] == 1.0
-        assert {thread for _, thread in heard} == {threading.get_ident()}
+        assert {thread for _, thread in reported} == {threading.get_ident()}
 
     def test_cancelling_ends_all_of_them_and_keeps_what_is_finished(self, cases, tmp_path):
         def cancel(fraction: float, _: str) -> None:
@@ -290,15 +293,16 @@ class TestSeveralAtOnce:
 def test_saved_transforms_map_target_points_to_the_file_of_the_atlas(cases, tmp_path):
     settings = dataclasses.replace(WHOLE, tumor_side="left", keep_transforms=True)
     how = deeds.Settings(levels=1, linear="none", device="cpu")
-    run(cases, tmp_path, settings, deeds.register, registration=how)
-    for name, atlas in (("left1", "left1"), ("right1_mirrored", "right1")):
-        folder = tmp_path / "registrations" / name
-        transform = sitk.ReadTransform(str(folder / "T.h5"))
-        label_map = cases[atlas].read_label()
+    result = run(cases, tmp_path, settings, deeds.register, registration=how)
+    assert {outcome.atlas for outcome in result.contributors} == {"left1", "left2", "right1", "right2"}
+    for outcome in result.contributors:
+        assert outcome.mirrored == outcome.atlas.startswith("right")
+        transform = sitk.ReadTransform(str(result.transform(outcome)))
+        label_map = cases[outcome.atlas].read_label()
         warped = volume.resample(label_map, volume.read(cases["target"].image).grid, transform, "nearest")
-        kept = volume.read_label_map(folder / "warped_label.nii.gz")
-        assert dice(warped.array == 1, kept.array == 1) > 0.9 and dice(warped.array == 2, kept.array == 2) > 0.9
-        inverse = sitk.ReadTransform(str(folder / "T_inverse.h5"))
+        stored = volume.read_label_map(result.warped_label(outcome))
+        assert dice(warped.array == 1, stored.array == 1) > 0.9 and dice(warped.array == 2, stored.array == 2) > 0.9
+        inverse = sitk.ReadTransform(str(result.transform(outcome).with_name("T_inverse.h5")))
         point = (12.0, 3.0, -2.0)
         back = inverse.TransformPoint(transform.TransformPoint(point))
         assert np.linalg.norm(np.subtract(back, point)) < 1.0
@@ -315,6 +319,8 @@ class TestResuming:
         assert second.reused and not first.reused and register.calls == 0
         assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
         np.testing.assert_array_equal(second.label_map.array, first.label_map.array)
+        np.testing.assert_array_equal(second.read_confidence().array, first.read_confidence().array)
+        assert second.side_certainty == first.side_certainty > 0.99
         assert (
             second.outcomes == first.outcomes and second.tumor_side == first.tumor_side and second.notes == first.notes
         )
@@ -416,18 +422,18 @@ class TestResuming:
 
 
 class TestFailures:
-    def test_a_failed_registration_is_dropped_and_the_rest_goes_on(self, cases, tmp_path):
+    def test_a_failed_registration_is_excluded_and_the_others_are_fused(self, cases, tmp_path):
         lost = write_case(tmp_path, "lost", "left", 90, z_mm=11.0)
         result = run(cases, tmp_path / "out", register=Register({11.0: 12.0}), atlases=[*atlases_of(cases), lost])
-        dropped = [item for item in result.outcomes if item.excluded]
-        assert [item.atlas for item in dropped] == ["lost"]
+        excluded = [item for item in result.outcomes if item.excluded]
+        assert [item.atlas for item in excluded] == ["lost"]
         assert any(note.startswith("Atlas lost was excluded: its registration") for note in result.notes)
         assert dice(result.label_map.array == 1, cases["truth"].read_label().array == 1) > 0.95
 
     @pytest.mark.parametrize(
         ("value", "said"), [(0, "No labeled voxel in bad"), (7, "Unknown label value in bad: bad_label.nii.gz: 7")]
     )
-    def test_an_atlas_with_unusable_labels_is_dropped_with_a_line(self, cases, tmp_path, value, said):
+    def test_an_atlas_with_unusable_labels_is_excluded_with_a_note(self, cases, tmp_path, value, said):
         bad = write_case(tmp_path, "bad", "left", 91)
         label_map = bad.read_label()
         volume.write(label_map.with_array(np.minimum(label_map.array, 1) * np.uint8(value)), bad.label)
@@ -437,7 +443,7 @@ class TestFailures:
         with pytest.raises(InputError, match=f"No atlas is usable.*{said}"):
             run(cases, tmp_path / "only", atlases=[bad])
 
-    def test_an_unreadable_atlas_is_dropped(self, cases, tmp_path):
+    def test_an_unreadable_atlas_is_excluded(self, cases, tmp_path):
         broken = write_case(tmp_path, "broken", "left", 92)
         Path(broken.image).write_bytes(b"nothing")
         result = run(cases, tmp_path / "out", atlases=[*atlases_of(cases), broken])
@@ -448,7 +454,7 @@ class TestFailures:
         with pytest.raises(InputError, match=r"No atlas could be registered to target.*does not overlap the target"):
             run(cases, tmp_path, dataclasses.replace(WHOLE, tumor_side="left"), register)
 
-    def test_a_target_of_other_anatomy_is_refused_although_deeds_makes_some_of_it_alike(self, cases, tmp_path):
+    def test_a_target_of_other_anatomy_is_refused_after_deeds_as_well(self, cases, tmp_path):
         noise = np.random.default_rng(5).normal(100, 20, GRID.shape)
         path = tmp_path / "other.nii.gz"
         volume.write(Volume(ndimage.gaussian_filter(noise, 1).astype(np.float32), GRID), path)
@@ -464,7 +470,7 @@ class TestFailures:
         with pytest.raises(InputError, match="shows the same part of the body"):
             run(cases, tmp_path / "out", target=Case("knee", "hrT2", path))
 
-    def test_a_full_disk_is_said_and_finished_registrations_stay(self, cases, tmp_path, monkeypatch):
+    def test_a_full_disk_is_one_error_and_finished_registrations_stay(self, cases, tmp_path, monkeypatch):
         settings = dataclasses.replace(WHOLE, tumor_side="left")
         written, real = [], volume.write
 
@@ -503,8 +509,8 @@ class TestFailures:
                 return super().__call__(fixed, moving, settings, **options)
 
         result = run(cases, tmp_path, dataclasses.replace(WHOLE, tumor_side="left"), Singular())
-        (dropped,) = [item for item in result.outcomes if item.excluded]
-        assert dropped.atlas == "left1" and "too little in common" in dropped.excluded
+        (excluded,) = [item for item in result.outcomes if item.excluded]
+        assert excluded.atlas == "left1" and "too little in common" in excluded.excluded
 
     def test_no_atlases_at_all(self, cases, tmp_path):
         with pytest.raises(InputError, match="There are no atlases"):
@@ -518,7 +524,7 @@ class TestFailures:
 
 
 class TestSeveralTargets:
-    def test_what_fails_does_not_stop_the_rest(self, cases, tmp_path):
+    def test_a_failing_target_does_not_stop_the_others(self, cases, tmp_path):
         path = tmp_path / "flat.nii.gz"
         volume.write(Volume(np.full(GRID.shape, 5, np.float32), GRID), path)
         targets = [Case("flat", "hrT2", path), cases["target"]]

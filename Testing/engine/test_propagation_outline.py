@@ -1,4 +1,4 @@
-"""The tumor outline: votes of atlases, corrected by contralateral comparison."""
+"""The tumor's outline: votes of atlases, corrected by the contralateral comparison of the target."""
 
 import numpy as np
 import pytest
@@ -44,7 +44,7 @@ def votes() -> np.ndarray:
 
 
 @pytest.mark.parametrize("modality", ["hrT2", "ceT1"])
-def test_the_tumor_is_what_differs_from_the_opposite_side(modality):
+def test_the_tumor_is_the_part_that_differs_from_the_contralateral_side(modality):
     found = outline_tumor(votes(), scan(TUMOR, modality), GRID.spacing_zyx)
     assert found.dtype == np.float32 and found.min() >= 0 and found.max() <= 1
     assert dice(votes() > 0.5, mask(TUMOR)) < 0.6
@@ -61,7 +61,7 @@ def test_a_tumor_that_fills_the_canal_stays():
     assert dice(found > 0.5, mask(CANAL)) > 0.9
 
 
-def test_the_dark_part_of_a_tumor_in_the_place_of_brain_is_believed_more(monkeypatch):
+def test_evidence_against_a_dark_tumor_beside_dark_brain_counts_half(monkeypatch):
     """It looks like the brain opposite, which tells little; where fluid is opposite it tells how dark tumors are."""
     sides, dark = scan(TUMOR), np.s_[8:12, 18:22, 28:34]
     sides.ipsilateral[8:12, 18:22, 28:48], sides.contralateral[dark] = 0.02, 0.03
@@ -80,7 +80,7 @@ def test_where_no_atlas_has_a_tumor_there_is_none():
     assert found[far].max() < 1e-3
 
 
-def test_where_the_opposite_side_is_not_in_the_scan_the_votes_decide():
+def test_beyond_the_contralateral_field_of_view_the_votes_decide():
     sides, given = scan(TUMOR), votes()
     sides.contralateral[:10] = np.nan
     found = outline_tumor(given, sides, GRID.spacing_zyx)
@@ -140,7 +140,7 @@ def test_the_votes_are_taken_as_they_are(case):
     assert dice(result.label_map == labels.VS, mask(CANAL)) > 0.99
 
 
-def test_on_the_wrong_side_it_is_said_that_there_is_perhaps_no_tumor():
+def test_a_tumor_on_the_wrong_side_is_noted_as_possibly_missing():
     said, sides = "there is no tumor, or it is on the contralateral side; check.", scan(TUMOR)
     result = fused(ContralateralComparison(sides.contralateral, sides.ipsilateral, "hrT2"))
     assert any(note.endswith(said) for note in result.fusion.notes)

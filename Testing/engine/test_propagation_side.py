@@ -67,7 +67,7 @@ class TestFindSide:
         assert found.side == side and found.certainty > 0.98 and not found.note
         assert found.evidence[side] > 40 and found.evidence[contralateral(side)] < 5
 
-    def test_what_differs_little_makes_it_doubtful_and_this_is_said(self):
+    def test_a_small_difference_makes_the_side_uncertain_with_a_note(self):
         found = find(probes(3), np.s_[2:4, 8:11, 42:44])
         assert found.side == "left" and 0.6 < found.certainty < 0.95
         assert "probably on the left" in found.note and f"multiplied by {found.certainty:.2f}" in found.note
@@ -80,17 +80,17 @@ class TestFindSide:
         dark = np.s_[2:4, 8:11, 42:44]
         assert find(probes(1), dark).certainty == pytest.approx(find(probes(10), dark).certainty)
 
-    def test_probes_whose_tumors_come_to_lie_in_brain_do_not_mislead(self):
+    def test_probes_with_the_tumor_in_brain_do_not_mislead(self):
         assert find(probes(1, far=2), LEFT).side == "left"
 
-    def test_it_is_known_where_the_tumor_would_be_otherwise(self):
+    def test_the_contralateral_votes_are_returned(self):
         np.testing.assert_array_equal(find(probes(3), LEFT).contralateral, tumor(RIGHT) == labels.VS)
 
     def test_without_a_probe_on_both_sides_it_is_unknown(self):
         found = find(probes(3)[::2], LEFT)
         assert found.side is None and "unknown" in found.note
 
-    def test_where_the_opposite_side_is_not_in_the_scan_it_is_unknown(self):
+    def test_without_a_contralateral_side_in_the_scan_it_is_unknown(self):
         image = target(LEFT)
         there = opposite(image)
         there[RIGHT] = np.nan
@@ -106,7 +106,7 @@ class TestDoubt:
         raters = fusion.majority_vote([label_map])
         return NoisyLabel(raters, posterior, fusion.rate([label_map], posterior))
 
-    def test_the_confidence_falls_where_the_tumor_may_not_be_and_where_it_may_be_instead(self):
+    def test_the_confidence_falls_on_both_sides(self):
         before = self.label()
         after = with_side_uncertainty(before, 0.8, (tumor(RIGHT) == labels.VS).astype(np.float32))
         np.testing.assert_allclose(after.confidence[LEFT], 0.8 * before.confidence[LEFT], rtol=1e-5)
@@ -124,7 +124,7 @@ class TestDoubt:
         np.testing.assert_allclose(after.posterior.sum(axis=0), 1, rtol=1e-5)
         assert after.posterior.min() >= 0
 
-    def test_the_confidence_is_that_of_the_label_even_where_another_one_is_more_probable(self):
+    def test_the_confidence_is_that_of_the_label_even_if_another_is_more_probable(self):
         after = with_side_uncertainty(self.label(), 0.5, np.zeros(SHAPE, np.float32))
         np.testing.assert_allclose(after.confidence[LEFT], after.posterior[1][LEFT])
         assert (after.posterior[0][LEFT] > after.confidence[LEFT]).all()

@@ -1,5 +1,7 @@
 """One declaration for all doors: XML and arguments of the CLI modules, options of the command, the reference."""
 
+import importlib
+import pkgutil
 import sys
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
@@ -7,8 +9,10 @@ from pathlib import Path
 import click
 import pytest
 
+import crossmoda
 from crossmoda.cli import crossmoda_command
-from crossmoda.parameters import parameters
+from crossmoda.parameters import Settings, parameters
+from crossmoda.steps.fuse import LabelMapSelection
 
 PROJECT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(PROJECT / "tools"))
@@ -38,6 +42,10 @@ def test_the_committed_xml_is_generated_from_the_declaration(path, step):
 def test_the_committed_reference_is_generated_from_the_declarations():
     written = (PROJECT / "docs/cli_reference.md").read_text("utf-8")
     assert written == cli_modules.reference(), "run: python tools/cli_modules.py"
+
+
+def test_every_cli_module_is_generated():
+    assert set(PROJECT.glob("CrossModa*/*.xml")) == set(cli_modules.steps())
 
 
 @pytest.mark.parametrize(("path", "step"), STEPS)
@@ -88,9 +96,18 @@ def test_defaults_of_the_xml_are_accepted_as_arguments(path, step):
 
 
 @pytest.mark.parametrize(("path", "step"), STEPS)
+def test_an_empty_optional_file_is_omitted_not_the_current_folder(path, step):
+    optional = [file for file in step.files if not file.required]
+    words = [word for file in optional for word in (file.flag, "")]
+    values = vars(step.parser().parse_args([*words, *(file.name for file in step.files if file.required)]))
+    assert {file.name: values[file.name] for file in optional} == {file.name: None for file in optional}
+
+
+@pytest.mark.parametrize(("path", "step"), STEPS)
 def test_the_command_has_each_parameter_with_the_same_choices_and_help(path, step):
     options = options_of(COMMAND[path.stem])
-    for item in (item for each in step.settings for item in parameters(each)):
+    shared = [each for each in step.settings if each is not LabelMapSelection]  # a shell selects files itself
+    for item in (item for each in shared for item in parameters(each)):
         option = options[item.name]
         assert (option.default, option.help) == (item.default, item.help_with_unit)
         assert item.flag in option.opts
@@ -102,3 +119,28 @@ def test_a_file_that_is_also_an_option_of_the_command_has_the_same_help(path, st
     options = options_of(COMMAND[path.stem])
     shared = [file for file in step.files if file.name in options]
     assert all((options[file.name].help or "").startswith(file.help) for file in shared)
+
+
+def all_settings() -> list[type[Settings]]:
+    """Return the settings of every step of the engine."""
+    for module in pkgutil.walk_packages(crossmoda.__path__, "crossmoda."):
+        if "cuda" not in module.name:
+            importlib.import_module(module.name)
+    found, pending = [], [Settings]
+    while pending:
+        pending += pending[0].__subclasses__()
+        found.append(pending.pop(0))
+    return [each for each in found if each.__module__.startswith("crossmoda.") and each is not Settings]
+
+
+def test_help_is_a_noun_phrase_of_at_most_90_characters():
+    helps = {
+        f"{each.__module__}.{each.__name__}.{item.name}": item.help
+        for each in all_settings()
+        for item in parameters(each)
+    }
+    files = [file for step in cli_modules.steps().values() for file in (*step.files, *step.results)]
+    helps |= {f"{type(file).__name__} {file.name}": file.help for file in files}
+    questions = ("Which", "How", "Where", "What")
+    bad = {name: text for name, text in helps.items() if len(text) > 90 or text.startswith(questions)}
+    assert bad == {}

@@ -152,7 +152,7 @@ class TestOneWorkerIsKilled:
         alone = propagation.propagate(
             target, atlases, tmp_path, how, registration=Registration(levels=2, device="cpu"), parallel_registrations=2
         )
-        assert alone.side == "right"
+        assert alone.tumor_side == "right"
         together = home / "results" / "test1"
         for name in (NOISY_LABEL, "confidence.nii.gz", "disagreement.nii.gz"):
             assert (together / name).read_bytes() == (tmp_path / name).read_bytes()

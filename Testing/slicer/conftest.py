@@ -78,7 +78,7 @@ def panel(application, scene):
 
     slicer.util.selectModule("CrossModaSeg")
     panel = slicer.util.getModuleWidget("CrossModaSeg").panel
-    application.wait_until(lambda: panel.setup._probe.over)  # the look for a graphics card is a process, too
+    application.wait_until(lambda: panel.setup._search.over)  # the search for a GPU is a process
     panel.update()
     yield panel
     panel.stop()
@@ -147,16 +147,46 @@ def loaded(panel, sample_folder):
     return panel
 
 
+@pytest.fixture(scope="session")
+def quick_settings():
+    """Parameters of a propagation that takes seconds."""
+    return {"levels": 1, "linear": "none", "weighting": "global"}
+
+
 @pytest.fixture
-def quick(loaded):
+def quick(loaded, quick_settings):
     """The panel with the sample, where a propagation is quick: of the first atlas, with its tumor on the left."""
     loaded.parameters.tumorSide = "left"
-    loaded.parameters.registerSettings = json.dumps({"CrossModaRegister": {"levels": 1}})
+    loaded.parameters.registerSettings = json.dumps(quick_settings)
     for number in (1, 2):
         item = loaded.cases.ui.casesTable.item(number, 0)
         item.setCheckState(item.checkState().Unchecked)
     loaded.update()
     return loaded
+
+
+@pytest.fixture(scope="session")
+def fused_scene(tmp_path_factory):
+    """The file of a scene with the result of a quick propagation; written by the first :func:`fused`."""
+    return tmp_path_factory.mktemp("fused") / "scene.mrb"
+
+
+@pytest.fixture
+def fused(application, panel, fused_scene, request):
+    """The panel after a quick propagation, which is done once."""
+    import slicer
+
+    if fused_scene.is_file():
+        slicer.util.loadScene(str(fused_scene))
+        panel.update()
+        return panel
+    quick = request.getfixturevalue("quick")
+    quick.register.ui.registerButton.click()
+    application.wait_until(lambda: not quick.logic.busy)
+    assert quick.logic.queue.failures == [], quick.register.ui.messageLabel.text
+    quick.update()
+    assert slicer.util.saveScene(str(fused_scene))
+    return quick
 
 
 @pytest.fixture(scope="session")

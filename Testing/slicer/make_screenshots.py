@@ -33,7 +33,7 @@ class Photographer:
         slicer.util.selectModule("CrossModaSeg")
         self.panel = slicer.util.getModuleWidget("CrossModaSeg").panel
         self.window = Window(self.app)
-        self.app.wait_until(lambda: self.panel.setup._probe.over)
+        self.app.wait_until(lambda: self.panel.setup._search.over)
 
     def take(self, name: str, *open_sections: str) -> None:
         """Take a picture with only some sections open."""
@@ -174,7 +174,7 @@ class Photographer:
             panel.update()
             case = panel.review.case
             self.aim(case.correction, "VS", 60)
-            panel.review.places.go(1)
+            panel.review.regions.go(1)
             self.take("review_region", "Review")
             panel.review.ui.votesCheckBox.checked = True
             self.app.wait_until(lambda: not panel.logic.busy, 600)
@@ -183,7 +183,7 @@ class Photographer:
             self.take("review_votes", "Review")
             panel.review.ui.votesCheckBox.checked = False
             self.press(panel.correct.ui.smoothButton)
-            panel.correct.keeper.autosave()
+            panel.correct.autosave.save_draft()
             self.take("correct", "Correct")
             for item in panel.review.items[:2]:
                 self.press(panel.review.ui.acceptButton)

@@ -24,7 +24,7 @@ WEIGHTS = (44, 14, 10, 4, 4, 4, 3, 3, 2)
 
 
 class Monkey:
-    """Acts on a panel and notes what is said against it."""
+    """Acts on a panel and collects errors."""
 
     def __init__(self, application, panel, seed: int, load):
         """Take what it plays with; ``load()`` fills an empty scene."""

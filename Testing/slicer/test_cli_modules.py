@@ -107,7 +107,7 @@ def test_propagate_runs_with_the_values_of_its_own_panel(scene, run_as_panel, sa
     names = dict.fromkeys(("confidence", "disagreement"), "vtkMRMLScalarVolumeNode")
     names["label"] = "vtkMRMLLabelMapVolumeNode"
     outputs = {name: scene.AddNewNodeByClass(kind, name) for name, kind in names.items()}
-    quick = {"levels": 1, "linear": "none", "outline": "votes", "tumor_side": "left", "device": "cpu"}
+    quick = {"levels": 1, "linear": "none", "outline": "atlases", "tumor_side": "left", "device": "cpu"}
     target = load_target(sample_folder)
     node = run_as_panel("CrossModaPropagate", target=target, atlases=str(sample_folder), **outputs, **quick)
     values = {name: node.GetParameterAsString(name) for name in ("contributed", "excluded", "side", "reused")}
@@ -116,6 +116,48 @@ def test_propagate_runs_with_the_values_of_its_own_panel(scene, run_as_panel, sa
     assert label.shape == slicer.util.arrayFromVolume(target).shape == confidence.shape
     assert float(node.GetParameterAsString("vs_volume_mm3")) > 0 and set(np.unique(label)) == {0, 1, 2}
     assert list(tmp_path.iterdir()) == [], "an optional folder is not the current one"
+
+
+@pytest.fixture
+def label_node(scene):
+    """An empty label map node."""
+    return scene.AddNewNodeByClass("vtkMRMLLabelMapVolumeNode", "label")
+
+
+def test_fuse_runs_with_the_values_of_its_own_panel(label_node, run_as_panel, label_maps):
+    import slicer
+
+    node = run_as_panel("CrossModaFuse", folder=str(label_maps), label=label_node)
+    assert node.GetParameterAsString("fused") == "10"
+    volume = 4 / 3 * np.pi * 300**1.5 / 2  # of the ellipsoid
+    assert slicer.util.arrayFromVolume(label_node).sum() == pytest.approx(volume, rel=0.1)
+
+
+def test_register_runs_with_the_values_of_its_own_panel(scene, label_node, run_as_panel, pair):
+    import slicer
+
+    images = {name: slicer.util.loadVolume(str(pair / f"{name} é.nii.gz")) for name in ("fixed", "moving")}
+    label = slicer.util.loadLabelVolume(str(pair / "label é.nii.gz"))
+    node = run_as_panel("CrossModaRegister", **images, moving_label=label, warped_label=label_node)
+    assert float(node.GetParameterAsString("mean_displacement_mm")) > 0
+    assert slicer.util.arrayFromVolume(label_node).any()
+
+
+def test_predict_runs_with_the_values_of_its_own_panel(label_node, run_as_panel, sample_folder, weights):
+    import slicer
+
+    target = load_target(sample_folder)
+    node = run_as_panel("CrossModaPredict", image=target, label_map=label_node, weights=str(weights))
+    assert node.GetParameterAsString("processor")
+    assert slicer.util.arrayFromVolume(label_node).shape == slicer.util.arrayFromVolume(target).shape
+
+
+def test_train_runs_with_the_values_of_its_own_panel(run_as_panel, sample_folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    quick = {"epochs": 1, "width": 0.125, "device": "cpu"}
+    node = run_as_panel("CrossModaTrain", data=str(sample_folder), output=str(tmp_path / "run"), **quick)
+    assert Path(node.GetParameterAsString("weights")).parent == tmp_path / "run"
+    assert [path.name for path in tmp_path.iterdir()] == ["run"], "an optional folder is not the current one"
 
 
 def test_another_host_runs_the_registration(pair, tmp_path, launcher):
@@ -163,18 +205,14 @@ def test_a_bad_input_is_one_sentence_on_stderr_and_exit_code_2(tmp_path):
 
 @pytest.fixture(scope="module")
 def label_maps(tmp_path_factory):
-    """Ten label maps of one target, large enough for the fusion to take a while, and their images."""
+    """Ten label maps of one target, large enough for the fusion to take a while."""
     folder = tmp_path_factory.mktemp("label maps")
     rng = np.random.default_rng(0)
     z, y, x = np.indices((48, 160, 160)).astype(float)
-    target = rng.normal(size=z.shape) + 5 * (((x - 110) ** 2 + (y - 80) ** 2 + (2 * (z - 24)) ** 2) < 300)
     for number in range(10):
         shift = rng.uniform(-4, 4, 3)
         ball = ((x - 110 - shift[0]) ** 2 + (y - 80 - shift[1]) ** 2 + (2 * (z - 24 - shift[2])) ** 2) < 300
-        for kind, array in (("labels", ball.astype(np.uint8)), ("images", target.astype(np.float32))):
-            (folder / kind).mkdir(exist_ok=True)
-            sitk.WriteImage(sitk.GetImageFromArray(array), str(folder / kind / f"{number}.nrrd"))
-    sitk.WriteImage(sitk.GetImageFromArray(target.astype(np.float32)), str(folder / "target.nrrd"))
+        sitk.WriteImage(sitk.GetImageFromArray(ball.astype(np.uint8)), str(folder / f"{number}.nrrd"))
     return folder
 
 
@@ -188,8 +226,7 @@ def commands(pair, label_maps, tmp_path):
         ],
         "CrossModaFuse": [
             *("--label", str(tmp_path / "result.nii.gz"), "--disagreement", str(tmp_path / "disagreement.nrrd")),
-            *("--reference", str(label_maps / "target.nrrd"), "--images", str(label_maps / "images")),
-            str(label_maps / "labels"),
+            str(label_maps),
         ],
     }
 

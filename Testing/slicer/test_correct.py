@@ -171,9 +171,9 @@ def test_a_cochlea_that_is_suggested_is_added_and_nothing_else_changes(opened, c
     suggestion[12:14, 10:13, 80:84] = COCHLEA
     write(label.with_array(suggestion), tmp_path / "suggestion.nrrd")
     answer = {"messages": ["There is no cochlea there."], "suggestion": str(tmp_path / "suggestion.nrrd")}
-    opened.correct.helpers._mirrored(case.id, answer)
+    opened.correct.edit_tools._show_comparison(case.id, answer)
     assert opened.correct.ui.messageLabel.text == "There is no cochlea there."
-    opened.correct.ui.mirrorApplyButton.click()
+    opened.correct.ui.contralateralApplyButton.click()
     expected = before.copy()
     expected[12:14, 10:13, 80:84] = COCHLEA
     np.testing.assert_array_equal(case.array(), expected)
@@ -182,7 +182,7 @@ def test_a_cochlea_that_is_suggested_is_added_and_nothing_else_changes(opened, c
 
 
 def test_the_other_side_is_looked_at_in_a_process_of_its_own(application, opened, case):
-    opened.correct.ui.mirrorButton.click()
+    opened.correct.ui.contralateralButton.click()
     assert opened.logic.busy
     application.wait_until(lambda: not opened.logic.busy)
     assert "cochlea" in opened.correct.ui.messageLabel.text
@@ -192,7 +192,7 @@ def test_the_other_side_is_looked_at_in_a_process_of_its_own(application, opened
 
 
 def wait_for_draft(application, panel):
-    application.wait_until(lambda: panel.correct.keeper.drafted_at or panel.correct.keeper.problem, 20)
+    application.wait_until(lambda: panel.correct.autosave.drafted_at or panel.correct.autosave.problem, 20)
 
 
 def test_an_edit_is_saved_as_a_draft_without_being_asked(application, opened, case, editor):
@@ -272,7 +272,7 @@ panel.review.open("case_2")
 app.wait_until(lambda: not panel.logic.busy)
 panel.update()
 panel.correct.ui.takeNetworkButton.click()
-app.wait_until(lambda: panel.correct.keeper.drafted_at)
+app.wait_until(lambda: panel.correct.autosave.drafted_at)
 print(panel.review.case.array().sum(), "drafted", flush=True)
 panel.correct.ui.takeFusedButton.click()
 while True:
@@ -290,15 +290,15 @@ def test_work_survives_the_death_of_the_application(application, reviewed):
         results=parameters.resultsFolder,
     )
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as child:
-        said = child.stdout.readline()
+        output = child.stdout.readline()
         os.kill(child.pid, signal.SIGKILL)
-    assert said.endswith("drafted\n")
+    assert output.endswith("drafted\n")
     review.open("case_2")
     application.wait_until(lambda: not reviewed.logic.busy)
     reviewed.update()
     assert time.strftime("%H:") in correct.ui.recoveryLabel.text
     correct.ui.restoreButton.click()
-    assert review.case.array().sum() == int(said.split()[0])
+    assert review.case.array().sum() == int(output.split()[0])
     np.testing.assert_array_equal(
         np.where(review.case.mask(1), review.case.array(review.case.source("network")), 0),
         np.where(review.case.mask(1), review.case.array(), 0),
@@ -382,7 +382,7 @@ def test_a_saved_correction_is_what_is_opened_next_time_not_the_new_noisy_label(
         application.wait_until(lambda: not opened.logic.busy)
     np.testing.assert_array_equal(opened.review.case.array(), drawn)
     opened.update()
-    assert "begun with the correction that was saved" in opened.correct.ui.caseLabel.text
+    assert "based on the saved correction" in opened.correct.ui.caseLabel.text
 
 
 def test_a_scene_that_is_saved_in_the_middle_goes_on_where_it_was(application, opened, case, tmp_path):
@@ -406,20 +406,6 @@ def test_a_scene_that_is_saved_in_the_middle_goes_on_where_it_was(application, o
     np.testing.assert_array_equal(again.array(), drawn)
     opened.correct.ui.saveButton.click()
     assert "is saved" in opened.correct.ui.messageLabel.text
-
-
-def test_a_correction_of_the_first_versions_still_has_its_fused_label(opened, case):
-    """Their saved scenes call the reference to it after STAPLE, which is no longer how labels are fused by default."""
-    from CrossModaSegLib.review import reviewed_case
-
-    fused = case.source("fused").GetID()
-    case.correction.SetNodeReferenceID(reviewed_case.SOURCES["fused"][0], None)
-    case.correction.SetNodeReferenceID("CrossModa.staple", fused)
-    opened.update()
-    assert opened.correct.ui.takeFusedButton.enabled
-    again = reviewed_case.ReviewedCase(case.correction)
-    assert again.source("fused").GetID() == fused
-    assert case.correction.GetNodeReferenceID("CrossModa.staple") is None
 
 
 def test_a_panel_that_is_closed_and_opened_again_goes_on_where_it_was(application, opened, case):

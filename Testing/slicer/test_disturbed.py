@@ -1,7 +1,5 @@
 """What happens to a panel in a clinic: scenes closed half-way, scans deleted, twins, odd names, a CT."""
 
-import json
-
 import numpy as np
 import pytest
 from testbed.processes import child_processes
@@ -55,7 +53,7 @@ def test_closing_the_scene_at_work_leaves_an_empty_panel(application, loaded, jo
     assert {path.name for path in tmp_path.iterdir()} <= {"result.seg.nrrd"}, "only what is complete"
 
 
-def test_what_was_said_of_a_scene_is_gone_with_it(application, result):
+def test_the_messages_about_a_scene_are_cleared_with_it(application, result):
     result.result.say("Written: T2.seg.nrrd")
     application.scene.Clear(False)
     result.update()
@@ -63,7 +61,7 @@ def test_what_was_said_of_a_scene_is_gone_with_it(application, result):
     assert not result.result.ui.messageLabel.visible
 
 
-def test_scans_of_one_name_are_ticked_one_by_one(panel, add_volume):
+def test_scans_with_the_same_name_are_selected_one_by_one(panel, add_volume):
     first, second, third = (add_volume(name) for name in ("t1_mpr", "t1_mpr", " "))
     for volume in (first, second, third):
         label = add_volume("label", LABEL, kind="vtkMRMLLabelMapVolumeNode")
@@ -74,7 +72,7 @@ def test_scans_of_one_name_are_ticked_one_by_one(panel, add_volume):
     item = panel.cases.ui.casesTable.item(1, 0)
     item.setCheckState(item.checkState().Unchecked)
     panel.update()
-    assert [row.volume.GetID() for row in panel.cases.ticked()] == [first.GetID(), third.GetID()]
+    assert [row.volume.GetID() for row in panel.cases.selected()] == [first.GetID(), third.GetID()]
 
 
 def test_exporting_a_name_with_a_dot_again_and_again_overwrites_nothing(application, result, tmp_path):
@@ -131,46 +129,54 @@ def test_the_panel_fits_into_a_narrow_column(panel):
         assert section.widget.minimumSizeHint().width() <= 330, section.name
 
 
-def test_a_result_whose_scan_is_gone_says_so_at_the_buttons_that_need_it(application, result, add_volume):
+@pytest.fixture
+def label(result, add_volume):
+    """The fused label of the scan, with its disagreement."""
+    from CrossModaSegLib.processes import cli_runs
+    from CrossModaSegLib.scene import nodes
+
+    target = result.parameters.target
+    label_map = add_volume("fused", LABEL, kind="vtkMRMLLabelMapVolumeNode")
+    made, disagreement = nodes.make_segmentation(label_map, target, "label", "noisy label"), add_volume("doubt")
+    cli_runs.reveal(disagreement, "disagreement", target)
+    made.SetNodeReferenceID(nodes.DISAGREEMENT, disagreement.GetID())
+    result.parameters.noisyLabel = made
+    return made
+
+
+def test_a_missing_scan_of_a_result_is_reported_at_the_buttons_that_need_it(application, result, label, add_volume):
     from CrossModaSegLib.processes import cli_runs
 
     parameters, volume = result.parameters, result.parameters.target
-    for role, name in (
-        ("disagreement", "disagreement"),
-        ("uncertainty", "uncertainty"),
-        ("warped atlas", "warpedAtlas"),
-    ):
-        made = add_volume(role)
-        cli_runs.reveal(made, role, volume)
-        setattr(parameters, name, made)
+    parameters.uncertainty = add_volume("uncertainty")
+    cli_runs.reveal(parameters.uncertainty, "uncertainty", volume)
     result.update()
     buttons = [
-        *(result.register.ui.disagreementButton, result.register.ui.checkButton),
-        *(result.segment.ui.uncertaintyButton, result.result.ui.measureButton),
+        result.register.ui.disagreementButton,
+        result.segment.ui.uncertaintyButton,
+        result.result.ui.measureButton,
     ]
     assert all(button.enabled for button in buttons)
     application.scene.RemoveNode(volume)
     result.update()
-    for button in buttons:
+    for button in [*buttons, result.register.ui.checkButton]:
         assert not button.enabled
         assert "no longer in the scene" in button.toolTip
-    for node in (parameters.disagreement, parameters.uncertainty, parameters.warpedAtlas, parameters.result):
+    for node in (parameters.uncertainty, parameters.noisyLabel, parameters.result):
         application.scene.RemoveNode(node)
     result.update()
     assert not any(button.enabled for button in buttons)
     assert not any("no longer" in button.toolTip for button in buttons)
 
 
-def test_what_a_run_said_can_be_read_while_its_result_is_looked_at(result, add_volume):
-    from CrossModaSegLib.processes import cli_runs
+def test_a_message_stays_while_its_result_is_looked_at(result, label):
+    from CrossModaSegLib.scene import nodes
     from CrossModaSegLib.sections.section import ERROR
 
-    made, section = add_volume("doubt"), result.register
-    cli_runs.reveal(made, "disagreement", result.parameters.target)
-    made.SetAndObserveDisplayNodeID(None)
-    result.parameters.disagreement = made
+    section = result.register
+    label.GetNodeReference(nodes.DISAGREEMENT).SetAndObserveDisplayNodeID(None)
     result.update()
-    section.say("Done in 34 s. The tumor is on the left.")
+    section.say("Done in 34 s. Tumor side: left.")
     section.ui.disagreementButton.click()
     assert section.ui.messageLabel.text.startswith("Done in 34 s.")
     section.say("It failed.", ERROR)
@@ -179,7 +185,7 @@ def test_what_a_run_said_can_be_read_while_its_result_is_looked_at(result, add_v
 
 
 @pytest.mark.parametrize("job", ["register", "segment"])
-def test_a_button_clicked_before_it_is_grayed_out_says_why(application, loaded, weights, job):
+def test_a_button_clicked_before_it_is_disabled_reports_the_reason(application, loaded, weights, job):
     section = getattr(loaded, job)
     loaded.parameters.weights = str(weights)
     loaded.update()
@@ -190,74 +196,15 @@ def test_a_button_clicked_before_it_is_grayed_out_says_why(application, loaded, 
     assert not loaded.logic.busy
 
 
-@pytest.fixture
-def fused(application, quick):
-    """The panel after a quick fusion."""
-    press(application, quick, quick.register.ui.registerButton)
-    return quick
-
-
-def planned(panel) -> list[str]:
-    """Return the titles of what the button would do now."""
-    panel.update()
-    panel.register.ui.registerButton.click()
-    panel.logic.queue.cancel()
-    panel.update()
-    return [task.title for task in panel.logic.queue.tasks]
-
-
-FUSION = ["Write the registered atlases", "Fuse the labels"]
-
-
-def test_after_the_target_was_moved_nothing_that_lies_where_it_was_is_used(fused):
-    assert planned(fused) == FUSION
-    fused.parameters.target.SetOrigin(12.0, -7.0, 3.0)
-    assert planned(fused) == ["Register crossmoda_1", "Write the target", "Compare both sides", *FUSION]
-
-
-@pytest.mark.parametrize("change", ["voxels", "another one"])
-def test_an_atlas_whose_label_was_changed_is_registered_again(application, fused, change, tmp_path):
-    import slicer
-    from CrossModaSegLib.scene import nodes
-
-    atlas = fused.cases.rows[0].volume
-    label = atlas.GetNodeReference(nodes.LABEL)
-    array = slicer.util.arrayFromVolume(label)
-    if change == "voxels":
-        slicer.util.updateVolumeFromArray(label, np.where(array == 2, 0, array))
-    else:
-        segmentation = nodes.make_segmentation(label, atlas, "by hand", "")
-        fused.logic.addCase(atlas, segmentation, "ceT1", side="left")
-    assert planned(fused) == ["Register crossmoda_1", *FUSION]
-    if change == "another one":
-        press(application, fused, fused.register.ui.registerButton)
-        assert planned(fused) == FUSION
-        assert slicer.util.saveScene(str(tmp_path / "scene.mrb"))
-        application.scene.Clear(False)
-        slicer.util.loadScene(str(tmp_path / "scene.mrb"))
-        assert planned(fused) == FUSION, "a scene that was saved and opened needs no registration"
-        slicer.util.getNode("by hand").GetSegmentation().RemoveSegment("cochlea")
-        assert planned(fused) == ["Register crossmoda_1", *FUSION]
-
-
-def test_what_was_fused_last_is_the_result_and_drawn_alone_with_an_atlas_of_its_side(application, fused):
-    from CrossModaSegLib.scene import nodes
-
+def test_the_newest_fused_label_is_the_result_and_drawn_alone(application, fused):
     first, parameters = fused.parameters.result, fused.parameters
-    parameters.tumorSide = "right"
-    fused.update()
     press(application, fused, fused.register.ui.registerButton)
     assert parameters.result is parameters.noisyLabel is not first
     assert not first.GetDisplayNode().GetVisibility()
     assert parameters.result.GetDisplayNode().GetVisibility()
-    assert parameters.warpedAtlas.GetAttribute(nodes.SIDE) == "right"
-    parameters.tumorSide = "left"
-    fused.update()
-    press(application, fused, fused.register.ui.registerButton)
-    assert parameters.warpedAtlas.GetAttribute(nodes.SIDE) == "left", "not the one that was registered last"
 
 
-def test_a_segmentation_under_edit_stays_in_view_when_another_one_is_made(application, fused):
+def test_an_edited_segmentation_stays_visible_and_unchanged_by_the_next_run(application, fused):
     import slicer
     from CrossModaSegLib import selftest
 
@@ -273,30 +220,14 @@ def test_a_segmentation_under_edit_stays_in_view_when_another_one_is_made(applic
     np.testing.assert_array_equal(slicer.util.arrayFromSegmentBinaryLabelmap(edited, "VS", target), drawn)
 
 
-def test_what_was_hidden_for_a_target_leaves_the_scene_with_it(application, fused):
-    import slicer
-
-    def hidden() -> list[str]:
-        volumes = slicer.util.getNodesByClass("vtkMRMLVolumeNode")
-        return [volume.GetName() for volume in volumes if volume.GetHideFromEditors()]
-
-    assert hidden() == ["crossmoda_4 opposite side"]
-    application.scene.RemoveNode(fused.parameters.target)
-    assert hidden() == []
-
-
-def test_a_side_chosen_by_hand_is_listed_without_the_doubt_about_the_one_found(panel, add_volume):
+def test_a_chosen_side_is_listed_instead_of_the_measured_one(fused):
     from CrossModaSegLib.scene import nodes
 
-    volume = add_volume("T2")
-    panel.logic.addCase(volume)
-    volume.SetAttribute(nodes.SIDE, "left")
-    volume.SetAttribute(nodes.SIDE_FOUND, json.dumps({"side": "left", "certainty": 0.7, "sure": False}))
-    panel.parameters.target = volume
-    panel.update()
-    item = panel.cases.ui.casesTable.item(0, 2)
-    assert item.text() == "left?"
-    for side, listed in {"right": "right", "left": "left", "both": "", "auto": "left?"}.items():
-        panel.parameters.tumorSide = side
-        panel.update()
+    record = nodes.provenance(fused.parameters.noisyLabel)
+    record["measurements"] |= {"side": "left", "side_certainty": "0.7"}
+    nodes.set_provenance(fused.parameters.noisyLabel, record)
+    item = fused.cases.ui.casesTable.item(3, 2)
+    for side, listed in {"right": "right", "left": "left", "unknown": "left, 70 %", "auto": "left, 70 %"}.items():
+        fused.parameters.tumorSide = side
+        fused.update()
         assert item.text() == listed

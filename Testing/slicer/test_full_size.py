@@ -68,7 +68,7 @@ def test_full_size_scans_are_loaded_as_they_are(loaded, arrays):
 def test_a_full_size_result_is_shown_measured_and_exported(application, loaded, arrays, measured, tmp_path):
     import slicer
     from CrossModaSegLib import selftest
-    from CrossModaSegLib.scene import export, nodes
+    from CrossModaSegLib.scene import display, export, nodes
     from testbed.heartbeat import Heartbeat
 
     from crossmoda.volume import read_label_map
@@ -90,11 +90,8 @@ def test_a_full_size_result_is_shown_measured_and_exported(application, loaded, 
     assert float(table.GetValue(0, 1).ToString()) == pytest.approx((arrays[1] == 1).sum() * voxel_mm3, abs=0.06)
     (written,) = tmp_path.glob("*.nii.gz")
     np.testing.assert_array_equal(read_label_map(written).array, arrays[1])
-    loaded.parameters.warpedAtlas, loaded.parameters.check = atlas.volume, "checkerboard"
-    atlas.volume.SetNodeReferenceID(nodes.TARGET, target.volume.GetID())
-    loaded.update()
     heartbeat = Heartbeat()
-    loaded.register.ui.checkButton.click()
+    display.show_check(target.volume, atlas.volume, "checkerboard", 50.0)
     application.processEvents()
     measured("checkerboard at 448 x 448 x 80 (processor)", heartbeat.longest_s, GOAL_S)
     board = next(

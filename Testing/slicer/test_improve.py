@@ -45,7 +45,7 @@ def test_a_model_is_improved_compared_used_and_switched_back(application, correc
     assert names(corrected) == ["bundled", "untrained", "model-1"], improve.ui.messageLabel.text
     assert current(corrected) == ["untrained"] and parameters.weights == "", "nothing is switched unasked"
     text = improve.ui.comparisonLabel.text
-    assert "model-1" in text and "(untrained) on one corrected case that it did not learn from" in text
+    assert "model-1" in text and "(untrained) on 1 corrected case not used for training" in text
     assert improve.ui.comparisonTable.rowCount == 2
     before, after, change = (float(improve.ui.comparisonTable.item(0, column).text()) for column in (2, 3, 4))
     assert change == pytest.approx(after - before, abs=2e-3)
@@ -91,7 +91,7 @@ def test_closing_the_scene_stops_the_training_and_says_that_it_can_go_on(applica
     assert "A new start goes on from there" in improve.ui.messageLabel.text
 
 
-def test_too_few_corrections_are_said(application, reviewed, tmp_path):
+def test_too_few_corrections_are_reported(application, reviewed, tmp_path):
     reviewed.parameters.modelsFolder = str(tmp_path / "models")
     reviewed.update()
     reviewed.improve.ui.improveButton.click()

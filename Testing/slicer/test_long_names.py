@@ -53,7 +53,7 @@ def test_a_long_name_leaves_the_other_columns_in_view_and_the_tool_tip_has_all_o
     cell = table.item(0, 0)
     assert cell.text() == "VS-SEG-242…acquisition"
     assert cell.toolTip() == LONG
-    assert [row.id for row in panel.cases.ticked()] == [LONG]
+    assert [row.id for row in panel.cases.selected()] == [LONG]
 
 
 def test_the_column_of_problems_does_not_repeat_the_name(panel, add_volume):

@@ -122,17 +122,16 @@ def test_one_click_hardens_the_transforms_of_the_table(panel, atlas, target):
     assert "moved, inverted" in panel.cases.ui.messageLabel.text
 
 
-def test_a_vector_volume_is_refused(panel, add_volume):
+def test_a_vector_volume_is_not_offered_and_refused(panel):
     import slicer
+    from CrossModaSegLib.scene import nodes
 
     volume = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLVectorVolumeNode", "colors")
     slicer.util.updateVolumeFromArray(volume, np.ones((8, 8, 8, 3), np.uint8))
     volume.SetSpacing(0.5, 0.5, 1.5)
     panel.cases.ui.volumeSelector.setCurrentNode(volume)
-    panel.update()
-    panel.cases.ui.addTargetButton.click()
-    assert "several components" in panel.cases.ui.messageLabel.text
-    assert panel.cases.rows == []
+    assert panel.cases.ui.volumeSelector.currentNode() is None
+    assert "several components" in nodes.volume_problem(volume)
 
 
 @pytest.mark.parametrize(
@@ -151,10 +150,10 @@ def test_an_atlas_whose_label_does_not_fit_is_not_registered(panel, add_volume, 
     panel.update()
     assert words in text_of(panel, 0, 4)
     assert panel.cases.atlases() == []
-    assert "Tick at least one atlas" in panel.register.ui.registerButton.toolTip
+    assert "Select at least one atlas" in panel.register.ui.registerButton.toolTip
 
 
-def test_an_unticked_atlas_is_not_used_and_stays_unticked(panel, atlas, target):
+def test_a_cleared_atlas_is_not_used_and_stays_cleared(panel, atlas, target):
     import qt
 
     panel.cases.ui.casesTable.item(0, 0).setCheckState(qt.Qt.Unchecked)
@@ -165,7 +164,7 @@ def test_an_unticked_atlas_is_not_used_and_stays_unticked(panel, atlas, target):
     assert [row.volume for row in panel.cases.atlases()] == [atlas]
 
 
-def test_nothing_is_installed_without_asking_and_a_refusal_is_said(panel, monkeypatch):
+def test_nothing_is_installed_without_confirmation(panel, monkeypatch):
     import slicer
     from CrossModaSegLib.processes import dependencies
 
@@ -222,7 +221,7 @@ def test_a_saved_scene_opens_with_the_state_of_the_panel(application, panel, atl
     panel.parameters.result = segmentation
     panel.parameters.check = "contour"
     panel.parameters.tumorSide = "left"
-    panel.parameters.unticked = "atlas ceT1"
+    panel.parameters.excluded = "atlas ceT1"
     assert slicer.util.saveScene(str(tmp_path / "scene.mrb"))
     application.scene.Clear(False)
     panel.update()
@@ -232,7 +231,7 @@ def test_a_saved_scene_opens_with_the_state_of_the_panel(application, panel, atl
     panel.update()
     assert [(row.id, row.modality) for row in panel.cases.rows] == [("atlas", "ceT1"), ("target", "hrT2")]
     assert [row.problem() for row in panel.cases.rows] == ["", ""]
-    assert panel.cases.ticked() == [panel.cases.rows[1]]
+    assert panel.cases.selected() == [panel.cases.rows[1]]
     assert panel.parameters.target.GetName() == "target"
     assert panel.register.ui.targetSelector.currentNode().GetName() == "target"
     assert panel.register.ui.checkComboBox.currentText == "contour"
@@ -375,12 +374,27 @@ def test_the_choices_of_the_panel_are_those_of_the_engine(application):
 
     from CrossModaSegLib.ParameterNode import CrossModaSegParameterNode
 
-    from crossmoda import device, parameters
-    from crossmoda.propagation import label_files
+    from crossmoda import device, parameters, propagation
 
     def choices(name):
         return tuple(typing.get_args(CrossModaSegParameterNode.allParameters[name][0])[1].choices)
 
     assert choices("device") == device.CHOICES
-    engine = {item.name: item for item in parameters.parameters(label_files.Settings)}
+    engine = {item.name: item for item in parameters.parameters(propagation.Settings)}
     assert choices("tumorSide") == engine["tumor_side"].choices
+
+
+def test_reload_replaces_every_module_of_the_panel_and_keeps_its_state(application, panel, add_volume):
+    import slicer
+
+    target = add_volume("T2")
+    panel.parameters.target = target
+    before = {name: module for name, module in sys.modules.items() if name.startswith("CrossModaSegLib")}
+    slicer.util.getModuleWidget("CrossModaSeg").onReload()
+    reloaded = slicer.util.getModuleWidget("CrossModaSeg").panel
+    assert "CrossModaSegLib.sections.register" in before
+    assert not [name for name, module in before.items() if sys.modules.get(name) is module]
+    assert reloaded is not panel
+    assert reloaded.parameters.target is target
+    reloaded.update()
+    assert reloaded.register.ui.targetSelector.currentNode() is target

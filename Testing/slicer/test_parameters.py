@@ -1,66 +1,59 @@
-"""Every parameter is the same in the engine and in the panel."""
+"""Every parameter of a CLI module has one control in the panel, made from the module's XML."""
 
+import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
-from crossmoda import inference
-from crossmoda.parameters import parameters
-from crossmoda.propagation import label_files, single
-
-MODULES = {
-    "CrossModaRegister/CrossModaRegister": (single.Settings, "register"),
-    "CrossModaRegister/CrossModaFuse": (label_files.Settings, "fuse"),
-    "CrossModaSeg/CrossModaPredict": (inference.Settings, "predict"),
-}
+PROJECT = Path(__file__).resolve().parents[2]
+TAGS = ("boolean", "integer", "double", "string", "string-enumeration")
 
 
-def controls(panel):
-    """Return (module, name, control) of every control in the panel's advanced groups."""
-    return [
-        (module, name, control)
-        for section in (panel.register, panel.segment)
-        for (module, name), control in section.advanced._controls.items()
-    ]
+def described(script: str) -> dict[str, ElementTree.Element]:
+    """Return the simple input parameters of a CLI module's XML by name."""
+    root = ElementTree.parse(PROJECT / f"{script}.xml").getroot()
+    return {
+        element.findtext("name"): element
+        for element in root.iter()
+        if element.tag in TAGS and element.findtext("channel") != "output"
+    }
 
 
-def test_the_panel_shows_every_parameter_as_the_engine_declares_it(panel):
-    from CrossModaSegLib.sections.parameter_controls import ELSEWHERE
+def test_the_panel_shows_every_parameter_of_the_xml_that_has_no_control_of_its_own(panel):
+    from CrossModaSegLib.sections.parameter_controls import SET_BY_PANEL
 
-    shown = {(module, name): control for module, name, control in controls(panel)}
-    for script, (settings, _command) in MODULES.items():
-        module = Path(script).name
-        items = {item.name: item for item in parameters(settings)}
-        assert {name for owner, name in shown if owner == module} == set(items) - set(ELSEWHERE[module])
-        for name, item in items.items():
-            if name in ELSEWHERE[module]:
-                continue
-            control = shown[module, name]
-            assert (control.default, control.value()) == (item.default, item.default)
-            assert control.widget.toolTip.startswith(item.help.rstrip("."))
-            if item.choices:
-                choices = [control.widget.itemText(index) for index in range(control.widget.count)]
-                assert tuple(choices) == item.choices
-            elif item.type in (int, float) and None not in (item.minimum, item.maximum):
-                assert (control.widget.minimum, control.widget.maximum) == (item.minimum, item.maximum)
+    scripts = ("CrossModaRegister/CrossModaPropagate", "CrossModaSeg/CrossModaPredict")
+    for section, script in zip((panel.register, panel.segment), scripts, strict=True):
+        shown, hidden = section.controls.controls, SET_BY_PANEL[Path(script).name]
+        inputs = described(script)
+        assert set(hidden) <= set(inputs)
+        assert set(shown) == set(inputs) - set(hidden)
+        for name, control in shown.items():
+            assert control.widget.toolTip.startswith(inputs[name].findtext("description"))
+            choices = [choice.text for choice in inputs[name].findall("element")]
+            assert [control.widget.itemText(index) for index in range(len(choices))] == choices
+            assert control.value() == control.default
+            for bound in ("minimum", "maximum"):
+                if text := inputs[name].findtext(f"constraints/{bound}"):
+                    assert getattr(control.widget, bound) == float(text)
 
 
 def test_what_is_set_in_the_panel_is_in_the_parameter_node_and_reset_by_the_button(panel):
     import qt
 
     section = panel.register
-    assert not section.advanced.reset_button.enabled
-    assert "default" in section.advanced.reset_button.toolTip
+    assert not section.controls.reset_button.enabled
+    assert "default" in section.controls.reset_button.toolTip
     group = section.ui.advancedGroupBox
     group.findChild(qt.QDoubleSpinBox, "alpha").value = 2.5
     group.findChild(qt.QComboBox, "linear").setCurrentIndex(1)
     group.findChild(qt.QCheckBox, "free_volumes").checked = True
     panel.update()
-    changed = {"CrossModaRegister": {"linear": "rigid", "alpha": 2.5}, "CrossModaFuse": {"free_volumes": True}}
-    assert section.advanced.values() == changed
+    changed = {"linear": "rigid", "alpha": 2.5, "free_volumes": True}
+    assert section.controls.values() == changed
     panel.open()  # as a saved scene does
-    assert section.advanced.values() == changed
+    assert section.controls.values() == changed
     assert group.findChild(qt.QDoubleSpinBox, "alpha").value == 2.5
-    section.advanced.reset_button.click()
+    section.controls.reset_button.click()
     panel.update()
-    assert section.advanced.values() == {}
+    assert section.controls.values() == {}
     assert group.findChild(qt.QDoubleSpinBox, "alpha").value == 1.6
     assert not group.findChild(qt.QCheckBox, "free_volumes").checked

@@ -105,7 +105,7 @@ def test_a_whole_review_by_keys_and_mouse(application, reviewed, hands, slices):
     places = {tuple(slices[0].GetSliceToRAS().GetElement(row, 3) for row in range(3))}
     hands.key("N")
     places.add(tuple(slices[0].GetSliceToRAS().GetElement(row, 3) for row in range(3)))
-    assert len(places) == 2 and reviewed.review.places.number == 2
+    assert len(places) == 2 and reviewed.review.regions.number == 2
     hands.key("P")
     hands.key("D")
     taken = review.case.array()
@@ -126,7 +126,7 @@ def test_a_whole_review_by_keys_and_mouse(application, reviewed, hands, slices):
     assert review.case.id == order[2]
     hands.click(review.ui.acceptButton)
     assert corrections.load(data, order[2]).status == "accepted"
-    assert "No other case is open" in review.ui.messageLabel.text
+    assert "No open case is left" in review.ui.messageLabel.text
     assert "2 of 3 done (1 corrected, 1 accepted), 1 for an expert" in review.ui.progressLabel.text
     assert review.ui.progressBar.value == 67
 
@@ -150,23 +150,23 @@ def test_training_finds_what_was_corrected_in_the_panel(application, opened):
 def test_keys_work_only_while_the_panel_is_open(application, opened, hands):
     import slicer
 
-    number = opened.review.places.number
+    number = opened.review.regions.number
     slicer.util.selectModule("SegmentEditor")
     hands.key("N")
-    assert opened.review.places.number == number
+    assert opened.review.regions.number == number
     slicer.util.selectModule("CrossModaSeg")
     hands.key("N")
-    assert opened.review.places.number != number
+    assert opened.review.regions.number != number
 
 
 def test_the_time_runs_only_while_the_panel_is_open(application, reviewed, monkeypatch):
     import slicer
-    from CrossModaSegLib.review import autosave
+    from CrossModaSegLib.review import stopwatch
 
     from crossmoda.dataset import corrections
 
     clock = [1000.0]
-    monkeypatch.setattr(autosave, "_now", lambda: clock[0])
+    monkeypatch.setattr(stopwatch, "_now", lambda: clock[0])
     review = reviewed.review
     case_id = review.items[0]["id"]
     review.open(case_id)
@@ -196,7 +196,7 @@ def test_all_views_go_to_the_place_of_highest_doubt(application, opened, slices)
 
     case = opened.review.case
     for region in case.regions:
-        opened.review.places.go(region["number"])
+        opened.review.regions.go(region["number"])
         x, y, z = region["center_lps"]
         for node in slices:
             np.testing.assert_allclose(
@@ -252,7 +252,7 @@ def test_without_the_labels_of_the_atlases_the_probability_is_shown(application,
     application.wait_until(lambda: not reviewed.logic.busy)
     reviewed.update()
     review.ui.votesCheckBox.checked = True
-    assert "this is the probability" in review.ui.messageLabel.text
+    assert "The probability is shown instead" in review.ui.messageLabel.text
     assert reviewed.parameters.overlay == "schwannoma"
     assert "have none" in reviewed.correct.ui.takeMajorityButton.toolTip
     review.ui.votesCheckBox.checked = False

@@ -46,14 +46,14 @@ def test_a_task_reports_progress_and_hands_over_its_output(application, scene, p
     assert queue.progress == 1.0
 
 
-def test_a_failed_task_is_listed_with_its_cause_and_the_next_one_runs(application, scene, patience):
-    from CrossModaSegLib.processes.tasks import DONE, FAILED, TaskQueue
+def test_a_failed_task_is_listed_with_its_cause_and_the_next_is_dropped(application, scene, patience):
+    from CrossModaSegLib.processes.tasks import CANCELLED, FAILED, TaskQueue
 
     abandoned = []
     bad = patience(abandon=lambda: abandoned.append(True), complaint="The atlas has no label; add one.", seconds=0.1)
     good = patience(seconds=0.1)
     queue = TaskQueue([bad, good]).start().wait()
-    assert (bad.state, good.state) == (FAILED, DONE)
+    assert (bad.state, good.state) == (FAILED, CANCELLED)
     assert bad.error == "The atlas has no label; add one."
     assert queue.failures == [bad]
     assert abandoned == [True]
@@ -147,11 +147,11 @@ def test_a_task_that_cannot_be_prepared_says_why(application, scene):
     from crossmoda.errors import InputError
 
     def prepare():
-        raise InputError("The volume is gone; choose another one.")
+        raise InputError("The volume is missing. Choose another volume.")
 
     task = CliTask("Patience", "Patience", prepare)
     TaskQueue([task]).start()
-    assert (task.state, task.error) == (FAILED, "The volume is gone; choose another one.")
+    assert (task.state, task.error) == (FAILED, "The volume is missing. Choose another volume.")
 
 
 def test_a_module_that_is_not_loaded_is_named(application, scene):
@@ -182,7 +182,7 @@ def test_arguments_longer_than_a_command_line_reach_the_worker(application, scen
     assert ["nowhere.nii.gz" in row["problem"] for row in task.result["rows"]] == [True] * 1500
 
 
-def test_a_python_that_cannot_be_started_is_said(application, scene, monkeypatch):
+def test_a_python_that_cannot_be_started_is_reported(application, scene, monkeypatch):
     from CrossModaSegLib.processes import tasks
 
     monkeypatch.setattr(tasks.shutil, "which", lambda _name: "/nowhere/PythonSlicer")
@@ -197,7 +197,7 @@ def test_a_name_that_the_code_page_lacks_does_not_end_the_work(application, scen
 
     monkeypatch.setenv("PYTHONIOENCODING", "cp1252")  # a pipe on Windows
     rows = [{"id": "Жанна", "modality": "hrT2", "image": str(tmp_path / "Жанна.nii.gz"), "label": "", "side": ""}]
-    task, said = PythonTask("prepare", {"rows": rows, "folder": str(tmp_path)}, "Prepare"), []
-    TaskQueue([task], lambda: said.append(task.message)).start().wait()
+    task, messages = PythonTask("prepare", {"rows": rows, "folder": str(tmp_path)}, "Prepare"), []
+    TaskQueue([task], lambda: messages.append(task.message)).start().wait()
     assert task.error == ""
-    assert "Жанна" in said
+    assert "Жанна" in messages

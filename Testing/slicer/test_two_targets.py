@@ -1,7 +1,5 @@
 """Two targets in one scene: each has its own results and tumor side, and neither is drawn over the other."""
 
-import json
-
 import numpy as np
 import pytest
 
@@ -28,10 +26,8 @@ def targets(panel, add_volume):
     label_map = add_volume("truth", LABEL, kind="vtkMRMLLabelMapVolumeNode")
     made = {role: nodes.make_segmentation(label_map, first, role, role) for role in ("noisy label", "prediction")}
     panel.parameters.noisyLabel = panel.parameters.result = made["noisy label"]
-    for role in ("disagreement", "uncertainty"):
-        volume = add_volume(role)
-        cli_runs.reveal(volume, role, first)
-        setattr(panel.parameters, role, volume)
+    panel.parameters.uncertainty = add_volume("uncertainty")
+    cli_runs.reveal(panel.parameters.uncertainty, "uncertainty", first)
     panel.update()
     return first, second
 
@@ -43,7 +39,7 @@ def choose(panel, target) -> None:
 
 def shown(panel) -> list:
     parameters = panel.parameters
-    return [parameters.noisyLabel, parameters.disagreement, parameters.uncertainty, parameters.result]
+    return [parameters.noisyLabel, parameters.uncertainty, parameters.result]
 
 
 def visible() -> dict:
@@ -65,12 +61,12 @@ def test_another_target_is_shown_with_its_own_results_and_the_first_ones_come_ba
     panel.register.say("The tumor is on the left.")
     choose(panel, second)
     assert panel.parameters.target is second
-    assert shown(panel) == [None] * 4
+    assert shown(panel) == [None] * 3
     assert visible() == {"noisy label": False, "prediction": False}, "they would be drawn over the second scan"
     assert background() == "second"
-    assert panel.register.ui.messageLabel.text == "", "that was said of the first"
+    assert panel.register.ui.messageLabel.text == "", "that message was about the first"
     choose(panel, first)
-    assert [node.GetName() for node in shown(panel)] == ["noisy label", "disagreement", "uncertainty", "prediction"]
+    assert [node.GetName() for node in shown(panel)] == ["noisy label", "uncertainty", "prediction"]
     assert visible() == {"noisy label": True, "prediction": True}
     assert background() == "first"
 
@@ -124,8 +120,22 @@ def test_results_of_a_target_that_was_removed_do_not_stay_with_the_next(applicat
     first, second = targets
     application.scene.RemoveNode(first)
     choose(panel, second)
-    assert shown(panel) == [None] * 4
+    assert shown(panel) == [None] * 3
     assert visible() == {"noisy label": False, "prediction": False}
+
+
+def test_after_the_target_was_removed_no_other_node_is_chosen(application, panel, targets):
+    first, _second = targets
+    application.scene.RemoveNode(first)
+    panel.update()
+    assert panel.register.ui.targetSelector.currentNode() is None
+    assert panel.parameters.target is None
+    assert panel.register.ui.registerButton.toolTip == "Choose a target."
+
+
+def test_the_selectors_of_scans_offer_no_label_map_and_no_volume_of_crossmoda(panel, targets):
+    for selector in (panel.register.ui.targetSelector, panel.cases.ui.volumeSelector):
+        assert [selector.itemText(index) for index in range(1, selector.count)] == ["first", "second"]
 
 
 def test_a_target_that_gets_the_identity_of_a_removed_one_is_another(application, panel, targets, tmp_path):
@@ -160,7 +170,7 @@ def test_a_scene_opens_with_the_results_that_were_chosen(application, panel, tar
     assert panel.parameters.tumorSide == "left"
     assert panel.parameters.result.GetName() == "noisy label", "not the newer prediction"
     choose(panel, slicer.util.getNode("second"))
-    assert shown(panel) == [None] * 4
+    assert shown(panel) == [None] * 3
 
 
 def test_a_segmentation_that_ends_after_another_target_was_chosen_waits_for_its_own(
@@ -192,25 +202,21 @@ def test_a_fusion_that_ends_after_another_target_was_chosen_waits_for_its_own(ap
     assert f"{first.GetName()}: done in" in quick.register.ui.messageLabel.text
     assert (quick.parameters.noisyLabel, quick.parameters.result, background()) == (None, None, "second")
     choose(quick, first)
-    assert quick.parameters.noisyLabel.GetName() == f"{first.GetName()} noisy label"
-    assert quick.parameters.warpedAtlas.GetName() == f"{quick.cases.rows[0].id} on {first.GetName()}"
+    assert quick.parameters.noisyLabel.GetName() == f"{first.GetName()} fused label"
 
 
-def test_a_doubtful_side_is_shown_in_table_and_result_also_in_a_reopened_scene(application, panel, targets, tmp_path):
+def test_an_uncertain_side_is_in_the_table_and_at_the_result_of_a_reopened_scene(application, panel, targets, tmp_path):
     import slicer
     from CrossModaSegLib.scene import nodes
 
-    first, _second = targets
-    first.SetAttribute(nodes.SIDE, "left")
-    first.SetAttribute(nodes.SIDE_FOUND, json.dumps({"side": "left", "certainty": 0.7, "sure": False}))
-    note = "The tumor is probably on the left, but both sides look much alike: check."
-    record = {"step": "fuse", "crossmoda": "x", "created": "y", "inputs": {}, "seconds": 1}
-    nodes.set_provenance(panel.parameters.noisyLabel, {**record, "measurements": {"notes": note}})
+    note = "The tumor is probably on the left, but both sides look alike; check."
+    record = {"step": "propagate", "crossmoda": "x", "created": "y", "inputs": {}, "seconds": 1}
+    measured = {"side": "left", "side_certainty": "0.7", "notes": note}
+    nodes.set_provenance(panel.parameters.noisyLabel, {**record, "measurements": measured})
     assert slicer.util.saveScene(str(tmp_path / "scene.mrb"))
     application.scene.Clear(False)
     slicer.util.loadScene(str(tmp_path / "scene.mrb"))
     panel.update()
     row = [row.id for row in panel.cases.rows].index("first")
-    item = panel.cases.ui.casesTable.item(row, 2)
-    assert (item.text(), item.toolTip()) == ("left?", note)
+    assert panel.cases.ui.casesTable.item(row, 2).text() == "left, 70 %"
     assert note in panel.result.ui.provenanceLabel.text

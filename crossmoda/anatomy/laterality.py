@@ -82,10 +82,10 @@ def midplane_of(label_map: Volume) -> float | None:
     return _between(_centers(label_map, labels.COCHLEA))
 
 
-def find_sides(label_map: Volume, midplane_mm: float | None = None) -> Sides:
+def find_sides(label_map: Volume) -> Sides:
     """Return the midplane and the sides of each structure of a label map.
 
-    The midplane, unless set, lies midway between the cochleae where both are labeled. With one cochlea and a tumor, the
+    The midplane lies midway between the cochleae where both are labeled. With one cochlea and a tumor, the
     tumor is medial of the cochlea. With no cochlea the midplane is the center of the grid, and structures near it are
     central.
     """
@@ -94,9 +94,8 @@ def find_sides(label_map: Volume, midplane_mm: float | None = None) -> Sides:
     if between is None and centers[labels.COCHLEA] and centers[labels.VS]:
         cochlea, tumor = (_mean(centers[value]) for value in (labels.COCHLEA, labels.VS))
         between = cochlea - np.sign(cochlea - tumor) * _COCHLEA_TO_MIDPLANE_MM
-    central_mm = CENTRAL_MM if midplane_mm is None and between is None else 0.0
-    if midplane_mm is None:
-        midplane_mm = float(label_map.grid.center[0]) if between is None else float(between)
+    central_mm = CENTRAL_MM if between is None else 0.0
+    midplane_mm = float(label_map.grid.center[0]) if between is None else float(between)
     of = {}
     for value, parts in centers.items():
         lateral = [(x - midplane_mm, size) for x, size in parts if abs(x - midplane_mm) >= central_mm]

@@ -12,11 +12,11 @@ from crossmoda.parameters import from_arguments
 
 @click.command()
 @path_option("--output", "folder", default="demo", show_default=True, help="Folder of the results.")
-@options(demo.Settings)
+@options(demo.DemoSettings)
 def command(folder: Path, **values: Any) -> None:
     """A second run with the same options reuses finished steps."""
     with progress_bar() as progress:
-        result = demo.run(folder, from_arguments(demo.Settings, values), progress)
+        result = demo.run(folder, from_arguments(demo.DemoSettings, values), progress)
     click.echo(demo.table(result.scores))
     click.echo()
     width = max(map(len, result.files))

@@ -14,13 +14,14 @@ import crossmoda
 from crossmoda.errors import BAD_INPUT, InputError
 from crossmoda.parameters import Settings, parameters, shown
 from crossmoda.progress import Progress
-from crossmoda.steps.declaration import Step
+from crossmoda.steps.declaration import StepDeclaration
 
 #: The subcommands in the order of the work, and their summaries; each is ``command`` in the module of its name.
 COMMANDS = {
     "demo": "Run the whole chain on simulated subjects; nothing to download.",
     "simulate": "Simulate a data set.",
     "validate": "List all problems of a data set with their remedies.",
+    "locate": "Locate both ears: landmarks of cochlea, canal and labyrinth.",
     "register": "Register a moving image to a fixed image (deeds).",
     "fuse": "Fuse label maps of one target (STAPLE).",
     "propagate": "Propagate atlas labels to targets: register, warp, fuse to noisy labels.",
@@ -89,7 +90,7 @@ def path_option(*names: str, **details: Any) -> Callable[[Decorated], Decorated]
     return click.option(*names, type=PATH, **details)
 
 
-def files(step: Step, *names: str) -> Callable[[Decorated], Decorated]:
+def files(step: StepDeclaration, *names: str) -> Callable[[Decorated], Decorated]:
     """Return a decorator that adds one option for each of these files of a step."""
 
     def decorate(function: Decorated) -> Decorated:

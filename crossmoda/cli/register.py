@@ -5,19 +5,17 @@ from typing import Any
 
 import click
 
-from crossmoda.cli.framework import PATH, options, path_option, progress_bar
+from crossmoda.cli.framework import PATH, files, options, path_option, progress_bar
 from crossmoda.deeds.files import RegistrationSettings, register_files, statistics
 from crossmoda.parameters import from_arguments
+from crossmoda.steps.register import STEP
 
 
 @click.command()
 @click.argument("fixed", type=PATH)
 @click.argument("moving", type=PATH)
 @path_option("--output", required=True, help="Folder of transform, inverse and warped images.")
-@path_option("--moving-label", help="Label map on the moving image's grid, warped as well.")
-@path_option("--fixed-mask", help="Registered region of the fixed image.")
-@path_option("--moving-mask", help="Registered region of the moving image.")
-@path_option("--initial-transform", help="Linear ITK transform from fixed to moving points to start from.")
+@files(STEP, "moving_label", "fixed_mask", "moving_mask", "initial_transform")
 @options(RegistrationSettings)
 def command(fixed: Path, moving: Path, output: Path, initial_transform: Path | None, **values: Any) -> None:
     """FIXED is the target, MOVING the atlas."""

@@ -7,7 +7,7 @@ import numpy as np
 
 from crossmoda.deeds.backend_cpu import threads
 
-_compiled = numba.njit(cache=True, nogil=True, fastmath={"contract", "nsz", "reassoc"}, boundscheck=False)
+_compiled = numba.njit(cache=True, nogil=True, fastmath={"contract", "nsz"}, boundscheck=False)
 
 
 def displacements(radius: Sequence[int], quantization: Sequence[float]) -> np.ndarray:
@@ -24,16 +24,25 @@ def _smoothed_minima(start, stop, costs, best, lowest):
     for item in range(start, stop):
         z, y, x = item // (height * width), item // width % height, item % width
         smooth[:] = 0
+        before, after = max(x - 1, 0), min(x + 1, width - 1)
         for dz in range(-1, 2):
             for dy in range(-1, 2):
-                for dx in range(-1, 2):
-                    near_z, near_y = min(max(z + dz, 0), depth - 1), min(max(y + dy, 0), height - 1)
-                    near_x = min(max(x + dx, 0), width - 1)
-                    weight = np.float32(0.5 ** (3 + abs(dz) + abs(dy) + abs(dx)))
-                    for label in range(labels):
-                        smooth[label] += weight * costs[near_z, near_y, near_x, label]
-        best[z, y, x] = np.argmin(smooth)
-        lowest[z, y, x] = smooth[best[z, y, x]]
+                near_z, near_y = min(max(z + dz, 0), depth - 1), min(max(y + dy, 0), height - 1)
+                outer = np.float32(0.5 ** (4 + abs(dz) + abs(dy)))
+                center = np.float32(2) * outer
+                for label in range(labels):
+                    smooth[label] = (
+                        smooth[label]
+                        + outer * costs[near_z, near_y, before, label]
+                        + center * costs[near_z, near_y, x, label]
+                        + outer * costs[near_z, near_y, after, label]
+                    )
+        index = 0
+        for label in range(labels):
+            if smooth[label] < smooth[index]:
+                index = label
+        best[z, y, x] = index
+        lowest[z, y, x] = smooth[index]
 
 
 def smoothed_minima(costs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -71,7 +71,7 @@ class RegistrationOutputs:
 
 
 @dataclasses.dataclass(frozen=True)
-class RegistrationInputs:
+class _Inputs:
     """The files of a registration, read and checked."""
 
     fixed: Volume
@@ -93,7 +93,7 @@ class RegistrationInputs:
         fixed_mask: Path | str | None = None,
         moving_mask: Path | str | None = None,
         initial: Path | str | None = None,
-    ) -> "RegistrationInputs":
+    ) -> "_Inputs":
         """Read the files that :func:`register_files` names.
 
         Raises:
@@ -168,7 +168,7 @@ def register_files(
     if not isinstance(outputs, RegistrationOutputs):
         outputs = RegistrationOutputs.in_folder(outputs, label=moving_label is not None)
     report(progress, 0.0, "reading the images")
-    inputs = RegistrationInputs.read(fixed, moving, outputs, moving_label, fixed_mask, moving_mask, initial)
+    inputs = _Inputs.read(fixed, moving, outputs, moving_label, fixed_mask, moving_mask, initial)
     record = provenance.Record("register", settings, inputs.paths)
     try:
         result = _register(inputs, settings, part(progress, 0.05, 0.85))
@@ -180,12 +180,12 @@ def register_files(
     record.content["device"] = result.provenance["device"]
     report(progress, 0.86, "writing the results")
     finished = dataclasses.replace(result, provenance=record.finish(**statistics(result)))
-    write_outputs(finished, outputs, inputs.moving, inputs.label)
+    _write(finished, outputs, inputs.moving, inputs.label)
     report(progress, 1.0, "done")
     return finished
 
 
-def _register(inputs: RegistrationInputs, settings: RegistrationSettings, progress: Progress | None) -> Registration:
+def _register(inputs: _Inputs, settings: RegistrationSettings, progress: Progress | None) -> Registration:
     """Register the images, cropped to the ears if the settings and the label map say so."""
     masks = (inputs.fixed_mask, inputs.moving_mask)
     if inputs.label is None:
@@ -210,9 +210,7 @@ def center_alignment(fixed: Grid, moving: Grid) -> sitk.Transform:
     return sitk.TranslationTransform(3, (moving.center - fixed.center).tolist())
 
 
-def write_outputs(
-    registration: Registration, outputs: RegistrationOutputs, moving: Volume, label: Volume | None
-) -> None:
+def _write(registration: Registration, outputs: RegistrationOutputs, moving: Volume, label: Volume | None) -> None:
     """Write all outputs under temporary names, then rename them."""
     writers: list[tuple[Path | str | None, Callable[[Path], Any]]] = [
         (outputs.provenance, lambda path: path.write_text(_json(registration), encoding="utf-8")),

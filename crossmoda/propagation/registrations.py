@@ -20,7 +20,7 @@ from crossmoda.progress import Progress, part, report
 from crossmoda.propagation.atlases import Atlas, PreparedAtlases
 from crossmoda.propagation.settings import Settings
 from crossmoda.propagation.similarity import OUTSIDE, compare
-from crossmoda.propagation.target import Prepare, Target, load_target, preparer
+from crossmoda.propagation.target import Target, load_target
 from crossmoda.provenance import checksum
 from crossmoda.volume import Grid, Volume
 from crossmoda.volume.masks import bounding_box
@@ -86,92 +86,6 @@ def folder_name(atlas: str, mirrored: bool) -> str:
     return f"{atlas}_mirrored" if mirrored else atlas
 
 
-def register_atlas(
-    target: Target,
-    atlas: Atlas,
-    step: cache.CachedStep,
-    *,
-    register: Register,
-    registration_settings: Any,
-    prepare: Prepare,
-    mirrored: bool = False,
-    align_centers: bool = False,
-    keep_transform: bool = False,
-    progress: Progress | None = None,
-) -> RegisteredAtlas:
-    """Register an atlas to the target, warp its label map, and seal the step.
-
-    A failure is sealed as well: the same files and parameters would only fail again.
-
-    Args:
-        target: the target.
-        atlas: the atlas.
-        step: its folder receives the warped label map, the image comparison and the seal.
-        register: the registration program.
-        registration_settings: its settings.
-        prepare: crops and normalizes the atlas.
-        mirrored: whether left and right of the atlas are exchanged first.
-        align_centers: whether the initial transform aligns the centers of both prepared images (the same anatomy)
-            instead of relying on their headers.
-        keep_transform: whether the transforms are written as well; they map to and from the atlas's own file.
-        progress: callback(fraction, message); raise Cancelled to abort.
-
-    Raises:
-        InputError: the atlas cannot be read, or cannot be registered to the target.
-        CannotWrite: the disk is full or the folder is write-protected.
-
-    """
-    from crossmoda.deeds.files import center_alignment
-
-    start = time.perf_counter()
-    image, label_map = atlas.load(mirrored)
-    moving = prepare(image, label_map)
-    initial = center_alignment(target.prepared.grid, moving.grid) if align_centers else None
-    try:
-        registration = register(
-            target.prepared, moving, registration_settings, initial=initial, progress=part(progress, 0.02, 0.85)
-        )
-        report(progress, 0.85, "warping the labels")
-        # From its own grid, once; only where there are labels.
-        warped = registration.warp_label_map(_crop_to_labels(label_map), target.part.grid).array
-        if not warped.any():
-            raise InputError(f"{atlas.id} does not overlap the target: none of its labels lies in the scan.")
-    except InputError as cause:
-        with storing(f"the registration of {atlas.id}"):
-            step.begin()
-            step.finish([], {"failed": str(cause)})
-        raise
-    similarity = compare(target, image, registration, warped)
-    seconds = time.perf_counter() - start
-    with storing(f"the registration of {atlas.id}"):
-        step.begin()
-        files = {WARPED: warped, DISSIMILARITY: similarity.dissimilarity, INTENSITY: similarity.intensity}
-        for name, array in files.items():
-            volume.write(Volume(array, target.part.grid), step.folder / name)
-        transforms = _write_transforms(registration, image.grid if mirrored else None, step) if keep_transform else []
-        step.finish([*files, *transforms], {"quality": similarity.quality, "seconds": round(seconds, 3)})
-    report(progress, 1.0, "done")
-    return RegisteredAtlas(atlas, mirrored, warped, *similarity, seconds, False)
-
-
-def load_registration(atlas: Atlas, step: cache.CachedStep, mirrored: bool) -> RegisteredAtlas | None:
-    """Return the result of a finished :func:`register_atlas` from its folder; None where it is not finished.
-
-    Raises:
-        InputError: the registration is known to fail.
-
-    """
-    results = step.results()
-    if results is None:
-        return None
-    if "failed" in results:
-        raise InputError(results["failed"])
-    warped, dissimilarity = (volume.read_label_map(step.folder / name).array for name in (WARPED, DISSIMILARITY))
-    intensity = volume.read(step.folder / INTENSITY).array.astype(np.uint16)
-    quality, seconds = results["quality"], results["seconds"]
-    return RegisteredAtlas(atlas, mirrored, warped, dissimilarity, intensity, quality, seconds, True)
-
-
 @contextlib.contextmanager
 def storing(name: str) -> Iterator[None]:
     """Raise :class:`CannotWrite` where writing fails: a full disk is not the fault of an image."""
@@ -196,11 +110,6 @@ def _write_transforms(registration: Any, mirrored_grid: Grid | None, step: cache
     write_transform(forward, step.folder / TRANSFORM)
     write_transform(inverse, step.folder / INVERSE)
     return [TRANSFORM, INVERSE]
-
-
-def _crop_to_labels(label_map: Volume) -> Volume:
-    """Return the smallest part of a label map with all its labels."""
-    return label_map.crop(bounding_box(label_map.array > 0))
 
 
 class PlannedRegistration(NamedTuple):
@@ -235,8 +144,7 @@ class Registrations:
         """Start with the arguments of :class:`crossmoda.propagation.run.Run`; nothing is read."""
         self.case, self.folder, self.settings = case, folder, settings
         self.registration, self._register_program = registration, register
-        self.has_cochlea = has_cochlea
-        self._load = load
+        self._load, self.has_cochlea = load, has_cochlea
         self._prepared = PreparedAtlases(0) if prepared is None else prepared
         self._target: tuple[Target, preprocessing.Preparation] | None = None
         self._results: dict[tuple[str, bool, bool], RegisteredAtlas | str] = {}
@@ -307,30 +215,69 @@ class Registrations:
         run_in_parallel(work, pending, parallel or default_parallel_registrations(self.registration), progress)
 
     def _register(self, planned: PlannedRegistration, progress: Progress | None) -> RegisteredAtlas:
-        key = (*planned.atlas.key(), planned.mirrored, self.preparation)
-        prepare = preparer(self.preparation)
-        return register_atlas(
-            self.target,
-            planned.atlas,
-            self._step(planned),
-            register=self._register_program,
-            registration_settings=self._settings_of(planned),
-            prepare=lambda image, label_map: self._prepared.get(key, lambda: prepare(image, label_map)),
-            mirrored=planned.mirrored,
-            align_centers=self._aligns_centers(),
-            keep_transform=self._keeps_transform(planned),
-            progress=progress,
-        )
+        """Register an atlas to the target, warp its label map, and seal the step.
+
+        A failure is sealed as well: the same files and parameters would only fail again.
+        """
+        from crossmoda.deeds.files import center_alignment
+
+        start, step, fixed = time.perf_counter(), self._step(planned), self.target.prepared
+        atlas, mirrored, _ = planned
+        image, label_map = atlas.load(mirrored)
+        key = (*atlas.key(), mirrored, self.preparation)
+        moving = self._prepared.get(key, lambda: preprocessing.prepare(image, label_map, self.preparation).image)
+        # Crops to the ears show the same anatomy, wherever the headers place them.
+        initial = center_alignment(fixed.grid, moving.grid) if self._aligns_centers() else None
+        try:
+            registration = self._register_program(
+                fixed, moving, self._settings_of(planned), initial=initial, progress=part(progress, 0.02, 0.85)
+            )
+            report(progress, 0.85, "warping the labels")
+            labeled = label_map.crop(bounding_box(label_map.array > 0))
+            warped = registration.warp_label_map(labeled, self.target.part.grid).array
+            if not warped.any():
+                raise InputError(f"{atlas.id} does not overlap the target: none of its labels lies in the scan.")
+        except InputError as cause:
+            with storing(f"the registration of {atlas.id}"):
+                step.begin()
+                step.finish([], {"failed": str(cause)})
+            raise
+        similarity = compare(self.target, image, registration, warped)
+        seconds = time.perf_counter() - start
+        with storing(f"the registration of {atlas.id}"):
+            step.begin()
+            files = {WARPED: warped, DISSIMILARITY: similarity.dissimilarity, INTENSITY: similarity.intensity}
+            for name, array in files.items():
+                volume.write(Volume(array, self.target.part.grid), step.folder / name)
+            names = [*files]
+            if self._keeps_transform(planned):
+                names += _write_transforms(registration, image.grid if mirrored else None, step)
+            step.finish(names, {"quality": similarity.quality, "seconds": round(seconds, 3)})
+        report(progress, 1.0, "done")
+        return RegisteredAtlas(atlas, mirrored, warped, *similarity, seconds, False)
 
     def result(self, planned: PlannedRegistration) -> RegisteredAtlas | str:
         """Return a finished registration, or the reason of its failure."""
         if planned.key not in self._results:
-            try:
-                registered = load_registration(planned.atlas, self._step(planned), planned.mirrored)
-                self._results[planned.key] = registered or "was not registered."
-            except InputError as cause:
-                self._results[planned.key] = str(cause)
+            self._results[planned.key] = self._load_result(planned)
         return self._results[planned.key]
+
+    def _load_result(self, planned: PlannedRegistration) -> RegisteredAtlas | str:
+        step = self._step(planned)
+        try:
+            results = step.results()
+            if results is None or "failed" in results:
+                return "was not registered." if results is None else str(results["failed"])
+            warped, dissimilarity = (
+                volume.read_label_map(step.folder / name).array for name in (WARPED, DISSIMILARITY)
+            )
+            intensity = volume.read(step.folder / INTENSITY).array.astype(np.uint16)
+        except InputError as cause:
+            return str(cause)
+        quality, seconds = results["quality"], results["seconds"]
+        return RegisteredAtlas(
+            planned.atlas, planned.mirrored, warped, dissimilarity, intensity, quality, seconds, True
+        )
 
     def contralateral_comparison(self, progress: Progress | None = None) -> contralateral.ContralateralComparison:
         """Return the target compared with its contralateral side; it is registered to its mirror image once.

@@ -75,7 +75,7 @@ def compare(target: Target, image: Volume, registration: Any, label_map: np.ndar
 
 
 def _quantized(values: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """Return the values in the mask as 1 to 65535, linearly from the least to the largest; 0 outside."""
+    """Return the values in the mask as 1 to 65535, linearly from the least to the largest, else 0."""
     least, largest = float(values[mask].min()), float(values[mask].max())
     quantized = np.zeros(values.shape, np.uint16)
     quantized[mask] = 1 + np.round((values[mask] - least) * (65534 / max(largest - least, 1e-6)))

@@ -1,7 +1,6 @@
 """The scan to be labeled: its preparation, and the registered part of its grid, which receives the labels."""
 
 import dataclasses
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,9 +11,6 @@ from crossmoda.volume.grid import CORNERS, Box
 
 if TYPE_CHECKING:
     from crossmoda.dataset import Case
-
-#: Returns the part of an image (with all labels of its label map) that is registered.
-Prepare = Callable[[Volume, Volume | None], Volume]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,24 +33,14 @@ class Target:
 
 def load_target(case: "Case", key: str, region: str, has_cochlea: bool) -> tuple[Target, preprocessing.Preparation]:
     """Read a target with checksum ``key``; return it and the preparation of it and its atlases."""
-    image = case.read_image()
-    preparation = preprocessing.preparation_for_registration(region, image.grid, has_cochlea)
-    return as_target(case.id, key, image, preparer(preparation)), preparation
-
-
-def as_target(identity: str, key: str, image: Volume, prepare: Prepare) -> Target:
-    """Return an image as a target."""
     from crossmoda.deeds import mind_codes
 
-    prepared = prepare(image, None)
+    image = case.read_image()
+    preparation = preprocessing.preparation_for_registration(region, image.grid, has_cochlea)
+    prepared = preprocessing.prepare(image, None, preparation).image
     box = _covered_box(image.grid, prepared.grid)
     cropped = image.crop(box)
-    return Target(identity, key, image, prepared, box, cropped, mind_codes.codes(cropped.array))
-
-
-def preparer(preparation: preprocessing.Preparation) -> Prepare:
-    """Return the function that prepares an image."""
-    return lambda image, label_map: preprocessing.prepare(image, label_map, preparation).image
+    return Target(case.id, key, image, prepared, box, cropped, mind_codes.codes(cropped.array)), preparation
 
 
 def _covered_box(grid: Grid, inner: Grid) -> Box:

@@ -4,6 +4,6 @@ A step declares its files, parameters and results once. The Slicer CLI module (a
 ``crossmoda`` command and docs/cli_reference.md are made from the declaration.
 """
 
-from crossmoda.steps.declaration import File, Result, Step
+from crossmoda.steps.declaration import File, Result, StepDeclaration
 
-__all__ = ["File", "Result", "Step"]
+__all__ = ["File", "Result", "StepDeclaration"]

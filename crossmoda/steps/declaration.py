@@ -52,7 +52,7 @@ class Result:
 
 
 @dataclasses.dataclass(frozen=True)
-class Step:
+class StepDeclaration:
     """A step of the work."""
 
     module: str
@@ -81,8 +81,13 @@ class Step:
         parser = argparse.ArgumentParser(prog=self.module, description=self.description)
         for file in self.files:
             direction = "output: " if file in self.outputs else ""
-            parser.add_argument(file.name if file.required else file.flag, type=Path, help=direction + file.help)
+            parser.add_argument(file.name if file.required else file.flag, type=_path, help=direction + file.help)
         parser.add_argument("--returnparameterfile", help=argparse.SUPPRESS)
         for settings in self.settings:
             add_arguments(parser, settings)
         return parser
+
+
+def _path(text: str) -> Path | None:
+    """Return a path; an empty text is an omitted file, not the current folder."""
+    return Path(text) if text else None

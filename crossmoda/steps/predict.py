@@ -6,7 +6,7 @@ from typing import Any
 from crossmoda import inference
 from crossmoda.parameters import from_arguments
 from crossmoda.progress import Progress
-from crossmoda.steps.declaration import File, Result, Step
+from crossmoda.steps.declaration import File, Result, StepDeclaration
 
 
 def run(values: Mapping[str, Any], progress: Progress | None = None) -> dict[str, Any]:
@@ -31,7 +31,7 @@ def run(values: Mapping[str, Any], progress: Progress | None = None) -> dict[str
     return {**volumes, "processor": provenance["device"], "notes": "; ".join(provenance["notes"])}
 
 
-STEP = Step(
+STEP = StepDeclaration(
     module="CrossModaPredict",
     title="CrossModa Predict (MIND + DeepLab)",
     description="Segments the vestibular schwannoma and the cochlea on an MR scan with a trained network. Check every "

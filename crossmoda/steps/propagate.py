@@ -3,7 +3,7 @@
 import contextlib
 import json
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +15,10 @@ from crossmoda.dataset.results import PROVENANCE
 from crossmoda.errors import InputError
 from crossmoda.parameters import from_arguments
 from crossmoda.progress import Progress, part, report
-from crossmoda.steps.declaration import File, Result, Step
+from crossmoda.steps.declaration import File, Result, StepDeclaration
 
-#: The columns of the table: one row per atlas.
-COLUMNS = ("atlas", "side", "mirrored", "quality", "fate", "why")
+#: The columns of the table: one row per atlas. The file of its transform is relative to the folder of registrations.
+COLUMNS = ("atlas", "side", "mirrored", "quality", "fate", "why", "transform")
 
 
 def run(values: Mapping[str, Any], progress: Progress | None = None) -> dict[str, Any]:
@@ -91,15 +91,17 @@ def _write(values: Mapping[str, Any], result: propagation.PropagationResult) -> 
     if values["disagreement"]:
         volume.write(result.read_disagreement(), values["disagreement"])
     if values["table"]:
-        output.write_text(values["table"], table(result.outcomes))
+        output.write_text(values["table"], table(result))
 
 
-def table(outcomes: Iterable[propagation.AtlasOutcome]) -> str:
+def table(result: propagation.PropagationResult) -> str:
     """Return the quality and the fate of each atlas as CSV with :data:`COLUMNS`."""
     rows = []
-    for item in outcomes:
+    for item in result.outcomes:
         quality = None if item.quality is None else f"{item.quality:.4f}"
-        rows.append([item.atlas, item.tumor_side, item.mirrored, quality, _fate(item), item.excluded])
+        transform = result.transform(item)
+        file = transform.relative_to(result.folder).as_posix() if transform.is_file() else ""
+        rows.append([item.atlas, item.tumor_side, item.mirrored, quality, _fate(item), item.excluded, file])
     return output.csv_text(COLUMNS, rows)
 
 
@@ -110,7 +112,7 @@ def _fate(outcome: propagation.AtlasOutcome) -> str:
     return "contributed" if outcome.contributes_to else "registered"
 
 
-STEP = Step(
+STEP = StepDeclaration(
     module="CrossModaPropagate",
     title="CrossModa Propagate",
     description="Propagates the labels of ceT1 atlases to an unlabeled T2 target: finds the tumor side, registers each "

@@ -8,7 +8,7 @@ from crossmoda import training
 from crossmoda.errors import InputError
 from crossmoda.parameters import from_arguments
 from crossmoda.progress import Progress
-from crossmoda.steps.declaration import File, Result, Step
+from crossmoda.steps.declaration import File, Result, StepDeclaration
 
 
 def run(values: Mapping[str, Any], progress: Progress | None = None) -> dict[str, Any]:
@@ -35,7 +35,7 @@ def _improve(values: Mapping[str, Any], progress: Progress | None) -> Path:
     return improvement.improve(values["data"], values["noisy"], values["models"], settings, progress).new.weights
 
 
-STEP = Step(
+STEP = StepDeclaration(
     module="CrossModaTrain",
     title="CrossModa Train (MIND + DeepLab)",
     description="Trains the network on labeled ceT1 scans and on noisy labels propagated to hrT2 scans, or improves a "

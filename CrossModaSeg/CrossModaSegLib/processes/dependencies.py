@@ -1,4 +1,4 @@
-"""The Python packages that the engine needs in Slicer, and how they are installed: only when the user says so."""
+"""The Python packages of the engine in Slicer, and their installation on request."""
 
 import importlib.metadata
 import re
@@ -6,6 +6,8 @@ from pathlib import Path
 
 import slicer
 from slicer.i18n import tr as _
+
+from crossmoda.errors import InputError
 
 REQUIREMENTS = Path(__file__).resolve().parents[2] / "Resources" / "requirements.txt"
 
@@ -18,21 +20,19 @@ def missing() -> list[str]:
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of the packages by name; an empty string for a missing one."""
+    """Return the versions of the packages by name; empty for a missing package."""
     return {name: _installed(name) for name in ("torch", *(_name(line) for line in _requirements()))}
 
 
 def install(wheel_folder: str = "") -> None:
     """Install what is missing, after asking: torch through the PyTorch extension, the rest through slicer.packaging.
 
-    With a wheel folder everything comes from there and nothing from the internet.
+    With a wheel folder nothing is downloaded.
 
     Raises:
-        InputError: the user declined, or something could not be installed.
+        InputError: the user declined, or a package could not be installed.
 
     """
-    from crossmoda.errors import InputError
-
     lacking = missing()
     try:
         if wheel_folder:
@@ -40,12 +40,12 @@ def install(wheel_folder: str = "") -> None:
             return
         if "torch" in lacking:
             _install_torch()
-        others = [line for line in lacking if line != "torch"]
-        if others:
-            _install_packages(others)
+        packages = [line for line in lacking if line != "torch"]
+        if packages:
+            _install_packages(packages)
     except InputError:
         raise
-    except Exception as cause:  # pip, the network, a declined dialog: all end here with their own words
+    except Exception as cause:  # pip, the network, a declined dialog
         raise InputError(
             _("Not installed: {cause}. Behind a firewall, use a wheel folder (see “Without internet”).").format(
                 cause=cause
@@ -54,8 +54,6 @@ def install(wheel_folder: str = "") -> None:
 
 
 def _install_torch() -> None:
-    from crossmoda.errors import InputError
-
     try:
         import PyTorchUtils
     except ImportError as cause:
@@ -78,8 +76,6 @@ def _install_packages(requirements: list[str]) -> None:
 
 
 def _install_offline(requirements: list[str], folder: Path) -> None:
-    from crossmoda.errors import InputError
-
     if not any(folder.glob("*.whl")):
         raise InputError(_("{folder} holds no wheels (*.whl); choose another folder.").format(folder=folder))
     names = ", ".join(requirements)

@@ -1,8 +1,9 @@
 """Calls of the review that run in the worker's process: the queue, a case's files, the report."""
 
-import csv
 import dataclasses
 from pathlib import Path
+
+from crossmoda.errors import InputError
 
 
 def review_list(data: str, results: str, progress) -> dict:
@@ -70,20 +71,20 @@ def review_case(data: str, results: str, case_id: str, folder: str, progress) ->
     }
 
 
-def mirror_check(image: str, label_map: str, folder: str, progress) -> dict:
+def compare_cochleae(image: str, label_map: str, folder: str, progress) -> dict:
     """Compare the cochleae of both sides; a suggestion is written into ``folder``."""
     from crossmoda.review import operations
     from crossmoda.volume import read, read_label_map, write
 
     progress(0.1, "")
     label, scan = read_label_map(label_map), read(image)
-    found = operations.mirror_check(label.array, scan.array, label.grid)
+    comparison = operations.mirror_check(label.array, scan.array, label.grid)
     suggestion = Path(folder) / "suggestion.nrrd"
-    if found.suggestion is not None:
-        write(label.with_array(found.suggestion), suggestion)
+    if comparison.suggestion is not None:
+        write(label.with_array(comparison.suggestion), suggestion)
     return {
-        "messages": list(found.messages),
-        "suggestion": str(suggestion) if found.suggestion is not None else "",
+        "messages": list(comparison.messages),
+        "suggestion": str(suggestion) if comparison.suggestion is not None else "",
     }
 
 
@@ -99,7 +100,6 @@ def review_report(data: str, results: str, models: str, folder: str, progress) -
 
 def _target(data: str, case_id: str):
     from crossmoda.dataset import open_dataset
-    from crossmoda.errors import InputError
 
     case = next((case for case in open_dataset(Path(data)).targets if case.id == case_id), None)
     if case is None:
@@ -119,53 +119,40 @@ def _probabilities(at: Path) -> dict[str, str]:
     from crossmoda import labels
     from crossmoda.dataset.results import PREDICTION, probability
 
-    found = {}
+    files_of = {}
     for structure in labels.STRUCTURES:
         name = probability(structure)
         files = [file for file in (at / PREDICTION / name, at / name) if file.is_file()]
-        found[structure.key] = str(files[0]) if files else ""
-    return found
+        files_of[structure.key] = str(files[0]) if files else ""
+    return files_of
 
 
 def _votes(at: Path, grid, into: Path) -> list[list[str]]:
-    """Write the label of each atlas that was used on the target's grid, and their majority; return (atlas, file)."""
-    from crossmoda.dataset.results import ATLASES
+    """Write the label map of each fused atlas, and their majority; return (atlas, file)."""
     from crossmoda.fusion import majority_vote
-    from crossmoda.propagation.registrations import WARPED, folder_name
-    from crossmoda.volume import Volume, read_label_map, write
+    from crossmoda.review.atlas_votes import read_atlas_votes
+    from crossmoda.volume import Volume, write
 
-    table = at / ATLASES
-    rows = list(csv.DictReader(table.read_text(encoding="utf-8").splitlines())) if table.is_file() else []
-    found, arrays = [], []
-    for row in rows:
-        file = (
-            at / "registrations" / folder_name(row["atlas"], row["mirrored"] in ("True", "true", "yes", "1")) / WARPED
-        )
-        if row.get("excluded") or not file.is_file():
-            continue
-        label_map = read_label_map(file, grid)
-        if not label_map.grid.same_as(grid):
-            continue
-        path = into / f"vote_{len(found)}.nrrd"
-        write(label_map, path)
-        found.append([row["atlas"], str(path)])
-        arrays.append(label_map.array)
-    if arrays:
-        write(Volume(majority_vote(arrays), grid), into / "majority.nrrd")
-    return found
+    votes = read_atlas_votes(at, grid)
+    files = [into / f"vote_{number}.nrrd" for number in range(len(votes))]
+    for file, (_atlas, label_map) in zip(files, votes, strict=True):
+        write(label_map, file)
+    if votes:
+        write(Volume(majority_vote([label_map.array for _atlas, label_map in votes]), grid), into / "majority.nrrd")
+    return [[atlas, str(file)] for file, (atlas, _label_map) in zip(files, votes, strict=True)]
 
 
 def _correction(data: str, case_id: str) -> str:
-    """Return the label map of the correction that is kept in the data set; empty if there is none."""
+    """Return the label map of the correction in the data set; empty if there is none."""
     from crossmoda.dataset import corrections
 
-    found = corrections.load(data, case_id)
-    return str(found.label) if found is not None and found.label is not None else ""
+    correction = corrections.load(data, case_id)
+    return str(correction.label) if correction is not None and correction.label is not None else ""
 
 
 VERBS = {
     "review_list": review_list,
     "review_case": review_case,
     "review_report": review_report,
-    "mirror_check": mirror_check,
+    "compare_cochleae": compare_cochleae,
 }

@@ -1,8 +1,8 @@
-"""Long work: one process at a time, with progress and cancel, while the panel stays alive.
+"""Long work: one process at a time, with progress and cancel, while the panel stays responsive.
 
 A task is a CLI module's run (:class:`CliTask`), a call of the engine in a Python process (:class:`PythonTask`), or
-short steps between the application's events (:class:`StepsTask`). A :class:`TaskQueue` runs tasks one after another; a
-failed one is listed and the next one starts.
+short steps between the application's events (:class:`StepsTask`). A :class:`TaskQueue` runs tasks one after another,
+until one fails.
 """
 
 import json
@@ -20,24 +20,44 @@ import slicer
 import vtk
 from slicer.i18n import tr as _
 
+from crossmoda.errors import InputError
+
 WAITING, RUNNING, DONE, FAILED, CANCELLED = "waiting", "running", "done", "failed", "cancelled"
 _PROGRESS = re.compile(r"<filter-progress>\s*([0-9.eE+-]+)\s*</filter-progress>")
 _COMMENT = re.compile(r"<filter-comment>(.*?)</filter-comment>", re.DOTALL)
-#: What the engine gets to let go of a run: it looks whether to go on after it wrote the inputs to files.
+#: Time for Slicer's CLI logic to end a run (s): it checks for a cancel after it has written the inputs.
 _PATIENCE_SECONDS = 10.0
 
 
 class Task:
-    """One piece of work; subclasses start a process in ``_start`` and stop it in ``_stop``."""
+    """One piece of work; subclasses start a process in ``_start`` and stop it in ``_stop``.
+
+    ``finish(result)`` takes over the result, ``abandon()`` removes the remains of a failed task: methods that
+    subclasses override, or arguments.
+    """
+
+    #: The share of the task in the progress of its queue.
+    weight = 1.0
 
     def __init__(self, title: str, finish: Callable | None = None, abandon: Callable | None = None):
-        """Name the task; ``finish(result)`` takes over its result, ``abandon()`` removes what a failed one left."""
+        """Name the task."""
         self.title, self.state, self.error, self.progress, self.message = title, WAITING, "", 0.0, ""
         self.seconds, self.result, self.notes = 0.0, None, ""
-        self.needs: Task | None = None
-        """the task without whose success this one is not run"""
         self._finish, self._abandon = finish, abandon
         self._begun, self._changed, self._stopping = 0.0, lambda: None, False
+
+    def finish(self, result):
+        """Return what the task makes of its result."""
+        return self._finish(result) if self._finish else result
+
+    def abandon(self) -> None:
+        """Remove the remains of a failed or cancelled task."""
+        if self._abandon:
+            self._abandon()
+
+    def error_text(self, error: str) -> str:
+        """Return an error of the process as the user reads it."""
+        return error
 
     @property
     def over(self) -> bool:
@@ -46,19 +66,14 @@ class Task:
 
     def start(self, changed: Callable[[], None]) -> None:
         """Start; ``changed`` is called at every change of progress and state."""
-        from crossmoda.errors import InputError
-
         self._changed, self._begun, self.state = changed, time.monotonic(), RUNNING
-        if self.needs is not None and self.needs.state != DONE:
-            self._end(CANCELLED, "")
-            return
         try:
             self._start()
         except InputError as error:
             self._end(FAILED, str(error))
         except Exception as error:
             logging.exception("%s could not be started", self.title)
-            self._end(FAILED, _("It could not be started: {error}").format(error=error))
+            self._end(FAILED, _("Start failed: {error}").format(error=error))
 
     def cancel(self) -> None:
         """Stop at once."""
@@ -68,6 +83,7 @@ class Task:
             self._end(CANCELLED, "")
         elif self.state == WAITING:
             self.state = CANCELLED
+            self.abandon()
 
     def _report(self, progress: float, message: str) -> None:
         if (progress, message) != (self.progress, self.message) and not self.over:
@@ -77,11 +93,9 @@ class Task:
     def _succeed(self, result) -> None:
         if self.over or self._stopping:
             return
-        from crossmoda.errors import InputError
-
         self.seconds = time.monotonic() - self._begun
         try:
-            self.result = self._finish(result) if self._finish else result
+            self.result = self.finish(result)
             self.progress = 1.0
             self._end(DONE, "")
         except InputError as error:
@@ -95,10 +109,10 @@ class Task:
             return
         if self._stopping:  # the process's own end is not a failure
             state, error = CANCELLED, ""
-        self.state, self.error = state, error
+        self.state, self.error = state, self.error_text(error)
         self.seconds = self.seconds or time.monotonic() - self._begun
-        if state != DONE and self._abandon:
-            self._abandon()
+        if state != DONE:
+            self.abandon()
         self._release()
         self._changed()
 
@@ -109,22 +123,22 @@ class Task:
         raise NotImplementedError
 
     def _release(self) -> None:
-        """Let go of the process."""
+        """Release the process."""
 
 
 class CliTask(Task):
     """A run of a CLI module."""
 
-    def __init__(self, module: str, title: str, prepare: Callable[[], dict | None], finish=None, abandon=None):
-        """Name the module and what is done before and after its run.
-
-        ``prepare()`` returns the parameters when the task's turn has come, or None if there is nothing to do;
-        ``finish(node)`` gets the CLI node.
-        """
+    def __init__(self, module: str, title: str, prepare: Callable[[], dict] | None = None, finish=None, abandon=None):
+        """Name the module; ``prepare()`` returns its parameters, ``finish(node)`` gets the CLI node."""
         super().__init__(title, finish, abandon)
         self._module, self._prepare = module, prepare
         self._node, self._observer, self._was_busy = None, None, False
         self._used: list = []
+
+    def prepare(self) -> dict:
+        """Return the parameters of the module when the task's turn has come."""
+        return self._prepare()
 
     def _start(self) -> None:
         module = getattr(slicer.modules, self._module.lower(), None)
@@ -132,10 +146,7 @@ class CliTask(Task):
             raise RuntimeError(
                 _("the module {name} is not loaded; install the extension again").format(name=self._module)
             )
-        parameters = self._prepare()
-        if parameters is None:
-            self._end(DONE, "")
-            return
+        parameters = self.prepare()
         self._used = list(parameters.values())  # the engine's thread writes them to files without holding them
         self._node = slicer.cli.run(module, None, parameters, wait_for_completion=False, update_display=False)
         self._observer = self._node.AddObserver(vtk.vtkCommand.ModifiedEvent, self._on_modified)
@@ -149,7 +160,7 @@ class CliTask(Task):
         if node.IsBusy():
             self._was_busy = True
             if status == node.Running:  # before, the node still has the progress of an earlier run
-                self._report(min(node.GetProgress() / 100, 0.99), self._comment())
+                self._report(min(node.GetProgress() / 100, 0.99), "")
         elif status == node.Completed:
             self._succeed(node)
         elif status == node.Cancelled:
@@ -158,16 +169,12 @@ class CliTask(Task):
             # A required argument without a value sends the node back to Idle with an error text.
             self._end(FAILED, _cause(node.GetErrorText(), node.GetOutputText()))
 
-    def _comment(self) -> str:
-        lines = [line.strip() for line in (self._node.GetOutputText() or "").splitlines() if line.strip()]
-        return lines[-1][:120] if lines else ""
-
     def _stop(self) -> None:
         """Cancel, and wait until the engine has let go of the scene: it must not change under it."""
         node, end = self._node, time.monotonic() + _PATIENCE_SECONDS
         while node.IsBusy() and time.monotonic() < end:
             status = node.GetStatus()
-            if status == node.Completing:  # its outputs are loaded into nodes that have to be there
+            if status == node.Completing:  # its outputs are loaded into nodes that must exist
                 slicer.app.applicationLogic().ProcessReadData()
             elif status != node.Cancelling:  # that it starts overwrites what came while it wrote the inputs
                 node.Cancel()
@@ -183,9 +190,9 @@ class CliTask(Task):
 
 
 def _waits_for_another(node) -> bool:
-    """Return whether the engine's one thread is busy with another run: this one then ends before it has begun."""
-    others = slicer.util.getNodesByClass("vtkMRMLCommandLineModuleNode")
-    return any(other is not node and other.GetStatus() == other.Running for other in others)
+    """Whether the single thread of Slicer's CLI logic runs another node: this run then ends before it starts."""
+    runs = slicer.util.getNodesByClass("vtkMRMLCommandLineModuleNode")
+    return any(run is not node and run.GetStatus() == run.Running for run in runs)
 
 
 def _remove(node, used: list) -> None:
@@ -206,33 +213,26 @@ def _remove(node, used: list) -> None:
 
 
 def _cause(error_text: str, output: str) -> str:
-    """Return the sentence of a process that says what went wrong: its last line on stderr."""
+    """Return the reason of a failed process: its last line on stderr."""
     lines = [line.strip() for line in (error_text or "").splitlines() if line.strip()]
     lines = [line for line in lines if "standard error:" not in line and "completed with errors" not in line]
     if lines:
         return lines[-1].removeprefix("error: ").removeprefix("Error: ")
     tail = [line.strip() for line in (output or "").splitlines() if line.strip()]
-    return tail[-1] if tail else _("The process ended without saying why; the application log may tell more.")
+    return tail[-1] if tail else _("The process ended without a message. See the application log.")
 
 
 class PythonTask(Task):
     """A call of the engine in a Python process of its own (``worker.py``)."""
 
-    def __init__(self, verb: str, arguments: "dict | Callable[[], dict | None]", title: str, finish=None, abandon=None):
-        """Name the worker's verb and its arguments (JSON); ``finish(result)`` gets what the worker returned.
-
-        ``arguments`` may be a function that returns them when the task's turn has come, or None if there is nothing to
-        do.
-        """
+    def __init__(self, verb: str, arguments: "dict | Callable[[], dict]", title: str, finish=None, abandon=None):
+        """Name the worker's verb and its arguments (JSON, or a function that returns them when its turn has come)."""
         super().__init__(title, finish, abandon)
         self._verb, self._arguments = verb, arguments
         self._process, self._folder = None, None
 
     def _start(self) -> None:
         arguments = self._arguments() if callable(self._arguments) else self._arguments
-        if arguments is None:
-            self._end(DONE, "")
-            return
         self._folder = Path(tempfile.mkdtemp(prefix="CrossModa-", dir=slicer.app.temporaryPath))
         (self._folder / "arguments.json").write_text(json.dumps(arguments), encoding="utf-8")
         worker = Path(__file__).with_name("worker.py")
@@ -279,8 +279,10 @@ def _text(output) -> str:
 class StepsTask(Task):
     """Short steps in the application's own process, one at a time between its other events (such as loading files)."""
 
+    weight = 0.1
+
     def __init__(self, title: str, prepare: Callable[[], list[Callable[[], None]]], finish=None, abandon=None):
-        """``prepare()`` returns the steps when the task's turn has come; ``finish(None)`` is called after the last."""
+        """Name the task; ``prepare()`` returns the steps when its turn has come."""
         super().__init__(title, finish, abandon)
         self._prepare, self._steps, self._count = prepare, [], 0
 
@@ -290,8 +292,6 @@ class StepsTask(Task):
         qt.QTimer.singleShot(0, self._step)
 
     def _step(self) -> None:
-        from crossmoda.errors import InputError
-
         if self.over:
             return
         if not self._steps:
@@ -304,7 +304,7 @@ class StepsTask(Task):
             return
         except Exception as error:
             logging.exception("%s", self.title)
-            self._end(FAILED, _("It could not be done: {error}").format(error=error))
+            self._end(FAILED, _("Failed: {error}").format(error=error))
             return
         self._report(1 - len(self._steps) / self._count, "")
         qt.QTimer.singleShot(0, self._step)
@@ -314,10 +314,10 @@ class StepsTask(Task):
 
 
 class TaskQueue:
-    """Tasks that run one after another."""
+    """Tasks that run one after another, until one fails."""
 
     def __init__(self, tasks: list[Task], changed: Callable[[], None] | None = None):
-        """Take the tasks, a list to which more may be added behind the running one; ``changed``: called at changes."""
+        """Take the tasks, a list to which more may be appended; ``changed`` is called at every change."""
         self.tasks, self.cancelled = tasks, False
         self._observers = [changed] if changed else []
 
@@ -336,9 +336,15 @@ class TaskQueue:
         return next((task for task in self.tasks if task.state == RUNNING), None)
 
     @property
+    def succeeded(self) -> bool:
+        """Whether every task is done."""
+        return all(task.state == DONE for task in self.tasks)
+
+    @property
     def progress(self) -> float:
         """The fraction done of the whole."""
-        return sum(1.0 if task.over else task.progress for task in self.tasks) / max(len(self.tasks), 1)
+        done = sum(task.weight * (1.0 if task.over else task.progress) for task in self.tasks)
+        return done / max(sum(task.weight for task in self.tasks), 1e-6)
 
     @property
     def failures(self) -> list[Task]:
@@ -370,9 +376,16 @@ class TaskQueue:
             waiting.start(self._on_change)
 
     def _on_change(self) -> None:
+        if self.failures:
+            self._cancel_waiting()
         self._tell()
         if self.current is None and not self.over:
             self._next()
+
+    def _cancel_waiting(self) -> None:
+        for task in reversed(self.tasks):
+            if task.state == WAITING:
+                task.cancel()
 
     def _tell(self) -> None:
         for changed in list(self._observers):

@@ -12,7 +12,8 @@ from pathlib import Path
 if sys.path[0] == str(Path(__file__).resolve().parent):
     sys.path[0] = str(Path(__file__).resolve().parents[2])
 
-from CrossModaSegLib.engine import ensure_engine
+import CrossModaSegLib  # noqa: F401  (makes the engine importable)
+from crossmoda.errors import InputError
 from CrossModaSegLib.processes import review_verbs
 
 
@@ -36,22 +37,20 @@ def check(folder: str, progress) -> dict:
     """Return the problems of a data set's folder by file; every file is read."""
     from crossmoda.dataset import open_dataset, validate
 
-    found: dict[str, str] = {}
+    problems: dict[str, str] = {}
     for problem in validate(open_dataset(Path(folder)), progress):
-        found.setdefault(str(problem.file), problem.message)
-    return {"problems": found}
+        problems.setdefault(str(problem.file), problem.message)
+    return {"problems": problems}
 
 
 def prepare(rows: list[dict], folder: str, progress) -> dict:
     """Read the images, and the labels of atlases; return them as arrays in files, with grids, and the tumors' sides.
 
     The panel only has to copy the voxels: reading and unpacking files would stop it. Targets come without a label, also
-    where the data set has one to check results with.
+    if the data set has one.
     """
-    from crossmoda import labels
     from crossmoda.anatomy import laterality
     from crossmoda.dataset import Case
-    from crossmoda.errors import InputError
 
     ready = []
     for number, row in enumerate(rows):
@@ -66,8 +65,6 @@ def prepare(rows: list[dict], folder: str, progress) -> dict:
                 label = case.read_label(image)
                 answer["side"] = row["side"] or laterality.tumor_side(label) or ""
                 answer["label"] = _handed_over(label, Path(folder) / f"{number}_label.npy")
-                tumor = label.array == labels.VS
-                answer["label"]["tumor_mm3"] = float(tumor.sum() * label.grid.voxel_volume_mm3)
         except InputError as error:
             answer["problem"] = str(error)
         ready.append(answer)
@@ -114,37 +111,6 @@ def convert(source: str, target: str, progress) -> dict:
     return {}
 
 
-def compare(target: str, probes: list, modality: str, settings: dict, folder: str, progress) -> dict:
-    """Return what a target shows at the opposite places, and the side of its tumor if there are probes.
-
-    ``probes`` has the files of each one's label map with its tumor on the left and on the right, ``settings`` those of
-    their registration. The opposite side, and where the tumor is if it is on the other one, are handed over as arrays
-    in ``folder``. Of the side it is told how sure it is.
-    """
-    from crossmoda.propagation.side_files import compare_files
-    from crossmoda.propagation.single import Settings
-
-    how = Settings(**settings)
-    found, elsewhere, opposite = compare_files(
-        target, probes, modality=modality, region=how.region, registration=how, progress=progress
-    )
-    volumes = {"elsewhere": elsewhere, "opposite": opposite}
-    return {
-        "side": found.side,
-        "certainty": found.certainty,
-        "sure": not found.note,
-        **{name: made and _handed_over(made, Path(folder) / f"{name}.npy") for name, made in volumes.items()},
-    }
-
-
-def copies(placed: list, progress) -> dict:
-    """Return the side whose cochlea no atlas has, and the positions of the atlases whose copies speak about it."""
-    from crossmoda.propagation.single import to_be_copied
-
-    found, copied = to_be_copied([tuple(each) for each in placed])
-    return {"side": found, "copied": copied}
-
-
 def simulate(folder: str, sources: int, targets: int, seed: int, settings: dict, progress) -> dict:
     """Write a small simulated data set into a new folder."""
     from crossmoda.simulation import Settings, simulate_dataset
@@ -179,13 +145,11 @@ def main() -> int:
     """Run one verb; return the exit code."""
     verb, folder = sys.argv[1], Path(sys.argv[2])
     arguments = json.loads((folder / "arguments.json").read_text(encoding="utf-8"))
-    ensure_engine()
-    from crossmoda.errors import InputError
     from crossmoda.output import use_utf8, write_json
 
     use_utf8()
-    verbs = {"device": device, "cases": cases, "check": check, "prepare": prepare, "copies": copies}
-    verbs |= {"compare": compare, "simulate": simulate, "measure": measure, "convert": convert}
+    verbs = {"device": device, "cases": cases, "check": check, "prepare": prepare}
+    verbs |= {"simulate": simulate, "measure": measure, "convert": convert}
     verbs |= review_verbs.VERBS
     try:
         write_json(folder / "answer.json", verbs[verb](**arguments, **({} if verb == "device" else {"progress": _tag})))

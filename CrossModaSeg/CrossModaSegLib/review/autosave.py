@@ -1,4 +1,4 @@
-"""The work on a correction is kept: saved on the way while it is edited, found again after a crash, saved for good."""
+"""Autosave of a correction: drafts while it is edited, recovery after a crash, the final save."""
 
 import functools
 import time
@@ -9,62 +9,63 @@ import qt
 import slicer
 from slicer.i18n import tr as _
 
+from crossmoda.errors import InputError
 from CrossModaSegLib.review.reviewed_case import IMAGE, REVIEWED, ReviewedCase
 
-#: Milliseconds from the first edit to the draft on disk: nothing older than this is lost when the application crashes.
+#: Time from the first edit to the draft on disk (ms): a crash loses no more than this.
 AUTOSAVE_MS = 3000
 _EDITS = ("SourceRepresentationModified", "SegmentAdded", "SegmentRemoved")
-#: Undo does this, but so do renaming, coloring and saving the scene: the voxels tell whether it was an edit.
-_PERHAPS = "SegmentModified"
+#: Events of undo, but also of renaming, coloring and saving the scene: the voxels are compared.
+_POSSIBLE_EDIT = "SegmentModified"
 
 
-class Keeper:
-    """Watches a correction and keeps a draft of it beside the data."""
+class Autosave:
+    """Saves drafts of a correction in the folder of its data set."""
 
     def __init__(self, changed):
         """``changed()`` is called when the state of the draft changes."""
         self.case: ReviewedCase | None = None
         self.problem, self.drafted_at = "", ""
-        #: The draft of an earlier session about which nobody has decided yet: it is not overwritten.
+        #: Time of an undecided draft of an earlier session; it is not overwritten.
         self.pending = None
-        self._changed, self._tags, self._quiet, self._kept = changed, [], 0, None
+        self._changed, self._tags, self._quiet, self._saved = changed, [], 0, None
         self._timer = qt.QTimer()
         self._timer.setSingleShot(True)
         self._timer.setInterval(AUTOSAVE_MS)
-        self._timer.connect("timeout()", self.autosave)
+        self._timer.connect("timeout()", self.save_draft)
 
     def watch(self, case: ReviewedCase) -> None:
-        """Keep drafts of a correction from now on."""
+        """Save drafts of a correction from now on."""
         self.leave()
         self.case, self.problem, self.drafted_at = case, "", ""
-        self._kept = None if case.unsaved else case.array()
+        self._saved = None if case.unsaved else case.array()
         self.pending = self._draft()
         content = case.correction.GetSegmentation()
-        for event in (*_EDITS, _PERHAPS):
-            seen = self._on_edit if event in _EDITS else self._on_change
-            self._tags.append((content, content.AddObserver(getattr(slicer.vtkSegmentation, event), seen)))
+        for event in (*_EDITS, _POSSIBLE_EDIT):
+            callback = self._on_edit if event in _EDITS else self._on_change
+            self._tags.append((content, content.AddObserver(getattr(slicer.vtkSegmentation, event), callback)))
 
     def leave(self) -> None:
-        """Save a draft of what is not saved, and stop watching."""
+        """Save a draft of an unsaved correction, and stop watching."""
         self.look()
         self.forget()
 
     def look(self) -> None:
-        """Find out now whether what happened last was an edit, and save a draft if it was."""
+        """Save a draft at once if the last event was an edit."""
         if self._timer.isActive():
-            self.autosave()
+            self.save_draft()
 
-    def draft(self) -> None:
-        """Save a draft of what is unsaved, if anything is."""
+    def flush(self) -> None:
+        """Save a draft if the correction is unsaved."""
         if self._timer.isActive() or (self.case is not None and self.case.unsaved):
-            self.autosave()
+            self.save_draft()
 
     def forget(self) -> None:
-        """Stop watching; nothing is saved."""
+        """Stop watching without saving."""
         self._timer.stop()
         for content, tag in self._tags:
             content.RemoveObserver(tag)
-        self._tags, self.case, self.pending, self._kept = [], None, None, None
+        self._tags, self.case, self.pending, self._saved = [], None, None, None
 
     def _on_edit(self, _caller, _event) -> None:
         if self.case is not None and not self._quiet:
@@ -78,25 +79,24 @@ class Keeper:
             self._timer.start()
 
     def quietly(self, action) -> None:
-        """Do something that is no edit of the user (such as restoring a draft)."""
+        """Change the correction without counting it as an edit (such as restoring a draft)."""
         self._quiet += 1
         try:
             action()
         finally:
             self._quiet -= 1
 
-    def autosave(self) -> None:
-        """Save a draft; a failure is remembered and the work stays in the scene."""
+    def save_draft(self) -> None:
+        """Save a draft; after a failure, ``problem`` has the reason and the edits are still in the scene."""
         from crossmoda.dataset import corrections
-        from crossmoda.errors import InputError
 
         self._timer.stop()
         case = self.case
         if case is None or self.pending is not None or case.volume is None or case.volume.GetImageData() is None:
             return
         label_map = case.label_map()
-        if not self.drafted_at and self._kept is not None and np.array_equal(label_map.array, self._kept):
-            case.unsaved = False  # a color or a name was changed, nothing was drawn
+        if not self.drafted_at and self._saved is not None and np.array_equal(label_map.array, self._saved):
+            case.unsaved = False  # only a color or a name has changed
             self._changed()
             return
         case.unsaved = True
@@ -108,21 +108,20 @@ class Keeper:
         self._changed()
 
     def _draft(self) -> str | None:
-        """Return when (HH:MM, or the date) an earlier session left a draft, or None."""
+        """Return the time (HH:MM, or the date) of an earlier session's draft, or None."""
         from crossmoda.dataset import corrections
 
-        found = corrections.find_draft(self.case.data, self.case.id) if not self.case.unsaved else None
-        return _when(found.path) if found is not None else None
+        draft = corrections.find_draft(self.case.data, self.case.id) if not self.case.unsaved else None
+        return _when(draft.path) if draft is not None else None
 
     def restore(self, write) -> None:
-        """Take up a draft again: ``write(array)`` sets the correction."""
+        """Restore a draft: ``write(array)`` sets the correction."""
         from crossmoda.dataset import corrections
-        from crossmoda.errors import InputError
 
         case = self.case
         draft = corrections.find_draft(case.data, case.id)
         if draft is None:
-            raise InputError(_("The unsaved correction is no longer there."))
+            raise InputError(_("Draft not found: {id}. Continue with the label in the scene.").format(id=case.id))
         array = draft.read(case.label_map().grid).array
         self.pending = None
         case.seconds += draft.seconds
@@ -132,7 +131,7 @@ class Keeper:
         self._changed()
 
     def discard(self) -> None:
-        """Throw the draft away."""
+        """Delete the draft."""
         from crossmoda.dataset import corrections
 
         corrections.discard_draft(self.case.data, self.case.id)
@@ -140,10 +139,10 @@ class Keeper:
         self._changed()
 
     def save(self, status: str, reviewer: str = "", when: bool = False):
-        """Save the correction for good; return what the data set then knows of it.
+        """Save the correction in the data set; return its record.
 
         Raises:
-            InputError: the folder cannot be written, or the label map cannot be used; the work stays in the scene.
+            InputError: the folder cannot be written, or the label map cannot be used.
 
         """
         from crossmoda.dataset import Case, corrections
@@ -162,7 +161,7 @@ class Keeper:
             noisy=case.correction.GetAttribute(REVIEWED) or None,
         )
         self._timer.stop()
-        self.settled()
+        self._settle()
         return corrections.load(case.data, case.id)
 
     def mark(self, status: str, results: str = "") -> None:
@@ -179,10 +178,10 @@ class Keeper:
         case.seconds = 0.0
         self._changed()
 
-    def settled(self) -> None:
-        """All work is kept; the next edit begins a new draft."""
+    def _settle(self) -> None:
+        """Reset the state after a save; the next edit begins a new draft."""
         self.case.seconds, self.case.unsaved = 0.0, False
-        self._kept = self.case.array()
+        self._saved = self.case.array()
         self.problem, self.drafted_at = "", ""
         self._changed()
 
@@ -191,33 +190,3 @@ def _when(path: Path) -> str:
     saved = time.localtime(path.stat().st_mtime)
     today = time.localtime()[:3] == saved[:3]
     return time.strftime("%H:%M" if today else "%Y-%m-%d %H:%M", saved)
-
-
-_now = time.monotonic
-
-
-class Stopwatch:
-    """Counts the time spent on a case while the panel is open."""
-
-    def __init__(self):
-        """Stand still."""
-        self._since: float | None = None
-
-    def go(self) -> None:
-        """Run."""
-        if self._since is None:
-            self._since = _now()
-
-    def stop(self) -> float:
-        """Stand still; return the seconds since it was started."""
-        seconds = self.lap()
-        self._since = None
-        return seconds
-
-    def lap(self) -> float:
-        """Return the seconds since the last lap, and go on."""
-        if self._since is None:
-            return 0.0
-        now = _now()
-        seconds, self._since = now - self._since, now
-        return seconds

@@ -1,17 +1,18 @@
-"""Helpers of the correction: each changes the segmentation in one step that can be undone."""
+"""Edit tools of the correction; each is one undo step."""
 
 import functools
 
 from slicer.i18n import tr as _
 
+from crossmoda.errors import InputError
 from CrossModaSegLib.processes.tasks import PythonTask
 from CrossModaSegLib.review import reviewed_case
-from CrossModaSegLib.scene import nodes
-from CrossModaSegLib.sections.section import ERROR, reported
+from CrossModaSegLib.scene import export, nodes
+from CrossModaSegLib.sections.section import reported
 
 
-class Helpers:
-    """Take another label here, fill, remove islands, smooth, look at the other side."""
+class EditTools:
+    """Copy a label, fill, remove islands, smooth, compare the cochleae."""
 
     def __init__(self, section):
         """Connect the controls of the section."""
@@ -24,8 +25,8 @@ class Helpers:
             "fill": self.on_fill,
             "islands": self.on_islands,
             "smooth": self.on_smooth,
-            "mirror": self.on_mirror,
-            "mirrorApply": self.on_mirror_apply,
+            "contralateral": self.on_contralateral,
+            "contralateralApply": self.on_contralateral_apply,
         }
         for name, slot in slots.items():
             getattr(self.ui, name + "Button").connect("clicked(bool)", slot)
@@ -40,43 +41,42 @@ class Helpers:
         return self.section.case
 
     def update(self, case, hindrance: str) -> None:
-        """Show what can be done; ``hindrance`` says why nothing can."""
+        """Enable the buttons, or disable them with the reason ``hindrance``."""
         allow = self.section.allow
         for name, source, tip in (
-            ("Fused", "fused", _("Take the fused atlas label here") + " (S)"),
-            ("Network", "network", _("Take the network's prediction here") + " (D)"),
-            ("Majority", "majority", _("Take the majority vote of the atlases here") + " (M)"),
+            ("Fused", "fused", _("Copy the fused label") + " (S)"),
+            ("Network", "network", _("Copy the prediction of the network") + " (D)"),
+            ("Majority", "majority", _("Copy the majority vote of the atlases") + " (M)"),
         ):
-            lacking = hindrance or ("" if case.source(source) else _("The results of this case have none."))
+            lacking = hindrance or ("" if case.source(source) else _("Not among the results of this case."))
             allow(getattr(self.ui, f"take{name}Button"), lacking, tip)
         self.ui.radiusSpinBox.enabled = self.section.parameters.where == "pointer"
-        allow(self.ui.fillButton, hindrance, _("Fill the holes of the segment chosen") + " (H)")
-        allow(self.ui.islandsButton, hindrance, _("Remove the small pieces of the segment chosen; the largest stays"))
-        allow(self.ui.smoothButton, hindrance, _("Smooth the outline of the segment chosen; its volume stays"))
+        allow(self.ui.fillButton, hindrance, _("Fill the holes of the selected segment") + " (H)")
+        allow(self.ui.islandsButton, hindrance, _("Remove the small pieces of the selected segment; the largest stays"))
+        allow(self.ui.smoothButton, hindrance, _("Smooth the outline of the selected segment; its volume stays"))
         allow(
-            self.ui.mirrorButton,
+            self.ui.contralateralButton,
             hindrance or self.section.busy_reason(),
-            _("Compare the cochlea with the one of the other side"),
+            _("Compare the cochlea with the contralateral one"),
         )
 
     def _where(self):
-        """Return where a helper works: a mask, or None for the whole scan.
+        """Return the mask to be edited, or None for the whole scan.
 
         Raises:
             InputError: there is no region, or the place is outside of the scan.
 
         """
-        from crossmoda.errors import InputError
         from crossmoda.review import operations
 
         case, parameters = self._case, self.section.parameters
         if parameters.where == "whole scan":
             return None
         if parameters.where == "region":
-            number = self.section.panel.review.places.number
+            number = self.section.panel.review.regions.number
             mask = case.mask(number) if number else None
             if mask is None or not mask.any():
-                raise InputError(_("Choose a region in “Where to look”, or choose another “Where”."))
+                raise InputError(_("No region selected. Select a region in “Uncertain regions”, or change “Where”."))
             return mask
         place = reviewed_case.place()
         grid = nodes.grid_of(case.volume)
@@ -86,13 +86,13 @@ class Helpers:
         return mask
 
     def _change(self, compute, done: str) -> None:
-        """Change the correction by ``compute(label map, where)``; one step that can be undone."""
+        """Change the correction by ``compute(label map, where)``, in one undo step."""
         case = self._case
         before = case.array()
         after = compute(before, self._where())
         count = int((before != after).sum())
         if not count:
-            self.say(_("Nothing to change here."))
+            self.say(_("Nothing to change."))
             return
         self.section.editor.widget.saveStateForUndo()
         case.write(after)
@@ -103,43 +103,41 @@ class Helpers:
         from crossmoda.review import operations
 
         if button.enabled:
-            other = self._case.array(self._case.source(source))
+            label = self._case.array(self._case.source(source))
             title = {"fused": _("Fused"), "network": _("Network"), "majority": _("Majority")}[source]
-            self._change(lambda array, where: operations.take(array, other, where), title)
+            self._change(lambda array, where: operations.take(array, label, where), title)
 
     def _segment(self) -> int:
-        """Return the value of the segment that is chosen in the editor.
+        """Return the label value of the selected segment.
 
         Raises:
-            InputError: none of ours is chosen.
+            InputError: no segment of CrossModa is selected.
 
         """
-        from crossmoda.errors import InputError
-
         chosen = self.section.editor.widget.currentSegmentID()
         for structure, segment_id in nodes.known_segments(self._case.correction):
             if segment_id == chosen:
                 return structure.value
-        raise InputError(_("Choose the schwannoma or the cochlea in the list of segments."))
+        raise InputError(_("Select the schwannoma or the cochlea in the list of segments."))
 
     @reported
     def on_fused(self) -> None:
-        """Take the fused label here."""
+        """Copy the fused label."""
         self._take("fused", self.ui.takeFusedButton)
 
     @reported
     def on_network(self) -> None:
-        """Take the prediction here."""
+        """Copy the prediction."""
         self._take("network", self.ui.takeNetworkButton)
 
     @reported
     def on_majority(self) -> None:
-        """Take the majority vote here."""
+        """Copy the majority vote."""
         self._take("majority", self.ui.takeMajorityButton)
 
     @reported
     def on_fill(self) -> None:
-        """Fill the holes of the segment chosen."""
+        """Fill the holes of the selected segment."""
         from crossmoda.review import operations
 
         if self.ui.fillButton.enabled:
@@ -148,7 +146,7 @@ class Helpers:
 
     @reported
     def on_islands(self) -> None:
-        """Remove the small pieces of the segment chosen."""
+        """Remove the small pieces of the selected segment."""
         from crossmoda.review import operations
 
         value, grid, smallest = self._segment(), nodes.grid_of(self._case.volume), self.section.parameters.islandVolume
@@ -158,21 +156,21 @@ class Helpers:
 
     @reported
     def on_smooth(self) -> None:
-        """Smooth the outline of the segment chosen."""
+        """Smooth the outline of the selected segment."""
         from crossmoda.review import operations
 
         value, grid, radius = self._segment(), nodes.grid_of(self._case.volume), self.section.parameters.smoothRadius
         self._change(lambda array, where: operations.smooth(array, value, radius, grid, where), _("Smoothed"))
 
-    # ---------------------------------------------------------------- the other side
+    # ---------------------------------------------------------------- contralateral cochlea
 
     @reported
-    def on_mirror(self) -> None:
-        """Compare the cochlea with the one of the other side, in a process of its own."""
+    def on_contralateral(self) -> None:
+        """Compare the cochlea with the contralateral one, in a process of its own."""
         from crossmoda.volume import write
 
         self.drop_suggestion()
-        case, folder = self._case, self.section.logic.temporaryFolder()
+        case, folder = self._case, export.temporary_folder()
         write(case.label_map(), folder / "label.nrrd")
         arguments = {
             "image": case.correction.GetAttribute(reviewed_case.SCAN_FILE),
@@ -180,19 +178,11 @@ class Helpers:
             "folder": str(folder),
         }
         task = PythonTask(
-            "mirror_check", arguments, _("Check the other side"), functools.partial(self._mirrored, case.id)
+            "compare_cochleae", arguments, _("Compare both cochleae"), functools.partial(self._show_comparison, case.id)
         )
-        queue = self.section.logic.run([task])
-        queue.observe(lambda: self._on_mirror(task))
-        queue.start()
-        self.section.panel.update()
+        self.section.start(self.section.logic.run([task]))
 
-    def _on_mirror(self, task) -> None:
-        if task.error:
-            self.say(task.error, ERROR)
-        self.section.panel.update_soon()
-
-    def _mirrored(self, case_id: str, answer: dict) -> None:
+    def _show_comparison(self, case_id: str, answer: dict) -> None:
         from crossmoda.volume import read_label_map
 
         if self._case is None or self._case.id != case_id:
@@ -200,12 +190,12 @@ class Helpers:
         self.say(" ".join(answer["messages"]) or _("Both cochleae match."))
         if answer["suggestion"]:
             self._suggestion = read_label_map(answer["suggestion"]).array
-            self.ui.mirrorLabel.text = _("The image suggests a cochlea there.")
-        self.ui.mirrorFrame.setVisible(bool(answer["suggestion"]))
+            self.ui.contralateralLabel.text = _("The image suggests a contralateral cochlea.")
+        self.ui.contralateralFrame.setVisible(bool(answer["suggestion"]))
 
     @reported
-    def on_mirror_apply(self) -> None:
-        """Take the cochlea that is suggested; nothing else changes."""
+    def on_contralateral_apply(self) -> None:
+        """Add the suggested cochlea."""
         from crossmoda import labels
 
         suggestion, case = self._suggestion, self._case
@@ -219,6 +209,6 @@ class Helpers:
         self.say(_("The suggested cochlea was added. Undo: Z."))
 
     def drop_suggestion(self) -> None:
-        """Forget what was suggested for the other side."""
+        """Drop the suggested cochlea."""
         self._suggestion = None
-        self.ui.mirrorFrame.setVisible(False)
+        self.ui.contralateralFrame.setVisible(False)

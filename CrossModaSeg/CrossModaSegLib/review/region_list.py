@@ -1,4 +1,4 @@
-"""Where to look in the case that is open: doubtful regions, overlays, the atlases' votes."""
+"""Uncertain regions of the open case, overlays, and the labels of the atlases."""
 
 import functools
 
@@ -7,6 +7,7 @@ import qt
 import slicer
 from slicer.i18n import tr as _
 
+from crossmoda.errors import InputError
 from CrossModaSegLib.processes.tasks import StepsTask
 from CrossModaSegLib.review import reviewed_case
 from CrossModaSegLib.scene import nodes
@@ -17,8 +18,8 @@ NUMBER, STRUCTURE, VOLUME, REASON = range(4)
 OVERLAYS = {"doubt": "", "schwannoma": "VS", "cochlea": "cochlea", "nothing": ""}
 
 
-class Places:
-    """The list of doubtful regions and what is laid over the scan."""
+class RegionList:
+    """The list of uncertain regions and the overlay."""
 
     def __init__(self, section):
         """Connect the controls of the section."""
@@ -40,17 +41,17 @@ class Places:
     # ---------------------------------------------------------------- regions
 
     def update(self, case) -> None:
-        """Show the regions of the case, and what can be done."""
+        """Show the regions of the case, and enable the buttons."""
         shown = (
             (case.correction.GetID(), case.correction.GetAttribute(reviewed_case.REGIONS)) if case is not None else None
         )
         if shown != self._shown:
             self._shown, self.number = shown, 0
             self._fill(case.regions if case is not None else [])
-        nothing = "" if self.ui.regionsTable.rowCount else _("No doubtful region is known.")
+        nothing = "" if self.ui.regionsTable.rowCount else _("No uncertain region.")
         allow = self.section.allow
-        allow(self.ui.previousRegionButton, nothing, _("Go to the doubtful place before this one (P)"))
-        allow(self.ui.nextRegionButton, nothing, _("Go to the next doubtful place (N)"))
+        allow(self.ui.previousRegionButton, nothing, _("Go to the previous region (P)"))
+        allow(self.ui.nextRegionButton, nothing, _("Go to the next region (N)"))
 
     def _fill(self, regions: list[dict]) -> None:
         from crossmoda import labels
@@ -76,7 +77,8 @@ class Places:
     def go(self, number: int) -> None:
         """Go to a region: every slice view shows its place."""
         case = self.section.case
-        region = next((one for one in case.regions if one["number"] == number), None) if case is not None else None
+        regions = case.regions if case is not None else []
+        region = next((item for item in regions if item["number"] == number), None)
         if region is not None:
             self.number = number
             self.ui.regionsTable.selectRow(number - 1)
@@ -115,7 +117,6 @@ class Places:
         parameters.overlay = "doubt" if parameters.overlay == "nothing" else "nothing"
 
     def _guarded(self, action) -> None:
-        from crossmoda.errors import InputError
         from CrossModaSegLib.sections.section import ERROR
 
         try:
@@ -136,8 +137,6 @@ class Places:
 
     def _overlay(self, load: bool):
         """Return the volume that is laid over the scan; ``load``: from its file if it is not in the scene yet."""
-        from crossmoda.errors import InputError
-
         case, parameters = self.section.case, self.section.parameters
         if case is None or parameters is None or parameters.overlay == "nothing":
             return None
@@ -149,7 +148,7 @@ class Places:
         if volume is None and load:
             path = case.files.get("probabilities", {}).get(key)
             if not path:
-                raise InputError(_("The results of {id} hold no probability of it.").format(id=case.id))
+                raise InputError(_("Probability not found: {id}. Choose another overlay.").format(id=case.id))
             volume = reviewed_case.load_owned(path, f"{case.id} probability {key}", case)
             case.correction.SetNodeReferenceID(reference, volume.GetID())
         return volume
@@ -174,7 +173,7 @@ class Places:
         self.ui.votesCheckBox.checked = not self.ui.votesCheckBox.checked
 
     def on_votes(self, shown: bool) -> None:
-        """Outline the atlases' labels; where they were not kept, show the probability instead."""
+        """Outline the labels of the atlases; without their files, show the probability."""
         case = self.section.case
         if case is None:
             return
@@ -185,7 +184,7 @@ class Places:
             self._guarded(functools.partial(self._load_votes, case))
         elif shown:
             self.section.parameters.overlay = "schwannoma"
-            self.section.say(_("The labels of the single atlases were not kept; this is the probability."))
+            self.section.say(_("Labels of the atlases not found. The probability is shown instead."))
 
     def _load_votes(self, case) -> None:
         node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", _("{id} atlas votes").format(id=case.id))

@@ -12,6 +12,7 @@ import numpy as np
 import slicer
 from slicer.i18n import tr as _
 
+from crossmoda.errors import InputError
 from CrossModaSegLib.processes import cli_runs
 from CrossModaSegLib.scene import nodes
 
@@ -29,9 +30,7 @@ SOURCES = {
     "network": ("CrossModa.network", "prediction"),
     "majority": ("CrossModa.majority", "majority"),
 }
-#: What the reference to the fused label was called in scenes that were saved by the first versions.
-_FUSED_BEFORE = "CrossModa.staple"
-#: References to what is loaded when it is asked for.
+#: References to nodes that are loaded on demand.
 PROBABILITY, VOTES = "CrossModa.probability.", "CrossModa.votes"
 LOADED_LATER = (PROBABILITY + "VS", PROBABILITY + "cochlea", VOTES)
 #: Nodes of a case under review carry this; they leave the scene with the case.
@@ -39,14 +38,11 @@ OWNED = "CrossModa.ReviewOf"
 
 
 class ReviewedCase:
-    """What belongs to a correction, read from its node."""
+    """A case under review, read from the node of its correction."""
 
     def __init__(self, correction):
         """Take the correction's segmentation node."""
         self.correction = correction
-        if before := correction.GetNodeReferenceID(_FUSED_BEFORE):
-            correction.SetNodeReferenceID(SOURCES["fused"][0], before)
-            correction.SetNodeReferenceID(_FUSED_BEFORE, None)
 
     @property
     def id(self) -> str:
@@ -94,7 +90,7 @@ class ReviewedCase:
 
     @property
     def unsaved(self) -> bool:
-        """Whether there is work that is not kept in the data set yet."""
+        """Whether the correction has changes that are not in the data set."""
         return bool(self.correction.GetAttribute(UNSAVED))
 
     @unsaved.setter
@@ -133,7 +129,7 @@ class ReviewedCase:
         return Volume(self.array(), nodes.grid_of(self.volume))
 
     def write(self, array: np.ndarray) -> None:
-        """Set the correction; only the segments that change are touched, and each voxel gets one label at most."""
+        """Set the correction; only changed segments are written, and each voxel has at most one label."""
         from crossmoda import labels
 
         before = self.array()
@@ -143,7 +139,7 @@ class ReviewedCase:
             # What shrinks goes first: no voxel belongs to two segments in between.
             for structure in sorted(
                 labels.STRUCTURES,
-                key=lambda one: bool(((array == one.value) & (before > 0) & (before != one.value)).any()),
+                key=lambda item: bool(((array == item.value) & (before > 0) & (before != item.value)).any()),
             ):
                 mask = array == structure.value
                 if structure in known and not np.array_equal(mask, before == structure.value):
@@ -169,10 +165,10 @@ def loading_steps(answer: dict, data: str, results: str, opened: list) -> list:
 
     A case that is in the scene already keeps its correction: results that are newer arrive beside it.
     """
-    there = find(data, answer["id"])
-    if there is not None:
-        opened.append(there)
-        return [functools.partial(_renew, there, answer)]
+    present = find(data, answer["id"])
+    if present is not None:
+        opened.append(present)
+        return [functools.partial(_renew, present, answer)]
     made: dict = {}
     return [
         functools.partial(_load_scan, made, answer),
@@ -198,8 +194,6 @@ def _own(node, case_id: str):
 
 
 def _load(path: str, name: str, label: bool = False):
-    from crossmoda.errors import InputError
-
     load = slicer.util.loadLabelVolume if label else slicer.util.loadVolume
     try:
         return load(path, {"name": name, "singleFile": True, "show": False})
@@ -234,7 +228,7 @@ def _segmentation(path: str, scan, name: str, role: str, case_id: str):
 
 
 def stamp(path: str) -> list:
-    """Return what tells a file from a newer one of the same name."""
+    """Return the identity of a file: path, time, size."""
     state = Path(path).stat()
     return [path, state.st_mtime_ns, state.st_size]
 
@@ -249,10 +243,10 @@ def _load_doubt(made: dict, answer: dict) -> None:
 
 
 def _begin(made: dict, answer: dict, data: str, results: str) -> ReviewedCase:
-    """Make the correction: of the one that is kept in the data set, else of the label that is reviewed."""
-    begun_with = answer["correction"] or answer["reviewed"]
+    """Make the correction: a copy of the one in the data set, else of the reviewed label."""
+    initial_label = answer["correction"] or answer["reviewed"]
     name = _("{id} correction").format(id=answer["id"])
-    node = _segmentation(begun_with, made["scan"], name, ROLE, answer["id"])
+    node = _segmentation(initial_label, made["scan"], name, ROLE, answer["id"])
     node.GetDisplayNode().SetVisibility(True)
     node.GetDisplayNode().SetVisibility2DFill(True)
     node.GetDisplayNode().SetOpacity2DFill(0.35)
@@ -262,7 +256,7 @@ def _begin(made: dict, answer: dict, data: str, results: str) -> ReviewedCase:
         RESULTS: results,
         IMAGE: answer["original"],
         SCAN_FILE: answer["image"],
-        BASED_ON: begun_with,
+        BASED_ON: initial_label,
         REVIEWED: answer["reviewed"],
     }.items():
         node.SetAttribute(attribute, value)
@@ -272,7 +266,7 @@ def _begin(made: dict, answer: dict, data: str, results: str) -> ReviewedCase:
 
 
 def _refer(case: ReviewedCase, made: dict, answer: dict) -> None:
-    """Let the correction know what was loaded with it."""
+    """Refer from the correction to the nodes loaded with it."""
     node = case.correction
     node.SetAttribute(REGIONS, json.dumps(answer["regions"]))
     node.SetAttribute(FILES, json.dumps({"probabilities": answer["probabilities"], "votes": answer["votes"]}))
@@ -308,7 +302,7 @@ def _renew(case: ReviewedCase, answer: dict) -> None:
 
 
 def remove(case: ReviewedCase) -> None:
-    """Take a case out of the scene; what others made of its scan keeps the scan there."""
+    """Remove a case from the scene; its scan stays if other nodes refer to it."""
     case_id, scan, folder = case.id, case.volume, case.correction.GetAttribute(TEMPORARY)
     owned = [
         node for node in slicer.util.getNodesByClass("vtkMRMLDisplayableNode") if node.GetAttribute(OWNED) == case_id

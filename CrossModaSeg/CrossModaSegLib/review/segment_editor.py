@@ -24,8 +24,8 @@ _OFF = (
 )
 
 
-class Editor:
-    """The widget, made when the first case is opened (its effects take long to load), and its own node in the scene."""
+class SegmentEditor:
+    """The widget, made for the first case (its effects take long to load), with its own node in the scene."""
 
     def __init__(self, place):
         """``place`` is the widget whose layout receives the editor."""
@@ -59,7 +59,7 @@ class Editor:
             self.widget.setSegmentationNode(None)
 
     def enter(self) -> None:
-        """Let the editor's keys work while it edits something."""
+        """Enable the keys of the editor while it edits a segmentation."""
         self._entered = True
         if self.segmentation is not None:
             self._select_node()
@@ -67,7 +67,7 @@ class Editor:
             self.widget.updateWidgetFromMRML()
 
     def exit(self) -> None:
-        """Give keys and slice views back."""
+        """Release keys and slice views."""
         self._entered = False
         if self.widget is not None:
             self._rest()

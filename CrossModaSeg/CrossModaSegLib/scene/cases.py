@@ -34,53 +34,63 @@ class Row:
         return self.modality == ATLAS
 
     def problem(self) -> str:
-        """Say what hinders the use of the case; an empty string if nothing does."""
+        """Return why the case cannot be used; an empty string if it can."""
         if self.volume is None:
             return self.file_problem
         problem = nodes.volume_problem(self.volume)
         if not problem and self.is_atlas:
             if self.label is None:
-                return _("The atlas has no label; load its label or use it as a target.")
+                return _("The atlas has no label. Load its label or use it as a target.")
             problem = nodes.label_problem(self.label, self.volume)
         return problem
 
     def state(self, target) -> str:
-        """Say what has been done with the case."""
+        """Return the state of the case; that of an atlas is its use for the newest fused label of the target."""
         if self.volume is None:
             return _("in the folder")
         if self.is_atlas:
-            return self._registration(target) or _("loaded")
+            return self._use(target) or _("loaded")
         results = nodes.products("prediction", self.volume)
         fused = nodes.products("noisy label", self.volume)
         if any(node.GetAttribute(nodes.CORRECTED) for node in results + fused):
             return _("corrected")
         if results:
             return _("segmented")
-        if fused:
-            return _("fused")
-        count = len({node.GetNodeReferenceID(nodes.ATLAS) for node in nodes.products("warped label", self.volume)})
-        return _("atlases registered: {count}").format(count=count) if count else _("loaded")
+        return _("fused") if fused else _("loaded")
 
-    def _registration(self, target) -> str:
-        """Say how well the atlas is registered to the target; an empty string if it is not."""
-        labels = nodes.products("warped label", target, self.volume) if target else []
-        labels = [label for label in labels if not label.GetAttribute(nodes.COPY)]
-        if not labels:
+    def _use(self, target) -> str:
+        """Return the use of the atlas and the quality of its registration, or why it was excluded."""
+        outcomes = fused_atlases(target) if target else []
+        outcome = next((outcome for outcome in outcomes if outcome["atlas"] == self.id), None)
+        if outcome is None:
             return ""
-        quality = nodes.provenance(labels[-1]).get("measurements", {}).get("quality")
-        return _("registered, quality {quality:.2f}").format(quality=float(quality)) if quality else _("registered")
+        fate = {"contributed": _("used"), "registered": _("not used"), "excluded": _("excluded")}[outcome["fate"]]
+        if outcome["quality"]:
+            fate = _("{fate}, quality {quality:.2f}").format(fate=fate, quality=float(outcome["quality"]))
+        return f"{fate}: {outcome['why']}" if outcome["why"] else fate
+
+    def tumor_side(self) -> tuple[str, float]:
+        """Return the tumor side (empty: unknown) and its certainty: stated, or that of the newest fused label."""
+        labels = nodes.products("noisy label", self.volume) if self.volume else []
+        measured = nodes.provenance(labels[-1]).get("measurements", {}) if labels and not self.side else {}
+        return (measured["side"], float(measured["side_certainty"])) if "side" in measured else (self.side, 1.0)
+
+
+def fused_atlases(target) -> list[dict]:
+    """Return the atlases of a target's newest fused label: the rows of the table of CrossModaPropagate."""
+    labels = nodes.products("noisy label", target)
+    return nodes.provenance(labels[-1]).get("atlases", []) if labels else []
 
 
 def add_case(volume, label=None, modality=TARGET, case_id="", side=""):
     """Make a volume of the scene a case; return it.
 
-    What it is, is written into the node's attributes, so that the saved scene knows it. ``side`` is the tumor's side
-    (``"left"``, ``"right"`` or unknown). Scans of one name get numbers, so that each can be ticked and found again.
+    Its modality is an attribute of the node, also in a saved scene. ``side`` is the tumor's side
+    (``"left"``, ``"right"`` or unknown). Scans with the same name get numbers.
     """
     volume.SetAttribute(nodes.CASE, case_id or _free_identity(volume))
     volume.SetAttribute(nodes.MODALITY, modality)
     volume.SetAttribute(nodes.SIDE, side)
-    volume.SetAttribute(nodes.SIDE_FOUND, None)  # what is said now holds, and it is certain
     _set_label(volume, label)
     return volume
 
@@ -119,7 +129,6 @@ def placing(row: Row, ready: dict) -> list[Callable[[], None]]:
         row.label = node("vtkMRMLLabelMapVolumeNode", row.id + " label", ready["label"])
         row.label.CreateDefaultDisplayNodes()
         _set_label(row.volume, row.label)
-        row.volume.SetAttribute(nodes.TUMOR_MM3, str(ready["label"]["tumor_mm3"]))
 
     def look():
         row.label.GetImageData().GetScalarRange()  # VTK remembers it; the table asks for it
@@ -145,11 +154,11 @@ def scene_rows() -> list[Row]:
     return sorted(rows, key=lambda row: not row.is_atlas)
 
 
-def folder_rows(found: list[dict]) -> list[Row]:
-    """Return the cases that the engine found in a folder."""
+def folder_rows(listed: list[dict]) -> list[Row]:
+    """Return the cases of a folder as the engine lists them."""
     return [
         Row(case["id"], case["modality"], case["side"], image_path=case["image"], label_path=case["label"])
-        for case in found
+        for case in listed
     ]
 
 

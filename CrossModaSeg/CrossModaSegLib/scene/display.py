@@ -1,4 +1,4 @@
-"""How results are shown in the slice views: layers for the visual check, contours, the disagreement overlay."""
+"""Slice views: layers for the visual check, outlines, the overlay of disagreement or uncertainty."""
 
 import slicer
 import vtk
@@ -16,7 +16,7 @@ def show_target(target) -> None:
 
 
 def _show(target, **layers) -> None:
-    """Show a target with what lies over it; segmentations of other targets, which would too, are hidden until then."""
+    """Show a target with layers over it; segmentations of other targets are hidden meanwhile."""
     slicer.util.setSliceViewerLayers(background=target, **layers)
     for segmentation in slicer.util.getNodesByClass("vtkMRMLSegmentationNode"):
         display, scan = segmentation.GetDisplayNode(), segmentation.GetNodeReference(nodes.TARGET)
@@ -31,21 +31,21 @@ def _show(target, **layers) -> None:
 
 
 def hide_earlier(result) -> None:
-    """Hide what was made of the same scan before: it would be drawn under the result, as if it were part of it.
+    """Hide earlier results of the same scan, which would be drawn under the new one.
 
-    What is open in a Segment Editor stays: somebody may be drawing.
+    A segmentation that is open in a Segment Editor stays visible.
     """
     editors = slicer.util.getNodesByClass("vtkMRMLSegmentEditorNode")
-    kept = [result, *(editor.GetSegmentationNode() for editor in editors)]
+    visible = [result, *(editor.GetSegmentationNode() for editor in editors)]
     for role in nodes.RESULTS:
-        for other in nodes.products(role, result.GetNodeReference(nodes.TARGET)):
-            if other not in kept and other.GetDisplayNode() is not None:
-                other.GetDisplayNode().SetAttribute(HIDDEN, None)
-                other.GetDisplayNode().SetVisibility(False)
+        for segmentation in nodes.products(role, result.GetNodeReference(nodes.TARGET)):
+            if segmentation not in visible and segmentation.GetDisplayNode() is not None:
+                segmentation.GetDisplayNode().SetAttribute(HIDDEN, None)
+                segmentation.GetDisplayNode().SetVisibility(False)
 
 
 def show_doubt(target, doubt) -> None:
-    """Lay a volume of disagreement or uncertainty over the target; where there is no doubt, nothing covers it."""
+    """Lay a volume of disagreement or uncertainty over the target, transparent where it is low."""
     greatest = max(doubt.GetImageData().GetScalarRange()[1], 1e-6)
     if doubt.GetDisplayNode() is None:
         nodes.show_range(doubt, 0.0, greatest)
@@ -115,6 +115,7 @@ def _checkerboard(warped, fields: int = 8):
     node.SetSaveWithScene(False)
     node.SetAttribute(nodes.ROLE, CHECKER)
     node.CopyOrientation(warped)
+    node.SetAndObserveTransformNodeID(warped.GetTransformNodeID())
     nodes.show_range(node, 0.0, 1.0)
     node.SetAndObserveImageData(board.GetOutput())
     display = node.GetDisplayNode()
@@ -125,8 +126,9 @@ def _checkerboard(warped, fields: int = 8):
     return node
 
 
-def fade(warped, percent: float) -> None:
-    """Set the opacity of a warped atlas where it is shown."""
+def fade(percent: float) -> None:
+    """Set the opacity of the warped atlas where it is shown."""
     for composite in slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode"):
-        if composite.GetForegroundVolumeID() == warped.GetID():
+        volume = slicer.mrmlScene.GetNodeByID(composite.GetForegroundVolumeID() or "")
+        if volume is not None and volume.GetAttribute(nodes.ROLE) == "warped atlas":
             composite.SetForegroundOpacity(percent / 100)

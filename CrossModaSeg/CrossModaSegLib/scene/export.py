@@ -1,8 +1,8 @@
-"""Results leave the scene: tables, files."""
+"""Measures and files of a segmentation."""
 
-import itertools
 import shutil
 import tempfile
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -10,6 +10,7 @@ import slicer
 import vtk
 from slicer.i18n import tr as _
 
+from crossmoda.errors import InputError
 from CrossModaSegLib.processes import cli_runs
 from CrossModaSegLib.processes.tasks import PythonTask, StepsTask, Task
 from CrossModaSegLib.scene import nodes
@@ -18,7 +19,7 @@ TABLE = "CrossModa.table"
 
 
 def table_of(segmentation, measurements: list[dict]):
-    """Write measurements into the segmentation's table node; a new one is made at the first time."""
+    """Return the table node of a segmentation with these measurements."""
     table = segmentation.GetNodeReference(TABLE)
     if table is None:
         table = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLTableNode", segmentation.GetName() + " measures")
@@ -50,97 +51,127 @@ def write_label_map(segmentation, volume, path: Path) -> None:
             slicer.mrmlScene.RemoveNode(node)
 
 
-def measure_tasks(segmentation, volume) -> list[Task]:
-    """Return the tasks that measure a segmentation; the result of the last is the table node."""
-    folders: list[Path] = []
+class _LabelMapWork:
+    """Tasks that hand a segmentation to the engine as a label map file in a temporary folder."""
 
-    def steps():
-        cli_runs.require(volume, nodes.volume_problem)
-        folders.append(temporary_folder())
-        return [partial(write_label_map, segmentation, volume, folders[0] / "label.nrrd")]
+    def __init__(self, segmentation):
+        self.segmentation = segmentation
+        self._folder: Path | None = None
 
-    def clean():
-        for folder in folders:
-            shutil.rmtree(folder, ignore_errors=True)
+    def _label_map_step(self, volume) -> Callable[[], None]:
+        """Return the step that writes the label map."""
+        self._folder = temporary_folder()
+        return partial(write_label_map, self.segmentation, volume, self._label_map)
 
-    def finish(answer):
-        clean()
-        cli_runs.require_present([segmentation])
-        return table_of(segmentation, answer["measurements"])
+    @property
+    def _label_map(self) -> Path:
+        return self._folder / "label.nrrd"
 
-    written = StepsTask(_("Write the label map"), steps, abandon=clean)
-    measured = PythonTask(
-        "measure", lambda: {"label_map": str(folders[0] / "label.nrrd")}, _("Measure"), finish, abandon=clean
-    )
-    measured.needs = written
-    return [written, measured]
+    def _remove_folder(self) -> None:
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
 
 
-def export_tasks(segmentation, folder: Path, segmentation_file: bool, label_map: bool, surfaces: bool) -> list[Task]:
-    """Return the tasks that write a segmentation in the formats chosen, with its provenance beside it.
+class Measurement(_LabelMapWork):
+    """The measurement of a segmentation on the grid of its scan."""
 
-    The result of the last are the files. Nothing is overwritten: if a name is taken, the files get a number.
+    def __init__(self, segmentation, volume):
+        """Name the segmentation and its scan."""
+        super().__init__(segmentation)
+        self.volume = volume
 
-    Raises:
-        InputError: nothing was chosen.
+    def tasks(self) -> list[Task]:
+        """Return the tasks; the result of the last is the table node."""
+        return [
+            StepsTask(_("Write the label map"), self._steps, abandon=self._remove_folder),
+            PythonTask("measure", self._arguments, _("Measure"), self._finish, self._remove_folder),
+        ]
 
+    def _steps(self) -> list[Callable[[], None]]:
+        cli_runs.require(self.volume, nodes.volume_problem)
+        return [self._label_map_step(self.volume)]
+
+    def _arguments(self) -> dict:
+        return {"label_map": str(self._label_map)}
+
+    def _finish(self, answer: dict):
+        self._remove_folder()
+        cli_runs.require_present([self.segmentation])
+        return table_of(self.segmentation, answer["measurements"])
+
+
+class Export(_LabelMapWork):
+    """The files of a segmentation in the chosen formats, with its provenance.
+
+    Nothing is overwritten: if a name is taken, the files get a number.
     """
-    from crossmoda.errors import InputError
 
-    if not (segmentation_file or label_map or surfaces):
-        raise InputError(_("Choose at least one format to export."))
-    stem = _free_stem(folder, "".join(c if c not in '<>:"/\\|?*' else "_" for c in segmentation.GetName()))
-    folders: list[Path] = []
-    written: list[Path] = []
+    def __init__(self, segmentation, folder: Path, segmentation_file: bool, label_map: bool, surfaces: bool):
+        """Choose the formats.
 
-    def write_segmentation():
-        from crossmoda.output import atomic
+        Raises:
+            InputError: no format is chosen.
 
-        with atomic(folder / f"{stem}.seg.nrrd") as path:
-            _write(slicer.vtkMRMLSegmentationStorageNode(), segmentation, path)
-        written.append(folder / f"{stem}.seg.nrrd")
+        """
+        super().__init__(segmentation)
+        if not (segmentation_file or label_map or surfaces):
+            raise InputError(_("Choose at least one format to export."))
+        self.files: list[Path] = []
+        name = "".join(letter if letter not in '<>:"/\\|?*' else "_" for letter in segmentation.GetName())
+        self._target_folder, self._stem = folder, _free_stem(folder, name)
+        self._segmentation_file, self._with_label_map, self._surfaces = segmentation_file, label_map, surfaces
 
-    def first_steps():
-        volume = segmentation.GetNodeReference(nodes.TARGET)
-        if label_map and (volume is None or volume.GetImageData() is None):
+    def tasks(self) -> list[Task]:
+        """Return the tasks; the result of the last are the files."""
+        tasks: list[Task] = [
+            StepsTask(_("Write the segmentation"), self._first_steps, abandon=self._remove_folder),
+            StepsTask(_("Write surfaces and provenance"), self._last_steps, self._finish, self._remove_folder),
+        ]
+        if self._with_label_map:
+            title = _("Compress the label map")
+            tasks.insert(1, PythonTask("convert", self._arguments, title, abandon=self._remove_folder))
+        return tasks
+
+    def _path(self, ending: str) -> Path:
+        return self._target_folder / f"{self._stem}{ending}"
+
+    def _first_steps(self) -> list[Callable[[], None]]:
+        volume = self.segmentation.GetNodeReference(nodes.TARGET)
+        if self._with_label_map and (volume is None or volume.GetImageData() is None):
             raise InputError(
                 _("The segmented volume is no longer in the scene, so its grid is unknown; export .seg.nrrd only.")
             )
-        folders.append(temporary_folder())
-        steps = [write_segmentation] if segmentation_file else []
-        if label_map:
-            steps.append(partial(write_label_map, segmentation, volume, folders[0] / "label.nrrd"))
-        return steps
+        steps = [self._write_segmentation] if self._segmentation_file else []
+        return [*steps, self._label_map_step(volume)] if self._with_label_map else steps
 
-    def last_steps():
+    def _write_segmentation(self) -> None:
+        from crossmoda.output import atomic
+
+        with atomic(self._path(".seg.nrrd")) as path:
+            _write(slicer.vtkMRMLSegmentationStorageNode(), self.segmentation, path)
+        self.files.append(self._path(".seg.nrrd"))
+
+    def _arguments(self) -> dict:
+        return {"source": str(self._label_map), "target": str(self._path(".nii.gz"))}
+
+    def _last_steps(self) -> list[Callable[[], None]]:
+        if self._with_label_map:
+            self.files.append(self._path(".nii.gz"))
+        surfaces = [self.segmentation.CreateClosedSurfaceRepresentation, self._write_surfaces]
+        return [*(surfaces if self._surfaces else []), self._write_provenance]
+
+    def _write_surfaces(self) -> None:
+        self.files += _write_surfaces(self.segmentation, self._target_folder, self._stem)
+
+    def _write_provenance(self) -> None:
         from crossmoda.output import write_json
 
-        if label_map:
-            written.append(folder / f"{stem}.nii.gz")
-        record = folder / f"{stem}.json"
-        steps = [segmentation.CreateClosedSurfaceRepresentation] if surfaces else []
-        steps += [lambda: written.extend(_write_surfaces(segmentation, folder, stem))] if surfaces else []
-        return [*steps, lambda: write_json(record, nodes.provenance(segmentation)), lambda: written.append(record)]
+        write_json(self._path(".json"), nodes.provenance(self.segmentation))
+        self.files.append(self._path(".json"))
 
-    def clean():
-        for each in folders:
-            shutil.rmtree(each, ignore_errors=True)
-
-    def finish(_nothing):
-        clean()
-        return written
-
-    tasks: list[Task] = [StepsTask(_("Write the segmentation"), first_steps, abandon=clean)]
-    if label_map:
-
-        def arguments():
-            return {"source": str(folders[0] / "label.nrrd"), "target": str(folder / f"{stem}.nii.gz")}
-
-        tasks.append(PythonTask("convert", arguments, _("Compress the label map"), abandon=clean))
-    tasks.append(StepsTask(_("Write surfaces and provenance"), last_steps, finish, abandon=clean))
-    for before, after in itertools.pairwise(tasks):
-        after.needs = before
-    return tasks
+    def _finish(self, _result) -> list[Path]:
+        self._remove_folder()
+        return self.files
 
 
 def _free_stem(folder: Path, stem: str) -> str:
@@ -153,11 +184,9 @@ def _free_stem(folder: Path, stem: str) -> str:
 
 
 def _write(storage, node, path: Path) -> None:
-    from crossmoda.errors import InputError
-
     storage.SetFileName(str(path))
     if not storage.WriteData(node):
-        raise InputError(_("{path} cannot be written; choose another folder.").format(path=path))
+        raise InputError(_("Cannot write {path}. Choose another folder.").format(path=path))
 
 
 def temporary_folder() -> Path:
@@ -167,8 +196,6 @@ def temporary_folder() -> Path:
         InputError: the application's temporary folder cannot be written.
 
     """
-    from crossmoda.errors import InputError
-
     parent = Path(slicer.app.temporaryPath)
     try:
         parent.mkdir(parents=True, exist_ok=True)
@@ -176,7 +203,7 @@ def temporary_folder() -> Path:
     except OSError as cause:
         raise InputError(
             _(
-                "The folder for temporary files, {folder}, cannot be written; choose another one in the settings."
+                "Cannot write the folder for temporary files: {folder}. Choose another one in the application settings."
             ).format(folder=parent)
         ) from cause
 
@@ -195,8 +222,6 @@ def write_volume(volume, path: Path, compress: bool = False) -> None:
 
 def _write_surfaces(segmentation, folder: Path, stem: str) -> list[Path]:
     """Write one STL file (LPS, mm) per segment that has a surface."""
-    from crossmoda.errors import InputError
-
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=slicer.app.temporaryPath) as temporary:
         logic = slicer.vtkSlicerSegmentationsModuleLogic

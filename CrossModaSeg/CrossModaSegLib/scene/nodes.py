@@ -1,4 +1,4 @@
-"""Bridges between MRML nodes and what the engine needs to know of them."""
+"""Bridges between MRML nodes and the engine."""
 
 import json
 import time
@@ -7,13 +7,17 @@ import numpy as np
 import slicer
 import vtk
 from slicer.i18n import tr as _
+from slicer.util import VTKObservationMixin
+
+from crossmoda.errors import InputError
 
 #: Attributes and reference roles that CrossModa puts on nodes; a saved scene carries them.
 CASE, MODALITY, SIDE, ROLE = "CrossModa.Case", "CrossModa.Modality", "CrossModa.Side", "CrossModa.Role"
-PROVENANCE, CORRECTED, COPY = "CrossModa.Provenance", "CrossModa.Corrected", "CrossModa.Copy"
-#: The tumor's volume, (JSON) what was found of the side of a target's tumor, and what was chosen for it in the panel.
-TUMOR_MM3, SIDE_FOUND, SIDE_CHOSEN = "CrossModa.TumorVolume", "CrossModa.SideFound", "CrossModa.SideChosen"
-LABEL, TARGET, ATLAS = "CrossModa.label", "CrossModa.target", "CrossModa.atlas"
+PROVENANCE, CORRECTED = "CrossModa.Provenance", "CrossModa.Corrected"
+#: On a target: the folder of its registrations, and the tumor side chosen in the panel.
+REGISTRATIONS, SIDE_CHOSEN = "CrossModa.Registrations", "CrossModa.SideChosen"
+LABEL, TARGET, DISAGREEMENT = "CrossModa.label", "CrossModa.target", "CrossModa.disagreement"
+SIDE_NAMES = {"left": _("left"), "right": _("right")}
 #: The roles of segmentations that work made of a target.
 RESULTS = ("noisy label", "prediction")
 #: Air has so many Hounsfield units or less; no MR scan has such values, whether as acquired or normalized.
@@ -21,11 +25,11 @@ _AIR_IN_CT = -900
 
 
 def volume_problem(volume) -> str:
-    """Say why a volume cannot be used and what to do about it; an empty string if it can."""
+    """Return why a volume cannot be used and the remedy; an empty string if it can."""
     name = volume.GetName()
     image = volume.GetImageData()
     if not volume.IsA("vtkMRMLScalarVolumeNode") or (image and image.GetNumberOfScalarComponents() > 1):
-        return _("{name} has several components per voxel; choose a volume with one gray value per voxel.").format(
+        return _("{name} has several components per voxel. Choose a volume with one gray value per voxel.").format(
             name=name
         )
     if image is None or image.GetPointData().GetScalars() is None or min(image.GetDimensions()) == 0:
@@ -50,10 +54,10 @@ def volume_problem(volume) -> str:
 
 
 def is_ct(volume) -> bool:
-    """Whether a volume has the Hounsfield units of air; every so many voxels are looked at, which takes no time."""
+    """Whether a volume has the Hounsfield units of air, in a sample of its voxels."""
     array = slicer.util.arrayFromVolume(volume)
-    some = array[tuple(slice(None, None, max(size // 24, 1)) for size in array.shape)]
-    return bool((some <= _AIR_IN_CT).mean() > 0.01)
+    sample = array[tuple(slice(None, None, max(size // 24, 1)) for size in array.shape)]
+    return bool((sample <= _AIR_IN_CT).mean() > 0.01)
 
 
 def harden(node) -> None:
@@ -76,7 +80,7 @@ def sequence_of(volume):
 
 
 def label_problem(label, volume) -> str:
-    """Say why a label map or segmentation does not fit a volume; an empty string if it does."""
+    """Return why a label does not fit a volume; an empty string if it does."""
     from crossmoda import labels
 
     name = label.GetName()
@@ -103,7 +107,7 @@ def label_problem(label, volume) -> str:
             name=name, value=unknown
         )
     if greatest == labels.BACKGROUND:
-        return _("The label {name} is empty; choose another one.").format(name=name)
+        return _("The label {name} is empty. Choose another label.").format(name=name)
     return ""
 
 
@@ -136,7 +140,7 @@ def known_segments(segmentation):
     """Return (structure, segment ID) of the segments that CrossModa knows, in the order of its table."""
     from crossmoda import labels
 
-    found = []
+    segments = []
     for index in range(segmentation.GetSegmentation().GetNumberOfSegments()):
         segment_id = segmentation.GetSegmentation().GetNthSegmentID(index)
         segment = segmentation.GetSegmentation().GetSegment(segment_id)
@@ -144,8 +148,8 @@ def known_segments(segmentation):
         segment.GetTag(slicer.vtkSegment.GetTerminologyEntryTagName(), entry)
         structure = labels.structure_of_terminology(str(entry)) or labels.structure_of_name(segment.GetName())
         if structure is not None:
-            found.append((structure, segment_id))
-    return sorted(found, key=lambda pair: pair[0].value)
+            segments.append((structure, segment_id))
+    return sorted(segments, key=lambda pair: pair[0].value)
 
 
 def label_map_of(label, volume):
@@ -166,8 +170,6 @@ def label_map_of(label, volume):
         ids.InsertNextValue(segment_id)
     logic = slicer.modules.segmentations.logic()
     if not known or not logic.ExportSegmentsToLabelmapNode(label, ids, label_map, volume):
-        from crossmoda.errors import InputError
-
         slicer.mrmlScene.RemoveNode(label_map)
         raise InputError(_("{name} has no segment that could be used.").format(name=label.GetName()))
     display = label_map.GetDisplayNode()
@@ -212,11 +214,11 @@ def make_segmentation(label_map, volume, name, role):
 
 
 def _occupied(array: np.ndarray) -> tuple[slice, ...]:
-    """Return the box (slices of z, y, x) of what is not 0; empty slices where everything is."""
+    """Return the bounding box of the nonzero voxels (slices of z, y, x); empty slices if there are none."""
     box: tuple[slice, ...] = ()
     for axis in range(3):
-        found = np.flatnonzero(array[box].any(axis=tuple(other for other in range(3) if other != axis)))
-        box += (slice(int(found[0]), int(found[-1]) + 1) if found.size else slice(0, 0),)
+        occupied = np.flatnonzero(array[box].any(axis=tuple(other for other in range(3) if other != axis)))
+        box += (slice(int(occupied[0]), int(occupied[-1]) + 1) if occupied.size else slice(0, 0),)
     return box
 
 
@@ -242,7 +244,7 @@ def _set_segment(segmentation, segment_id: str, mask: np.ndarray, volume, box: t
 
 
 def show_range(volume, low: float, high: float, colors: str = "vtkMRMLColorTableNodeGrey") -> None:
-    """Make a volume's display node with a fixed range; finding one out takes a tenth of a second at full size."""
+    """Make the display node of a volume with a fixed range, which is faster than an automatic one."""
     display = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeDisplayNode")
     display.SetAutoWindowLevel(False)
     display.SetWindowLevelMinMax(low, max(high, low + 1e-6))
@@ -250,8 +252,25 @@ def show_range(volume, low: float, high: float, colors: str = "vtkMRMLColorTable
     volume.SetAndObserveDisplayNodeID(display.GetID())
 
 
+def rounded_copy(volume):
+    """Return a node with the voxels of a volume and its grid rounded to 1e-9 mm; it is in no scene.
+
+    Its file has the same bytes before and after the scene was saved, which changes the last digits of oblique grids.
+    """
+    copy = getattr(slicer, volume.GetClassName())()
+    matrix = vtk.vtkMatrix4x4()
+    volume.GetIJKToRASMatrix(matrix)
+    for element in range(16):
+        row, column = divmod(element, 4)
+        matrix.SetElement(row, column, round(matrix.GetElement(row, column), 9) + 0.0)
+    copy.SetName(volume.GetName())
+    copy.SetIJKToRASMatrix(matrix)
+    copy.SetAndObserveImageData(volume.GetImageData())
+    return copy
+
+
 def set_grid(volume, grid: dict) -> None:
-    """Give a volume node the engine's grid (spacing, origin, direction; LPS) as the worker tells it."""
+    """Give a volume node the engine's grid (spacing, origin, direction; LPS)."""
     signs = (-1.0, -1.0, 1.0)
     matrix = vtk.vtkMatrix4x4()
     for row in range(3):
@@ -275,34 +294,47 @@ def place_beside(node, volume) -> None:
 
 
 def watch_corrections(label) -> None:
-    """Mark a segmentation or label map as corrected when somebody edits it."""
+    """Mark a segmentation or label map as corrected when it is edited."""
 
-    def corrected(_caller, _event):
-        label.SetAttribute(CORRECTED, time.strftime("%Y-%m-%dT%H:%M:%S"))
+    is_segmentation = label.IsA("vtkMRMLSegmentationNode")
+    event = (
+        slicer.vtkSegmentation.SourceRepresentationModified
+        if is_segmentation
+        else slicer.vtkMRMLVolumeNode.ImageDataModifiedEvent
+    )
+    if not _observers.hasObserver(label, event, _mark_corrected):
+        _observers.addObserver(label, event, _mark_corrected)
 
-    if label.IsA("vtkMRMLSegmentationNode"):
-        label.GetSegmentation().AddObserver(slicer.vtkSegmentation.SourceRepresentationModified, corrected)
-    else:
-        label.AddObserver(slicer.vtkMRMLVolumeNode.ImageDataModifiedEvent, corrected)
+
+def _mark_corrected(label, _event) -> None:
+    label.SetAttribute(CORRECTED, time.strftime("%Y-%m-%dT%H:%M:%S"))
 
 
-def edition(label) -> list:
-    """Return what tells an atlas's label from another one, and from what it was before it was edited."""
-    return [label.GetID(), label.GetAttribute(CORRECTED)] if label is not None else []
+_observers = VTKObservationMixin()
+
+
+def content_times(label) -> list[int]:
+    """Return the times at which the voxels of a label map, or of the segments of a segmentation, were changed last."""
+    if not label.IsA("vtkMRMLSegmentationNode"):
+        return [label.GetImageData().GetMTime()]
+    content = label.GetSegmentation()
+    segments = [content.GetNthSegment(number) for number in range(content.GetNumberOfSegments())]
+    parts = [segment.GetRepresentation(content.GetSourceRepresentationName()) for segment in segments]
+    return [content.GetMTime(), *(segment.GetMTime() for segment in segments), *(part.GetMTime() for part in parts)]
 
 
 def set_provenance(node, record: dict) -> None:
-    """Write how a node was made into its attributes."""
+    """Write the provenance of a node into its attributes."""
     node.SetAttribute(PROVENANCE, json.dumps(record))
 
 
 def provenance(node) -> dict:
-    """Return how a node was made; empty if CrossModa did not make it."""
+    """Return the provenance of a node; empty if CrossModa did not make it."""
     return json.loads(node.GetAttribute(PROVENANCE) or "{}")
 
 
 def without_scan(result) -> str:
-    """Say that the scan of a result is gone; an empty string if it is there."""
+    """Return a sentence if the scan of a result was removed, else an empty string."""
     if result.GetNodeReference(TARGET) is not None:
         return ""
     return _("The scan of {name} is no longer in the scene; load the scan and run it again.").format(
@@ -310,16 +342,13 @@ def without_scan(result) -> str:
     )
 
 
-def products(role: str, target=None, atlas=None) -> list:
-    """Return the nodes of a role that belong to a target (and an atlas), the newest last."""
-    found = []
-    for kind in ("vtkMRMLSegmentationNode", "vtkMRMLScalarVolumeNode", "vtkMRMLTransformNode"):
-        for node in slicer.util.getNodesByClass(kind):
-            if (
-                node.GetAttribute(ROLE) == role
-                and not node.GetHideFromEditors()
-                and (target is None or node.GetNodeReferenceID(TARGET) == target.GetID())
-                and (atlas is None or node.GetNodeReferenceID(ATLAS) == atlas.GetID())
-            ):
-                found.append(node)
-    return found
+def products(role: str, target=None) -> list:
+    """Return the visible nodes of a role, of a target or of all targets; the newest last."""
+    return [
+        node
+        for kind in ("vtkMRMLSegmentationNode", "vtkMRMLScalarVolumeNode")
+        for node in slicer.util.getNodesByClass(kind)
+        if node.GetAttribute(ROLE) == role
+        and not node.GetHideFromEditors()
+        and (target is None or node.GetNodeReferenceID(TARGET) == target.GetID())
+    ]

@@ -1,4 +1,4 @@
-"""Improve: train the model in use further with the corrections, compare, switch only when the user says so."""
+"""Improve: fine-tune the model in use with the corrections, compare, switch on request."""
 
 import json
 from pathlib import Path
@@ -7,22 +7,23 @@ import qt
 from slicer.i18n import tr as _
 
 from CrossModaSegLib.processes import cli_runs
-from CrossModaSegLib.processes.tasks import DONE, CliTask, PythonTask, TaskQueue
-from CrossModaSegLib.sections.section import ERROR, NOTE, Section, refuse, reported, set_columns
+from CrossModaSegLib.processes.tasks import CliTask, PythonTask, TaskQueue
+from CrossModaSegLib.sections.section import Section, refuse, reported, set_columns
 
 NAME, DICE, MADE = range(3)
 
 
 class ImproveSection(Section):
-    """Models: made better by corrections, compared, chosen."""
+    """Models: fine-tuned with corrections, compared, selected."""
 
     name = "Improve"
+    cancelled = _("Cancelled. The model in use stays; the next start continues this training.")
 
     def __init__(self, panel):
         """Connect the controls."""
         super().__init__(panel)
         self.models: list = []
-        self._work, self._listed = None, None
+        self._listed = None
         set_columns(
             self.ui.comparisonTable, [_("Case"), _("Structure"), _("Dice now"), _("Dice improved"), _("Change")], 1
         )
@@ -33,20 +34,15 @@ class ImproveSection(Section):
         self.ui.comparisonTable.setVisible(False)
         self.ui.comparisonLabel.setVisible(False)
         self.ui.progressBar.setVisible(False)
-        for name in ("improve", "cancel", "switch", "report"):
+        for name in ("improve", "switch", "report"):
             getattr(self.ui, name + "Button").connect("clicked(bool)", getattr(self, f"on_{name}"))
 
     # ---------------------------------------------------------------- state
 
     def panel_update(self) -> None:
-        """Show what can be done with the model chosen."""
+        """Show the selected model."""
         if self.parameters is not None:
             self._show_chosen()
-
-    @property
-    def running(self) -> bool:
-        """Whether a model is being trained; the review goes on meanwhile."""
-        return self._work is not None and not self._work.over
 
     def stop(self) -> None:
         """Stop the training."""
@@ -54,12 +50,12 @@ class ImproveSection(Section):
             self._work.cancel()
 
     def forget(self) -> None:
-        """Stop the training, whose CLI node goes with the scene; the folder of models keeps how far it was."""
-        super().forget()
+        """Stop the training, whose CLI node is removed with the scene; its checkpoints stay."""
         self.stop()
+        super().forget()
 
     def update(self) -> None:
-        """Show the models, and what can be done."""
+        """Show the models, and enable the buttons."""
         parameters = self.parameters
         self.show_path(self.ui.modelsFolderEdit, parameters.modelsFolder)
         if self._listed != (parameters.modelsFolder, parameters.weights):
@@ -70,13 +66,11 @@ class ImproveSection(Section):
                 count=len(settled), all=len(self.panel.review.items)
             )
             if self.panel.review.items
-            else _("List the cases in “Review” to see how many are corrected.")
+            else _("List the cases in “Review” to count the corrections.")
         )
-        self.allow(self.ui.improveButton, self._hindrance(), _("Train the model in use further with the corrections"))
-        self.allow(self.ui.cancelButton, "" if self.running else _("Nothing is running."), _("Stop at once"))
+        self.allow(self.ui.improveButton, self._hindrance(), _("Fine-tune the model in use with the corrections"))
+        self.show_progress()
         self.ui.progressBar.setVisible(self.running)
-        if self.running:
-            self.ui.progressBar.value = round(100 * self._work.progress)
         missing = "" if parameters.datasetFolder and parameters.resultsFolder else _("Choose both folders in “Review”.")
         self.allow(
             self.ui.reportButton,
@@ -88,7 +82,7 @@ class ImproveSection(Section):
     def _hindrance(self) -> str:
         parameters = self.parameters
         if self.running:
-            return _("A model is being trained; wait for it or cancel it.")
+            return _("A model is being trained. Wait or cancel.")
         if not parameters.datasetFolder:
             return _("Choose the folder of a data set in “Review”.")
         if not parameters.modelsFolder:
@@ -98,7 +92,7 @@ class ImproveSection(Section):
         return ""
 
     def list_models(self) -> None:
-        """Read the models of the folder again; only their cards are read."""
+        """Read the cards of the models in the folder."""
         parameters = self.parameters
         self._listed, self.models = (parameters.modelsFolder, parameters.weights), []
         if parameters.modelsFolder:
@@ -119,7 +113,7 @@ class ImproveSection(Section):
 
     @property
     def chosen(self):
-        """The model chosen in the table, or None."""
+        """The selected model, or None."""
         rows = self.ui.modelsTable.selectionModel().selectedRows()
         return self.models[rows[0].row()] if rows and rows[0].row() < len(self.models) else None
 
@@ -127,11 +121,11 @@ class ImproveSection(Section):
         model = self.chosen
         self.ui.cardLabel.setVisible(model is not None)
         if model is None:
-            reason = _("Choose a model in the table.") if self.models else _("Choose a folder for the models.")
+            reason = _("Select a model in the table.") if self.models else _("Choose a folder for the models.")
         else:
             self.ui.cardLabel.text = _card(model)
             reason = _("This model is in use.") if model.is_current and self._uses(model) else ""
-        tip = _("Let “Segment” use the model chosen in the table; you can always switch back")
+        tip = _("Use the selected model in “Segment”; you can switch back")
         self.allow(self.ui.switchButton, reason or (self.busy_reason() if self.running else ""), tip)
 
     def _uses(self, model) -> bool:
@@ -144,11 +138,11 @@ class ImproveSection(Section):
 
     @reported
     def on_improve(self) -> None:
-        """Train further, then compare; nothing is switched."""
+        """Fine-tune the model in use and compare; the model in use stays."""
         refuse(self._hindrance())
         parameters = self.parameters
-        if self.panel.correct.keeper.case is not None and self.panel.correct.keeper.case.unsaved:
-            self.say(_("The correction that is open is not saved and will not be learned from."))
+        if self.panel.correct.autosave.case is not None and self.panel.correct.autosave.case.unsaved:
+            self.say(_("The open correction is not saved and not used for training."))
         arguments = {
             "data": parameters.datasetFolder,
             "models": parameters.modelsFolder,
@@ -156,31 +150,18 @@ class ImproveSection(Section):
             "device": parameters.device,
             **({"noisy": parameters.resultsFolder} if parameters.resultsFolder else {}),
         }
-        task = CliTask("CrossModaTrain", _("Improve the model"), lambda: arguments, self._improved)
-        self._work = TaskQueue([task], lambda: self._on_work(task))
-        self._work.start()
-        self.panel.update()
+        task = CliTask("CrossModaTrain", _("Improve the model"), lambda: arguments, self._weights)
+        self.start(TaskQueue([task]), self._show_comparison)
 
-    def _improved(self, node) -> Path:
+    @staticmethod
+    def _weights(node) -> Path:
         return Path(cli_runs.measurements(node)["weights"])
 
-    def _on_work(self, task) -> None:
-        if self.parameters is None:
-            return
-        if task.state == DONE:
-            self.list_models()
-            self._show_comparison(task.result)
-        elif task.over:
-            cancelled = _("Cancelled; the model in use stays. A new start goes on from there.")
-            self.say(task.error or cancelled, ERROR if task.error else NOTE)
-        else:
-            self.say(task.message)
-        self.panel.update_soon()
-
     def _show_comparison(self, weights: Path) -> None:
-        """Show before and after on the held-out cases; the new model is chosen in the table, but not used."""
+        """Show Dice before and after on the held-out cases, and select the new model."""
         from crossmoda import labels
 
+        self.list_models()
         comparison = json.loads((weights.parent / "comparison.json").read_text(encoding="utf-8"))
         names = {structure.key: structure.name for structure in labels.STRUCTURES}
         rows = [
@@ -198,29 +179,24 @@ class ImproveSection(Section):
         gain, cases = comparison["gain"], len(comparison["before"])
         words = _("better") if gain > 0 else _("not better")
         self.ui.comparisonLabel.text = _(
-            "<b>{new}</b> is {words} than the model in use ({old}) on {cases} that it did not learn from: "
+            "<b>{new}</b> is {words} than the model in use ({old}) on {cases} not used for training: "
             "mean Dice {gain:+.3f}. <a href='{folder}'>Pictures</a>"
         ).format(
             new=comparison["new"],
             old=_name(comparison["old"]),
             words=words,
-            cases=_("one corrected case") if cases == 1 else _("{count} corrected cases").format(count=cases),
+            cases=_("1 corrected case") if cases == 1 else _("{count} corrected cases").format(count=cases),
             gain=gain,
             folder=(weights.parent / "comparison").as_uri(),
         )
         self.ui.comparisonLabel.setVisible(True)
-        self.say(_("Nothing was switched. “Use the model chosen” uses the new one."))
+        self.say(_("The model in use stays. “Use the selected model” switches to the new model."))
         row = next((n for n, model in enumerate(self.models) if model.weights == weights), -1)
         self.ui.modelsTable.selectRow(row)
 
     @reported
-    def on_cancel(self) -> None:
-        """Stop at once."""
-        self._work.cancel()
-
-    @reported
     def on_switch(self) -> None:
-        """Use the model chosen from now on."""
+        """Use the selected model in “Segment”."""
         from crossmoda import weights
         from crossmoda.review import models
 
@@ -244,28 +220,19 @@ class ImproveSection(Section):
             "folder": str(folder),
         }
         task = PythonTask("review_report", arguments, _("Report of the cohort"))
-        queue = self.logic.run([task])
-        queue.observe(lambda: self._on_report(task))
-        queue.start()
-        self.panel.update()
+        self.start(self.logic.run([task]), self._show_report)
 
-    def _on_report(self, task) -> None:
-        if task.state == DONE:
-            report, table = Path(task.result["report"]), Path(task.result["table"])
-            self.say(
-                _("Written: <a href='{report}'>{name}</a> and {table} in {folder}.").format(
-                    report=report.as_uri(), name=report.name, table=table.name, folder=report.parent
-                )
+    def _show_report(self, files: dict) -> None:
+        report, table = Path(files["report"]), Path(files["table"])
+        self.say(
+            _("Written: <a href='{report}'>{name}</a> and {table} in {folder}.").format(
+                report=report.as_uri(), name=report.name, table=table.name, folder=report.parent
             )
-        elif task.over:
-            self.say(task.error or _("Cancelled."), ERROR if task.error else NOTE)
-        else:
-            self.say(task.message)
-        self.panel.update_soon()
+        )
 
 
 def _name(name: str) -> str:
-    return _("comes with CrossModa") if name == "bundled" else name
+    return _("bundled model") if name == "bundled" else name
 
 
 def _dice(card: dict) -> str:
@@ -289,18 +256,16 @@ def _made(card: dict) -> str:
 
 
 def _card(model) -> str:
-    """Return what the model's card says, in a few lines."""
+    """Return a summary of a model's card."""
     card = model.card
     training = card.get("training", {})
     lines = [f"<b>{_name(model.name)}</b>"]
     if card.get("learned_from"):
         initial = card["learned_from"].get("initial", "?")
-        initial = _("the model that comes with CrossModa") if initial == "bundled" else initial
-        lines.append(
-            _("Trained further from {initial} with {learned}.").format(initial=initial, learned=_learned(card))
-        )
+        initial = _("the bundled model") if initial == "bundled" else initial
+        lines.append(_("Fine-tuned from {initial} with {learned}.").format(initial=initial, learned=_learned(card)))
     if card.get("held_out"):
-        lines.append(_("Never learned from: {cases}.").format(cases=", ".join(card["held_out"])))
+        lines.append(_("Held out: {cases}.").format(cases=", ".join(card["held_out"])))
     for key, title in (("license", _("License")), ("data", _("Data")), ("notes", _("Notes"))):
         if card.get(key):
             lines.append(f"{title}: {card[key]}")

@@ -1,4 +1,4 @@
-"""The parameters of the CLI modules in the panel: built from their XML, so that both always say the same."""
+"""The parameters of a CLI module in the panel: built from its XML, so that both always show the same."""
 
 import json
 import xml.etree.ElementTree as ElementTree
@@ -9,16 +9,15 @@ import slicer
 from slicer.i18n import tr as _
 
 _SIMPLE = ("integer", "double", "boolean", "string", "string-enumeration")
-#: What other controls of the panel decide, by CLI module.
-ELSEWHERE = {
-    "CrossModaRegister": ("device", "mirror"),
-    "CrossModaFuse": ("pattern", "files", "tumor_side", "side_certainty", "modality"),
+#: Parameters that other controls of the panel set, by CLI module.
+SET_BY_PANEL = {
+    "CrossModaPropagate": ("device", "tumor_side", "registrations", "keep_transforms"),
     "CrossModaPredict": ("device", "flips"),
 }
 
 
-def described(module: str) -> list[ElementTree.Element]:
-    """Return the simple input parameters of a CLI module as its XML has them, without those that are elsewhere."""
+def module_parameters(module: str) -> list[ElementTree.Element]:
+    """Return the simple input parameters in the XML of a CLI module, without those of :data:`SET_BY_PANEL`."""
     loaded = getattr(slicer.modules, module.lower(), None)
     if loaded is None:
         return []
@@ -28,68 +27,62 @@ def described(module: str) -> list[ElementTree.Element]:
         for element in root.iter()
         if element.tag in _SIMPLE
         and element.findtext("channel") != "output"
-        and element.findtext("name") not in ELSEWHERE[module]
+        and element.findtext("name") not in SET_BY_PANEL[module]
     ]
 
 
-class Advanced:
-    """A collapsible group with one control per parameter; what is not at its default is in the parameter node."""
+class ParameterControls:
+    """A collapsible group with one control per parameter; the parameter node keeps the values that are not default."""
 
-    def __init__(self, section, parameter: str, modules: tuple[str, ...]):
+    def __init__(self, section, parameter: str, module: str):
         """Fill the section's ``advancedGroupBox``; ``parameter`` of the parameter node keeps the values (JSON)."""
+        self.module = module
         self._section, self._parameter = section, parameter
-        self._controls: dict[tuple[str, str], _Control] = {}
+        self.controls: dict[str, _Control] = {}
         self._showing = False
         form = section.ui.advancedGroupBox.layout()
-        for module in modules:
-            if len(modules) > 1 and described(module):
-                form.addRow(qt.QLabel(f"<b>{getattr(slicer.modules, module.lower()).title}</b>"))
-            for element in described(module):
-                control = _Control(element, self._changed)
-                self._controls[module, element.findtext("name")] = control
-                form.addRow(element.findtext("label") + ":", control.widget)
+        for element in module_parameters(module):
+            control = _Control(element, self._changed)
+            self.controls[control.name] = control
+            form.addRow(element.findtext("label") + ":", control.widget)
         self.reset_button = qt.QPushButton(_("Reset to defaults"))
         self.reset_button.objectName = "resetButton"
         self.reset_button.connect("clicked(bool)", self.reset)
         form.addRow(self.reset_button)
         section.ui.advancedGroupBox.collapsed = True
 
-    def values(self) -> dict[str, dict]:
-        """Return, by CLI module, the parameters that are not at their default."""
-        text = getattr(self._section.parameters, self._parameter)
+    def values(self) -> dict:
+        """Return the parameters that are not at their default."""
         try:
-            stored = json.loads(text or "{}")
-        except ValueError:  # a scene that somebody edited
+            stored = json.loads(getattr(self._section.parameters, self._parameter) or "{}")
+        except ValueError:  # an edited scene
             stored = {}
-        known = {}
-        for (module, name), control in self._controls.items():
-            value = stored.get(module, {}).get(name, control.default)
-            if value != control.default:
-                known.setdefault(module, {})[name] = value
-        return known
+        return {
+            name: stored[name]
+            for name, control in self.controls.items()
+            if name in stored and stored[name] != control.default
+        }
 
     def update(self) -> None:
         """Show the parameter node's values."""
         values = self.values()
         self._showing = True
-        for (module, name), control in self._controls.items():
-            control.show(values.get(module, {}).get(name, control.default))
+        for name, control in self.controls.items():
+            control.show(values.get(name, control.default))
         self._showing = False
-        nothing = "" if values else _("Everything is at its default.")
-        self._section.allow(self.reset_button, nothing, _("Set every parameter of this section to its default"))
+        unchanged = "" if values else _("Everything is at its default.")
+        self._section.allow(self.reset_button, unchanged, _("Set every parameter of this section to its default"))
 
     def reset(self) -> None:
-        """Set everything to its default."""
+        """Set every parameter to its default."""
         if self._section.parameters is not None:
             setattr(self._section.parameters, self._parameter, "")
 
     def _changed(self) -> None:
         if self._showing or self._section.parameters is None:
             return
-        changed: dict[str, dict] = {}
-        for (module, name), control in self._controls.items():
-            if control.value() != control.default:
-                changed.setdefault(module, {})[name] = control.value()
+        values = {name: control.value() for name, control in self.controls.items()}
+        changed = {name: value for name, value in values.items() if value != self.controls[name].default}
         setattr(self._section.parameters, self._parameter, json.dumps(changed) if changed else "")
 
 

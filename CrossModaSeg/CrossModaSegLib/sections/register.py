@@ -1,81 +1,68 @@
-"""Register and fuse: the ticked atlases onto the target, one process after another, and the visual check."""
-
-import html
+"""Register and fuse: label propagation from the selected atlases to the target, and its visual check."""
 
 from slicer.i18n import tr as _
 
-from CrossModaSegLib.processes import propagating
-from CrossModaSegLib.processes.tasks import DONE
-from CrossModaSegLib.scene import display, nodes
-from CrossModaSegLib.sections.parameter_controls import Advanced
-from CrossModaSegLib.sections.section import ERROR, Section, refuse, reported, reported_beside
+from crossmoda.errors import InputError
+from CrossModaSegLib.processes.propagation import Propagate, transform_file
+from CrossModaSegLib.scene import cases, display, nodes
+from CrossModaSegLib.scene.warped_atlas import warped_atlas
+from CrossModaSegLib.sections.parameter_controls import ParameterControls
+from CrossModaSegLib.sections.section import Section, refuse, reported, reported_beside
 
 
 class RegisterSection(Section):
     """Label propagation and its check."""
 
     name = "Register"
+    cancelled = _("Cancelled. “Register and fuse” reuses the finished registrations.")
+    cancel_tip = _("Stop at once; finished registrations are reused by the next run")
 
     def __init__(self, panel):
         """Connect the controls."""
         super().__init__(panel)
-        self._work = self._target = self._plan = None
-        self.advanced = Advanced(self, "registerSettings", ("CrossModaRegister", "CrossModaFuse"))
-        for selector, role in (
-            ("noisyLabel", "noisy label"),
-            ("disagreement", "disagreement"),
-            ("warped", "warped atlas"),
-        ):
-            combo = getattr(self.ui, selector + "Selector")
-            combo.addAttribute(combo.nodeTypes[0], nodes.ROLE, role)
+        self._task = None
+        self._checked: list[dict] = []
+        self.controls = ParameterControls(self, "registerSettings", "CrossModaPropagate")
+        self.ui.noisyLabelSelector.addAttribute("vtkMRMLSegmentationNode", nodes.ROLE, "noisy label")
         self.ui.registerButton.connect("clicked(bool)", self.on_register)
-        self.ui.cancelButton.connect("clicked(bool)", self.on_cancel)
         self.ui.disagreementButton.connect("clicked(bool)", self.on_disagreement)
         self.ui.checkButton.connect("clicked(bool)", self.on_check)
         self.ui.fadeSlider.connect("valueChanged(double)", self.on_fade)
 
-    def forget(self) -> None:
-        """Let go of the work of a scene that is being closed."""
-        super().forget()
-        self._work = self._target = self._plan = None
-
     def update(self) -> None:
         """Show what can be done, and the progress."""
-        parameters = self.parameters
-        self.advanced.update()
-        running = self._work is not None and not self._work.over
-        if self._work is None:
-            self.ui.taskProgressBar.value = self.ui.progressBar.value = 0
-        elif running:
-            task = self._work.current
-            self.ui.taskProgressBar.value = round(100 * task.progress) if task else 0
-            self.ui.progressBar.value = round(100 * self._work.progress)
-        elif not self._work.cancelled:
-            self.ui.taskProgressBar.value = self.ui.progressBar.value = 100
-        self.ui.taskProgressBar.enabled = self.ui.progressBar.enabled = running
+        self.controls.update()
+        self.show_progress()
         self.allow(
             self.ui.registerButton,
             self._hindrance(),
-            _("Register the ticked atlases to the target and fuse their labels"),
+            _("Register the selected atlases to the target and fuse their labels"),
         )
+        label = self.parameters.noisyLabel
+        nothing = nodes.without_scan(label) if label else _("Register and fuse first.")
+        disagreement = label.GetNodeReference(nodes.DISAGREEMENT) if label else None
+        no_disagreement = "" if disagreement else _("The label has no disagreement.")
         self.allow(
-            self.ui.cancelButton,
-            "" if running else _("Nothing is running."),
-            _("Stop at once; finished registrations are kept"),
+            self.ui.disagreementButton,
+            nothing or no_disagreement,
+            _("Lay the disagreement of the atlases over the target"),
         )
-        no_disagreement = (
-            nodes.without_scan(parameters.disagreement) if parameters.disagreement else _("Register and fuse first.")
-        )
-        self.allow(self.ui.disagreementButton, no_disagreement, _("Lay the disagreement over the target"))
-        no_warped = (
-            nodes.without_scan(parameters.warpedAtlas)
-            if parameters.warpedAtlas
-            else _("Register an atlas and choose it.")
-        )
-        self.allow(self.ui.checkButton, no_warped, _("Show target and atlas in the slice views"))
+        self._fill_atlases([] if nothing else cases.fused_atlases(label.GetNodeReference(nodes.TARGET)))
+        no_atlas = "" if self._checked else _("The label has no registered atlas.")
+        self.allow(self.ui.checkButton, nothing or no_atlas, _("Show target and atlas in the slice views"))
+
+    def _fill_atlases(self, outcomes: list[dict]) -> None:
+        """List the registered atlases of the newest fused label."""
+        registered = [outcome for outcome in outcomes if outcome["transform"]]
+        if registered != self._checked:
+            self._checked = registered
+            self.ui.atlasComboBox.clear()
+            for outcome in registered:
+                text = _("{atlas}, quality {quality:.2f}")
+                self.ui.atlasComboBox.addItem(text.format(atlas=outcome["atlas"], quality=float(outcome["quality"])))
 
     def _hindrance(self) -> str:
-        """Say why the registration cannot start; an empty string if it can."""
+        """Return why the propagation cannot start; an empty string if it can."""
         target = self.parameters.target
         if self.logic.busy:
             return self.busy_reason()
@@ -85,7 +72,7 @@ class RegisterSection(Section):
         if problem:
             return problem
         if not self._atlases():
-            return _("Tick at least one atlas without a problem in the table above.")
+            return _("Select at least one atlas without a problem in the table above.")
         return ""
 
     def _atlases(self) -> list:
@@ -94,81 +81,54 @@ class RegisterSection(Section):
 
     @reported
     def on_register(self) -> None:
-        """Register the ticked atlases that are not registered yet, then fuse all ticked ones."""
+        """Propagate the labels of the selected atlases."""
         refuse(self._hindrance())
         parameters = self.parameters
         without_torch = parameters.device == "auto" and not self.panel.setup.versions["torch"]
-        self._target = parameters.target
-        self._plan = propagating.Propagation(
-            self._target,
+        self._task = Propagate(
+            parameters.target,
             self._atlases(),
-            tumor_side=parameters.tumorSide,
-            transforms=parameters.keepTransforms,
-            device="cpu" if without_torch else parameters.device,
-            settings=self.advanced.values(),
+            self.logic.atlasFolder,
+            parameters.tumorSide,
+            "cpu" if without_torch else parameters.device,
+            self.controls.values(),
         )
-        self._work = self.logic.run(self._plan.tasks())
-        self._work.observe(self._on_work)
-        self._work.start()
-        self.panel.update()
+        self.start(self.logic.run(self._task.tasks()), self._show_result)
 
-    def _on_work(self) -> None:
-        work, parameters = self._work, self.parameters
-        if parameters is None:
-            return
-        if work.current is not None:
-            done = sum(task.over for task in work.tasks) + 1
-            self.say(
-                _("Step {number} of {all}: {title}").format(number=done, all=len(work.tasks), title=work.current.title)
-            )
-        elif work.over:
-            self._finish()
-        self.panel.update_soon()
-
-    def _finish(self) -> None:
-        work, parameters = self._work, self.parameters
-        failures = [html.escape(f"{task.title}: {task.error}", quote=False) for task in work.failures]
-        fused = work.tasks[-1]
-        on = next((task.notes for task in work.tasks[:-1] if task.notes), "")
-        notes = "".join(f" {note}" for note in (on, fused.notes) if note)
-        if fused.state == DONE:
-            display.hide_earlier(fused.result[0])
-            if self.shows(self._target):
-                parameters.noisyLabel, parameters.disagreement = fused.result
-                parameters.result = parameters.noisyLabel
-                warped = self._plan.images()
-                if parameters.warpedAtlas not in warped:
-                    parameters.warpedAtlas = warped[-1] if warped else None
-                display.show_target(self._target)
-        if failures:
-            self.say("<br>".join(failures) + notes, ERROR)
-        elif work.cancelled:
-            self.say(_("Cancelled. Finished registrations are kept; “Register and fuse” goes on from there."))
-        else:
-            seconds = sum(task.seconds for task in work.tasks)
-            done = _("{name}: done in {seconds:.0f} s.").format(name=self._target.GetName(), seconds=seconds)
-            self.say(done + notes)
-
-    @reported
-    def on_cancel(self) -> None:
-        """Stop at once."""
-        self._work.cancel()
+    def _show_result(self, label) -> None:
+        task, parameters = self._task, self.parameters
+        display.hide_earlier(label)
+        if self.shows(task.target):
+            parameters.noisyLabel = parameters.result = label
+            display.show_target(task.target)
+        seconds = sum(each.seconds for each in self._work.tasks)
+        done = _("{name}: done in {seconds:.0f} s.").format(name=task.target.GetName(), seconds=seconds)
+        self.say(f"{done} {task.notes}")
 
     @reported_beside
     def on_disagreement(self) -> None:
         """Lay the disagreement over the target."""
-        parameters = self.parameters
-        display.show_doubt(parameters.disagreement.GetNodeReference(nodes.TARGET), parameters.disagreement)
+        label = self.parameters.noisyLabel
+        display.show_doubt(label.GetNodeReference(nodes.TARGET), label.GetNodeReference(nodes.DISAGREEMENT))
 
     @reported_beside
     def on_check(self) -> None:
         """Show target and warped atlas."""
         parameters = self.parameters
-        target = parameters.warpedAtlas.GetNodeReference(nodes.TARGET)
-        display.show_check(target, parameters.warpedAtlas, parameters.check, parameters.fade, parameters.noisyLabel)
+        target = parameters.noisyLabel.GetNodeReference(nodes.TARGET)
+        warped = self._warped_atlas(target)
+        display.show_check(target, warped, parameters.check, parameters.fade, parameters.noisyLabel)
+
+    def _warped_atlas(self, target):
+        outcome = self._checked[self.ui.atlasComboBox.currentIndex]
+        row = next((row for row in cases.scene_rows() if row.is_atlas and row.id == outcome["atlas"]), None)
+        if row is None:
+            raise InputError(
+                _("Atlas not in the scene: {name}. Load it again to check it.").format(name=outcome["atlas"])
+            )
+        return warped_atlas(row.volume, target, transform_file(target, outcome))
 
     def on_fade(self, value: float) -> None:
         """Fade between target and atlas while they are shown so."""
-        parameters = self.parameters
-        if parameters and parameters.check == "fade" and parameters.warpedAtlas:
-            display.fade(parameters.warpedAtlas, value)
+        if self.parameters and self.parameters.check == "fade":
+            display.fade(value)

@@ -1,16 +1,17 @@
 """Result: correct, measure, export."""
 
+from pathlib import Path
+
 import qt
 import slicer
 from slicer.i18n import tr as _
 
-from CrossModaSegLib.processes.tasks import DONE
 from CrossModaSegLib.scene import display, export, nodes
-from CrossModaSegLib.sections.section import ERROR, Section, reported, reported_beside, set_columns, wrappable
+from CrossModaSegLib.sections.section import Section, reported, reported_beside, set_columns, wrappable
 
 
 class ResultSection(Section):
-    """What is done with a segmentation."""
+    """Correction, measures and export of a segmentation."""
 
     name = "Result"
 
@@ -25,7 +26,7 @@ class ResultSection(Section):
         self.ui.exportButton.connect("clicked(bool)", self.on_export)
 
     def update(self) -> None:
-        """Show the result's measures and provenance, and what can be done."""
+        """Show measures and provenance of the result, and enable the buttons."""
         parameters = self.parameters
         result = parameters.result
         self.show_path(self.ui.exportFolderEdit, parameters.exportFolder)
@@ -38,7 +39,7 @@ class ResultSection(Section):
         self.allow(
             self.ui.measureButton, no_scan or busy, _("Measure volume, largest diameter and distance to the cochlea")
         )
-        self.allow(self.ui.exportButton, nothing or no_folder or busy, _("Write the files chosen"))
+        self.allow(self.ui.exportButton, nothing or no_folder or busy, _("Write the selected files"))
         self.ui.provenanceLabel.text = wrappable(self._provenance(result))
         self.ui.provenanceLabel.setVisible(bool(self.ui.provenanceLabel.text))
         self._fill(result.GetNodeReference(export.TABLE) if result else None)
@@ -49,7 +50,7 @@ class ResultSection(Section):
         if not record:
             return ""
         names = ", ".join(source["name"] for source in record["inputs"].values())
-        steps = {"register": _("Registered"), "fuse": _("Fused"), "predict": _("Segmented by the network")}
+        steps = {"propagate": _("Fused"), "predict": _("Segmented by the network")}
         text = _("{step} (CrossModa {version}) from {names} in {seconds:.0f} s, {when}.").format(
             step=steps.get(record["step"], record["step"]),
             version=record["crossmoda"],
@@ -58,12 +59,12 @@ class ResultSection(Section):
             when=record["created"][:16].replace("T", " "),
         )
         corrected = result.GetAttribute(nodes.CORRECTED)
-        said = [
+        sentences = [
             text,
             record.get("measurements", {}).get("notes", ""),
             _("Corrected {when}.").format(when=corrected[:16].replace("T", " ")) if corrected else "",
         ]
-        return " ".join(part for part in said if part)
+        return " ".join(sentence for sentence in sentences if sentence)
 
     def _fill(self, table) -> None:
         view = self.ui.measuresTable
@@ -103,39 +104,22 @@ class ResultSection(Section):
     @reported
     def on_measure(self) -> None:
         """Measure the result."""
-        self._run(self.logic.measureTasks(self.parameters.result), lambda _table: self.say(""))
+        result = self.parameters.result
+        measurement = export.Measurement(result, result.GetNodeReference(nodes.TARGET))
+        self.start(self.logic.run(measurement.tasks()), lambda _table: self.say(""))
 
     @reported
     def on_export(self) -> None:
-        """Write the files chosen."""
+        """Write the selected files."""
         parameters = self.parameters
-        tasks = self.logic.exportTasks(
+        work = export.Export(
             parameters.result,
-            parameters.exportFolder,
+            Path(parameters.exportFolder),
             parameters.exportSegmentation,
             parameters.exportLabelMap,
             parameters.exportSurfaces,
         )
-        self._run(
-            tasks,
-            lambda files: self.say(_("Written: {names}").format(names=", ".join(path.name for path in files))),
-        )
+        self.start(self.logic.run(work.tasks()), self._show_files)
 
-    def _run(self, tasks: list, done) -> None:
-        """Run short tasks; ``done(result)`` shows the result of the last."""
-        work = self.logic.run(tasks)
-
-        def changed():
-            if self.parameters is None:
-                return
-            if work.failures:
-                self.say(work.failures[0].error, ERROR)
-            elif work.over and tasks[-1].state == DONE:
-                done(tasks[-1].result)
-            elif work.current is not None:
-                self.say(work.current.title + "…")
-            self.panel.update_soon()
-
-        work.observe(changed)
-        work.start()
-        self.panel.update()
+    def _show_files(self, files) -> None:
+        self.say(_("Written: {names}").format(names=", ".join(path.name for path in files)))

@@ -1,14 +1,15 @@
-"""Review: which case first, and what was decided about each."""
+"""Review: the queue of cases and the decision about each."""
 
 import qt
 from slicer.i18n import tr as _
 
-from CrossModaSegLib.processes.tasks import DONE, PythonTask, StepsTask
+from crossmoda.errors import InputError
+from CrossModaSegLib.processes.tasks import PythonTask, StepsTask
 from CrossModaSegLib.review import reviewed_case
-from CrossModaSegLib.review.autosave import Stopwatch
-from CrossModaSegLib.review.region_list import Places
-from CrossModaSegLib.scene import display
-from CrossModaSegLib.sections.section import ERROR, NOTE, Section, reported, set_columns, shortened
+from CrossModaSegLib.review.region_list import RegionList
+from CrossModaSegLib.review.stopwatch import Stopwatch
+from CrossModaSegLib.scene import display, export
+from CrossModaSegLib.sections.section import NOTE, Section, reported, set_columns, shortened
 from CrossModaSegLib.sections.shortcuts import Shortcuts
 
 CASE, STATE, GAIN, TIME, WHY = range(5)
@@ -16,7 +17,7 @@ OPEN, CORRECTED, ACCEPTED, EXPERT = "open", "corrected", "accepted", "needs expe
 
 
 class ReviewSection(Section):
-    """The queue of cases; the case that is open."""
+    """The queue of cases, and the open case."""
 
     name = "Review"
 
@@ -24,17 +25,17 @@ class ReviewSection(Section):
         """Connect the controls and the keys."""
         super().__init__(panel)
         self.items: list[dict] = []
-        self._work, self._leaving = None, ""
+        self._leaving = ""
         self._stopwatch, self._entered = Stopwatch(), False
         set_columns(self.ui.queueTable, [_("Case"), _("State"), _("Gain"), _("min"), _("Why")], WHY)
         self.ui.queueTable.setSelectionMode(qt.QAbstractItemView.SingleSelection)
-        self.ui.queueTable.horizontalHeaderItem(GAIN).setToolTip(_("The Dice that a correction is expected to gain"))
+        self.ui.queueTable.horizontalHeaderItem(GAIN).setToolTip(_("Expected gain of a correction (Dice)"))
         self.bind_path(self.ui.dataFolderEdit, "datasetFolder")
         self.bind_path(self.ui.resultsFolderEdit, "resultsFolder")
         self.ui.queueTable.connect("cellDoubleClicked(int,int)", self.on_double_click)
-        for name in ("list", "cancel", "previous", "next", "accept", "expert"):
+        for name in ("list", "previous", "next", "accept", "expert"):
             getattr(self.ui, name + "Button").connect("clicked(bool)", getattr(self, "on_" + name))
-        self.places = Places(self)
+        self.regions = RegionList(self)
         self._keys = Shortcuts(
             self.widget,
             {
@@ -42,7 +43,7 @@ class ReviewSection(Section):
                 "Ctrl+Left": self.on_previous,
                 "Ctrl+Return": self.on_accept,
                 "Ctrl+Shift+Return": self.on_expert,
-                **self.places.keys(),
+                **self.regions.keys(),
             },
         )
 
@@ -50,32 +51,32 @@ class ReviewSection(Section):
 
     @property
     def case(self):
-        """The case that is open, or None."""
+        """The open case, or None."""
         node = self.parameters.correction if self.parameters else None
         return reviewed_case.ReviewedCase(node) if node is not None and node.GetAttribute(reviewed_case.ID) else None
 
     def enter(self) -> None:
-        """Let the keys work; the time runs."""
+        """Enable the keys and start the stopwatch."""
         self._entered = True
         self._keys.install()
         if self.case is not None:
             self._stopwatch.go()
 
     def exit(self) -> None:
-        """Give the keys back; the time stands still."""
+        """Disable the keys and stop the stopwatch."""
         self._entered = False
         self._keys.uninstall()
         self.count_time()
         self._stopwatch.stop()
 
     def count_time(self) -> None:
-        """Add the time since the last look to the case that is open."""
+        """Add the time since the last lap to the open case."""
         seconds, case = self._stopwatch.lap(), self.case
         if case is not None:
             case.seconds += seconds
 
     def update(self) -> None:
-        """Show the queue, and what can be done."""
+        """Show the queue, and enable the buttons."""
         parameters, case = self.parameters, self.case
         self.show_path(self.ui.dataFolderEdit, parameters.datasetFolder)
         self.show_path(self.ui.resultsFolderEdit, parameters.resultsFolder)
@@ -87,24 +88,23 @@ class ReviewSection(Section):
         nothing = "" if case is not None else _("Open a case first.")
         undecided = "" if self.panel.correct.draft is None else _("Restore or discard the unsaved correction first.")
         keys = {"next": "Ctrl+→", "previous": "Ctrl+←", "accept": "Ctrl+↵", "expert": "Ctrl+Shift+↵"}
-        self.allow(self.ui.listButton, busy or missing, _("Sort the cases by how much a correction would help"))
+        self.allow(self.ui.listButton, busy or missing, _("Rank the cases by expected benefit of correction"))
         tips = {
-            "next": (busy or missing or empty, _("Open the next case that is not done")),
+            "next": (busy or missing or empty, _("Open the next open case")),
             "previous": (busy or missing or empty, _("Open the case above this one")),
-            "accept": (nothing or busy or undecided, _("Keep the label as it is now and open the next case")),
-            "expert": (nothing or busy, _("Put the case aside for an expert and open the next one")),
+            "accept": (nothing or busy or undecided, _("Accept the current label and open the next case")),
+            "expert": (nothing or busy, _("Mark the case for an expert and open the next case")),
         }
         for name, (reason, tip) in tips.items():
             self.allow(getattr(self.ui, name + "Button"), reason, f"{tip} ({keys[name]})")
-        running = self._work is not None and not self._work.over
-        self.ui.cancelButton.setVisible(running)
+        self.ui.cancelButton.setVisible(self.running)
         self.ui.progressLabel.text = self._progress()
         done = [item for item in self.items if item["status"] in (CORRECTED, ACCEPTED)]
         self.ui.progressBar.value = (
-            round(100 * self._work.progress) if running else round(100 * len(done) / max(len(self.items), 1))
+            round(100 * self._work.progress) if self.running else round(100 * len(done) / max(len(self.items), 1))
         )
         self.ui.regionsGroupBox.enabled = case is not None
-        self.places.update(case)
+        self.regions.update(case)
 
     def _fill(self, case) -> None:
         table = self.ui.queueTable
@@ -112,9 +112,9 @@ class ReviewSection(Section):
             table.setRowCount(len(self.items))
         names = {OPEN: _("open"), CORRECTED: _("corrected"), ACCEPTED: _("accepted"), EXPERT: _("needs expert")}
         for number, item in enumerate(self.items):
-            here = case is not None and item["id"] == case.id
-            seconds = item["seconds"] + (case.seconds if here else 0.0)
-            state = names[item["status"]] + (" *" if here and case.unsaved else "")
+            is_open = case is not None and item["id"] == case.id
+            seconds = item["seconds"] + (case.seconds if is_open else 0.0)
+            state = names[item["status"]] + (" *" if is_open and case.unsaved else "")
             why = item["reasons"][0] if item["reasons"] else ""
             texts = [
                 shortened(item["id"]),
@@ -133,13 +133,13 @@ class ReviewSection(Section):
                     cell.setText(text)
                 cell.setToolTip(tip)
                 font = cell.font()
-                if font.bold() != here:
-                    font.setBold(here)
+                if font.bold() != is_open:
+                    font.setBold(is_open)
                     cell.setFont(font)
 
     def _progress(self) -> str:
         if not self.items:
-            return _("No cases are listed yet.")
+            return _("No cases listed.")
         counts = {
             status: sum(item["status"] == status for item in self.items) for status in (CORRECTED, ACCEPTED, EXPERT)
         }
@@ -157,26 +157,21 @@ class ReviewSection(Section):
         return text
 
     def item(self, case_id: str) -> dict:
-        """Return a case's line of the queue (a new one if it is not listed)."""
-        found = next((item for item in self.items if item["id"] == case_id), None)
-        return found or {"id": case_id, "status": OPEN, "seconds": 0.0, "reasons": [], "priority": 0.0}
+        """Return the entry of a case in the queue (new if it is not listed)."""
+        listed = next((item for item in self.items if item["id"] == case_id), None)
+        return listed or {"id": case_id, "status": OPEN, "seconds": 0.0, "reasons": [], "priority": 0.0}
 
     # ---------------------------------------------------------------- slots
 
     @reported
     def on_list(self) -> None:
-        """Sort the cases of the data set."""
+        """Rank the cases of the data set."""
         arguments = {"data": self.parameters.datasetFolder, "results": self.parameters.resultsFolder}
-        task = PythonTask("review_list", arguments, _("Sort the cases"), self._listed)
+        task = PythonTask("review_list", arguments, _("Rank the cases"), self._listed)
         self._run([task])
 
     def _listed(self, answer) -> None:
         self.items = answer["items"]
-
-    @reported
-    def on_cancel(self) -> None:
-        """Stop at once."""
-        self._work.cancel()
 
     def on_double_click(self, number: int) -> None:
         """Open a case of the table."""
@@ -185,67 +180,67 @@ class ReviewSection(Section):
 
     @reported
     def on_next(self) -> None:
-        """Open the next case that is not done."""
+        """Open the next open case."""
         if self.ui.nextButton.enabled:
             self._open_next()
 
     @reported
     def on_previous(self) -> None:
         """Open the case above."""
-        here = self._row()
-        if self.ui.previousButton.enabled and here > 0:
-            self.open(self.items[here - 1]["id"])
+        row = self._row()
+        if self.ui.previousButton.enabled and row > 0:
+            self.open(self.items[row - 1]["id"])
 
     def _row(self) -> int:
         case = self.case
         return next((n for n, item in enumerate(self.items) if case is not None and item["id"] == case.id), -1)
 
-    def _open_next(self, said: str = "") -> None:
-        here = self._row()
-        order = self.items[here + 1 :] + self.items[: max(here, 0)]
+    def _open_next(self, message: str = "") -> None:
+        row = self._row()
+        order = self.items[row + 1 :] + self.items[: max(row, 0)]
         following = next((item for item in order if item["status"] == OPEN), None)
         if following is not None:
-            self.open(following["id"], said)
+            self.open(following["id"], message)
         else:
-            self.say(f"{said} " + _("No other case is open."))
+            self.say(f"{message} " + _("No open case is left."))
             self.panel.update()
 
     @reported
     def on_accept(self) -> None:
-        """Keep the label as it is now: a corrected one is saved, an untouched one is accepted."""
+        """Save the label if it was corrected, else accept it."""
         if not self.ui.acceptButton.enabled:
             return
         case, correct = self.case, self.panel.correct
         self.count_time()
-        correct.keeper.look()
+        correct.autosave.look()
         item, spent = self.item(case.id), case.seconds
         if case.unsaved:
-            said = correct.save()
+            message = correct.save()
             item["status"] = CORRECTED
         elif item["status"] == CORRECTED:
-            correct.keeper.mark(CORRECTED)
-            said = _("{id} stays as it was corrected.").format(id=case.id)
+            correct.autosave.mark(CORRECTED)
+            message = _("{id} remains corrected.").format(id=case.id)
         else:
-            correct.keeper.mark(ACCEPTED, case.results)
+            correct.autosave.mark(ACCEPTED, case.results)
             item["status"] = ACCEPTED
-            said = _("{id} is accepted.").format(id=case.id)
+            message = _("{id} is accepted.").format(id=case.id)
         item["seconds"] += spent
-        self._open_next(said)
+        self._open_next(message)
 
     @reported
     def on_expert(self) -> None:
-        """Put the case aside."""
+        """Mark the case for an expert."""
         if not self.ui.expertButton.enabled:
             return
         case = self.case
         self.count_time()
         item, spent = self.item(case.id), case.seconds
         if case.unsaved:
-            self.panel.correct.keeper.autosave()
-        self.panel.correct.keeper.mark(EXPERT)
+            self.panel.correct.autosave.save_draft()
+        self.panel.correct.autosave.mark(EXPERT)
         item["status"] = EXPERT
         item["seconds"] += spent
-        self._open_next(_("{id} waits for an expert.").format(id=case.id))
+        self._open_next(_("{id} is marked for an expert.").format(id=case.id))
 
     # ---------------------------------------------------------------- opening and leaving a case
 
@@ -257,21 +252,19 @@ class ReviewSection(Section):
     def _open_wanted(self) -> None:
         self.open(self._wanted)
 
-    def open(self, case_id: str, said: str = "") -> None:
-        """Open a case: what is unsaved of the present one is kept first.
+    def open(self, case_id: str, message: str = "") -> None:
+        """Open a case, after a draft of the present one was saved; ``message`` is shown then.
 
-        The case that is open stays as it is; results that were made in the meantime arrive beside it.
+        If the case is open already, its correction stays and newer results are added.
         """
-        from crossmoda.errors import InputError
-
         if self.logic.busy:
             raise InputError(self.busy_reason())
         present, parameters = self.case, self.parameters
         data, results = parameters.datasetFolder, parameters.resultsFolder
         stays = present is not None and (present.id, present.data) == (case_id, data)  # newer results are looked for
         left = "" if stays else self.leave()
-        self._leaving = f"{said} {left}".strip()
-        folder, opened = str(self.logic.temporaryFolder()), []
+        self._leaving = f"{message} {left}".strip()
+        folder, opened = str(export.temporary_folder()), []
         answer: dict = {}
         arguments = {"data": data, "results": results, "case_id": case_id, "folder": folder}
         self._run(
@@ -279,14 +272,14 @@ class ReviewSection(Section):
                 PythonTask("review_case", arguments, _("Read {id}").format(id=case_id), answer.update),
                 StepsTask(
                     _("Load {id}").format(id=case_id),
-                    lambda: reviewed_case.loading_steps(answer, data, results, opened) if answer else _nothing_read(),
+                    lambda: reviewed_case.loading_steps(answer, data, results, opened),
                     lambda _result: self._opened(opened[0]),
                 ),
             ]
         )
 
     def leave(self) -> str:
-        """Keep what is unsaved of the case that is open and take it out of the scene; return what is to be said."""
+        """Save a draft of the open case and remove it from the scene; return a message for the user."""
         case, correct = self.case, self.panel.correct
         if case is None:
             return ""
@@ -309,46 +302,30 @@ class ReviewSection(Section):
             self._stopwatch.go()
 
     def show(self, case) -> None:
-        """Show a case: scan, correction, outlines of noisy label and prediction, the most doubtful place."""
+        """Show a case: scan, correction, outlines of fused label and prediction, the most uncertain region."""
         case.correction.GetDisplayNode().SetVisibility(True)
         display.show_target(case.volume)
         self.panel.correct.take_up(case)
-        self.places.show(case)
+        self.regions.show(case)
 
-    def _run(self, tasks) -> None:
-        self._work = self.logic.run(tasks)
-        self._work.observe(self._on_work)
-        self._work.start()
-        self.panel.update()
+    def _run(self, tasks: list) -> None:
+        self.start(self.logic.run(tasks), self._show_hint)
 
     def run_steps(self, task) -> None:
-        """Run short steps of the case that is open."""
+        """Run short steps of the open case."""
         self._run([task])
 
-    def _on_work(self) -> None:
-        work = self._work
-        if self.parameters is None:
-            return
-        if work.over and (work.cancelled or work.failures):
+    def on_work(self) -> None:
+        """Show the state of the work; remove a case whose loading was stopped."""
+        if self._work is not None and self._work.over and not self._work.succeeded:
             reviewed_case.remove_unfinished()
-        if work.cancelled:
-            self.say(_("Cancelled."))
-        elif work.failures:
-            self.say(work.failures[0].error, ERROR)
-        elif work.current is not None:
-            self.say(f"{work.current.title}: {work.current.message}".rstrip(": "))
-        elif work.over and work.tasks[-1].state == DONE:
-            self.say(self._leaving or self._hint(), NOTE)
-            self._leaving = ""
-        self.panel.update_soon()
+        super().on_work()
+
+    def _show_hint(self, _result) -> None:
+        self.say(self._leaving or self._hint(), NOTE)
+        self._leaving = ""
 
     def _hint(self) -> str:
         if self.case is None:
-            return _("Double-click a case to open it; the first gains most.") if self.items else ""
+            return _("Double-click a case to open it. The first has the largest expected gain.") if self.items else ""
         return "\n".join(self.item(self.case.id)["reasons"])
-
-
-def _nothing_read() -> list:
-    from crossmoda.errors import InputError
-
-    raise InputError(_("The case could not be read."))

@@ -9,8 +9,11 @@ import qt
 import slicer
 from slicer.i18n import tr as _
 
+from crossmoda.errors import InputError
+from CrossModaSegLib.processes.tasks import TaskQueue
+
 UI_FOLDER = Path(__file__).resolve().parents[2] / "Resources" / "UI"
-#: What a message is: something to mend, or a remark.
+#: The kinds of a message.
 ERROR, NOTE = "error", "note"
 #: The red of errors on a light and on a dark panel; both have a contrast of at least 4.5 to it.
 _RED_ON_LIGHT, _RED_ON_DARK = "#b3261e", "#f2b8b5"
@@ -19,15 +22,13 @@ _LONG_WORD = 32
 
 
 def reported(method, keeps_remark: bool = False):
-    """Show what goes wrong in a slot next to the controls of its section.
+    """Show the errors of a slot next to the controls of its section.
 
-    What was said before is gone then; ``keeps_remark``: only if it was an error.
+    An earlier message is cleared; with ``keeps_remark`` only if it was an error.
     """
 
     @functools.wraps(method)
     def slot(self):
-        from crossmoda.errors import InputError
-
         try:
             if not keeps_remark or self.is_error:
                 self.say("")
@@ -41,14 +42,12 @@ def reported(method, keeps_remark: bool = False):
     return slot
 
 
-#: For slots that only show something: what a run said of its result can still be read beside it.
+#: For slots that only show a result: the message of its run stays.
 reported_beside = functools.partial(reported, keeps_remark=True)
 
 
 def refuse(hindrance: str) -> None:
-    """Raise InputError if something hinders a button that has not yet been grayed out for it."""
-    from crossmoda.errors import InputError
-
+    """Raise InputError if a button that is not yet disabled cannot be used."""
     if hindrance:
         raise InputError(hindrance)
 
@@ -56,8 +55,9 @@ def refuse(hindrance: str) -> None:
 class Section:
     """One collapsible part of the panel: a .ui file and what its controls do."""
 
-    #: The .ui file's name; set by subclasses.
+    #: The name of the .ui file; set by subclasses.
     name = ""
+    cancelled, cancel_tip = _("Cancelled."), _("Stop at once")
 
     def __init__(self, panel):
         """Load the section's controls; ``panel`` gives the logic and the parameter node."""
@@ -67,8 +67,11 @@ class Section:
         policy = qt.QSizePolicy(qt.QSizePolicy.Ignored, qt.QSizePolicy.Preferred)
         policy.setHorizontalStretch(1)
         for label in vars(self.ui).values():
-            if isinstance(label, qt.QLabel) and label.wordWrap:  # else Qt reckons its lines at the width it would like
+            if isinstance(label, qt.QLabel) and label.wordWrap:  # else Qt computes its height at its preferred width
                 label.setSizePolicy(policy)
+        self._work, self._done = None, None
+        if hasattr(self.ui, "cancelButton"):
+            self.ui.cancelButton.connect("clicked(bool)", self.on_cancel)
         self.say("")
 
     @property
@@ -80,23 +83,24 @@ class Section:
         """Show the state of scene and work."""
 
     def show_style(self) -> None:
-        """Take on the colors of Slicer's style, which may have been switched."""
+        """Apply the colors of Slicer's current style."""
         style = f"color: {red(self.widget)}" if self.is_error else ""
         if self.ui.messageLabel.styleSheet != style:
             self.ui.messageLabel.setStyleSheet(style)
 
     def forget(self) -> None:
-        """Let go of what belongs to a scene that is being closed."""
+        """Release the content of a scene that is being closed."""
+        self._work = None
         self.say("")
 
     def enter(self) -> None:
-        """Do what the panel's opening asks for."""
+        """React to the opening of the panel."""
 
     def exit(self) -> None:
-        """Do what the panel's leaving asks for."""
+        """React to the leaving of the panel."""
 
     def say(self, text: str, kind: str = NOTE) -> None:
-        """Show a message under the controls: an error in red, a remark in the color of the panel's text."""
+        """Show a message under the controls, an error in red."""
         self.ui.messageLabel.text = wrappable(text)
         self.is_error = kind == ERROR
         self.show_style()
@@ -104,20 +108,68 @@ class Section:
 
     @staticmethod
     def allow(button, reason: str, tip: str) -> None:
-        """Enable a button, or disable it with a tool tip that says why."""
+        """Enable a button, or disable it with the reason as tool tip."""
         button.enabled = not reason
         button.toolTip = reason or tip
 
     def shows(self, target) -> bool:
-        """Whether results of a target are to be shown: another one may have been chosen since work on it began."""
+        """Whether a target is the selected one, so that its results are shown."""
         return self.parameters.target in (target, None)
 
     def busy_reason(self) -> str:
-        """Say why no work can be started now; an empty string if it can."""
-        return _("CrossModa is at work; wait for it or cancel it.") if self.logic.busy else ""
+        """Return why no work can be started; an empty string if it can."""
+        return _("CrossModa is busy. Wait or cancel.") if self.logic.busy else ""
+
+    # ---------------------------------------------------------------- work
+
+    @property
+    def running(self) -> bool:
+        """Whether work of this section is running."""
+        return self._work is not None and not self._work.over
+
+    def start(self, queue: TaskQueue, done=None) -> None:
+        """Start work and show its messages; ``done(result)`` gets the result of the last task."""
+        self._work, self._done = queue, done
+        queue.observe(self.on_work)
+        queue.start()
+        self.panel.update()
+
+    def on_work(self) -> None:
+        """Show the state of the work."""
+        work = self._work
+        if work is None or self.parameters is None:
+            return
+        if work.failures:
+            self.say(work.failures[0].error, ERROR)
+        elif work.cancelled:
+            self.say(self.cancelled)
+        elif work.current is not None:
+            self.say(f"{work.current.title}: {work.current.message}".rstrip(": "))
+        elif work.succeeded and self._done:
+            done, self._done = self._done, None
+            done(work.tasks[-1].result)
+        self.panel.update_soon()
+
+    def on_cancel(self) -> None:
+        """Stop the work at once."""
+        if self.running:
+            self._work.cancel()
+
+    def show_progress(self) -> None:
+        """Show the progress of the work, and whether it can be cancelled."""
+        bar = self.ui.progressBar
+        bar.enabled = self.running
+        if self._work is None:
+            bar.value = 0
+        elif self.running or self._work.succeeded:
+            bar.value = round(100 * self._work.progress)
+        nothing = "" if self.running else _("Nothing is running.")
+        self.allow(self.ui.cancelButton, nothing, self.cancel_tip)
+
+    # ---------------------------------------------------------------- controls
 
     def bind_path(self, edit, parameter: str, kinds: str = "Dirs") -> None:
-        """Keep a path and a string parameter the same."""
+        """Synchronize a path and a string parameter."""
         import ctk
 
         edit.filters = getattr(ctk.ctkPathLineEdit, kinds)
@@ -135,16 +187,15 @@ class Section:
 
 
 def red(widget) -> str:
-    """Return the red that can be read on a widget, in Slicer's light and dark style alike."""
+    """Return a red with enough contrast on a widget, in a light or dark style."""
     is_dark = widget.palette.color(qt.QPalette.Window).lightness() < 128
     return _RED_ON_DARK if is_dark else _RED_ON_LIGHT
 
 
 def wrappable(text: str) -> str:
-    """Return a text whose long words (names of files and scans) can go on in the next line, here and there.
+    """Return a text whose long words (names of files and scans) can be broken into lines; tags stay unchanged.
 
-    A label is at least as wide as its longest word; one of eighty letters would push half of the panel out of view.
-    Tags stay as they are: a link leads to where it led.
+    A label is at least as wide as its longest word.
     """
 
     def broken(word: re.Match) -> str:
@@ -157,12 +208,12 @@ def wrappable(text: str) -> str:
 
 
 def shortened(name: str, most: int = 22) -> str:
-    """Return a name without its middle if it is too long for a narrow column; its tool tip should have all of it."""
+    """Return a name without its middle if it is too long for a narrow column."""
     return name if len(name) <= most else f"{name[: most // 2 - 1]}…{name[-most // 2 :]}"
 
 
 def set_columns(table, titles: list[str], stretched: int) -> None:
-    """Give a table its columns; one of them takes the space left."""
+    """Set the columns of a table; the ``stretched`` one takes the remaining width."""
     table.setColumnCount(len(titles))
     table.setHorizontalHeaderLabels(titles)
     table.verticalHeader().setVisible(False)

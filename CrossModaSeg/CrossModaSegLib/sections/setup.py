@@ -1,4 +1,4 @@
-"""Set-up: what is installed, which processor works."""
+"""Set-up: dependencies and processor."""
 
 from slicer.i18n import tr as _
 
@@ -15,63 +15,63 @@ class SetupSection(Section):
     def __init__(self, panel):
         """Connect the controls."""
         super().__init__(panel)
-        self._probe = None
+        self._search = None
         self.bind_path(self.ui.wheelFolderEdit, "wheelFolder")
         self.ui.installButton.connect("clicked(bool)", self.on_install)
         self.show_dependencies()
 
     def update(self) -> None:
-        """Show what is missing."""
+        """Show the missing packages."""
         self.show_path(self.ui.wheelFolderEdit, self.parameters.wheelFolder)
         nothing = "" if self._lacking else _("Nothing is missing.")
         self.allow(
             self.ui.installButton,
             nothing or self.busy_reason(),
-            _("Install the Python packages that are missing; asks first"),
+            _("Install the missing Python packages, after confirmation"),
         )
 
     def show_dependencies(self) -> None:
-        """Read again which packages are there."""
-        self.versions = found = dependencies.versions()
+        """Show the installed packages."""
+        self.versions = dependencies.versions()
         self._lacking = dependencies.missing()
         self.ui.dependenciesLabel.text = "<br>".join(
             f"✓ {name} {version}" if version else f"✗ <b>{name}</b> " + _("is missing")
-            for name, version in found.items()
+            for name, version in self.versions.items()
         )
 
-    def probe_device(self) -> None:
-        """Ask a process of its own which processor "auto" means: torch takes seconds to import."""
-        if self._probe is not None:
+    def find_device(self) -> None:
+        """Find the processor of "auto" in a process of its own: torch takes seconds to import."""
+        if self._search is not None:
             return
         if "torch" in self._lacking:
-            self.ui.deviceLabel.text = _("PyTorch is missing: only registration on the processor works.")
+            self.ui.deviceLabel.text = _("PyTorch is missing: only registration on the CPU works.")
             return
-        self.ui.deviceLabel.text = _("looking for a graphics card…")
-        task = PythonTask("device", {}, _("Look for a graphics card"), self._show_device)
-        self._probe = TaskQueue([task], lambda: self._on_probe(task))
-        self._probe.start()
+        self.ui.deviceLabel.text = _("Looking for a GPU…")
+        task = PythonTask("device", {}, _("Look for a GPU"), self._show_device)
+        self._search = TaskQueue([task], lambda: self._on_search(task))
+        self._search.start()
 
     def _show_device(self, answer: dict) -> None:
         memory = f", {answer['memory_gib']:g} GiB" if answer["memory_gib"] else ""
         self.ui.deviceLabel.text = _("auto: {device}").format(device=answer["description"]) + memory
 
-    def _on_probe(self, task) -> None:
+    def _on_search(self, task) -> None:
         if task.state == FAILED:
-            self.ui.deviceLabel.text = _("The processor could not be found out: {error}").format(error=task.error)
+            self.ui.deviceLabel.text = _("Processor unknown: {error}").format(error=task.error)
 
     def stop(self) -> None:
-        """Stop the search for a graphics card."""
-        if self._probe is not None:
-            self._probe.cancel()
+        """Stop the search for a GPU."""
+        if self._search is not None:
+            self._search.cancel()
 
     @reported
     def on_install(self) -> None:
-        """Install what is missing."""
+        """Install the missing packages."""
         try:
             dependencies.install(self.parameters.wheelFolder)
             self.say(_("Installed."))
         finally:
             self.show_dependencies()
-            self._probe = None
-            self.probe_device()
+            self._search = None
+            self.find_device()
             self.panel.update()

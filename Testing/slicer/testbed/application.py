@@ -77,9 +77,17 @@ class ScriptedModuleWidget(widgets.qMRMLWidget):
         super().__init__()
         self.setLayout(qt.QVBoxLayout())
         self.setMRMLScene(slicer.mrmlScene)
-        self._bed_entered = False
-        self._bed_self = getattr(python, name + "Widget")(self)
+        self._bed_entered, self._bed_name = False, name
+        self._bed_make(python)
+
+    def _bed_make(self, python):
+        self._bed_self = getattr(python, self._bed_name + "Widget")(self)
+        setattr(slicer.modules, self._bed_name + "Widget", self._bed_self)
         self._bed_self.setup()
+
+    def reload(self):
+        """Make the widget again from the module that was loaded last."""
+        self._bed_make(sys.modules[self._bed_name])
 
     @property
     def isEntered(self):

@@ -56,6 +56,10 @@ class ScriptedLoadableModuleWidget:
     def cleanup(self):
         """Release what the panel holds."""
 
+    def onReload(self):
+        """Load the module's file again and make its widget anew."""
+        slicer.util.reloadScriptedModule(self.moduleName)
+
 
 class ScriptedLoadableModuleLogic:
     """Base of a module's logic."""

@@ -159,6 +159,24 @@ class qMRMLWidget(PythonQtObject, QtWidgets.QWidget):
         return self.__dict__.get("_bed_scene")
 
 
+class _NodeFilter:
+    """``qMRMLSortFilterProxyModel`` of a selector."""
+
+    def __init__(self, selector):
+        self._selector, self._hidden = selector, []
+
+    @property
+    def hiddenNodeIDs(self):
+        """The nodes that are not offered."""
+        return self._hidden
+
+    @hiddenNodeIDs.setter
+    def hiddenNodeIDs(self, ids):
+        if list(ids) != self._hidden:
+            self._hidden = list(ids)
+            self._selector._fill()
+
+
 class qMRMLNodeComboBox(PythonQtObject, QtWidgets.QComboBox):
     """A selector of nodes of the scene."""
 
@@ -174,6 +192,7 @@ class qMRMLNodeComboBox(PythonQtObject, QtWidgets.QComboBox):
     def __init__(self, *arguments):
         super().__init__(*arguments)
         self.__dict__.update(_bed_scene=None, _bed_ids=[], _bed_filling=False, _bed_tags=[], _bed_attributes=[])
+        self.__dict__["_bed_filter"] = _NodeFilter(self)
         QtWidgets.QComboBox.setSizeAdjustPolicy(self, QtWidgets.QComboBox.AdjustToMinimumContentsLengthWithIcon)
         QtWidgets.QComboBox.setMinimumContentsLength(self, 12)
         QtCore.QObject.connect(self, QtCore.SIGNAL("currentIndexChanged(int)"), self._on_index)
@@ -197,6 +216,10 @@ class qMRMLNodeComboBox(PythonQtObject, QtWidgets.QComboBox):
         self.destroyed.connect(lambda *_: [scene.RemoveObserver(tag) for tag in tags])
         self._fill()
 
+    def sortFilterProxyModel(self):
+        """Return the filter of the nodes; of its properties only ``hiddenNodeIDs`` is there."""
+        return self._bed_filter
+
     def addAttribute(self, node_type, name, value=None):
         """Show only the nodes of a type that have an attribute."""
         self._bed_attributes.append((node_type, name, value))
@@ -204,7 +227,7 @@ class qMRMLNodeComboBox(PythonQtObject, QtWidgets.QComboBox):
             self._fill()
 
     def _shown(self, node):
-        if node.GetHideFromEditors() and not self.showHidden:
+        if (node.GetHideFromEditors() and not self.showHidden) or node.GetID() in self._bed_filter.hiddenNodeIDs:
             return False
         if not self.showChildNodeTypes and node.GetClassName() not in self.nodeTypes:
             return False
@@ -224,7 +247,12 @@ class qMRMLNodeComboBox(PythonQtObject, QtWidgets.QComboBox):
                 if node is not removed and self._shown(node):
                     QtWidgets.QComboBox.addItem(self, node.GetName())
                     self._bed_ids.append(node.GetID())
-        index = self._bed_ids.index(before) if before in self._bed_ids else (0 if self.noneEnabled else -1)
+        if before in self._bed_ids:
+            index = self._bed_ids.index(before)
+        elif removed is not None and removed.GetID() == before and any(self._bed_ids):
+            index = self._bed_ids.index(next(filter(None, self._bed_ids)))  # it moves on to another node
+        else:
+            index = 0 if self.noneEnabled else -1
         QtWidgets.QComboBox.setCurrentIndex(self, index)
         self._bed_filling = False
         if before != self.currentNodeID:
