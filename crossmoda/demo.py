@@ -302,10 +302,10 @@ class _Shown:
         return page
 
 
-def _volume_rows(found: evaluation.Scores) -> list[list[str]]:
+def _volume_rows(scores: evaluation.Scores) -> list[list[str]]:
     rows = []
     for structure in labels.STRUCTURES:
-        row = found[structure.key]
+        row = scores[structure.key]
         numbers = (row["volume_mm3"], row["reference_volume_mm3"], row["volume_error_percent"])
         rows.append([structure.name, *(f"{number:.0f}" for number in numbers)])
     return rows
@@ -322,8 +322,8 @@ def score_rows(scores: Mapping[str, Mapping[str, evaluation.Scores]]) -> list[li
         cells = []
         for measure, digits in (("dice", 3), ("hd95_mm", 1), ("assd_mm", 2)):
             for structure in labels.STRUCTURES:
-                found = summary[structure.key][measure]
-                cells.append(f"{found['mean']:.{digits}f} ± {found['sd']:.{digits}f}" if found["count"] else "–")
+                row = summary[structure.key][measure]
+                cells.append(f"{row['mean']:.{digits}f} ± {row['sd']:.{digits}f}" if row["count"] else "–")
         rows.append([step, *cells])
     return rows
 

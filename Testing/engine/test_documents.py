@@ -48,6 +48,21 @@ def test_citation_and_changelog_name_the_version_of_the_engine() -> None:
 ARCHITECTURE = (PROJECT / "docs/architecture.md").read_text("utf-8")
 
 
+def test_the_architecture_finds_only_files_that_exist() -> None:
+    table = ARCHITECTURE.split("## Repository")[0]
+    paths = re.findall(r"`((?:crossmoda|CrossModaSeg|CrossModaRegister|tools)/[\w./]+)`", table)
+    assert len(paths) > 15
+    assert not [path for path in paths if not (PROJECT / path).exists()]
+
+
+def test_the_architecture_lists_every_room_of_the_engine_and_no_other() -> None:
+    table = ARCHITECTURE.split("## Engine")[1].split("## Laws")[0]
+    rows = [row.split("|")[1] for row in table.splitlines() if row.startswith("| `")]
+    listed = {name.rstrip("/") for row in rows for name in re.findall(r"`([\w./]+)`", row)}
+    rooms = {path.name for path in (PROJECT / "crossmoda").iterdir()}
+    assert listed == rooms - {"__init__.py", "__main__.py", "__pycache__", "py.typed"}
+
+
 def test_the_imports_in_the_documents_exist() -> None:
     blocks = [
         block for path in DOCUMENTS for block in re.findall(r"```python\n(.*?)```", path.read_text("utf-8"), re.DOTALL)

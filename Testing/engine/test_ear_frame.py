@@ -1,15 +1,18 @@
 """The ear frame on the template itself under known motions, and on real scans."""
 
 import csv
+import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from crossmoda import volume
-from crossmoda.anatomy import ear_frame, template
+from crossmoda import cli, volume
+from crossmoda.anatomy import ear_frame, landmarks, template
 from crossmoda.anatomy.sampling import averaged, bounds, moved
 from crossmoda.deeds.transform import affine_transform
+from crossmoda.errors import InputError
 from crossmoda.volume import Grid, Volume
 
 IDENTITY = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
@@ -166,6 +169,50 @@ def test_the_template_is_symmetric_and_its_landmarks_lie_in_it() -> None:
         assert np.all(position > low) and np.all(position < high)
     canal = bundled.landmarks["fundus"] - bundled.landmarks["porus"]
     assert 8 < np.linalg.norm(canal) < 14  # length of the canal in adults, mm
+
+
+def run(*arguments: object) -> None:
+    """Run the command ``crossmoda``; a failed one raises SystemExit with its code."""
+    with pytest.raises(SystemExit) as ended:
+        cli.main([str(argument) for argument in arguments])
+    if ended.value.code:
+        raise ended.value
+
+
+def test_locate_writes_markups_and_prints_the_same_landmarks_as_json(upright, tmp_path, capsys) -> None:
+    scan, cochleae, _ = upright
+    volume.write(scan, tmp_path / "scan.nii.gz")
+    run("--quiet", "locate", tmp_path / "scan.nii.gz", "--output", tmp_path / "ears.mrk.json", "--json")
+    printed = json.loads(capsys.readouterr().out)
+    markups = json.loads((tmp_path / "ears.mrk.json").read_text())["markups"]
+    for ear, points in zip(printed["ears"], markups, strict=True):
+        assert (ear["accepted"], points["coordinateSystem"]) == (True, "LPS")
+        positions = {point["label"]: point["position"] for point in points["controlPoints"]}
+        assert len(positions) == len(template.NAMES)
+        assert positions[f"{ear['side']} modiolus"] == ear["landmarks_lps_mm"]["modiolus"]
+        assert np.linalg.norm(positions[f"{ear['side']} modiolus"] - cochleae[ear["side"]]) < 0.7
+
+
+def test_locate_ends_with_one_sentence_where_there_is_no_head(tmp_path, capsys) -> None:
+    noise = np.random.default_rng(0).rayleigh(5, (30, 90, 90)).astype(np.float32)
+    volume.write(Volume(noise, Grid((90, 90, 30), (1.0, 1.0, 2.0), (0.0, 0.0, 0.0), IDENTITY)), tmp_path / "air.nii.gz")
+    with pytest.raises(SystemExit) as ended:
+        run("--quiet", "locate", tmp_path / "air.nii.gz")
+    assert ended.value.code == 2
+    assert "No skull base in the scan" in capsys.readouterr().err
+
+
+def test_markups_need_their_file_name_ending(upright, tmp_path) -> None:
+    with pytest.raises(InputError, match=r"\.mrk\.json"):
+        landmarks.write_markups(upright[2], tmp_path / "ears.json")
+
+
+def test_a_template_folder_without_a_landmark_is_refused(tmp_path) -> None:
+    shutil.copytree(template.FOLDER, tmp_path / "template")
+    table = tmp_path / "template" / template.LANDMARKS
+    table.write_text("".join(line for line in table.open() if not line.startswith("porus")))
+    with pytest.raises(InputError, match="porus"):
+        template.load(tmp_path / "template")
 
 
 def real_heads(shared_data: Path) -> dict[str, dict[str, np.ndarray]]:

@@ -1,5 +1,7 @@
 """One declaration for all doors: XML and arguments of the CLI modules, options of the command, the reference."""
 
+import importlib
+import pkgutil
 import sys
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
@@ -7,8 +9,9 @@ from pathlib import Path
 import click
 import pytest
 
+import crossmoda
 from crossmoda.cli import crossmoda_command
-from crossmoda.parameters import parameters
+from crossmoda.parameters import Settings, parameters
 from crossmoda.steps.fuse import LabelMapSelection
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -116,3 +119,28 @@ def test_a_file_that_is_also_an_option_of_the_command_has_the_same_help(path, st
     options = options_of(COMMAND[path.stem])
     shared = [file for file in step.files if file.name in options]
     assert all((options[file.name].help or "").startswith(file.help) for file in shared)
+
+
+def all_settings() -> list[type[Settings]]:
+    """Return the settings of every step of the engine."""
+    for module in pkgutil.walk_packages(crossmoda.__path__, "crossmoda."):
+        if "cuda" not in module.name:
+            importlib.import_module(module.name)
+    found, pending = [], [Settings]
+    while pending:
+        pending += pending[0].__subclasses__()
+        found.append(pending.pop(0))
+    return [each for each in found if each.__module__.startswith("crossmoda.") and each is not Settings]
+
+
+def test_help_is_a_noun_phrase_of_at_most_90_characters():
+    helps = {
+        f"{each.__module__}.{each.__name__}.{item.name}": item.help
+        for each in all_settings()
+        for item in parameters(each)
+    }
+    files = [file for step in cli_modules.steps().values() for file in (*step.files, *step.results)]
+    helps |= {f"{type(file).__name__} {file.name}": file.help for file in files}
+    questions = ("Which", "How", "Where", "What")
+    bad = {name: text for name, text in helps.items() if len(text) > 90 or text.startswith(questions)}
+    assert bad == {}

@@ -421,7 +421,7 @@ def test_a_cancelled_study_says_so_and_keeps_what_is_finished(home, client, tmp_
 
     with pytest.raises(Cancelled):
         study.run(what, cancel)
-    assert "Cancelled; what is finished is kept." in (tmp_path / "study" / "study.log").read_text("utf-8")
+    assert "Cancelled; finished results are reused." in (tmp_path / "study" / "study.log").read_text("utf-8")
     assert not (tmp_path / "target1" / NOISY_LABEL).exists()
     assert list(tmp_path.glob("target1/registrations/*/finished.json"))
     assert list((tmp_path / "study").glob(".stop-*"))

@@ -48,8 +48,10 @@ PATCH_CENTER, PATCH_SIZE, PATCH_SPACING_MM = (25.0, 31.0, -42.0), (80, 80, 64), 
 
 #: A frame with less similarity or less of the ear inside the scan is refused.
 LEAST_SIMILARITY, LEAST_INSIDE = 0.5, 0.8
-#: Less similarity of the alignment of the skull base is no head.
-LEAST_BASE_SIMILARITY = 0.3
+#: A frame of less similarity needs the contralateral ear, turned by at most this angle, to be accepted.
+CERTAIN_SIMILARITY, MOST_ANGLE_DEG = 0.6, 12.0
+#: Similarity of the alignment of the skull base: less is not worth a deformation, and without an ear no head.
+LEAST_BASE_SIMILARITY, _HEAD_SIMILARITY = 0.1, 0.3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,8 +125,8 @@ class EarFrames:
 
     @property
     def notes(self) -> list[str]:
-        """One sentence for each refused frame."""
-        return [frame.reason for frame in self if frame.reason]
+        """Why frames are refused."""
+        return list(dict.fromkeys(frame.reason for frame in self if frame.reason))
 
 
 def patch_grid(
@@ -171,7 +173,36 @@ def _frames(grid: Grid, fine: Volume, template: Template, base: SkullBase) -> Ea
     """Return both frames that follow from one alignment of the skull base."""
     warp = _Warp.between(template, fine, base) if base.similarity >= LEAST_BASE_SIMILARITY else None
     left, right = (_frame(side, grid, template, base, warp) for side in SIDES)
-    return EarFrames(left, right, base.contrast, base.similarity)
+    frames = EarFrames(_checked(left, right), _checked(right, left), base.contrast, base.similarity)
+    if frames.accepted or base.similarity >= _HEAD_SIMILARITY:
+        return frames
+    reason = (
+        f"No skull base in the scan: similarity with the template {base.similarity:.2f}. Check the orientation in the "
+        "header, or choose a scan of the head."
+    )
+    left, right = (dataclasses.replace(frame, reason=reason) for frame in frames)
+    return dataclasses.replace(frames, left=left, right=right)
+
+
+def _checked(frame: EarFrame, contralateral: EarFrame) -> EarFrame:
+    """Return a frame, refused if it is not certain by itself and the contralateral ear does not confirm it.
+
+    A wrong alignment may resemble one ear by chance, hardly both.
+    """
+    confirmed = contralateral.accepted and angle_deg(frame, contralateral) <= MOST_ANGLE_DEG
+    if not frame.accepted or frame.similarity >= CERTAIN_SIMILARITY or confirmed:
+        return frame
+    reason = (
+        f"{frame.side.capitalize()} ear doubtful: similarity with the template {frame.similarity:.2f}, and the "
+        f"{contralateral.side} ear does not confirm it. Check the landmarks in the scan."
+    )
+    return dataclasses.replace(frame, reason=reason)
+
+
+def angle_deg(one: EarFrame, other: EarFrame) -> float:
+    """Return the angle between the frames of both ears, degrees; 0 for a symmetric head."""
+    turn = one.matrix[:3, :3] @ _MIRROR[:3, :3] @ other.matrix[:3, :3].T
+    return float(np.degrees(np.arccos(np.clip((np.trace(turn) - 1) / 2, -1, 1))))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -210,12 +241,8 @@ def _frame(side: str, scan: Grid, template: Template, base: SkullBase, warp: _Wa
     mirror = np.eye(4) if side == "left" else _MIRROR
     landmarks = {name: moved(mirror, point) for name, point in template.landmarks.items()}
     if warp is None:
-        reason = (
-            f"No skull base in the scan: similarity with the template {base.similarity:.2f}, at least "
-            f"{LEAST_BASE_SIMILARITY:.2f} needed. Check the header's orientation, or choose a scan of the head."
-        )
         in_scan = {name: moved(base.matrix, point) for name, point in landmarks.items()}
-        return EarFrame(side, _nearest_rigid(base.matrix) @ mirror, in_scan, 0.0, 0.0, np.inf, reason)
+        return EarFrame(side, _nearest_rigid(base.matrix) @ mirror, in_scan, 0.0, 0.0, np.inf, "no skull base")
     center = landmarks["modiolus"]
     ball = covering(center - _ROTATION_MM, center + _ROTATION_MM, _BALL_STEP_MM)
     points, targets = positions(ball), warp.to_scan_points(ball)

@@ -21,6 +21,7 @@ COMMANDS = {
     "demo": "Run the whole chain on simulated subjects; nothing to download.",
     "simulate": "Simulate a data set.",
     "validate": "List all problems of a data set with their remedies.",
+    "locate": "Locate both ears: landmarks of cochlea, canal and labyrinth.",
     "register": "Register a moving image to a fixed image (deeds).",
     "fuse": "Fuse label maps of one target (STAPLE).",
     "propagate": "Propagate atlas labels to targets: register, warp, fuse to noisy labels.",

@@ -140,7 +140,7 @@ def known_segments(segmentation):
     """Return (structure, segment ID) of the segments that CrossModa knows, in the order of its table."""
     from crossmoda import labels
 
-    found = []
+    segments = []
     for index in range(segmentation.GetSegmentation().GetNumberOfSegments()):
         segment_id = segmentation.GetSegmentation().GetNthSegmentID(index)
         segment = segmentation.GetSegmentation().GetSegment(segment_id)
@@ -148,8 +148,8 @@ def known_segments(segmentation):
         segment.GetTag(slicer.vtkSegment.GetTerminologyEntryTagName(), entry)
         structure = labels.structure_of_terminology(str(entry)) or labels.structure_of_name(segment.GetName())
         if structure is not None:
-            found.append((structure, segment_id))
-    return sorted(found, key=lambda pair: pair[0].value)
+            segments.append((structure, segment_id))
+    return sorted(segments, key=lambda pair: pair[0].value)
 
 
 def label_map_of(label, volume):
@@ -217,8 +217,8 @@ def _occupied(array: np.ndarray) -> tuple[slice, ...]:
     """Return the bounding box of the nonzero voxels (slices of z, y, x); empty slices if there are none."""
     box: tuple[slice, ...] = ()
     for axis in range(3):
-        found = np.flatnonzero(array[box].any(axis=tuple(other for other in range(3) if other != axis)))
-        box += (slice(int(found[0]), int(found[-1]) + 1) if found.size else slice(0, 0),)
+        occupied = np.flatnonzero(array[box].any(axis=tuple(other for other in range(3) if other != axis)))
+        box += (slice(int(occupied[0]), int(occupied[-1]) + 1) if occupied.size else slice(0, 0),)
     return box
 
 

@@ -1,0 +1,41 @@
+"""The command ``crossmoda locate``."""
+
+import json
+from pathlib import Path
+
+import click
+
+from crossmoda import output as files
+from crossmoda import volume
+from crossmoda.anatomy import ear_frame, landmarks, template
+from crossmoda.cli.framework import PATH, path_option, progress_bar
+from crossmoda.errors import InputError
+
+
+@click.command()
+@click.argument("scan", type=PATH)
+@path_option("--output", help="Landmarks of the located ears for Slicer (.mrk.json).")
+@path_option("--template", "folder", help="Folder of a template instead of the bundled one.")
+@click.option("--json", "as_json", is_flag=True, help="Print landmarks, frames and confidence as JSON.")
+def command(scan: Path, output: Path | None, folder: Path | None, as_json: bool) -> None:
+    """SCAN is T1 or T2 of the head: a file or a folder with a DICOM series. Positions are LPS mm."""
+    files.check_apart([output], [scan])
+    with progress_bar() as progress:
+        atlas = template.load(folder) if folder else template.load()
+        frames = ear_frame.ear_frames(volume.read(scan), atlas, progress)
+    if as_json:
+        click.echo(json.dumps(landmarks.summary(frames), indent=2))
+    if not frames.accepted:
+        raise InputError(frames.notes[0])
+    if output is not None:
+        landmarks.write_markups(frames, output)
+    if as_json:
+        return
+    for frame in frames.accepted:
+        for name, position in frame.landmarks.items():
+            place = " ".join(f"{value:8.1f}" for value in position)
+            click.echo(f"{frame.side:5} {name.replace('_', ' '):16} {place}")
+    for note in frames.notes:
+        click.echo(f"Note: {note}")
+    if output is not None:
+        click.echo(output)
