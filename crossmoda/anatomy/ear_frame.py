@@ -180,7 +180,8 @@ def _frames(grid: Grid, fine: Volume, template: Template, base: SkullBase) -> Ea
         f"No skull base in the scan: similarity with the template {base.similarity:.2f}. Check the orientation in the "
         "header, or choose a scan of the head."
     )
-    return dataclasses.replace(frames, **{frame.side: dataclasses.replace(frame, reason=reason) for frame in frames})
+    left, right = (dataclasses.replace(frame, reason=reason) for frame in frames)
+    return dataclasses.replace(frames, left=left, right=right)
 
 
 def _checked(frame: EarFrame, contralateral: EarFrame) -> EarFrame:
