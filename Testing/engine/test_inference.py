@@ -342,7 +342,7 @@ class TestSeveralTargets:
 
     def test_a_duplicate_scan_is_a_failure(self, targets, weight_file, tmp_path):
         done, failed = predict_all([targets[1], targets[1]], tmp_path / "out", weight_file, CPU)
-        assert list(done) == ["b"] and "twice" in failed["b"]
+        assert list(done) == ["b"] and "Duplicate case ID: b" in failed["b"]
 
     def test_unusable_weights_stop_everything(self, targets, tmp_path):
         with pytest.raises(InputError, match="Weights not found"):
