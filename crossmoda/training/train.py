@@ -56,7 +56,6 @@ def train(
         cases: :class:`TrainingCase` or labeled :class:`crossmoda.dataset.Case`.
         folder: receives ``weights.safetensors`` with its model card ``weights.json``, ``metrics.csv``, and, during
             training, ``checkpoint.safetensors`` and prepared volumes.
-        settings: see :class:`Settings`.
         validation: cases for validation, never trained on; the weights with the best Dice on them are saved.
         progress: callback(fraction, message); raise ``Cancelled`` to stop with a checkpoint.
         preparation: preprocessing of the scans, stored with the weights; None: as published.
@@ -126,13 +125,9 @@ def train_folder(
     Args:
         data: the data set; its labeled ceT1 scans and corrected or accepted hrT2 scans
             (:mod:`crossmoda.dataset.corrections`) are used with full weight.
-        folder: see :func:`train`.
-        settings: see :class:`Settings`.
-        progress: see :func:`train`.
         noisy: folder of the propagations to its hrT2 scans; uncorrected noisy labels are then used as well, weighted by
             their confidence.
         validation: another data set, whose labeled scans are used for validation only.
-        initial: see :func:`train`.
 
     """
     dataset, corrections = open_dataset(data), all_corrections(data)
