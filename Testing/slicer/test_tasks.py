@@ -168,7 +168,7 @@ def test_a_worker_says_its_cause_in_one_sentence(application, scene, tmp_path):
     task = PythonTask("cases", {"folder": str(tmp_path / "nowhere")}, "List")
     TaskQueue([task]).start().wait()
     assert task.state == FAILED
-    assert task.error.startswith(str(tmp_path / "nowhere"))
+    assert task.error == f"Not a folder: {tmp_path / 'nowhere'}. Select the folder of a data set."
     assert "Traceback" not in task.error
 
 
