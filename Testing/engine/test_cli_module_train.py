@@ -88,7 +88,7 @@ def test_every_bad_input_is_one_sentence_exit_code_2_and_no_output(data, tmp_pat
 def test_a_killed_training_leaves_no_weights_and_resumes_to_the_same_ones(data, tmp_path, monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")  # several threads do not promise an order of their sums
     arguments = ["--epochs", 2, "--width", 0.125, "--device", "cpu", data / "data"]
-    checks.kill_at("training, epoch 2", MODULE, "--output", tmp_path / "cut", *arguments)
+    checks.kill_at("training: epoch 2", MODULE, "--output", tmp_path / "cut", *arguments)
     assert not (tmp_path / "cut" / training.WEIGHTS).exists()
     for name in ("cut", "through"):
         found = checks.run_module(MODULE, "--output", tmp_path / name, *arguments)

@@ -34,9 +34,11 @@ PHRASES = (
 )  # fmt: skip
 #: British spelling; stems, anywhere in a word.
 SPELLING = (
-    "tumour", "colour", "centre", "labelled", "labelling", "initialis", "normalis", "optimis", "organis", "behaviour",
-    "neighbour", "grey", "licence", "analys(?:e|ed|es|ing)\\b", "quantis", "visualis", "catalogue", "millimetre",
-    "modell", "fibre", "minimis", "maximis", "summaris", "recognis", "discretis", "parametris", "voxelis", "honour",
+    "tumour", "colour", "centre", "labelled", "labelling", "initialis", "normalis", "optimis(?!m|t)", "organis(?!m)",
+    "behaviour",
+    "neighbour", "grey", "licence", "analys(?:e|ed|ing)\\b", "quantis", "visualis", "catalogue", "millimetre",
+    "modell", "fibre", "minimis(?!t)", "maximis", "summaris", "recognis", "discretis", "parametris", "voxelis",
+    "honour",
     "favour", "artefact", "programme\\b", "judgement", "serialis", "synchronis", "regularis", "randomis", "rasteris",
 )  # fmt: skip
 #: Names of variables and arguments that stand for no quantity.

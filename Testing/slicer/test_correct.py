@@ -230,7 +230,7 @@ def test_leaving_a_case_keeps_its_draft_and_coming_back_offers_it(application, o
     review.open(first)
     application.wait_until(lambda: not opened.logic.busy)
     opened.update()
-    assert "An unsaved correction of " in correct.ui.recoveryLabel.text
+    assert "Unsaved correction of " in correct.ui.recoveryLabel.text
     assert not review.ui.acceptButton.enabled
     assert "Restore or discard" in review.ui.acceptButton.toolTip
     begun = review.case.array()
@@ -326,7 +326,7 @@ def test_a_data_set_that_cannot_be_written_says_so_and_the_work_stays_in_the_sce
     assert opened.review.item(case.id)["status"] == "open"
     opened.review.open(opened.review.items[1]["id"])
     application.wait_until(lambda: not opened.logic.busy)
-    assert "stays in the scene" in opened.review.ui.messageLabel.text
+    assert "is still in the scene" in opened.review.ui.messageLabel.text
     assert slicer.mrmlScene.IsNodePresent(case.correction)
     monkeypatch.undo()
     opened.review.open(case.id)

@@ -124,6 +124,11 @@ class EarFrames:
         return [frame for frame in self if frame.accepted]
 
     @property
+    def shows_head(self) -> bool:
+        """Whether the scan shows the skull base, with or without the ears."""
+        return bool(self.accepted) or self.base_similarity >= _HEAD_SIMILARITY
+
+    @property
     def notes(self) -> list[str]:
         """Why frames are refused."""
         return list(dict.fromkeys(frame.reason for frame in self if frame.reason))
@@ -174,13 +179,14 @@ def _frames(grid: Grid, fine: Volume, template: Template, base: SkullBase) -> Ea
     warp = _Warp.between(template, fine, base) if base.similarity >= LEAST_BASE_SIMILARITY else None
     left, right = (_frame(side, grid, template, base, warp) for side in SIDES)
     frames = EarFrames(_checked(left, right), _checked(right, left), base.contrast, base.similarity)
-    if frames.accepted or base.similarity >= _HEAD_SIMILARITY:
+    if frames.shows_head:
         return frames
     reason = (
         f"No skull base in the scan: similarity with the template {base.similarity:.2f}. Check the orientation in the "
         "header, or choose a scan of the head."
     )
-    return dataclasses.replace(frames, **{frame.side: dataclasses.replace(frame, reason=reason) for frame in frames})
+    left, right = (dataclasses.replace(frame, reason=reason) for frame in frames)
+    return dataclasses.replace(frames, left=left, right=right)
 
 
 def _checked(frame: EarFrame, contralateral: EarFrame) -> EarFrame:

@@ -20,7 +20,7 @@ from crossmoda.volume import Grid, Volume
 _SPACING_MM = 6.0
 #: Size of a head relative to the ICBM152 average, which is large.
 _SCALE = 0.92
-#: Fraction of the smaller image that overlaps at least.
+#: Fraction of the largest possible overlap that is required.
 _LEAST_OVERLAP = 0.55
 #: Intensities relative to the range between the 2nd and the 98th percentile end here.
 _BRIGHTEST = 1.2
@@ -115,5 +115,6 @@ def _masked_correlation(image: np.ndarray, mask: np.ndarray, pattern: np.ndarray
     image_variance = np.maximum(back(image_2 * pattern_mask) - image_sum**2 / count, 0)
     pattern_variance = np.maximum(back(image_mask * pattern_2) - pattern_sum**2 / count, 0)
     scale = np.sqrt(image_variance * pattern_variance)
-    usable = (count > _LEAST_OVERLAP * min(mask.sum(), pattern.size)) & (scale > 1e-3 * scale.max())
+    possible = min(float(mask.sum()), float(np.prod(np.minimum(mask.shape, pattern.shape))))
+    usable = (count > _LEAST_OVERLAP * possible) & (scale > 1e-3 * scale.max())
     return np.where(usable, covariance / np.maximum(scale, 1e-9), -1.0)
