@@ -316,21 +316,10 @@ _COLUMNS = ("Dice VS", "Dice cochlea", "HD95 VS [mm]", "HD95 cochlea [mm]", "ASS
 
 def score_rows(scores: Mapping[str, Mapping[str, evaluation.Scores]]) -> list[list[str]]:
     """Return the rows of the table of scores: step, then mean ± standard deviation of :data:`_COLUMNS`."""
-    rows = []
-    for step, cases in scores.items():
-        summary = evaluation.summarize(cases)
-        cells = []
-        for measure, digits in (("dice", 3), ("hd95_mm", 1), ("assd_mm", 2)):
-            for structure in labels.STRUCTURES:
-                row = summary[structure.key][measure]
-                cells.append(f"{row['mean']:.{digits}f} ± {row['sd']:.{digits}f}" if row["count"] else "–")
-        rows.append([step, *cells])
-    return rows
+    digits = {"dice": 3, "hd95_mm": 1, "assd_mm": 2}
+    return [[step, *evaluation.mean_cells(cases, digits)] for step, cases in scores.items()]
 
 
 def table(scores: Mapping[str, Mapping[str, evaluation.Scores]]) -> str:
     """Return the table of scores as text for the terminal."""
-    rows = [["", *_COLUMNS], *score_rows(scores)]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])
+    return evaluation.text_table([["", *_COLUMNS], *score_rows(scores)])

@@ -9,7 +9,7 @@ that a method cannot gain by missing structures.
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from crossmoda.volume.masks import bounding_box
 #: The measures, in the order of the tables.
 MEASURES = ("dice", "hd95_mm", "assd_mm", "volume_mm3", "reference_volume_mm3", "volume_error_percent")
 #: The measures that are averaged over cases, and their headings.
-_AVERAGED = {
+AVERAGED = {
     "dice": "Dice",
     "hd95_mm": "HD95 [mm]",
     "assd_mm": "ASSD [mm]",
@@ -138,12 +138,11 @@ def summarize(cases: Mapping[str, Scores]) -> dict[str, dict[str, dict[str, floa
     """
     structures = dict.fromkeys(key for scores in cases.values() for key in scores)
     table = {
-        key: {measure: [scores[key][measure] for scores in cases.values() if key in scores] for measure in _AVERAGED}
+        key: {measure: [scores[key][measure] for scores in cases.values() if key in scores] for measure in AVERAGED}
         for key in structures
     }
     table[OVERALL] = {
-        measure: [_mean([row[measure] for row in scores.values()]) for scores in cases.values()]
-        for measure in _AVERAGED
+        measure: [_mean([row[measure] for row in scores.values()]) for scores in cases.values()] for measure in AVERAGED
     }
     return {key: {measure: _statistics(values) for measure, values in row.items()} for key, row in table.items()}
 
@@ -179,10 +178,9 @@ def write_scores(cases: Mapping[str, Scores], path: Path | str) -> None:
     )
 
 
-def write_summary(cases: Mapping[str, Scores], path: Path | str, provenance: Mapping[str, Any] | None = None) -> None:
+def write_summary(cases: Mapping[str, Scores], path: Path | str) -> None:
     """Write the scores of all cases and their summary as JSON; undefined values are null."""
-    content = {"cases": cases, "summary": summarize(cases)}
-    write_json(path, _without_nan({**content, **({"provenance": dict(provenance)} if provenance else {})}))
+    write_json(path, _without_nan({"cases": cases, "summary": summarize(cases)}))
 
 
 def _without_nan(content: Any) -> Any:
@@ -195,24 +193,29 @@ def _without_nan(content: Any) -> Any:
 
 def format_table(cases: Mapping[str, Scores]) -> str:
     """Return the summary as text for the terminal: mean ± sd (median) of each measure."""
-    rows: list[list[str]] = [["", *_AVERAGED.values()]]
+    rows: list[list[str]] = [["", *AVERAGED.values()]]
     for key, measures in summarize(cases).items():
-        rows.append([key, *(_cell(measures[name], digits=3 if name == "dice" else 2) for name in _AVERAGED)])
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines = ["  ".join(_aligned(row, widths)).rstrip() for row in rows]
+        rows.append([key, *(_cell(measures[name], 3 if name == "dice" else 2, True) for name in AVERAGED)])
     number = len(cases)
-    note = f"{number} case{'' if number == 1 else 's'}; mean ± sd (median)"
-    return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:], note])
+    return f"{text_table(rows, str.rjust)}\n{number} case{'' if number == 1 else 's'}; mean ± sd (median)"
 
 
-def _aligned(row: list[str], widths: list[int]) -> Iterable[str]:
-    yield row[0].ljust(widths[0])
-    yield from (cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))
+def text_table(rows: Sequence[Sequence[str]], justify: Callable[[str, int], str] = str.ljust) -> str:
+    """Return rows, the header first, as text for the terminal; ``justify`` aligns all columns but the first."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ["  ".join([row[0].ljust(widths[0]), *map(justify, row[1:], widths[1:])]).rstrip() for row in rows]
+    return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])
 
 
-def _cell(statistics: Mapping[str, float], digits: int) -> str:
+def mean_cells(cases: Mapping[str, Scores], digits: Mapping[str, int]) -> list[str]:
+    """Return mean ± sd over cases for each measure of ``digits``, structure by structure."""
+    summary = summarize(cases)
+    return [_cell(summary[item.key][name], count) for name, count in digits.items() for item in labels.STRUCTURES]
+
+
+def _cell(statistics: Mapping[str, float], digits: int, with_median: bool = False) -> str:
     if not statistics["count"]:
         return "–"
     missing = f" [{statistics['undefined']:.0f} undefined]" if statistics["undefined"] else ""
     mean, deviation, median = (f"{statistics[name]:.{digits}f}" for name in ("mean", "sd", "median"))
-    return f"{mean} ± {deviation} ({median}){missing}"
+    return f"{mean} ± {deviation}{f' ({median})' if with_median else ''}{missing}"

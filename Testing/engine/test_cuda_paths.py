@@ -356,7 +356,7 @@ def new_student(**changes: Any) -> learner.Learner:
         image = torch.from_numpy((label + rng.normal(size=label.shape)).astype(np.float32))[None]
         targets = torch.from_numpy(np.stack([label, np.ones(label.shape)]).astype(np.float32))
         voxels = tuple(np.argwhere(label == value) for value in (1, 2))
-        examples.append(sampling.Example(str(number), image, targets, 1.0, (1.5, 0.5, 0.5), voxels))
+        examples.append(sampling.Example(str(number), image, targets, (1.5, 0.5, 0.5), voxels))
     return learner.Learner(examples, plan, dataclasses.replace(TINY, **changes), None)
 
 

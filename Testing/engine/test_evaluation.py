@@ -147,11 +147,10 @@ def test_scores_are_written_as_csv_and_json(tmp_path: Path) -> None:
     assert len(rows) == 6
     assert rows[5] | {"case": "c", "structure": "cochlea", "dice": "0", "assd_mm": ""} == rows[5]
     assert float(rows[2]["dice"]) == pytest.approx(2 / 3, abs=1e-5)
-    write_summary(cases, tmp_path / "scores.json", {"step": "evaluate"})
+    write_summary(cases, tmp_path / "scores.json")
     content = json.loads((tmp_path / "scores.json").read_text(encoding="utf-8"))
     assert content["cases"]["c"]["cochlea"]["hd95_mm"] is None
     assert content["summary"]["VS"]["dice"]["count"] == 3
-    assert content["provenance"] == {"step": "evaluate"}
 
 
 def test_the_table_shows_mean_deviation_median_and_what_is_undefined() -> None:

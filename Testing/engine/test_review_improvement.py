@@ -72,7 +72,7 @@ def test_corrected_cases_count_fully_and_their_noisy_label_is_left_out(project):
     corrected = training.corrected_cases(targets, decided)
     noisy = training.noisy_cases(targets, project / "results", decided)
     assert [case.id for case in corrected] == ["t0", "t1", "t2"]
-    assert all(case.confidence is None and case.weight == 1 for case in corrected)
+    assert all(case.confidence is None for case in corrected)
     assert all("corrections" in case.label.parts for case in corrected)
     assert [case.id for case in noisy] == ["t3", "t4"]
     assert all(case.confidence is not None for case in noisy)

@@ -369,13 +369,13 @@ def test_an_affine_crop_moves_image_and_label_alike_and_keeps_millimeters():
     )
 
 
-def test_confidence_and_weight_reach_the_loss(cases, tmp_path):
+def test_confidence_reaches_the_loss(cases, tmp_path):
     from crossmoda.training import augmentation, sampling
 
     grid = volume.read(cases[0].image).grid
     given = np.linspace(0, 1, 32, dtype=np.float32)[None, None] * np.ones(SHAPE, np.float32)
     volume.write(volume.Volume(given, grid), tmp_path / "confidence.nii.gz")
-    case = dataclasses.replace(cases[0], confidence=tmp_path / "confidence.nii.gz", weight=0.5)
+    case = dataclasses.replace(cases[0], confidence=tmp_path / "confidence.nii.gz")
     examples = sampling.load([case], WHOLE, tmp_path / "prepared")
     batch = sampling.draw(examples, SHAPE, augmentation.NONE, [np.random.default_rng(0)], 0.0, "cpu")
-    np.testing.assert_allclose(batch.confidence[0].numpy(), given / 2, atol=2e-3)
+    np.testing.assert_allclose(batch.confidence[0].numpy(), given, atol=2e-3)

@@ -50,8 +50,6 @@ def predict(
     Args:
         image: the scan, in any orientation.
         model: trained weights, as a path or from :func:`crossmoda.weights.load`; None: bundled weights.
-        settings: see :class:`Settings`.
-        progress: callback(fraction, message); raise ``Cancelled`` to abort.
         inputs: files of the scan, for the provenance.
 
     Raises:

@@ -36,8 +36,6 @@ def predict_files(
         image: the scan: NIfTI, NRRD, MetaImage, or a DICOM folder.
         segmentation: output label map: ``.seg.nrrd`` (named and colored segments), NRRD or NIfTI.
         model: the weights; None: bundled weights.
-        settings: see :class:`Settings`.
-        progress: callback(fraction, message); raise ``Cancelled`` to abort.
         probabilities: output probability maps: a prefix (``PREFIX_VS.nii.gz``), or a path per structure key.
         uncertainty: output uncertainty map.
         keep_record: whether to write the provenance beside the segmentation, as ``NAME.provenance.json``.

@@ -53,6 +53,14 @@ def depthwise(channels: int, stride: Triple, dilation: Triple, factorized: bool)
     return nn.Conv3d(channels, channels, 3, stride, dilation, dilation, groups=channels, bias=False)
 
 
+def spatial(inputs: int, outputs: int, dilation: Triple, factorized: bool) -> list[nn.Module]:
+    """Return a normalized 3 x 3 x 3 convolution; if ``factorized``, a depthwise and a 1 x 1 x 1 convolution."""
+    if not factorized:
+        return normalized(convolution(inputs, outputs, 3, dilation=dilation), outputs, nn.ReLU)
+    filtered = normalized(depthwise(inputs, (1, 1, 1), dilation, True), inputs, nn.ReLU)
+    return filtered + normalized(convolution(inputs, outputs), outputs, nn.ReLU)
+
+
 class InvertedResidual(nn.Module):
     """Expansion, depthwise filter and linear projection, residual if shapes match (Sandler et al., CVPR 2018)."""
 
@@ -76,14 +84,7 @@ class AtrousPyramid(nn.Module):
         """Create the pyramid; ``pooling`` adds a global average pooling branch."""
         super().__init__()
         branches: list[nn.Module] = [nn.Sequential(*normalized(convolution(inputs, outputs), outputs, nn.ReLU))]
-        for rate in rates:
-            if factorized:
-                filtered = normalized(depthwise(inputs, (1, 1, 1), rate, True), inputs, nn.ReLU)
-                branches.append(nn.Sequential(*filtered, *normalized(convolution(inputs, outputs), outputs, nn.ReLU)))
-            else:
-                branches.append(
-                    nn.Sequential(*normalized(convolution(inputs, outputs, 3, dilation=rate), outputs, nn.ReLU))
-                )
+        branches += [nn.Sequential(*spatial(inputs, outputs, rate, factorized)) for rate in rates]
         self.branches = nn.ModuleList(branches)
         # No batch normalization after pooling: a batch of one has no variance.
         self.pooled = (
@@ -109,12 +110,7 @@ class DecoderStep(nn.Module):
         """Create the step from ``deep`` and ``low`` channels to ``outputs``."""
         super().__init__()
         mixed = normalized(convolution(deep + low, outputs), outputs, nn.ReLU)
-        if factorized:
-            mixed += normalized(depthwise(outputs, (1, 1, 1), (1, 1, 1), True), outputs, nn.ReLU)
-            mixed += normalized(convolution(outputs, outputs), outputs, nn.ReLU)
-        else:
-            mixed += normalized(convolution(outputs, outputs, 3), outputs, nn.ReLU)
-        self.layers = nn.Sequential(*mixed)
+        self.layers = nn.Sequential(*mixed, *spatial(outputs, outputs, (1, 1, 1), factorized))
 
     def forward(self, deep: torch.Tensor, low: torch.Tensor) -> torch.Tensor:
         """Combine (batch, deep, ...) with the larger (batch, low, z, y, x)."""

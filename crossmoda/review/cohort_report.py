@@ -31,7 +31,6 @@ def write_report(
         results: results of the targets, ``<id>/``.
         models: the models; None: only the bundled weights.
         folder: receives both files.
-        progress: callback(fraction, message); raise ``Cancelled`` to abort.
 
     Raises:
         InputError: ``data`` is not a data set, or the files cannot be written.
@@ -110,19 +109,13 @@ def _corrections(page: Report, rows: Sequence[dict[str, Any]], corrections: dict
     page.section("Corrections", "Dice of the label before the correction with the corrected label. Volumes in mm³.")
     columns = ["case", "status", "seconds", "times saved"]
     columns += [f"{measure} {key}" for key in _KEYS for measure in ("Dice", "before", "after")]
-    cells = [
-        [line["case"], line["status"], f"{line['seconds']:.0f}", line["corrections"]]
-        + [
-            _number(line[f"{measure}_{key}"], digits)
-            for key in _KEYS
-            for measure, digits in (("dice_label_correction", 3), ("volume_before_mm3", 0), ("volume_after_mm3", 0))
-        ]
-        for line in saved
-    ]
-    page.table(
-        [*columns, "based on version"],
-        [[*row, line["based_on_version"] or "–"] for row, line in zip(cells, saved, strict=True)],
-    )
+    digits = {"dice_label_correction": 3, "volume_before_mm3": 0, "volume_after_mm3": 0}
+    cells = []
+    for line in saved:
+        numbers = [_number(line[f"{measure}_{key}"], count) for key in _KEYS for measure, count in digits.items()]
+        row = [line["case"], line["status"], f"{line['seconds']:.0f}", line["corrections"]]
+        cells.append([*row, *numbers, line["based_on_version"] or "–"])
+    page.table([*columns, "based on version"], cells)
     if any(line["changed_mm3"] is not None for line in saved):
         page.figure(_volumes_figure(saved), "Volume before and after the correction, with the line of identity.")
 

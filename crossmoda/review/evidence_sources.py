@@ -5,6 +5,7 @@ the mean of the posterior and of the vote fractions derived from their disagreem
 """
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -117,11 +118,8 @@ class _ResultFiles:
     def __init__(self, folder: Path, grid: Grid):
         self.folder, self.grid, self.notes = folder, grid, list[str]()
 
-    def read(self, name: str) -> np.ndarray | None:
-        return self._read(name, volume.read)
-
     def label(self, name: str) -> np.ndarray | None:
-        label_map = self._read(name, volume.read_label_map)
+        label_map = self.read(name, volume.read_label_map)
         if label_map is not None and label_map.max(initial=0) >= len(labels.VALUES):
             self.notes.append(f"{name} was ignored (unknown label values): recompute it")
             return None
@@ -132,11 +130,11 @@ class _ResultFiles:
         maps = [self.read(f"{prefix}{name}") for name in results.PROBABILITIES]
         return None if any(item is None for item in maps) else np.stack(maps)  # type: ignore[arg-type]
 
-    def _read(self, name: str, reader: object) -> np.ndarray | None:
+    def read(self, name: str, reader: Callable[[Path], Volume] = volume.read) -> np.ndarray | None:
         if not (self.folder / name).is_file():
             return None
         try:
-            image: Volume = reader(self.folder / name)  # type: ignore[operator]
+            image = reader(self.folder / name)
         except InputError:
             self.notes.append(f"{name} was ignored (unreadable): recompute it")
             return None

@@ -102,7 +102,6 @@ def improve(
         data: the data set with its corrections.
         results: the results of the propagation, ``<id>/``; None: no noisy labels.
         models_folder: the models; receives the new model and the comparison.
-        settings: see :class:`~crossmoda.review.settings.ImprovementSettings`.
         progress: callback(fraction, message); raise ``Cancelled`` to abort. The next call resumes the training.
 
     Raises:
@@ -167,13 +166,7 @@ def _select_cases(
     data: Path | str, results: Path | str | None, models_folder: Path | str, settings: ImprovementSettings
 ) -> _Cases:
     scans, corrections = dataset.open_dataset(data), all_corrections(data)
-    settled = {
-        case.id: correction
-        for case in scans.targets
-        if (correction := corrections.get(case.id)) is not None
-        and correction.is_settled
-        and correction.label is not None
-    }
+    settled = {case.id: corrections[case.id] for case in training.corrected_cases(scans.targets, corrections)}
     if len(settled) < MIN_CASES:
         raise InputError(
             f"Too few corrected or accepted labels: {len(settled)} in {data}. Correct or accept at least {MIN_CASES}."

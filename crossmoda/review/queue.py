@@ -44,7 +44,6 @@ def review_list(data: Path | str, results: Path | str, progress: Progress | None
     Args:
         data: the data set.
         results: results of the targets, ``<id>/`` (see docs/architecture.md).
-        progress: callback(fraction, message); raise ``Cancelled`` to abort.
 
     Raises:
         InputError: ``data`` is not a data set or has no hrT2 scan.

@@ -78,7 +78,6 @@ def find_regions(
     Args:
         disagreement: error probability (:func:`doubt`), or any map from 0 to 1.
         label_map: the label map, on the same grid.
-        settings: see :class:`Settings`.
         network: the network's label map on the same grid, for the reasons.
 
     """

@@ -45,10 +45,7 @@ def simulate_dataset(
         targets: number of unlabeled hrT2 subjects for training.
         tests: number of unlabeled hrT2 subjects for testing.
         seed: subject n has the seed 1000 x ``seed`` + n.
-        base: see :func:`crossmoda.simulation.simulate_subject`.
-        settings: see :class:`Settings`.
-        base_folder: see :func:`crossmoda.simulation.simulate_subject`.
-        shapes_folder: see :func:`crossmoda.simulation.simulate_subject`.
+        base: this and all others as in :func:`crossmoda.simulation.simulate_subject`.
         progress: callback(fraction, message); raise ``Cancelled`` to abort without any output.
 
     Raises:

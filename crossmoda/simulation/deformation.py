@@ -63,26 +63,22 @@ class Deformation:
 
     def to_canonical(self, points: np.ndarray) -> np.ndarray:
         """Map scanner points (N, 3) to the canonical frame."""
-        from crossmoda.simulation import kernels
-
-        undeformed = np.ascontiguousarray(points @ self.affine[:3, :3].T + self.affine[:3, 3], dtype=np.float64)
-        out = np.empty_like(undeformed)
-        kernels.in_slabs(
-            len(out), lambda a, b: kernels.displace_points(self.field, LOWEST, STEP_MM, undeformed, out, a, b)
-        )
-        return out
+        return self._moved(points @ self.affine[:3, :3].T + self.affine[:3, 3])
 
     def from_canonical(self, points: np.ndarray) -> np.ndarray:
         """Map canonical points (N, 3) to scanner space: the inverse of :meth:`to_canonical`."""
+        inverse = np.linalg.inv(self.affine)
+        return self._moved(points, backward=True) @ inverse[:3, :3].T + inverse[:3, 3]
+
+    def _moved(self, points: np.ndarray, backward: bool = False) -> np.ndarray:
+        """Move points (N, 3) of the undeformed canonical frame by the field, or back."""
         from crossmoda.simulation import kernels
 
-        points = np.ascontiguousarray(points, dtype=np.float64)
+        points, field = np.ascontiguousarray(points, dtype=np.float64), (self.field, LOWEST, STEP_MM)
+        move = kernels.undisplace_points if backward else kernels.displace_points
         out = np.empty_like(points)
-        kernels.in_slabs(
-            len(out), lambda a, b: kernels.undisplace_points(self.field, LOWEST, STEP_MM, points, out, a, b)
-        )
-        inverse = np.linalg.inv(self.affine)
-        return out @ inverse[:3, :3].T + inverse[:3, 3]
+        kernels.in_slabs(len(out), lambda a, b: move(field, points, out, a, b))
+        return out
 
     def volume_ratio(self, canonical: np.ndarray) -> float:
         """Return the volume ratio (canonical to subject) around canonical points (N, 3)."""

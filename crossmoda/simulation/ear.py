@@ -14,6 +14,7 @@ from scipy.ndimage import distance_transform_edt, gaussian_filter
 from crossmoda.simulation.lesion import FUNDUS, PORUS
 from crossmoda.simulation.painting import Painting, smooth_curve
 from crossmoda.simulation.tissues import Tissue
+from crossmoda.volume.grid import box_from
 
 #: Box (x lateral, y, z; mm) of the anatomy at fine resolution.
 LOWEST, HIGHEST = np.array([3.0, 0.0, -66.0]), np.array([58.0, 60.0, -18.0])
@@ -173,7 +174,7 @@ def _paint_walls(painting: Painting) -> None:
 def _inside_bone(painting: Painting, tube: np.ndarray) -> None:
     """Turn marrow and air cells within a tube into dense bone."""
     distance, at = painting.tube_distance(tube)
-    inside = tuple(slice(at[axis], at[axis] + distance.shape[2 - axis]) for axis in (2, 1, 0))
+    inside = box_from(at[::-1], distance.shape)
     for tissues in (painting.first[inside], painting.second[inside]):
         soft = (tissues == Tissue.MARROW) | (tissues == Tissue.AIR_CELLS)
         tissues[soft & (distance < 0)] = Tissue.CORTICAL_BONE
@@ -185,7 +186,6 @@ def cochlea_outline(painting: Painting) -> np.ndarray:
     """
     outline = np.full(painting.shape, 5.0, np.float32)
     turns, start = painting.tube_distance(cochlear_spiral(), margin=3.0)
-    inside = tuple(slice(start[axis], start[axis] + turns.shape[2 - axis]) for axis in (2, 1, 0))
     corner = painting.origin + painting.step * start
     local = Painting(*(3 * (np.empty(turns.shape, np.uint8),)), corner, painting.step)
     modiolus, _ = local.tube_distance(MODIOLUS_CORE, margin=20.0)
@@ -193,5 +193,5 @@ def cochlea_outline(painting: Painting) -> np.ndarray:
     shape = np.minimum(turns, modiolus)
     depth = distance_transform_edt(shape < CLOSING_MM) * painting.step
     closed = np.where(shape < CLOSING_MM, CLOSING_MM + 0.5 * painting.step - depth, shape)
-    outline[inside] = gaussian_filter(np.minimum(shape, closed), 0.3 / painting.step)
+    outline[box_from(start[::-1], turns.shape)] = gaussian_filter(np.minimum(shape, closed), 0.3 / painting.step)
     return outline

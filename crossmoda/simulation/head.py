@@ -116,9 +116,8 @@ def cavity_distance(u, y, z):
 
 
 @jit
-def _bone(u, y, z, step, tissue, cavity, skin, rough):
+def _bone(u, y, z, step, voxel, cavity, skin, rough):
     """Lay skull and skull base; returns the voxel."""
-    a, b, f = tissue
     petrous = _capsule(u, y, z, 14.0, 13.0, -46.0, 52.0, 38.0, -43.0, 9.5, 13.0)
     petrous = max(petrous, z + 30.5 - 1.5 * np.exp(-((u - 42) ** 2 + (y - 27) ** 2) / 60))
     mastoid = _ellipsoid(u, y, z, 54.0, 40.0, -52.0, 15.0, 17.0, 22.0)
@@ -132,28 +131,27 @@ def _bone(u, y, z, step, tissue, cavity, skin, rough):
     solid = _join(cavity - thick if z > -66 + 0.35 * abs(y - 45) else 5.0, base, 4.0)
     solid = max(solid, skin + 5.0)
     if solid > step:
-        return a, b, f
-    a, b, f = lay(a, b, f, BONE, solid, step)
+        return voxel
+    voxel = lay(voxel, BONE, solid, step)
     # Marrow: the diploe, the clivus and the petrous apex; dense bone round the labyrinth; cells in the mastoid.
     inner = max(solid + 1.5, 1.6 - cavity)
     labyrinth = _ellipsoid(u, y, z, 39.0, 26.0, -42.0, 14.0, 12.0, 13.0)
     # Laterally the pyramid is dense: only its apex holds marrow.
     dense = 26.0 + 2.5 * rough - u if base < 2.0 and z > -62 else 9.0
-    a, b, f = lay(a, b, f, MARROW, max(max(inner, -labyrinth), -dense), step)
+    voxel = lay(voxel, MARROW, max(max(inner, -labyrinth), -dense), step)
     cells = _join(
         _ellipsoid(u, y, z, 56.0, 40.0, -50.0, 11.0, 14.0, 19.0),
         _capsule(u, y, z, 47.0, 25.0, -34.0, 54.0, 40.0, -46.0, 4.0, 8.0),
         4.0,
     )
-    return lay(a, b, f, CELLS, max(max(cells, inner), -labyrinth), step)
+    return lay(voxel, CELLS, max(max(cells, inner), -labyrinth), step)
 
 
 @jit
-def _cerebrum(step, tissue, hull, rough, fold, fx, fy, fz, scale):
+def _cerebrum(step, voxel, hull, rough, fold, fx, fy, fz, scale):
     """Lay the folded cortex and the white matter within ``hull``."""
-    a, b, f = tissue
     if hull > step:
-        return a, b, f
+        return voxel
     depth = -hull
     slab = 9.0
     if depth < 24:
@@ -165,16 +163,15 @@ def _cerebrum(step, tissue, hull, rough, fold, fx, fy, fz, scale):
         away = abs(n) / ((gx * gx + gy * gy + gz * gz) ** 0.5 + 0.03) * h
         slab = max(away - 0.55 - 0.25 * rough, 0.7 * (depth - 16.0 - 4.0 * rough))
     pia = min(depth, slab)
-    a, b, f = lay(a, b, f, GRAY, -pia, step)
-    return lay(a, b, f, WHITE, 2.6 - pia, step)
+    voxel = lay(voxel, GRAY, -pia, step)
+    return lay(voxel, WHITE, 2.6 - pia, step)
 
 
 @jit
-def _cerebellum(u, y, z, step, tissue, hull, rough):
+def _cerebellum(u, y, z, step, voxel, hull, rough):
     """Lay the cerebellum: folia fanning out from the fourth ventricle, around a branching white core."""
-    a, b, f = tissue
     if hull > step:
-        return a, b, f
+        return voxel
     depth = -hull
     radius = ((y - 43) ** 2 + (z + 38) ** 2) ** 0.5
     angle = np.arctan2(z + 38 + 0.10 * u, y - 43)
@@ -187,9 +184,9 @@ def _cerebellum(u, y, z, step, tissue, hull, rough):
     fissure = max(away - (0.40 if whole % 4 == 0 else 0.20) * (1 + 0.5 * rough), 0.8 * (depth - deep))
     fissure = max(fissure, 0.6 * (17.0 - radius))  # the folia end before they run together
     pia = min(depth, fissure)
-    a, b, f = lay(a, b, f, FOLIA, -pia, step)
+    voxel = lay(voxel, FOLIA, -pia, step)
     core = _ellipsoid(u, y, z, 19.0, 58.0, -42.0, 17.0, 15.0, 11.0)
-    return lay(a, b, f, ARBOR, min(1.05 - pia, max(core, 0.9 - pia)), step)
+    return lay(voxel, ARBOR, min(1.05 - pia, max(core, 0.9 - pia)), step)
 
 
 @jit
@@ -203,8 +200,10 @@ def _brainstem(u, y, z):
 
 
 @jit
-def _anatomy(origin, step, sign, fold, rough, noise_origin, noise_step, first, second, fraction, start, stop):
+def _anatomy(voxels, origin, step, sign, noise, start, stop):
     """Write the head's tissues of the rows ``start`` to ``stop``. ``sign`` is the side that positive x stands for."""
+    first, second, fraction = voxels
+    fold, rough, noise_origin, noise_step = noise
     _, ny, nx = first.shape
     scale = 1 / noise_step
     for k in range(start, stop):
@@ -219,21 +218,21 @@ def _anatomy(origin, step, sign, fold, rough, noise_origin, noise_step, first, s
                     continue
                 fx, fy, fz = (x - noise_origin[0]) * scale, (y - noise_origin[1]) * scale, (z - noise_origin[2]) * scale
                 grain = trilinear(rough, fx, fy, fz)
-                v = lay(AIR, AIR, 0, SKIN, skin, step)
-                v = lay(v[0], v[1], v[2], FAT, skin + 2.2, step)
+                voxel = lay((AIR, AIR, 0), SKIN, skin, step)
+                voxel = lay(voxel, FAT, skin + 2.2, step)
                 upper, lower = cavity_distance(u, y, z)
                 cavity = _join(upper, lower, 2.0)
                 if cavity > 0:
                     flesh = max(skin + 6.5 + 1.5 * grain, 0.7 - 1.3 * abs(grain))
                     if z < -12 or cavity < 11:
-                        v = lay(v[0], v[1], v[2], MUSCLE, flesh if z < -5 else 3.0, step)
+                        voxel = lay(voxel, MUSCLE, flesh if z < -5 else 3.0, step)
                 if cavity > -step:
-                    v = _bone(u, y, z, step, v, cavity, skin, grain)
+                    voxel = _bone(u, y, z, step, voxel, cavity, skin, grain)
                 if cavity > step:
-                    first[k, j, i], second[k, j, i], fraction[k, j, i] = v
+                    first[k, j, i], second[k, j, i], fraction[k, j, i] = voxel
                     continue
-                v = lay(v[0], v[1], v[2], DURA, cavity, step)
-                v = lay(v[0], v[1], v[2], CSF, cavity + 0.7, step)
+                voxel = lay(voxel, DURA, cavity, step)
+                voxel = lay(voxel, CSF, cavity + 0.7, step)
                 tent = tentorium(u, y, z)
                 # cerebrum: 2 mm of fluid under the dura, the midline fissure, the Sylvian fissure, the basal cisterns
                 hull = max(upper + 1.4 + 0.5 * grain, 1.3 + (tent if lower < 4.0 else -9.0))
@@ -241,25 +240,13 @@ def _anatomy(origin, step, sign, fold, rough, noise_origin, noise_step, first, s
                 hull = _cut(hull, -_ellipsoid(u, y, z, 0.0, 8.0, -20.0, 15.0, 13.0, 13.0), 3.0)
                 hull = _cut(hull, -_ellipsoid(u, y, z, 0.0, 27.0, -12.0, 21.0, 18.0, 14.0), 3.0)
                 hull = _cut(hull, -_capsule(u, y, z, 24.0, -18.0, -22.0, 62.0, -8.0, -8.0, 1.6, 1.8), 2.0)
-                v = _cerebrum(step, v, hull, grain, fold, fx, fy, fz, scale)
+                voxel = _cerebrum(step, voxel, hull, grain, fold, fx, fy, fz, scale)
                 if lower < 4 and y > 15:
-                    v = lay(
-                        v[0],
-                        v[1],
-                        v[2],
-                        DURA,
-                        max(max(abs(tent) - 0.55, 13.0 - ((u / 1.15) ** 2 + (y - 30) ** 2) ** 0.5), lower - 3.0),
-                        step,
-                    )
+                    leaf = max(abs(tent) - 0.55, 13.0 - ((u / 1.15) ** 2 + (y - 30) ** 2) ** 0.5)
+                    voxel = lay(voxel, DURA, max(leaf, lower - 3.0), step)
                 if z > 0 or y > 70:
-                    v = lay(
-                        v[0],
-                        v[1],
-                        v[2],
-                        DURA,
-                        max(max(u - 0.5, -tent + 1.0 if tent > 0 else 0.0), -z - 60.0) if tent < 0 else 5.0,
-                        step,
-                    )
+                    falx = max(max(u - 0.5, -tent + 1.0 if tent > 0 else 0.0), -z - 60.0) if tent < 0 else 5.0
+                    voxel = lay(voxel, DURA, falx, step)
                 # cerebellum: what lies under the tentorium behind the cistern
                 if tent > -2 and lower < step:
                     front = 37.5 + 0.45 * max(0.0, -47.0 - z) + 0.10 * max(u - 30.0, 0.0) - y
@@ -270,33 +257,18 @@ def _anatomy(origin, step, sign, fold, rough, noise_origin, noise_step, first, s
                     cerebellum = _cut(cerebellum, -_ellipsoid(u, y, z, 0.0, 97.0, -52.0, 4.0, 15.0, 22.0), 4.0)
                     cerebellum = _cut(cerebellum, -_ellipsoid(u, y, z, 0.0, 60.0, -70.0, 8.0, 12.0, 8.0), 4.0)
                     cerebellum = _cut(cerebellum, -_ellipsoid(u, y, z, 0.0, 40.0, -62.0, 15.0, 10.0, 16.0), 5.0)
-                    v = _cerebellum(u, y, z, step, v, cerebellum, grain)
+                    voxel = _cerebellum(u, y, z, step, voxel, cerebellum, grain)
                 stem = max(_brainstem(u, y, z), lower + 1.6 if z < -30 else -9.0)
-                v = lay(v[0], v[1], v[2], STEM, stem, step)
-                first[k, j, i], second[k, j, i], fraction[k, j, i] = v
+                voxel = lay(voxel, STEM, stem, step)
+                first[k, j, i], second[k, j, i], fraction[k, j, i] = voxel
 
 
 def paint_head(painting: Painting, *, sign: int = 1) -> Painting:
     """Paint the head over a blank painting (all air); ``sign`` = -1 when its x counts to the right (one side's fine
     box).
     """
-    fold, rough = fold_noise(3.3, 11), fold_noise(4.5, 12)
-    in_slabs(
-        len(painting.first),
-        lambda a, b: _anatomy(
-            painting.origin,
-            painting.step,
-            sign,
-            fold,
-            rough,
-            LOWEST,
-            NOISE_STEP_MM,
-            painting.first,
-            painting.second,
-            painting.fraction,
-            a,
-            b,
-        ),
-    )
+    noise = fold_noise(3.3, 11), fold_noise(4.5, 12), LOWEST, NOISE_STEP_MM
+    voxels = painting.first, painting.second, painting.fraction
+    in_slabs(len(painting.first), lambda a, b: _anatomy(voxels, painting.origin, painting.step, sign, noise, a, b))
     organs.paint_organs(painting)
     return painting

@@ -48,9 +48,10 @@ def trilinear(volume, x, y, z):
 
 
 @jit
-def displaced(field, origin, step, x, y, z):
-    """Return the point plus its displacement in the field (z, y, x, 3; mm)."""
-    nz, ny, nx = field.shape[:3]
+def displaced(field, x, y, z):
+    """Return the displaced point; ``field`` is displacements (z, y, x, 3; mm), origin and step of their grid."""
+    nodes, origin, step = field
+    nz, ny, nx = nodes.shape[:3]
     u = min(max((x - origin[0]) / step, 0.0), nx - 1.001)
     v = min(max((y - origin[1]) / step, 0.0), ny - 1.001)
     w = min(max((z - origin[2]) / step, 0.0), nz - 1.001)
@@ -60,7 +61,7 @@ def displaced(field, origin, step, x, y, z):
     for corner in range(8):
         p, q, r = corner & 1, (corner >> 1) & 1, corner >> 2
         weight = (a if p else 1 - a) * (b if q else 1 - b) * (c if r else 1 - c)
-        node = field[k + r, j + q, i + p]
+        node = nodes[k + r, j + q, i + p]
         dx += weight * node[0]
         dy += weight * node[1]
         dz += weight * node[2]
@@ -68,28 +69,28 @@ def displaced(field, origin, step, x, y, z):
 
 
 @jit
-def displace_points(field, origin, step, points, out, start, stop):
+def displace_points(field, points, out, start, stop):
     """Write the displaced points (N, 3) of the rows ``start`` to ``stop``."""
     for n in range(start, stop):
-        out[n, 0], out[n, 1], out[n, 2] = displaced(field, origin, step, points[n, 0], points[n, 1], points[n, 2])
+        out[n, 0], out[n, 1], out[n, 2] = displaced(field, points[n, 0], points[n, 1], points[n, 2])
 
 
 @jit
-def undisplace_points(field, origin, step, points, out, start, stop):
+def undisplace_points(field, points, out, start, stop):
     """Write the points that :func:`displaced` maps to ``points``, by Newton's method to 1e-6 mm."""
     h = 0.01
     for n in range(start, stop):
         tx, ty, tz = points[n, 0], points[n, 1], points[n, 2]
         x, y, z = tx, ty, tz
-        fx, fy, fz = displaced(field, origin, step, x, y, z)
+        fx, fy, fz = displaced(field, x, y, z)
         ex, ey, ez = fx - tx, fy - ty, fz - tz
         error = ex * ex + ey * ey + ez * ez
         for _ in range(60):
             if error < 1e-12:
                 break
-            a = displaced(field, origin, step, x + h, y, z)
-            b = displaced(field, origin, step, x, y + h, z)
-            c = displaced(field, origin, step, x, y, z + h)
+            a = displaced(field, x + h, y, z)
+            b = displaced(field, x, y + h, z)
+            c = displaced(field, x, y, z + h)
             j00, j10, j20 = (a[0] - fx) / h, (a[1] - fy) / h, (a[2] - fz) / h
             j01, j11, j21 = (b[0] - fx) / h, (b[1] - fy) / h, (b[2] - fz) / h
             j02, j12, j22 = (c[0] - fx) / h, (c[1] - fy) / h, (c[2] - fz) / h
@@ -101,7 +102,7 @@ def undisplace_points(field, origin, step, points, out, start, stop):
             share = 1.0
             for _ in range(12):
                 nx, ny, nz = x - share * sx, y - share * sy, z - share * sz
-                gx, gy, gz = displaced(field, origin, step, nx, ny, nz)
+                gx, gy, gz = displaced(field, nx, ny, nz)
                 lower = (gx - tx) ** 2 + (gy - ty) ** 2 + (gz - tz) ** 2
                 if lower < error:
                     break
@@ -152,42 +153,26 @@ def grid_index(origin, step, x, y, z):
 
 
 @jit
-def sample(
-    to_canonical,
-    shape,
-    in_plane,
-    slices,
-    profile,
-    field,
-    origin,
-    step,
-    head,
-    head_origin,
-    head_step,
-    right,
-    left,
-    ear_origin,
-    ear_step,
-    out,
-    start,
-    stop,
-):
+def sample(to_canonical, in_plane, profile, field, head, ears, out, start, stop):
     """Write the mean signal of each voxel of the rows ``start`` to ``stop`` of ``out`` (z, y, x).
 
-    ``to_canonical`` (3, 4) maps an index (x, y, z) to the undeformed canonical frame. ``slices`` samples across the
-    slice, weighted by ``profile``; ``in_plane`` x ``in_plane`` samples within it where the fine ear volumes
-    (``right``, ``left``, both stored with the lateral direction as x) hold the anatomy, one outside them (``head`` is
-    no finer than a pixel).
+    ``to_canonical`` (3, 4) maps an index (x, y, z) to the undeformed canonical frame, and ``field`` is that of
+    :func:`displaced`. Samples across the slice are weighted by ``profile``. ``in_plane`` x ``in_plane`` samples are
+    taken within it where ``ears`` (right and left volume, both with the lateral direction as x, origin, step) hold the
+    anatomy, one outside them: ``head`` (volume, origin, step) is no finer than a pixel.
     """
+    whole, head_origin, head_step = head
+    right, left, ear_origin, ear_step = ears
+    slices = len(profile)
     ez, ey, ex = right.shape
     for k in range(start, stop):
-        for j in range(shape[1]):
-            for i in range(shape[2]):
+        for j in range(out.shape[1]):
+            for i in range(out.shape[2]):
                 total = 0.0
                 for s in range(slices):
                     dk = (s + 0.5) / slices - 0.5
                     x, y, z = mapped(to_canonical, i, j, k + dk)
-                    x, y, z = displaced(field, origin, step, x, y, z)
+                    x, y, z = displaced(field, x, y, z)
                     u, v, w = grid_index(ear_origin, ear_step, abs(x), y, z)
                     if u >= 1 and v >= 1 and w >= 1 and u < ex - 2 and v < ey - 2 and w < ez - 2:
                         mean = 0.0
@@ -204,40 +189,26 @@ def sample(
                         value = mean / (in_plane * in_plane)
                     else:
                         u, v, w = grid_index(head_origin, head_step, x, y, z)
-                        value = trilinear(head, u, v, w)
+                        value = trilinear(whole, u, v, w)
                     total += profile[s] * value
                 out[k, j, i] = total
 
 
 @jit
-def cover(
-    to_canonical,
-    shape,
-    in_plane,
-    slices,
-    field,
-    origin,
-    step,
-    cochlea,
-    lesion,
-    lesion_sign,
-    ear_origin,
-    ear_step,
-    out,
-    start,
-    stop,
-):
+def cover(to_canonical, in_plane, slices, field, structures, lesion_sign, out, start, stop):
     """Write the label of each voxel of the rows ``start`` to ``stop``: the structure that covers at least half of it.
 
-    ``cochlea`` and ``lesion`` are signed distances (mm, negative inside) on the fine ear grid.
+    ``structures`` are the signed distances to cochlea and lesion (mm, negative inside) on the fine ear grid, its origin
+    and its step.
     """
+    cochlea, lesion, ear_origin, ear_step = structures
     ez, ey, ex = cochlea.shape
     samples = slices * in_plane * in_plane
     for k in range(start, stop):
-        for j in range(shape[1]):
-            for i in range(shape[2]):
+        for j in range(out.shape[1]):
+            for i in range(out.shape[2]):
                 x, y, z = mapped(to_canonical, i, j, k)
-                x, y, z = displaced(field, origin, step, x, y, z)
+                x, y, z = displaced(field, x, y, z)
                 u, v, w = grid_index(ear_origin, ear_step, abs(x), y, z)
                 if not (u >= 2 and v >= 2 and w >= 2 and u < ex - 3 and v < ey - 3 and w < ez - 3):
                     continue

@@ -12,16 +12,18 @@ from scipy.ndimage import gaussian_filter
 
 from crossmoda.simulation.kernels import color, in_slabs, jit
 from crossmoda.simulation.tissues import Tissue
+from crossmoda.volume.grid import box_from
 
 #: Transparent value of a painting, which shows the images of a real base.
 TRANSPARENT = len(Tissue)
 
 
 @jit
-def lay(first, second, fraction, tissue, distance, step):
-    """Return a voxel's (first, second, fraction 0..255) after ``tissue`` is laid over it; ``distance`` in mm, negative
+def lay(voxel, tissue, distance, step):
+    """Return a voxel (first, second, fraction 0..255) after ``tissue`` is laid over it; ``distance`` in mm, negative
     inside.
     """
+    first, second, fraction = voxel
     share = 0.5 - distance / step
     if share <= 0.0:
         return first, second, fraction
@@ -34,26 +36,16 @@ def lay(first, second, fraction, tissue, distance, step):
 
 
 @jit
-def _paint(first, second, fraction, tissue, distance, k0, j0, i0, step, start, stop):
+def _paint(voxels, tissue, distance, step, start, stop):
+    first, second, fraction = voxels
     _, ny, nx = distance.shape
     for k in range(start, stop):
         for j in range(ny):
             for i in range(nx):
                 d = distance[k, j, i]
                 if d < step:
-                    a, b, f = lay(
-                        first[k0 + k, j0 + j, i0 + i],
-                        second[k0 + k, j0 + j, i0 + i],
-                        fraction[k0 + k, j0 + j, i0 + i],
-                        tissue,
-                        d,
-                        step,
-                    )
-                    first[k0 + k, j0 + j, i0 + i], second[k0 + k, j0 + j, i0 + i], fraction[k0 + k, j0 + j, i0 + i] = (
-                        a,
-                        b,
-                        f,
-                    )
+                    voxel = first[k, j, i], second[k, j, i], fraction[k, j, i]
+                    first[k, j, i], second[k, j, i], fraction[k, j, i] = lay(voxel, tissue, d, step)
 
 
 @jit
@@ -122,14 +114,10 @@ class Painting:
 
     def paint(self, tissue: int, distance: np.ndarray, start: Sequence[int] | np.ndarray = (0, 0, 0)) -> None:
         """Paint ``tissue`` by its signed ``distance`` (z, y, x; mm), from index ``start`` (x, y, z)."""
-        i, j, k = (int(n) for n in start)
         distance = np.ascontiguousarray(distance, dtype=np.float32)
-        in_slabs(
-            len(distance),
-            lambda a, b: _paint(
-                self.first, self.second, self.fraction, int(tissue), distance, k, j, i, self.step, a, b
-            ),
-        )
+        inside = box_from(start[::-1], distance.shape)
+        voxels = self.first[inside], self.second[inside], self.fraction[inside]
+        in_slabs(len(distance), lambda a, b: _paint(voxels, int(tissue), distance, self.step, a, b))
 
     def shape_of(
         self, function: Callable[..., np.ndarray], low: np.ndarray, high: np.ndarray

@@ -70,10 +70,8 @@ def simulate_subject(
         seed: random seed of the subject (0 or more).
         base: ``"phantom"`` (self-contained) or ``"icbm"`` (real average anatomy, see :mod:`crossmoda.simulation.icbm`).
         side: side of the tumor; None: random.
-        settings: see :class:`Settings`.
         base_folder: folder of the ICBM152 images; None: see :func:`crossmoda.simulation.icbm.find`.
         shapes_folder: expert label maps (1 = VS, 2 = cochlea) whose tumors are used, with their own volumes.
-        progress: callback(fraction, message); raise ``Cancelled`` to abort.
 
     Raises:
         InputError: unknown base or side, a healthy subject with a tumor volume, or missing images of the base.
@@ -211,17 +209,17 @@ def _scan(
     image = np.zeros(grid.shape, np.float32)
     label = np.zeros(grid.shape, np.uint8)
     matrix = np.ascontiguousarray(to_undeformed[:3])
-    samples = max(2, round(grid.spacing[2] / 0.4))
-    profile = acquisition.slice_profile(samples)
-    head_grid = scene.material.head.origin, scene.material.head.step
+    profile = acquisition.slice_profile(max(2, round(grid.spacing[2] / 0.4)))
     ear_grid = scene.ears["left"].origin, scene.ears["left"].step
+    head_signal = head, scene.material.head.origin, scene.material.head.step
+    ear_signals = ears["right"], ears["left"], *ear_grid
+    structures = scene.cochlea, scene.lesion, *ear_grid
     field = whole.field, LOWEST, STEP_MM
     sign = -1 if scene.side == "right" else 1
 
     def sample(a: int, b: int) -> None:
-        signals = head, *head_grid, ears["right"], ears["left"], *ear_grid
-        kernels.sample(matrix, grid.shape, 2, samples, profile, *field, *signals, image, a, b)
-        kernels.cover(matrix, grid.shape, 3, 5, *field, scene.cochlea, scene.lesion, sign, *ear_grid, label, a, b)
+        kernels.sample(matrix, 2, profile, field, head_signal, ear_signals, image, a, b)
+        kernels.cover(matrix, 3, 5, field, structures, sign, label, a, b)
 
     kernels.in_slabs(len(image), sample)
     image *= acquisition.bias_field(rng, grid, settings.bias)

@@ -3,8 +3,7 @@
 import contextlib
 import json
 import tempfile
-from collections.abc import Iterator, Mapping
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -35,7 +34,8 @@ def run(values: Mapping[str, Any], progress: Progress | None = None) -> dict[str
     atlases = dataset.open_dataset(values["atlases"]).sources
     if not atlases:
         raise InputError(f"No labeled ceT1 scan in {values['atlases']}. Add atlases to the folder.")
-    with _folder(values["registrations"]) as folder:
+    with contextlib.ExitStack() as stack:
+        folder = values["registrations"] or stack.enter_context(tempfile.TemporaryDirectory(prefix="crossmoda-"))
         result = propagation.propagate(
             target,
             atlases,
@@ -66,16 +66,6 @@ def run(values: Mapping[str, Any], progress: Progress | None = None) -> dict[str
         "processor": devices.describe(processor),
         "notes": " ".join(result.notes),
     }
-
-
-@contextlib.contextmanager
-def _folder(registrations: Path | None) -> Iterator[Path]:
-    """Yield the folder of the registrations: the user's, or a temporary one."""
-    if registrations is not None:
-        yield registrations
-        return
-    with tempfile.TemporaryDirectory(prefix="crossmoda-") as folder:
-        yield Path(folder)
 
 
 def _write(values: Mapping[str, Any], result: propagation.PropagationResult) -> None:

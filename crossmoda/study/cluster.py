@@ -2,7 +2,10 @@
 
 import contextlib
 import difflib
+import functools
+import importlib
 import inspect
+import shutil
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -29,12 +32,15 @@ def environment(threads: int) -> dict[str, str]:
     return {name: str(threads) for name in (*names, "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS")}
 
 
-def _distributed() -> Any:
+def _imported(module: str, name: str) -> Any:
     try:
-        import distributed
+        return importlib.import_module(module)
     except ImportError as cause:
-        raise InputError('Dask distributed is not installed. Run: pip install "crossmoda[study]".') from cause
-    return distributed
+        raise InputError(f'{name} is not installed. Run: pip install "crossmoda[study]".') from cause
+
+
+_distributed = functools.partial(_imported, "distributed", "Dask distributed")
+_jobqueue = functools.partial(_imported, "dask_jobqueue", "dask-jobqueue")
 
 
 @contextlib.contextmanager
@@ -102,8 +108,6 @@ def slurm_cluster(settings: ClusterSettings, batch_system: Mapping[str, Any]) ->
         InputError: dask-jobqueue is not installed or rejects the options, or SLURM is not available.
 
     """
-    import shutil
-
     cluster = unsubmitted_slurm_cluster(settings, batch_system)
     if shutil.which("sbatch") is None:
         cluster.close()
@@ -143,14 +147,6 @@ def unsubmitted_slurm_cluster(settings: ClusterSettings, batch_system: Mapping[s
             f"Invalid options in [cluster.slurm] ({reason}). Correct them; see dask_jobqueue.SLURMCluster."
         ) from cause
     return cluster
-
-
-def _jobqueue() -> Any:
-    try:
-        import dask_jobqueue
-    except ImportError as cause:
-        raise InputError('dask-jobqueue is not installed. Run: pip install "crossmoda[study]".') from cause
-    return dask_jobqueue
 
 
 def checked_batch_system(options: Any) -> dict[str, Any]:

@@ -21,7 +21,8 @@ REPORT, CASES, SCORES, FAILURES, PROVENANCE = (
     "failures.csv",
     "provenance.json",
 )
-_MEASURES = ("dice", "hd95_mm", "assd_mm", "volume_error_percent")
+#: Measures in the summary and their number of decimals.
+_DIGITS = {"dice": 3, "hd95_mm": 1, "assd_mm": 1, "volume_error_percent": 1}
 
 
 def write(study: Configuration, cohort: Cohort, outcome: StudyOutcome, record: Record) -> None:
@@ -66,8 +67,7 @@ def case_table(cohort: Cohort, outcome: StudyOutcome) -> tuple[list[str], list[l
 def score_rows(cohort: Cohort, outcome: StudyOutcome) -> tuple[list[str], list[list[str]]]:
     """Return header and rows of the summary of each step, for the tests and for the other targets."""
     header = ["step", "scans"]
-    units = {"dice": "Dice", "hd95_mm": "HD95 [mm]", "assd_mm": "ASSD [mm]", "volume_error_percent": "volume error [%]"}
-    header += [f"{units[measure]} {item.key}" for measure in _MEASURES for item in labels.STRUCTURES]
+    header += [f"{evaluation.AVERAGED[measure]} {item.key}" for measure in _DIGITS for item in labels.STRUCTURES]
     rows = []
     for step in (NOISY, PREDICTION):
         for name, tests in (("tests", True), ("other targets", False)):
@@ -76,19 +76,8 @@ def score_rows(cohort: Cohort, outcome: StudyOutcome) -> tuple[list[str], list[l
                 for case, steps in outcome.scores.items()
                 if step in steps and (case in cohort.tests) == tests
             }
-            if not cases:
-                continue
-            summary = evaluation.summarize(cases)
-            cells = []
-            for measure in _MEASURES:
-                for item in labels.STRUCTURES:
-                    row = summary[item.key][measure]
-                    digits = 3 if measure == "dice" else 1
-                    undefined = f" [{row['undefined']:.0f} undefined]" if row["undefined"] else ""
-                    cells.append(
-                        f"{row['mean']:.{digits}f} ± {row['sd']:.{digits}f}{undefined}" if row["count"] else "–"
-                    )
-            rows.append([f"{step}, {name}", str(len(cases)), *cells])
+            if cases:
+                rows.append([f"{step}, {name}", str(len(cases)), *evaluation.mean_cells(cases, _DIGITS)])
     return header, rows
 
 

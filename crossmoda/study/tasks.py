@@ -172,8 +172,6 @@ class Next(NamedTuple):
     """registrations: atlas, mirrored, linear"""
     last: bool
     """whether only the fusion remains after them"""
-    finished: bool
-    """whether the noisy label exists"""
 
 
 @_task
@@ -181,9 +179,9 @@ def next_registrations(job: Job, atlases: Sequence[Atlas]) -> Next:
     """Return the registrations needed for the next decision about a target."""
     run = job.run(atlases)
     if run.step().results() is not None:
-        return Next((), True, True)
+        return Next((), True)
     pairs = run.pending()
-    return Next(tuple(pair.key for pair in pairs), not pairs or run.fraction(pairs) == 1.0, False)
+    return Next(tuple(pair.key for pair in pairs), not pairs or run.fraction(pairs) == 1.0)
 
 
 @_task
@@ -203,7 +201,6 @@ class Noisy(NamedTuple):
     used: int
     """number of fused atlases"""
     notes: tuple[str, ...]
-    reused: bool
 
 
 @_task
@@ -219,7 +216,7 @@ def fuse(job: Job, atlases: Sequence[Atlas]) -> Noisy:
         fusion_settings=job.fusion,
         parallel_registrations=1,
     )
-    return Noisy(result.tumor_side, len(result.contributors), result.notes, result.reused)
+    return Noisy(result.tumor_side, len(result.contributors), result.notes)
 
 
 @_task

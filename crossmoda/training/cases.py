@@ -19,8 +19,6 @@ class TrainingCase:
     label: Path
     confidence: Path | None = None
     """confidence of the label per voxel, 0 to 1, on the image's grid; None: 1 everywhere"""
-    weight: float = 1.0
-    """weight of the case in the loss"""
     id: str = ""
 
     @property
@@ -90,8 +88,6 @@ def check_cases(learning: Sequence[TrainingCase], checking: Sequence[TrainingCas
         for file in (case.image, case.label):
             if not Path(file).exists():
                 raise InputError(f"{case.name}: file not found: {file}. Check the path.")
-        if not case.weight > 0:
-            raise InputError(f"{case.name}: weight must be positive; got {case.weight:g}.")
     names = {provenance.checksum(case.image): case.name for case in learning}
     for case in checking:
         if (training_name := names.get(provenance.checksum(case.image))) is not None:

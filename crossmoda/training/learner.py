@@ -47,7 +47,8 @@ class Learner:
         self.network = self._initial_network(initial).to(self.device)
         self.optimizer = self._optimizer()
         self.examples = self._place(examples)
-        self.crop = routine.crop or self._common_size(examples)
+        shapes = np.array([example.image.shape[1:] for example in examples])
+        self.crop: tuple[int, int, int] = routine.crop or tuple(shapes.max(axis=0).tolist())
         counts = sum(torch.bincount(example.targets[0].flatten().long(), minlength=3) for example in examples)
         self.class_weights = losses.class_weights(counts, routine.rarity).to(self.device)  # type: ignore[arg-type]
         self.steps_per_epoch = math.ceil(len(examples) * routine.visits / routine.batch)
@@ -90,10 +91,6 @@ class Learner:
         size = sum(example.image.nbytes + example.targets.nbytes for example in examples)
         resident = self.device == "cuda" and size <= _RESIDENT_FRACTION * device.memory_gib("cuda") * 2**30
         return [example.to(self.device) if resident else example for example in examples]
-
-    @staticmethod
-    def _common_size(examples: Sequence[Example]) -> tuple[int, int, int]:
-        return tuple(max(example.image.shape[axis] for example in examples) for axis in (1, 2, 3))  # type: ignore[return-value]
 
     @property
     def fraction(self) -> float:

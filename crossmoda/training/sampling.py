@@ -1,8 +1,6 @@
 """Loading of training cases and sampling of batches. Imports torch: import this module inside functions only."""
 
 import dataclasses
-import hashlib
-import json
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from crossmoda import dataset, labels, mind, output, preprocessing, volume
+from crossmoda import cache, dataset, labels, mind, output, preprocessing, volume
 from crossmoda.errors import InputError
 from crossmoda.progress import Progress, report
 from crossmoda.provenance import checksum
@@ -35,7 +33,6 @@ class Example:
     """(1, z, y, x), float32"""
     targets: torch.Tensor
     """(2, z, y, x), float32: label values and their confidence"""
-    weight: float
     spacing_zyx: tuple[float, float, float]
     voxels: tuple[np.ndarray, ...]
     """voxel indices (n, 3), (z, y, x), of each structure present"""
@@ -54,16 +51,16 @@ class Batch:
     label: torch.Tensor
     """(batch, z, y, x), int64"""
     confidence: torch.Tensor
-    """(batch, z, y, x), multiplied by the weight of the case"""
+    """(batch, z, y, x)"""
 
 
 def load(
     cases: "Sequence[TrainingCase]",
     preparation: preprocessing.Preparation,
-    cache: Path,
+    folder: Path,
     progress: Progress | None = None,
 ) -> list[Example]:
-    """Read, check and prepare the cases; prepared volumes are stored in the folder ``cache``.
+    """Read, check and prepare the cases; prepared volumes are stored in ``folder``.
 
     Raises:
         InputError: a file cannot be read, a label or confidence has another grid, a label value is not 0, 1 or 2, or a
@@ -73,18 +70,13 @@ def load(
     examples = []
     for number, case in enumerate(cases):
         report(progress, number / len(cases), f"preparing {case.name}")
-        examples.append(_load(case, preparation, cache))
+        examples.append(_load(case, preparation, folder))
     return examples
 
 
-def _load(case: "TrainingCase", preparation: preprocessing.Preparation, cache: Path) -> Example:
+def _load(case: "TrainingCase", preparation: preprocessing.Preparation, folder: Path) -> Example:
     files = [case.image, case.label, *([case.confidence] if case.confidence else [])]
-    for file in files:
-        if not Path(file).exists():
-            raise InputError(f"{case.name}: file not found: {file}. Check the path.")
-    content = [checksum(file) for file in files], dataclasses.asdict(preparation), _REVISION
-    key = hashlib.sha256(json.dumps(content).encode()).hexdigest()[:24]
-    cached = cache / f"{key}.npz"
+    cached = folder / f"{cache.digest([[checksum(file) for file in files], preparation, _REVISION])[:24]}.npz"
     try:
         with np.load(cached, allow_pickle=False) as stored:
             image, label, confidence, spacing = (stored[name] for name in ("image", "label", "confidence", "spacing"))
@@ -98,7 +90,6 @@ def _load(case: "TrainingCase", preparation: preprocessing.Preparation, cache: P
         case.name,
         torch.from_numpy(image)[None],
         torch.from_numpy(targets),
-        case.weight,
         tuple(float(value) for value in spacing),  # type: ignore[arg-type]
         voxels,
     )
@@ -160,8 +151,7 @@ def draw(
         inner = slice(augmentation.MARGIN, -augmentation.MARGIN)
         features = mind.mind_ssc(torch.stack(images))[..., inner, inner, inner]
     stacked_targets = torch.stack(targets)
-    weight = torch.tensor([example.weight for example in examples]).to(device, non_blocking=True)
-    return Batch(features, stacked_targets[:, 0].long(), stacked_targets[:, 1] * weight[:, None, None, None])
+    return Batch(features, stacked_targets[:, 0].long(), stacked_targets[:, 1])
 
 
 def _center(example: Example, size: tuple[int, ...], rng: np.random.Generator, around: float) -> np.ndarray:

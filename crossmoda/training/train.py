@@ -7,16 +7,14 @@ of the network's strides.
 
 import contextlib
 import dataclasses
-import hashlib
-import json
 import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from crossmoda import cache, preprocessing, provenance, weights
 from crossmoda import device as devices
-from crossmoda import preprocessing, provenance, weights
 from crossmoda.dataset import open_dataset
 from crossmoda.dataset.corrections import all_corrections
 from crossmoda.errors import Cancelled, InputError
@@ -51,7 +49,6 @@ def train(
     *,
     preparation: preprocessing.Preparation | None = None,
     initial: Path | str | None = None,
-    about: dict[str, Any] | None = None,
 ) -> Path:
     """Train a network and write its weights.
 
@@ -59,12 +56,10 @@ def train(
         cases: :class:`TrainingCase` or labeled :class:`crossmoda.dataset.Case`.
         folder: receives ``weights.safetensors`` with its model card ``weights.json``, ``metrics.csv``, and, during
             training, ``checkpoint.safetensors`` and prepared volumes.
-        settings: see :class:`Settings`.
         validation: cases for validation, never trained on; the weights with the best Dice on them are saved.
         progress: callback(fraction, message); raise ``Cancelled`` to stop with a checkpoint.
         preparation: preprocessing of the scans, stored with the weights; None: as published.
         initial: initial weights; None: random.
-        about: additional entries of the model card (data, license, notes).
 
     Returns:
         The path of the weights.
@@ -88,9 +83,9 @@ def train(
     from crossmoda.training.learner import Learner
 
     record = provenance.Record("train", settings, device=devices.describe(devices.choose(settings.device)))
-    cache = folder / PREPARED
-    examples = sampling.load(learning, preparation, cache, part(progress, 0.0, 0.03))
-    held_out = sampling.load(checking, preparation, cache, part(progress, 0.03, 0.04))
+    prepared = folder / PREPARED
+    examples = sampling.load(learning, preparation, prepared, part(progress, 0.0, 0.03))
+    held_out = sampling.load(checking, preparation, prepared, part(progress, 0.03, 0.04))
     learner = Learner(examples, routine(settings, fine_tuning=bool(initial)), settings, initial)
     if not settings.restart:
         _resume(learner, folder, identity)
@@ -107,11 +102,10 @@ def train(
             "identity": identity,
         },
         metrics=learner.best_metrics or (learner.history[-1] if learner.history else {}),
-        **(about or {}),
     )
     path = weights.save(folder / WEIGHTS, learner.best_state or learner.network.state_dict(), card)
     (folder / CHECKPOINT).unlink(missing_ok=True)
-    shutil.rmtree(cache, ignore_errors=True)
+    shutil.rmtree(prepared, ignore_errors=True)
     report(progress, 1.0, "trained")
     return path
 
@@ -131,13 +125,9 @@ def train_folder(
     Args:
         data: the data set; its labeled ceT1 scans and corrected or accepted hrT2 scans
             (:mod:`crossmoda.dataset.corrections`) are used with full weight.
-        folder: see :func:`train`.
-        settings: see :class:`Settings`.
-        progress: see :func:`train`.
         noisy: folder of the propagations to its hrT2 scans; uncorrected noisy labels are then used as well, weighted by
             their confidence.
         validation: another data set, whose labeled scans are used for validation only.
-        initial: see :func:`train`.
 
     """
     dataset, corrections = open_dataset(data), all_corrections(data)
@@ -159,12 +149,12 @@ def _identity(
 
     def digest(case: TrainingCase) -> list[Any]:
         confidence = provenance.checksum(case.confidence) if case.confidence else None
-        return [provenance.checksum(case.image), provenance.checksum(case.label), confidence, case.weight]
+        return [provenance.checksum(case.image), provenance.checksum(case.label), confidence]
 
     chosen = {key: value for key, value in dataclasses.asdict(settings).items() if key not in ("device", "restart")}
     start = provenance.checksum(initial) if initial else None
     content = [[digest(case) for case in group] for group in (learning, checking)]
-    return hashlib.sha256(json.dumps([content, chosen, dataclasses.asdict(preparation), start]).encode()).hexdigest()
+    return cache.digest([content, chosen, preparation, start])
 
 
 def _finished(folder: Path, identity: str) -> Path | None:

@@ -17,7 +17,7 @@ Box = tuple[slice, ...]
 CORNERS = np.array(list(itertools.product((0.0, 1.0), repeat=3)))
 
 
-def box_from(first: Sequence[int], shape: Sequence[int]) -> Box:
+def box_from(first: Sequence[int] | np.ndarray, shape: Sequence[int]) -> Box:
     """Return the box of ``shape`` voxels from index ``first`` on, both in the order z, y, x."""
     return tuple(slice(int(start), int(start) + int(count)) for start, count in zip(first, shape, strict=True))
 
