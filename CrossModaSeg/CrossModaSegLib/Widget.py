@@ -49,6 +49,8 @@ class Panel(VTKObservationMixin):
             section.widget.setMRMLScene(slicer.mrmlScene)
         layout.addStretch(1)
         self._scan_selectors = (self.cases.ui.volumeSelector, self.register.ui.targetSelector)
+        self._selectors = (*self._scan_selectors, self.cases.ui.labelSelector, self.register.ui.noisyLabelSelector)
+        self._selectors += (self.segment.ui.uncertaintySelector, self.result.ui.resultSelector)
         for selector in (self.cases.ui.volumeSelector, self.cases.ui.labelSelector):
             selector.connect("currentNodeChanged(vtkMRMLNode*)", self.update_soon)
         self.register.ui.targetSelector.connect("currentNodeChanged(vtkMRMLNode*)", self._on_target)
@@ -141,9 +143,15 @@ class Panel(VTKObservationMixin):
 
     @vtk.calldata_type(vtk.VTK_OBJECT)
     def _on_node_about_to_be_removed(self, scene, _event, node) -> None:
-        if node is self._target and self.parameters is not None and not scene.IsBatchProcessing():
+        if self.parameters is None or scene.IsClosing() or scene.IsImporting():
+            return
+        for selector in self._selectors:
+            if selector.currentNode() is node:
+                selector.setCurrentNode(None)
+        if node is self._target:
             self._target = self.parameters.target = None
             self.parameters.tumorSide = "auto"
+            self.register.report_removed_target(node.GetName())
 
     def _on_node_removed(self, scene, _event) -> None:
         if not scene.IsBatchProcessing():  # a scene that is being closed or loaded is not whole

@@ -33,6 +33,11 @@ def test_a_ball_has_its_diameter_to_within_a_slice():
     assert vs.largest_diameter_mm == pytest.approx(2 * radius, abs=1.5)
 
 
+def test_an_empty_label_map_has_no_volume_and_no_lengths():
+    for item in measure(label_map()):
+        assert (item.volume_mm3, item.largest_diameter_mm, item.distance_to_cochlea_mm) == (0.0, None, None)
+
+
 def test_the_distance_is_the_gap_in_mm():
     vs, cochlea = measure(label_map(vs=np.s_[5, 10, 4:10], cochlea=np.s_[5, 10, 16:18]))
     assert vs.distance_to_cochlea_mm == pytest.approx(6 * 0.5)

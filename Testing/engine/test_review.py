@@ -121,7 +121,7 @@ def test_without_evidence_sources_there_is_no_doubt_but_a_remedy(data, tmp_path)
     assert review.doubt(tmp_path / "results" / "p1").array.max() == 0
     items = {item.id: item for item in review.review_list(data, tmp_path / "results")}
     assert any("crossmoda predict" in reason for reason in items["p1"].reasons)
-    assert "Run propagate or predict" in items["p2"].reasons[0]
+    assert "Run crossmoda propagate or crossmoda predict" in items["p2"].reasons[0]
 
 
 def test_a_prediction_alone_is_reviewed_too(tmp_path):

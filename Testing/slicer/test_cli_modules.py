@@ -4,6 +4,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -61,6 +62,13 @@ def test_slicers_own_parser_accepts_the_description(application, script):
     slicer.mrmlScene.RemoveNode(node)
     assert len(names) > 5
     assert len(names) == len(set(names))
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
+def test_a_directory_is_always_a_required_parameter(script):
+    """The module's own panel passes ``.`` for a directory that was not chosen."""
+    directories = list(ElementTree.parse(script.with_suffix(".xml")).iter("directory"))
+    assert [item.findtext("name") for item in directories if item.find("index") is None] == []
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)

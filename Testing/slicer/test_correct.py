@@ -458,3 +458,61 @@ def test_saving_the_scene_is_no_edit_of_the_correction(application, opened, tmp_
     assert not opened.review.case.unsaved
     opened.review.ui.acceptButton.click()
     assert opened.review.item(case)["status"] == "accepted"
+
+
+def correct_undo_and_save(panel):
+    """Change the open correction with an edit tool, undo, redo, and save it in the data set."""
+    case, editor = panel.review.case, panel.correct.editor.widget
+    assert editor.segmentationNode() is case.correction
+    assert editor.sourceVolumeNode() is case.volume
+    before = case.array()
+    panel.parameters.where = "whole scan"
+    panel.update()
+    panel.correct.ui.takeNetworkButton.click()
+    changed = case.array()
+    assert not np.array_equal(changed, before)
+    editor.undo()
+    np.testing.assert_array_equal(case.array(), before)
+    editor.redo()
+    np.testing.assert_array_equal(case.array(), changed)
+    panel.correct.ui.saveButton.click()
+    assert "is saved" in panel.correct.ui.messageLabel.text
+    return changed
+
+
+def settle(application):
+    """Process the events after a scene was loaded: the panel updates on its own, soon after the import."""
+    end = time.monotonic() + 0.3
+    application.wait_until(lambda: time.monotonic() > end)
+
+
+def test_a_reopened_scene_can_be_corrected_undone_and_saved_again(application, opened, tmp_path):
+    import slicer
+
+    assert slicer.util.saveScene(str(tmp_path / "first.mrb"))
+    application.scene.Clear(False)
+    slicer.util.loadScene(str(tmp_path / "first.mrb"))
+    settle(application)
+    changed = correct_undo_and_save(opened)
+    assert slicer.util.saveScene(str(tmp_path / "second.mrb"))
+    application.scene.Clear(False)
+    slicer.util.loadScene(str(tmp_path / "second.mrb"))
+    settle(application)
+    np.testing.assert_array_equal(opened.review.case.array(), changed)
+
+
+@pytest.mark.parametrize("how", ["replaced", "added"])
+def test_a_scene_reopened_while_another_case_is_shown_can_be_corrected(application, opened, tmp_path, how):
+    import slicer
+
+    first, second = opened.review.case.id, opened.review.items[1]["id"]
+    assert slicer.util.saveScene(str(tmp_path / "first.mrb"))
+    opened.review.open(second)
+    application.wait_until(lambda: not opened.logic.busy)
+    assert opened.review.case.id == second
+    if how == "replaced":
+        application.scene.Clear(False)
+    slicer.util.loadScene(str(tmp_path / "first.mrb"))
+    settle(application)
+    assert opened.review.case.id == first
+    correct_undo_and_save(opened)

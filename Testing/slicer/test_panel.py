@@ -361,12 +361,21 @@ def test_results_lie_in_the_study_of_the_scan(panel, atlas, target):
     assert hierarchy.GetItemParent(hierarchy.GetItemByDataNode(segmentation)) == study
 
 
-def test_the_sample_is_in_sample_data(panel):
+@pytest.mark.parametrize("category", ["CrossModa", "General"])
+def test_the_sample_is_in_sample_data_with_a_thumbnail_and_nothing_to_download(panel, category):
     import SampleData
 
-    sample = SampleData.SampleDataLogic.sources["CrossModaPhantom"]
-    assert callable(sample.customDownloader)
+    (sample,) = SampleData.SampleDataLogic.sampleDataSourcesByCategory(category)
+    assert sample.sampleName == "CrossModaPhantom"
     assert Path(sample.thumbnailFileName).is_file()
+    assert list(sample.uris) == []
+
+
+def test_slicer_refuses_a_sample_without_addresses(panel):
+    import SampleData
+
+    with pytest.raises(TypeError):
+        SampleData.SampleDataLogic.registerCustomSampleDataSource("Custom", "sample", customDownloader=print)
 
 
 def test_the_choices_of_the_panel_are_those_of_the_engine(application):

@@ -101,10 +101,11 @@ def test_a_missing_schwannoma_is_reported_at_the_button(application, loaded, wei
     assert loaded.segment.ui.messageLabel.text.endswith(" No schwannoma was found.")
 
 
-def test_sample_data_opens_the_panel_and_starts_the_simulation(application, panel):
+@pytest.mark.parametrize("category", ["CrossModa", "General"])
+def test_sample_data_opens_the_panel_and_starts_the_simulation(application, panel, category):
     import SampleData
 
-    sample = SampleData.SampleDataLogic.sources["CrossModaPhantom"]
+    (sample,) = SampleData.SampleDataLogic.sampleDataSourcesByCategory(category)
     sample.customDownloader(sample)
     assert panel.logic.busy
     assert panel.cases.ui.cancelButton.enabled

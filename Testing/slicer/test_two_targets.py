@@ -125,12 +125,43 @@ def test_results_of_a_target_that_was_removed_do_not_stay_with_the_next(applicat
 
 
 def test_after_the_target_was_removed_no_other_node_is_chosen(application, panel, targets):
-    first, _second = targets
+    first, second = targets
     application.scene.RemoveNode(first)
     panel.update()
     assert panel.register.ui.targetSelector.currentNode() is None
     assert panel.parameters.target is None
     assert panel.register.ui.registerButton.toolTip == "Choose a target."
+    message = panel.register.ui.messageLabel
+    assert message.text == "Target removed from the scene: first. Choose a target."
+    choose(panel, second)
+    assert message.text == ""
+
+
+def test_a_target_removed_in_a_batch_is_not_replaced(application, panel, targets):
+    first, _second = targets
+    application.scene.StartState(application.scene.BatchProcessState)
+    application.scene.RemoveNode(first)
+    application.scene.EndState(application.scene.BatchProcessState)
+    panel.update()
+    assert (panel.register.ui.targetSelector.currentNode(), panel.parameters.target) == (None, None)
+
+
+def test_after_a_result_was_removed_no_other_one_is_chosen(application, panel, targets):
+    for node in (panel.parameters.result, panel.parameters.uncertainty):
+        application.scene.RemoveNode(node)
+    panel.update()
+    assert shown(panel) == [None] * 3
+    assert panel.parameters.target.GetName() == "first"
+
+
+def test_after_the_volume_of_a_new_case_was_removed_no_other_one_is_chosen(application, panel, targets):
+    import slicer
+
+    for selector, name in ((panel.cases.ui.volumeSelector, "second"), (panel.cases.ui.labelSelector, "truth")):
+        selector.setCurrentNode(slicer.util.getNode(name))
+        application.scene.RemoveNode(selector.currentNode())
+        panel.update()
+        assert selector.currentNode() is None
 
 
 def test_the_selectors_of_scans_offer_no_label_map_and_no_volume_of_crossmoda(panel, targets):

@@ -23,7 +23,7 @@ def bounding_box(mask: np.ndarray, margin: int | Sequence[int] = 0) -> Box:
         (slice(1, 4, None),)
 
     """
-    boxes = ndimage.find_objects(np.asarray(mask, bool).view(np.uint8))
+    boxes = ndimage.find_objects(np.asarray(mask, bool).view(np.uint8)) if mask.size else []  # SciPy refuses it
     if not boxes:
         return (slice(0, 0),) * mask.ndim
     return widened(boxes[0], margin, mask.shape)

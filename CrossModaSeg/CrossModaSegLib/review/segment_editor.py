@@ -42,8 +42,8 @@ class SegmentEditor:
         if self.widget is None:
             self._make()
         self._select_node()
-        if self._edited is not segmentation:
-            # A scene that was loaded brings the editor's node with its choice; the undo history follows changes only.
+        if self._edited is not segmentation or self.segmentation is not segmentation:
+            # A loaded scene brings the editor's node with its selection; the undo history follows changes only.
             self.widget.setSegmentationNode(None)
         self.widget.setSegmentationNode(segmentation)
         self._edited = segmentation

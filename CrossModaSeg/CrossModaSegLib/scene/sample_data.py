@@ -5,6 +5,8 @@ from pathlib import Path
 import slicer
 from slicer.i18n import tr as _
 
+#: A key; only the title is translated.
+CATEGORY = "CrossModa"
 ICONS = Path(__file__).resolve().parents[2] / "Resources" / "Icons"
 
 
@@ -12,15 +14,18 @@ def register() -> None:
     """Add the sample to the Sample Data module."""
     import SampleData
 
-    category = "CrossModa"  # a key; only the title is translated
-    if hasattr(SampleData.SampleDataLogic, "registerCustomSampleDataCategory"):  # Slicer 5.11 and newer
-        SampleData.SampleDataLogic.registerCustomSampleDataCategory(category, title=_("CrossModa"))
-    SampleData.SampleDataLogic.registerCustomSampleDataSource(
-        category=category,
-        sampleName="CrossModaPhantom",
-        thumbnailFileName=str(ICONS / "CrossModaPhantom.png"),
-        customDownloader=load,
-    )
+    logic = SampleData.SampleDataLogic
+    if hasattr(logic, "registerCustomSampleDataCategory"):  # Slicer 5.11 and newer
+        logic.registerCustomSampleDataCategory(CATEGORY, title=_("CrossModa"))
+    for category in (CATEGORY, logic().builtInCategoryName):
+        logic.registerCustomSampleDataSource(
+            category=category,
+            sampleName="CrossModaPhantom",
+            uris=[],  # nothing is downloaded; without lists of files Slicer refuses the sample
+            fileNames=[],
+            thumbnailFileName=str(ICONS / "CrossModaPhantom.png"),
+            customDownloader=load,
+        )
 
 
 def load(_source=None):

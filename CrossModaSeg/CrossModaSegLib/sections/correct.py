@@ -97,8 +97,8 @@ class CorrectSection(Section):
     def update(self) -> None:
         """Show the state of the correction, and enable the buttons."""
         case = self.case
-        if case is not None and (self.autosave.case is None or self.autosave.case.correction is not case.correction):
-            self.take_up(case)  # a scene that was loaded, or a panel that was opened again
+        if case is not None:
+            self._resume(case)
         nothing = "" if case is not None else _("Open a case in “Review” first.")
         waits = "" if self.draft is None else _("Restore or discard the unsaved correction first.")
         self.ui.editorWidget.setVisible(case is not None and not waits)
@@ -113,6 +113,14 @@ class CorrectSection(Section):
         if self.ui.reviewerEdit.text != self.parameters.reviewer:
             self.ui.reviewerEdit.text = self.parameters.reviewer
         self._show_state(case)
+
+    def _resume(self, case) -> None:
+        """Continue with the open case of a loaded scene, or of a panel that was opened again."""
+        watched = self.autosave.case
+        if watched is None or watched.correction is not case.correction:
+            self.take_up(case)
+        elif self.editor.segmentation is not case.correction:  # the widget drops its nodes at the end of an import
+            self.editor.take_up(case.correction, case.volume)
 
     def _show_state(self, case) -> None:
         autosave = self.autosave

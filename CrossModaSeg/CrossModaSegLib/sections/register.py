@@ -21,6 +21,7 @@ class RegisterSection(Section):
         """Connect the controls."""
         super().__init__(panel)
         self._task = None
+        self._removed_target = ""
         self._checked: list[dict] = []
         self.controls = ParameterControls(self, "registerSettings", "CrossModaPropagate")
         self.ui.noisyLabelSelector.addAttribute("vtkMRMLSegmentationNode", nodes.ROLE, "noisy label")
@@ -31,6 +32,9 @@ class RegisterSection(Section):
 
     def update(self) -> None:
         """Show what can be done, and the progress."""
+        if self._removed_target and self.parameters.target is not None:
+            self._removed_target = ""
+            self.say("")
         self.controls.update()
         self.show_progress()
         self.allow(
@@ -50,6 +54,11 @@ class RegisterSection(Section):
         self._fill_atlases([] if nothing else cases.fused_atlases(label.GetNodeReference(nodes.TARGET)))
         no_atlas = "" if self._checked else _("The label has no registered atlas.")
         self.allow(self.ui.checkButton, nothing or no_atlas, _("Show target and atlas in the slice views"))
+
+    def report_removed_target(self, name: str) -> None:
+        """Show that the target was removed from the scene, until another one is selected."""
+        self._removed_target = name
+        self.say(_("Target removed from the scene: {name}. Choose a target.").format(name=name))
 
     def _fill_atlases(self, outcomes: list[dict]) -> None:
         """List the registered atlases of the newest fused label."""

@@ -43,7 +43,7 @@ class qMRMLSegmentEditorWidget(qMRMLWidget):
         logic = slicer.vtkSlicerSegmentEditorLogic()
         logic.SetMRMLScene(slicer.mrmlScene)
         self.__dict__.update(_bed_logic=logic, _bed_effect=None, _bed_keys=[], _bed_filling=False, _bed_observed=None)
-        self._bed_shown_source = None
+        self.__dict__.update(_bed_selected=None, _bed_batch=False, _bed_shown_source=None)
         logic.AddObserver(logic.SegmentationHistoryChangedEvent, lambda *_: self.updateWidgetFromMRML())
         self._build()
 
@@ -88,8 +88,22 @@ class qMRMLSegmentEditorWidget(qMRMLWidget):
         def removing(_caller, _event, node):
             self._move_on(node)
 
-        tag = scene.AddObserver(scene.NodeAboutToBeRemovedEvent, removing)
-        self.destroyed.connect(lambda *_: scene.RemoveObserver(tag))
+        tags = [
+            scene.AddObserver(scene.NodeAboutToBeRemovedEvent, removing),
+            scene.AddObserver(scene.StartBatchProcessEvent, lambda *_: self.__dict__.update(_bed_batch=True)),
+            scene.AddObserver(scene.EndBatchProcessEvent, lambda *_: self._after_batch()),
+        ]
+        self.destroyed.connect(lambda *_: [scene.RemoveObserver(tag) for tag in tags])
+
+    def _after_batch(self):
+        """Take the node of the selector, which knows no node that arrived during the batch (such as an import).
+
+        The event comes after EndImportEvent.
+        """
+        self._bed_batch = False
+        if self.segmentationNode() is not self._bed_selected:
+            self.setSegmentationNode(self._bed_selected)
+        self.updateWidgetFromMRML()
 
     def setMRMLSegmentEditorNode(self, node):
         """Set the node that holds the editor's state."""
@@ -114,6 +128,10 @@ class qMRMLSegmentEditorWidget(qMRMLWidget):
         """Edit a segmentation."""
         if node is not None and self.mrmlSegmentEditorNode() is None:
             raise RuntimeError("the Segment Editor needs its own node before a segmentation")
+        if not self._bed_batch:
+            self._bed_selected = node
+        elif self._bed_selected is not None and not slicer.mrmlScene.IsNodePresent(self._bed_selected):
+            self._bed_selected = None
         if self._bed_logic.GetSegmentationNode() is not node:
             self._bed_logic.SetSegmentationNode(node)
             self.setActiveEffect(None)
@@ -140,7 +158,7 @@ class qMRMLSegmentEditorWidget(qMRMLWidget):
 
     def _move_on(self, removed):
         """Do what the selector of the scan does when its node is removed, also if no segmentation is edited."""
-        if removed is self._bed_shown_source:
+        if removed is self._bed_shown_source and not self._bed_batch and not slicer.mrmlScene.IsClosing():
             scans = [node for node in slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode") if node is not removed]
             self._bed_shown_source = next(iter(scans), None)
             self.setSourceVolumeNode(self._bed_shown_source)

@@ -330,10 +330,22 @@ class Packaging(types.ModuleType):
         self.missing.clear()
 
 
+class SampleDataSource:
+    """``SampleData.SampleDataSource``: as many files and nodes as addresses, which must be a string or a list."""
+
+    def __init__(self, sampleName, uris, fileNames, nodeNames, customDownloader, thumbnailFileName):
+        if isinstance(uris, str):
+            uris, fileNames, nodeNames = [uris], [fileNames], [nodeNames]
+        elif isinstance(uris, list | tuple) and nodeNames is None:
+            nodeNames = [None] * len(uris)
+        if not len(uris) == len(fileNames) == len(nodeNames):
+            raise ValueError("All fields of sample data source must have the same length")
+        self.sampleName, self.uris, self.fileNames, self.nodeNames = sampleName, uris, fileNames, nodeNames
+        self.customDownloader, self.thumbnailFileName = customDownloader, thumbnailFileName
+
+
 class SampleDataLogic:
     """``SampleData.SampleDataLogic``: the register of sample data."""
-
-    sources: typing.ClassVar[dict[str, dict]] = {}
 
     @staticmethod
     def registerCustomSampleDataCategory(category, title=None):
@@ -350,13 +362,18 @@ class SampleDataLogic:
         thumbnailFileName=None,
     ):
         """Register a sample."""
-        source = types.SimpleNamespace(
-            sampleName=sampleName,
-            thumbnailFileName=thumbnailFileName,
-            customDownloader=customDownloader,
-            category=category,
+        slicer.modules.sampleDataSources.setdefault(category, []).append(
+            SampleDataSource(sampleName, uris, fileNames, nodeNames, customDownloader, thumbnailFileName)
         )
-        SampleDataLogic.sources[sampleName] = source
+
+    @staticmethod
+    def sampleDataSourcesByCategory(category):
+        """Return the samples of a category."""
+        return slicer.modules.sampleDataSources.get(category, [])
+
+    def __init__(self):
+        self.builtInCategoryName = "General"
+        slicer.modules.sampleDataSources.setdefault(self.builtInCategoryName, [])
 
 
 def _module(name, **content):
@@ -383,5 +400,6 @@ def install():
     _module(
         "slicer.parameterNodeWrapper", parameterNodeWrapper=parameterNodeWrapper, WithinRange=WithinRange, Choice=Choice
     )
-    _module("SampleData", SampleDataLogic=SampleDataLogic)
+    _module("SampleData", SampleDataLogic=SampleDataLogic, SampleDataSource=SampleDataSource)
+    slicer.modules.sampleDataSources = {}
     slicer.packaging = sys.modules["slicer.packaging"] = Packaging()
