@@ -91,6 +91,7 @@ class CrossModaSegTest(ScriptedLoadableModuleTest):
         """Run the checks."""
         from CrossModaSegLib import selftest
 
+        selftest.check_log(self)
         for check in selftest.CHECKS:
             self.setUp()
             self.delayDisplay(check.__doc__.strip())

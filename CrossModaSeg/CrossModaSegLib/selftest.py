@@ -56,6 +56,19 @@ def paint_ball(segmentation, key: str, radius_voxels: int = 2) -> None:
     slicer.util.updateSegmentBinaryLabelmapFromArray(array, segmentation, key, volume)
 
 
+def check_log(case) -> None:
+    """Nothing was logged as an error since the application was started; a module that raises at start is loaded all
+    the same.
+    """
+    log = slicer.app.errorLogModel()
+    level_column = 2
+    levels = [str(log.logEntryData(row, level_column)).upper() for row in range(log.logEntryCount())]
+    failures = [
+        log.logEntryDescription(row) for row, level in enumerate(levels) if level in ("ERROR", "CRITICAL", "FATAL")
+    ]
+    case.assertEqual(failures, [])
+
+
 def check_opens_empty(case) -> None:
     """The panel opens on an empty scene, and every disabled button says why."""
     panel = open_panel()

@@ -1,6 +1,6 @@
 """The compiled loops of deeds keep to their arrays: random shapes, every array between two pages nobody may touch.
 
-The loops work on addresses without any check. Here each array they are given ends where a protected page begins, or
+The loops do not check their indices. Here each array they are given ends where a protected page begins, or
 begins where one ends: whoever reads or writes a byte too far is stopped by the operating system. The checks run in a
 process of their own, which may die of it. Results are compared with those of the tensor operations, of SciPy and of
 brute force. Many more shapes than the test takes:
@@ -25,7 +25,7 @@ import pytest
 from scipy import ndimage
 
 from crossmoda.deeds import cost, mind_codes, tree
-from crossmoda.deeds.backend_cpu import data_cost, sampling
+from crossmoda.deeds.backend_cpu import sampling
 from crossmoda.deeds.backend_cpu.scratch import Scratch
 from crossmoda.volume.grid import Grid
 
@@ -156,7 +156,7 @@ class Case:
             "skip": (*self.three(1, 3)[:2], 1),
             "mask": mask,
         }
-        costs = data_cost.data_cost(fixed, moving, scale=0.7, scratch=self.scratch, **settings)
+        costs = cost.data_cost(fixed, moving, scale=0.7, scratch=self.scratch, **settings)
         if mask is not None:
             settings["mask"] = mask.copy()
         here, there = (torch.from_numpy(codes.astype(np.int64)) for codes in (fixed, moving))
@@ -294,7 +294,7 @@ def main() -> None:
             operation(plain, tensors)
     for seed in range(options.seed, options.seed + options.rounds):
         for at_end in (True, False):
-            for module in (cost, data_cost, sampling, tree, mind_codes):
+            for module in (cost, sampling, tree, mind_codes):
                 module.np = GuardedNumpy(at_end)  # type: ignore[attr-defined]
             for operation in OPERATIONS:
                 try:

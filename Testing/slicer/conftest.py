@@ -44,6 +44,7 @@ def application():
     for script in sorted(path.with_suffix(".py") for folder in folders for path in folder.glob("*.xml")):
         app.load_cli_module(script)
     app.startup_completed()
+    assert app.errorLogModel().entries == []
     yield app
     app.close()
 

@@ -202,7 +202,9 @@ def test_an_edit_is_saved_as_a_draft_without_being_asked(application, opened, ca
     from crossmoda.dataset import corrections
 
     editor.setCurrentSegmentID("VS")
-    paint(editor, center_ras(case, COCHLEA), 3.0)
+    place = center_ras(case, COCHLEA)
+    paint(editor, place, 3.0)
+    paint(editor, place, 6.0)
     assert case.unsaved
     wait_for_draft(application, opened)
     draft = corrections.find_draft(case.data, case.id)

@@ -51,7 +51,7 @@ def test_a_model_is_improved_compared_used_and_switched_back(application, correc
     assert change == pytest.approx(after - before, abs=2e-3)
 
     assert improve.chosen.name == "model-1"
-    assert "Trained further from untrained" in improve.ui.cardLabel.text
+    assert "Fine-tuned from untrained" in improve.ui.cardLabel.text
     improve.ui.switchButton.click()
     assert current(corrected) == ["model-1"]
     assert parameters.weights == str(improve.chosen.weights) == corrected.segment.ui.weightsEdit.currentPath
@@ -75,7 +75,7 @@ def test_a_training_that_is_cancelled_leaves_the_models_as_they_were(application
     corrected.update()
     assert not improve.running
     assert names(corrected) == ["bundled", "untrained"]
-    assert "the model in use stays" in improve.ui.messageLabel.text
+    assert "The model in use stays" in improve.ui.messageLabel.text
     assert not improve.is_error, "the user wanted it"
 
 
@@ -88,7 +88,7 @@ def test_closing_the_scene_stops_the_training_and_says_that_it_can_go_on(applica
     application.wait_until(lambda: not child_processes())
     corrected.update()
     assert not improve.running
-    assert "A new start goes on from there" in improve.ui.messageLabel.text
+    assert "the next start continues this training" in improve.ui.messageLabel.text
 
 
 def test_too_few_corrections_are_reported(application, reviewed, tmp_path):
@@ -96,7 +96,7 @@ def test_too_few_corrections_are_reported(application, reviewed, tmp_path):
     reviewed.update()
     reviewed.improve.ui.improveButton.click()
     application.wait_until(lambda: not reviewed.improve.running)
-    assert "has 0 corrected or accepted labels" in reviewed.improve.ui.messageLabel.text
+    assert "Too few corrected or accepted labels: 0 in" in reviewed.improve.ui.messageLabel.text
 
 
 def test_without_folders_the_buttons_say_what_is_missing(panel):

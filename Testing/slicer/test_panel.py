@@ -302,7 +302,7 @@ def test_the_segmentation_lies_where_the_volume_lies_also_with_oblique_slices(pa
     label = add_label(add_volume, volume)
     label.SetIJKToRASDirectionMatrix(directions)
     segmentation = nodes.make_segmentation(label, volume, "result", "prediction")
-    back, _temporary = nodes.label_map_of(segmentation, volume)
+    back = nodes.label_map_of(segmentation, volume)
     np.testing.assert_array_equal(slicer.util.arrayFromVolume(back), slicer.util.arrayFromVolume(label))
     bounds = np.zeros(6)
     segmentation.GetSegmentation().GetSegment("VS").GetBounds(bounds)

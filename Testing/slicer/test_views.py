@@ -1,5 +1,7 @@
 """Slice views drawn by Slicer's own displayable managers: what is shown lies where it should."""
 
+import types
+
 import numpy as np
 import pytest
 
@@ -97,3 +99,15 @@ def test_the_checkerboard_alternates_and_goes_away(view, shown, add_volume):
     assert changes == pytest.approx(7, abs=2), "eight fields"
     display.show_check(volume, warped, "fade", 0.0)
     assert np.ptp(view.picture()[103, 20:180, 0].astype(int)) == 0
+
+
+def test_the_views_go_to_the_tumor_of_a_new_result(panel, view, shown):
+    volume, segmentation = shown
+    view.show(40.0, (0.0, 0.0, 0.0))
+    panel.parameters.target = volume
+    panel.segment._task = types.SimpleNamespace(volume=volume, seconds=1.0, notes="")
+    panel.segment._show_result((segmentation, None))
+    matrix = view.node.GetSliceToRAS()
+    place = [matrix.GetElement(row, 3) for row in range(3)]
+    # The box spans the voxels 4..11, 5..11 and 6..13 of 1, 1 and 1.5 mm; the first voxel is at 19.5, 19.5, -15.
+    np.testing.assert_allclose(place, (19.5 - 7.5, 19.5 - 8.0, -15.0 + 9.5 * 1.5), atol=1.5)

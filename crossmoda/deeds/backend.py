@@ -36,7 +36,7 @@ class Backend(Protocol):
         """See :func:`crossmoda.deeds.mind_codes.codes`."""
 
     def data_cost(self, fixed: Any, moving: Any, **settings: Any) -> Any:
-        """See :func:`crossmoda.deeds.reference.data_cost`."""
+        """See :func:`crossmoda.deeds.cost.data_cost`."""
 
     def smoothed_minima(self, costs: Any) -> tuple[np.ndarray, np.ndarray]:
         """See :func:`crossmoda.deeds.cost.smoothed_minima`."""

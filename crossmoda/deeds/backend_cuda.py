@@ -159,7 +159,7 @@ class CudaBackend:
         scale: float = 1.0,
         mask: np.ndarray | None = None,
     ) -> torch.Tensor:
-        """See :func:`crossmoda.deeds.reference.data_cost`."""
+        """See :func:`crossmoda.deeds.cost.data_cost`."""
         counts = [-(-size // step) for size, step in zip(fixed.shape, block, strict=True)]
         missing = [count * step - size for count, step, size in zip(counts, block, fixed.shape, strict=True)]
         pads = [pad for rest in reversed(missing) for pad in (0, rest)]

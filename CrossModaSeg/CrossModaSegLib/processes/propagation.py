@@ -39,9 +39,7 @@ class AtlasFolder:
     def _write(self, image: Path, row: cases.Row) -> None:
         self._remove(image)
         export.write_volume(nodes.rounded_copy(row.volume), image)
-        label_map, is_temporary = nodes.label_map_of(row.label, row.volume)
-        export.write_volume(nodes.rounded_copy(label_map), _label_file(image))
-        cli_runs.remove([label_map] if is_temporary else [])
+        export.write_volume(nodes.rounded_copy(nodes.label_map_of(row.label, row.volume)), _label_file(image))
         self._written[image] = _content(row)
 
     def _remove(self, image: Path) -> None:

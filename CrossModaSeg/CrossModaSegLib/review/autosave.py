@@ -95,9 +95,8 @@ class Autosave:
         if case is None or self.pending is not None or case.volume is None or case.volume.GetImageData() is None:
             return
         label_map = case.label_map()
-        if not self.drafted_at and self._saved is not None and np.array_equal(label_map.array, self._saved):
-            case.unsaved = False  # only a color or a name has changed
-            self._changed()
+        if self._saved is not None and np.array_equal(label_map.array, self._saved):
+            self._forget_edits()  # everything is undone, or only a color or a name has changed
             return
         case.unsaved = True
         try:
@@ -105,6 +104,15 @@ class Autosave:
             self.problem, self.drafted_at = "", time.strftime("%H:%M:%S")
         except InputError as error:
             self.problem = str(error)
+        self._changed()
+
+    def _forget_edits(self) -> None:
+        """Delete the draft of edits that were all undone."""
+        from crossmoda.dataset import corrections
+
+        if self.drafted_at:
+            corrections.discard_draft(self.case.data, self.case.id)
+        self.case.unsaved, self.problem, self.drafted_at = False, "", ""
         self._changed()
 
     def _draft(self) -> str | None:

@@ -117,10 +117,8 @@ class ReviewedCase:
 
     def array(self, segmentation=None) -> np.ndarray:
         """Return the correction, or another segmentation, as a label map on the scan's grid: uint8 (z, y, x)."""
-        label_map, temporary = nodes.label_map_of(segmentation or self.correction, self.volume)
-        array = slicer.util.arrayFromVolume(label_map).astype(np.uint8)
-        cli_runs.remove([label_map] if temporary else [])
-        return array
+        label_map = nodes.label_map_of(segmentation or self.correction, self.volume)
+        return slicer.util.arrayFromVolume(label_map).astype(np.uint8)
 
     def label_map(self):
         """Return the correction as the engine's volume on the scan's grid."""
@@ -143,9 +141,7 @@ class ReviewedCase:
             ):
                 mask = array == structure.value
                 if structure in known and not np.array_equal(mask, before == structure.value):
-                    slicer.util.updateSegmentBinaryLabelmapFromArray(
-                        mask.astype(np.uint8), self.correction, known[structure], self.volume
-                    )
+                    nodes.set_segment(self.correction, known[structure], mask, self.volume)
         finally:
             self.correction.EndModify(blocked)
 
@@ -196,9 +192,12 @@ def _own(node, case_id: str):
 def _load(path: str, name: str, label: bool = False):
     load = slicer.util.loadLabelVolume if label else slicer.util.loadVolume
     try:
-        return load(path, {"name": name, "singleFile": True, "show": False})
+        node = load(path, {"name": name, "singleFile": True, "show": False})
     except RuntimeError as cause:
         raise InputError(_("{name} could not be loaded; check the file.").format(name=path)) from cause
+    if slicer.mrmlScene.GetFirstNodeByName(name) is None:  # Slicer numbers names, also those of removed nodes
+        node.SetName(name)
+    return node
 
 
 def _load_scan(made: dict, answer: dict) -> None:
@@ -214,11 +213,9 @@ def _load_source(made: dict, answer: dict, name: str) -> None:
 
 def _segmentation(path: str, scan, name: str, role: str, case_id: str):
     """Load a label map as a segmentation that shows its outline only."""
-    label_map = _load(path, name + " values", label=True)
-    try:
-        segmentation = _own(nodes.make_segmentation(label_map, scan, name, role), case_id)
-    finally:
-        cli_runs.remove([label_map])
+    from crossmoda.volume import read_label_map
+
+    segmentation = _own(nodes.make_segmentation(read_label_map(path).array, scan, name, role), case_id)
     segmentation.SetAttribute(STAMP, json.dumps(stamp(path)))
     display = segmentation.GetDisplayNode()
     display.SetVisibility2DFill(False)

@@ -56,6 +56,8 @@ class SegmentEditor:
         self._edited = None
         if self.widget is not None:
             self._rest()
+            # First the scan: the editor's selector would move on to another scan when this one is removed.
+            self.widget.setSourceVolumeNode(None)
             self.widget.setSegmentationNode(None)
 
     def enter(self) -> None:

@@ -15,6 +15,15 @@ def show_target(target) -> None:
     _show(target, foreground=None, label=None, fit=True)
 
 
+def show_result(segmentation) -> None:
+    """Show the target of a result alone, with the center of the tumor in all slice views."""
+    show_target(segmentation.GetNodeReference(nodes.TARGET))
+    tumor = next((segment for structure, segment in nodes.known_segments(segmentation) if structure.key == "VS"), "")
+    center = segmentation.GetSegmentCenterRAS(tumor)
+    if center is not None:
+        slicer.vtkMRMLSliceNode.JumpAllSlices(slicer.mrmlScene, *center, slicer.vtkMRMLSliceNode.CenteredJumpSlice)
+
+
 def _show(target, **layers) -> None:
     """Show a target with layers over it; segmentations of other targets are hidden meanwhile."""
     slicer.util.setSliceViewerLayers(background=target, **layers)

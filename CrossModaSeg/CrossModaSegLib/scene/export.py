@@ -43,12 +43,7 @@ def table_of(segmentation, measurements: list[dict]):
 
 def write_label_map(segmentation, volume, path: Path) -> None:
     """Write a segmentation as a label map on the volume's grid, not compressed."""
-    node, temporary = nodes.label_map_of(segmentation, volume)
-    try:
-        write_volume(node, path)
-    finally:
-        if temporary:
-            slicer.mrmlScene.RemoveNode(node)
+    write_volume(nodes.label_map_of(segmentation, volume), path)
 
 
 class _LabelMapWork:

@@ -2,18 +2,22 @@
 
 import json
 import time
+import zlib
 
 import numpy as np
 import slicer
 import vtk
 from slicer.i18n import tr as _
 from slicer.util import VTKObservationMixin
+from vtk.util.numpy_support import numpy_to_vtk, vtk_to_numpy
 
 from crossmoda.errors import InputError
 
 #: Attributes and reference roles that CrossModa puts on nodes; a saved scene carries them.
 CASE, MODALITY, SIDE, ROLE = "CrossModa.Case", "CrossModa.Modality", "CrossModa.Side", "CrossModa.Role"
 PROVENANCE, CORRECTED = "CrossModa.Provenance", "CrossModa.Corrected"
+#: On a segmentation: the checksum of its voxels before the first correction.
+UNCORRECTED = "CrossModa.Uncorrected"
 #: On a target: the folder of its registrations, and the tumor side chosen in the panel.
 REGISTRATIONS, SIDE_CHOSEN = "CrossModa.Registrations", "CrossModa.SideChosen"
 LABEL, TARGET, DISAGREEMENT = "CrossModa.label", "CrossModa.target", "CrossModa.disagreement"
@@ -153,38 +157,48 @@ def known_segments(segmentation):
 
 
 def label_map_of(label, volume):
-    """Return a label map node on the volume's grid with CrossModa's values, and whether it is temporary.
+    """Return a label map node on the volume's grid with CrossModa's values (uint8).
 
-    A label map is returned as it is; a segmentation is exported.
+    A label map is returned as it is; the node made of a segmentation is in no scene, where it would cost time.
 
     Raises:
         InputError: the segmentation has no segment that CrossModa knows.
 
     """
     if label.IsA("vtkMRMLLabelMapVolumeNode"):
-        return label, False
-    label_map = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLabelMapVolumeNode", label.GetName() + " values")
-    label_map.SetHideFromEditors(True)
-    known, ids = known_segments(label), vtk.vtkStringArray()
-    for _structure, segment_id in known:
-        ids.InsertNextValue(segment_id)
-    logic = slicer.modules.segmentations.logic()
-    if not known or not logic.ExportSegmentsToLabelmapNode(label, ids, label_map, volume):
-        slicer.mrmlScene.RemoveNode(label_map)
+        return label
+    known, ids, values = known_segments(label), vtk.vtkStringArray(), vtk.vtkIntArray()
+    if not known:
         raise InputError(_("{name} has no segment that could be used.").format(name=label.GetName()))
-    display = label_map.GetDisplayNode()
-    for node in (display and display.GetColorNode(), display):  # the export makes a color table of its own
-        if node is not None:
-            slicer.mrmlScene.RemoveNode(node)
-    values = np.array([0, *(structure.value for structure, _segment in known)], np.uint8)  # exported as 1, 2, ...
-    array = slicer.util.arrayFromVolume(label_map)
-    if not np.array_equal(values, np.arange(len(values))):
-        slicer.util.updateVolumeFromArray(label_map, values[array])
-    return label_map, True
+    for structure, segment_id in known:
+        ids.InsertNextValue(segment_id)
+        values.InsertNextValue(structure.value)
+    merged = slicer.vtkOrientedImageData()
+    slicer.vtkSlicerSegmentationsModuleLogic.GenerateMergedLabelmapInReferenceGeometry(
+        label, volume, ids, slicer.vtkSegmentation.EXTENT_REFERENCE_GEOMETRY, merged, values
+    )
+    image = vtk.vtkImageData()  # the place of the voxels is in the node
+    image.SetDimensions(merged.GetDimensions())
+    image.GetPointData().SetScalars(_vtk_array(_voxels(merged)))
+    label_map = slicer.vtkMRMLLabelMapVolumeNode()
+    label_map.SetName(label.GetName())
+    label_map.CopyOrientation(volume)
+    label_map.SetAndObserveImageData(image)
+    return label_map
 
 
-def make_segmentation(label_map, volume, name, role):
-    """Make an editable segmentation from a label map on the volume's grid.
+def _voxels(image) -> np.ndarray:
+    """Return the voxels of an image: (z, y, x), a view."""
+    return vtk_to_numpy(image.GetPointData().GetScalars()).reshape(image.GetDimensions()[::-1])
+
+
+def _vtk_array(array: np.ndarray):
+    """Return a copy of an array as VTK's unsigned char array."""
+    return numpy_to_vtk(np.ascontiguousarray(array, np.uint8).ravel(), deep=True)
+
+
+def make_segmentation(label_map, volume, name: str, role: str):
+    """Make an editable segmentation from a label map on the volume's grid: a node, or an array (z, y, x).
 
     Segments get the names, colors and terminology of CrossModa's table (also a structure without voxels, so that it
     can be painted); the reference geometry and the place in the subject hierarchy are the volume's, so that it can be
@@ -196,8 +210,7 @@ def make_segmentation(label_map, volume, name, role):
     segmentation = scene.AddNewNodeByClass("vtkMRMLSegmentationNode", scene.GenerateUniqueName(name))
     segmentation.CreateDefaultDisplayNodes()
     segmentation.SetReferenceImageGeometryParameterFromVolumeNode(volume)
-    array = slicer.util.arrayFromVolume(label_map)
-    box = _occupied(array)
+    array = label_map if isinstance(label_map, np.ndarray) else slicer.util.arrayFromVolume(label_map)
     for structure in labels.STRUCTURES:
         color = [channel / 255 for channel in structure.color]
         segment_id = segmentation.GetSegmentation().AddEmptySegment(structure.key, structure.name, color)
@@ -206,7 +219,7 @@ def make_segmentation(label_map, volume, name, role):
         segment.SetColorAutoGenerated(False)
         if structure.terminology:
             segment.SetTag(slicer.vtkSegment.GetTerminologyEntryTagName(), structure.terminology)
-        _set_segment(segmentation, segment_id, array[box] == structure.value, volume, box)
+        set_segment(segmentation, segment_id, array == structure.value, volume)
     segmentation.SetAttribute(ROLE, role)
     segmentation.SetNodeReferenceID(TARGET, volume.GetID())
     place_beside(segmentation, volume)
@@ -222,25 +235,19 @@ def _occupied(array: np.ndarray) -> tuple[slice, ...]:
     return box
 
 
-def _set_segment(segmentation, segment_id: str, mask: np.ndarray, volume, box: tuple[slice, ...]) -> None:
-    """Give a segment the voxels of a mask in a box of the volume; the whole volume would take ten times longer."""
-    if not mask.any():
-        return
-    part = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLabelMapVolumeNode", "part")
-    try:
-        slicer.util.updateVolumeFromArray(part, mask.astype(np.uint8))
-        matrix = vtk.vtkMatrix4x4()
-        volume.GetIJKToRASMatrix(matrix)
-        corner = matrix.MultiplyPoint([*(side.start for side in reversed(box)), 1.0])
-        for axis in range(3):
-            matrix.SetElement(axis, 3, corner[axis])
-        part.SetIJKToRASMatrix(matrix)
-        ids = vtk.vtkStringArray()
-        ids.InsertNextValue(segment_id)
-        if not slicer.modules.segmentations.logic().ImportLabelmapToSegmentationNode(part, segmentation, ids):
-            raise RuntimeError(_("The segment {name} could not be made.").format(name=segment_id))
-    finally:
-        slicer.mrmlScene.RemoveNode(part)
+def set_segment(segmentation, segment_id: str, mask: np.ndarray, volume) -> None:
+    """Give a segment the voxels of a mask on the volume's grid (z, y, x); only their bounding box is copied."""
+    box = _occupied(mask)
+    if not mask[box].size:
+        box = (slice(0, 1),) * 3
+    image, matrix = slicer.vtkOrientedImageData(), vtk.vtkMatrix4x4()
+    image.SetExtent([bound for side in reversed(box) for bound in (side.start, side.stop - 1)])
+    image.GetPointData().SetScalars(_vtk_array(mask[box]))
+    volume.GetIJKToRASMatrix(matrix)
+    image.SetImageToWorldMatrix(matrix)
+    logic = slicer.vtkSlicerSegmentationsModuleLogic
+    if not logic.SetBinaryLabelmapToSegment(image, segmentation, segment_id, logic.MODE_REPLACE):
+        raise RuntimeError(_("The segment {name} could not be made.").format(name=segment_id))
 
 
 def show_range(volume, low: float, high: float, colors: str = "vtkMRMLColorTableNodeGrey") -> None:
@@ -294,20 +301,50 @@ def place_beside(node, volume) -> None:
 
 
 def watch_corrections(label) -> None:
-    """Mark a segmentation or label map as corrected when it is edited."""
+    """Mark a segmentation or label map as corrected when it is edited, until a segmentation is as it was at first."""
+    if not label.IsA("vtkMRMLSegmentationNode"):
+        _observe(label, slicer.vtkMRMLVolumeNode.ImageDataModifiedEvent, _mark_corrected)
+        return
+    if not label.GetAttribute(CORRECTED):
+        label.SetAttribute(UNCORRECTED, _checksum(label))
+    _observe(label, slicer.vtkSegmentation.SourceRepresentationModified, _mark_corrected)
+    _observe(label, slicer.vtkSegmentation.SegmentModified, _compare)  # undo and redo have no other event
 
-    is_segmentation = label.IsA("vtkMRMLSegmentationNode")
-    event = (
-        slicer.vtkSegmentation.SourceRepresentationModified
-        if is_segmentation
-        else slicer.vtkMRMLVolumeNode.ImageDataModifiedEvent
-    )
-    if not _observers.hasObserver(label, event, _mark_corrected):
-        _observers.addObserver(label, event, _mark_corrected)
+
+def _observe(label, event, callback) -> None:
+    if not _observers.hasObserver(label, event, callback):
+        _observers.addObserver(label, event, callback)
 
 
 def _mark_corrected(label, _event) -> None:
     label.SetAttribute(CORRECTED, time.strftime("%Y-%m-%dT%H:%M:%S"))
+    _compare(label)
+
+
+def _compare(label, _event=None) -> None:
+    """Mark a segmentation as corrected if its voxels are not those before the first correction."""
+    uncorrected = label.GetAttribute(UNCORRECTED)
+    if uncorrected:
+        is_corrected = uncorrected != _checksum(label)
+        if is_corrected != bool(label.GetAttribute(CORRECTED)):
+            label.SetAttribute(CORRECTED, time.strftime("%Y-%m-%dT%H:%M:%S") if is_corrected else None)
+
+
+def _checksum(segmentation) -> str:
+    """Return a checksum of the voxels of all segments and of their place (0.1 mm)."""
+    content, image, checksum = segmentation.GetSegmentation(), slicer.vtkOrientedImageData(), 0
+    matrix = vtk.vtkMatrix4x4()
+    for number in range(content.GetNumberOfSegments()):
+        segment_id = content.GetNthSegmentID(number)
+        if segmentation.GetBinaryLabelmapRepresentation(segment_id, image) and image.GetNumberOfPoints():
+            array = _voxels(image)
+            box, first = _occupied(array), image.GetExtent()[::2]
+            image.GetImageToWorldMatrix(matrix)
+            corner = matrix.MultiplyPoint([*(a + side.start for a, side in zip(first, box[::-1], strict=True)), 1.0])
+            mask = array[box] > 0
+            where = f"{segment_id} {mask.shape} {[round(x, 1) + 0.0 for x in corner] if mask.size else ''}"
+            checksum = zlib.crc32(where.encode() + mask.tobytes(), checksum)
+    return f"{checksum:08x}"
 
 
 _observers = VTKObservationMixin()

@@ -22,7 +22,7 @@ class CasesSection(Section):
         self.rows: list[cases.Row] = []
         self._filling = False
         titles = [_("Case"), _("Scan"), _("Side"), _("State"), _("Problem")]
-        set_columns(self.ui.casesTable, titles, PROBLEM)
+        set_columns(self.ui.casesTable, titles, CASE, STATE, PROBLEM)
         self.bind_path(self.ui.datasetFolderEdit, "datasetFolder")
         self.ui.casesTable.connect("itemChanged(QTableWidgetItem*)", self.on_checked)
         self.ui.casesTable.connect("cellDoubleClicked(int,int)", self.on_double_click)
@@ -111,6 +111,7 @@ class CasesSection(Section):
             case = table.item(number, CASE)
             case.setFlags(qt.Qt.ItemIsUserCheckable | qt.Qt.ItemIsEnabled | qt.Qt.ItemIsSelectable)
             case.setCheckState(qt.Qt.Checked if id(row) in selected else qt.Qt.Unchecked)
+        table.setColumnHidden(PROBLEM, not any(row.problem() for row in self.rows))
         self._filling = False
 
     def _side(self, row) -> str:

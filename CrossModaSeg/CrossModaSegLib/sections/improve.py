@@ -24,10 +24,9 @@ class ImproveSection(Section):
         super().__init__(panel)
         self.models: list = []
         self._listed = None
-        set_columns(
-            self.ui.comparisonTable, [_("Case"), _("Structure"), _("Dice now"), _("Dice improved"), _("Change")], 1
-        )
-        set_columns(self.ui.modelsTable, [_("Model"), _("Dice on held-out corrections"), _("Made")], DICE)
+        titles = [_("Case"), _("Structure"), _("Dice\nnow"), _("Dice\nnew"), _("Change")]
+        set_columns(self.ui.comparisonTable, titles, 0, 1)
+        set_columns(self.ui.modelsTable, [_("Model"), _("Held-out Dice"), _("Made")], NAME, DICE)
         self.ui.modelsTable.setSelectionMode(qt.QAbstractItemView.SingleSelection)
         self.ui.modelsTable.connect("itemSelectionChanged()", self.panel_update)
         self.bind_path(self.ui.modelsFolderEdit, "modelsFolder")
@@ -51,8 +50,11 @@ class ImproveSection(Section):
 
     def forget(self) -> None:
         """Stop the training, whose CLI node is removed with the scene; its checkpoints stay."""
+        was_running = self.running
         self.stop()
         super().forget()
+        if was_running:
+            self.say(self.cancelled)
 
     def update(self) -> None:
         """Show the models, and enable the buttons."""

@@ -109,7 +109,7 @@ class RegisterSection(Section):
         display.hide_earlier(label)
         if self.shows(task.target):
             parameters.noisyLabel = parameters.result = label
-            display.show_target(task.target)
+            display.show_result(label)
         seconds = sum(each.seconds for each in self._work.tasks)
         done = _("{name}: done in {seconds:.0f} s.").format(name=task.target.GetName(), seconds=seconds)
         self.say(f"{done} {task.notes}")

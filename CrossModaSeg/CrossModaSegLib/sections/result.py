@@ -20,6 +20,8 @@ class ResultSection(Section):
         super().__init__(panel)
         self.bind_path(self.ui.exportFolderEdit, "exportFolder")
         self.ui.resultSelector.addAttribute("vtkMRMLSegmentationNode", nodes.ROLE)
+        self.ui.measuresTable.setSizeAdjustPolicy(qt.QAbstractScrollArea.AdjustToContents)  # as high as its rows
+        self.ui.measuresTable.setSizePolicy(qt.QSizePolicy.Ignored, qt.QSizePolicy.Fixed)
         self.ui.editButton.connect("clicked(bool)", self.on_edit)
         self.ui.show3DButton.connect("clicked(bool)", self.on_show_3d)
         self.ui.measureButton.connect("clicked(bool)", self.on_measure)
@@ -73,11 +75,13 @@ class ResultSection(Section):
             return
         content = table.GetTable()
         titles = [content.GetColumnName(column) for column in range(content.GetNumberOfColumns())]
-        set_columns(view, titles, 0)
+        set_columns(view, [title.replace(" (", "\n(") for title in titles], 0)
         view.setRowCount(content.GetNumberOfRows())
         for row in range(content.GetNumberOfRows()):
             for column in range(len(titles)):
-                view.setItem(row, column, qt.QTableWidgetItem(content.GetValue(row, column).ToString()))
+                text = content.GetValue(row, column).ToString()
+                view.setItem(row, column, qt.QTableWidgetItem(text))
+                view.item(row, column).setToolTip(text)
 
     @reported_beside
     def on_edit(self) -> None:

@@ -19,6 +19,8 @@ ERROR, NOTE = "error", "note"
 _RED_ON_LIGHT, _RED_ON_DARK = "#b3261e", "#f2b8b5"
 #: Words of so many letters or more may be broken.
 _LONG_WORD = 32
+#: The least width of a selector of nodes or choices (pixels).
+_SELECTOR_WIDTH = 80
 
 
 def reported(method, keeps_remark: bool = False):
@@ -64,11 +66,7 @@ class Section:
         self.panel, self.logic = panel, panel.logic
         self.widget = slicer.util.loadUI(str(UI_FOLDER / f"{self.name}.ui"))
         self.ui = slicer.util.childWidgetVariables(self.widget)
-        policy = qt.QSizePolicy(qt.QSizePolicy.Ignored, qt.QSizePolicy.Preferred)
-        policy.setHorizontalStretch(1)
-        for label in vars(self.ui).values():
-            if isinstance(label, qt.QLabel) and label.wordWrap:  # else Qt computes its height at its preferred width
-                label.setSizePolicy(policy)
+        fit_width(vars(self.ui).values())
         self._work, self._done = None, None
         if hasattr(self.ui, "cancelButton"):
             self.ui.cancelButton.connect("clicked(bool)", self.on_cancel)
@@ -186,6 +184,21 @@ class Section:
             edit.currentPath = path
 
 
+def fit_width(widgets) -> None:
+    """Let widgets be as wide as the panel, whatever names they show: selectors elide them, labels wrap them."""
+    for widget in widgets:
+        is_label = (
+            isinstance(widget, qt.QLabel) and widget.wordWrap
+        )  # else Qt computes its height at its preferred width
+        is_selector = isinstance(widget, (qt.QComboBox, slicer.qMRMLNodeComboBox))
+        if is_label or is_selector:
+            policy = qt.QSizePolicy(qt.QSizePolicy.Ignored, widget.sizePolicy.verticalPolicy())
+            policy.setHorizontalStretch(1)
+            widget.setSizePolicy(policy)
+        if is_selector:
+            widget.setMinimumWidth(_SELECTOR_WIDTH)
+
+
 def red(widget) -> str:
     """Return a red with enough contrast on a widget, in a light or dark style."""
     is_dark = widget.palette.color(qt.QPalette.Window).lightness() < 128
@@ -212,8 +225,8 @@ def shortened(name: str, most: int = 22) -> str:
     return name if len(name) <= most else f"{name[: most // 2 - 1]}…{name[-most // 2 :]}"
 
 
-def set_columns(table, titles: list[str], stretched: int) -> None:
-    """Set the columns of a table; the ``stretched`` one takes the remaining width."""
+def set_columns(table, titles: list[str], *stretched: int) -> None:
+    """Set the columns of a table; the ``stretched`` ones share the remaining width, their texts are elided."""
     table.setColumnCount(len(titles))
     table.setHorizontalHeaderLabels(titles)
     table.verticalHeader().setVisible(False)
@@ -223,5 +236,5 @@ def set_columns(table, titles: list[str], stretched: int) -> None:
     header.setHighlightSections(False)  # bold headings would be wider than their columns
     for column in range(len(titles)):
         header.setSectionResizeMode(
-            column, qt.QHeaderView.Stretch if column == stretched else qt.QHeaderView.ResizeToContents
+            column, qt.QHeaderView.Stretch if column in stretched else qt.QHeaderView.ResizeToContents
         )

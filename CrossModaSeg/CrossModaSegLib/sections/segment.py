@@ -66,7 +66,7 @@ class SegmentSection(Section):
         display.hide_earlier(segmentation)
         if self.shows(task.volume):
             self.parameters.result, self.parameters.uncertainty = segmentation, uncertainty
-            display.show_target(task.volume)
+            display.show_result(segmentation)
         done = _("{name}: done in {seconds:.0f} s. Check and correct the result.")
         self.say(f"{done.format(name=task.volume.GetName(), seconds=task.seconds)} {task.notes}".strip())
 

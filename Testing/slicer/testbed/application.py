@@ -127,6 +127,22 @@ class SegmentEditorWidget:
         self.volume = node
 
 
+class ErrorLog:
+    """``slicer.app.errorLogModel()``: what was logged, as (level, description)."""
+
+    def __init__(self):
+        self.entries = []
+
+    def logEntryCount(self):
+        return len(self.entries)
+
+    def logEntryData(self, row, column):
+        return {2: self.entries[row][0], 4: self.entries[row][1]}[column]
+
+    def logEntryDescription(self, row):
+        return self.entries[row][1]
+
+
 class Application:
     """``slicer.app`` and everything behind it."""
 
@@ -134,7 +150,7 @@ class Application:
 
     def __init__(self):
         self.qt = pythonqt.start()
-        self._startup, self._modules, self.cursor_depth = [], {}, 0
+        self._startup, self._modules, self.cursor_depth, self._log = [], {}, 0, ErrorLog()
         self.temporaryPath = self._folder = tempfile.mkdtemp(prefix="slicer-testbed-")
         atexit.register(shutil.rmtree, self._folder, ignore_errors=True)
         self.slicerHome = sys.prefix
@@ -225,6 +241,7 @@ class Application:
         if slicer_source.folder():
             slicer_source.install()
         slicer.util.selectModule = self._select_module
+        slicer.util.setSliceViewerLayers = self._fitting(slicer.util.setSliceViewerLayers)
         self._files = Files(self)
 
     # -- modules
@@ -248,7 +265,21 @@ class Application:
     def startup_completed(self):
         """Tell the modules that the application is up."""
         for slot in self._startup:
-            slot()
+            try:
+                slot()
+            except Exception as error:  # Slicer logs it and goes on
+                self._log.entries.append(("Error", f"{type(error).__name__}: {error}"))
+
+    def _fitting(self, set_layers):
+        """Return Slicer's function; without a layout manager it would not fit the views."""
+
+        def set_layers_and_fit(*arguments, fit=False, **options):
+            set_layers(*arguments, **options)
+            logics = self._logic.GetSliceLogics()
+            for index in range(logics.GetNumberOfItems() if fit else 0):
+                logics.GetItemAsObject(index).FitSliceToAll()
+
+        return set_layers_and_fit
 
     def _select_module(self, module):
         name = module if isinstance(module, str) else module.name
@@ -268,6 +299,9 @@ class Application:
         if signature != "startupCompleted()":
             raise ValueError(f"slicer.app has no signal {signature}")
         self._startup.append(slot)
+
+    def errorLogModel(self):
+        return self._log
 
     def testingEnabled(self):
         return False

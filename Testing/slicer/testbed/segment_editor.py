@@ -14,6 +14,7 @@ import vtk
 from PySide6 import QtGui, QtWidgets
 from vtk.util.numpy_support import vtk_to_numpy
 
+from testbed.pythonqt import warnings
 from testbed.widgets import qMRMLWidget, stored
 
 EFFECTS = ("Threshold", "Paint", "Draw", "Erase", "Level tracing", "Grow from seeds", "Margin", "Smoothing", "Scissors")
@@ -42,7 +43,7 @@ class qMRMLSegmentEditorWidget(qMRMLWidget):
         logic = slicer.vtkSlicerSegmentEditorLogic()
         logic.SetMRMLScene(slicer.mrmlScene)
         self.__dict__.update(_bed_logic=logic, _bed_effect=None, _bed_keys=[], _bed_filling=False, _bed_observed=None)
-        self.__dict__.update(_bed_selected=None, _bed_batch=False)
+        self.__dict__.update(_bed_selected=None, _bed_batch=False, _bed_shown_source=None)
         logic.AddObserver(logic.SegmentationHistoryChangedEvent, lambda *_: self.updateWidgetFromMRML())
         self._build()
 
@@ -59,7 +60,7 @@ class qMRMLSegmentEditorWidget(qMRMLWidget):
             button = QtWidgets.QToolButton()
             button.setText(name)
             button.setSizePolicy(QtWidgets.QSizePolicy.Expanding, QtWidgets.QSizePolicy.Preferred)
-            grid.addWidget(button, number // 5, number % 5)
+            grid.addWidget(button, number // 2, number % 2)
         undo, redo = QtWidgets.QToolButton(), QtWidgets.QToolButton()
         for button, text, slot in ((undo, "Undo", self.undo), (redo, "Redo", self.redo)):
             button.setText(text)
@@ -82,7 +83,13 @@ class qMRMLSegmentEditorWidget(qMRMLWidget):
         if self.mrmlSegmentEditorNode() is None:
             raise RuntimeError("the Segment Editor needs setMRMLSegmentEditorNode before setMRMLScene")
         super().setMRMLScene(scene)
+
+        @vtk.calldata_type(vtk.VTK_OBJECT)
+        def removing(_caller, _event, node):
+            self._move_on(node)
+
         tags = [
+            scene.AddObserver(scene.NodeAboutToBeRemovedEvent, removing),
             scene.AddObserver(scene.StartBatchProcessEvent, lambda *_: self.__dict__.update(_bed_batch=True)),
             scene.AddObserver(scene.EndBatchProcessEvent, lambda *_: self._after_batch()),
         ]
@@ -142,9 +149,19 @@ class qMRMLSegmentEditorWidget(qMRMLWidget):
 
     def setSourceVolumeNode(self, node):
         """Set the scan under the segmentation."""
-        if node is not None and self.segmentationNode() is None:
-            raise RuntimeError("the Segment Editor needs the segmentation before the source volume")
+        if self.segmentationNode() is None:
+            if node is not None:  # an error in Slicer's log
+                warnings.append("qMRMLSegmentEditorWidget::setSourceVolumeNode failed: no segmentation node")
+            return
         self._bed_logic.SetSourceVolumeNode(node)
+        self._bed_shown_source = node
+
+    def _move_on(self, removed):
+        """Do what the selector of the scan does when its node is removed, also if no segmentation is edited."""
+        if removed is self._bed_shown_source and not self._bed_batch and not slicer.mrmlScene.IsClosing():
+            scans = [node for node in slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode") if node is not removed]
+            self._bed_shown_source = next(iter(scans), None)
+            self.setSourceVolumeNode(self._bed_shown_source)
 
     def sourceVolumeNode(self):
         """Return the scan under the segmentation."""

@@ -193,8 +193,7 @@ class qMRMLNodeComboBox(PythonQtObject, QtWidgets.QComboBox):
         super().__init__(*arguments)
         self.__dict__.update(_bed_scene=None, _bed_ids=[], _bed_filling=False, _bed_tags=[], _bed_attributes=[])
         self.__dict__["_bed_filter"] = _NodeFilter(self)
-        QtWidgets.QComboBox.setSizeAdjustPolicy(self, QtWidgets.QComboBox.AdjustToMinimumContentsLengthWithIcon)
-        QtWidgets.QComboBox.setMinimumContentsLength(self, 12)
+        QtWidgets.QComboBox.setSizeAdjustPolicy(self, QtWidgets.QComboBox.AdjustToContents)  # as wide as its names
         QtCore.QObject.connect(self, QtCore.SIGNAL("currentIndexChanged(int)"), self._on_index)
 
     def _on_index(self, _index):

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from crossmoda.deeds import cost, mind_codes, tree
-from crossmoda.deeds.backend_cpu import data_cost, sampling
+from crossmoda.deeds.backend_cpu import sampling
 from crossmoda.deeds.backend_cpu.scratch import Scratch
 
 
@@ -38,8 +38,8 @@ class CpuBackend:
         return mind_codes.codes(image, step, self._scratch)
 
     def data_cost(self, fixed: np.ndarray, moving: np.ndarray, **settings: Any) -> np.ndarray:
-        """See :func:`crossmoda.deeds.reference.data_cost`."""
-        return data_cost.data_cost(fixed, moving, scratch=self._scratch, **settings)
+        """See :func:`crossmoda.deeds.cost.data_cost`."""
+        return cost.data_cost(fixed, moving, scratch=self._scratch, **settings)
 
     @staticmethod
     def send(array: np.ndarray) -> np.ndarray:
