@@ -1,4 +1,4 @@
-"""The test bed as fixtures.
+"""Slicer as fixtures: the running application inside a complete Slicer (``run_in_slicer.py``), otherwise the test bed.
 
 Without slicer-core and PySide6 the tests that need them are skipped, or fail if $CROSSMODA_REQUIRE_TEST_BED is set, so
 that a continuous build cannot be green by skipping.
@@ -28,9 +28,25 @@ def pytest_runtest_makereport(item, call):
         report.longrepr = f"Skipped, but CROSSMODA_REQUIRE_TEST_BED is set: {call.excinfo.value}"
 
 
+def running_slicer():
+    """Return the complete Slicer in which the tests run, or None."""
+    if "slicer" in MISSING:
+        return None
+    import real_application
+
+    return real_application.RealApplication() if real_application.is_running() else None
+
+
 @pytest.fixture(scope="session")
 def application():
     """Slicer's application, with the panel's module and the CLI modules loaded."""
+    folders = (PROJECT / "CrossModaSeg", PROJECT / "CrossModaRegister", HERE / "cli_modules")
+    panel_script = PROJECT / "CrossModaSeg/CrossModaSeg.py"
+    cli_scripts = sorted(path.with_suffix(".py") for folder in folders for path in folder.glob("*.xml"))
+    if slicer_application := running_slicer():
+        slicer_application.load_missing([panel_script, *cli_scripts])
+        yield slicer_application
+        return
     hindrance = "needs slicer-core and PySide6: pip install crossmoda[slicer-test]" if MISSING else ""
     if (sys.platform, platform.machine()) != ("linux", "x86_64"):
         hindrance = "the test bed reaches the CLI engine on Linux x86_64 only"
@@ -39,9 +55,8 @@ def application():
     from testbed import application as bed
 
     app = bed.start()
-    app.load_scripted_module(PROJECT / "CrossModaSeg/CrossModaSeg.py")
-    folders = (PROJECT / "CrossModaSeg", PROJECT / "CrossModaRegister", HERE / "cli_modules")
-    for script in sorted(path.with_suffix(".py") for folder in folders for path in folder.glob("*.xml")):
+    app.load_scripted_module(panel_script)
+    for script in cli_scripts:
         app.load_cli_module(script)
     app.startup_completed()
     assert app.errorLogModel().entries == []
@@ -63,10 +78,13 @@ def measured():
 
 @pytest.fixture
 def scene(application):
-    """An empty scene; afterwards nothing may be running and Qt may not have complained."""
+    """An empty scene; in the test bed, Qt may not have complained afterwards."""
+    application.scene.Clear(False)
+    if running_slicer():
+        yield application.scene
+        return
     from testbed import pythonqt
 
-    application.scene.Clear(False)
     pythonqt.warnings.clear()
     yield application.scene
     assert pythonqt.warnings == []
@@ -208,7 +226,7 @@ def review_items(review_folders):
 
 
 @pytest.fixture
-def reviewed(panel, review_folders, review_items, tmp_path):
+def reviewed(application, panel, review_folders, review_items, tmp_path):
     """The panel with a listed review of its own copy of the data."""
     import copy
     import shutil
@@ -222,7 +240,7 @@ def reviewed(panel, review_folders, review_items, tmp_path):
     panel.review.items = copy.deepcopy(review_items)
     panel.update()
     yield panel
-    if slicer.app.selected_module != "CrossModaSeg":
+    if application.selected_module != "CrossModaSeg":
         slicer.util.selectModule("CrossModaSeg")
     panel.review.items = []
 

@@ -30,6 +30,7 @@ def open_case(application, panel, number):
     return panel.review.case
 
 
+@pytest.mark.bed
 def test_changing_the_case_logs_no_error_and_numbers_no_name(application, opened, add_volume):
     from testbed import pythonqt
 
@@ -56,6 +57,7 @@ def test_opening_a_case_adds_one_label_map_to_the_scene_the_regions(application,
     assert added.count("vtkMRMLLabelMapVolumeNode") == 1
 
 
+@pytest.mark.bed
 def test_a_correction_that_is_undone_is_no_correction(application, opened):
     from testbed.segment_editor import paint
 
@@ -73,6 +75,7 @@ def test_a_correction_that_is_undone_is_no_correction(application, opened):
     application.wait_until(lambda: case.unsaved, 20)
 
 
+@pytest.mark.bed
 def test_a_result_is_corrected_until_everything_is_undone(opened):
     from CrossModaSegLib.scene import cases, nodes
     from testbed.segment_editor import paint
@@ -98,6 +101,7 @@ def test_a_result_is_corrected_until_everything_is_undone(opened):
     assert row.state(volume) == "corrected"
 
 
+@pytest.mark.bed
 def test_the_self_test_fails_if_an_error_was_logged_at_start(application):
     def register():
         raise TypeError("uris must be a string or a list")

@@ -71,6 +71,7 @@ def test_a_directory_is_always_a_required_parameter(script):
     assert [item.findtext("name") for item in directories if item.find("index") is None] == []
 
 
+@pytest.mark.bed
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
 def test_another_host_reads_the_same_description_from_the_program_and_from_the_file(script, launcher):
     ctk_cli = pytest.importorskip("ctk_cli")
@@ -108,6 +109,7 @@ def load_target(folder: Path):
     return slicer.util.loadVolume(str(open_dataset(folder).targets[0].image))
 
 
+@pytest.mark.bed
 def test_propagate_runs_with_the_values_of_its_own_panel(scene, run_as_panel, sample_folder, tmp_path, monkeypatch):
     import slicer
 
@@ -132,6 +134,7 @@ def label_node(scene):
     return scene.AddNewNodeByClass("vtkMRMLLabelMapVolumeNode", "label")
 
 
+@pytest.mark.bed
 def test_fuse_runs_with_the_values_of_its_own_panel(label_node, run_as_panel, label_maps):
     import slicer
 
@@ -141,6 +144,7 @@ def test_fuse_runs_with_the_values_of_its_own_panel(label_node, run_as_panel, la
     assert slicer.util.arrayFromVolume(label_node).sum() == pytest.approx(volume, rel=0.1)
 
 
+@pytest.mark.bed
 def test_register_runs_with_the_values_of_its_own_panel(scene, label_node, run_as_panel, pair):
     import slicer
 
@@ -151,6 +155,7 @@ def test_register_runs_with_the_values_of_its_own_panel(scene, label_node, run_a
     assert slicer.util.arrayFromVolume(label_node).any()
 
 
+@pytest.mark.bed
 def test_predict_runs_with_the_values_of_its_own_panel(label_node, run_as_panel, sample_folder, weights):
     import slicer
 
@@ -160,6 +165,7 @@ def test_predict_runs_with_the_values_of_its_own_panel(label_node, run_as_panel,
     assert slicer.util.arrayFromVolume(label_node).shape == slicer.util.arrayFromVolume(target).shape
 
 
+@pytest.mark.bed
 def test_train_runs_with_the_values_of_its_own_panel(run_as_panel, sample_folder, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     quick = {"epochs": 1, "width": 0.125, "device": "cpu"}
@@ -168,6 +174,7 @@ def test_train_runs_with_the_values_of_its_own_panel(run_as_panel, sample_folder
     assert [path.name for path in tmp_path.iterdir()] == ["run"], "an optional folder is not the current one"
 
 
+@pytest.mark.bed
 def test_another_host_runs_the_registration(pair, tmp_path, launcher):
     """The command line is made by ctk-cli's reading of the XML; the label must arrive where the structure is."""
     ctk_cli = pytest.importorskip("ctk_cli")
@@ -202,6 +209,7 @@ def test_another_host_runs_the_registration(pair, tmp_path, launcher):
     assert dice(warped, truth) > dice(before, truth) + 0.03
 
 
+@pytest.mark.bed
 def test_a_bad_input_is_one_sentence_on_stderr_and_exit_code_2(tmp_path):
     script = PROJECT / "CrossModaRegister/CrossModaRegister.py"
     missing = str(tmp_path / "nowhere.nii.gz")
@@ -246,6 +254,7 @@ def start(name: str, arguments: list[str]) -> subprocess.Popen:
     )
 
 
+@pytest.mark.bed
 @pytest.mark.parametrize("name", ["CrossModaRegister", "CrossModaFuse"])
 def test_a_hard_kill_half_way_leaves_no_output_under_its_name(commands, tmp_path, name):
     process = start(name, commands[name])
@@ -258,6 +267,7 @@ def test_a_hard_kill_half_way_leaves_no_output_under_its_name(commands, tmp_path
     assert [path for path in tmp_path.iterdir() if not path.name.startswith(".partial-")] == []
 
 
+@pytest.mark.bed
 @pytest.mark.parametrize("name", ["CrossModaRegister", "CrossModaFuse"])
 def test_progress_arrives_while_the_work_goes_on_and_stderr_stays_empty(commands, tmp_path, name):
     """A pipe is buffered by the block: an unflushed tag would arrive with the end of the process."""
@@ -273,6 +283,7 @@ def test_progress_arrives_while_the_work_goes_on_and_stderr_stays_empty(commands
     assert (tmp_path / "result.nii.gz").is_file()
 
 
+@pytest.mark.bed
 def test_warnings_go_to_stdout_and_an_unforeseen_error_is_one_sentence():
     code = (
         "import warnings\nfrom crossmoda import slicer_cli\n"
@@ -288,6 +299,7 @@ def test_warnings_go_to_stdout_and_an_unforeseen_error_is_one_sentence():
     assert "oops" in done.stderr
 
 
+@pytest.mark.bed
 @pytest.mark.parametrize(
     ("script", "arguments"),
     [

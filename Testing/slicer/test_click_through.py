@@ -2,6 +2,8 @@
 
 import pytest
 
+pytestmark = pytest.mark.bed
+
 pytestmark = pytest.mark.slow
 
 

@@ -122,6 +122,7 @@ def test_here_is_the_ball_around_the_mouse_pointer_before_the_crosshair(opened, 
     assert np.linalg.norm(points - place, axis=1).max() <= 5.0
 
 
+@pytest.mark.bed
 def test_painting_one_structure_takes_the_voxels_from_the_other(opened, case, editor):
     from testbed.segment_editor import paint
 
@@ -195,6 +196,7 @@ def wait_for_draft(application, panel):
     application.wait_until(lambda: panel.correct.autosave.drafted_at or panel.correct.autosave.problem, 20)
 
 
+@pytest.mark.bed
 def test_an_edit_is_saved_as_a_draft_without_being_asked(application, opened, case, editor):
     from CrossModaSegLib.scene import nodes
     from testbed.segment_editor import paint
@@ -283,6 +285,7 @@ while True:
 """
 
 
+@pytest.mark.bed
 def test_work_survives_the_death_of_the_application(application, reviewed):
     parameters, review, correct = reviewed.parameters, reviewed.review, reviewed.correct
     code = CHILD.format(

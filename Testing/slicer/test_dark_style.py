@@ -2,6 +2,8 @@
 
 import pytest
 
+pytestmark = pytest.mark.bed
+
 
 @pytest.fixture(params=["#efefef", "#353535"], ids=["light", "dark"])
 def style(request, application, panel):

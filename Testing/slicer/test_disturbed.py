@@ -31,6 +31,7 @@ def press(application, panel, button) -> None:
     panel.update()
 
 
+@pytest.mark.bed
 @pytest.mark.parametrize("job", ["sample", "register", "segment", "measure", "export"])
 def test_closing_the_scene_at_work_leaves_an_empty_panel(application, loaded, job, weights, tmp_path):
     from CrossModaSegLib.scene import nodes
@@ -104,6 +105,7 @@ def test_a_normalized_mr_scan_is_no_ct(panel, add_volume):
     assert nodes.volume_problem(add_volume("z", scan)) == ""
 
 
+@pytest.mark.bed
 def test_an_error_is_read_after_the_style_was_switched(panel):
     import qt
     from CrossModaSegLib.sections.section import ERROR
@@ -126,7 +128,7 @@ def test_the_panel_fits_into_a_narrow_column(panel):
     """Slicer's panel can be made narrower than the 470 pixels of the pictures; nothing may be cut off then."""
     for section in panel.sections:
         section.ui.sectionButton.collapsed = False
-        assert section.widget.minimumSizeHint().width() <= 330, section.name
+        assert section.widget.property("minimumSizeHint").width() <= 330, section.name
 
 
 @pytest.fixture

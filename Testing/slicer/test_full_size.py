@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
+pytestmark = pytest.mark.bed
+
 pytestmark = pytest.mark.slow
 
 SHAPE = (80, 448, 448)

@@ -79,6 +79,7 @@ def test_a_training_that_is_cancelled_leaves_the_models_as_they_were(application
     assert not improve.is_error, "the user wanted it"
 
 
+@pytest.mark.bed
 def test_closing_the_scene_stops_the_training_and_says_that_it_can_go_on(application, corrected, scene):
     improve = corrected.improve
     corrected.parameters.improveMinutes = 60

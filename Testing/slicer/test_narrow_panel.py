@@ -35,10 +35,11 @@ def unfold(panel):
 def test_a_name_of_120_characters_leaves_every_section_at_most_320_pixels_wide(application, named):
     unfold(named)
     application.processEvents()
-    widths = {section.name: section.widget.minimumSizeHint().width() for section in named.sections}
+    widths = {section.name: section.widget.property("minimumSizeHint").width() for section in named.sections}
     assert {name: width for name, width in widths.items() if width > 320} == {}
 
 
+@pytest.mark.bed
 def test_every_selector_elides_the_names_of_its_nodes(application, named):
     from PySide6 import QtWidgets
 
@@ -53,6 +54,7 @@ def test_every_selector_elides_the_names_of_its_nodes(application, named):
         assert selector.sizePolicy.horizontalPolicy() == QtWidgets.QSizePolicy.Ignored
 
 
+@pytest.mark.bed
 def test_the_columns_of_every_table_and_their_headings_fit(application, opened, add_volume):
     import qt
     import slicer
@@ -89,6 +91,7 @@ def test_the_columns_of_every_table_and_their_headings_fit(application, opened, 
             assert header.sectionSize(column) >= wanted, (name, column)
 
 
+@pytest.mark.bed
 def test_the_measures_are_shown_without_scrolling(application, panel, add_volume):
     import numpy as np
     import slicer

@@ -15,6 +15,8 @@ PROJECT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(PROJECT / "tools"))
 import package_extension as packing  # noqa: E402
 
+pytestmark = pytest.mark.bed
+
 CLI_MODULES = ("CrossModaPropagate", "CrossModaRegister", "CrossModaFuse", "CrossModaPredict", "CrossModaTrain")
 
 

@@ -55,6 +55,7 @@ def target(panel, add_volume):
     return volume
 
 
+@pytest.mark.bed
 def test_the_panel_opens_without_importing_torch(application, measured):
     module = HERE.parents[1] / "CrossModaSeg/CrossModaSeg.py"
     code = OPEN.format(here=str(HERE), module=str(module))
@@ -164,6 +165,7 @@ def test_a_cleared_atlas_is_not_used_and_stays_cleared(panel, atlas, target):
     assert [row.volume for row in panel.cases.atlases()] == [atlas]
 
 
+@pytest.mark.bed
 def test_nothing_is_installed_without_confirmation(panel, monkeypatch):
     import slicer
     from CrossModaSegLib.processes import dependencies
@@ -314,6 +316,7 @@ def test_the_segmentation_lies_where_the_volume_lies_also_with_oblique_slices(pa
     assert np.all(centers.max(0) <= bounds[1::2] + 1.5)
 
 
+@pytest.mark.bed
 def test_correct_opens_the_segment_editor_with_segmentation_and_scan(panel, atlas, target):
     import slicer
     from CrossModaSegLib.scene import nodes

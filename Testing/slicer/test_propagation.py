@@ -142,6 +142,7 @@ def test_an_atlas_is_written_again_when_its_segmentation_is_edited(panel, loaded
         assert folder.steps(loaded.cases.atlases()[:1]) == []
 
 
+@pytest.mark.bed
 def test_cancel_keeps_the_finished_registrations_for_the_next_run(application, loaded, quick_settings, measured):
     import time
 

@@ -88,6 +88,7 @@ def statuses(panel):
     return {item["id"]: item["status"] for item in panel.review.items}
 
 
+@pytest.mark.bed
 def test_a_whole_review_by_keys_and_mouse(application, reviewed, hands, slices):
     from crossmoda.dataset import corrections
 
@@ -147,6 +148,7 @@ def test_training_finds_what_was_corrected_in_the_panel(application, opened):
     np.testing.assert_array_equal(case.read_label().array, opened.review.case.array())
 
 
+@pytest.mark.bed
 def test_keys_work_only_while_the_panel_is_open(application, opened, hands):
     import slicer
 

@@ -29,6 +29,7 @@ def test_a_folder_is_listed_checked_and_loaded(application, panel, sample_folder
     assert panel.parameters.target.GetName() == "crossmoda_4"
 
 
+@pytest.mark.bed
 def test_closing_the_scene_stops_the_work_and_the_panel_stays_usable(application, loaded):
     register = loaded.register
     register.ui.registerButton.click()
@@ -41,6 +42,7 @@ def test_closing_the_scene_stops_the_work_and_the_panel_stays_usable(application
     assert register.ui.registerButton.toolTip == "Choose a target."
 
 
+@pytest.mark.bed
 def test_removing_the_target_while_it_is_registered_fails_with_a_reason(application, loaded):
     loaded.cases.ui.casesTable.item(1, 0).setCheckState(loaded.cases.ui.casesTable.item(1, 0).checkState().Unchecked)
     loaded.cases.ui.casesTable.item(2, 0).setCheckState(loaded.cases.ui.casesTable.item(2, 0).checkState().Unchecked)
@@ -76,6 +78,7 @@ def test_wrong_weights_are_named_in_one_sentence(application, loaded, tmp_path):
     assert loaded.parameters.result is None
 
 
+@pytest.mark.bed
 def test_the_logic_segments_from_a_script(application, loaded, weights):
     import slicer
 
@@ -101,6 +104,7 @@ def test_a_missing_schwannoma_is_reported_at_the_button(application, loaded, wei
     assert loaded.segment.ui.messageLabel.text.endswith(" No schwannoma was found.")
 
 
+@pytest.mark.bed
 @pytest.mark.parametrize("category", ["CrossModa", "General"])
 def test_sample_data_opens_the_panel_and_starts_the_simulation(application, panel, category):
     import SampleData
@@ -204,6 +208,7 @@ def test_hiding_the_target_while_it_is_segmented_changes_nothing(application, lo
     assert "Choose a target" in loaded.segment.ui.segmentButton.toolTip
 
 
+@pytest.mark.bed
 def test_the_panel_stays_usable_after_its_temporary_folder_was_unwritable(application, loaded, tmp_path, monkeypatch):
     from CrossModaSegLib.scene import nodes
 

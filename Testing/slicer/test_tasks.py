@@ -91,6 +91,7 @@ def stop(application, panel, task, moment, end):
     return node
 
 
+@pytest.mark.bed
 @pytest.mark.parametrize("end", ["cancelled", "scene closed"])
 def test_a_run_that_is_stopped_while_its_inputs_are_written_lets_go_of_them(application, panel, add_volume, end):
     """The engine's thread reads them without holding them, and forgets a cancel that comes then."""
@@ -123,6 +124,7 @@ def test_a_run_that_is_stopped_before_its_outputs_are_loaded_loads_them_first(ap
     assert not application.scene.IsNodePresent(outputs[0])
 
 
+@pytest.mark.bed
 def test_a_run_behind_that_of_another_module_is_cancelled_without_waiting_for_it(application, scene, patience):
     import slicer
     from CrossModaSegLib.processes.tasks import CANCELLED, TaskQueue

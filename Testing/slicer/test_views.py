@@ -5,6 +5,8 @@ import types
 import numpy as np
 import pytest
 
+pytestmark = pytest.mark.bed
+
 
 @pytest.fixture(scope="module")
 def view(application):
