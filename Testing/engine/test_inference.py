@@ -489,16 +489,3 @@ def test_importing_the_settings_does_not_import_torch():
 
     code = "import sys, crossmoda.inference, crossmoda.training; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
-
-
-def test_a_scan_of_another_part_of_the_body_is_refused(weight_file):
-    noise = np.random.default_rng(0).rayleigh(5, (40, 60, 60)).astype(np.float32)
-    grid = volume.Grid((60, 60, 40), (1.5, 1.5, 2.0), (0.0, 0.0, 0.0), (1, 0, 0, 0, 1, 0, 0, 0, 1))
-    with pytest.raises(InputError, match="No skull base in the scan"):
-        predict(volume.Volume(noise, grid), weight_file, CPU)
-
-
-@pytest.mark.shared_data
-def test_a_real_neck_is_refused(weight_file, shared_data):
-    with pytest.raises(InputError, match="No skull base in the scan"):
-        predict(volume.read(shared_data / "sct_cord" / "t2.nii.gz"), weight_file, CPU)

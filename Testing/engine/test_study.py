@@ -450,5 +450,5 @@ def test_ctrl_c_in_a_terminal_ends_the_workers_of_this_computer_without_a_traceb
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to every process of the group
     _, errors = process.communicate(timeout=120)
     assert process.returncode == INTERRUPTED
-    assert "Traceback" not in errors and "what is finished is kept" in errors
+    assert "Traceback" not in errors and "finished results stay" in errors
     assert not (seals / "target1" / NOISY_LABEL).exists()

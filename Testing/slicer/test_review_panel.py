@@ -256,7 +256,7 @@ def test_without_the_labels_of_the_atlases_the_probability_is_shown(application,
     review.ui.votesCheckBox.checked = True
     assert "The probability is shown instead" in review.ui.messageLabel.text
     assert reviewed.parameters.overlay == "schwannoma"
-    assert "have none" in reviewed.correct.ui.takeMajorityButton.toolTip
+    assert "Not among the results" in reviewed.correct.ui.takeMajorityButton.toolTip
     review.ui.votesCheckBox.checked = False
 
 

@@ -9,15 +9,12 @@ import numpy as np
 
 from crossmoda import device as devices
 from crossmoda import labels, preprocessing, provenance, weights
-from crossmoda.anatomy import ear_frame, plausibility
+from crossmoda.anatomy import plausibility
 from crossmoda.errors import InputError
 from crossmoda.inference.probabilities import predict_probabilities
 from crossmoda.inference.settings import Settings
 from crossmoda.progress import Progress, report
 from crossmoda.volume import Volume
-
-#: Scans of less volume may show too little for the ear frame.
-_LEAST_CHECKED_MM3 = 1e5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,7 +50,7 @@ def predict(
         inputs: files of the scan, for the provenance.
 
     Raises:
-        InputError: the weights cannot be used, or the scan has no contrast or shows no skull base.
+        InputError: the weights cannot be used, or the scan has no contrast.
 
     """
     report(progress, 0.0, "loading the network")
@@ -68,8 +65,6 @@ def predict(
         prepared = preprocessing.prepare(image, None, model.preparation)
     except MemoryError as cause:
         raise InputError("Not enough memory to prepare this scan. Close other programs.") from cause
-    report(progress, 0.2, "checking that the scan shows a head")
-    _refuse_without_head(image)
     report(progress, 0.3, "segmenting")
     probabilities, fallbacks = predict_probabilities(model.network, prepared.image.array, settings, device, progress)
     report(progress, 0.8, "resampling to the scan's grid")
@@ -91,15 +86,6 @@ def predict(
         mean_probability=mean_probability,
     )
     return Prediction(image.with_array(label_map), probabilities, image.with_array(entropy(probabilities)), finished)
-
-
-def _refuse_without_head(image: Volume) -> None:
-    """Raise InputError for a scan of another part of the body; a scan of less than 100 mL is too small to tell."""
-    if np.prod(image.grid.size) * image.grid.voxel_volume_mm3 < _LEAST_CHECKED_MM3:
-        return
-    frames = ear_frame.ear_frames(image)
-    if not frames.shows_head:
-        raise InputError(frames.notes[0])
 
 
 def entropy(probabilities: np.ndarray) -> np.ndarray:
