@@ -35,7 +35,7 @@ def measure(arguments: list[str], project: Path = PROJECT) -> str:
         path = os.pathsep.join([str(project), str(project / "Testing/slicer")])
         environment = {**os.environ, "CROSSMODA_MEASURED": str(notes), "PYTHONPATH": path}
         command = [sys.executable, "-m", "pytest", "-q", *arguments]
-        subprocess.run(command, env=environment, check=True, stdout=sys.stderr)
+        subprocess.run(command, cwd=project, env=environment, check=True, stdout=sys.stderr)
         return notes.read_text(encoding="utf-8")
 
 

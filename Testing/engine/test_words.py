@@ -42,7 +42,7 @@ SPELLING = (
     "favour", "artefact", "programme\\b", "judgement", "serialis", "synchronis", "regularis", "randomis", "rasteris",
 )  # fmt: skip
 #: Names of variables and arguments that stand for no quantity.
-VARIABLES = {"found", "here", "there", "told", "heard", "given", "kept", "elsewhere", "speakers"}
+VARIABLES = {"found", "here", "there", "told", "heard", "given", "kept"}
 #: Names of other programs keep their spelling.
 FOREIGN = ("vtkMRMLColorTableNodeGrey",)
 
