@@ -41,3 +41,20 @@ def test_ears_are_registered_from_their_common_center_and_written_on_the_whole_g
     overlap = 2 * np.count_nonzero((warped.array > 0) & (label > 0)) / np.count_nonzero(warped.array + label)
     assert overlap > 0.9
     assert registration.transform.TransformPoint((10.0, 40.0, 20.0))[2] == pytest.approx(320.0, abs=2.0)
+
+
+def test_transforms_written_by_several_threads_are_whole(tmp_path):
+    """HDF5 is not thread-safe, and the registrations of a propagation write their transforms from threads."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    import SimpleITK as sitk
+
+    from crossmoda.deeds.transform import read_transform, write_transform
+
+    def write_and_read(number: int) -> float:
+        shift = sitk.TranslationTransform(3, [float(number), 0.0, 0.0])
+        write_transform(shift, tmp_path / f"{number}.h5")
+        return read_transform(tmp_path / f"{number}.h5").TransformPoint((0.0, 0.0, 0.0))[0]
+
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(write_and_read, range(200))) == [float(number) for number in range(200)]

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import math
 import shutil
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,10 @@ def matrix_of(transform: sitk.Transform) -> np.ndarray:
     return matrix
 
 
+#: The HDF5 library of ITK is not safe to use from several threads: their files are damaged, or the process ends.
+_HDF5 = threading.Lock()
+
+
 def read_transform(path: Path | str) -> sitk.Transform:
     """Read an ITK transform file (.h5, .tfm, .mat, .txt, ...).
 
@@ -66,7 +71,8 @@ def read_transform(path: Path | str) -> sitk.Transform:
     """
     refuse_undecodable(Path(path))
     try:
-        transform = sitk.ReadTransform(str(path))
+        with _HDF5:
+            transform = sitk.ReadTransform(str(path))
     except RuntimeError as cause:
         reason = "does not exist" if not Path(path).exists() else "cannot be read as a transform"
         raise InputError(f"The transform {path} {reason}; give an ITK transform file such as .h5 or .tfm.") from cause
@@ -89,7 +95,8 @@ def write_transform(transform: sitk.Transform, path: Path | str) -> None:
         if shutil.disk_usage(temporary.parent).free < 3 * 8 * numbers + _HEADER_BYTES:
             raise InputError(f"Cannot write {path}: the disk is full; make room or choose another folder.")
         try:
-            sitk.WriteTransform(transform, str(temporary))
+            with _HDF5:
+                sitk.WriteTransform(transform, str(temporary))
         except RuntimeError as cause:
             raise InputError(f"Cannot write {path}: choose another folder or file type.") from cause
 
