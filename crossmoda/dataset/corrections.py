@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import SimpleITK as sitk
 
 import crossmoda
 from crossmoda import labels, output, volume
@@ -27,6 +26,7 @@ from crossmoda.errors import InputError, reason_of
 from crossmoda.evaluation import dice_per_structure
 from crossmoda.provenance import checksum
 from crossmoda.volume import Grid, Volume
+from crossmoda.volume.itk_reader import reader_of
 
 DRAFT = "draft.seg.nrrd"
 PREVIOUS = "previous"
@@ -223,9 +223,8 @@ def find_draft(data: Path | str, case_id: str) -> Draft | None:
     path = folder_of(data, case_id) / DRAFT
     if not path.is_file():
         return None
-    reader = sitk.ImageFileReader()
-    reader.SetFileName(str(path))
     try:
+        reader = reader_of(path)
         reader.ReadImageInformation()
         about = json.loads(reader.GetMetaData("CrossModa_Provenance"))
         return Draft(case_id, path, str(about["based_on"]), float(about["seconds"]))

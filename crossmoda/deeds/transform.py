@@ -4,7 +4,6 @@ import dataclasses
 import json
 import math
 import shutil
-import threading
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from crossmoda.errors import InputError
 from crossmoda.output import atomic, refuse_undecodable, write_json
 from crossmoda.volume import nifti
 from crossmoda.volume.grid import Grid, Volume
+from crossmoda.volume.itk_reader import HDF5
 
 #: The names of the files of a registration.
 TRANSFORM = "T.h5"
@@ -58,10 +58,6 @@ def matrix_of(transform: sitk.Transform) -> np.ndarray:
     return matrix
 
 
-#: The HDF5 library of ITK is not safe to use from several threads: their files are damaged, or the process ends.
-_HDF5 = threading.Lock()
-
-
 def read_transform(path: Path | str) -> sitk.Transform:
     """Read an ITK transform file (.h5, .tfm, .mat, .txt, ...).
 
@@ -71,7 +67,7 @@ def read_transform(path: Path | str) -> sitk.Transform:
     """
     refuse_undecodable(Path(path))
     try:
-        with _HDF5:
+        with HDF5:
             transform = sitk.ReadTransform(str(path))
     except RuntimeError as cause:
         reason = "does not exist" if not Path(path).exists() else "cannot be read as a transform"
@@ -95,7 +91,7 @@ def write_transform(transform: sitk.Transform, path: Path | str) -> None:
         if shutil.disk_usage(temporary.parent).free < 3 * 8 * numbers + _HEADER_BYTES:
             raise InputError(f"Cannot write {path}: the disk is full; make room or choose another folder.")
         try:
-            with _HDF5:
+            with HDF5:
                 sitk.WriteTransform(transform, str(temporary))
         except RuntimeError as cause:
             raise InputError(f"Cannot write {path}: choose another folder or file type.") from cause

@@ -11,6 +11,7 @@ from crossmoda.errors import InputError
 from crossmoda.labels import COCHLEA, VS
 from crossmoda.simulation.lesion import COCHLEA_CENTER, FUNDUS, PORUS, Lesion, draw_cysts, mass_effect
 from crossmoda.volume import Grid
+from crossmoda.volume.itk_reader import reader_of
 
 #: Spacing of the smoothed surface of a label map, mm.
 STEP_MM = 0.5
@@ -35,7 +36,9 @@ def shape_files(folder: Path) -> tuple[Path, ...]:
 
 
 def _read(path: Path) -> tuple[np.ndarray, Grid]:
-    image = sitk.ReadImage(str(path), sitk.sitkUInt8)
+    reader = reader_of(path)
+    reader.SetOutputPixelType(sitk.sitkUInt8)
+    image = reader.Execute()
     return sitk.GetArrayFromImage(image), Grid.of(image)
 
 

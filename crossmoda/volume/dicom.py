@@ -40,6 +40,7 @@ _FUNCTIONAL_GROUPS = ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroup
 #: Attributes that all slices of a series share.
 _SLICE_KIND = ("Rows", "Columns", "BitsAllocated", "SamplesPerPixel", "PhotometricInterpretation")
 _EXPORT = "Export it again as a 3D series"
+_GDCM = "GDCMImageIO"
 
 
 @dataclasses.dataclass
@@ -188,6 +189,7 @@ def _unusable(folder: Path, reason: str, remedy: str = _EXPORT) -> InputError:
 def _execute(reader: Any, files: list[Path]) -> sitk.Image:
     """Read files with a reader of SimpleITK; an error names the damaged file."""
     names = [str(file) for file in files]
+    reader.SetImageIO(_GDCM)  # asking ITK for the format is not safe with threads, see itk_reader
     try:
         reader.SetFileName(names[0]) if len(names) == 1 else reader.SetFileNames(names)
         return reader.Execute()
@@ -202,7 +204,7 @@ def _execute(reader: Any, files: list[Path]) -> sitk.Image:
 
 def _can_be_read(file: Path) -> bool:
     try:
-        sitk.ReadImage(str(file))
+        sitk.ReadImage(str(file), imageIO=_GDCM)
     except RuntimeError:
         return False
     return True

@@ -18,6 +18,7 @@ import SimpleITK as sitk
 
 from crossmoda.errors import cannot_read
 from crossmoda.volume.grid import Grid
+from crossmoda.volume.itk_reader import reader_of
 
 #: The largest sine of the angle between two axes that still counts as rounding (ITK's own limit lies near it).
 SHEAR_TOLERANCE = 1e-3
@@ -194,8 +195,7 @@ def _restore_grid(path: Path, grid: Grid) -> None:
 
 
 def _grid_of(path: Path) -> Grid:
-    reader = sitk.ImageFileReader()
-    reader.SetFileName(str(path))
+    reader = reader_of(path)
     reader.ReadImageInformation()
     return Grid.of(reader)
 

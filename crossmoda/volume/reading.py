@@ -16,6 +16,7 @@ from crossmoda.errors import cannot_read, reason_of
 from crossmoda.output import refuse_undecodable
 from crossmoda.volume import dicom, metaimage, nifti
 from crossmoda.volume.grid import Grid, Volume
+from crossmoda.volume.itk_reader import reader_of
 from crossmoda.volume.segmentation_file import label_map_of_segments, segments_of
 
 #: A volume shorter or longer than this along its longest axis has its spacing in another unit, mm.
@@ -131,14 +132,13 @@ def _refuse_components(image: sitk.Image, path: Path, remedy: str) -> None:
 
 
 def _load_file(path: Path) -> sitk.Image:
-    reader = sitk.ImageFileReader()
-    reader.SetFileName(str(path))
     try:
         if path.stat().st_size == 0:
             raise cannot_read(path, "the file is empty", "Copy or download it again")
         if metaimage.is_metaimage(path):
             metaimage.check(path)
         voxels = nifti.check(path) if nifti.is_nifti(path) else None
+        reader = reader_of(path)
         reader.ReadImageInformation()
         if reader.GetDimension() != 3:
             reason = f"not a 3D image but {reader.GetDimension()} dimensions ({_size(reader)})"
