@@ -1,0 +1,165 @@
+"""Choose temperature and calling rule of a trained network on the tuning set, and write the bundled weights.
+
+    python calibrate.py RUN/last.safetensors TUNING --output crossmoda/weights/default.safetensors
+
+The temperature minimizes the cross entropy of all voxels of the patches; it is divided out of the classifier, so that
+probabilities are calibrated as they are. The rule minimizes missed tumors plus marks in healthy ears; the limit below
+which a tumor is doubtful is the one that nine tenths of the true tumors exceed.
+"""
+
+import argparse
+import dataclasses
+import itertools
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from crossmoda import labels, volume, weights
+from crossmoda.anatomy.ear_frame import ear_frames, patch_grid
+from crossmoda.inference.ears import Calling, EarPrediction, _largest, call, covered
+from crossmoda.network.features import features, normalized
+
+LICENSE = "Apache-2.0"
+DATA = (
+    "simulated ears (phantom and ICBM152 2009c average head, MNI), tumors drawn and in the shapes of expert contours "
+    "(Vestibular-Schwannoma-SEG, TCIA, CC BY 4.0), contrast and resolution drawn anew in each sample; an eighth of them: "
+    "simulated tumors implanted into the real T2 of one person without a tumor (Lesjak et al. 2016, CC BY)"
+)
+NOTES = (
+    "Trained on simulated tumors only, never on a real vestibular schwannoma. For initializing a training on real data "
+    "and for trying the software; not a medical device. Expect missed tumors on real scans; check every result."
+)
+COVERS = {
+    "scans": "T2 and contrast-enhanced T1 of heads, slices of 0.5 to 4 mm in any orientation, both ears or one",
+    "findings": "no tumor, or schwannomas of 40 mm3 to 18 mL; the cochleae",
+    "not_seen": "real schwannomas, post-operative ears, meningiomas, arachnoid cysts, metal, children",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Ear:
+    """The logits of an ear and its truth."""
+
+    case: str
+    logits: np.ndarray
+    truth: np.ndarray
+    covered: np.ndarray
+
+
+def ears_of(model: weights.TrainedNetwork, image_path: Path, label_path: Path) -> list[list[Ear]]:
+    """Return the ears of a scan."""
+    image, label = volume.read(image_path), volume.read_label_map(label_path)
+    found = []
+    for frame in ear_frames(image).accepted:
+        patch = torch.from_numpy(normalized(frame.sample(image).array))[None]
+        with torch.inference_mode():
+            logits = model.network(features(patch, model.settings.inputs))[0].float().numpy()
+        truth = frame.sample(label, patch_grid(), "label").array
+        found.append(Ear(image_path.name, logits.astype(np.float16), truth, covered(frame, image.grid)))
+    return found
+
+
+def best_temperature(ears: list[Ear]) -> float:
+    """Return the temperature of the smallest cross entropy."""
+    candidates = np.exp(np.linspace(np.log(0.5), np.log(3), 15))
+    losses = np.zeros(len(candidates))
+    for ear in ears:
+        near = (torch.from_numpy(ear.logits.astype(np.float32)), torch.from_numpy(ear.truth).long())
+        for number, temperature in enumerate(candidates):
+            losses[number] += float(torch.nn.functional.cross_entropy((near[0] / temperature)[None], near[1][None]))
+    return float(candidates[losses.argmin()])
+
+
+def predictions(ears: list[Ear], temperature: float) -> list[EarPrediction]:
+    """Return the ears as predictions."""
+    scaled = [torch.from_numpy(ear.logits.astype(np.float32)) / temperature for ear in ears]
+    return [EarPrediction(None, s.softmax(0).numpy(), e.covered) for s, e in zip(scaled, ears, strict=True)]  # type: ignore[arg-type]
+
+
+def calibration_error(pairs: list[tuple[EarPrediction, Ear]]) -> float:
+    """Return the expected calibration error of the tumor's probability where it is between 0.02 and 0.98."""
+    values = np.concatenate([one.probabilities[labels.VS].ravel() for one, _ in pairs])
+    truths = np.concatenate([(ear.truth == labels.VS).ravel() for _, ear in pairs])
+    chosen = (values > 0.02) & (values < 0.98)
+    bins = np.minimum((values[chosen] * 10).astype(int), 9)
+    error = 0.0
+    for number in range(10):
+        inside = bins == number
+        if inside.any():
+            error += inside.mean() * abs(values[chosen][inside].mean() - truths[chosen][inside].mean())
+    return float(error)
+
+
+def main() -> None:
+    """Calibrate and write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("weights", type=Path)
+    parser.add_argument("tuning", type=Path)
+    parser.add_argument("--output", type=Path)
+    parser.add_argument("--most", type=int, default=1000, help="number of scans of each modality")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    model = weights.load(options.weights)
+    truth, sources = options.tuning / "truth", options.tuning / "source_training"
+    scans = [
+        (p, truth / p.name.replace("hrT2", "Label")) for p in sorted(options.tuning.glob("target_validation/*hrT2*"))
+    ]
+    enhanced = [(p, sources / p.name.replace("ceT1", "Label")) for p in sorted(sources.glob("*ceT1*"))]
+    scans = [pair for pair in (*scans[: options.most], *enhanced[: options.most]) if pair[1].exists()]
+    heads = [ears_of(model, *pair) for pair in scans]
+    everything = [ear for head in heads for ear in head]
+    temperature = best_temperature(everything)
+    before, after = predictions(everything, 1.0), predictions(everything, temperature)
+    print(f"{len(scans)} scans, {len(everything)} ears; temperature {temperature:.2f}")
+    for name, some in (("before", before), ("after", after)):
+        print(f"expected calibration error {name}: {calibration_error(list(zip(some, everything, strict=True))):.3f}")
+    probabilities = []
+    for ear, one in zip(everything, after, strict=True):
+        mask = _largest(one, labels.VS)
+        volume_mm3 = mask.sum() * one.voxel_mm3
+        inside = float(one.probabilities[labels.VS][mask].mean()) if mask.any() else 0.0
+        true_mm3 = (ear.truth == labels.VS).sum() * one.voxel_mm3
+        hit = bool((mask & (ear.truth == labels.VS)).any())
+        if true_mm3 > 0 and hit:
+            probabilities.append(inside)
+        print(f"{ear.case} true {true_mm3:.0f} found {volume_mm3:.0f} mm3 p {inside:.3f} {'hit' if hit else ''}")
+    grouped = []
+    start = 0
+    for head in heads:
+        grouped.append((after[start : start + len(head)], head))
+        start += len(head)
+    best = None
+    for smallest, least, second in itertools.product((5, 12, 20, 30), (0.5, 0.6, 0.7, 0.8), (0.8, 0.9)):
+        rule = Calling(smallest_mm3=smallest, least_probability=least, second_probability=second)
+        cost = 0
+        for some, head in grouped:
+            if not head:
+                continue
+            for called, ear in zip(call(some, rule), head, strict=True):
+                found, real = called.argmax(0) == labels.VS, ear.truth == labels.VS
+                cost += int(real.any() and not (found & real).any()) + int(not real.any() and found.any())
+        if best is None or cost < best[0]:
+            best = (cost, rule)
+    assert best is not None
+    print(f"rule {best[1]}: {best[0]} missed or falsely marked ears")
+    doubtful = round(float(np.quantile(probabilities, 0.1)), 3) if probabilities else 0.0
+    print(f"doubtful below {doubtful}")
+    if options.output:
+        state = model.network.state_dict()
+        for name in ("classifier.weight", "classifier.bias"):
+            state[name] = state[name] / temperature
+        about = {
+            weights.CALLING: dataclasses.asdict(best[1]),
+            weights.DOUBTFUL: {"VS": doubtful},
+            weights.COVERS: COVERS,
+            "data": DATA,
+            "license": LICENSE,
+            "notes": NOTES,
+            "temperature": round(temperature, 3),
+        }
+        weights.save(options.output, state, {**model.card, **about}, half=True)
+
+
+if __name__ == "__main__":
+    main()
