@@ -23,8 +23,8 @@ from crossmoda.network.features import features, normalized
 LICENSE = "Apache-2.0"
 DATA = (
     "simulated ears (phantom and ICBM152 2009c average head, MNI), tumors drawn and in the shapes of expert contours "
-    "(Vestibular-Schwannoma-SEG, TCIA, CC BY 4.0), contrast and resolution drawn anew in each sample; an eighth of them: "
-    "simulated tumors implanted into the real T2 of one person without a tumor (Lesjak et al. 2016, CC BY)"
+    "(Vestibular-Schwannoma-SEG, TCIA, CC BY 4.0), contrast and resolution drawn anew in each sample; an eighth: "
+    "tumors implanted into the real T2 of one person without a tumor (Lesjak et al. 2016, CC BY)"
 )
 NOTES = (
     "Trained on simulated tumors only, never on a real vestibular schwannoma. For initializing a training on real data "
