@@ -213,9 +213,11 @@ class Learner:
         return loss.detach() + 0 * gradient_norm
 
     def precision(self) -> contextlib.AbstractContextManager[Any]:
-        """Return the context of mixed precision: bfloat16 on GPUs that support it."""
+        """Return the context of mixed precision: bfloat16 on GPUs that support it, and on CPUs for networks of ears."""
         if self.device == "cuda" and torch.cuda.is_bf16_supported():
             return torch.autocast("cuda", torch.bfloat16, cache_enabled=False)  # each weight is used once
+        if self.device == "cpu" and self.network_settings.field == "ear" and device.has_fast_bfloat16():
+            return torch.autocast("cpu", torch.bfloat16)
         return contextlib.nullcontext()
 
     def _draw(self, step: int) -> sampling.Batch:
