@@ -6,13 +6,14 @@ from typing import Any
 import click
 
 from crossmoda import dataset, deeds, fusion, propagation
-from crossmoda.cli.framework import options, path_option, progress_bar, report_cases
+from crossmoda.cli.framework import options, path_option, progress_bar, report_cases, structure_option
 from crossmoda.errors import InputError
 from crossmoda.parameters import from_arguments
 from crossmoda.steps.propagate import STEP
 
 
 @click.command()
+@structure_option
 @path_option("--target", multiple=True, help=f"{STEP.file('target').help}; repeat for several scans.")
 @path_option("--targets", help="Data set whose hrT2 scans are labeled.")
 @path_option("--atlases", help=f"{STEP.file('atlases').help}.")

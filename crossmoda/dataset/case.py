@@ -3,14 +3,11 @@
 import dataclasses
 from pathlib import Path
 
-import numpy as np
-
-from crossmoda import labels
 from crossmoda.anatomy import laterality
-from crossmoda.dataset import contours
+from crossmoda.dataset.label_reading import has_contours, read_label
 from crossmoda.errors import InputError
 from crossmoda.progress import Progress, report
-from crossmoda.volume import Volume, dicom, read, read_label_map
+from crossmoda.volume import Volume, read
 
 CET1, HRT2 = "ceT1", "hrT2"
 
@@ -48,17 +45,9 @@ class Case:
         """
         if self.label is None:
             raise InputError(f"The case has no label: {self.image}. Add a label or select a labeled case.")
-        if self.label.suffix.lower() == ".json" or dicom.is_dicom(self.label):
-            return contours.rasterize(contours.read_contours(self.label), (image or self.read_image()).grid)
-        label_map = read_label_map(self.label, None if image is None else image.grid)
-        return label_map.with_array(_joined_parts(label_map.array))
-
-
-def _joined_parts(array: np.ndarray) -> np.ndarray:
-    """Join the parts of crossMoDA 2023 (1 intrameatal, 2 extrameatal, 3 cochlea) to 1 VS, 2 cochlea."""
-    if array.max(initial=0) != 3:
-        return array
-    return np.array([labels.BACKGROUND, labels.VS, labels.VS, labels.COCHLEA], np.uint8)[array]
+        if image is None and has_contours(self.label):
+            image = self.read_image()
+        return read_label(self.label, None if image is None else image.grid)
 
 
 @dataclasses.dataclass(frozen=True)

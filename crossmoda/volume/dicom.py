@@ -71,6 +71,17 @@ def is_dicom(path: Path) -> bool:
         raise cannot_read(path, reason_of(cause), "Ask for the right to read it") from cause
 
 
+def storage_class(file: Path) -> str | None:
+    """Return the UID of the kind of object in a DICOM file; None if it cannot be parsed."""
+    header = _header(file, ("SOPClassUID",))
+    return None if header is None else str(header.get("SOPClassUID", _storage_class(header) or ""))
+
+
+def is_structure_set(path: Path) -> bool:
+    """Return whether a file is a DICOM RTSTRUCT."""
+    return is_dicom(path) and storage_class(path) == "1.2.840.10008.5.1.4.1.1.481.3"
+
+
 def find_series(folder: Path) -> list[Series]:
     """Return the image series of a folder; files without an image (RTSTRUCT, DICOMDIR, notes) are ignored."""
     return _series_of([file for file in sorted(folder.iterdir()) if is_dicom(file)])
@@ -189,7 +200,7 @@ def _unusable(folder: Path, reason: str, remedy: str = _EXPORT) -> InputError:
 def _execute(reader: Any, files: list[Path]) -> sitk.Image:
     """Read files with a reader of SimpleITK; an error names the damaged file."""
     names = [str(file) for file in files]
-    reader.SetImageIO(_GDCM)  # asking ITK for the format is not safe with threads, see itk_reader
+    reader.SetImageIO(_GDCM)  # asking ITK for the format would open HDF5 files, which is not safe with threads
     try:
         reader.SetFileName(names[0]) if len(names) == 1 else reader.SetFileNames(names)
         return reader.Execute()
