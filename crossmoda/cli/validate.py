@@ -17,6 +17,8 @@ def command(folder: Path) -> None:
     data = dataset.open_dataset(folder)
     with progress_bar() as progress:
         problems = dataset.validate(data, progress)
+    for note in data.notes:
+        click.echo(f"Note: {note}")
     for problem in problems:
         click.echo(problem)
     number = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"

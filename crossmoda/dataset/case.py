@@ -4,12 +4,14 @@ import dataclasses
 from pathlib import Path
 
 from crossmoda.anatomy import laterality
+from crossmoda.dataset.case_id import safe_id
 from crossmoda.dataset.label_reading import has_contours, read_label
+from crossmoda.dataset.sequences import CET1, HRT2
 from crossmoda.errors import InputError
 from crossmoda.progress import Progress, report
 from crossmoda.volume import Volume, read
 
-CET1, HRT2 = "ceT1", "hrT2"
+__all__ = ["CET1", "HRT2", "Case", "Dataset"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -17,7 +19,7 @@ class Case:
     """One scan of a patient, with or without a label."""
 
     id: str
-    """the patient or case; both modalities of a patient share it"""
+    """the patient or case, safe as the name of a folder; both modalities of a patient share it"""
     modality: str
     """``"ceT1"`` or ``"hrT2"``"""
     image: Path
@@ -26,6 +28,10 @@ class Case:
     """label map, contour JSON or RTSTRUCT"""
     side: str | None = None
     """the patient's side of the tumor, ``"left"`` or ``"right"``; None if unknown"""
+
+    def __post_init__(self) -> None:
+        """Make the ID safe: results are written into a folder of its name."""
+        object.__setattr__(self, "id", safe_id(self.id))
 
     def read_image(self) -> Volume:
         """Read the image (float32)."""
@@ -58,6 +64,8 @@ class Dataset:
     cases: tuple[Case, ...]
     unpaired: tuple[Path, ...] = ()
     """labels and contours without an image"""
+    notes: tuple[str, ...] = ()
+    """what was passed over, and why: unknown names and series, unreadable folders"""
 
     @property
     def sources(self) -> tuple[Case, ...]:

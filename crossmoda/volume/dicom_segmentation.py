@@ -12,13 +12,11 @@ from crossmoda.errors import InputError, cannot_read
 from crossmoda.volume import compression, dicom, geometry
 from crossmoda.volume.grid import Volume
 
-_SEGMENTATION = ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7")
-
 
 def file_in(path: Path) -> Path | None:
     """Return the DICOM segmentation that a path is, or the only one in a folder; None for anything else."""
     files = sorted(file for file in path.iterdir() if dicom.is_dicom(file)) if path.is_dir() else [path]
-    segmentations = [file for file in files[:20] if dicom.storage_class(file) in _SEGMENTATION]
+    segmentations = [file for file in files[:20] if dicom.storage_class(file) in dicom.DRAWN[1:]]
     return segmentations[0] if len(segmentations) == 1 else None
 
 
