@@ -9,7 +9,7 @@ from crossmoda.dataset.label_reading import has_contours, read_label
 from crossmoda.dataset.sequences import CET1, HRT2
 from crossmoda.errors import InputError
 from crossmoda.progress import Progress, report
-from crossmoda.volume import Volume, read
+from crossmoda.volume import Volume, read_scan
 
 __all__ = ["CET1", "HRT2", "Case", "Dataset"]
 
@@ -35,7 +35,7 @@ class Case:
 
     def read_image(self) -> Volume:
         """Read the image (float32)."""
-        return read(self.image)
+        return read_scan(self.image)
 
     def read_label(self, image: Volume | None = None) -> Volume:
         """Read the label as a label map (uint8, 1 VS, 2 cochlea).

@@ -106,7 +106,7 @@ class _Inputs:
         roles |= {"moving_mask": moving_mask, "initial": initial}
         paths = {role: path for role, path in roles.items() if path is not None}
         check_apart(vars(outputs).values(), paths.values())
-        images = volume.read(fixed), volume.read(moving)
+        images = volume.read_scan(fixed), volume.read_scan(moving)
         label = None if moving_label is None else volume.read_label_map(moving_label, images[1].grid)
         if label is not None and not label.grid.same_as(images[1].grid):
             raise InputError(

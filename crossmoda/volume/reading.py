@@ -28,7 +28,7 @@ _LEAST_AIR = 0.01
 
 
 def read(path: Path | str) -> Volume:
-    """Read a 3D MR image as float32.
+    """Read a 3D image or map as float32.
 
     Args:
         path: a NIfTI, NRRD or MetaImage file, a folder with one DICOM series, or one file of a DICOM series
@@ -36,8 +36,7 @@ def read(path: Path | str) -> Volume:
 
     Raises:
         InputError: the file is missing, truncated or not an image; the image is not 3D, has several components or
-            values that are not finite; its spacing, directions or position are unusable or missing; it is a CT; or
-            slices inside of it are empty.
+            values that are not finite, or its spacing or directions are unusable or contradictory.
 
     """
     path = Path(path)
@@ -46,10 +45,21 @@ def read(path: Path | str) -> Volume:
     with np.errstate(over="ignore"):  # a value beyond float32 becomes infinite, which is refused below
         array = image.array.astype(np.float32, copy=image.array.dtype != np.float32)
     refuse_not_finite(array, path)
-    _refuse_missing_geometry(image.grid, path)
-    refuse_ct(array, path)
-    _refuse_empty_slices(array, path)
     return Volume(array, image.grid)
+
+
+def read_scan(path: Path | str) -> Volume:
+    """Read an MR scan as float32.
+
+    Raises:
+        InputError: as :func:`read`; also if it has no geometry, is a CT, or slices inside of it are empty.
+
+    """
+    scan = read(path)
+    _refuse_missing_geometry(scan.grid, Path(path))
+    refuse_ct(scan.array, Path(path))
+    _refuse_empty_slices(scan.array, Path(path))
+    return scan
 
 
 def voxel_type(path: Path | str) -> np.dtype:
