@@ -31,7 +31,7 @@ _FILLERS = (
     "residual rest remnant resttumor postop post op right the of and part primary prim main total whole gross p n"
 )
 _WORDS = {
-    VS: "vs an tv tvt gtv gtvp gtvn tumor tumors tumour tumours tumeur tumore tumoren target neoplasm neoplasia lesion "
+    VS: "vs an tv tvt gtv gtvp gtvn tumor tumors tumeur tumore tumoren target neoplasm neoplasia lesion "
     "lasion laesion mass schwannoma schwannomas schwannom schwannome swannoma neuroma neurinoma neurinom neurinome "
     "akn vestibularisschwannom vestibularschwannoma vestibularschwannom akustikusneurinom acousticneuroma "
     "akustikusneurinoma kleinhirnbruckenwinkeltumor intrameatal extrameatal intracanalicular extracanalicular "
@@ -49,7 +49,7 @@ _BESIDE = {
 _OTHERS = (
     "brainstem brain stem skull external extern body skin eye eyes lens lenses retina globe chiasm optic optical "
     "nerve nerves facial trigeminal cerebellum cerebrum pons medulla cord spinal ventricle ventricles bone "
-    "mandible hippocampus pituitary artery carotid basilar sinus sigmoid ptv ctv itv ring isocenter isocentre "
+    "mandible hippocampus pituitary artery carotid basilar sinus sigmoid ptv ctv itv ring isocenter "
     "frame fiducial fiducials couch marker markers dose plane air mastoid parotid temporal lobe modiolus men "
     "meningioma structures matrix box avoid hirnstamm gehirn kleinhirn auge augen linse sehnerv haut korper "
     "koerper tronc cerebral oeil tronco encefalico background hintergrund head patient "
@@ -86,7 +86,7 @@ def words_of(name: str) -> list[str]:
     """
     name = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name)
     plain = unicodedata.normalize("NFKD", name.replace("ß", "ss")).encode("ascii", "ignore").decode().casefold()
-    return re.findall(r"[a-z]+", plain)
+    return re.findall(r"[a-z]+", re.sub("tumou?r", "tumor", plain))
 
 
 def structure_of_name(name: str) -> Structure | None:

@@ -27,7 +27,7 @@ def safe_id(text: str) -> str:
 
     Example:
         >>> safe_id("P 1"), safe_id("12/345"), safe_id("../../x")
-        ('P 1', '12_345-bd5fbd', '_.._x-bc9ed5')
+        ('P 1', '12_345-7c5b4a', '_.._x-9cdf6a')
 
     """
     safe = _UNSAFE.sub("_", text.strip()).strip(". ")

@@ -69,15 +69,15 @@ def _files(folder: Path, notes: list[str]) -> list[Path]:
         notes.append(f"Folder not read: {cause.filename} ({reason_of(cause)}).")
 
     for place, folders, names in os.walk(folder, onerror=unreadable, followlinks=True):
-        here = Path(place)
+        parent = Path(place)
         real = os.path.realpath(place)
         if real in visited:
             folders.clear()
             continue
         visited.add(real)
-        folders[:] = sorted(name for name in folders if not (here == folder and name == CORRECTIONS))
+        folders[:] = sorted(name for name in folders if not (parent == folder and name == CORRECTIONS))
         for name in names:
-            file = here / name
+            file = parent / name
             if name.startswith("."):
                 continue
             if file.is_file():

@@ -19,7 +19,7 @@ from crossmoda.dataset.label_reading import checksum_of, read_label
 from crossmoda.errors import Cancelled, InputError
 from crossmoda.output import CannotWrite
 from crossmoda.progress import Progress
-from crossmoda.propagation.atlases import Atlas, PreparedAtlases, examine
+from crossmoda.propagation.atlases import Atlas, examine
 from crossmoda.propagation.registrations import PlannedRegistration
 from crossmoda.propagation.run import Run
 from crossmoda.propagation.target import load_target
@@ -75,8 +75,6 @@ class Job:
     settings: propagation.Settings
     registration: deeds.Settings
     fusion: fusion.Settings
-    has_cochlea: bool
-    """whether any atlas of the study has a labeled cochlea"""
     stop_file: Path
     """exists if the study was cancelled"""
 
@@ -89,15 +87,11 @@ class Job:
             self.registration,
             self.fusion,
             load=_loaded,
-            has_cochlea=self.has_cochlea,
-            prepared=_prepared,
         )
         run.examine(atlases)
         return run
 
 
-#: Shared by the targets of a worker, which registers the same atlases to each.
-_prepared = PreparedAtlases()
 #: Shared by the registrations of a worker, which registers many atlases to the same target.
 _loaded = functools.lru_cache(maxsize=2)(load_target)
 
