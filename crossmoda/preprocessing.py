@@ -23,8 +23,6 @@ from crossmoda.volume.resampling import resample
 
 #: Finest spacing of a scan, mm.
 _FINEST_MM = 0.05
-#: Extent of a head scan in axial planes, mm.
-_HEAD_MM = (140.0, 340.0)
 #: Voxels whose features take 24 GiB.
 _MOST_VOXELS = 2**29
 #: Margin around the annotations in a crop where it has room, voxels.
@@ -73,18 +71,6 @@ class Preparation(parameters.Settings):
                 raise InputError(f"{name} is too fine: {shown(value)}. Use 0 or at least {_FINEST_MM:g} mm.")
 
 
-def preparation_for_registration(region: str, grid: Grid, has_cochlea: bool) -> Preparation:
-    """Return the preparation for registration: ``"auto"`` crops to the ears in a head scan with cochlea labels."""
-    whole = region == "whole" or (region == "auto" and not (has_cochlea and _is_head(grid)))
-    return Preparation(region="whole" if whole else "ears", in_plane_spacing=0.0 if whole else 0.5)
-
-
-def _is_head(grid: Grid) -> bool:
-    """Whether a scan's axial extent is that of a head rather than a detail of it or a trunk."""
-    extent_mm = np.abs(grid.axes) @ (np.asarray(grid.size) * grid.spacing)
-    return bool(np.all((extent_mm[:2] >= _HEAD_MM[0]) & (extent_mm[:2] <= _HEAD_MM[1])))
-
-
 @dataclasses.dataclass(frozen=True)
 class Orientation:
     """Permutation and flips of axes between a volume and the nearest LPS order; they change no voxel."""
@@ -129,6 +115,12 @@ class Orientation:
         first = np.where(self.flips, np.asarray(size) - 1, 0) * np.asarray(spacing)
         origin = tuple((np.asarray(grid.origin) + direction @ first).tolist()) if any(self.flips) else grid.origin
         return Grid(size, spacing, origin, tuple((direction * signs).ravel().tolist()))  # type: ignore[arg-type]
+
+
+def in_lps_order(scan: Volume) -> Volume:
+    """Return a scan whose axes point nearly to the left, to the back and up; no voxel moves."""
+    orientation = Orientation.of(scan.grid)
+    return Volume(np.ascontiguousarray(orientation.to_lps(scan.array)), orientation.grid_in_lps(scan.grid))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -199,7 +191,7 @@ def prepare(
     """
     if label is not None and not label.grid.same_as(image.grid):
         raise InputError(
-            f"The label map does not lie on the grid of its image: {label.grid}, not {image.grid}. "
+            f"The label map does not lie on the grid of its image: {label.grid.difference_to(image.grid)}. "
             "Resample it on the image."
         )
     report(progress, 0.0, "locating the inner ears" if settings.region == "ears" else "resampling")

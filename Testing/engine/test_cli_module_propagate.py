@@ -16,7 +16,10 @@ from crossmoda.simulation import Settings, simulate_dataset
 from crossmoda.steps.propagate import COLUMNS
 
 MODULE = Path(__file__).resolve().parents[2] / "CrossModaRegister" / "CrossModaPropagate.py"
-QUICK = ("--levels", 1, "--linear", "none", "--outline", "atlases", "--tumor_side", "left", "--device", "cpu")
+QUICK = (
+    *("--levels", 1, "--linear", "none", "--outline", "atlases", "--tumor_side", "left", "--device", "cpu"),
+    *("--initialization", "image"),  # a field of view too small for ear frames
+)
 
 
 @pytest.fixture(scope="module")

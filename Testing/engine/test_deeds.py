@@ -184,7 +184,10 @@ def test_centers_of_mass_bring_distant_images_together():
     moving = scan(
         dataclasses.replace(grid(), origin=tuple(np.subtract(grid().origin, (150, -80, 60)).tolist())), mapping
     )
-    found = deeds.register(scan(grid()), moving, dataclasses.replace(CPU, initialization="center", levels=0))
+    fixed = scan(grid())
+    found = deeds.register(
+        fixed, moving, dataclasses.replace(CPU, levels=0), initial=deeds.center_alignment(fixed, moving)
+    )
     assert errors(found, mapping, grid()).mean() < 0.5
 
 

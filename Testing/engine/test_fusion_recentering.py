@@ -8,7 +8,7 @@ from crossmoda import deeds, labels, volume
 from crossmoda.dataset import Case
 from crossmoda.fusion.recentering import DISPLACEMENT_MM, find_displacement
 from crossmoda.fusion.weighted_voting import weighted_votes
-from crossmoda.propagation import propagate
+from crossmoda.propagation import Settings, propagate
 
 SHAPE, SPACING = (40, 44, 44), np.array([0.5, 0.5, 0.5])
 
@@ -130,7 +130,13 @@ def test_recentered_pieces_of_a_real_cord_agree_better_with_the_manual_segmentat
     """T1 and T2 of one real cord, registered; each 8 mm of it is taken for a small organ of its own."""
     folder = shared_data / "sct_cord"
     atlas = Case("t1w", "ceT1", folder / "t1w.nii.gz", folder / "t1w_seg-manual.nii.gz")
-    propagate(Case("t2", "hrT2", folder / "t2.nii.gz"), [atlas], tmp_path, registration=deeds.Settings(device="cpu"))
+    propagate(
+        Case("t2", "hrT2", folder / "t2.nii.gz"),
+        [atlas],
+        tmp_path,
+        Settings(initialization="image"),
+        registration=deeds.Settings(device="cpu"),
+    )
     registered = tmp_path / "registrations" / "t1w"
     label_map = volume.read_label_map(registered / "warped_label.nii.gz")
     grid, seen = label_map.grid, volume.read(registered / "intensity.nii.gz").array

@@ -42,7 +42,7 @@ pictures = 1
 
 [propagation]
 region = "whole"
-probe_atlases = 1
+initialization = "image"
 
 [registration]
 levels = 2
@@ -81,7 +81,8 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     hollow = folder / "data" / "hollow_label.nii.gz"
     volume.write(Volume(np.zeros(GRID.shape, np.uint8), GRID), hollow)
     noise = ndimage.gaussian_filter(np.random.default_rng(5).normal(100, 40, GRID.shape), 1)
-    volume.write(Volume(noise.astype(np.float32), GRID), folder / "data" / "knee_hrT2.nii.gz")
+    far = dataclasses.replace(GRID, origin=(0.0, 0.0, 900.0))
+    volume.write(Volume(noise.astype(np.float32), far), folder / "data" / "knee_hrT2.nii.gz")
     (folder / "study.toml").write_text(CONFIGURATION, encoding="utf-8")
     return folder
 
@@ -149,7 +150,7 @@ class TestOneWorkerIsKilled:
         data = open_dataset(home / "data")
         atlases = [case for case in data.sources if case.id != "hollow"]
         (target,) = (case for case in data.targets if case.id == "test1")
-        how = propagation.Settings(region="whole", probe_atlases=1)
+        how = propagation.Settings(region="whole", initialization="image")
         alone = propagation.propagate(
             target, atlases, tmp_path, how, registration=Registration(levels=2, device="cpu"), parallel_registrations=2
         )
@@ -198,8 +199,8 @@ class TestOneWorkerIsKilled:
             cli.main(["--quiet", "study", str(home / "study.toml"), "--dry-run"])
         out = capfd.readouterr().out
         assert exit_.value.code == 0
-        # Three usable atlases and one probe on its other side, for each of three targets.
-        assert "12 registrations" in out and "processor seconds each (measured on" in out
+        # Three usable atlases for each of three targets.
+        assert "9 registrations" in out and "processor seconds each (measured on" in out
         assert "unusable: hollow" in out
 
 

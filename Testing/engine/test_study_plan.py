@@ -44,8 +44,7 @@ ONE_SIDED = [(side, (side,)) for side in SIDES]
     ("settings", "count", "copies"),
     [
         ({"tumor_side": "left"}, 8, 2),  # a third of the six atlases
-        ({"tumor_side": "auto"}, 9, 0),  # three probes are on both sides anyway, and two copies suffice
-        ({"tumor_side": "auto", "probe_atlases": 1}, 8, 1),  # one of the two copies is there
+        ({"tumor_side": "auto"}, 8, 2),
         ({"tumor_side": "left", "mirror": False}, 6, 0),
         ({"tumor_side": "unknown"}, 6, 0),
     ],

@@ -169,7 +169,7 @@ def loaded(panel, sample_folder):
 @pytest.fixture(scope="session")
 def quick_settings():
     """Parameters of a propagation that takes seconds."""
-    return {"levels": 1, "linear": "none", "weighting": "global"}
+    return {"levels": 1, "linear": "none", "weighting": "global", "initialization": "image"}
 
 
 @pytest.fixture

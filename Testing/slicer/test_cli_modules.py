@@ -118,6 +118,7 @@ def test_propagate_runs_with_the_values_of_its_own_panel(scene, run_as_panel, sa
     names["label"] = "vtkMRMLLabelMapVolumeNode"
     outputs = {name: scene.AddNewNodeByClass(kind, name) for name, kind in names.items()}
     quick = {"levels": 1, "linear": "none", "outline": "atlases", "tumor_side": "left", "device": "cpu"}
+    quick["initialization"] = "image"
     target = load_target(sample_folder)
     node = run_as_panel("CrossModaPropagate", target=target, atlases=str(sample_folder), **outputs, **quick)
     values = {name: node.GetParameterAsString(name) for name in ("contributed", "excluded", "side", "reused")}

@@ -62,7 +62,11 @@ def _brightness(array: np.ndarray, scan: np.ndarray) -> np.ndarray:
 
 
 def contralateral_brightness(
-    target: Volume, register: Any, settings: Any = None, progress: Progress | None = None
+    target: Volume,
+    register: Any,
+    settings: Any = None,
+    initial: sitk.Transform | None = None,
+    progress: Progress | None = None,
 ) -> np.ndarray:
     """Return the brightness of the contralateral place at each place of a scan.
 
@@ -70,6 +74,8 @@ def contralateral_brightness(
         target: the scan, or the part of it with both ears.
         register: the registration program, ``register(fixed, moving, settings, initial=, progress=)``.
         settings: its settings.
+        initial: linear transform from the scan to its mirror image, from which the registration starts; None: both on
+            one grid.
         progress: callback(fraction, message); raise Cancelled to abort.
 
     Returns:
@@ -81,7 +87,7 @@ def contralateral_brightness(
 
     """
     mirror = laterality.mirrored(target)
-    registration = register(target, mirror, settings, initial=None, progress=progress)
+    registration = register(target, mirror, settings, initial=initial, progress=progress)
     warped = registration.warp_image(mirror, target.grid).array
     inside = field_of_view(mirror, target.grid, registration.transform)
     bright = _brightness(warped * _gain(target, warped, inside), target.array)

@@ -7,8 +7,8 @@ The registration of M. P. Heinrich and colleagues, linear and deformable, in phy
 - Multi-modal Multi-Atlas Segmentation using Discrete Optimization and Self-Similarities. VISCERAL Challenge 2015.
 """
 
-from crossmoda.deeds.registration import register
+from crossmoda.deeds.registration import center_alignment, register
 from crossmoda.deeds.settings import Settings
 from crossmoda.deeds.transform import Registration, load
 
-__all__ = ["Registration", "Settings", "load", "register"]
+__all__ = ["Registration", "Settings", "center_alignment", "load", "register"]

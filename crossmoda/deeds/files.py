@@ -9,8 +9,10 @@ from typing import Any
 
 import SimpleITK as sitk
 
-from crossmoda import labels, preprocessing, provenance, volume
-from crossmoda.deeds import register
+from crossmoda import labels, provenance, volume
+from crossmoda.anatomy.ear_alignment import alignment, confirmed, ears_box
+from crossmoda.anatomy.ear_frame import EarFrames, ear_frames
+from crossmoda.deeds import center_alignment, register
 from crossmoda.deeds.settings import Settings
 from crossmoda.deeds.transform import (
     INVERSE,
@@ -19,6 +21,7 @@ from crossmoda.deeds.transform import (
     WARPED,
     WARPED_LABEL,
     Registration,
+    affine_transform,
     read_transform,
     write_transform,
 )
@@ -26,7 +29,7 @@ from crossmoda.errors import InputError
 from crossmoda.output import atomic, check_apart
 from crossmoda.parameters import parameter
 from crossmoda.progress import Progress, part, report
-from crossmoda.volume import Grid, Volume
+from crossmoda.volume import Volume
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,8 +38,13 @@ class RegistrationSettings(Settings):
 
     region: str = parameter(
         "auto",
-        "Registered region, if there is a moving label map: around the ears, or the whole scan",
+        "Registered region: around the ears (auto: if a cochlea is labeled), or the whole scan",
         choices=("auto", "ears", "whole"),
+    )
+    initialization: str = parameter(
+        "header",
+        "Initial alignment of whole scans: image headers, or centers of mass",
+        choices=("header", "center"),
     )
 
 
@@ -106,15 +114,15 @@ class _Inputs:
         roles |= {"moving_mask": moving_mask, "initial": initial}
         paths = {role: path for role, path in roles.items() if path is not None}
         check_apart(vars(outputs).values(), paths.values())
-        images = volume.read(fixed), volume.read(moving)
-        label = None if moving_label is None else volume.read_label_map(moving_label)
+        images = volume.read_scan(fixed), volume.read_scan(moving)
+        label = None if moving_label is None else volume.read_label_map(moving_label, images[1].grid)
         if label is not None and not label.grid.same_as(images[1].grid):
             raise InputError(
-                f"The moving label map lies on another grid than the moving image {moving}: {moving_label}. "
-                "Resample it to the grid of the image."
+                f"The moving label map lies on another grid than the moving image {moving}: {moving_label} "
+                f"({label.grid.difference_to(images[1].grid)}). Resample it to the grid of the image."
             )
         fixed_area, moving_area = (
-            None if path is None else volume.read_label_map(path) for path in (fixed_mask, moving_mask)
+            None if path is None else volume.read_mask(path) for path in (fixed_mask, moving_mask)
         )
         transform = None if initial is None else read_transform(initial)
         return cls(*images, label, fixed_area, moving_area, transform, paths)
@@ -186,28 +194,42 @@ def register_files(
 
 
 def _register(inputs: _Inputs, settings: RegistrationSettings, progress: Progress | None) -> Registration:
-    """Register the images, cropped to the ears if the settings and the label map say so."""
-    masks = (inputs.fixed_mask, inputs.moving_mask)
-    if inputs.label is None:
-        return register(inputs.fixed, inputs.moving, settings, *masks, inputs.initial, progress)
-    has_cochlea = bool((inputs.label.array == labels.COCHLEA).any())
-    preparation = preprocessing.preparation_for_registration(settings.region, inputs.fixed.grid, has_cochlea)
-    fixed = preprocessing.prepare(inputs.fixed, None, preparation).image
-    moving = preprocessing.prepare(inputs.moving, inputs.label, preparation).image
-    initial = inputs.initial
-    if preparation.region == "ears" and initial is None:
-        initial = center_alignment(fixed.grid, moving.grid)
+    """Register the images, or the parts around their ears, as the settings and the label map say."""
+    fixed, moving, initial = inputs.fixed, inputs.moving, inputs.initial
+    frames = _ears(inputs, settings, part(progress, 0.0, 0.4))
+    if frames is not None:
+        fixed, moving = (
+            image.crop(ears_box(each, image.grid)) for image, each in zip((fixed, moving), frames, strict=True)
+        )
+        matrix = alignment(*frames)
+        initial = affine_transform(matrix) if initial is None and matrix is not None else initial
+    elif initial is None and settings.initialization == "center":
+        initial = center_alignment(fixed, moving)
     fixed_mask, moving_mask = (
         None if mask is None else volume.resample(mask, image.grid, interpolation="nearest")
-        for mask, image in zip(masks, (fixed, moving), strict=True)
+        for mask, image in ((inputs.fixed_mask, fixed), (inputs.moving_mask, moving))
     )
-    result = register(fixed, moving, settings, fixed_mask, moving_mask, initial, progress)
+    result = register(fixed, moving, settings, fixed_mask, moving_mask, initial, part(progress, 0.4, 1.0))
     return dataclasses.replace(result, fixed_grid=inputs.fixed.grid, moving_grid=inputs.moving.grid)
 
 
-def center_alignment(fixed: Grid, moving: Grid) -> sitk.Transform:
-    """Return the translation that maps the center of one grid to that of another."""
-    return sitk.TranslationTransform(3, (moving.center - fixed.center).tolist())
+def _ears(
+    inputs: _Inputs, settings: RegistrationSettings, progress: Progress | None
+) -> tuple[EarFrames, EarFrames] | None:
+    """Return the ear frames of both images; None where they are registered as a whole."""
+    label = inputs.label
+    has_cochlea = label is not None and bool((label.array == labels.COCHLEA).any())
+    if settings.region == "whole" or (settings.region == "auto" and not has_cochlea):
+        return None
+    fixed = ear_frames(inputs.fixed, progress=part(progress, 0.0, 0.5))
+    moving = ear_frames(inputs.moving, progress=part(progress, 0.5, 1.0))
+    moving = moving if label is None else confirmed(moving, label)
+    if alignment(fixed, moving) is not None:
+        return fixed, moving
+    if settings.region == "ears":
+        notes = " ".join(dict.fromkeys([*fixed.notes, *moving.notes]))
+        raise InputError(f"The images have no ear in common. {notes} Or set region 'whole'.")
+    return None
 
 
 def _write(registration: Registration, outputs: RegistrationOutputs, moving: Volume, label: Volume | None) -> None:

@@ -118,8 +118,6 @@ def _register(
         functools.partial(Pyramid, moving, operations, moving_mask),
         at_once=operations.at_once,
     )
-    if initial is None and settings.initialization == "center":
-        matrix[:3, 3] = _center_of_mass(moving_pyramid) - _center_of_mass(fixed_pyramid)
     _check_overlap(fixed_pyramid, moving.grid, matrix)
     if settings.linear != "none":
         levels = [Level(*values, settings.units) for values in settings.linear_levels()]
@@ -194,11 +192,17 @@ def _check(volume: Volume, mask: Volume | None, role: str, settings: Settings) -
         raise InputError(f"The {role} mask is empty; leave it out or mark what should count.")
 
 
-def _center_of_mass(pyramid: "Pyramid") -> np.ndarray:
+def center_alignment(fixed: Volume, moving: Volume) -> sitk.Transform:
+    """Return the translation (LPS mm) that maps the center of the fixed image's foreground to the moving image's."""
+    return sitk.TranslationTransform(3, (_center_of_mass(moving) - _center_of_mass(fixed)).tolist())
+
+
+def _center_of_mass(image: Volume) -> np.ndarray:
     """Return the center of the foreground, LPS mm: independent of contrast."""
-    mask = pyramid.foreground
-    index = np.argwhere(mask.array > 0.5).mean(axis=0)[::-1]
-    return (mask.grid.index_to_physical @ [*index, 1])[:3]
+    from crossmoda.deeds.pyramid import foreground
+
+    mask = foreground(image)
+    return mask.grid.to_lps(np.argwhere(mask.array > 0.5).mean(axis=0)[::-1])
 
 
 def _check_overlap(fixed: "Pyramid", moving: Grid, matrix: np.ndarray) -> None:

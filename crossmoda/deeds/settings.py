@@ -27,11 +27,6 @@ class Settings(_Settings):
     linear: str = parameter(
         "affine", "Linear registration before the deformable one", choices=("affine", "rigid", "none")
     )
-    initialization: str = parameter(
-        "header",
-        "Initial alignment: image headers, or centers of mass",
-        choices=("header", "center"),
-    )
     alpha: float = parameter(1.6, "Smoothness of the deformation (larger is smoother)", minimum=0.01, maximum=100)
     levels: int = parameter(
         5,

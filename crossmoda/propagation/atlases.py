@@ -1,8 +1,8 @@
-"""Atlases: labeled scans, checked once, and prepared once for all targets."""
+"""Atlases: labeled scans, checked once."""
 
 import dataclasses
 import functools
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,15 +11,13 @@ import numpy as np
 
 from crossmoda import labels, volume
 from crossmoda.anatomy import laterality
+from crossmoda.dataset.label_reading import checksum_of
 from crossmoda.errors import InputError
 from crossmoda.provenance import checksum
 from crossmoda.volume import Volume
 
 if TYPE_CHECKING:
     from crossmoda.dataset import Case
-
-#: Memory for prepared atlases, bytes: some 50 atlases cropped around the ears.
-_PREPARED_BYTES = 512 * 2**20
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,7 +38,7 @@ class Atlas:
 
     def key(self) -> list[str | None]:
         """Return the checksums of image and label map, and the tumor side: they identify the content."""
-        return [checksum(self.case.image), checksum(self.case.label) if self.case.label else None, self.side]
+        return [checksum(self.case.image), checksum_of(self.case.label) if self.case.label else None, self.side]
 
     def load(self, mirrored: bool = False) -> tuple[Volume, Volume]:
         """Read image and label map, both on the image's grid, left and right exchanged if ``mirrored``.
@@ -66,7 +64,7 @@ def examine(case: "Case") -> Atlas:
         InputError: the label map is missing, unreadable or empty, or has an unknown label value.
 
     """
-    return _examine(case, checksum(case.label) if case.label is not None and case.label.exists() else "")
+    return _examine(case, checksum_of(case.label) if case.label is not None and case.label.exists() else "")
 
 
 @functools.lru_cache(maxsize=1024)
@@ -96,25 +94,3 @@ def examine_in_parallel(cases: "Sequence[Case | Atlas]") -> "list[Case | Atlas]"
 
     with ThreadPoolExecutor(thread_count(), thread_name_prefix="examination") as pool:
         return list(pool.map(attempt, cases))
-
-
-class PreparedAtlases:
-    """Prepared atlas images in memory: each is prepared once, not once per target.
-
-    When the memory is used up the first images stay: every target uses the same atlases in the same order, so that
-    replacing the oldest image would always remove the next one needed.
-    """
-
-    def __init__(self, maximum_bytes: int = _PREPARED_BYTES):
-        """Start empty."""
-        self._images: dict[Hashable, Volume] = {}
-        self._free_bytes = maximum_bytes
-
-    def get(self, key: Hashable, prepare: Callable[[], Volume]) -> Volume:
-        """Return the image of ``key`` (read-only), prepared if needed; threads may prepare the same image twice."""
-        image = self._images.get(key)
-        if image is None:
-            image = prepare()
-            if image.array.nbytes <= self._free_bytes and self._images.setdefault(key, image) is image:
-                self._free_bytes -= image.array.nbytes
-        return image

@@ -20,8 +20,8 @@ from crossmoda.volume.masks import largest_component, solid
 
 #: A registration this many standard deviations (from the median absolute deviation) below the others has failed ...
 _OUTLIER = 4.0
-#: ... if its quality is also this much lower than their median.
-_MINIMUM_DIFFERENCE = 0.05
+#: ... if its quality is also this much lower than their median; or it has less than this fraction of it.
+_MINIMUM_DIFFERENCE, _LEAST_FRACTION = 0.05, 0.25
 #: Bits of the structures in statements; a missing atlas allows all labels.
 _BIT = {value: 1 << index for index, value in enumerate(labels.VALUES)}
 _ALL_MISSING = (1 << len(labels.VALUES)) - 1
@@ -63,27 +63,23 @@ class NoisyLabel:
         return np.take_along_axis(self.posterior, index[None], axis=0)[0]
 
 
-def failures(registered: Sequence[RegisteredAtlas], minimum_quality: float) -> dict[str, str]:
+def failures(registered: Sequence[RegisteredAtlas]) -> dict[str, str]:
     """Return the failed registrations: name -> reason.
 
-    A registration has failed when it is no better than chance, or far worse than the others (median and median
-    absolute deviation, so that a few failures do not hide each other).
+    Of four and more, those far worse than the others (median and median absolute deviation, so that a few failures do
+    not hide each other).
     """
-    if not registered:
+    if len(registered) < 4:
         return {}
     quality = np.array([item.quality for item in registered])
     median = float(np.median(quality))
     deviation = 1.4826 * float(np.median(np.abs(quality - median)))
-    limit = median - max(_OUTLIER * deviation, _MINIMUM_DIFFERENCE)
-    failed = {}
-    for item in registered:
-        if item.quality < minimum_quality:
-            failed[item.name] = f"its registration failed (quality {item.quality:.2f}; chance is 0)."
-        elif len(registered) >= 4 and item.quality < limit:
-            failed[item.name] = (
-                f"its registration is far worse than the others' (quality {item.quality:.2f}, median {median:.2f})."
-            )
-    return failed
+    limit = max(median - max(_OUTLIER * deviation, _MINIMUM_DIFFERENCE), _LEAST_FRACTION * median)
+    return {
+        item.name: f"its registration is far worse than the others' (quality {item.quality:.2f}, median {median:.2f})."
+        for item in registered
+        if item.quality < limit
+    }
 
 
 @dataclasses.dataclass(frozen=True)

@@ -5,7 +5,7 @@ some atlases do; they contribute nothing to the tumor, which they have on the wr
 """
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 
 from crossmoda import labels
 from crossmoda.anatomy import laterality
@@ -65,19 +65,13 @@ def most_copies(atlases: int) -> int:
     return math.ceil(FRACTION * atlases)
 
 
-def to_be_copied(
-    registered: Sequence[RegisteredAtlas], finished: Collection[tuple[str, bool]] = ()
-) -> list[RegisteredAtlas]:
-    """Return the atlases whose mirrored copies contribute the missing cochlea, at most a third of them.
+def to_be_copied(registered: Sequence[RegisteredAtlas]) -> list[RegisteredAtlas]:
+    """Return the atlases whose mirrored copies contribute the missing cochlea: at most a third, best registered first.
 
     Args:
         registered: the atlases to be fused.
-        finished: atlases (ID, mirrored) that are registered already and cost nothing: they come first, then the best
-            registrations.
 
     """
     lateral = [item for item in registered if has_cochlea(item.atlas) and item.side is not None]
-    ranked = sorted(
-        lateral, key=lambda item: ((item.atlas.id, not item.mirrored) not in finished, -item.quality, item.atlas.id)
-    )
+    ranked = sorted(lateral, key=lambda item: (-item.quality, item.atlas.id))
     return ranked[: most_copies(len(registered))]

@@ -9,7 +9,7 @@ from crossmoda import batch, fusion, volume
 from crossmoda.dataset.results import CONFIDENCE, DISAGREEMENT, NOISY_LABEL, PROPAGATION_FILES
 from crossmoda.output import CannotWrite
 from crossmoda.progress import Progress, part, report
-from crossmoda.propagation.atlases import Atlas, PreparedAtlases, examine_in_parallel
+from crossmoda.propagation.atlases import Atlas, examine_in_parallel
 from crossmoda.propagation.noisy_label import AtlasOutcome
 from crossmoda.propagation.registrations import REGISTRATIONS, WARPED, Register, folder_name
 from crossmoda.propagation.run import Run
@@ -79,7 +79,6 @@ def propagate(
     fusion_settings: fusion.Settings | None = None,
     register: Register | None = None,
     parallel_registrations: int | None = None,
-    prepared: PreparedAtlases | None = None,
 ) -> PropagationResult:
     """Make the noisy label of a target from labeled atlases.
 
@@ -95,14 +94,13 @@ def propagate(
         register: the registration program, ``register(fixed, moving, settings, initial=, progress=)``; None: deeds.
         parallel_registrations: number of registrations at the same time; None: one per processor core, at most four,
             or eight on a GPU.
-        prepared: shares prepared atlases with the next target; None: they are discarded.
 
     Raises:
-        InputError: the target cannot be read, no atlas is usable (the message says why), or the outputs cannot be
-            written.
+        InputError: the target cannot be read or shows no ears, no atlas is usable (the message says why), or the
+            outputs cannot be written.
 
     """
-    run = Run(target, Path(folder), settings, registration, fusion_settings, register, prepared=prepared)
+    run = Run(target, Path(folder), settings, registration, fusion_settings, register)
     report(progress, 0.0, f"examining {len(atlases)} atlases")
     run.examine(examine_in_parallel(atlases), part(progress, 0.0, 0.03))
     step = run.step()
@@ -167,7 +165,6 @@ def propagate_all(
         from crossmoda import deeds
 
         options["registration"] = deeds.Settings(device=device)
-    options.setdefault("prepared", PreparedAtlases())
 
     def work(target: "Case", step: Progress | None) -> PropagationResult:
         own_atlases = [atlas for atlas in atlases if atlas.id != target.id]

@@ -1,9 +1,8 @@
 """The registrations of atlases to one target: performed several at a time, sealed on disk, loaded when finished."""
 
-import contextlib
 import dataclasses
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from pathlib import Path
 from threading import Event
@@ -12,14 +11,17 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import SimpleITK as sitk
 
-from crossmoda import cache, mind, preprocessing, volume
+from crossmoda import cache, mind, volume
 from crossmoda.anatomy import contralateral, laterality
 from crossmoda.errors import Cancelled, InputError
 from crossmoda.output import CannotWrite
+from crossmoda.preprocessing import in_lps_order
 from crossmoda.progress import Progress, part, report
-from crossmoda.propagation.atlases import Atlas, PreparedAtlases
+from crossmoda.propagation.atlases import Atlas
+from crossmoda.propagation.initial_alignment import InitialAlignment
 from crossmoda.propagation.settings import Settings
 from crossmoda.propagation.similarity import OUTSIDE, compare
+from crossmoda.propagation.storage import storing
 from crossmoda.propagation.target import Target, load_target
 from crossmoda.provenance import checksum
 from crossmoda.volume import Grid, Volume
@@ -29,7 +31,7 @@ if TYPE_CHECKING:
     from crossmoda.dataset import Case
 
 #: See :func:`crossmoda.propagation.target.load_target`.
-Load = Callable[["Case", str, str, bool], tuple[Target, preprocessing.Preparation]]
+Load = Callable[["Case", str, str, str, Path], Target]
 #: ``register(fixed, moving, settings, initial=, progress=) -> Registration`` (see :mod:`crossmoda.deeds`)
 Register = Callable[..., Any]
 
@@ -40,7 +42,7 @@ WARPED = "warped_label.nii.gz"
 DISSIMILARITY = "dissimilarity.nii.gz"
 INTENSITY = "intensity.nii.gz"
 #: Bump to invalidate cached registrations.
-REVISION = 6
+REVISION = 7
 
 #: Maximum number of parallel registrations on the CPU, each with its images in memory, and on a GPU, where reading,
 #: preparing and warping take most of the time.
@@ -86,17 +88,6 @@ def folder_name(atlas: str, mirrored: bool) -> str:
     return f"{atlas}_mirrored" if mirrored else atlas
 
 
-@contextlib.contextmanager
-def storing(name: str) -> Iterator[None]:
-    """Raise :class:`CannotWrite` where writing fails: a full disk is not the fault of an image."""
-    try:
-        yield
-    except (InputError, OSError) as cause:
-        raise CannotWrite(
-            f"Cannot write {name}: {cause} Free some disk space and run again; finished registrations are reused."
-        ) from cause
-
-
 def _write_transforms(registration: Any, mirrored_grid: Grid | None, step: cache.CachedStep) -> list[str]:
     """Write both transforms, for a mirrored atlas with the reflection of its grid; return their names."""
     from crossmoda.deeds.transform import INVERSE, TRANSFORM, parts_of, write_transform
@@ -138,32 +129,26 @@ class Registrations:
         register: Register,
         *,
         load: "Load" = load_target,
-        has_cochlea: bool | None = None,
-        prepared: PreparedAtlases | None = None,
     ):
         """Start with the arguments of :class:`crossmoda.propagation.run.Run`; nothing is read."""
         self.case, self.folder, self.settings = case, folder, settings
         self.registration, self._register_program = registration, register
-        self._load, self.has_cochlea = load, has_cochlea
-        self._prepared = PreparedAtlases(0) if prepared is None else prepared
-        self._target: tuple[Target, preprocessing.Preparation] | None = None
+        self._load = load
+        self._target: Target | None = None
         self._results: dict[tuple[str, bool, bool], RegisteredAtlas | str] = {}
 
     @property
     def target(self) -> Target:
         """The target, read once."""
-        return self._load_target()[0]
+        if self._target is None:
+            key, settings = checksum(self.case.image), self.settings
+            self._target = self._load(self.case, key, settings.initialization, settings.region, self.folder)
+        return self._target
 
     @property
-    def preparation(self) -> preprocessing.Preparation:
-        """The preparation of target and atlases."""
-        return self._load_target()[1]
-
-    def _load_target(self) -> tuple[Target, preprocessing.Preparation]:
-        if self._target is None:
-            key, has_cochlea = checksum(self.case.image), bool(self.has_cochlea)
-            self._target = self._load(self.case, key, self.settings.region, has_cochlea)
-        return self._target
+    def alignment(self) -> InitialAlignment:
+        """Where the registrations to the target start."""
+        return InitialAlignment(self.target, self.folder, self.settings.initialization)
 
     def _step(self, planned: PlannedRegistration) -> cache.CachedStep:
         """Return the step of a registration; it is independent of the other atlases."""
@@ -174,9 +159,9 @@ class Registrations:
             target=checksum(self.case.image),
             atlas=planned.atlas.key(),
             mirrored=planned.mirrored,
-            align_centers=self._aligns_centers(),
             registration=self._settings_of(planned),
-            preparation=self.preparation,
+            initialization=self.settings.initialization,
+            region=self.settings.region,
             keep_transform=self._keeps_transform(planned),
         )
 
@@ -185,9 +170,6 @@ class Registrations:
 
     def _keeps_transform(self, planned: PlannedRegistration) -> bool:
         return self.settings.keep_transforms and not planned.linear
-
-    def _aligns_centers(self) -> bool:
-        return self.preparation.region == "ears"
 
     def is_finished(self, planned: PlannedRegistration) -> bool:
         """Whether a registration is done, in this run or on disk."""
@@ -202,7 +184,7 @@ class Registrations:
             CannotWrite: the disk is full or the folder is write-protected.
 
         """
-        self._load_target()  # once, before the threads need it
+        _ = self.target  # read once, before the threads need it
 
         def work(planned: PlannedRegistration, progress: Progress | None) -> None:
             try:
@@ -219,18 +201,18 @@ class Registrations:
 
         A failure is sealed as well: the same files and parameters would only fail again.
         """
-        from crossmoda.deeds.files import center_alignment
-
-        start, step, fixed = time.perf_counter(), self._step(planned), self.target.prepared
+        start, step = time.perf_counter(), self._step(planned)
         atlas, mirrored, _ = planned
         image, label_map = atlas.load(mirrored)
-        key = (*atlas.key(), mirrored, self.preparation)
-        moving = self._prepared.get(key, lambda: preprocessing.prepare(image, label_map, self.preparation).image)
-        # Crops to the ears show the same anatomy, wherever the headers place them.
-        initial = center_alignment(fixed.grid, moving.grid) if self._aligns_centers() else None
         try:
+            frames = self.alignment.frames_of(atlas, image.grid if mirrored else None)
+            moving = self.alignment.registered_part(image, label_map, frames)
             registration = self._register_program(
-                fixed, moving, self._settings_of(planned), initial=initial, progress=part(progress, 0.02, 0.85)
+                in_lps_order(self.target.part),
+                in_lps_order(moving),
+                self._settings_of(planned),
+                initial=self.alignment.transform(frames, moving),
+                progress=part(progress, 0.02, 0.85),
             )
             report(progress, 0.85, "warping the labels")
             labeled = label_map.crop(bounding_box(label_map.array > 0))
@@ -293,11 +275,15 @@ class Registrations:
             revision=REVISION,
             target=checksum(self.case.image),
             registration=settings,
-            preparation=self.preparation,
+            initialization=self.settings.initialization,
+            region=self.settings.region,
         )
         file = step.folder / contralateral.FILE
         if step.results() is None:
-            brightness = contralateral.contralateral_brightness(target, self._register_program, settings, progress)
+            initial = self.alignment.mirror_image()
+            brightness = contralateral.contralateral_brightness(
+                target, self._register_program, settings, initial, progress
+            )
             with storing("the contralateral comparison"):
                 step.begin()
                 volume.write(contralateral.quantized(brightness, target), file)

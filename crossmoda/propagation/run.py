@@ -18,7 +18,7 @@ from crossmoda.errors import InputError
 from crossmoda.output import CannotWrite
 from crossmoda.progress import Progress, part, report
 from crossmoda.propagation import missing_cochlea, noisy_label, registrations
-from crossmoda.propagation.atlases import Atlas, PreparedAtlases, examine
+from crossmoda.propagation.atlases import Atlas, examine
 from crossmoda.propagation.label_fusion import failures, fuse, with_side_uncertainty
 from crossmoda.propagation.noisy_label import AtlasOutcome
 from crossmoda.propagation.registrations import (
@@ -39,9 +39,10 @@ if TYPE_CHECKING:
 
 #: Bump to invalidate cached noisy labels.
 _REVISION = 14
-#: Registrations to unrelated images (smooth noise) reached a median quality of 0.12 at most, those to heads 0.15 (a
-#: scan of a few centimeters) and mostly above 0.24: below the first limit a target is refused, below the second noted.
-_REFUSED, _DOUBTFUL = 0.13, 0.2
+#: Atlases whose tumors tell where a tumor may be, for the tumor side.
+_TUMOR_ATLASES = 12
+#: Below this median quality of the registrations the label is noted as doubtful (docs/validation/propagation.md).
+_DOUBTFUL = 0.2
 
 
 class Run:
@@ -57,13 +58,10 @@ class Run:
         register: Register | None = None,
         *,
         load: "Load" = load_target,
-        has_cochlea: bool | None = None,
-        prepared: PreparedAtlases | None = None,
     ):
         """Start with the arguments of :func:`crossmoda.propagation.propagate`.
 
-        ``load`` replaces ``load_target``, to share a target between runs. ``has_cochlea`` says whether any atlas of
-        the propagation has a cochlea, where this run has only some of the atlases.
+        ``load`` replaces ``load_target``, to share a target between runs.
         """
         if registration is None:
             from crossmoda import deeds
@@ -77,8 +75,6 @@ class Run:
         self.registrations = Registrations(
             *(case, folder, settings, registration, register or _deeds),
             load=load,
-            has_cochlea=has_cochlea,
-            prepared=prepared,
         )
         self._unusable: tuple[str, ...] = ()
         self._selected: list[Atlas] | None = None
@@ -104,8 +100,6 @@ class Run:
             except InputError as cause:
                 self._exclude(case.id, case.side, False, str(cause))
         self._unusable = tuple(self.notes)
-        if self.registrations.has_cochlea is None:
-            self.registrations.has_cochlea = any(atlas.volumes_mm3["cochlea"] > 0 for atlas in self.atlases)
         if not self.atlases:
             raise InputError(f"No atlas is usable. {self.notes[0]}")
 
@@ -130,9 +124,9 @@ class Run:
     def pending(self, progress: Progress | None = None) -> list[PlannedRegistration]:
         """Return the registrations that the next decision waits for; none when only the fusion is left.
 
-        Once the probe atlases are registered the target is compared with its mirror image, reported to ``progress``.
+        Once the atlases are selected the target is compared with its mirror image, reported to ``progress``.
         """
-        for stage in (self.comparisons, self.probes, self.wanted, self.copies):
+        for stage in (self.comparisons, self.wanted, self.copies):
             if stage == self.wanted:
                 self.tumor_side(progress)
             if pending := [planned for planned in stage() if not self.registrations.is_finished(planned)]:
@@ -143,8 +137,6 @@ class Run:
         """Return the approximate fraction of all registrations done once the ``pending`` ones are."""
         if pending[0].linear:
             return 0.1
-        if self._side is None:
-            return 0.3
         wanted = {planned.key for planned in self.wanted()}
         return 0.75 if self._side_without_cochlea() and pending[0].key in wanted else 1.0
 
@@ -191,16 +183,6 @@ class Run:
                 self.outcomes.append(AtlasOutcome(atlas.id, atlas.side, excluded=reason))
         return [atlas for atlas in ranked[:count] if registered[atlas.id] is not None]
 
-    def probes(self) -> list[PlannedRegistration]:
-        """Return the registrations, mirrored and not, that find the tumor side; none if the side is set."""
-        lateral = [atlas for atlas in self.selected() if atlas.side is not None]
-        count = _probe_count(self.settings, len(lateral))
-        return [
-            PlannedRegistration(atlas, mirrored)
-            for atlas in _different_sizes(lateral, count)
-            for mirrored in (False, True)
-        ]
-
     def side(self) -> str | None:
         """Return the tumor side; None where it is unknown or there is no tumor."""
         return self.tumor_side().side
@@ -212,21 +194,27 @@ class Run:
         return self._side
 
     def _find_tumor_side(self, progress: Progress | None) -> TumorSide:
-        probes = self.probes()
-        if not probes:
-            side = self.settings.tumor_side
-            lateral = any(atlas.side is not None for atlas in self.selected())
-            return TumorSide(side if side in laterality.SIDES and lateral else None)
-        registered = self._all_registered(probes)
+        lateral = [atlas for atlas in self.selected() if atlas.side is not None]
+        if self.settings.tumor_side != "auto" or not lateral:
+            return TumorSide(self.settings.tumor_side if lateral and self.settings.tumor_side != "unknown" else None)
+        target = self.registrations.target
+        if target.frames is not None and len(target.frames.accepted) == 1:
+            result = TumorSide.of_only_ear(target.frames.accepted[0].side)
+        else:
+            result = self._compare_sides(lateral, progress)
+        self.notes += [result.note] if result.note else []
+        return result
+
+    def _compare_sides(self, lateral: list[Atlas], progress: Progress | None) -> TumorSide:
+        grid = self.registrations.target.part.grid
         try:
+            votes = self.registrations.alignment.tumor_votes(_different_sizes(lateral, _TUMOR_ATLASES))
             comparison = self.registrations.contralateral_comparison(progress)
-            result = find_tumor_side(registered, comparison, self.registrations.target.part.grid.spacing_zyx)
+            return find_tumor_side(votes, comparison, grid.spacing_zyx)
         except CannotWrite:
             raise
         except InputError as cause:
-            result = TumorSide.unknown(str(cause))
-        self.notes += [result.note] if result.note else []
-        return result
+            return TumorSide.unknown(str(cause))
 
     def _comparison_for_outline(self, progress: Progress | None) -> contralateral.ContralateralComparison | None:
         """Return the contralateral comparison that outlines the tumor; None where atlas votes alone do."""
@@ -258,8 +246,7 @@ class Run:
         """Return the registrations of mirrored copies that contribute a cochlea no atlas has; mostly none."""
         if self._side_without_cochlea() is None:
             return []
-        probes = {(planned.atlas.id, planned.mirrored) for planned in self.probes()}
-        copied = missing_cochlea.to_be_copied(self._all_registered(self.wanted()), probes)
+        copied = missing_cochlea.to_be_copied(self._all_registered(self.wanted()))
         return [PlannedRegistration(item.atlas, not item.mirrored) for item in copied]
 
     # The result
@@ -267,7 +254,7 @@ class Run:
     def usable(self) -> list[RegisteredAtlas]:
         """Return the registrations to fuse, without failed ones (noted)."""
         registered = self._all_registered(self.wanted())
-        failed = failures(registered, self.settings.minimum_quality)
+        failed = failures(registered)
         for item in registered:
             if reason := failed.get(item.name):
                 self._exclude(item.atlas.id, item.side, item.mirrored, reason, item.quality)
@@ -278,11 +265,6 @@ class Run:
                 f"Check that it shows the same part of the body. {self.notes[-1]}"
             )
         median = float(np.median([item.quality for item in registered]))
-        if median < _REFUSED:
-            raise InputError(
-                f"{self.case.id} is similar to none of the atlases (median registration quality {median:.2f}, chance "
-                "is 0). Check that it shows the same part of the body."
-            )
         if median < _DOUBTFUL:
             self.notes.append(f"The target is little similar to the atlases (quality {median:.2f}); check the label.")
         return registered + self._usable_copies()
@@ -290,7 +272,7 @@ class Run:
     def _usable_copies(self) -> list[RegisteredAtlas]:
         """Return the mirrored copies without failed ones: compared among themselves, as their tumor never matches."""
         registered = self._all_registered(self.copies())
-        failed = failures(registered, self.settings.minimum_quality)
+        failed = failures(registered)
         registered = [item for item in registered if item.name not in failed]
         if side := self._side_without_cochlea():
             copies = (
@@ -304,6 +286,8 @@ class Run:
     def fuse_and_write(self, progress: Progress | None = None) -> Volume:
         """Fuse the registered atlases and write all outputs on the target's grid; return the label map."""
         registered, side = self.usable(), self.side()
+        target = self.registrations.target
+        self.notes += [target.note] if target.note else []
         comparison = self._comparison_for_outline(part(progress, 0.0, 0.3))
         fused, contributors = fuse(
             *(registered, self.registrations.target.part, side, self.settings, self.fusion_settings),
@@ -323,11 +307,10 @@ class Run:
         ]
         provenance = self.record.finish(
             target=self.case.id,
-            region=self.registrations.preparation.region,
+            region=self.registrations.target.region,
             tumor_side=side,
             side_certainty=round(tumor_side.certainty, 4),
             side_evidence=tumor_side.evidence,
-            probes=list(dict.fromkeys(planned.atlas.id for planned in self.probes())),
             atlases=[dataclasses.asdict(outcome) for outcome in self.outcomes],
             fusion={"iterations": fused.fusion.iterations, "converged": fused.fusion.converged},
             recentered=[dataclasses.asdict(shift) for shift in fused.recentered],
@@ -346,16 +329,11 @@ def registrations_at_most(atlases: Sequence[Atlas], settings: Settings) -> tuple
     selected = [min(len(candidates), count) for candidates, count in groups]
     comparisons = sum(len(candidates) for candidates, count in groups if len(candidates) > count)
     lateral = sum(selected[: len(laterality.SIDES)])
-    probes = _probe_count(settings, lateral)
     copies = 0
     sides = laterality.SIDES if settings.tumor_side == "auto" else {settings.tumor_side} & set(laterality.SIDES)
     if settings.mirror and any(missing_cochlea.may_be_missing(groups, side) for side in sides):
-        # A mirrored probe is a copy already, if its atlas has a cochlea.
-        can_contribute = all(missing_cochlea.has_cochlea(atlas) for atlas in atlases if atlas.side)
-        copied = min(missing_cochlea.most_copies(sum(selected)), lateral)
-        copies = max(0, copied - (probes if can_contribute else 0))
-    # Each probe is registered on both sides; one of the two registrations is fused.
-    return comparisons + sum(selected) + probes + copies, copies
+        copies = min(missing_cochlea.most_copies(sum(selected)), lateral)
+    return comparisons + sum(selected) + copies, copies
 
 
 def _by_side(atlases: Sequence[Atlas], settings: Settings) -> list[tuple[list[Atlas], int]]:
@@ -364,14 +342,10 @@ def _by_side(atlases: Sequence[Atlas], settings: Settings) -> list[tuple[list[At
     return [([atlas for atlas in atlases if atlas.side == side], count) for side, count in wanted.items()]
 
 
-def _probe_count(settings: Settings, lateral: int) -> int:
-    """Return how many of the ``lateral`` atlases are registered on both sides."""
-    return min(settings.probe_atlases, lateral) if settings.tumor_side == "auto" else 0
-
-
 def _different_sizes(atlases: list[Atlas], count: int) -> list[Atlas]:
-    """Return ``count`` atlases whose tumor volumes are spread evenly over those of all."""
+    """Return at most ``count`` atlases whose tumor volumes are spread evenly over those of all."""
     by_size = sorted(atlases, key=lambda atlas: (atlas.volumes_mm3["VS"], atlas.id))
+    count = min(count, len(by_size))
     return [by_size[int((number + 0.5) * len(by_size) / count)] for number in range(count)]
 
 

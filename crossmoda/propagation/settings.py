@@ -3,6 +3,7 @@
 import dataclasses
 
 from crossmoda import parameters
+from crossmoda.errors import InputError
 from crossmoda.parameters import parameter
 
 
@@ -30,19 +31,23 @@ class Settings(parameters.Settings):
         choices=("local", "global"),
         advanced=True,
     )
+    initialization: str = parameter(
+        "auto",
+        "Initial alignment: ear frames (auto: if both scans have them), headers (image), or centers",
+        choices=("auto", "frames", "image", "center"),
+    )
     region: str = parameter(
         "auto", "Registered region: around the ears, or the whole scan", choices=("auto", "ears", "whole")
-    )
-    probe_atlases: int = parameter(
-        3, "Number of atlases registered on both sides to find the tumor side", minimum=1, maximum=100, advanced=True
     )
     keep_transforms: bool = parameter(
         False, "Transforms between target and each atlas as files (T.h5, T_inverse.h5)", advanced=True
     )
-    minimum_quality: float = parameter(
-        0.05,
-        "Minimum quality of a registration (0: chance, 1: identical images)",
-        minimum=-1,
-        maximum=1,
-        advanced=True,
-    )
+
+    def __post_init__(self) -> None:
+        """Check the values; only ear frames know where the ears are."""
+        super().__post_init__()
+        if self.region == "ears" and self.initialization in ("image", "center"):
+            raise InputError(
+                f"Region 'ears' needs ear frames: initialization is '{self.initialization}'. Use initialization "
+                "'auto' or 'frames', or region 'whole'."
+            )

@@ -1,13 +1,17 @@
-"""The scan to be labeled: its preparation, and the registered part of its grid, which receives the labels."""
+"""The scan to be labeled: its ears, and the registered part of its grid, which receives the labels."""
 
 import dataclasses
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from crossmoda import preprocessing
-from crossmoda.volume import Grid, Volume
-from crossmoda.volume.grid import CORNERS, Box
+from crossmoda.anatomy.ear_alignment import ears_box
+from crossmoda.anatomy.ear_frame import EarFrames
+from crossmoda.errors import InputError
+from crossmoda.propagation.frames import target_frames
+from crossmoda.volume import Volume
+from crossmoda.volume.grid import Box, box_from
 
 if TYPE_CHECKING:
     from crossmoda.dataset import Case
@@ -21,31 +25,56 @@ class Target:
     key: str
     """checksum of its file"""
     image: Volume
-    prepared: Volume
-    """the image that is registered: cropped, resampled, normalized"""
+    frames: EarFrames | None
+    """where its ears are; None where registrations do not start from them"""
     box: Box
-    """the part of the image's array that receives labels"""
+    """the part of the image's array that is registered and receives labels"""
     part: Volume
     """that part of the image"""
     codes: np.ndarray
     """MIND-SSC of that part, packed"""
+    note: str = ""
+    """what a user should know"""
+
+    @property
+    def region(self) -> str:
+        """The registered region: ``"ears"`` or ``"whole"``."""
+        return "whole" if self.part.grid == self.image.grid else "ears"
 
 
-def load_target(case: "Case", key: str, region: str, has_cochlea: bool) -> tuple[Target, preprocessing.Preparation]:
-    """Read a target with checksum ``key``; return it and the preparation of it and its atlases."""
+def load_target(case: "Case", key: str, initialization: str, region: str, folder: Path) -> Target:
+    """Read a target.
+
+    Args:
+        case: the target.
+        key: checksum of its image.
+        initialization: see :class:`crossmoda.propagation.Settings`.
+        region: likewise.
+        folder: keeps its frames.
+
+    Raises:
+        InputError: the scan cannot be used, or shows no ears where registrations start from them.
+
+    """
     from crossmoda.deeds import mind_codes
 
     image = case.read_image()
-    preparation = preprocessing.preparation_for_registration(region, image.grid, has_cochlea)
-    prepared = preprocessing.prepare(image, None, preparation).image
-    box = _covered_box(image.grid, prepared.grid)
-    cropped = image.crop(box)
-    return Target(case.id, key, image, prepared, box, cropped, mind_codes.codes(cropped.array)), preparation
-
-
-def _covered_box(grid: Grid, inner: Grid) -> Box:
-    """Return the slices (z, y, x) of ``grid`` that cover the grid ``inner``."""
-    index = grid.to_index(inner.to_lps(CORNERS * inner.size - 0.5))
-    low = np.clip(np.ceil(index.min(axis=0) - 1e-3), 0, None).astype(int)
-    high = np.clip(np.floor(index.max(axis=0) + 1e-3) + 1, None, grid.size).astype(int)
-    return tuple(slice(int(a), int(b)) for a, b in zip(low[::-1], high[::-1], strict=True))
+    if image.array.min() == image.array.max():
+        raise InputError(f"The image has the same value everywhere: {image.array.flat[0]:g}. Select a scan.")
+    frames, note = None, ""
+    if initialization in ("auto", "frames"):
+        frames = target_frames(case, folder)
+        if not frames.shows_head:
+            raise InputError(
+                f"{case.id} shows no skull base (similarity {frames.base_similarity:.2f}): choose a scan of the head, "
+                "check the orientation in its header, or set initialization 'image' for other anatomy."
+            )
+        if initialization == "frames" and not frames.accepted:
+            raise InputError(f"{case.id} shows no ears. {frames.notes[0]} Or set initialization 'image'.")
+        if not frames.accepted:
+            note = f"The scan is aligned by its header. {frames.notes[0]}"
+            frames = None
+    ears = frames is not None and region != "whole"
+    box = ears_box(frames, image.grid) if frames is not None and ears else box_from((0, 0, 0), image.grid.shape)
+    part = image.crop(box) if ears else image
+    return Target(case.id, key, image, frames, box, part, mind_codes.codes(part.array), note)

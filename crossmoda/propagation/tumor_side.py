@@ -2,14 +2,12 @@
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from crossmoda import labels
 from crossmoda.anatomy import laterality
 from crossmoda.anatomy.contralateral import ContralateralComparison
-from crossmoda.propagation.registrations import RegisteredAtlas
 from crossmoda.propagation.tumor_outline import excess_mm3, outline_tumor
 
 #: Log odds of the side whose tumor exceeds the contralateral side by one mm3 more (docs/validation/propagation.md).
@@ -30,8 +28,8 @@ class TumorSide:
     """for ``left`` and ``right``, the contralateral excess of a tumor there, mm3
     (:func:`crossmoda.propagation.tumor_outline.excess_mm3`, at least 0)"""
     contralateral: np.ndarray | None = None
-    """(z, y, x): the fraction of the probe atlases with tumor at each voxel if it is on the contralateral side; None
-    where that is impossible"""
+    """(z, y, x): the fraction of the atlases with tumor at each voxel if it is on the contralateral side; None where
+    that is impossible"""
     note: str = ""
     """what a user should know"""
 
@@ -40,27 +38,28 @@ class TumorSide:
         """Return an unknown side with the reason."""
         return cls(None, note=f"The tumor side is unknown: {reason}")
 
+    @classmethod
+    def of_only_ear(cls, side: str) -> "TumorSide":
+        """Return the side of the only ear in the scan."""
+        return cls(side, note=f"Only the {side} ear is in the scan: a tumor is assumed there.")
+
 
 def find_tumor_side(
-    probes: Sequence[RegisteredAtlas], comparison: ContralateralComparison, spacing_zyx: Sequence[float]
+    votes: Mapping[str, np.ndarray], comparison: ContralateralComparison, spacing_zyx: Sequence[float]
 ) -> TumorSide:
     """Return the side on which a tumor is outlined that differs more from its contralateral side.
 
     Both sides have the same prior probability; the size of the outlined tumor and its difference tell them apart.
 
     Args:
-        probes: atlases registered with their tumor on the left and on the right; atlases registered on one side only
-            are ignored.
+        votes: for ``left`` and ``right``, the fraction of the atlases with tumor at each voxel, (z, y, x).
         comparison: the target compared with its contralateral side.
         spacing_zyx: voxel size, mm.
 
     """
-    by_side = {side: {item.atlas.id: item for item in probes if item.side == side} for side in laterality.SIDES}
-    on_both = [name for name in by_side["left"] if name in by_side["right"]]
-    votes = {side: _votes([items[name] for name in on_both]) for side, items in by_side.items() if on_both}
     known = ~np.isnan(comparison.contralateral)
-    if not on_both or not all((vote[known] > 0).any() for vote in votes.values()):
-        return TumorSide.unknown("no atlas could be registered on both sides.")
+    if not all((vote[known] > 0).any() for vote in votes.values()):
+        return TumorSide.unknown("the atlases' tumors lie outside the scan on one side.")
     # A negative excess is the positive one of the contralateral side, which is counted already.
     evidence = {
         side: max(excess_mm3(outline_tumor(vote, comparison, spacing_zyx), comparison, spacing_zyx), 0.0)
@@ -76,8 +75,3 @@ def find_tumor_side(
         )
     rounded = {name: round(value, 2) for name, value in evidence.items()}
     return TumorSide(side, certainty, rounded, votes[laterality.contralateral(side)], note)
-
-
-def _votes(probes: Sequence[RegisteredAtlas]) -> np.ndarray:
-    """Return the fraction of the probe atlases with tumor at each voxel, (z, y, x) float32."""
-    return np.stack([item.label_map == labels.VS for item in probes]).mean(axis=0, dtype=np.float32)

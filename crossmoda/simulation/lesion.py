@@ -18,8 +18,6 @@ MEDIAN_MM3, LOG_DEVIATION, SMALLEST_MM3, LARGEST_MM3 = 1400.0, 1.05, 43.0, 10784
 #: Opening and blind end of the canal.
 PORUS = np.array([24.8, 27.0, -41.3])
 FUNDUS = np.array([36.0, 25.0, -41.9])
-#: Center of the cochlea.
-COCHLEA_CENTER = np.array([37.6, 23.0, -43.6])
 #: Unit vector into the cistern, away from the posterior face of the petrous bone.
 BEHIND = np.array([-0.684, 0.729, 0.0])
 #: Unit vector along the petrous bone, toward its apex.

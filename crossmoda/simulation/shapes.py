@@ -4,14 +4,13 @@ import functools
 from pathlib import Path
 
 import numpy as np
-import SimpleITK as sitk
 from scipy.ndimage import distance_transform_edt, gaussian_filter, map_coordinates, zoom
 
+from crossmoda.anatomy.cochlea import mean_cochlea
 from crossmoda.errors import InputError
 from crossmoda.labels import COCHLEA, VS
-from crossmoda.simulation.lesion import COCHLEA_CENTER, FUNDUS, PORUS, Lesion, draw_cysts, mass_effect
-from crossmoda.volume import Grid
-from crossmoda.volume.itk_reader import reader_of
+from crossmoda.simulation.lesion import FUNDUS, PORUS, Lesion, draw_cysts, mass_effect
+from crossmoda.volume import Grid, read_label_map
 
 #: Spacing of the smoothed surface of a label map, mm.
 STEP_MM = 0.5
@@ -36,10 +35,8 @@ def shape_files(folder: Path) -> tuple[Path, ...]:
 
 
 def _read(path: Path) -> tuple[np.ndarray, Grid]:
-    reader = reader_of(path)
-    reader.SetOutputPixelType(sitk.sitkUInt8)
-    image = reader.Execute()
-    return sitk.GetArrayFromImage(image), Grid.of(image)
+    label_map = read_label_map(path)
+    return label_map.array, label_map.grid
 
 
 def real_lesion(rng: np.random.Generator, folder: Path | str, volume_ratio: float) -> Lesion:
@@ -52,10 +49,10 @@ def real_lesion(rng: np.random.Generator, folder: Path | str, volume_ratio: floa
     array, grid = _read(files[int(rng.integers(len(files)))])
     positions = {value: grid.points(array == value) for value in (VS, COCHLEA)}
     cochlea = positions[COCHLEA].mean(0)
-    scale = volume_ratio ** (1 / 3)
+    scale, canonical = volume_ratio ** (1 / 3), mean_cochlea().center
     # The cochlea is lateral to the tumor, which determines the side.
     flip = np.array([np.sign(cochlea[0] - positions[VS][:, 0].mean()) or 1.0, 1.0, 1.0])
-    placed = (positions[VS] - cochlea) * flip * scale + COCHLEA_CENTER
+    placed = (positions[VS] - cochlea) * flip * scale + canonical
     lateral = placed[placed[:, 0] >= np.quantile(placed[:, 0], 0.9)].mean(0)
     along = np.clip((lateral[0] - PORUS[0]) / (FUNDUS[0] - PORUS[0]), 0, 1)
     shift = np.clip(PORUS + along * (FUNDUS - PORUS) - lateral, -4, 4) * np.array([0, 1, 1])
@@ -64,7 +61,7 @@ def real_lesion(rng: np.random.Generator, folder: Path | str, volume_ratio: floa
     inverse = np.linalg.inv(grid.axes)
 
     def distance(points: np.ndarray) -> np.ndarray:
-        patient = ((points - shift - COCHLEA_CENTER) / scale) * flip + cochlea
+        patient = ((points - shift - canonical) / scale) * flip + cochlea
         index = ((patient - grid.origin) @ inverse.T - corner) / spacing
         where = [index[..., axis] for axis in (2, 1, 0)]
         return scale * map_coordinates(surface, where, order=1, mode="nearest")

@@ -178,7 +178,6 @@ class Runner:
             study.propagation,
             study.registration,
             study.fusion,
-            any(atlas.volumes_mm3["cochlea"] > 0 for atlas in atlases),
             self.stop_file,
         )
 

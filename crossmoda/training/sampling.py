@@ -116,7 +116,7 @@ def _example(
 
 def _read(case: "TrainingCase") -> tuple[volume.Volume, volume.Volume, volume.Volume]:
     """Return scan, label map and confidence of a case."""
-    image = volume.read(case.image)
+    image = volume.read_scan(case.image)
     label = dataset.Case(case.id, "", Path(case.image), Path(case.label)).read_label(image)
     labels.check_values(label.array, Path(case.label).name)
     if case.confidence is None:

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from crossmoda import labels, volume
-from crossmoda.simulation.lesion import COCHLEA_CENTER, FUNDUS, PORUS
+from crossmoda.anatomy.cochlea import mean_cochlea
+from crossmoda.simulation.lesion import FUNDUS, PORUS
 
 #: Their volumes, mm3; logarithms are uniform.
 SMALLEST_MM3, LARGEST_MM3 = 40.0, 350.0
@@ -34,7 +35,8 @@ def draw_canal_tumor(seed: int, folder: Path) -> float:
     semi_axes = relative * (wanted / (4 / 3 * np.pi * relative.prod())) ** (1 / 3)
     deepest = max(length + _BEYOND_MM - semi_axes[0], _INSIDE_MM)
     center = PORUS + canal / length * rng.uniform(_INSIDE_MM, deepest)
-    origin = COCHLEA_CENTER - _STEP_MM * np.array(_MIDDLE)
+    cochlea = mean_cochlea().center
+    origin = cochlea - _STEP_MM * np.array(_MIDDLE)
     z, y, x = np.meshgrid(*(_STEP_MM * np.arange(n) for n in reversed(_SIZE)), indexing="ij")
     points = np.stack([x, y, z], axis=-1) + origin
     away = (points - center) @ axes.T / semi_axes
@@ -42,7 +44,7 @@ def draw_canal_tumor(seed: int, folder: Path) -> float:
     for lobe, phase in zip(1.5 * rng.standard_normal((5, 3)), rng.uniform(0, 2 * np.pi, 5), strict=True):
         radius += 0.06 * np.cos(away @ lobe + phase)
     label = np.zeros(radius.shape, np.uint8)
-    label[np.linalg.norm(points - COCHLEA_CENTER, axis=-1) < 1.0] = labels.COCHLEA
+    label[np.linalg.norm(points - cochlea, axis=-1) < 1.0] = labels.COCHLEA
     label[radius < np.partition(radius.ravel(), round(wanted / _STEP_MM**3))[round(wanted / _STEP_MM**3)]] = labels.VS
     if not (folder / "shape.nii.gz").exists():
         grid = volume.Grid(_SIZE, (_STEP_MM,) * 3, tuple(origin.tolist()), (1, 0, 0, 0, 1, 0, 0, 0, 1))

@@ -1,0 +1,80 @@
+"""The ear frames of target and atlases, located once and kept in the folder of the target."""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from crossmoda import cache
+from crossmoda.anatomy.ear_alignment import confirmed
+from crossmoda.anatomy.ear_frame import EarFrame, EarFrames, ear_frames
+from crossmoda.propagation.atlases import Atlas
+from crossmoda.propagation.storage import storing
+from crossmoda.provenance import checksum
+
+if TYPE_CHECKING:
+    from crossmoda.dataset import Case
+
+#: The folder of the frames, in the folder of a target.
+FRAMES = "frames"
+#: Bump to invalidate cached frames.
+_REVISION = 1
+
+
+def target_frames(case: "Case", folder: Path) -> EarFrames:
+    """Return the frames of a target; they are kept in ``folder``, its own."""
+    key = checksum(case.image)
+    return _kept(folder, "target", [key], lambda: _located(case, key))
+
+
+def atlas_frames(atlas: Atlas, folder: Path) -> EarFrames:
+    """Return the frames of an atlas, confirmed by its labels; they are kept in ``folder``, the target's."""
+    image, label, _ = atlas.key()
+    return _kept(folder, f"atlas_{atlas.id}", [image, label], lambda: _confirmed(atlas.case, image, label))
+
+
+def _kept(folder: Path, name: str, content: list[str | None], locate: Callable[[], EarFrames]) -> EarFrames:
+    step = cache.CachedStep(folder / FRAMES / name, revision=_REVISION, content=content)
+    results = step.results()
+    if results is not None:
+        return _from_json(results)
+    frames = locate()
+    with storing("the ear frames"):
+        step.begin()
+        step.finish([], _to_json(frames))
+    return frames
+
+
+@functools.lru_cache(maxsize=64)
+def _located(case: "Case", _content: str | None) -> EarFrames:
+    return ear_frames(case.read_image())
+
+
+@functools.lru_cache(maxsize=1024)
+def _confirmed(case: "Case", content: str | None, _label: str | None) -> EarFrames:
+    return confirmed(_located(case, content), case.read_label())
+
+
+def _to_json(frames: EarFrames) -> dict[str, Any]:
+    content = dataclasses.asdict(frames)
+    for frame in (content["left"], content["right"]):
+        frame["matrix"] = frame["matrix"].tolist()
+        frame["landmarks"] = {name: point.tolist() for name, point in frame["landmarks"].items()}
+    return content
+
+
+def _from_json(content: dict[str, Any]) -> EarFrames:
+    left, right = (
+        EarFrame(
+            **{
+                **frame,
+                "matrix": np.array(frame["matrix"]),
+                "landmarks": {name: np.array(point) for name, point in frame["landmarks"].items()},
+            }
+        )
+        for frame in (content["left"], content["right"])
+    )
+    return EarFrames(left, right, content["contrast"], content["base_similarity"])
