@@ -59,9 +59,9 @@ def inherited(initial: Path | str | None) -> dict[str, Any]:
     if initial is None:
         return {}
     _, card = read_tensors(initial)
-    kept = {name: card[name] for name in (DOUBTFUL, CALLING, COVERS, "license") if name in card}
+    rules = {name: card[name] for name in (DOUBTFUL, CALLING, COVERS, "license") if name in card}
     about = {name: card[name] for name in ("data", "notes", "training") if name in card}
-    return {**kept, "initial_weights": {"sha256": provenance.checksum(initial), **about}}
+    return {**rules, "initial_weights": {"sha256": provenance.checksum(initial), **about}}
 
 
 def write_tensors(path: Path | str, tensors: "dict[str, torch.Tensor]", about: dict[str, Any]) -> None:

@@ -1,7 +1,7 @@
 """Prediction of the ears of a scan, each in its canonical frame: any spacing, orientation and part of a head."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -45,7 +45,7 @@ class Calling:
         """Return the rule of a model card.
 
         Raises:
-            InputError: it has an unknown entry, or one that is no number.
+            InputError: it has an unknown entry, or one that is not numeric.
 
         """
         stored = card.get(weights.CALLING, {})
@@ -110,9 +110,9 @@ def predict_ears(
     if settings.keep_all:
         return EarsPrediction(raw, raw.argmax(axis=0).astype(np.uint8), fallbacks, [*fallbacks, *frames.notes])
     called = call(ears, rule)
-    kept = _restored(ears, called, image.grid)
+    restored = _restored(ears, called, image.grid)
     notes = [*fallbacks, *frames.notes, *_cut_notes(ears, called)]
-    return EarsPrediction(raw, kept.argmax(axis=0).astype(np.uint8), fallbacks, notes)
+    return EarsPrediction(raw, restored.argmax(axis=0).astype(np.uint8), fallbacks, notes)
 
 
 def _predicted(
@@ -164,27 +164,60 @@ def covered(frame: EarFrame, scan: Grid) -> np.ndarray:
     return np.all((index > -0.5) & (index < np.asarray(scan.size) - 0.5), axis=-1)
 
 
-def call(ears: list[EarPrediction], rule: Calling) -> list[np.ndarray]:
+@dataclasses.dataclass(frozen=True)
+class Candidate:
+    """What may be the schwannoma of an ear: the component with the largest sum of probabilities."""
+
+    mask: np.ndarray
+    """bool, in the patch"""
+    volume_mm3: float
+    probability: float
+    """mean within it"""
+
+    @property
+    def evidence(self) -> float:
+        """Sum of the probabilities, mm3."""
+        return self.volume_mm3 * self.probability
+
+    @classmethod
+    def of(cls, ear: EarPrediction) -> "Candidate":
+        """Return the candidate of an ear, empty if nothing is marked."""
+        mask = _largest(ear, labels.VS)
+        inside = ear.probabilities[labels.VS][mask]
+        return cls(mask, len(inside) * ear.voxel_mm3, float(inside.mean()) if len(inside) else 0.0)
+
+
+def decide(candidates: Sequence[Candidate], rule: Calling) -> list[bool]:
+    """Return which candidates of a scan's ears are called.
+
+    If both ears have one, the one with less evidence has to be convincing by itself: a bright vestibule is no second
+    tumor, and two tumors stay two.
+    """
+    evidence = [candidate.evidence for candidate in candidates]
+    strongest = int(np.argmax(evidence))
+    decisions = []
+    for number, candidate in enumerate(candidates):
+        called = candidate.volume_mm3 >= rule.smallest_mm3 and candidate.probability >= rule.least_probability
+        if number != strongest and evidence[strongest] > 0:
+            called &= candidate.volume_mm3 >= rule.second_mm3 and candidate.probability >= rule.second_probability
+            called &= evidence[number] >= rule.second_share * evidence[strongest]
+        decisions.append(called)
+    return decisions
+
+
+def call(ears: Sequence[EarPrediction], rule: Calling) -> list[np.ndarray]:
     """Return the probabilities (label, z, y, x) of each ear with what is not called given to the background.
 
-    An ear has at most one schwannoma and one cochlea. If both ears have a candidate, the one with less evidence (sum
-    of probabilities) has to be convincing by itself.
+    An ear has at most one schwannoma, without holes, and one cochlea.
     """
-    tumors = [_largest(ear, labels.VS) for ear in ears]
-    evidence = [float(ear.probabilities[labels.VS][mask].sum()) for ear, mask in zip(ears, tumors, strict=True)]
-    strongest = int(np.argmax(evidence))
+    candidates = [Candidate.of(ear) for ear in ears]
     results = []
-    for number, (ear, tumor) in enumerate(zip(ears, tumors, strict=True)):
-        volume_mm3 = float(tumor.sum()) * ear.voxel_mm3
-        probability = float(ear.probabilities[labels.VS][tumor].mean()) if tumor.any() else 0.0
-        called = volume_mm3 >= rule.smallest_mm3 and probability >= rule.least_probability
-        if number != strongest and evidence[strongest] > 0:
-            called &= volume_mm3 >= rule.second_mm3 and probability >= rule.second_probability
-            called &= evidence[number] >= rule.second_share * evidence[strongest]
+    for ear, candidate, called in zip(ears, candidates, decide(candidates, rule), strict=True):
+        tumor = solid(candidate.mask) if called else np.zeros_like(candidate.mask)
         cochlea = _largest(ear, labels.COCHLEA)
         if cochlea.sum() * ear.voxel_mm3 < rule.smallest_cochlea_mm3:
             cochlea = np.zeros_like(cochlea)
-        results.append(_only(ear.probabilities, solid(tumor) if called else np.zeros_like(tumor), cochlea))
+        results.append(_only(ear.probabilities, tumor, cochlea))
     return results
 
 
@@ -203,9 +236,9 @@ def _only(probabilities: np.ndarray, tumor: np.ndarray, cochlea: np.ndarray) -> 
     result = np.zeros_like(probabilities)
     for value, mask in ((labels.VS, tumor), (labels.COCHLEA, cochlea)):
         if mask.any():
-            kept = binary_dilation(mask, iterations=2)
+            surroundings = binary_dilation(mask, iterations=2)
             others = (probabilities.argmax(axis=0) == value) & ~mask
-            result[value] = probabilities[value] * (kept & ~others)
+            result[value] = probabilities[value] * (surroundings & ~others)
             result[value][mask] = np.maximum(result[value][mask], 0.501)  # holes are filled
     background = 1 - result[1:].sum(axis=0)
     result[1:] /= np.maximum(1 - np.minimum(background, 0), 1)

@@ -18,7 +18,7 @@ class Settings(parameters.Settings):
     width: float = parameter(1.0, "Factor on the channels of every layer", minimum=0.125, maximum=4, advanced=True)
     field: str = parameter(
         "scan",
-        "What the network sees: 'ear', each ear in its canonical frame, or 'scan', the scan as it is",
+        "Field of the network: 'ear', each ear in its canonical frame, or 'scan', the whole scan",
         choices=("ear", "scan"),
     )
     inputs: str = parameter(

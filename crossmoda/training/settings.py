@@ -17,13 +17,12 @@ class Settings(parameters.Settings):
     )
     field: str = parameter(
         "auto",
-        "What the network sees: 'ear', each ear in its canonical frame, or 'scan', the scan as it is; 'auto': the scan "
-        "for preset 'paper', else ears",
+        "Field of the network: 'ear', 'scan', or 'auto': scan for preset 'paper', else ear",
         choices=("auto", "ear", "scan"),
     )
     inputs: str = parameter(
         "auto",
-        "Features: MIND-SSC, normalized intensity, or both; 'auto': both for the default network of one ear, else MIND",
+        "Features: MIND-SSC, normalized intensity, or both; 'auto': both for ears, else MIND",
         choices=("auto", "mind", "intensity", "both"),
         advanced=True,
     )
