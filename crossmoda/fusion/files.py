@@ -112,7 +112,7 @@ def fuse_files(
     check_apart(vars(outputs).values(), paths)
     for number, path in enumerate(paths):
         if path.resolve() in [earlier.resolve() for earlier in paths[:number]]:
-            raise InputError(f"Label map given twice: {path}. It would count as two raters: give each file once.")
+            raise InputError(f"Duplicate label map: {path}. It would count as two raters; name each file once.")
     label_maps = _read(paths, part(progress, 0.0, 0.4))
     record = Record("fuse", settings, {str(number): path for number, path in enumerate(paths, 1)})
     arrays = [label_map.array for label_map in label_maps]

@@ -168,7 +168,7 @@ def propagate_all(
         name for name, count in Counter(str(Path(case.image).resolve()) for case in atlases).items() if count > 1
     ]
     if repeated:
-        raise InputError(f"Atlas given twice: {repeated[0]}. Give each scan once.")
+        raise InputError(f"Duplicate atlas: {repeated[0]}. Name each scan once.")
     if "registration" not in options:
         from crossmoda import deeds
 
