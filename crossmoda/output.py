@@ -102,10 +102,10 @@ def together() -> Iterator[None]:
 
 
 def check_apart(outputs: Iterable[Path | str | None], inputs: Iterable[Path | str | None]) -> None:
-    """Refuse outputs that would replace an input or each other; None is an omitted file.
+    """Refuse, before work begins, files that could not be written later; None is an omitted file.
 
     Raises:
-        InputError: an output is an input, or two outputs are one file.
+        InputError: an output is an input, two outputs are one file, or an output cannot be written.
 
     """
     input_paths = [Path(path) for path in inputs if path is not None]
@@ -115,7 +115,33 @@ def check_apart(outputs: Iterable[Path | str | None], inputs: Iterable[Path | st
             raise InputError(f"The output would replace an input: {output}. Choose another file name.")
         if any(_is_same_file(output, path) for path in checked):
             raise InputError(f"Two outputs have the same file name: {output}. Choose different file names.")
+        check_writable(output)
         checked.append(output)
+
+
+def check_writable(path: Path | str, is_folder: bool = False) -> None:
+    """Refuse, before work begins, a file or folder that could not be written later; nothing is made.
+
+    Raises:
+        InputError: the file is a folder or a device, a folder above it is none, or permission is missing.
+
+    """
+    path = Path(path)
+    refuse_undecodable(path)
+    try:
+        if path.exists() and not is_folder and not path.is_file():
+            if path.is_dir():
+                raise IsADirectoryError(21, "Is a directory")
+            raise InputError(f"Cannot write {path}: not a regular file. Choose another file name.")
+        folder = path if is_folder else path.parent
+        while not folder.exists() and folder != folder.parent:
+            folder = folder.parent
+        if not folder.is_dir():
+            raise NotADirectoryError(20, "Not a directory")
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise PermissionError(13, "Permission denied")
+    except OSError as cause:
+        raise _cannot_write(path, cause, "Choose another path") from cause
 
 
 def _is_same_file(first: Path, second: Path) -> bool:

@@ -115,6 +115,21 @@ def options(*settings: type[Settings]) -> Callable[[Decorated], Decorated]:
     return decorate
 
 
+def structure_option(function: Decorated) -> Decorated:
+    """Add ``--structure NAME=KEY``, which maps names of structures for the rest of the process."""
+
+    def mapped(ctx: click.Context, param: click.Parameter, pairs: tuple[str, ...]) -> None:
+        if pairs:
+            from crossmoda import structure_names
+
+            structure_names.map_names(pairs)
+
+    text = "Structure of a name or value in label files, such as GTV2=VS or 3=ignore; repeat for several."
+    return click.option(
+        "--structure", multiple=True, metavar="NAME=KEY", callback=mapped, expose_value=False, help=text
+    )(function)
+
+
 @contextmanager
 def progress_bar() -> Iterator[Progress | None]:
     """Show a progress bar on the terminal's error stream; nothing when it is not a terminal or ``--quiet``."""

@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from crossmoda.cli.framework import PATH, options, path_option, progress_bar
+from crossmoda.cli.framework import PATH, options, path_option, progress_bar, structure_option
 from crossmoda.fusion.files import FileFusionSettings, FusionOutputs, find_label_maps, fuse_files
 from crossmoda.parameters import from_arguments
 
@@ -22,6 +22,7 @@ _FILES = {
 
 
 @click.command()
+@structure_option
 @click.argument("label_maps", type=PATH, nargs=-1, required=True)
 @path_option("--output", required=True, help="Folder of the fused label and its maps.")
 @options(FileFusionSettings)

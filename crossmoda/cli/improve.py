@@ -5,12 +5,13 @@ from typing import Any
 
 import click
 
-from crossmoda.cli.framework import options, path_option, progress_bar
+from crossmoda.cli.framework import options, path_option, progress_bar, structure_option
 from crossmoda.parameters import from_arguments
 from crossmoda.review import improvement
 
 
 @click.command()
+@structure_option
 @path_option("--data", required=True, help="Data set with its corrections.")
 @path_option("--results", help="Folder of the propagations, whose noisy labels are used too.")
 @path_option("--models", required=True, help="Folder of the models; it receives the new one.")

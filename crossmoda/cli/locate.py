@@ -22,7 +22,7 @@ def command(scan: Path, output: Path | None, folder: Path | None, as_json: bool)
     files.check_apart([output], [scan])
     with progress_bar() as progress:
         atlas = template.load(folder) if folder else template.load()
-        frames = ear_frame.ear_frames(volume.read(scan), atlas, progress)
+        frames = ear_frame.ear_frames(volume.read_scan(scan), atlas, progress)
     if as_json:
         click.echo(json.dumps(landmarks.summary(frames), indent=2))
     if not frames.accepted:

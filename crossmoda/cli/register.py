@@ -5,13 +5,14 @@ from typing import Any
 
 import click
 
-from crossmoda.cli.framework import PATH, files, options, path_option, progress_bar
+from crossmoda.cli.framework import PATH, files, options, path_option, progress_bar, structure_option
 from crossmoda.deeds.files import STATISTICS, RegistrationSettings, register_files
 from crossmoda.parameters import from_arguments
 from crossmoda.steps.register import STEP
 
 
 @click.command()
+@structure_option
 @click.argument("fixed", type=PATH)
 @click.argument("moving", type=PATH)
 @path_option("--output", required=True, help="Folder of transform, inverse and warped images.")

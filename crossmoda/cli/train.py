@@ -6,12 +6,13 @@ from typing import Any
 import click
 
 from crossmoda import training
-from crossmoda.cli.framework import files, options, path_option, progress_bar
+from crossmoda.cli.framework import files, options, path_option, progress_bar, structure_option
 from crossmoda.parameters import from_arguments
 from crossmoda.steps.train import STEP
 
 
 @click.command()
+@structure_option
 @files(STEP, "data", "noisy", "validation", "initial")
 @path_option("--output", required=True, help=f"{STEP.file('output').help}.")
 @options(training.Settings)

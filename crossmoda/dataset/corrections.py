@@ -25,8 +25,7 @@ from crossmoda.dataset.results import PROVENANCE, label_to_review
 from crossmoda.errors import InputError, reason_of
 from crossmoda.evaluation import dice_per_structure
 from crossmoda.provenance import checksum
-from crossmoda.volume import Grid, Volume
-from crossmoda.volume.itk_reader import reader_of
+from crossmoda.volume import Grid, Volume, nrrd_file
 
 DRAFT = "draft.seg.nrrd"
 PREVIOUS = "previous"
@@ -224,11 +223,9 @@ def find_draft(data: Path | str, case_id: str) -> Draft | None:
     if not path.is_file():
         return None
     try:
-        reader = reader_of(path)
-        reader.ReadImageInformation()
-        about = json.loads(reader.GetMetaData("CrossModa_Provenance"))
+        about = json.loads(nrrd_file.header_of(path)["CrossModa_Provenance"])
         return Draft(case_id, path, str(about["based_on"]), float(about["seconds"]))
-    except (RuntimeError, ValueError, KeyError, TypeError):
+    except (InputError, ValueError, KeyError, TypeError, RecursionError):
         return Draft(case_id, path, "", 0.0)
 
 

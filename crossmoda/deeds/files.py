@@ -114,15 +114,15 @@ class _Inputs:
         roles |= {"moving_mask": moving_mask, "initial": initial}
         paths = {role: path for role, path in roles.items() if path is not None}
         check_apart(vars(outputs).values(), paths.values())
-        images = volume.read(fixed), volume.read(moving)
-        label = None if moving_label is None else volume.read_label_map(moving_label)
+        images = volume.read_scan(fixed), volume.read_scan(moving)
+        label = None if moving_label is None else volume.read_label_map(moving_label, images[1].grid)
         if label is not None and not label.grid.same_as(images[1].grid):
             raise InputError(
-                f"The moving label map lies on another grid than the moving image {moving}: {moving_label}. "
-                "Resample it to the grid of the image."
+                f"The moving label map lies on another grid than the moving image {moving}: {moving_label} "
+                f"({label.grid.difference_to(images[1].grid)}). Resample it to the grid of the image."
             )
         fixed_area, moving_area = (
-            None if path is None else volume.read_label_map(path) for path in (fixed_mask, moving_mask)
+            None if path is None else volume.read_mask(path) for path in (fixed_mask, moving_mask)
         )
         transform = None if initial is None else read_transform(initial)
         return cls(*images, label, fixed_area, moving_area, transform, paths)

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import math
 import shutil
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,9 @@ from crossmoda.errors import InputError
 from crossmoda.output import atomic, refuse_undecodable, write_json
 from crossmoda.volume import nifti
 from crossmoda.volume.grid import Grid, Volume
-from crossmoda.volume.itk_reader import HDF5
 
+#: HDF5, the format of .h5 transforms, is not safe with threads: whoever reads or writes a transform holds it.
+_HDF5 = threading.Lock()
 #: The names of the files of a registration.
 TRANSFORM = "T.h5"
 INVERSE = "T_inverse.h5"
@@ -67,7 +69,7 @@ def read_transform(path: Path | str) -> sitk.Transform:
     """
     refuse_undecodable(Path(path))
     try:
-        with HDF5:
+        with _HDF5:
             transform = sitk.ReadTransform(str(path))
     except RuntimeError as cause:
         reason = "does not exist" if not Path(path).exists() else "cannot be read as a transform"
@@ -91,7 +93,7 @@ def write_transform(transform: sitk.Transform, path: Path | str) -> None:
         if shutil.disk_usage(temporary.parent).free < 3 * 8 * numbers + _HEADER_BYTES:
             raise InputError(f"Cannot write {path}: the disk is full; make room or choose another folder.")
         try:
-            with HDF5:
+            with _HDF5:
                 sitk.WriteTransform(transform, str(temporary))
         except RuntimeError as cause:
             raise InputError(f"Cannot write {path}: choose another folder or file type.") from cause
@@ -207,7 +209,7 @@ class Registration:
             try:
                 sitk.WriteImage(self.displacement_field(), str(temporary), useCompression=True)
                 if nifti.is_nifti(temporary):  # ITK says nothing where the disk is full
-                    nifti.check(temporary)
+                    nifti.check_complete(temporary)
             except (RuntimeError, InputError) as cause:
                 raise InputError(f"Cannot write {path}: choose another folder or file type.") from cause
 

@@ -45,7 +45,7 @@ def predict_files(
     record = target.with_name(_stem(target) + ".provenance.json") if keep_record else None
     maps = {structure: _probability_path(probabilities, structure) for structure in labels.STRUCTURES}
     output.check_apart([target, record, *maps.values(), uncertainty], [scan, model])
-    result = predict(volume.read(scan), model, settings, progress, inputs={"image": scan})
+    result = predict(volume.read_scan(scan), model, settings, progress, inputs={"image": scan})
     with output.together():
         if target.name.lower().endswith(".seg.nrrd"):
             volume.write_segmentation(result.label_map, target, result.provenance)

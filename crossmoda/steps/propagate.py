@@ -10,6 +10,7 @@ import numpy as np
 
 from crossmoda import dataset, deeds, fusion, labels, output, propagation, volume
 from crossmoda import device as devices
+from crossmoda.dataset.case_id import id_of_file
 from crossmoda.dataset.results import PROVENANCE
 from crossmoda.errors import InputError
 from crossmoda.parameters import from_arguments
@@ -30,7 +31,7 @@ def run(values: Mapping[str, Any], progress: Progress | None = None) -> dict[str
     outputs = [values[file.name] for file in STEP.outputs]
     output.check_apart(outputs, [values["target"]])
     processor = devices.choose(values["device"])
-    target = dataset.Case(values["target"].name.partition(".")[0], dataset.HRT2, values["target"])
+    target = dataset.Case(id_of_file(values["target"]), dataset.HRT2, values["target"])
     atlases = dataset.open_dataset(values["atlases"]).sources
     if not atlases:
         raise InputError(f"No labeled ceT1 scan in {values['atlases']}. Add atlases to the folder.")
