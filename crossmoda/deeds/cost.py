@@ -8,9 +8,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from crossmoda.compiled import compiled
 from crossmoda.deeds.backend_cpu import threads
 from crossmoda.deeds.backend_cpu.scratch import Scratch
+from crossmoda.jit_cache import compiled
 
 _compiled = compiled(nogil=True, fastmath={"contract", "nsz"}, boundscheck=False)
 

@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from crossmoda.compiled import compiled
 from crossmoda.deeds.backend_cpu import threads
 from crossmoda.deeds.backend_cpu.scratch import Scratch
+from crossmoda.jit_cache import compiled
 from crossmoda.mind import DIRECTIONS, PAIRS, THRESHOLDS
 
 _DIRECTIONS = np.array(DIRECTIONS, dtype=np.int64)

@@ -5,8 +5,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from crossmoda.compiled import compiled
 from crossmoda.deeds.backend_cpu import threads
+from crossmoda.jit_cache import compiled
 
 _compiled = compiled(nogil=True, boundscheck=False)
 _vectorized = compiled(nogil=True, fastmath={"contract", "nsz", "nnan", "ninf"}, boundscheck=False)

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 
 from crossmoda import device
-from crossmoda.compiled import compiled
+from crossmoda.jit_cache import compiled
 
 jit = compiled(nogil=True, fastmath=True, error_model="numpy")
 

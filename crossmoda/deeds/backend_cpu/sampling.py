@@ -6,9 +6,9 @@ becomes 0; in the reverse order it would stay NaN and address any memory.
 
 import numpy as np
 
-from crossmoda.compiled import compiled
 from crossmoda.deeds.backend_cpu import threads
 from crossmoda.deeds.backend_cpu.scratch import Scratch
+from crossmoda.jit_cache import compiled
 from crossmoda.volume.grid import Grid
 
 _compiled = compiled(nogil=True, fastmath={"contract", "nsz"}, boundscheck=False)
