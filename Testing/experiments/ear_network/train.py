@@ -171,7 +171,12 @@ def main() -> None:
             card = weights.new_card(
                 settings,
                 preprocessing.Preparation(),
-                training={"steps": step + 1, "seed": options.seed, "curve": rows[-1]},
+                training={
+                    "steps": step + 1,
+                    "seed": options.seed,
+                    "processor_minutes": round(used / 60, 1),
+                    "curve": rows[-1],
+                },
             )
             weights.save(options.output / "last.safetensors", average.state_dict(), card, half=True)
         if done >= 1:
