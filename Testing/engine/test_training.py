@@ -12,7 +12,7 @@ from phantoms import CROP_GRID, crop
 
 torch = pytest.importorskip("torch")
 
-from crossmoda import preprocessing, training, volume, weights  # noqa: E402
+from crossmoda import locks, preprocessing, training, volume, weights  # noqa: E402
 from crossmoda.errors import Cancelled, InputError  # noqa: E402
 from crossmoda.training import Settings, TrainingCase, logs, losses, train  # noqa: E402
 
@@ -81,7 +81,7 @@ def test_a_cancelled_training_resumes_to_the_same_bits(cases, tmp_path):
     path = train(cases, tmp_path / "cut", TINY, cases_for_validation(cases), preparation=WHOLE)
     resumed = tensors_of(path)
     assert all(torch.equal(through[name], resumed[name]) for name in through)
-    assert {item.name for item in path.parent.iterdir()} - {training.BOARD} == {
+    assert {item.name for item in path.parent.iterdir()} - {training.BOARD, locks.LOCK} == {
         "metrics.csv",
         "weights.json",
         "weights.safetensors",

@@ -71,26 +71,27 @@ def train(
             training, or initial weights of another architecture.
 
     """
-    with locks.locked(folder):
-        return _train(cases, Path(folder), settings, validation, progress, preparation, initial)
-
-
-def _train(
-    cases: Sequence[Any],
-    folder: Path,
-    settings: Settings,
-    validation: Sequence[Any] | None,
-    progress: Progress | None,
-    preparation: preprocessing.Preparation | None,
-    initial: Path | str | None,
-) -> Path:
-    """Train in a folder that no other run uses; see :func:`train`."""
     begun = time.monotonic()
-    preparation = preparation or preprocessing.Preparation()
     initial = initial or _bundled(settings)
     learning = [TrainingCase.of(case) for case in cases]
     checking = [TrainingCase.of(case) for case in validation or ()]
     check_cases(learning, checking)
+    preparation = preparation or preprocessing.Preparation()
+    with locks.locked(folder):
+        return _train(learning, checking, Path(folder), settings, progress, preparation, initial, begun)
+
+
+def _train(
+    learning: Sequence[TrainingCase],
+    checking: Sequence[TrainingCase],
+    folder: Path,
+    settings: Settings,
+    progress: Progress | None,
+    preparation: preprocessing.Preparation,
+    initial: Path | str | None,
+    begun: float,
+) -> Path:
+    """Train in a folder that no other run uses; see :func:`train`."""
     identity = _identity(learning, checking, settings, preparation, initial)
     if not settings.restart and (finished := _finished(folder, identity)):
         report(progress, 1.0, "trained before; weights reused")
