@@ -38,7 +38,7 @@ def checksum(path: Path | str) -> str:
         mode = path.stat().st_mode
         if not stat.S_ISDIR(mode) and not stat.S_ISREG(mode):
             raise InputError(f"Neither a file nor a folder: {path}. Check the path.")
-        digests = [_digest_of(file) for file in content.files_of(path)]
+        digests = [checksum_of_file(file) for file in content.files_of(path)]
         if stat.S_ISREG(mode) and len(digests) == 1:
             return digests[0]
         return hashlib.sha256("".join(digests).encode()).hexdigest()
@@ -46,7 +46,13 @@ def checksum(path: Path | str) -> str:
         raise cannot_read(path, reason_of(cause), "Check the path") from cause
 
 
-def _digest_of(file: Path) -> str:
+def checksum_of_file(file: Path) -> str:
+    """Return the SHA-256 of one file.
+
+    Raises:
+        OSError: the file cannot be read.
+
+    """
     status = file.stat()
     return _digest(file, status.st_size, status.st_mtime_ns)
 

@@ -6,13 +6,12 @@ a tumor under an unknown name would become background without notice. :func:`map
 ``structure_names.json`` of a data set map them.
 """
 
-import json
 import re
 import unicodedata
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from crossmoda import labels
+from crossmoda import labels, output
 from crossmoda.errors import InputError, cannot_read
 from crossmoda.labels import COCHLEA, STRUCTURES, VS, Structure
 
@@ -206,7 +205,7 @@ def mapping_for(label: Path | str) -> dict[str, str]:
     if path is None:
         return {}
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = output.read_json(path)
         if not isinstance(content, dict) or not all(isinstance(key, str) for key in content.values()):
             raise ValueError("not a mapping")
     except (OSError, ValueError, RecursionError) as cause:

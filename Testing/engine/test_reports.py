@@ -16,14 +16,21 @@ import pytest
 import SimpleITK as sitk
 
 from crossmoda import labels, structure_names, volume
-from crossmoda.dataset import Case, open_dataset
+from crossmoda.cache import CachedStep
+from crossmoda.dataset import Case, corrections, open_dataset
 from crossmoda.dataset.case_id import id_of_file
 from crossmoda.dataset.label_reading import read_label
 from crossmoda.dataset.sequences import kind_of
+from crossmoda.deeds.transform import read_transform
 from crossmoda.errors import InputError
 from crossmoda.evaluation import evaluate_files
+from crossmoda.fusion.files import fuse_files
+from crossmoda.inference import predict_files
+from crossmoda.locks import locked
+from crossmoda.output import atomic, check_apart, csv_text, printable
 from crossmoda.provenance import checksum
 from crossmoda.volume import Grid, Volume
+from crossmoda.weights import _are_limits
 
 AXES = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
 GRID = Grid((24, 20, 12), (0.5, 0.5, 1.5), (-6.0, 5.0, -40.0), AXES)
@@ -206,8 +213,10 @@ def test_the_scores_never_replace_what_they_are_made_of(
     path = tmp_path / "label.nii.gz"
     volume.write(a_label(), path)
     content = path.read_bytes()
-    code, _, err = run("--quiet", "evaluate", path, path, "--csv", path)
-    assert code == 2 and "The output would replace an input" in err
+    (tmp_path / "linked.csv").symlink_to(path)
+    for table in (path, tmp_path / "linked.csv"):
+        code, _, err = run("--quiet", "evaluate", path, path, "--csv", table)
+        assert code == 2 and ("Unknown file name ending" in err or "The output would replace an input" in err)
     assert path.read_bytes() == content
 
 
@@ -587,3 +596,194 @@ def test_a_dicom_series_is_identified_by_all_its_slices_at_each_of_them(tmp_path
     before = checksum(tmp_path / "0.dcm")
     dicom_slice(tmp_path / "2.dcm", 2, PixelData=b"\1" * (24 * 20 * 2))
     assert checksum(tmp_path / "0.dcm") != before
+
+
+# --- work of several people and runs ---------------------------------------------------------------------------------
+
+_SAVE = """
+import sys, time
+import numpy as np
+from crossmoda import dataset, volume
+from crossmoda.dataset import corrections
+data, size = sys.argv[1], int(sys.argv[2])
+(case,) = dataset.open_dataset(data).targets
+image = case.read_image()
+array = np.zeros(image.grid.shape, np.uint8)
+array[2:5, 2:8, 2 : 2 + size] = 1
+for _ in range(2):
+    corrections.save(case, image.with_array(array), data, reviewer=str(size))
+"""
+
+
+def test_nothing_that_somebody_drew_is_lost_when_people_save_at_once(tmp_path: Path) -> None:
+    volume.write(a_scan(), tmp_path / "a_hrT2.nii.gz")
+    people = [subprocess.Popen([sys.executable, "-c", _SAVE, str(tmp_path), str(size)]) for size in (3, 5, 7)]
+    assert [process.wait() for process in people] == [0, 0, 0]
+    store = tmp_path / "corrections" / "a"
+    saved = [*store.glob("previous/*/a_hrT2_label.nii.gz"), store / "a_hrT2_label.nii.gz"]
+    sizes = sorted(int(volume.read_label_map(file).array.sum()) // 18 for file in saved)
+    assert sizes == [3, 3, 5, 5, 7, 7]
+    records = [
+        json.loads(file.read_text()) for file in (*store.glob("previous/*/correction.json"), store / "correction.json")
+    ]
+    assert sorted(record["number"] for record in records) == [1, 2, 3, 4, 5, 6]
+
+
+_HOLD = """
+import sys, time
+from crossmoda.locks import locked
+with locked(sys.argv[1]):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_a_second_run_in_a_folder_is_refused_and_a_killed_run_leaves_no_lock(tmp_path: Path) -> None:
+    first = subprocess.Popen([sys.executable, "-c", _HOLD, str(tmp_path)], stdout=subprocess.PIPE)
+    assert first.stdout is not None and first.stdout.readline() == b"held\n"
+    with pytest.raises(InputError, match=r"Folder in use by another run: .*\. Wait until it ends"), locked(tmp_path):
+        pass
+    first.kill()
+    first.wait()
+    with locked(tmp_path), locked(tmp_path):  # a thread may hold it twice
+        pass
+
+
+def test_the_unfinished_files_of_a_killed_run_are_removed_by_the_next_and_no_others(tmp_path: Path) -> None:
+    code = "import os, sys; from crossmoda.output import atomic\nwith atomic(sys.argv[1]) as t: t.touch(); os._exit(9)"
+    subprocess.run([sys.executable, "-c", code, str(tmp_path / "a.csv")], check=False)
+    assert len(list(tmp_path.iterdir())) == 1
+    with atomic(tmp_path / "b.csv") as own:
+        own.touch()
+        with atomic(tmp_path / "c.csv") as other:
+            other.touch()
+        assert own.exists()
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["b.csv", "c.csv"]
+
+
+def test_the_signal_of_a_batch_system_saves_work_as_ctrl_c_does() -> None:
+    code = (
+        "import os, signal; from crossmoda.output import end_as_interrupted\nend_as_interrupted()\n"
+        "try: os.kill(os.getpid(), signal.SIGTERM); import time; time.sleep(9)\n"
+        "except KeyboardInterrupt: print('saved')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout == "saved\n"
+
+
+def test_outputs_are_checked_before_work_begins(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    os.mkfifo(tmp_path / "pipe.csv")
+    for path, reason in (("file/x.csv", "not a directory"), ("pipe.csv", "not a regular file"), ("", "is a directory")):
+        with pytest.raises(InputError, match=f"Cannot write .*{reason}"):
+            check_apart([tmp_path / path], [])
+    scan = tmp_path / "scan.nii.gz"
+    volume.write(a_scan(), scan)
+    with pytest.raises(InputError, match=r"Unknown file name ending"):
+        predict_files(scan, tmp_path / "x.nifti")
+    with pytest.raises(InputError, match="Duplicate label map"):
+        fuse_files([scan, tmp_path / "." / "scan.nii.gz"])
+
+
+# --- files that end other programs -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("field", ["kinds", "labels", "space directions", "space origin", "space units", "units"])
+def test_a_header_line_of_1500_characters_ends_no_process(tmp_path: Path, field: str) -> None:
+    volume.write(a_scan(), tmp_path / "scan.nrrd")
+    head, _, data = (tmp_path / "scan.nrrd").read_bytes().partition(b"\n\n")
+    lines = [line for line in head.split(b"\n") if not line.startswith(field.encode() + b":")]
+    line = field.encode() + b": " + b"x" * 1500
+    (tmp_path / "scan.nrrd").write_bytes(b"\n".join([*lines, line]) + b"\n\n" + data)
+    try:
+        assert volume.read(tmp_path / "scan.nrrd").grid.size == GRID.size
+    except InputError as error:
+        assert "scan.nrrd" in str(error)
+
+
+def test_a_damaged_transform_is_read_by_a_process_of_its_own_first(tmp_path: Path) -> None:
+    (tmp_path / "t.tfm").write_bytes(b"#Insight Transform File V1.0\nTransform: \xe4\nParameters: 1e999 x\n")
+    with pytest.raises(InputError, match=r"t\.tfm cannot be read as a transform"):
+        read_transform(tmp_path / "t.tfm", guarded=True)
+
+
+def test_a_header_that_asks_for_more_memory_than_a_head_needs_is_refused_unread(tmp_path: Path) -> None:
+    header = (
+        "NRRD0004\ntype: float\ndimension: 3\nspace: left-posterior-superior\nsizes: 2000 2000 1000\n"
+        "space directions: (0.1,0,0) (0,0.1,0) (0,0,0.1)\nspace origin: (0,0,0)\nendian: little\nencoding: gzip\n\n"
+    )
+    (tmp_path / "bomb.nrrd").write_bytes(header.encode() + gzip.compress(bytes(10**6)))
+    with pytest.raises(InputError, match=r"1000 x 2000 x 2000 voxels need 14\.9 GB, more than 3 GB"):
+        volume.read(tmp_path / "bomb.nrrd")
+    wide = Grid((40, 40, 40), (20.0, 20.0, 20.0), (-400.0, 0.0, 0.0), AXES)
+    volume.write(a_scan(wide), tmp_path / "wide.nii.gz")
+    with pytest.raises(InputError, match="800 x 800 x 800 mm in size"):
+        volume.read(tmp_path / "wide.nii.gz")
+
+
+def test_pipes_are_no_data_files(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "scan.nii")
+    with pytest.raises(InputError, match="neither a file nor a folder"):
+        volume.read(tmp_path / "scan.nii")
+
+
+@pytest.mark.parametrize(("text", "is_read"), [("1.0", True), ("x", False), ("9" * 400, False), ("-1", False)])
+def test_an_odd_value_of_a_segment_is_read_or_named(tmp_path: Path, text: str, is_read: bool) -> None:
+    path = segmentation(tmp_path / "label.seg.nrrd", {"VS": 1, "Cochlea": 2}, a_label().array)
+    path.write_bytes(path.read_bytes().replace(b"Segment0_LabelValue:=1", b"Segment0_LabelValue:=" + text.encode()))
+    if is_read:
+        assert np.array_equal(read_label(path).array, a_label().array)
+    else:
+        with pytest.raises(InputError, match="impossible value or layer of the segment VS"):
+            read_label(path)
+
+
+@pytest.mark.parametrize("content", ["[" * 10**5, '{"status": ' + "9" * 5000 + "}", "\x00", "[]", "null"])
+def test_hostile_records_of_our_own_stores_are_passed_over(tmp_path: Path, content: str) -> None:
+    volume.write(a_scan(), tmp_path / "a_hrT2.nii.gz")
+    store = tmp_path / "corrections" / "a"
+    store.mkdir(parents=True)
+    (store / "correction.json").write_text(content)
+    assert corrections.all_corrections(tmp_path) == {}
+    (store / "finished.json").write_text(content)
+    assert CachedStep(store).results() is None
+
+
+# --- installations without a writable cache --------------------------------------------------------------------------
+
+
+def test_compiled_code_works_where_nothing_can_be_kept() -> None:
+    code = (
+        "import warnings; warnings.simplefilter('always')\n"
+        "from numba.core.caching import FunctionCache\n"
+        "def fail(*_): raise RuntimeError('cannot cache function: no locator available')\n"
+        "FunctionCache.__init__ = fail\n"
+        "from crossmoda.deeds import mind_codes\nimport numpy as np\n"
+        "print(mind_codes.codes(np.random.default_rng(0).normal(size=(8, 8, 8)).astype(np.float32)).shape)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("Compiled code is not kept") == 1
+
+
+# --- security and privacy --------------------------------------------------------------------------------------------
+
+
+def test_names_are_plain_text_in_a_terminal_and_in_a_spreadsheet() -> None:
+    assert printable("a\x1b]0;title\x07b") == "a\\x1b]0;title\\x07b"
+    assert csv_text(["name", "number"], [["=cmd|'/C calc'!A0", "-1.5"], ["@x", -2.0]]).splitlines()[1:] == [
+        "'=cmd|'/C calc'!A0,-1.5",
+        "'@x,-2.0",
+    ]
+
+
+def test_markup_in_the_name_of_a_patient_is_text(tmp_path: Path, run: Callable[..., tuple[int, str, str]]) -> None:
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        volume.write(a_label(), tmp_path / folder / "[bold]x[nothing].nii.gz")
+    code, _, err = run("evaluate", tmp_path / "a", tmp_path / "b")
+    assert code == 0, err
+
+
+def test_a_limit_that_is_no_number_does_not_switch_a_warning_off() -> None:
+    assert not _are_limits({"VS": float("nan")}) and not _are_limits({"VS": float("inf")})

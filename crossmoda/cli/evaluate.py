@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from crossmoda import evaluation, output
-from crossmoda.cli.framework import PATH, path_option, progress_bar, structure_option
+from crossmoda.cli.framework import PATH, echo, path_option, progress_bar, structure_option
 from crossmoda.dataset.label_pairs import label_pairs
 from crossmoda.errors import BAD_INPUT, InputError
 from crossmoda.progress import report
@@ -23,6 +23,9 @@ def command(predictions: Path, references: Path, table: Path | None, summary: Pa
     A reference without a prediction counts as an empty prediction, and is named.
     """
     pairs = label_pairs(predictions, references)
+    for path, ending in ((table, ".csv"), (summary, ".json")):
+        if path is not None:
+            output.check_ending(path, ending)
     output.check_apart(
         [table, summary], [predictions, references, *(file for pair in pairs.both.values() for file in pair)]
     )
@@ -43,12 +46,12 @@ def command(predictions: Path, references: Path, table: Path | None, summary: Pa
             evaluation.write_scores(scores, table)
         if summary:
             evaluation.write_summary(scores, summary)
-        click.echo(evaluation.format_table(scores))
+        echo(evaluation.format_table(scores))
     if pairs.missing:
-        click.echo(f"No prediction, counted as empty: {', '.join(pairs.missing)}.")
+        echo(f"No prediction, counted as empty: {', '.join(pairs.missing)}.")
     if pairs.extra:
-        click.echo(f"No reference, left out: {', '.join(pairs.extra)}.")
+        echo(f"No reference, left out: {', '.join(pairs.extra)}.")
     for name, reason in failures.items():
-        click.echo(f"{name}: failed: {reason}", err=True)
+        echo(f"{name}: failed: {reason}", err=True)
     if failures:
         raise click.exceptions.Exit(BAD_INPUT)

@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from crossmoda.cli.framework import PATH, files, options, path_option, progress_bar, structure_option
+from crossmoda.cli.framework import PATH, echo, files, options, path_option, progress_bar, structure_option
 from crossmoda.deeds.files import STATISTICS, RegistrationSettings, register_files
 from crossmoda.parameters import from_arguments
 from crossmoda.steps.register import STEP
@@ -27,5 +27,5 @@ def command(fixed: Path, moving: Path, output: Path, initial_transform: Path | N
             fixed, moving, output, settings=settings, progress=progress, initial=initial_transform, **inputs
         )
     for name in STATISTICS:
-        click.echo(f"{name}: {result.provenance[name]:g}")
-    click.echo(output)
+        echo(f"{name}: {result.provenance[name]:g}")
+    echo(output)

@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from crossmoda import dataset
-from crossmoda.cli.framework import PATH, progress_bar, structure_option
+from crossmoda.cli.framework import PATH, echo, progress_bar, structure_option
 from crossmoda.errors import BAD_INPUT
 
 
@@ -18,10 +18,10 @@ def command(folder: Path) -> None:
     with progress_bar() as progress:
         problems = dataset.validate(data, progress)
     for note in data.notes:
-        click.echo(f"Note: {note}")
+        echo(f"Note: {note}")
     for problem in problems:
-        click.echo(problem)
+        echo(problem)
     number = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
-    click.echo(f"{len(data.sources)} labeled ceT1, {len(data.targets)} hrT2, {number}.")
+    echo(f"{len(data.sources)} labeled ceT1, {len(data.targets)} hrT2, {number}.")
     if problems:
         raise click.exceptions.Exit(BAD_INPUT)

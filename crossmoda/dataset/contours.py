@@ -6,7 +6,6 @@ its center lies inside the polygons of its slice; polygons on one slice combine 
 another is a hole.
 """
 
-import json
 import warnings
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
@@ -15,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from crossmoda import structure_names
+from crossmoda import output, structure_names
 from crossmoda.errors import InputError, cannot_read
 from crossmoda.volume.dicom import is_dicom
 from crossmoda.volume.grid import Grid, Volume
@@ -48,7 +47,7 @@ def read_contours(path: Path | str) -> Contours:
 
 def _read_json(path: Path) -> Contours:
     try:
-        entries = json.loads(path.read_text(encoding="utf-8"))
+        entries = output.read_json(path)
         contours: Contours = {}
         for entry in entries:
             polygons = [np.asarray(polygon, float).reshape(-1, 3) for polygon in entry["LPS_contour_points"]]

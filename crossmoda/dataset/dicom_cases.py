@@ -5,6 +5,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from crossmoda import output
 from crossmoda.dataset.case import CET1, HRT2, Case
 from crossmoda.dataset.named_cases import Found
 from crossmoda.dataset.sequences import kind_of
@@ -75,7 +76,7 @@ def _assignment(folder: Path) -> Mapping[str, str]:
     if not path.is_file():
         return {}
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = output.read_json(path)
         if not isinstance(content, dict) or not all(kind in _KINDS for kind in content.values()):
             raise ValueError
     except (OSError, ValueError, TypeError, RecursionError) as cause:
@@ -91,7 +92,7 @@ def _series_of_json(file: Path) -> set[str]:
     try:
         if file.stat().st_size > 1 << 28:
             return set()
-        entries = json.loads(file.read_text(encoding="utf-8"))
+        entries = output.read_json(file)
         return {str(entry["MR_SeriesInstanceUID"]) for entry in entries}
     except (OSError, ValueError, KeyError, TypeError, RecursionError, AttributeError):
         return set()

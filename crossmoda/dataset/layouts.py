@@ -19,11 +19,11 @@ takes precedence over every other label of its hrT2 scan.
 """
 
 import dataclasses
-import json
 import os
 import re
 from pathlib import Path
 
+from crossmoda import output
 from crossmoda.dataset import dicom_cases, named_cases
 from crossmoda.dataset.case import HRT2, Case, Dataset
 from crossmoda.dataset.case_id import safe_id
@@ -99,7 +99,7 @@ def _corrected(case: Case, folder: Path) -> Case:
     if case.modality != HRT2 or not file.is_file():
         return case
     try:
-        is_settled = json.loads((file.parent / RECORD).read_text(encoding="utf-8"))["status"] in SETTLED
+        is_settled = output.read_json(file.parent / RECORD)["status"] in SETTLED
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         is_settled = True  # a label map that somebody copied into the folder
     return dataclasses.replace(case, label=file) if is_settled else case

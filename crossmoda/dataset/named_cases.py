@@ -1,7 +1,6 @@
 """Cases whose files say by their names what they are."""
 
 import dataclasses
-import json
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -72,6 +71,12 @@ def find(files: Iterable[Path]) -> Found:
     return Found(cases, unpaired, notes)
 
 
+def case_of_file(path: Path) -> str:
+    """Return the ID of a scan by its name, as in a data set: ``crossmoda_5_hrT2.nii.gz`` is crossmoda_5."""
+    named = _named(path)
+    return named.id if named is not None and named.modality is not None else id_of_file(path)
+
+
 def _named(file: Path) -> _File | None:
     name = _FILE.fullmatch(file.name)
     if name is None:
@@ -99,7 +104,7 @@ def _nnunet(file: Path) -> _File | None:
 def _channels(folder: Path) -> Mapping[int, str]:
     """Return the modality of each channel in the ``dataset.json`` of nnU-Net."""
     try:
-        content = json.loads((folder / "dataset.json").read_text(encoding="utf-8"))
+        content = output.read_json(folder / "dataset.json")
         names = content.get("channel_names") or content.get("modality") or {}
         modalities = {}
         for number, text in names.items():

@@ -124,7 +124,7 @@ class _Inputs:
         fixed_area, moving_area = (
             None if path is None else volume.read_mask(path) for path in (fixed_mask, moving_mask)
         )
-        transform = None if initial is None else read_transform(initial)
+        transform = None if initial is None else read_transform(initial, guarded=True)
         return cls(*images, label, fixed_area, moving_area, transform, paths)
 
 

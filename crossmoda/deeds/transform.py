@@ -1,9 +1,10 @@
 """The result of a registration: transforms in physical space, their statistics, and images warped by them."""
 
 import dataclasses
-import json
 import math
 import shutil
+import subprocess
+import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import numpy as np
 import SimpleITK as sitk
 
-from crossmoda import volume
+from crossmoda import output, volume
 from crossmoda.errors import InputError
 from crossmoda.output import atomic, refuse_undecodable, write_json
 from crossmoda.volume import nifti
@@ -26,6 +27,8 @@ WARPED = "warped.nii.gz"
 WARPED_LABEL = "warped_label.nii.gz"
 PROVENANCE = "provenance.json"
 
+#: Time within which a transform is read, s.
+_READING_S = 60.0
 #: The most bytes of a transform file beside the numbers of its fields.
 _HEADER_BYTES = 1 << 17
 
@@ -60,8 +63,12 @@ def matrix_of(transform: sitk.Transform) -> np.ndarray:
     return matrix
 
 
-def read_transform(path: Path | str) -> sitk.Transform:
+def read_transform(path: Path | str, guarded: bool = False) -> sitk.Transform:
     """Read an ITK transform file (.h5, .tfm, .mat, .txt, ...).
+
+    Args:
+        path: the file.
+        guarded: whether a process of its own reads it first, for files of unknown origin.
 
     Raises:
         InputError: the file is missing or holds no 3D transform.
@@ -69,6 +76,8 @@ def read_transform(path: Path | str) -> sitk.Transform:
     """
     refuse_undecodable(Path(path))
     try:
+        if guarded and not _can_be_read(Path(path)):
+            raise RuntimeError("it ends the process that reads it")
         with _HDF5:
             transform = sitk.ReadTransform(str(path))
     except RuntimeError as cause:
@@ -77,6 +86,20 @@ def read_transform(path: Path | str) -> sitk.Transform:
     if transform.GetDimension() != 3:
         raise InputError(f"The transform {path} is {transform.GetDimension()}D; give a 3D transform.")
     return transform
+
+
+_READING = "import sys, SimpleITK; SimpleITK.ReadTransform(sys.argv[1])"
+
+
+def _can_be_read(path: Path) -> bool:
+    """Return whether a process of its own survives reading a transform: ITK ends on some damaged files."""
+    if not path.is_file() or "python" not in Path(sys.executable).name.lower():
+        return path.is_file()
+    arguments = [sys.executable, "-c", _READING, str(path)]
+    try:
+        return subprocess.run(arguments, capture_output=True, timeout=_READING_S, check=False).returncode == 0
+    except (OSError, subprocess.TimeoutExpired):
+        return False
 
 
 def write_transform(transform: sitk.Transform, path: Path | str) -> None:
@@ -363,7 +386,7 @@ def load(folder: Path | str) -> Registration:
     """
     folder = Path(folder)
     try:
-        content = json.loads((folder / PROVENANCE).read_text(encoding="utf-8"))
+        content = output.read_json(folder / PROVENANCE)
         grids = content.pop("grids")
         fixed, moving = (
             Grid(**{name: tuple(value) for name, value in grids[side].items()}) for side in ("fixed", "moving")

@@ -110,6 +110,9 @@ def fuse_files(
     if not paths:
         raise InputError("There are no label maps to fuse. Add at least one.")
     check_apart(vars(outputs).values(), paths)
+    for number, path in enumerate(paths):
+        if path.resolve() in [earlier.resolve() for earlier in paths[:number]]:
+            raise InputError(f"Duplicate label map: {path}. It would count as two raters; name each file once.")
     label_maps = _read(paths, part(progress, 0.0, 0.4))
     record = Record("fuse", settings, {str(number): path for number, path in enumerate(paths, 1)})
     arrays = [label_map.array for label_map in label_maps]

@@ -16,7 +16,7 @@ from crossmoda import cache, dataset, deeds, evaluation, fusion, inference, prop
 from crossmoda.anatomy import laterality
 from crossmoda.dataset import Case
 from crossmoda.dataset.label_reading import checksum_of, read_label
-from crossmoda.errors import Cancelled, InputError
+from crossmoda.errors import NOT_ENOUGH_MEMORY, Cancelled, InputError
 from crossmoda.output import CannotWrite
 from crossmoda.progress import Progress
 from crossmoda.propagation.atlases import Atlas, examine
@@ -58,6 +58,8 @@ def _task(function: Callable[..., T]) -> Callable[..., T | Failed | Stopped]:
             return Stopped(str(cause))
         except InputError as cause:
             return Failed(str(cause))
+        except MemoryError:
+            return Failed(NOT_ENOUGH_MEMORY)
         except OSError as cause:
             if cause.errno not in (errno.ENOSPC, errno.EDQUOT):
                 raise
