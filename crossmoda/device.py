@@ -1,6 +1,7 @@
 """The processor that does the work: its choice, name, cores and memory."""
 
 import os
+from typing import Any
 
 from crossmoda.errors import InputError
 
@@ -36,7 +37,7 @@ def has_fast_bfloat16() -> bool:
     """Return whether the processor multiplies 16-bit floats, twice as fast as 32-bit ones."""
     import torch
 
-    capabilities = getattr(torch.cpu, "get_capabilities", dict)()
+    capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()  # newer versions
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
 
 

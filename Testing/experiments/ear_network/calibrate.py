@@ -102,8 +102,8 @@ def main() -> None:
     torch.set_num_threads(1)
     model = weights.load(options.weights)
     truth, sources = options.tuning / "truth", options.tuning / "source_training"
-    targets = sorted(options.tuning.glob("target_validation/tuning_*hrT2*"))
-    enhanced = sorted(sources.glob("tuning_*ceT1*"))
+    targets = sorted(options.tuning.glob("target_validation/tuning_???_hrT2*"))
+    enhanced = sorted(sources.glob("tuning_???_ceT1*"))
     scans = [(path, truth / path.name.replace("hrT2", "Label")) for path in targets[: options.most]]
     scans += [(path, sources / path.name.replace("ceT1", "Label")) for path in enhanced[: options.most]]
     heads = [ears_of(model, *pair) for pair in scans]
