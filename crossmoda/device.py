@@ -32,6 +32,14 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def has_fast_bfloat16() -> bool:
+    """Return whether the processor multiplies 16-bit floats, twice as fast as 32-bit ones."""
+    import torch
+
+    capabilities = getattr(torch.cpu, "get_capabilities", dict)()
+    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+
+
 def describe(device: str) -> str:
     """Return the device's name for provenance, such as ``"cuda (NVIDIA H200)"`` or ``"cpu (2 threads)"``."""
     if device == "cuda":
