@@ -62,6 +62,8 @@ def inherited(initial: Path | str | None) -> dict[str, Any]:
     _, card = read_tensors(initial)
     rules = {name: card[name] for name in (DOUBTFUL, CALLING, COVERS, "license") if name in card}
     about = {name: card[name] for name in ("data", "notes", "training") if name in card}
+    if isinstance(rules.get(CALLING), dict):  # the new labels decide where cochleae are
+        rules[CALLING] = {name: value for name, value in rules[CALLING].items() if name != "cochlea_up_mm"}
     return {**rules, "initial_weights": {"sha256": provenance.checksum(initial), **about}}
 
 

@@ -86,6 +86,13 @@ def test_structures_return_to_their_place_in_thick_slices(side):
     np.testing.assert_allclose(found.sum(axis=0), 1, atol=1e-5)
 
 
+def test_cochleae_are_lowered_by_what_the_network_places_them_too_high():
+    one, fine = ear("left"), patch_grid()
+    plain, lowered = (ears._restored([one], [one.probabilities], fine, up) for up in (0.0, 1.4))
+    centers = [fine.points(found.argmax(axis=0) == labels.COCHLEA).mean(axis=0) for found in (plain, lowered)]
+    np.testing.assert_allclose(centers[0] - centers[1], [0, 0, 1.4], atol=0.01)
+
+
 def test_intensities_are_relative_and_what_lies_outside_the_scan_does_not_count():
     rng = np.random.default_rng(0)
     patch = rng.normal(100, 20, (8, 9, 10))
@@ -116,7 +123,7 @@ def head(monkeypatch):
 @pytest.fixture
 def weight_file(tmp_path):
     torch.manual_seed(0)
-    card = weights.new_card(SETTINGS, preprocessing.Preparation(), calling={"smallest_mm3": 1.0})
+    card = weights.new_card(SETTINGS, preprocessing.Preparation(), calling={"smallest_mm3": 1.0, "cochlea_up_mm": 0.5})
     return weights.save(tmp_path / "ear.safetensors", network.build(SETTINGS).state_dict(), card)
 
 

@@ -9,7 +9,7 @@ from scipy.ndimage import binary_dilation
 
 from crossmoda import device as devices
 from crossmoda import labels, weights
-from crossmoda.anatomy.ear_frame import EarFrame, ear_frames, patch_grid
+from crossmoda.anatomy.ear_frame import PATCH_CENTER, EarFrame, ear_frames, patch_grid
 from crossmoda.anatomy.sampling import moved
 from crossmoda.errors import InputError
 from crossmoda.inference.settings import Settings
@@ -39,6 +39,8 @@ class Calling:
     second_share: float = 0.1
     """its least volume relative to the other ear's tumor"""
     smallest_cochlea_mm3: float = 10.0
+    cochlea_up_mm: float = 0.0
+    """how much too high the network places cochleae; it is taken off"""
 
     @classmethod
     def of(cls, card: Mapping[str, object]) -> "Calling":
@@ -105,12 +107,12 @@ def predict_ears(
     report(progress, 0.6, "segmenting")
     ears, fallbacks = _predicted(model, image, chosen, settings, device)
     report(progress, 0.8, "resampling to the scan's grid")
-    raw = _restored(ears, [ear.probabilities for ear in ears], image.grid)
     rule = Calling.of(model.card)
+    raw = _restored(ears, [ear.probabilities for ear in ears], image.grid, rule.cochlea_up_mm)
     if settings.keep_all:
         return EarsPrediction(raw, raw.argmax(axis=0).astype(np.uint8), fallbacks, [*fallbacks, *frames.notes])
     called = call(ears, rule)
-    restored = _restored(ears, called, image.grid)
+    restored = _restored(ears, called, image.grid, rule.cochlea_up_mm)
     notes = [*fallbacks, *frames.notes, *_cut_notes(ears, called)]
     return EarsPrediction(raw, restored.argmax(axis=0).astype(np.uint8), fallbacks, notes)
 
@@ -246,8 +248,12 @@ def _only(probabilities: np.ndarray, tumor: np.ndarray, cochlea: np.ndarray) -> 
     return result
 
 
-def _restored(ears: list[EarPrediction], maps: list[np.ndarray], grid: Grid) -> np.ndarray:
+def _restored(
+    ears: Sequence[EarPrediction], maps: Sequence[np.ndarray], grid: Grid, cochlea_up_mm: float = 0.0
+) -> np.ndarray:
     """Return probabilities (label, z, y, x) of the patches on the scan's grid: the background outside of them."""
+    x, y, z = PATCH_CENTER
+    lowered = patch_grid(center_mm=(x, y, z - cochlea_up_mm))
     result = np.zeros((len(labels.VALUES), *grid.shape), np.float32)
     for ear, probabilities in zip(ears, maps, strict=True):
         box = _box(ear.frame, grid)
@@ -256,7 +262,8 @@ def _restored(ears: list[EarPrediction], maps: list[np.ndarray], grid: Grid) -> 
         target = grid.crop(box)
         fine, factors = _subdivided(target)
         for structure in labels.STRUCTURES:
-            patch = Volume(np.ascontiguousarray(probabilities[structure.value]), patch_grid())
+            place = lowered if structure.value == labels.COCHLEA else patch_grid()
+            patch = Volume(np.ascontiguousarray(probabilities[structure.value]), place)
             values = _block_mean(ear.frame.restore(patch, fine).array, factors)
             where = (structure.value, *box)
             result[where] = np.maximum(result[where], values)
