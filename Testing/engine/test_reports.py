@@ -1,5 +1,6 @@
 """Situations of public bug reports: each gives the right result or one sentence, and never a wrong result silently."""
 
+import contextlib
 import gzip
 import json
 import os
@@ -787,3 +788,20 @@ def test_markup_in_the_name_of_a_patient_is_text(tmp_path: Path, run: Callable[.
 
 def test_a_limit_that_is_no_number_does_not_switch_a_warning_off() -> None:
     assert not _are_limits({"VS": float("nan")}) and not _are_limits({"VS": float("inf")})
+
+
+def test_a_client_without_the_certificate_of_a_study_is_refused() -> None:
+    distributed = pytest.importorskip("distributed")
+    from crossmoda.study import cluster
+    from crossmoda.study.settings import ClusterSettings
+
+    with contextlib.closing(cluster.local_cluster(ClusterSettings(workers=1, threads=1))) as local:
+        address = local.scheduler_address
+        assert address.startswith("tls://127.0.0.1")
+        for stranger in (address, address.replace("tls://", "tcp://")):
+            with pytest.raises((OSError, TimeoutError, ValueError, TypeError)):
+                distributed.Client(stranger, timeout=2, set_as_default=False).close()
+        with pytest.raises((OSError, TimeoutError)):  # certificates of another study
+            distributed.Client(address, timeout=2, security=cluster.security(), set_as_default=False)
+        with distributed.Client(local, security=local.security, set_as_default=False) as own:
+            assert own.submit(sum, [1, 2]).result(timeout=30) == 3
