@@ -11,7 +11,10 @@ A set of Testing/independent_sets/make.py:
 """
 
 import argparse
+import contextlib
+import io
 import itertools
+import json
 import os
 import tempfile
 import time
@@ -20,11 +23,14 @@ from pathlib import Path
 
 import numpy as np
 import set_scores
+import SimpleITK as sitk
 from set_scores import SIDES, Case, Score, score
 
-from crossmoda import dataset, inference, propagation, volume, weights
+from crossmoda import cli, dataset, inference, labels, propagation, volume, weights
 from crossmoda.anatomy import template
-from crossmoda.anatomy.ear_frame import EarFrames, ear_frames
+from crossmoda.anatomy.cochlea import mean_cochlea
+from crossmoda.anatomy.ear_frame import EarFrame, EarFrames, ear_frames, patch_grid
+from crossmoda.anatomy.sampling import positions
 from crossmoda.errors import InputError
 from crossmoda.volume import Volume
 
@@ -134,6 +140,129 @@ def propagate_cases(cases: Sequence[Case], folder: Path, count: int) -> list[Sco
     return scores
 
 
+def _to_scan(person: str, session: int, contrast: str) -> list[sitk.Transform]:
+    """Return the authors' transforms from common points to points of a scan, to be applied one after the other."""
+    folder = DATA / SESSIONS[person][1]
+    names = (f"study{session}_FLAIR_to_common_space", f"study{session}_{contrast}_intrastudy_to_FLAIR")
+    return [sitk.ReadTransform(str(folder / f"{person}_{name}.txt")) for name in names]
+
+
+def measure_repeatability() -> None:
+    """Print how far the frames of two scans of one person lie apart, in the common space of the authors' transforms."""
+    print("| person | scans | ear | modiolus mm | porus mm | rotation degrees |\n|---|---|---|---|---|---|")
+    located: dict[tuple[str, int, str], EarFrames] = {}
+    distances: dict[str, list[float]] = {"T2, two sessions": [], "T1 against T2": []}
+    for person, session, contrast in itertools.product(SESSIONS, (1, 2), ("T2W", "T1W")):
+        path = DATA / SESSIONS[person][0] / f"{person}_study{session}_{contrast}.nii.gz"
+        if path.exists():
+            located[person, session, contrast] = ear_frames(volume.read(path))
+    for one, two in itertools.combinations(located, 2):
+        repeated = one[1] != two[1] and one[2] == two[2] == "T2W"
+        if one[0] != two[0] or not (repeated or one[1] == two[1]):
+            continue
+        kind = "T2, two sessions" if repeated else "T1 against T2"
+        for side, first, second in zip(SIDES, located[one], located[two], strict=True):
+            offsets = [np.linalg.norm(_common(first, one, name) - _common(second, two, name)) for name in _MARKS]
+            turn = _axes(first, one) @ np.linalg.inv(_axes(second, two))
+            angle = np.degrees(np.arccos(np.clip((np.trace(turn) - 1) / 2, -1, 1)))
+            distances[kind].append(float(offsets[0]))
+            name = f"{one[2][:2]} {one[1]} - {two[2][:2]} {two[1]}"
+            print(f"| {one[0]} | {name} | {side} | {offsets[0]:.1f} | {offsets[1]:.1f} | {angle:.1f} |")
+    for kind, values in distances.items():
+        print(f"\n{kind}: modiolus median {np.median(values):.1f}, at most {max(values):.1f} mm ({len(values)} ears)")
+
+
+_MARKS = ("modiolus", "porus")
+
+
+def _common(frame: EarFrame, scan: tuple[str, int, str], landmark: str) -> np.ndarray:
+    """Return a canonical landmark of a frame in the common space."""
+    return _back(frame.to_scan(template.load().landmarks[landmark]), scan)
+
+
+def _back(point: np.ndarray, scan: tuple[str, int, str]) -> np.ndarray:
+    for transform in reversed(_to_scan(*scan)):
+        point = np.array(transform.GetInverse().TransformPoint(point.tolist()))
+    return point
+
+
+def _axes(frame: EarFrame, scan: tuple[str, int, str]) -> np.ndarray:
+    """Return the directions of the canonical axes in the common space, as columns."""
+    center = template.load().modiolus
+    start = _back(frame.to_scan(center), scan)
+    columns = [_back(frame.to_scan(center + 10 * axis), scan) - start for axis in np.eye(3)]
+    return np.stack([column / np.linalg.norm(column) for column in columns], axis=1)
+
+
+def measure_doors() -> None:
+    """Print what reading, locating and predicting a DICOM series give, beside the NIfTI file made from it."""
+    series, file = DATA / "real_t2" / "fnndsc_dicom", DATA / "real_t2" / "fnndsc_T2.nii.gz"
+    scans = {"DICOM": volume.read(series), "NIfTI": volume.read(file)}
+    one, two = scans.values()
+    difference = np.abs(one.array.astype(float) - two.array).max()
+    print(f"read: grids equal {one.grid.same_as(two.grid)}, largest difference of values {difference:g}")
+    with tempfile.TemporaryDirectory() as folder:
+        for name, path in (("DICOM", series), ("NIfTI", file)):
+            landmarks, label = Path(folder) / f"{name}.mrk.json", Path(folder) / f"{name}.nii.gz"
+            for command in (
+                ["locate", str(path), "--output", str(landmarks)],
+                ["predict", str(path), "--output", str(label)],
+            ):
+                print(f"crossmoda {command[0]}, {name}: exit code {_exit_code(command)}")
+            positions = json.loads(landmarks.read_text("utf-8"))["markups"]
+            print(f"{name}: {sum(len(points['controlPoints']) for points in positions)} landmarks")
+            result = volume.read_label_map(label)
+            print(
+                f"{name}: label on the grid of the scan {result.grid.same_as(scans[name].grid)}, cochlea "
+                f"{(result.array == labels.COCHLEA).sum() * result.grid.voxel_volume_mm3:.0f} mm³, schwannoma "
+                f"{(result.array == labels.VS).sum() * result.grid.voxel_volume_mm3:.0f} mm³ (none is there)"
+            )
+
+
+def _exit_code(command: list[str]) -> int:
+    """Run the command and return its exit code; its output is not shown."""
+    try:
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            cli.main(command)
+    except SystemExit as end:
+        return int(end.code or 0)
+    return 0
+
+
+def draw_scans(folder: Path) -> None:
+    """Write a picture per scan: the slice of each cochlea with its label and the landmarks."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+    from PIL import Image
+
+    folder.mkdir(parents=True, exist_ok=True)
+    grid = patch_grid((110, 84, 9), 0.5, (31.0, 27.0, -44.4))
+    distance = mean_cochlea().distance(positions(grid))
+    figure, axes = plt.subplots(len(SCANS), 4, figsize=(12, 2.3 * len(SCANS)))
+    for row, name in zip(axes, SCANS, strict=True):
+        scan = volume.read(DATA / f"{name}.nii.gz")
+        frames = ear_frames(scan)
+        for pair, frame in zip((row[:2], row[2:]), frames, strict=True):
+            patch = frame.sample(scan, grid).array
+            for axis, index in zip(pair, (3, 7), strict=True):
+                axis.imshow(patch[index], cmap="gray", vmin=0, vmax=np.percentile(patch, 99.7))
+                axis.contour(distance[index], [0.0], colors="yellow", linewidths=0.8)
+                points = np.array([frame.to_canonical(point[None])[0] for point in frame.landmarks.values()])
+                index_xy = (points - grid.origin)[:, :2] / 0.5
+                near = np.abs(points[:, 2] - grid.origin[2] - 0.5 * index) < 2
+                axis.plot(*index_xy[near].T, "c+", markersize=5)
+                axis.set_title(f"{name.split('/')[1]} {frame.side} {frame.similarity:.2f}", fontsize=6, pad=2)
+        for axis in row:
+            axis.axis("off")
+    figure.tight_layout(pad=0.2)
+    path = folder / "real_scans.png"
+    figure.savefig(path, dpi=53)
+    colors = Image.open(path).convert("RGB")
+    colors.quantize(40, method=Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE).save(path, optimize=True)
+
+
 def _empty(scan: Volume) -> Volume:
     return scan.with_array(np.zeros(scan.array.shape, np.uint8))
 
@@ -170,6 +299,12 @@ def main() -> None:
             cases += set_scores.cases(options.set, [part])[: options.first]
     if options.frames:
         measure_frames(cases)
+    if options.repeatability:
+        measure_repeatability()
+    if options.doors:
+        measure_doors()
+    if options.pictures:
+        draw_scans(options.pictures)
     for wanted, run in (
         (options.predict, lambda: predict_cases(cases, options.weights)),
         (options.propagate, lambda: propagate_cases(cases, options.set, options.atlases)),

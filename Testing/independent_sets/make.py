@@ -212,7 +212,7 @@ def main() -> None:
     if table.exists():
         with table.open(encoding="utf-8", newline="") as file:
             known = {row["id"]: row for row in csv.DictReader(file)}
-    rows = {case_id: row for case_id, row in known.items() if row["part"] not in arguments.parts}
+    rows = dict(known)
     makers = {"heads": make_heads, "spacings": make_spacings, "real": make_real, "broken": make_broken}
     for part in arguments.parts:
         for row in makers[part](folder, arguments.set, arguments.heads, known):

@@ -278,7 +278,11 @@ def _ear(head: Head, side: str) -> tuple[tuple[slice, ...], list[_Step]]:
     rng = np.random.default_rng([head.seed, 3 + SIDES.index(side)])
     grid = grid_of(LOW, HIGH, STEP_MM)
     corners = np.array([EAR_LOW, EAR_HIGH]) * _mirror(side)
-    low, high = corners.min(axis=0), corners.max(axis=0)
+    if head.tumor is not None and head.tumor.side == side:  # a large one reaches beyond the box
+        center = template.load().modiolus
+        reach = (center + (head.tumor.points - center) / head.scale) * _mirror(side)
+        corners = np.vstack([corners, reach.min(axis=0) - 4, reach.max(axis=0) + 4])
+    low, high = corners.min(axis=0).clip(LOW, HIGH), corners.max(axis=0).clip(LOW, HIGH)
     first = np.round((low - grid.origin) / STEP_MM).astype(int)
     stop = np.round((high - grid.origin) / STEP_MM).astype(int)
     start = np.asarray(grid.origin) + first * STEP_MM
