@@ -26,7 +26,7 @@ HERE = Path(__file__).resolve().parent
 SEEDS = HERE / "seeds.txt"
 LONGEST_S, MOST_MB = 30.0, 4096
 #: Transforms are read by a process of their own first, which takes half a second.
-SHARE = {"tfm": 0.1, "h5": 0.1}
+SHARE = {"tfm": 0.03, "h5": 0.03}
 
 
 class Worker:
