@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
-from crossmoda.errors import InputError
+from crossmoda.errors import NOT_ENOUGH_MEMORY, InputError
 from crossmoda.progress import Progress, part
 
 if TYPE_CHECKING:
@@ -43,4 +43,6 @@ def for_each(
             raise
         except InputError as cause:
             failures[case.id] = str(cause)
+        except MemoryError:
+            failures[case.id] = NOT_ENOUGH_MEMORY
     return results, failures

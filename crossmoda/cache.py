@@ -1,20 +1,23 @@
 """Reuse of finished work, identified by its content: inputs, parameters, version.
 
 A step of a long run owns a folder. When its files are complete, a seal is written beside them: a digest of everything
-the step depends on (its *key*), the files with their size, and its results. A later run with the same key reuses them;
-with another key, after a killed run, or with a missing or truncated file, it repeats the step.
+the step depends on (its *key*), the files with their checksums, and its results. A later run with the same key reuses
+them; with another key, after a killed run, or with a missing or damaged file, it removes them and repeats the step.
 """
 
 import dataclasses
 import hashlib
 import json
 import os
+import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import crossmoda
 from crossmoda import output
+from crossmoda.errors import InputError
+from crossmoda.provenance import checksum_of_file
 
 SEAL = "finished.json"
 
@@ -44,32 +47,76 @@ class CachedStep:
         """Set the step's folder and everything its result depends on; the package's version is added."""
         self.folder = Path(folder)
         self.key = digest({"crossmoda": crossmoda.__version__, **depends_on})
+        self.parts = {name: digest(value) for name, value in depends_on.items()}
+        self._token: str | None = None
 
     def results(self) -> dict[str, Any] | None:
-        """Return the recorded results of the finished step, or None if it is incomplete or has another key."""
-        try:
-            seal = json.loads((self.folder / SEAL).read_text(encoding="utf-8"))
-            intact = all((self.folder / name).stat().st_size == size for name, size in seal["files"].items())
-            return seal["results"] if seal["key"] == self.key and intact else None
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        """Return the recorded results of the finished step, or None if it is incomplete, damaged or has another key."""
+        seal = _seal_of(self.folder)
+        if seal is None or seal.get("key") != self.key or not is_intact(self.folder):
             return None
+        results = seal.get("results")
+        return results if isinstance(results, dict) else None
 
-    def begin(self) -> None:
-        """Make the folder and remove an earlier seal: the step is unfinished from then on."""
-        (self.folder / SEAL).unlink(missing_ok=True)
+    def begin(self, files: Sequence[str] = ()) -> None:
+        """Make the folder, and remove earlier outputs and their seal: the step is unfinished from then on.
+
+        Args:
+            files: the outputs (names inside the folder).
+
+        """
         self.folder.mkdir(parents=True, exist_ok=True)
-        for leftover in self.folder.glob(f"{output.PARTIAL}*"):
-            leftover.unlink(missing_ok=True)
+        earlier = _seal_of(self.folder)
+        listed = earlier.get("files") if earlier else None
+        for name in {*files, *(listed if isinstance(listed, dict) else ())}:
+            if (self.folder / name).resolve().is_relative_to(self.folder.resolve()):
+                (self.folder / name).unlink(missing_ok=True)
+        output.remove_leftovers(self.folder)
+        self._token = uuid.uuid4().hex
+        output.write_json(self.folder / SEAL, {"begun": self._token, "files": dict.fromkeys(files)})
 
     def finish(self, files: Sequence[str], results: Mapping[str, Any]) -> None:
-        """Seal the step: ``files`` (names inside the folder) are complete and ``results`` (JSON types) are valid."""
+        """Seal the step: ``files`` (names inside the folder) are complete and ``results`` (JSON types) are valid.
+
+        Raises:
+            InputError: another run began the step meanwhile; the files may be its own.
+
+        """
+        if (_seal_of(self.folder) or {}).get("begun") != self._token:
+            raise InputError(f"Another run wrote into {self.folder} at the same time. Run again, one at a time.")
         for name in files:
             _flush(self.folder / name)
-        sizes = {name: (self.folder / name).stat().st_size for name in files}
-        output.write_json(self.folder / SEAL, {"key": self.key, "files": sizes, "results": dict(results)})
+        digests = {name: checksum_of_file(self.folder / name) for name in files}
+        seal = {"key": self.key, "parts": self.parts, "files": digests, "results": dict(results)}
+        output.write_json(self.folder / SEAL, seal)
+
+
+def is_intact(folder: Path) -> bool:
+    """Return whether the files in a folder are those of the step that was finished there.
+
+    A folder without a seal, such as one with labels of another program, counts as intact.
+    """
+    if not (folder / SEAL).exists():
+        return True
+    seal = _seal_of(folder)
+    files = seal.get("files") if seal else None
+    if seal is None or "key" not in seal or not isinstance(files, dict):
+        return False
+    try:
+        return all(checksum_of_file(folder / name) == digest for name, digest in files.items())
+    except OSError:
+        return False
+
+
+def _seal_of(folder: Path) -> dict[str, Any] | None:
+    try:
+        seal = output.read_json(folder / SEAL)
+    except (OSError, ValueError, RecursionError):
+        return None
+    return seal if isinstance(seal, dict) else None
 
 
 def _flush(path: Path) -> None:
-    """Flush a file to the disk before its size is sealed."""
+    """Flush a file to the disk before its content is sealed."""
     with path.open("rb+") as stream:
         os.fsync(stream.fileno())

@@ -57,8 +57,8 @@ def ran_out_of_memory(error: BaseException) -> bool:
 
     Torch's own error of that name comes from its allocator; other libraries use their own words.
     """
-    words = ("out of memory", "not enough memory", "ALLOC_FAILED")
-    named = type(error).__name__ == "OutOfMemoryError"
+    words = ("out of memory", "not enough memory", "ALLOC_FAILED", "can't allocate memory", "bad_alloc")
+    named = type(error).__name__ == "OutOfMemoryError" or isinstance(error, MemoryError)
     return named or (isinstance(error, RuntimeError) and any(word in str(error) for word in words))
 
 

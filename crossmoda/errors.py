@@ -21,6 +21,10 @@ def reason_of(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[-1].strip().rstrip(".")
 
 
+#: What a door says of a MemoryError.
+NOT_ENOUGH_MEMORY = "Not enough memory. Close other programs, crop the scan, or use a computer with more memory."
+
+
 class Cancelled(Exception):
     """The user asked to stop. Raised by a progress callback (see :mod:`crossmoda.progress`)."""
 

@@ -54,7 +54,7 @@ def evaluate(prediction: Volume, reference: Volume) -> Scores:
     """
     if not prediction.grid.same_as(reference.grid):
         raise InputError(
-            f"Prediction and reference lie on different grids: {prediction.grid} and {reference.grid}. "
+            f"Prediction and reference lie on different grids: {prediction.grid.difference_to(reference.grid)}. "
             "Resample the prediction on the grid of the reference."
         )
     return {
@@ -63,6 +63,30 @@ def evaluate(prediction: Volume, reference: Volume) -> Scores:
         )
         for structure in labels.STRUCTURES
     }
+
+
+def evaluate_files(prediction: Path | str | None, reference: Path | str) -> Scores:
+    """Compare a label file with its reference, both read as everywhere else (:mod:`crossmoda.dataset.label_reading`).
+
+    Cropped segmentations and turned axes are brought to the grid of the other file.
+
+    Args:
+        prediction: the label; None counts as an empty one.
+        reference: the reference.
+
+    Raises:
+        InputError: a file cannot be read, or the grids differ.
+
+    """
+    from crossmoda.dataset.label_reading import read_label
+
+    expected = read_label(reference)
+    if prediction is None:
+        return evaluate(expected.with_array(np.zeros_like(expected.array)), expected)
+    predicted = read_label(prediction, expected.grid)
+    if not predicted.grid.same_as(expected.grid):
+        expected = read_label(reference, predicted.grid)
+    return evaluate(predicted, expected)
 
 
 def dice(first: np.ndarray, second: np.ndarray) -> float:

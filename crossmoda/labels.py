@@ -1,6 +1,5 @@
 """The table of segmented structures (label values, names, colors, terminology) and the check of label values."""
 
-import re
 from typing import NamedTuple
 
 import numpy as np
@@ -21,8 +20,6 @@ class Structure(NamedTuple):
     """RGB, 0..255"""
     terminology: str
     """Slicer terminology entry: context~category~type~modifier~region context~region~region modifier"""
-    aliases: tuple[str, ...]
-    """regular expressions of its names in data sets and clinics (whole name, any case, no separators)"""
 
 
 BACKGROUND = 0
@@ -53,12 +50,6 @@ STRUCTURES = (
             "4147007^Mass",
             "361078006^Internal Auditory Canal",
         ),
-        (
-            r"vs|an|tv(t[12])?",
-            r"(target|tumou?r)(volume)?",
-            r"vestibularschwannoma|schwannoma",
-            r"acousticneuroma|neuroma",
-        ),
     ),
     Structure(
         COCHLEA,
@@ -66,7 +57,6 @@ STRUCTURES = (
         "Cochlea",
         (70, 170, 230),
         _terminology("123037004^Anatomical Structure", "80169004^Cochlea"),
-        (r"cochlea[rs]?", r"cochleae"),
     ),
 )
 
@@ -75,9 +65,6 @@ VALUES = (BACKGROUND, *(structure.value for structure in STRUCTURES))
 
 #: The remedy of an unknown label value.
 USE_VALUES = "Use 0 background, " + ", ".join(f"{structure.value} {structure.name}" for structure in STRUCTURES)
-
-# Words of a segment name that do not change the structure.
-_SIDE = re.compile(r"\b(left|right|lt|rt|l|r)\b")
 
 
 def values_in(label_map: np.ndarray) -> list[int]:
@@ -108,33 +95,3 @@ def structures_in(label_map: np.ndarray) -> tuple[Structure, ...]:
     """
     values = values_in(label_map)
     return tuple(structure for structure in STRUCTURES if structure.value in values)
-
-
-def structure_of_name(name: str) -> Structure | None:
-    """Return the structure of a segment or contour name, or None.
-
-    Example:
-        >>> structure_of_name("Left cochlea").key, structure_of_name("AN").key, structure_of_name("brainstem")
-        ('cochlea', 'VS', None)
-
-    """
-    words = re.sub(r"[\W_]+", " ", name.casefold()).strip()
-    plain = _SIDE.sub("", words).replace(" ", "")
-    for structure in STRUCTURES:
-        if plain == structure.name.casefold().replace(" ", "") or re.fullmatch("|".join(structure.aliases), plain):
-            return structure
-    return None
-
-
-def structure_of_terminology(entry: str) -> Structure | None:
-    """Return the structure with the category, type and region codes of a Slicer terminology entry, or None."""
-    codes = _codes(entry)
-    return next((structure for structure in STRUCTURES if codes and _codes(structure.terminology) == codes), None)
-
-
-def _codes(entry: str) -> tuple[str, ...]:
-    """Return the codes of category, type and region of a terminology entry."""
-    fields = entry.split("~")
-    if len(fields) < 6:
-        return ()
-    return tuple([*fields[i].split("^"), ""][1] for i in (1, 2, 5))

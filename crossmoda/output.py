@@ -7,8 +7,14 @@ import errno
 import io
 import json
 import os
+import platform
+import shutil
+import signal
 import sys
+import threading
+import time
 import uuid
+import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +23,10 @@ from crossmoda.errors import InputError, reason_of
 
 #: Mark of a file that is still being written. A run that is killed may leave one; it is never read.
 PARTIAL = ".partial-"
+#: Files of another computer's runs are left alone for so long, s.
+_ABANDONED_S = 7 * 24 * 3600.0
+#: The beginnings of a cell that a spreadsheet computes.
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
 #: Errors of the system where a disk, a quota or a file is full.
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -26,6 +36,36 @@ _waiting: contextvars.ContextVar[list[tuple[Path, Path]] | None] = contextvars.C
 
 class CannotWrite(InputError):
     """The disk is full: no input is at fault."""
+
+
+def _own_partial() -> str:
+    """Return the beginning of the names of this process's unfinished files: computer and process."""
+    return f"{PARTIAL}{zlib.crc32(platform.node().encode()):08x}-{os.getpid()}-"
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove the unfinished files of runs that were killed: their process is gone, or they are a week old."""
+    for leftover in folder.glob(f"{PARTIAL}*"):
+        computer, _, rest = leftover.name.removeprefix(PARTIAL).partition("-")
+        process = rest.partition("-")[0]
+        with contextlib.suppress(OSError):
+            is_here = f"{PARTIAL}{computer}-" == _own_partial().rpartition(f"{os.getpid()}-")[0]
+            is_gone = is_here and process.isdigit() and not _is_running(int(process))
+            if is_gone or time.time() - leftover.stat().st_mtime > _ABANDONED_S:
+                shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
+
+
+def _is_running(process: int) -> bool:
+    """Return whether a process of this computer runs; on Windows, where the question would end it, always True."""
+    if os.name == "nt" or process == os.getpid():
+        return True
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # it runs under another user
+        return True
+    return True
 
 
 def _cannot_write(path: Path, cause: OSError, remedy: str) -> InputError:
@@ -47,13 +87,14 @@ def atomic(path: Path | str) -> Iterator[Path]:
     path = Path(path)
     refuse_undecodable(path)
     _, dot, ending = path.name.partition(".")
-    temporary = path.with_name(f"{PARTIAL}{uuid.uuid4().hex[:12]}{dot}{ending}")
+    temporary = path.with_name(f"{_own_partial()}{uuid.uuid4().hex[:8]}{dot}{ending}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         if not os.access(path.parent, os.W_OK):
             raise PermissionError(13, "Permission denied")
     except OSError as cause:
         raise _cannot_write(path, cause, "Choose a folder that can be written") from cause
+    remove_leftovers(path.parent)
     try:
         if path.is_dir():
             raise IsADirectoryError(21, "Is a directory")
@@ -102,10 +143,10 @@ def together() -> Iterator[None]:
 
 
 def check_apart(outputs: Iterable[Path | str | None], inputs: Iterable[Path | str | None]) -> None:
-    """Refuse outputs that would replace an input or each other; None is an omitted file.
+    """Refuse, before work begins, files that could not be written later; None is an omitted file.
 
     Raises:
-        InputError: an output is an input, or two outputs are one file.
+        InputError: an output is an input, two outputs are one file, or an output cannot be written.
 
     """
     input_paths = [Path(path) for path in inputs if path is not None]
@@ -115,7 +156,39 @@ def check_apart(outputs: Iterable[Path | str | None], inputs: Iterable[Path | st
             raise InputError(f"The output would replace an input: {output}. Choose another file name.")
         if any(_is_same_file(output, path) for path in checked):
             raise InputError(f"Two outputs have the same file name: {output}. Choose different file names.")
+        check_writable(output)
         checked.append(output)
+
+
+def check_ending(path: Path | str, ending: str) -> None:
+    """Raise :class:`InputError` if the name of an output has another ending: it may be meant to be another file."""
+    if not str(path).lower().endswith(ending):
+        raise InputError(f"Unknown file name ending: {path}. Use {ending}.")
+
+
+def check_writable(path: Path | str, is_folder: bool = False) -> None:
+    """Refuse, before work begins, a file or folder that could not be written later; nothing is made.
+
+    Raises:
+        InputError: the file is a folder or a device, a folder above it is none, or permission is missing.
+
+    """
+    path = Path(path)
+    refuse_undecodable(path)
+    try:
+        if path.exists() and not is_folder and not path.is_file():
+            if path.is_dir():
+                raise IsADirectoryError(21, "Is a directory")
+            raise InputError(f"Cannot write {path}: not a regular file. Choose another file name.")
+        folder = path if is_folder else path.parent
+        while not folder.exists() and folder != folder.parent:
+            folder = folder.parent
+        if not folder.is_dir():
+            raise NotADirectoryError(20, "Not a directory")
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise PermissionError(13, "Permission denied")
+    except OSError as cause:
+        raise _cannot_write(path, cause, "Choose another path") from cause
 
 
 def _is_same_file(first: Path, second: Path) -> bool:
@@ -145,6 +218,20 @@ def write_json(path: Path | str, content: Any) -> None:
     write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
 
+def read_json(path: Path | str) -> Any:
+    """Return the content of a JSON file.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: it is not JSON, or nested too deeply.
+
+    """
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except RecursionError as cause:
+        raise ValueError("nested too deeply") from cause
+
+
 def csv_text(header: Sequence[str], rows: Iterable[Iterable[object]]) -> str:
     """Return a table as CSV text; None and NaN become empty cells, booleans yes and no."""
     stream = io.StringIO()
@@ -155,12 +242,48 @@ def csv_text(header: Sequence[str], rows: Iterable[Iterable[object]]) -> str:
 def _cell(value: object) -> object:
     if value is None or value != value:  # NaN differs from itself
         return ""
-    return ("no", "yes")[value] if isinstance(value, bool) else value
+    if isinstance(value, bool):
+        return ("no", "yes")[value]
+    if isinstance(value, str) and value.startswith(_FORMULA) and not _is_number(value):
+        return "'" + value  # a spreadsheet would compute it
+    return value
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def printable(text: object) -> str:
+    """Return a text for a terminal: what would move its cursor or change its title is shown as code.
+
+    Example:
+        >>> printable("a" + chr(27) + "[2Jb")
+        'a\\x1b[2Jb'
+
+    """
+    return "".join(
+        letter if letter.isprintable() or letter in "\n\t" else letter.encode("unicode_escape").decode()
+        for letter in str(text)
+    )
 
 
 def write_csv(path: Path | str, header: Sequence[str], rows: Iterable[Iterable[object]]) -> None:
     """Write a table as CSV in one step; see :func:`csv_text`."""
     write_text(path, csv_text(header, rows))
+
+
+def end_as_interrupted() -> None:
+    """Let the signal by which systems end a process (a shutdown, SLURM's time limit) act like Ctrl-C: work is saved."""
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, interrupt)
 
 
 def use_utf8() -> None:

@@ -154,7 +154,8 @@ def add_arguments(parser: argparse.ArgumentParser, settings: type[Settings]) -> 
         details: dict[str, Any] = {"action": argparse.BooleanOptionalAction}
         if item.type is not bool:
             details = {"type": item.type, "choices": item.choices}
-        help_text = item.help_with_unit.replace("%", "%%") + " [default: %(default)s]"
+        shows_default = item.default not in (None, "")
+        help_text = item.help_with_unit.replace("%", "%%") + (" [default: %(default)s]" if shows_default else "")
         parser.add_argument(item.flag, dest=item.name, default=item.default, help=help_text, **details)
 
 

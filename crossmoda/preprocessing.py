@@ -191,7 +191,7 @@ def prepare(
     """
     if label is not None and not label.grid.same_as(image.grid):
         raise InputError(
-            f"The label map does not lie on the grid of its image: {label.grid}, not {image.grid}. "
+            f"The label map does not lie on the grid of its image: {label.grid.difference_to(image.grid)}. "
             "Resample it on the image."
         )
     report(progress, 0.0, "locating the inner ears" if settings.region == "ears" else "resampling")

@@ -25,23 +25,36 @@ def _digest(path: Path, size: int, modified_ns: int) -> str:
 
 
 def checksum(path: Path | str) -> str:
-    """Return the SHA-256 of a file, or of the sorted files of a folder (a DICOM series).
+    """Return the SHA-256 of a file, or of all files of an image (a DICOM series, a header with detached voxels).
 
     Raises:
         InputError: the file is missing, is a pipe or the like, or cannot be read.
 
     """
+    from crossmoda.volume import content
+
     path = Path(path)
     try:
-        status = path.stat()
-        if stat.S_ISDIR(status.st_mode):
-            digests = [checksum(file) for file in sorted(path.rglob("*")) if file.is_file()]
-            return hashlib.sha256("".join(digests).encode()).hexdigest()
-        if not stat.S_ISREG(status.st_mode):
+        mode = path.stat().st_mode
+        if not stat.S_ISDIR(mode) and not stat.S_ISREG(mode):
             raise InputError(f"Neither a file nor a folder: {path}. Check the path.")
-        return _digest(path, status.st_size, status.st_mtime_ns)
+        digests = [checksum_of_file(file) for file in content.files_of(path)]
+        if stat.S_ISREG(mode) and len(digests) == 1:
+            return digests[0]
+        return hashlib.sha256("".join(digests).encode()).hexdigest()
     except OSError as cause:
         raise cannot_read(path, reason_of(cause), "Check the path") from cause
+
+
+def checksum_of_file(file: Path) -> str:
+    """Return the SHA-256 of one file.
+
+    Raises:
+        OSError: the file cannot be read.
+
+    """
+    status = file.stat()
+    return _digest(file, status.st_size, status.st_mtime_ns)
 
 
 class Record:

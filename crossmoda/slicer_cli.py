@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any, NoReturn
 from xml.sax.saxutils import escape
 
-from crossmoda.errors import BAD_INPUT, BUG, INTERRUPTED, Cancelled, InputError
-from crossmoda.output import use_utf8, write_text
+from crossmoda.errors import BAD_INPUT, BUG, INTERRUPTED, NOT_ENOUGH_MEMORY, Cancelled, InputError
+from crossmoda.output import end_as_interrupted, printable, use_utf8, write_text
 from crossmoda.progress import Progress
 from crossmoda.steps.declaration import StepDeclaration
 
@@ -72,6 +72,7 @@ def run(name: str, work: Callable[[Progress], None]) -> NoReturn:
     Warnings and the traceback of a bug go to standard output, which Slicer shows in the module's log.
     """
     use_utf8()
+    end_as_interrupted()
     warnings.showwarning = lambda message, category, *_: _print(f"{category.__name__}: {message}")
     start = time.perf_counter()
     _print(f"<filter-start><filter-name>{name}</filter-name><filter-comment>{name}</filter-comment></filter-start>")
@@ -79,6 +80,8 @@ def run(name: str, work: Callable[[Progress], None]) -> NoReturn:
         work(progress_tags)
     except InputError as error:
         _fail(str(error), BAD_INPUT)
+    except MemoryError:
+        _fail(NOT_ENOUGH_MEMORY, BAD_INPUT)
     except (Cancelled, KeyboardInterrupt):
         _fail("Cancelled. No output was written.", INTERRUPTED)
     except Exception as error:
@@ -90,5 +93,5 @@ def run(name: str, work: Callable[[Progress], None]) -> NoReturn:
 
 
 def _fail(sentence: str, code: int) -> NoReturn:
-    print(sentence, file=sys.stderr, flush=True)
+    print(printable(sentence), file=sys.stderr, flush=True)
     sys.exit(code)

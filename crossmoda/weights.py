@@ -5,6 +5,7 @@ The card is stored in the safetensors header, and once more as JSON beside the f
 
 import dataclasses
 import json
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -159,5 +160,7 @@ def load(path: Path | str) -> TrainedNetwork:
 
 
 def _are_limits(doubtful: Any) -> bool:
-    """Return whether a card entry maps structures to numbers."""
-    return isinstance(doubtful, dict) and all(isinstance(limit, int | float) for limit in doubtful.values())
+    """Return whether a card entry maps structures to numbers; one that is not finite would switch a warning off."""
+    return isinstance(doubtful, dict) and all(
+        isinstance(limit, int | float) and math.isfinite(limit) for limit in doubtful.values()
+    )

@@ -6,6 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from crossmoda import cli
+
 
 def _write_rtstruct(path: Path, contours: dict[str, list[np.ndarray]], series_uid: str = "1.2.3.4") -> None:
     import pydicom
@@ -43,3 +45,16 @@ def _write_rtstruct(path: Path, contours: dict[str, list[np.ndarray]], series_ui
 def write_rtstruct() -> Callable[..., None]:
     """Write polygons (points, 3) in LPS mm by name as what is needed of an RTSTRUCT that refers to a series."""
     return _write_rtstruct
+
+
+@pytest.fixture
+def run(capfd: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    """Run the command; return its exit code, what it printed, and its errors."""
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        with pytest.raises(SystemExit) as exit_:
+            cli.main([str(argument) for argument in arguments])
+        printed = capfd.readouterr()
+        return int(exit_.value.code or 0), printed.out, printed.err
+
+    return call

@@ -1,9 +1,14 @@
 import dataclasses
 import json
+import os
+import subprocess
+import sys
 
 import pytest
 
-from crossmoda.cache import SEAL, CachedStep, digest
+from crossmoda import output
+from crossmoda.cache import SEAL, CachedStep, digest, is_intact
+from crossmoda.errors import InputError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,9 +65,35 @@ def test_what_is_not_complete_is_not_finished(tmp_path, damage):
 
 def test_beginning_again_withdraws_the_seal_and_removes_what_a_killed_run_left(tmp_path):
     step = finished(tmp_path)
-    (tmp_path / ".partial-result-1234.bin").write_bytes(b"half")
+    with output.atomic(tmp_path / "result.bin") as temporary:
+        killed = temporary.name.replace(f"-{os.getpid()}-", f"-{_ended_process()}-")
+        temporary.with_name(killed).write_bytes(b"half")
+        temporary.write_bytes(b"12345")
     step.begin()
-    assert step.results() is None and [path.name for path in tmp_path.iterdir()] == ["result.bin"]
+    assert step.results() is None and [path.name for path in tmp_path.iterdir()] == [SEAL]
+
+
+def _ended_process() -> int:
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    return process.pid
+
+
+def test_a_damaged_file_of_the_same_size_is_not_finished(tmp_path):
+    finished(tmp_path)
+    (tmp_path / "result.bin").write_bytes(b"12346")
+    assert CachedStep(tmp_path).results() is None and not is_intact(tmp_path)
+
+
+def test_a_run_that_was_overtaken_does_not_seal_the_files_of_another(tmp_path):
+    stalled, other = CachedStep(tmp_path, settings=One()), CachedStep(tmp_path, settings=Other())
+    stalled.begin()
+    other.begin()
+    (tmp_path / "result.bin").write_bytes(b"12345")
+    other.finish(["result.bin"], {})
+    with pytest.raises(InputError, match="Another run wrote into"):
+        stalled.finish(["result.bin"], {})
+    assert other.results() == {}
 
 
 def test_digests_do_not_depend_on_the_order_of_keys_but_on_that_of_lists():

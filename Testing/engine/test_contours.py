@@ -230,7 +230,7 @@ def test_contours_that_miss_the_image_or_fill_nothing_are_refused() -> None:
     with pytest.raises(InputError, match=r"Contours outside the image: 1 of 1\."):
         rasterize({"VS": [stray]}, GRID)
     for nothing in (good[:2], np.repeat(good[:1], 9, axis=0), good[:1]):
-        with pytest.raises(InputError, match=r"The contours fill no voxel of the image: Cochlea\."):
+        with pytest.raises(InputError, match=r"The contours fill no voxel of the image: cochlea\."):
             rasterize({"VS": [good], "cochlea": [nothing]}, GRID)
 
 

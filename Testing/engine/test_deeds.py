@@ -12,7 +12,7 @@ from scipy import ndimage
 
 from crossmoda import deeds, volume
 from crossmoda.deeds.backend_cpu import threads
-from crossmoda.deeds.files import RegistrationOutputs, register_files
+from crossmoda.deeds.files import RegistrationOutputs, RegistrationSettings, register_files
 from crossmoda.errors import Cancelled, InputError
 from crossmoda.volume.grid import Grid, Volume
 from phantoms import dice
@@ -20,6 +20,7 @@ from phantoms import dice
 Points = Callable[[np.ndarray], np.ndarray]
 AXES = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
 CPU = deeds.Settings(device="cpu")
+FILES = RegistrationSettings(device="cpu")
 CENTER = np.array([10.0, -20.0, 5.0])
 
 
@@ -321,7 +322,7 @@ def test_progress_rises_to_one_and_cancelling_leaves_no_file(tmp_path):
     volume.write(scan(grid((3.0, 3.0, 3.0))), fixed)
     volume.write(scan(grid((3.0, 3.0, 3.0)), wave), moving)
     told: list[float] = []
-    register_files(fixed, moving, tmp_path / "out", progress=lambda fraction, _: told.append(fraction), settings=CPU)
+    register_files(fixed, moving, tmp_path / "out", progress=lambda fraction, _: told.append(fraction), settings=FILES)
     assert told == sorted(told)
     assert told[-1] == 1.0
     assert json.loads((tmp_path / "out" / "provenance.json").read_text("utf-8"))["folding_percent"] < 0.1
@@ -331,7 +332,7 @@ def test_progress_rises_to_one_and_cancelling_leaves_no_file(tmp_path):
             raise Cancelled
 
     with pytest.raises(Cancelled):
-        register_files(fixed, moving, tmp_path / "cancelled", progress=cancel, settings=CPU)
+        register_files(fixed, moving, tmp_path / "cancelled", progress=cancel, settings=FILES)
     assert not (tmp_path / "cancelled").exists()
 
 
@@ -368,7 +369,7 @@ def test_outputs_appear_together_or_not_at_all(tmp_path):
     (tmp_path / "file").write_text("in the way")
     outputs = RegistrationOutputs(transform=tmp_path / "T.h5", warped=tmp_path / "file" / "warped.nii.gz")
     with pytest.raises(InputError, match="Cannot write"):
-        register_files(fixed, fixed, outputs, settings=dataclasses.replace(CPU, levels=0))
+        register_files(fixed, fixed, outputs, settings=dataclasses.replace(FILES, levels=0))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "fixed.nii.gz"]
 
 
@@ -417,7 +418,7 @@ def test_too_little_memory_is_told(monkeypatch, tmp_path):
     monkeypatch.setattr("crossmoda.deeds.pyramid.Pyramid", fail)
     volume.write(scan(grid()), tmp_path / "scan.nii.gz")
     with pytest.raises(InputError, match=r"Not enough memory to register .* Crop the images"):
-        register_files(tmp_path / "scan.nii.gz", tmp_path / "scan.nii.gz", tmp_path / "results", settings=CPU)
+        register_files(tmp_path / "scan.nii.gz", tmp_path / "scan.nii.gz", tmp_path / "results", settings=FILES)
     assert not (tmp_path / "results").exists()
 
 

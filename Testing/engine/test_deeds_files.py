@@ -63,3 +63,22 @@ def test_transforms_written_by_several_threads_are_whole(tmp_path):
 
     with ThreadPoolExecutor(8) as pool:
         assert list(pool.map(write_and_read, range(200))) == [float(number) for number in range(200)]
+
+
+def test_the_registration_of_parts_fades_out_in_the_whole_image_without_folding():
+    import SimpleITK as sitk
+
+    from crossmoda.deeds.transform import Registration, field_transforms
+
+    part = Grid((12, 10, 8), (3.0, 3.0, 3.0), (30.0, 36.0, 24.0), GRID.direction)
+    bend, unbend = field_transforms(np.full((3, *part.shape), 9.0), np.full((3, *part.shape), -9.0), part)
+    affine = sitk.AffineTransform(3)
+    found = Registration(sitk.CompositeTransform([affine, bend]), sitk.CompositeTransform([unbend, affine]), part, part)
+    whole = Grid((96, 96, 80), (1.0, 1.0, 1.0), (0.0, 0.0, 0.0), GRID.direction)
+    torn = dataclasses.replace(found, fixed_grid=whole, moving_grid=whole)
+    extended = found.extended(whole, whole)
+    assert torn.jacobian_statistics()["folding_percent"] > 0.5
+    assert extended.jacobian_statistics()["minimum"] > 0.1
+    center = (46.0, 50.0, 35.0)
+    assert extended.transform.TransformPoint(center) == pytest.approx(np.add(center, 9.0))
+    assert np.abs(np.subtract(extended.transform.TransformPoint((0.0, 0.0, 79.0)), (0.0, 0.0, 79.0))).max() < 1.0

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from crossmoda import labels
+from crossmoda import labels, structure_names
 
 
 def test_values_keys_and_colors_are_unique() -> None:
@@ -39,14 +39,14 @@ def test_structures_in_a_label_map_are_those_with_voxels() -> None:
 )
 def test_a_tumor_is_known_under_its_names(name: str) -> None:
     """AN, TV and TvT1 are the contour names of the Vestibular-Schwannoma-SEG collection."""
-    structure = labels.structure_of_name(name)
+    structure = structure_names.structure_of_name(name)
     assert structure is not None
     assert structure.value == labels.VS
 
 
 @pytest.mark.parametrize("name", ["cochlea", "Cochlea", "COCHLEA", "Left Cochlea", "cochlea_R", "Cochleas", "cochleae"])
 def test_a_cochlea_is_known_under_its_names(name: str) -> None:
-    structure = labels.structure_of_name(name)
+    structure = structure_names.structure_of_name(name)
     assert structure is not None
     assert structure.value == labels.COCHLEA
 
@@ -56,16 +56,16 @@ def test_a_cochlea_is_known_under_its_names(name: str) -> None:
 )
 def test_other_contours_of_the_collection_are_left_out(name: str) -> None:
     """Earlier volumes, the modiolus and a meningioma are neither."""
-    assert labels.structure_of_name(name) is None
+    assert structure_names.structure_of_name(name) is None
 
 
 def test_terminology_is_known_by_its_codes_not_its_words() -> None:
     for structure in labels.STRUCTURES:
-        assert labels.structure_of_terminology(structure.terminology) is structure
+        assert structure_names.structure_of_terminology(structure.terminology) is structure
         reworded = structure.terminology.replace("Cochlea", "Schnecke").replace("Mass", "Tumor")
-        assert labels.structure_of_terminology(reworded) is structure
-    assert labels.structure_of_terminology("") is None
-    assert labels.structure_of_terminology("a~SCT^1^x~SCT^2^y~^^~b~^^~^^") is None
+        assert structure_names.structure_of_terminology(reworded) is structure
+    assert structure_names.structure_of_terminology("") is None
+    assert structure_names.structure_of_terminology("a~SCT^1^x~SCT^2^y~^^~b~^^~^^") is None
 
 
 @pytest.mark.parametrize("structure", labels.STRUCTURES, ids=lambda structure: structure.key)

@@ -90,12 +90,14 @@ def test_segments_without_terminology_are_known_by_name_and_others_are_left_out(
     assert np.array_equal(read_label_map(path).array, np.where(label_map.array == 2, 2, 0))
 
 
-def test_unknown_segments_keep_their_values(tmp_path: Path) -> None:
-    label_map = a_label_map()
+def test_segments_of_unknown_structures_are_refused_with_their_names(tmp_path: Path) -> None:
     path = tmp_path / "s.seg.nrrd"
-    write_segmentation(label_map, path)
-    edited_segmentation(path, Segment0_Tags="|", Segment0_Name="Cord", Segment1_Tags="|", Segment1_Name="Canal")
-    assert np.array_equal(read_label_map(path).array, label_map.array)
+    write_segmentation(a_label_map(), path)
+    edited_segmentation(path, Segment0_Tags="|", Segment0_Name="Befund", Segment1_Tags="|", Segment1_Name="Canal")
+    with pytest.raises(
+        InputError, match=r'unknown structure names: "Befund", "Canal"\. Map each to VS, cochlea, ignore'
+    ):
+        read_label_map(path)
 
 
 def test_overlapping_segments_in_layers_are_merged_with_the_cochlea_on_top(tmp_path: Path) -> None:

@@ -123,6 +123,21 @@ def add_volume(scene):
     return add
 
 
+@pytest.fixture
+def slices(application):
+    """Two slice views' nodes."""
+    import slicer
+
+    made = [slicer.vtkMRMLSliceNode() for _ in range(2)]
+    for number, node in enumerate(made):
+        node.SetLayoutName(f"Review{number}")
+        node.SetName(f"Review{number}")
+        slicer.mrmlScene.AddNode(node)
+    yield made
+    for node in made:
+        slicer.mrmlScene.RemoveNode(node)
+
+
 @pytest.fixture(scope="session")
 def weights(tmp_path_factory):
     """Weights of an untrained network: what it finds is meaningless, but everything around it is real."""

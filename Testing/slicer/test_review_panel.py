@@ -7,21 +7,6 @@ import pytest
 
 
 @pytest.fixture
-def slices(application):
-    """Two slice views' nodes."""
-    import slicer
-
-    made = [slicer.vtkMRMLSliceNode() for _ in range(2)]
-    for number, node in enumerate(made):
-        node.SetLayoutName(f"Review{number}")
-        node.SetName(f"Review{number}")
-        slicer.mrmlScene.AddNode(node)
-    yield made
-    for node in made:
-        slicer.mrmlScene.RemoveNode(node)
-
-
-@pytest.fixture
 def window(application, reviewed):
     """The panel's window, shown and active, so that it receives keys."""
     import slicer

@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from crossmoda import demo
-from crossmoda.cli.framework import options, path_option, progress_bar
+from crossmoda.cli.framework import echo, options, path_option, progress_bar
 from crossmoda.parameters import from_arguments
 
 
@@ -17,8 +17,8 @@ def command(folder: Path, **values: Any) -> None:
     """A second run with the same options reuses finished steps."""
     with progress_bar() as progress:
         result = demo.run(folder, from_arguments(demo.DemoSettings, values), progress)
-    click.echo(demo.table(result.scores))
-    click.echo()
+    echo(demo.table(result.scores))
+    echo()
     width = max(map(len, result.files))
     for name, path in result.files.items():
-        click.echo(f"{name:<{width}}  {path}")
+        echo(f"{name:<{width}}  {path}")

@@ -5,8 +5,8 @@ import sys
 import click
 
 from crossmoda.cli.framework import crossmoda_command
-from crossmoda.errors import BAD_INPUT, BUG, INTERRUPTED, Cancelled, InputError
-from crossmoda.output import use_utf8
+from crossmoda.errors import BAD_INPUT, BUG, INTERRUPTED, NOT_ENOUGH_MEMORY, Cancelled, InputError
+from crossmoda.output import end_as_interrupted, printable, use_utf8
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -14,6 +14,7 @@ def main(arguments: list[str] | None = None) -> None:
     arguments = sys.argv[1:] if arguments is None else arguments
     debug = "--debug" in arguments
     use_utf8()
+    end_as_interrupted()
     try:
         code = crossmoda_command.main(args=arguments, prog_name="crossmoda", standalone_mode=False)
     except click.exceptions.NoArgsIsHelpError as error:
@@ -25,7 +26,10 @@ def main(arguments: list[str] | None = None) -> None:
     except InputError as error:
         if debug:
             raise
-        click.echo(f"Error: {error}", err=True)
+        click.echo(f"Error: {printable(error)}", err=True)
+        code = BAD_INPUT
+    except MemoryError:
+        click.echo(f"Error: {NOT_ENOUGH_MEMORY}", err=True)
         code = BAD_INPUT
     except (click.Abort, Cancelled, KeyboardInterrupt):
         click.echo("Cancelled; finished results stay.", err=True)
@@ -33,6 +37,8 @@ def main(arguments: list[str] | None = None) -> None:
     except Exception as error:
         if debug:
             raise
-        click.echo(f"Unexpected error: {error} ({type(error).__name__}). --debug shows the traceback.", err=True)
+        click.echo(
+            f"Unexpected error: {printable(error)} ({type(error).__name__}). --debug shows the traceback.", err=True
+        )
         code = BUG
     sys.exit(code if isinstance(code, int) else 0)

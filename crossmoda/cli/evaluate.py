@@ -4,38 +4,54 @@ from pathlib import Path
 
 import click
 
-from crossmoda import evaluation, volume
-from crossmoda.cli.framework import PATH, path_option, progress_bar
-from crossmoda.errors import InputError
+from crossmoda import evaluation, output
+from crossmoda.cli.framework import PATH, echo, path_option, progress_bar, structure_option
+from crossmoda.dataset.label_pairs import label_pairs
+from crossmoda.errors import BAD_INPUT, InputError
 from crossmoda.progress import report
 
 
 @click.command()
 @path_option("--csv", "table", help="Table with one row per case and structure.")
 @path_option("--json", "summary", help="All scores and their summary.")
+@structure_option
 @click.argument("predictions", type=PATH)
 @click.argument("references", type=PATH)
 def command(predictions: Path, references: Path, table: Path | None, summary: Path | None) -> None:
-    """PREDICTIONS and REFERENCES are two files, or two folders with files of the same name."""
-    pairs = _pairs(predictions, references)
-    scores = {}
+    """PREDICTIONS and REFERENCES are two files, or two folders with files of the same cases.
+
+    A reference without a prediction counts as an empty prediction, and is named.
+    """
+    pairs = label_pairs(predictions, references)
+    for path, ending in ((table, ".csv"), (summary, ".json")):
+        if path is not None:
+            output.check_ending(path, ending)
+    output.check_apart(
+        [table, summary], [predictions, references, *(file for pair in pairs.both.values() for file in pair)]
+    )
+    scores, failures = {}, {}
+    cases = [*pairs.both, *pairs.missing]
     with progress_bar() as progress:
-        for number, (name, pair) in enumerate(pairs.items()):
-            report(progress, number / len(pairs), name)
-            scores[name] = evaluation.evaluate(*map(volume.read_label_map, pair))
-    if table:
-        evaluation.write_scores(scores, table)
-    if summary:
-        evaluation.write_summary(scores, summary)
-    click.echo(evaluation.format_table(scores))
-
-
-def _pairs(predictions: Path, references: Path) -> dict[str, tuple[Path, Path]]:
-    """Return prediction and reference by file name."""
-    if not (predictions.is_dir() and references.is_dir()):
-        return {predictions.name: (predictions, references)}
-    names = {path.name for path in predictions.iterdir()} & {path.name for path in references.iterdir()}
-    pairs = {name: (predictions / name, references / name) for name in sorted(names) if (references / name).is_file()}
-    if not pairs:
-        raise InputError(f"No common file name in {predictions} and {references}. Name both files of a case alike.")
-    return pairs
+        for number, name in enumerate(cases):
+            report(progress, number / len(cases), name)
+            prediction, reference = pairs.both.get(name, (None, pairs.missing.get(name)))
+            try:
+                scores[name] = evaluation.evaluate_files(prediction, reference)  # type: ignore[arg-type]
+            except InputError as cause:
+                if len(cases) == 1:
+                    raise
+                failures[name] = str(cause)
+    if scores:
+        if table:
+            evaluation.write_scores(scores, table)
+        if summary:
+            evaluation.write_summary(scores, summary)
+        echo(evaluation.format_table(scores))
+    if pairs.missing:
+        echo(f"No prediction, counted as empty: {', '.join(pairs.missing)}.")
+    if pairs.extra:
+        echo(f"No reference, left out: {', '.join(pairs.extra)}.")
+    for name, reason in failures.items():
+        echo(f"{name}: failed: {reason}", err=True)
+    if failures:
+        raise click.exceptions.Exit(BAD_INPUT)

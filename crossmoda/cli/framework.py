@@ -6,15 +6,19 @@ import inspect
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 import crossmoda
 from crossmoda.errors import BAD_INPUT, InputError
+from crossmoda.output import printable
 from crossmoda.parameters import Settings, parameters, shown
 from crossmoda.progress import Progress
 from crossmoda.steps.declaration import StepDeclaration
+
+if TYPE_CHECKING:
+    from crossmoda.dataset import Dataset
 
 #: The subcommands in the order of the work, and their summaries; each is ``command`` in the module of its name.
 COMMANDS = {
@@ -85,6 +89,11 @@ def crossmoda_command(ctx: click.Context, debug: bool, quiet: bool) -> None:
     ctx.obj = {"quiet": quiet}
 
 
+def echo(text: object = "", err: bool = False) -> None:
+    """Print a line; names and paths in it cannot move the terminal's cursor or change its title."""
+    click.echo(printable(text), err=err)
+
+
 def path_option(*names: str, **details: Any) -> Callable[[Decorated], Decorated]:
     """Return a decorator that adds an option with a path as its value."""
     return click.option(*names, type=PATH, **details)
@@ -108,11 +117,37 @@ def options(*settings: type[Settings]) -> Callable[[Decorated], Decorated]:
         for item in reversed([item for each in settings for item in parameters(each)]):
             kind: Any = click.Choice(item.choices) if item.choices else item.type
             flag = f"{item.flag}/--no-{item.flag[2:]}" if item.type is bool else item.flag
-            details = {"type": kind, "default": item.default, "show_default": True, "help": item.help_with_unit}
-            function = click.option(flag, item.name, **details)(function)
+            shows_default = item.default not in (None, "")
+            details = {"type": kind, "default": item.default, "show_default": shows_default}
+            function = click.option(flag, item.name, help=item.help_with_unit, **details)(function)
         return function
 
     return decorate
+
+
+def open_data(folder: Path) -> "Dataset":
+    """Return the cases of a data set; what was passed over is printed on the error stream."""
+    from crossmoda.dataset import open_dataset
+
+    data = open_dataset(folder)
+    for note in data.notes:
+        echo(f"Note: {note}", err=True)
+    return data
+
+
+def structure_option(function: Decorated) -> Decorated:
+    """Add ``--structure NAME=KEY``, which maps names of structures for the rest of the process."""
+
+    def mapped(ctx: click.Context, param: click.Parameter, pairs: tuple[str, ...]) -> None:
+        if pairs:
+            from crossmoda import structure_names
+
+            structure_names.map_names(pairs)
+
+    text = "Structure of a name or value in label files, such as GTV2=VS or 3=ignore; repeat for several."
+    return click.option(
+        "--structure", multiple=True, metavar="NAME=KEY", callback=mapped, expose_value=False, help=text
+    )(function)
 
 
 @contextmanager
@@ -125,10 +160,15 @@ def progress_bar() -> Iterator[Progress | None]:
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
     console = Console(stderr=True)
-    columns = (BarColumn(bar_width=28), TaskProgressColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))
+    columns = (
+        BarColumn(bar_width=28),
+        TaskProgressColumn(),
+        TimeElapsedColumn(),
+        TextColumn("{task.description}", markup=False),
+    )
     with Progress(*columns, console=console) as bars:
         task = bars.add_task("", total=1.0)
-        yield lambda fraction, message: bars.update(task, completed=fraction, description=message)
+        yield lambda fraction, message: bars.update(task, completed=fraction, description=printable(message))
 
 
 def report_cases(results: Mapping[str, Any], failures: Mapping[str, str]) -> None:
@@ -138,9 +178,9 @@ def report_cases(results: Mapping[str, Any], failures: Mapping[str, str]) -> Non
     """
     for name, result in results.items():
         for note in result.notes:
-            click.echo(f"{name}: {note}")
-        click.echo(f"{name}: {result.folder}")
+            echo(f"{name}: {note}")
+        echo(f"{name}: {result.folder}")
     for name, cause in failures.items():
-        click.echo(f"{name}: failed: {cause}", err=True)
+        echo(f"{name}: failed: {cause}", err=True)
     if failures:
         raise click.exceptions.Exit(BAD_INPUT)

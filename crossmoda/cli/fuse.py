@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from crossmoda.cli.framework import PATH, options, path_option, progress_bar
+from crossmoda.cli.framework import PATH, echo, options, path_option, progress_bar, structure_option
 from crossmoda.fusion.files import FileFusionSettings, FusionOutputs, find_label_maps, fuse_files
 from crossmoda.parameters import from_arguments
 
@@ -22,6 +22,7 @@ _FILES = {
 
 
 @click.command()
+@structure_option
 @click.argument("label_maps", type=PATH, nargs=-1, required=True)
 @path_option("--output", required=True, help="Folder of the fused label and its maps.")
 @options(FileFusionSettings)
@@ -35,7 +36,7 @@ def command(label_maps: tuple[Path, ...], output: Path, **values: Any) -> None:
     with progress_bar() as progress:
         result = fuse_files(paths, outputs, settings, progress)
     for note in result.fusion.notes:
-        click.echo(note)
+        echo(note)
     for name, value in result.measurements().items():
-        click.echo(f"{name}: {value:g}")
-    click.echo(output)
+        echo(f"{name}: {value:g}")
+    echo(output)

@@ -8,7 +8,7 @@ import click
 from crossmoda import output as files
 from crossmoda import volume
 from crossmoda.anatomy import ear_frame, landmarks, template
-from crossmoda.cli.framework import PATH, path_option, progress_bar
+from crossmoda.cli.framework import PATH, echo, path_option, progress_bar
 from crossmoda.errors import InputError
 
 
@@ -22,9 +22,9 @@ def command(scan: Path, output: Path | None, folder: Path | None, as_json: bool)
     files.check_apart([output], [scan])
     with progress_bar() as progress:
         atlas = template.load(folder) if folder else template.load()
-        frames = ear_frame.ear_frames(volume.read(scan), atlas, progress)
+        frames = ear_frame.ear_frames(volume.read_scan(scan), atlas, progress)
     if as_json:
-        click.echo(json.dumps(landmarks.summary(frames), indent=2))
+        echo(json.dumps(landmarks.summary(frames), indent=2))
     if not frames.accepted:
         raise InputError(frames.notes[0])
     if output is not None:
@@ -34,8 +34,8 @@ def command(scan: Path, output: Path | None, folder: Path | None, as_json: bool)
     for frame in frames.accepted:
         for name, position in frame.landmarks.items():
             place = " ".join(f"{value:8.1f}" for value in position)
-            click.echo(f"{frame.side:5} {name.replace('_', ' '):16} {place}")
+            echo(f"{frame.side:5} {name.replace('_', ' '):16} {place}")
     for note in frames.notes:
-        click.echo(f"Note: {note}")
+        echo(f"Note: {note}")
     if output is not None:
-        click.echo(output)
+        echo(output)

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import click
 
-from crossmoda.cli.framework import PATH, path_option
+from crossmoda.cli.framework import PATH, echo, path_option
+from crossmoda.errors import InputError
 from crossmoda.review import models
 
 
@@ -15,6 +16,8 @@ from crossmoda.review import models
 @click.option("--name", help="Name of the added model. [default: the next free number]")
 def command(folder: Path, switch: str | None, weights: Path | None, name: str | None) -> None:
     """An asterisk marks the current model."""
+    if not weights and not folder.is_dir():
+        raise InputError(f"Not a folder: {folder}. Select the folder of the models, or add weights with --add.")
     if weights:
         models.add(folder, weights, name)
     if switch:
@@ -22,4 +25,4 @@ def command(folder: Path, switch: str | None, weights: Path | None, name: str | 
     for model in models.models(folder):
         learned = model.card.get("learned_from")
         origin = f"from {learned.get('initial')}, corrections: {learned.get('corrected')}" if learned else ""
-        click.echo(f"{'*' if model.is_current else ' '} {model.name:<20} {origin}".rstrip())
+        echo(f"{'*' if model.is_current else ' '} {model.name:<20} {origin}".rstrip())

@@ -5,8 +5,8 @@ from typing import Any
 
 import click
 
-from crossmoda import dataset, inference
-from crossmoda.cli.framework import PATH, files, options, path_option, progress_bar, report_cases
+from crossmoda import inference
+from crossmoda.cli.framework import PATH, echo, files, open_data, options, path_option, progress_bar, report_cases
 from crossmoda.errors import InputError
 from crossmoda.parameters import from_arguments
 from crossmoda.steps.predict import STEP
@@ -37,14 +37,14 @@ def command(image: Path | None, targets: Path | None, output: Path, weights: Pat
         with progress_bar() as progress:
             result = inference.predict_files(image, output, weights, settings, progress, **maps)
         for name, volume_mm3 in result.provenance["volumes_mm3"].items():
-            click.echo(f"{name}: {volume_mm3:.0f} mm3")
+            echo(f"{name}: {volume_mm3:.0f} mm3")
         for note in result.provenance["notes"]:
-            click.echo(f"Note: {note}")
-        click.echo(output)
+            echo(f"Note: {note}")
+        echo(output)
     elif targets is not None:
         if any(maps.values()):
             raise InputError("--targets writes every map. Omit --probabilities and --uncertainty.")
-        cases = dataset.open_dataset(targets).targets
+        cases = open_data(targets).targets
         if not cases:
             raise InputError(f"No hrT2 scan in {targets}. Choose a data set with hrT2 scans.")
         with progress_bar() as progress:

@@ -6,13 +6,15 @@ from typing import Any
 import click
 
 from crossmoda import dataset, deeds, fusion, propagation
-from crossmoda.cli.framework import options, path_option, progress_bar, report_cases
+from crossmoda.cli.framework import open_data, options, path_option, progress_bar, report_cases, structure_option
+from crossmoda.dataset.named_cases import case_of_file
 from crossmoda.errors import InputError
 from crossmoda.parameters import from_arguments
 from crossmoda.steps.propagate import STEP
 
 
 @click.command()
+@structure_option
 @path_option("--target", multiple=True, help=f"{STEP.file('target').help}; repeat for several scans.")
 @path_option("--targets", help="Data set whose hrT2 scans are labeled.")
 @path_option("--atlases", help=f"{STEP.file('atlases').help}.")
@@ -32,13 +34,13 @@ def command(
     """A second run reuses finished registrations in OUTPUT."""
     if len(atlas_image) != len(atlas_label):
         raise InputError("Each --atlas-image requires one --atlas-label. Add the missing files.")
-    cases = [dataset.Case(_name(path), dataset.HRT2, path) for path in target]
-    cases += dataset.open_dataset(targets).targets if targets else []
+    cases = [dataset.Case(case_of_file(path), dataset.HRT2, path) for path in target]
+    cases += open_data(targets).targets if targets else []
     sources = [
-        dataset.Case(_name(image), dataset.CET1, image, label)
+        dataset.Case(case_of_file(image), dataset.CET1, image, label)
         for image, label in zip(atlas_image, atlas_label, strict=True)
     ]
-    sources += dataset.open_dataset(atlases).sources if atlases else []
+    sources += open_data(atlases).sources if atlases else []
     if not cases or not sources:
         raise InputError(
             "At least one target (--target or --targets) and one atlas (--atlases, --atlas-image) are required. "
@@ -55,8 +57,3 @@ def command(
             fusion_settings=from_arguments(fusion.Settings, values),
         )
     report_cases(results, failures)
-
-
-def _name(path: Path) -> str:
-    """Return a file's name without its endings."""
-    return path.name.partition(".")[0]

@@ -5,13 +5,14 @@ from typing import Any
 
 import click
 
-from crossmoda.cli.framework import PATH, files, options, path_option, progress_bar
-from crossmoda.deeds.files import RegistrationSettings, register_files, statistics
+from crossmoda.cli.framework import PATH, echo, files, options, path_option, progress_bar, structure_option
+from crossmoda.deeds.files import STATISTICS, RegistrationSettings, register_files
 from crossmoda.parameters import from_arguments
 from crossmoda.steps.register import STEP
 
 
 @click.command()
+@structure_option
 @click.argument("fixed", type=PATH)
 @click.argument("moving", type=PATH)
 @path_option("--output", required=True, help="Folder of transform, inverse and warped images.")
@@ -25,6 +26,6 @@ def command(fixed: Path, moving: Path, output: Path, initial_transform: Path | N
         result = register_files(
             fixed, moving, output, settings=settings, progress=progress, initial=initial_transform, **inputs
         )
-    for name, value in statistics(result).items():
-        click.echo(f"{name}: {value:g}")
-    click.echo(output)
+    for name in STATISTICS:
+        echo(f"{name}: {result.provenance[name]:g}")
+    echo(output)

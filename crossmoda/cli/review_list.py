@@ -4,9 +4,9 @@ from pathlib import Path
 
 import click
 
-from crossmoda import review
-from crossmoda.cli.framework import path_option, progress_bar
-from crossmoda.output import write_csv
+from crossmoda import dataset, review
+from crossmoda.cli.framework import echo, path_option, progress_bar
+from crossmoda.output import check_apart, check_ending, write_csv
 
 
 @click.command()
@@ -15,6 +15,10 @@ from crossmoda.output import write_csv
 @path_option("--csv", "table", help="Table of the ranked cases with all evidence.")
 def command(data: Path, results: Path, table: Path | None) -> None:
     """The list is printed, highest benefit first, and written with --csv."""
+    if table:
+        check_ending(table, ".csv")
+        cases = dataset.open_dataset(data).cases
+        check_apart([table], [path for case in cases for path in (case.image, case.label)])
     with progress_bar() as progress:
         items = review.review_list(data, results, progress=progress)
     if table:
@@ -26,6 +30,6 @@ def command(data: Path, results: Path, table: Path | None) -> None:
         write_csv(table, ["rank", "case", "priority", "status", "seconds", "reasons", *names], rows)
     width = max(len(item.id) for item in items)
     for item in items:
-        click.echo(f"{item.id:<{width}}  {item.priority:.2f}  {item.status:<12}  {item.reasons[0]}")
+        echo(f"{item.id:<{width}}  {item.priority:.2f}  {item.status:<12}  {item.reasons[0]}")
         for reason in item.reasons[1:]:
-            click.echo(f"{'':<{width + 22}}{reason}")
+            echo(f"{'':<{width + 22}}{reason}")

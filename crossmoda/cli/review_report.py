@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from crossmoda.cli.framework import path_option, progress_bar
+from crossmoda.cli.framework import echo, path_option, progress_bar
 from crossmoda.review import cohort_report
 
 
@@ -18,4 +18,4 @@ def command(data: Path, results: Path, models: Path | None, output: Path) -> Non
     with progress_bar() as progress:
         reports = cohort_report.write_report(data, results, models, output, progress)
     for file in reports.values():
-        click.echo(file)
+        echo(file)

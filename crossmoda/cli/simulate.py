@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from crossmoda import simulation
-from crossmoda.cli.framework import PATH, options, path_option, progress_bar
+from crossmoda.cli.framework import PATH, echo, options, path_option, progress_bar
 from crossmoda.parameters import from_arguments
 
 
@@ -30,4 +30,4 @@ def command(folder: Path, **values: Any) -> None:
         simulation.simulate_dataset(
             folder, settings=settings, progress=progress, **{name: values[name] for name in names}
         )
-    click.echo(folder)
+    echo(folder)

@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from crossmoda import study
-from crossmoda.cli.framework import PATH, progress_bar
+from crossmoda.cli.framework import PATH, echo, progress_bar
 from crossmoda.errors import BAD_INPUT
 
 
@@ -25,13 +25,15 @@ def command(configuration: Path, dry_run: bool, scheduler: str | None, workers: 
     if dry_run:
         with progress_bar() as progress:
             planned = study.plan(read, progress)
-        click.echo("\n".join(planned.lines()))
+        echo("\n".join(planned.lines()))
+        if planned.unusable:
+            raise click.exceptions.Exit(BAD_INPUT)
         return
     with progress_bar() as progress:
-        outcome = study.run(read, progress, lambda line: click.echo(line, err=True))
+        outcome = study.run(read, progress, lambda line: echo(line, err=True))
     for name in ("report.html", "scores.csv", "cases.csv"):
-        click.echo(outcome.folder / name)
+        echo(outcome.folder / name)
     if outcome.failed:
         names = ", ".join(outcome.failed)
-        click.echo(f"{len(outcome.failed)} failed: {names}. failures.csv lists the causes.", err=True)
+        echo(f"{len(outcome.failed)} failed: {names}. failures.csv lists the causes.", err=True)
         raise click.exceptions.Exit(BAD_INPUT)

@@ -6,12 +6,13 @@ from typing import Any
 import click
 
 from crossmoda import training
-from crossmoda.cli.framework import files, options, path_option, progress_bar
+from crossmoda.cli.framework import echo, files, options, path_option, progress_bar, structure_option
 from crossmoda.parameters import from_arguments
 from crossmoda.steps.train import STEP
 
 
 @click.command()
+@structure_option
 @files(STEP, "data", "noisy", "validation", "initial")
 @path_option("--output", required=True, help=f"{STEP.file('output').help}.")
 @options(training.Settings)
@@ -21,4 +22,4 @@ def command(data: Path, output: Path, **values: Any) -> None:
     settings = from_arguments(training.Settings, values)
     with progress_bar() as progress:
         weights = training.train_folder(data, output, settings, progress, **folders)
-    click.echo(weights)
+    echo(weights)

@@ -5,20 +5,23 @@ from pathlib import Path
 import click
 
 from crossmoda import dataset
-from crossmoda.cli.framework import PATH, progress_bar
+from crossmoda.cli.framework import PATH, echo, progress_bar, structure_option
 from crossmoda.errors import BAD_INPUT
 
 
 @click.command()
+@structure_option
 @click.argument("folder", type=PATH)
 def command(folder: Path) -> None:
     """FOLDER holds crossMoDA 2021 to 2023, Vestibular-Schwannoma-SEG as downloaded, or plainly named files."""
     data = dataset.open_dataset(folder)
     with progress_bar() as progress:
         problems = dataset.validate(data, progress)
+    for note in data.notes:
+        echo(f"Note: {note}")
     for problem in problems:
-        click.echo(problem)
+        echo(problem)
     number = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
-    click.echo(f"{len(data.sources)} labeled ceT1, {len(data.targets)} hrT2, {number}.")
+    echo(f"{len(data.sources)} labeled ceT1, {len(data.targets)} hrT2, {number}.")
     if problems:
         raise click.exceptions.Exit(BAD_INPUT)

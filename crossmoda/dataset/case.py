@@ -3,16 +3,15 @@
 import dataclasses
 from pathlib import Path
 
-import numpy as np
-
-from crossmoda import labels
 from crossmoda.anatomy import laterality
-from crossmoda.dataset import contours
+from crossmoda.dataset.case_id import safe_id
+from crossmoda.dataset.label_reading import has_contours, read_label
+from crossmoda.dataset.sequences import CET1, HRT2
 from crossmoda.errors import InputError
 from crossmoda.progress import Progress, report
-from crossmoda.volume import Volume, dicom, read, read_label_map
+from crossmoda.volume import Volume, read_scan
 
-CET1, HRT2 = "ceT1", "hrT2"
+__all__ = ["CET1", "HRT2", "Case", "Dataset"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,7 +19,7 @@ class Case:
     """One scan of a patient, with or without a label."""
 
     id: str
-    """the patient or case; both modalities of a patient share it"""
+    """the patient or case, safe as the name of a folder; both modalities of a patient share it"""
     modality: str
     """``"ceT1"`` or ``"hrT2"``"""
     image: Path
@@ -30,9 +29,13 @@ class Case:
     side: str | None = None
     """the patient's side of the tumor, ``"left"`` or ``"right"``; None if unknown"""
 
+    def __post_init__(self) -> None:
+        """Make the ID safe: results are written into a folder of its name."""
+        object.__setattr__(self, "id", safe_id(self.id))
+
     def read_image(self) -> Volume:
         """Read the image (float32)."""
-        return read(self.image)
+        return read_scan(self.image)
 
     def read_label(self, image: Volume | None = None) -> Volume:
         """Read the label as a label map (uint8, 1 VS, 2 cochlea).
@@ -48,17 +51,9 @@ class Case:
         """
         if self.label is None:
             raise InputError(f"The case has no label: {self.image}. Add a label or select a labeled case.")
-        if self.label.suffix.lower() == ".json" or dicom.is_dicom(self.label):
-            return contours.rasterize(contours.read_contours(self.label), (image or self.read_image()).grid)
-        label_map = read_label_map(self.label, None if image is None else image.grid)
-        return label_map.with_array(_joined_parts(label_map.array))
-
-
-def _joined_parts(array: np.ndarray) -> np.ndarray:
-    """Join the parts of crossMoDA 2023 (1 intrameatal, 2 extrameatal, 3 cochlea) to 1 VS, 2 cochlea."""
-    if array.max(initial=0) != 3:
-        return array
-    return np.array([labels.BACKGROUND, labels.VS, labels.VS, labels.COCHLEA], np.uint8)[array]
+        if image is None and has_contours(self.label):
+            image = self.read_image()
+        return read_label(self.label, None if image is None else image.grid)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,6 +64,8 @@ class Dataset:
     cases: tuple[Case, ...]
     unpaired: tuple[Path, ...] = ()
     """labels and contours without an image"""
+    notes: tuple[str, ...] = ()
+    """what was passed over, and why: unknown names and series, unreadable folders"""
 
     @property
     def sources(self) -> tuple[Case, ...]:

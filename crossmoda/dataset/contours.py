@@ -6,7 +6,6 @@ its center lies inside the polygons of its slice; polygons on one slice combine 
 another is a hole.
 """
 
-import json
 import warnings
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
@@ -15,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from crossmoda import labels
+from crossmoda import output, structure_names
 from crossmoda.errors import InputError, cannot_read
 from crossmoda.volume.dicom import is_dicom
 from crossmoda.volume.grid import Grid, Volume
@@ -48,7 +47,7 @@ def read_contours(path: Path | str) -> Contours:
 
 def _read_json(path: Path) -> Contours:
     try:
-        entries = json.loads(path.read_text(encoding="utf-8"))
+        entries = output.read_json(path)
         contours: Contours = {}
         for entry in entries:
             polygons = [np.asarray(polygon, float).reshape(-1, 3) for polygon in entry["LPS_contour_points"]]
@@ -107,37 +106,49 @@ def _contours_of(dataset: Any, path: Path) -> Contours:
     return contours
 
 
-def rasterize(contours: Mapping[str, Iterable[np.ndarray]], grid: Grid) -> Volume:
+def rasterize(
+    contours: Mapping[str, Iterable[np.ndarray]],
+    grid: Grid,
+    path: Path | str = "the contours",
+) -> Volume:
     """Return the label map (uint8) of contours on a grid.
 
-    Names are matched by :func:`crossmoda.labels.structure_of_name`; other structures (earlier volumes, organs at risk)
-    are omitted. Where structures overlap, the later one of the table wins (the cochlea, which is smaller).
+    Names are matched by :mod:`crossmoda.structure_names`; other organs and earlier volumes are omitted. Where
+    structures overlap, the later one of the table wins (the cochlea, which is smaller).
 
     Args:
         contours: polygons (points, 3) by structure name, LPS mm.
         grid: the grid of the contoured image, in any orientation.
+        path: the file of the contours.
 
     Raises:
-        InputError: no structure has a known name, one fills no voxel, or the contours lie outside the image or across
-            its slices.
+        InputError: a name is not known, none is that of a structure, one fills no voxel, or the contours lie outside
+            the image or across its slices.
 
     """
-    known: dict[labels.Structure, list[np.ndarray]] = defaultdict(list)
+    mapping = structure_names.mapping_for(path)
+    known: dict[int, list[tuple[str, list[np.ndarray]]]] = defaultdict(list)
+    unknown = []
     for name, polygons in contours.items():
-        structure = labels.structure_of_name(name)
-        if structure is not None:
-            known[structure].extend(polygons)
-    if not any(known.values()):
+        value = structure_names.value_of(name, structure_names.structure_of_name(name), mapping)
+        polygons = list(polygons)
+        if value is None and polygons:
+            unknown.append(name)
+        elif value:
+            known[value].append((name, polygons))
+    structure_names.refuse_unknown(unknown, path)
+    if not any(polygons for named in known.values() for _, polygons in named):
         raise InputError(
             f"No contour is named as a vestibular schwannoma or a cochlea: {', '.join(contours) or 'none'}. "
             "Rename the contours to VS and cochlea."
         )
     array = np.zeros(grid.shape, np.uint8)
-    for structure in sorted(known, key=lambda structure: structure.value):
-        mask = _mask(known[structure], grid)
-        if known[structure] and not mask.any():
-            raise InputError(f"The contours fill no voxel of the image: {structure.name}. {_CONTOURED_IMAGE}.")
-        array[mask] = structure.value
+    for value in sorted(known):
+        for name, polygons in known[value]:  # polygons of a name combine, names of a value are joined
+            mask = _mask(polygons, grid)
+            if polygons and not mask.any():
+                raise InputError(f"The contours fill no voxel of the image: {name}. {_CONTOURED_IMAGE}.")
+            array[mask] = value
     return Volume(array, grid)
 
 

@@ -18,15 +18,15 @@ from typing import Any
 import numpy as np
 
 import crossmoda
-from crossmoda import labels, output, volume
+from crossmoda import labels, locks, output, volume
 from crossmoda.dataset.case import Case
+from crossmoda.dataset.case_id import safe_id
 from crossmoda.dataset.layouts import CORRECTIONS, RECORD, SETTLED, correction_file, open_dataset
 from crossmoda.dataset.results import PROVENANCE, label_to_review
 from crossmoda.errors import InputError, reason_of
 from crossmoda.evaluation import dice_per_structure
 from crossmoda.provenance import checksum
-from crossmoda.volume import Grid, Volume
-from crossmoda.volume.itk_reader import reader_of
+from crossmoda.volume import Grid, Volume, nrrd_file
 
 DRAFT = "draft.seg.nrrd"
 PREVIOUS = "previous"
@@ -81,7 +81,14 @@ class Draft:
 
 def folder_of(data: Path | str, case_id: str) -> Path:
     """Return the folder of a target's correction."""
-    return Path(data) / CORRECTIONS / case_id
+    return Path(data) / CORRECTIONS / safe_id(case_id)
+
+
+@contextlib.contextmanager
+def _locked(data: Path | str, case_id: str) -> Iterator[None]:
+    """Hold the lock of a correction: two people who save at once follow each other, and the first version is kept."""
+    with _preserve_edits_on_error(), locks.store_locked(folder_of(data, case_id)):
+        yield
 
 
 def save(
@@ -120,6 +127,23 @@ def save(
     _check_status(status)
     image = case.read_image()
     final = _on_grid(label_map, image.grid)
+    with _locked(data, case.id):
+        return _save(case, label_map, final, data, status, seconds, based_on, reviewer, when, noisy)
+
+
+def _save(
+    case: Case,
+    label_map: Volume,
+    final: Volume,
+    data: Path | str,
+    status: str,
+    seconds: float,
+    based_on: Path | str | None,
+    reviewer: str | None,
+    when: bool,
+    noisy: Path | str | None,
+) -> Path:
+    """Save a label map on the target's grid while no other process writes the correction."""
     folder = folder_of(data, case.id)
     earlier = load(data, case.id)
     record = _record(case, final, label_map, earlier, status, seconds, based_on, noisy or based_on)
@@ -159,6 +183,11 @@ def mark(
 
     """
     _check_status(status)
+    with _locked(data, case_id):
+        _mark(data, case_id, status, seconds, results)
+
+
+def _mark(data: Path | str, case_id: str, status: str, seconds: float, results: Path | str | None) -> None:
     earlier = load(data, case_id)
     has_label = earlier is not None and earlier.label is not None
     if status == CORRECTED and not has_label:
@@ -177,9 +206,9 @@ def load(data: Path | str, case_id: str) -> Correction | None:
     """Return the decision about a target; None if there is none."""
     folder, label = folder_of(data, case_id), correction_file(data, case_id)
     try:
-        record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+        record = output.read_json(folder / RECORD)
         status, seconds = str(record["status"]), float(record["seconds"])
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         # A label map without a readable record was copied there, or the saving was interrupted before the record.
         return Correction(case_id, CORRECTED, 0.0, label, {}, intact=False) if label.is_file() else None
     if status not in STATUSES:
@@ -213,7 +242,7 @@ def save_draft(
     """
     path = folder_of(data, case_id) / DRAFT
     about = {"draft_of": case_id, "based_on": Path(based_on).name if based_on else "", "seconds": seconds}
-    with _preserve_edits_on_error():
+    with _locked(data, case_id), _preserve_edits_on_error():
         volume.write_segmentation(label_map, path, about)
     return path
 
@@ -224,11 +253,9 @@ def find_draft(data: Path | str, case_id: str) -> Draft | None:
     if not path.is_file():
         return None
     try:
-        reader = reader_of(path)
-        reader.ReadImageInformation()
-        about = json.loads(reader.GetMetaData("CrossModa_Provenance"))
+        about = json.loads(nrrd_file.header_of(path)["CrossModa_Provenance"])
         return Draft(case_id, path, str(about["based_on"]), float(about["seconds"]))
-    except (RuntimeError, ValueError, KeyError, TypeError):
+    except (InputError, ValueError, KeyError, TypeError, RecursionError):
         return Draft(case_id, path, "", 0.0)
 
 
@@ -311,7 +338,7 @@ def _described(file: Path) -> dict[str, Any]:
     """Return name and checksum of a label map, and step, version and time of its provenance."""
     about: dict[str, Any] = {"name": file.name, "sha256": checksum(file) if file.is_file() else None}
     try:
-        provenance = json.loads((file.parent / PROVENANCE).read_text(encoding="utf-8"))
+        provenance = output.read_json(file.parent / PROVENANCE)
         return {**about, **{key: provenance[key] for key in ("step", "crossmoda", "created") if key in provenance}}
     except (OSError, ValueError, TypeError):
         return about

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from crossmoda import labels
+from crossmoda import cache, labels
 from crossmoda.errors import InputError
 
 NOISY_LABEL = "noisy_label.nii.gz"
@@ -39,6 +39,12 @@ PROPAGATION_FILES = (
 PREDICTION_FILES = (LABEL_MAP, SEGMENTATION, *PROBABILITIES, UNCERTAINTY, PROVENANCE)
 
 
+def refuse_unfinished(file: Path) -> None:
+    """Raise :class:`InputError` if a result is not of the run that was finished in its folder, or was damaged."""
+    if not cache.is_intact(file.parent):
+        raise InputError(f"Unfinished or damaged result: {file}. Run its step again.")
+
+
 def label_to_review(folder: Path | str) -> Path:
     """Return the label map of a target that is reviewed: the noisy label, else the prediction.
 
@@ -52,5 +58,6 @@ def label_to_review(folder: Path | str) -> Path:
     folder = Path(folder)
     for file in (folder / NOISY_LABEL, folder / PREDICTION / LABEL_MAP):
         if file.is_file():
+            refuse_unfinished(file)
             return file
     raise InputError(f"No label to review: {folder}. Run crossmoda propagate or crossmoda predict first.")

@@ -77,8 +77,8 @@ def _problems_of(case: Case) -> Iterator[Problem]:
             yield _problem(case.label, cause)
         return
     if image is not None and not label_map.grid.same_as(image.grid):
-        grids = f"{label_map.grid}, not {image.grid}"
-        yield Problem(case.label, f"Label on another grid than its image: {grids}. Resample it on the image.")
+        difference = label_map.grid.difference_to(image.grid)
+        yield Problem(case.label, f"Label on another grid than its image: {difference}. Resample it on the image.")
     if labels.values_in(label_map.array) == [labels.BACKGROUND]:
         yield Problem(case.label, "Empty label. Draw the structures or leave the case out.")
     try:

@@ -2,18 +2,18 @@
 
 import functools
 
-import numba
 import numpy as np
 
 from crossmoda.deeds import cost
 from crossmoda.deeds.backend_cpu import threads
 from crossmoda.deeds.pyramid import Level, Pyramid
 from crossmoda.errors import InputError
+from crossmoda.jit_cache import compiled
 
 #: A linear registration that changes volumes by more than this factor has failed.
 _MOST_CHANGE = 10.0
 
-_compiled = numba.njit(cache=True, nogil=True, boundscheck=False)
+_compiled = compiled(nogil=True, boundscheck=False)
 
 
 @_compiled

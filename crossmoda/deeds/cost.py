@@ -6,13 +6,13 @@ Lung CT. IEEE TMI 2013.
 
 from collections.abc import Sequence
 
-import numba
 import numpy as np
 
 from crossmoda.deeds.backend_cpu import threads
 from crossmoda.deeds.backend_cpu.scratch import Scratch
+from crossmoda.jit_cache import compiled
 
-_compiled = numba.njit(cache=True, nogil=True, fastmath={"contract", "nsz"}, boundscheck=False)
+_compiled = compiled(nogil=True, fastmath={"contract", "nsz"}, boundscheck=False)
 
 
 def displacements(radius: Sequence[int], quantization: Sequence[float]) -> np.ndarray:

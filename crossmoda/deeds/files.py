@@ -114,28 +114,29 @@ class _Inputs:
         roles |= {"moving_mask": moving_mask, "initial": initial}
         paths = {role: path for role, path in roles.items() if path is not None}
         check_apart(vars(outputs).values(), paths.values())
-        images = volume.read(fixed), volume.read(moving)
-        label = None if moving_label is None else volume.read_label_map(moving_label)
+        images = volume.read_scan(fixed), volume.read_scan(moving)
+        label = None if moving_label is None else volume.read_label_map(moving_label, images[1].grid)
         if label is not None and not label.grid.same_as(images[1].grid):
             raise InputError(
-                f"The moving label map lies on another grid than the moving image {moving}: {moving_label}. "
-                "Resample it to the grid of the image."
+                f"The moving label map lies on another grid than the moving image {moving}: {moving_label} "
+                f"({label.grid.difference_to(images[1].grid)}). Resample it to the grid of the image."
             )
         fixed_area, moving_area = (
-            None if path is None else volume.read_label_map(path) for path in (fixed_mask, moving_mask)
+            None if path is None else volume.read_mask(path) for path in (fixed_mask, moving_mask)
         )
-        transform = None if initial is None else read_transform(initial)
+        transform = None if initial is None else read_transform(initial, guarded=True)
         return cls(*images, label, fixed_area, moving_area, transform, paths)
 
 
-def statistics(registration: Registration) -> dict[str, float]:
-    """Return the statistics to report of a registration: displacement in mm, folded voxels in percent."""
+#: The statistics in the provenance of a registration of files.
+STATISTICS = ("mean_displacement_mm", "percentile_95_displacement_mm", "folding_percent")
+
+
+def _statistics(registration: Registration) -> dict[str, float]:
     displacement = registration.displacement_statistics()
-    return {
-        "mean_displacement_mm": round(displacement["mean_mm"], 3),
-        "percentile_95_displacement_mm": round(displacement["percentile_95_mm"], 3),
-        "folding_percent": round(registration.jacobian_statistics()["folding_percent"], 4),
-    }
+    folding = registration.jacobian_statistics()["folding_percent"]
+    values = (round(displacement["mean_mm"], 3), round(displacement["percentile_95_mm"], 3), round(folding, 4))
+    return dict(zip(STATISTICS, values, strict=True))
 
 
 def register_files(
@@ -167,7 +168,7 @@ def register_files(
         progress: callback(fraction, message); raise Cancelled to abort.
 
     Returns:
-        The registration on the whole grids; its provenance has the statistics.
+        The registration on the whole grids; its provenance has :data:`STATISTICS`.
 
     Raises:
         InputError: a file cannot be used, or an output cannot be written.
@@ -187,7 +188,7 @@ def register_files(
         ) from cause
     record.content["device"] = result.provenance["device"]
     report(progress, 0.86, "writing the results")
-    finished = dataclasses.replace(result, provenance=record.finish(**statistics(result)))
+    finished = dataclasses.replace(result, provenance=record.finish(**_statistics(result)))
     _write(finished, outputs, inputs.moving, inputs.label)
     report(progress, 1.0, "done")
     return finished
@@ -210,7 +211,7 @@ def _register(inputs: _Inputs, settings: RegistrationSettings, progress: Progres
         for mask, image in ((inputs.fixed_mask, fixed), (inputs.moving_mask, moving))
     )
     result = register(fixed, moving, settings, fixed_mask, moving_mask, initial, part(progress, 0.4, 1.0))
-    return dataclasses.replace(result, fixed_grid=inputs.fixed.grid, moving_grid=inputs.moving.grid)
+    return result.extended(inputs.fixed.grid, inputs.moving.grid)
 
 
 def _ears(

@@ -1,10 +1,10 @@
 """MIND-SSC quantized to 6 levels and packed into 60 bits, compiled: see :mod:`crossmoda.mind` for the definition."""
 
-import numba
 import numpy as np
 
 from crossmoda.deeds.backend_cpu import threads
 from crossmoda.deeds.backend_cpu.scratch import Scratch
+from crossmoda.jit_cache import compiled
 from crossmoda.mind import DIRECTIONS, PAIRS, THRESHOLDS
 
 _DIRECTIONS = np.array(DIRECTIONS, dtype=np.int64)
@@ -13,7 +13,7 @@ _PAIR_SHIFT = np.array([shift for _, shift in PAIRS], dtype=np.int64)
 #: A feature exp(-distance) exceeds a threshold where the distance is below its negative logarithm.
 _LIMITS = tuple((-np.log(np.array(THRESHOLDS, dtype=np.float32))).tolist())
 
-_compiled = numba.njit(cache=True, nogil=True, fastmath={"contract", "nsz", "nnan", "ninf"}, boundscheck=False)
+_compiled = compiled(nogil=True, fastmath={"contract", "nsz", "nnan", "ninf"}, boundscheck=False)
 
 
 @_compiled

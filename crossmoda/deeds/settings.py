@@ -34,7 +34,7 @@ class Settings(_Settings):
         minimum=0,
         maximum=5,
     )
-    device: str = parameter("auto", "Processor", choices=CHOICES)
+    device: str = parameter("auto", "Computing device", choices=CHOICES)
     units: str = parameter(
         "mm",
         "Unit of grid spacing and quantization; voxel with empty lists as in deedsBCV",

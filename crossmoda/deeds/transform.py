@@ -1,22 +1,25 @@
 """The result of a registration: transforms in physical space, their statistics, and images warped by them."""
 
 import dataclasses
-import json
 import math
 import shutil
+import subprocess
+import sys
+import threading
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import SimpleITK as sitk
 
-from crossmoda import volume
+from crossmoda import output, volume
 from crossmoda.errors import InputError
 from crossmoda.output import atomic, refuse_undecodable, write_json
 from crossmoda.volume import nifti
 from crossmoda.volume.grid import Grid, Volume
-from crossmoda.volume.itk_reader import HDF5
 
+#: HDF5, the format of .h5 transforms, is not safe with threads: whoever reads or writes a transform holds it.
+_HDF5 = threading.Lock()
 #: The names of the files of a registration.
 TRANSFORM = "T.h5"
 INVERSE = "T_inverse.h5"
@@ -24,6 +27,8 @@ WARPED = "warped.nii.gz"
 WARPED_LABEL = "warped_label.nii.gz"
 PROVENANCE = "provenance.json"
 
+#: Time within which a transform is read, s.
+_READING_S = 60.0
 #: The most bytes of a transform file beside the numbers of its fields.
 _HEADER_BYTES = 1 << 17
 
@@ -58,8 +63,12 @@ def matrix_of(transform: sitk.Transform) -> np.ndarray:
     return matrix
 
 
-def read_transform(path: Path | str) -> sitk.Transform:
+def read_transform(path: Path | str, guarded: bool = False) -> sitk.Transform:
     """Read an ITK transform file (.h5, .tfm, .mat, .txt, ...).
+
+    Args:
+        path: the file.
+        guarded: whether a process of its own reads it first, for files of unknown origin.
 
     Raises:
         InputError: the file is missing or holds no 3D transform.
@@ -67,7 +76,9 @@ def read_transform(path: Path | str) -> sitk.Transform:
     """
     refuse_undecodable(Path(path))
     try:
-        with HDF5:
+        if guarded and not _can_be_read(Path(path)):
+            raise RuntimeError("it ends the process that reads it")
+        with _HDF5:
             transform = sitk.ReadTransform(str(path))
     except RuntimeError as cause:
         reason = "does not exist" if not Path(path).exists() else "cannot be read as a transform"
@@ -75,6 +86,20 @@ def read_transform(path: Path | str) -> sitk.Transform:
     if transform.GetDimension() != 3:
         raise InputError(f"The transform {path} is {transform.GetDimension()}D; give a 3D transform.")
     return transform
+
+
+_READING = "import sys, SimpleITK; SimpleITK.ReadTransform(sys.argv[1])"
+
+
+def _can_be_read(path: Path) -> bool:
+    """Return whether a process of its own survives reading a transform: ITK ends on some damaged files."""
+    if not path.is_file() or "python" not in Path(sys.executable).name.lower():
+        return path.is_file()
+    arguments = [sys.executable, "-c", _READING, str(path)]
+    try:
+        return subprocess.run(arguments, capture_output=True, timeout=_READING_S, check=False).returncode == 0
+    except (OSError, subprocess.TimeoutExpired):
+        return False
 
 
 def write_transform(transform: sitk.Transform, path: Path | str) -> None:
@@ -91,7 +116,7 @@ def write_transform(transform: sitk.Transform, path: Path | str) -> None:
         if shutil.disk_usage(temporary.parent).free < 3 * 8 * numbers + _HEADER_BYTES:
             raise InputError(f"Cannot write {path}: the disk is full; make room or choose another folder.")
         try:
-            with HDF5:
+            with _HDF5:
                 sitk.WriteTransform(transform, str(temporary))
         except RuntimeError as cause:
             raise InputError(f"Cannot write {path}: choose another folder or file type.") from cause
@@ -116,6 +141,29 @@ def _field_transform(array: np.ndarray, grid: Grid, layers: list[int]) -> sitk.D
     image.SetSpacing(grid.spacing)
     image.SetOrigin((grid.index_to_physical @ [*(-count for count in layers[::-1]), 1])[:3].tolist())
     image.SetDirection(grid.direction)
+    return sitk.DisplacementFieldTransform(image)
+
+
+def _faded(transform: sitk.Transform) -> sitk.Transform:
+    """Return a transform whose displacement fades out beyond its field instead of ending there.
+
+    It fades linearly over twice the largest displacement: no tear, and no fold, which would need a slope of -1.
+    """
+    if transform.GetTransformEnum() != sitk.sitkDisplacementField:
+        return transform
+    field = sitk.DisplacementFieldTransform(transform).GetDisplacementField()
+    array = sitk.GetArrayFromImage(field)
+    reach = float(np.linalg.norm(array, axis=-1).max())
+    layers = [math.ceil(2 * reach / size) + 1 for size in field.GetSpacing()[::-1]]
+    padded = np.pad(array, [*((count, count) for count in layers), (0, 0)], mode="edge")
+    for axis, count in enumerate(layers):
+        ramp = np.minimum(1, np.arange(padded.shape[axis]) / count)
+        weight = ramp * ramp[::-1]
+        padded *= weight.reshape([-1 if axis == other else 1 for other in range(4)])
+    image = sitk.GetImageFromArray(padded, isVector=True)
+    image.SetSpacing(field.GetSpacing())
+    image.SetDirection(field.GetDirection())
+    image.SetOrigin(field.TransformContinuousIndexToPhysicalPoint([-float(count) for count in layers[::-1]]))
     return sitk.DisplacementFieldTransform(image)
 
 
@@ -184,27 +232,44 @@ class Registration:
             try:
                 sitk.WriteImage(self.displacement_field(), str(temporary), useCompression=True)
                 if nifti.is_nifti(temporary):  # ITK says nothing where the disk is full
-                    nifti.check(temporary)
+                    nifti.check_complete(temporary)
             except (RuntimeError, InputError) as cause:
                 raise InputError(f"Cannot write {path}: choose another folder or file type.") from cause
 
-    def jacobian_determinant(self) -> np.ndarray:
-        """Return the local change of volume at each voxel of the fixed grid, (z, y, x) float32: moving over fixed."""
-        along = sitk.GetArrayFromImage(self.displacement_field())
-        gradients = [
-            np.gradient(along, size, axis=axis) if along.shape[axis] > 1 else np.zeros_like(along)
-            for axis, size in zip((2, 1, 0), self.fixed_grid.spacing, strict=True)
-        ]
-        local = np.stack(gradients, axis=-1).astype(np.float32)  # d u_lps / d axis
-        local = local @ np.linalg.inv(np.reshape(self.fixed_grid.direction, (3, 3))).astype(np.float32)
+    def jacobian_determinant(self, grid: Grid | None = None) -> np.ndarray:
+        """Return the local change of volume between the points of a grid, (z - 1, y - 1, x - 1) float32: moving over
+        fixed.
+
+        A value is that of the center of eight neighboring points. Between control points the transform is linear
+        along each axis, so it is exact for points of one cell.
+
+        Args:
+            grid: at least two points along each axis, in the fixed image's space; None for the voxels of the fixed
+                image.
+
+        """
+        grid = grid or self.fixed_grid
+        moved = sitk.GetArrayFromImage(self.displacement_field(grid))
+        along = []
+        for axis in (2, 1, 0):
+            change = np.diff(moved, axis=axis) / np.float32(grid.spacing[2 - axis])
+            for other in {0, 1, 2} - {axis}:
+                low, high = (change[(slice(None),) * other + (part,)] for part in (slice(-1), slice(1, None)))
+                change = (low + high) / 2
+            along.append(change)
+        local = np.stack(along, axis=-1)  # d u_lps / d axis
+        local = local @ np.linalg.inv(np.reshape(grid.direction, (3, 3))).astype(np.float32)
         (a, b, c), (d, e, f), (g, h, i) = (
             [local[..., row, column] + np.float32(row == column) for column in range(3)] for row in range(3)
         )
         return a * (e * i - f * h) - b * (d * i - f * g) + c * (d * h - e * g)
 
     def jacobian_statistics(self) -> dict[str, float]:
-        """Return percent of folded voxels, and minimum, maximum, mean, standard deviation of the determinant."""
-        determinant = self.jacobian_determinant()
+        """Return percent of the volume that is folded, and minimum, maximum, mean and deviation of the determinant.
+
+        They are taken at eight places in each cell of the control points.
+        """
+        determinant = self.jacobian_determinant(self._half_cells())
         return {
             "folding_percent": 100 * float((determinant <= 0).mean()),
             "minimum": float(determinant.min()),
@@ -214,9 +279,28 @@ class Registration:
         }
 
     def displacement_statistics(self) -> dict[str, float]:
-        """Return mean and 95th percentile of the displacement of the voxels of the fixed image, mm."""
-        length = np.linalg.norm(sitk.GetArrayFromImage(self.displacement_field()), axis=-1)
+        """Return mean and 95th percentile of the displacement of the points of the fixed image, mm."""
+        length = np.linalg.norm(sitk.GetArrayFromImage(self.displacement_field(self._half_cells())), axis=-1)
         return {"mean_mm": float(length.mean()), "percentile_95_mm": float(np.percentile(length, 95))}
+
+    def _half_cells(self) -> Grid:
+        """Return points from the first to the last voxel, as far apart as half the control points and no closer than
+        voxels.
+        """
+        grid = self.fixed_grid
+        fields = [
+            sitk.DisplacementFieldTransform(each).GetDisplacementField().GetSpacing()
+            for each in parts_of(self.transform)
+            if each.GetTransformEnum() == sitk.sitkDisplacementField
+        ]
+        step = min((min(spacing) for spacing in fields), default=math.inf) / 2
+        extent = [(count - 1) * spacing for count, spacing in zip(grid.size, grid.spacing, strict=True)]
+        cells = [
+            max(1, math.ceil(length / max(step, spacing) - 1e-6))
+            for length, spacing in zip(extent, grid.spacing, strict=True)
+        ]
+        spacing = [(length or 1.0) / count for length, count in zip(extent, cells, strict=True)]
+        return Grid(tuple(count + 1 for count in cells), tuple(spacing), grid.origin, grid.direction)  # type: ignore[arg-type]
 
     def inverse_consistency(self, every: int = 4) -> np.ndarray:
         """Return the distance (mm) of every n-th voxel of the fixed image from itself after transform and inverse."""
@@ -239,6 +323,24 @@ class Registration:
             self.moving_grid,
             self.fixed_grid,
             {**self.provenance, "inverted": True},
+        )
+
+    def extended(self, fixed_grid: Grid, moving_grid: Grid) -> "Registration":
+        """Return the registration of parts of images as that of the whole images; beyond the parts it becomes linear.
+
+        Args:
+            fixed_grid: of the whole fixed image; the registration itself if it is that of the fixed part.
+            moving_grid: of the whole moving image.
+
+        """
+        if (fixed_grid, moving_grid) == (self.fixed_grid, self.moving_grid):
+            return self
+        forward, backward = (
+            sitk.CompositeTransform([_faded(part) for part in parts_of(each)])
+            for each in (self.transform, self.inverse_transform)
+        )
+        return dataclasses.replace(
+            self, transform=forward, inverse_transform=backward, fixed_grid=fixed_grid, moving_grid=moving_grid
         )
 
     def compose(self, next: "Registration") -> "Registration":
@@ -284,7 +386,7 @@ def load(folder: Path | str) -> Registration:
     """
     folder = Path(folder)
     try:
-        content = json.loads((folder / PROVENANCE).read_text(encoding="utf-8"))
+        content = output.read_json(folder / PROVENANCE)
         grids = content.pop("grids")
         fixed, moving = (
             Grid(**{name: tuple(value) for name, value in grids[side].items()}) for side in ("fixed", "moving")

@@ -3,13 +3,13 @@
 import heapq
 from typing import NamedTuple
 
-import numba
 import numpy as np
 
 from crossmoda.deeds.backend_cpu import threads
+from crossmoda.jit_cache import compiled
 
-_compiled = numba.njit(cache=True, nogil=True, boundscheck=False)
-_vectorized = numba.njit(cache=True, nogil=True, fastmath={"contract", "nsz", "nnan", "ninf"}, boundscheck=False)
+_compiled = compiled(nogil=True, boundscheck=False)
+_vectorized = compiled(nogil=True, fastmath={"contract", "nsz", "nnan", "ninf"}, boundscheck=False)
 
 
 class Tree(NamedTuple):

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from crossmoda import labels, volume
+from crossmoda.dataset.label_reading import read_label
 from crossmoda.errors import InputError
 from crossmoda.fusion.majority import vote_fractions
 from crossmoda.fusion.settings import Settings
@@ -109,6 +110,9 @@ def fuse_files(
     if not paths:
         raise InputError("There are no label maps to fuse. Add at least one.")
     check_apart(vars(outputs).values(), paths)
+    for number, path in enumerate(paths):
+        if path.resolve() in [earlier.resolve() for earlier in paths[:number]]:
+            raise InputError(f"Duplicate label map: {path}. It would count as two raters; name each file once.")
     label_maps = _read(paths, part(progress, 0.0, 0.4))
     record = Record("fuse", settings, {str(number): path for number, path in enumerate(paths, 1)})
     arrays = [label_map.array for label_map in label_maps]
@@ -129,10 +133,12 @@ def _read(files: Sequence[Path], progress: Progress | None) -> list[Volume]:
     label_maps: list[Volume] = []
     for number, file in enumerate(files):
         report(progress, number / len(files), f"reading {file.name}")
-        label_map = volume.read_label_map(file, label_maps[0].grid if label_maps else None)
-        labels.check_values(label_map.array, file.name)
+        label_map = read_label(file, label_maps[0].grid if label_maps else None)
         if label_maps and not label_map.grid.same_as(label_maps[0].grid):
-            raise InputError(f"{file.name} has another grid than {files[0].name}. Resample it to that grid.")
+            difference = label_map.grid.difference_to(label_maps[0].grid)
+            raise InputError(
+                f"{file.name} has another grid than {files[0].name} ({difference}). Resample it to that grid."
+            )
         label_maps.append(label_map)
     return label_maps
 

@@ -5,12 +5,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from crossmoda import batch, cache, labels, output, provenance, volume, weights
+from crossmoda import batch, cache, labels, locks, output, provenance, volume, weights
 from crossmoda.dataset import results as layout
 from crossmoda.errors import InputError
 from crossmoda.inference.prediction import Prediction, predict
 from crossmoda.inference.settings import Settings
 from crossmoda.progress import Progress, part, report
+from crossmoda.volume.writing import check_ending
 
 if TYPE_CHECKING:
     from crossmoda.dataset import Case
@@ -45,7 +46,10 @@ def predict_files(
     record = target.with_name(_stem(target) + ".provenance.json") if keep_record else None
     maps = {structure: _probability_path(probabilities, structure) for structure in labels.STRUCTURES}
     output.check_apart([target, record, *maps.values(), uncertainty], [scan, model])
-    result = predict(volume.read(scan), model, settings, progress, inputs={"image": scan})
+    for path in (target, *maps.values(), uncertainty):
+        if path is not None:
+            check_ending(path)
+    result = predict(volume.read_scan(scan), model, settings, progress, inputs={"image": scan})
     with output.together():
         if target.name.lower().endswith(".seg.nrrd"):
             volume.write_segmentation(result.label_map, target, result.provenance)
@@ -100,14 +104,15 @@ def predict_all(
         InputError: the weights cannot be used.
 
     """
+    output.check_writable(folder, is_folder=True)
     report(progress, 0.0, "loading the network")
     path = Path(weights_path or weights.bundled())
     model = weights.load(path)
 
     def work(target: "Case", step: Progress | None) -> StoredPrediction:
-        return _predict_case(
-            target, Path(folder) / target.id / layout.PREDICTION, path, model, settings or Settings(), step
-        )
+        place = Path(folder) / target.id / layout.PREDICTION
+        with locks.locked(place):
+            return _predict_case(target, place, path, model, settings or Settings(), step)
 
     return batch.for_each(targets, work, progress)
 
@@ -135,10 +140,10 @@ def _predict_case(
     if results is not None:
         report(progress, 1.0, "reused")
         return StoredPrediction(folder, results["volumes_mm3"], tuple(results["notes"]), True)
+    step.begin(layout.PREDICTION_FILES)
     image = case.read_image()
     files = {"image": Path(case.image), "weights": weights_path}
     prediction = predict(image, model, settings, part(progress, 0.0, 0.7), inputs=files)
-    step.begin()
     maps = {layout.LABEL_MAP: prediction.label_map, layout.UNCERTAINTY: prediction.uncertainty}
     maps |= {layout.probability(item): prediction.probability(item) for item in labels.STRUCTURES}
     for number, (name, item) in enumerate(maps.items()):

@@ -11,6 +11,7 @@ import numpy as np
 
 from crossmoda import labels, volume
 from crossmoda.anatomy import laterality
+from crossmoda.dataset.label_reading import checksum_of
 from crossmoda.errors import InputError
 from crossmoda.provenance import checksum
 from crossmoda.volume import Volume
@@ -37,7 +38,7 @@ class Atlas:
 
     def key(self) -> list[str | None]:
         """Return the checksums of image and label map, and the tumor side: they identify the content."""
-        return [checksum(self.case.image), checksum(self.case.label) if self.case.label else None, self.side]
+        return [checksum(self.case.image), checksum_of(self.case.label) if self.case.label else None, self.side]
 
     def load(self, mirrored: bool = False) -> tuple[Volume, Volume]:
         """Read image and label map, both on the image's grid, left and right exchanged if ``mirrored``.
@@ -63,7 +64,7 @@ def examine(case: "Case") -> Atlas:
         InputError: the label map is missing, unreadable or empty, or has an unknown label value.
 
     """
-    return _examine(case, checksum(case.label) if case.label is not None and case.label.exists() else "")
+    return _examine(case, checksum_of(case.label) if case.label is not None and case.label.exists() else "")
 
 
 @functools.lru_cache(maxsize=1024)

@@ -1,12 +1,14 @@
 """Propagate atlas labels to targets."""
 
 import dataclasses
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from crossmoda import batch, fusion, volume
+from crossmoda import batch, fusion, locks, output, volume
 from crossmoda.dataset.results import CONFIDENCE, DISAGREEMENT, NOISY_LABEL, PROPAGATION_FILES
+from crossmoda.errors import InputError
 from crossmoda.output import CannotWrite
 from crossmoda.progress import Progress, part, report
 from crossmoda.propagation.atlases import Atlas, examine_in_parallel
@@ -109,7 +111,7 @@ def propagate(
         report(progress, 1.0, "reused")
         label_map = volume.read_label_map(run.folder / NOISY_LABEL)
         return _result(label_map, run.folder, results, reused=True)
-    step.begin()
+    step.begin(PROPAGATION_FILES)
     start = 0.03
     while pending := run.pending(part(progress, start, start + 0.02)):
         stop = 0.03 + 0.9 * run.fraction(pending)
@@ -161,6 +163,12 @@ def propagate_all(
         CannotWrite: the disk is full: every target would fail.
 
     """
+    output.check_writable(folder, is_folder=True)
+    repeated = [
+        name for name, count in Counter(str(Path(case.image).resolve()) for case in atlases).items() if count > 1
+    ]
+    if repeated:
+        raise InputError(f"Duplicate atlas: {repeated[0]}. Name each scan once.")
     if "registration" not in options:
         from crossmoda import deeds
 
@@ -168,6 +176,8 @@ def propagate_all(
 
     def work(target: "Case", step: Progress | None) -> PropagationResult:
         own_atlases = [atlas for atlas in atlases if atlas.id != target.id]
-        return propagate(target, own_atlases, Path(folder) / target.id, settings or Settings(), step, **options)
+        place = Path(folder) / target.id
+        with locks.locked(place):
+            return propagate(target, own_atlases, place, settings or Settings(), step, **options)
 
     return batch.for_each(targets, work, progress, fatal=(CannotWrite,))

@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import json
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from crossmoda.anatomy import laterality
 from crossmoda.dataset import results
 from crossmoda.errors import InputError
 from crossmoda.evaluation import dice_per_structure
+from crossmoda.provenance import checksum_of_file
 from crossmoda.review.evidence_sources import EvidenceSources, expected_dice, read_evidence_sources
 from crossmoda.volume import Grid, Volume
 from crossmoda.volume.masks import components
@@ -46,10 +46,10 @@ def evidence_of(case_folder: Path | str) -> Evidence:
     folder = Path(case_folder)
     key = cache.digest([_REVISION, _state(folder)])
     try:
-        cached = json.loads((folder / FILE).read_text(encoding="utf-8"))
+        cached = output.read_json(folder / FILE)
         if cached["key"] == key:
             return Evidence(cached["volumes_mm3"], cached["numbers"], tuple(cached["notes"]))
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         pass
     evidence = measure(read_evidence_sources(folder))
     with contextlib.suppress(InputError):  # the results may be read-only
@@ -58,13 +58,13 @@ def evidence_of(case_folder: Path | str) -> Evidence:
 
 
 def _state(folder: Path) -> list[list[Any]]:
-    """Return name, size and modification time of the files that the evidence depends on."""
+    """Return name and checksum of the files that the evidence depends on."""
     prediction = folder / results.PREDICTION
     paths = [folder / results.NOISY_LABEL, folder / results.DISAGREEMENT]
     paths += [prediction / results.LABEL_MAP, prediction / results.UNCERTAINTY]
     paths += [parent / name for parent in (folder, prediction) for name in results.PROBABILITIES]
-    states = [(file.relative_to(folder).as_posix(), file.stat()) for file in paths if file.is_file()]
-    return [[name, state.st_size, state.st_mtime_ns] for name, state in states]
+    files = [file for file in paths if file.is_file()]
+    return [[file.relative_to(folder).as_posix(), checksum_of_file(file)] for file in files]
 
 
 def measure(sources: EvidenceSources) -> Evidence:

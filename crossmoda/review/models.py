@@ -4,13 +4,12 @@ A new model becomes current only by :func:`switch`. No model is ever removed.
 """
 
 import dataclasses
-import json
 import re
 import shutil
 from pathlib import Path
 from typing import Any
 
-from crossmoda import output, weights
+from crossmoda import locks, output, weights
 from crossmoda.errors import InputError
 
 WEIGHTS = "weights.safetensors"
@@ -54,7 +53,8 @@ def switch(folder: Path | str, name: str) -> Model:
     names = [model.name for model in models(folder)]
     if name not in names:
         raise InputError(f"Unknown model: {name!r} in {folder}. Select one of {', '.join(names)}.")
-    output.write_json(Path(folder) / _CURRENT, {"current": name})
+    with locks.store_locked(folder):
+        output.write_json(Path(folder) / _CURRENT, {"current": name})
     return current(folder)
 
 
@@ -72,13 +72,18 @@ def add(folder: Path | str, file: Path | str, name: str | None = None, about: di
 
     """
     folder = Path(folder)
+    weights.load(file)  # reject unusable weights now
+    with locks.store_locked(folder):
+        return _add(folder, file, name, about)
+
+
+def _add(folder: Path, file: Path | str, name: str | None, about: dict[str, Any] | None) -> Model:
     taken = {model.name for model in models(folder)}
     name = name or _next_name(taken)
     if name in taken:
         raise InputError(f"Model exists: {name!r} in {folder}. Use another name.")
     if not re.fullmatch(r"[\w][\w .+-]*", name):
         raise InputError(f"Invalid model name: {name!r}. Use letters, digits, '-', '_' and '.'.")
-    weights.load(file)  # reject unusable weights now
     tensors, card = weights.read_tensors(file)
     temporary = folder / f"{output.PARTIAL}{name}"
     shutil.rmtree(temporary, ignore_errors=True)
@@ -104,7 +109,7 @@ def _age(path: Path) -> tuple[float, str]:
 def _card(file: Path) -> dict[str, Any]:
     """Return the card beside the weights, without entries of the wrong type; empty if unreadable."""
     try:
-        card = json.loads(file.with_suffix(".json").read_text(encoding="utf-8"))
+        card = output.read_json(file.with_suffix(".json"))
     except (OSError, ValueError, RecursionError):
         return {}
     if not isinstance(card, dict):
@@ -116,7 +121,7 @@ def _card(file: Path) -> dict[str, Any]:
 def _current_name(folder: Path) -> str:
     """Return the name of the current model; the bundled one if the selected model is missing."""
     try:
-        name = str(json.loads((folder / _CURRENT).read_text(encoding="utf-8"))["current"])
-    except (OSError, ValueError, KeyError, TypeError):
+        name = str(output.read_json(folder / _CURRENT)["current"])
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return BUNDLED
     return name if (folder / name / WEIGHTS).is_file() else BUNDLED

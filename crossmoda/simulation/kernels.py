@@ -7,12 +7,12 @@ import itertools
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
-import numba
 import numpy as np
 
 from crossmoda import device
+from crossmoda.jit_cache import compiled
 
-jit = numba.njit(nogil=True, cache=True, fastmath=True, error_model="numpy")
+jit = compiled(nogil=True, fastmath=True, error_model="numpy")
 
 
 def threads() -> int:

@@ -4,15 +4,13 @@ import functools
 from pathlib import Path
 
 import numpy as np
-import SimpleITK as sitk
 from scipy.ndimage import distance_transform_edt, gaussian_filter, map_coordinates, zoom
 
 from crossmoda.anatomy.cochlea import mean_cochlea
 from crossmoda.errors import InputError
 from crossmoda.labels import COCHLEA, VS
 from crossmoda.simulation.lesion import FUNDUS, PORUS, Lesion, draw_cysts, mass_effect
-from crossmoda.volume import Grid
-from crossmoda.volume.itk_reader import reader_of
+from crossmoda.volume import Grid, read_label_map
 
 #: Spacing of the smoothed surface of a label map, mm.
 STEP_MM = 0.5
@@ -37,10 +35,8 @@ def shape_files(folder: Path) -> tuple[Path, ...]:
 
 
 def _read(path: Path) -> tuple[np.ndarray, Grid]:
-    reader = reader_of(path)
-    reader.SetOutputPixelType(sitk.sitkUInt8)
-    image = reader.Execute()
-    return sitk.GetArrayFromImage(image), Grid.of(image)
+    label_map = read_label_map(path)
+    return label_map.array, label_map.grid
 
 
 def real_lesion(rng: np.random.Generator, folder: Path | str, volume_ratio: float) -> Lesion:

@@ -1,7 +1,6 @@
 """Label propagation: the noisy label of one target from a folder of atlases."""
 
 import contextlib
-import json
 import tempfile
 from collections.abc import Mapping
 from typing import Any
@@ -10,6 +9,7 @@ import numpy as np
 
 from crossmoda import dataset, deeds, fusion, labels, output, propagation, volume
 from crossmoda import device as devices
+from crossmoda.dataset.named_cases import case_of_file
 from crossmoda.dataset.results import PROVENANCE
 from crossmoda.errors import InputError
 from crossmoda.parameters import from_arguments
@@ -30,7 +30,7 @@ def run(values: Mapping[str, Any], progress: Progress | None = None) -> dict[str
     outputs = [values[file.name] for file in STEP.outputs]
     output.check_apart(outputs, [values["target"]])
     processor = devices.choose(values["device"])
-    target = dataset.Case(values["target"].name.partition(".")[0], dataset.HRT2, values["target"])
+    target = dataset.Case(case_of_file(values["target"]), dataset.HRT2, values["target"])
     atlases = dataset.open_dataset(values["atlases"]).sources
     if not atlases:
         raise InputError(f"No labeled ceT1 scan in {values['atlases']}. Add atlases to the folder.")
@@ -72,7 +72,7 @@ def _write(values: Mapping[str, Any], result: propagation.PropagationResult) -> 
     """Write the outputs that are asked for."""
     if label := values["label"]:
         if label.name.lower().endswith(".seg.nrrd"):
-            provenance = json.loads((result.folder / PROVENANCE).read_text(encoding="utf-8"))
+            provenance = output.read_json(result.folder / PROVENANCE)
             volume.write_segmentation(result.label_map, label, provenance)
         else:
             volume.write(result.label_map, label)

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from crossmoda.deeds.files import RegistrationOutputs, RegistrationSettings, register_files, statistics
+from crossmoda.deeds.files import STATISTICS, RegistrationOutputs, RegistrationSettings, register_files
 from crossmoda.parameters import from_arguments
 from crossmoda.progress import Progress
 from crossmoda.steps.declaration import File, Result, StepDeclaration
@@ -30,7 +30,7 @@ def run(values: Mapping[str, Any], progress: Progress | None = None) -> dict[str
         settings=from_arguments(RegistrationSettings, values),
         progress=progress,
     )
-    return {**statistics(result), "processor": result.provenance["device"]}
+    return {name: result.provenance[name] for name in STATISTICS} | {"processor": result.provenance["device"]}
 
 
 STEP = StepDeclaration(
@@ -62,7 +62,7 @@ STEP = StepDeclaration(
             "95th percentile of displacement (mm)",
             "95th percentile of the displacement of the fixed voxels",
         ),
-        Result("folding_percent", float, "Folding (%)", "Fraction of folded voxels; normally below 0.1"),
+        Result("folding_percent", float, "Folding (%)", "Folded fraction of the volume; normally below 0.1"),
         Result("processor", str, "Processor", "Processor of the registration"),
     ),
     run=run,

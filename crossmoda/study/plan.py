@@ -1,13 +1,12 @@
 """The plan of a study: its steps and their cost."""
 
 import dataclasses
-import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from crossmoda import cache, training
+from crossmoda import cache, output, training
 from crossmoda.dataset.results import NOISY_LABEL
 from crossmoda.errors import InputError
 from crossmoda.progress import Progress, part, report
@@ -96,11 +95,12 @@ def plan(study: Configuration, progress: Progress | None = None) -> Plan:
     atlases, unusable = _examined(cohort, part(progress, 0.0, 0.9))
     report(progress, 0.9, "counting finished registrations")
     each, copies = registrations_at_most(atlases, study.propagation)
-    seals = [seal for target in cohort.targets for seal in _seals(study.results / target.id / REGISTRATIONS)]
+    folders = [study.results / target.id / REGISTRATIONS for target in cohort.targets]
+    seals = [seal for folder in folders for seal in _seals(folder, study)]
     seconds = sorted(seal["results"]["seconds"] for seal in seals if "seconds" in seal["results"])
     total = each * len(cohort.targets)
     finished = sum((study.results / case.id / NOISY_LABEL).exists() for case in cohort.targets)
-    sizes = [sum(seal["files"].values()) for seal in seals]
+    sizes = [seal["bytes"] for seal in seals]
     open_registrations = max(0, total - len(seals))
     return Plan(
         atlases=len(cohort.atlases),
@@ -137,15 +137,22 @@ def _examined(cohort: Cohort, progress: Progress | None) -> tuple[list[Atlas], d
     return atlases, unusable
 
 
-def _seals(folder: Path) -> Iterator[dict[str, Any]]:
-    """Yield the seals of the finished registrations in a folder."""
+def _seals(folder: Path, study: Configuration) -> Iterator[dict[str, Any]]:
+    """Yield the seals of the registrations in a folder that were finished with the parameters of the study."""
+    linear = dataclasses.replace(study.registration, levels=0)
+    registrations = [cache.digest(settings) for settings in (study.registration, linear)]
+    wanted = {name: cache.digest(getattr(study.propagation, name)) for name in ("initialization", "region")}
     for file in sorted([*folder.glob(f"*/{cache.SEAL}"), *folder.glob(f"{LINEAR}/*/{cache.SEAL}")]):
         try:
-            seal = json.loads(file.read_text(encoding="utf-8"))
+            seal = output.read_json(file)
         except (OSError, ValueError):
             continue
-        if isinstance(seal, dict) and all(isinstance(seal.get(part), dict) for part in ("results", "files")):
-            yield seal
+        if not isinstance(seal, dict) or not all(isinstance(seal.get(name), dict) for name in ("results", "parts")):
+            continue
+        parts = seal["parts"]
+        if parts.get("registration") in registrations and all(parts.get(name) == wanted[name] for name in wanted):
+            files = [file.parent / name for name in seal.get("files", ())]
+            yield {**seal, "bytes": sum(path.stat().st_size for path in files if path.is_file())}
 
 
 def _training(study: Configuration) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 
 from crossmoda import evaluation, figures, labels, training, volume
 from crossmoda.dataset import results as layout
+from crossmoda.dataset.label_reading import read_label
 from crossmoda.output import write_csv, write_json
 from crossmoda.provenance import Record
 from crossmoda.report import Report
@@ -121,7 +122,7 @@ def _pictures(page: Report, study: Configuration, cohort: Cohort, outcome: Study
     for case in shown:
         folder, image = study.results / case.id, case.read_image()
         reference = cohort.references.get(case.id)
-        truth = volume.read_label_map(reference, image.grid) if reference else None
+        truth = read_label(reference, image.grid) if reference else None
         if truth is not None and not truth.grid.same_as(image.grid):
             truth = volume.resample(truth, image.grid, interpolation="label")
         files = {NOISY: folder / layout.NOISY_LABEL} if case.id in outcome.noisy else {}

@@ -12,10 +12,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from crossmoda import cache, dataset, deeds, evaluation, fusion, inference, labels, propagation, training, volume
+from crossmoda import cache, dataset, deeds, evaluation, fusion, inference, propagation, training, volume
 from crossmoda.anatomy import laterality
 from crossmoda.dataset import Case
-from crossmoda.errors import Cancelled, InputError
+from crossmoda.dataset.label_reading import checksum_of, read_label
+from crossmoda.errors import NOT_ENOUGH_MEMORY, Cancelled, InputError
 from crossmoda.output import CannotWrite
 from crossmoda.progress import Progress
 from crossmoda.propagation.atlases import Atlas, examine
@@ -57,6 +58,8 @@ def _task(function: Callable[..., T]) -> Callable[..., T | Failed | Stopped]:
             return Stopped(str(cause))
         except InputError as cause:
             return Failed(str(cause))
+        except MemoryError:
+            return Failed(NOT_ENOUGH_MEMORY)
         except OSError as cause:
             if cause.errno not in (errno.ENOSPC, errno.EDQUOT):
                 raise
@@ -126,7 +129,10 @@ class Checked(NamedTuple):
 def check(case: Case, folder: Path) -> Checked:
     """Check a scan and its label; cache the result in ``folder``."""
     is_atlas = case.modality == dataset.CET1
-    content = [checksum(path) if path is not None and path.exists() else None for path in (case.image, case.label)]
+    content = [
+        take(path) if path is not None and path.exists() else None
+        for take, path in ((checksum, case.image), (checksum_of, case.label))
+    ]
     step = cache.CachedStep(folder, check=_REVISION, content=content, side=case.side, modality=case.modality)
     results = step.results()
     if results is None:
@@ -229,7 +235,7 @@ def train(
     torch.set_num_threads(threads)
     worker = get_worker()
     progress = watching(stop_file, lambda fraction, message: worker.log_event(TOPIC, (fraction, message)))
-    content = [[case.id, checksum(case.label), checksum(case.image)] for case in cases]
+    content = [[case.id, checksum_of(case.label), checksum(case.image)] for case in cases]
     step = cache.CachedStep(
         folder / "begun", cases=content, settings=settings, initial=checksum(initial) if initial else ""
     )
@@ -258,8 +264,7 @@ def evaluate(files: dict[str, Path], reference: Path) -> dict[str, evaluation.Sc
     scores = {}
     for name, path in files.items():
         label_map = volume.read_label_map(path)
-        truth = volume.read_label_map(reference, label_map.grid)
-        labels.check_values(truth.array, f"the reference {reference}")
+        truth = read_label(reference, label_map.grid)
         if not truth.grid.same_as(label_map.grid):
             truth = volume.resample(truth, label_map.grid, interpolation="label")
         scores[name] = evaluation.evaluate(label_map, truth)

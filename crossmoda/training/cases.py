@@ -62,6 +62,7 @@ def noisy_cases(
     for case in uncorrected:
         noisy_label = Path(folder) / case.id / results.NOISY_LABEL
         if noisy_label.is_file():
+            results.refuse_unfinished(noisy_label)
             confidence = None if case.id in settled else noisy_label.with_name(results.CONFIDENCE)
             cases.append(TrainingCase(case.image, noisy_label, confidence, id=case.id))
     if not cases and len(uncorrected) == len(targets):

@@ -96,7 +96,7 @@ def _load(case: "TrainingCase", preparation: preprocessing.Preparation, folder: 
 
 
 def _prepare(case: "TrainingCase", preparation: preprocessing.Preparation) -> tuple[np.ndarray, ...]:
-    image = volume.read(case.image)
+    image = volume.read_scan(case.image)
     label = dataset.Case(case.id, "", Path(case.image), Path(case.label)).read_label(image)
     labels.check_values(label.array, Path(case.label).name)
     prepared = preprocessing.prepare(image, label, preparation)

@@ -13,10 +13,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from crossmoda import cache, preprocessing, provenance, weights
+from crossmoda import cache, locks, output, preprocessing, provenance, weights
 from crossmoda import device as devices
 from crossmoda.dataset import open_dataset
 from crossmoda.dataset.corrections import all_corrections
+from crossmoda.dataset.label_reading import checksum_of
 from crossmoda.errors import Cancelled, InputError
 from crossmoda.progress import Progress, part, report
 from crossmoda.training import logs
@@ -69,7 +70,20 @@ def train(
             training, or initial weights of another architecture.
 
     """
-    folder = Path(folder)
+    with locks.locked(folder):
+        return _train(cases, Path(folder), settings, validation, progress, preparation, initial)
+
+
+def _train(
+    cases: Sequence[Any],
+    folder: Path,
+    settings: Settings,
+    validation: Sequence[Any] | None,
+    progress: Progress | None,
+    preparation: preprocessing.Preparation | None,
+    initial: Path | str | None,
+) -> Path:
+    """Train in a folder that no other run uses; see :func:`train`."""
     preparation = preparation or preprocessing.Preparation()
     learning = [TrainingCase.of(case) for case in cases]
     checking = [TrainingCase.of(case) for case in validation or ()]
@@ -78,6 +92,11 @@ def train(
     if not settings.restart and (finished := _finished(folder, identity)):
         report(progress, 1.0, "trained before; weights reused")
         return finished
+    if not settings.restart and (folder / WEIGHTS).is_file() and not (folder / CHECKPOINT).exists():
+        raise InputError(
+            f"Folder with the model of another training (other cases or settings): {folder / WEIGHTS}. Select another "
+            "folder, or restart to replace it."
+        )
 
     from crossmoda.training import sampling
     from crossmoda.training.learner import Learner
@@ -130,6 +149,7 @@ def train_folder(
         validation: another data set, whose labeled scans are used for validation only.
 
     """
+    output.check_writable(folder, is_folder=True)
     dataset, corrections = open_dataset(data), all_corrections(data)
     cases = [TrainingCase.of(case) for case in dataset.sources]
     cases += corrected_cases(dataset.targets, corrections)
@@ -149,7 +169,7 @@ def _identity(
 
     def digest(case: TrainingCase) -> list[Any]:
         confidence = provenance.checksum(case.confidence) if case.confidence else None
-        return [provenance.checksum(case.image), provenance.checksum(case.label), confidence]
+        return [provenance.checksum(case.image), checksum_of(case.label), confidence]
 
     chosen = {key: value for key, value in dataclasses.asdict(settings).items() if key not in ("device", "restart")}
     start = provenance.checksum(initial) if initial else None
@@ -215,9 +235,9 @@ def _run(
                 learner.take_step()
                 if learner.epoch_ended:
                     end_epoch()
-                    if time.monotonic() - saved > _CHECKPOINT_INTERVAL_S:
-                        save()
-                        saved = time.monotonic()
+                if time.monotonic() - saved > _CHECKPOINT_INTERVAL_S:
+                    save()
+                    saved = time.monotonic()
         except (Cancelled, KeyboardInterrupt):
             save()
             raise

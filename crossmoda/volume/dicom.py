@@ -32,6 +32,16 @@ _TAGS = (
     "PhotometricInterpretation",
     "RescaleSlope",
     "RescaleIntercept",
+    "ImageType",
+    "SequenceName",
+    "PulseSequenceName",
+    "ProtocolName",
+    "ScanOptions",
+    "EchoTime",
+    "RepetitionTime",
+    "InversionTime",
+    "SliceThickness",
+    "ContrastBolusAgent",
 )
 #: The transfer syntaxes whose pixel data has the size of the image.
 _UNCOMPRESSED = ("1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2")
@@ -39,6 +49,11 @@ _UNCOMPRESSED = ("1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.
 _FUNCTIONAL_GROUPS = ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence")
 #: Attributes that all slices of a series share.
 _SLICE_KIND = ("Rows", "Columns", "BitsAllocated", "SamplesPerPixel", "PhotometricInterpretation")
+#: The first elements of files without a preamble: of the group of file information, or of identification.
+_WITHOUT_PREAMBLE = (b"\2\0\0\0", b"\2\0\1\0", b"\x08\0\0\0", b"\x08\0\5\0", b"\x08\0\x08\0", b"\x08\0\x16\0")
+#: The kinds of objects that are drawn on an image series: contours, segmentations.
+STRUCTURE_SET, SEGMENTATION = "1.2.840.10008.5.1.4.1.1.481.3", "1.2.840.10008.5.1.4.1.1.66.4"
+DRAWN = (STRUCTURE_SET, SEGMENTATION, "1.2.840.10008.5.1.4.1.1.66.7")
 _EXPORT = "Export it again as a 3D series"
 _GDCM = "GDCMImageIO"
 
@@ -56,7 +71,7 @@ class Series:
 
 
 def is_dicom(path: Path) -> bool:
-    """Return whether a file is in DICOM format (by its mark at byte 128).
+    """Return whether a file is in DICOM format: by its mark at byte 128, or by the first element of old files.
 
     Raises:
         InputError: the file cannot be read.
@@ -66,9 +81,29 @@ def is_dicom(path: Path) -> bool:
         return False
     try:
         with path.open("rb") as stream:
-            return stream.read(132)[128:] == b"DICM"
+            start = stream.read(132)
+            return start[128:] == b"DICM" or start[:4] in _WITHOUT_PREAMBLE
     except OSError as cause:
         raise cannot_read(path, reason_of(cause), "Ask for the right to read it") from cause
+
+
+def storage_class(file: Path) -> str | None:
+    """Return the UID of the kind of object in a DICOM file; None if it cannot be parsed."""
+    import pydicom
+
+    try:  # the file's own header is enough in most files, and is read ten times as fast
+        uid = pydicom.filereader.read_file_meta_info(file).get("MediaStorageSOPClassUID")
+        if uid:
+            return str(uid)
+    except Exception:  # damaged bytes end pydicom with errors of many kinds
+        return None
+    header = _header(file, ("SOPClassUID",))
+    return None if header is None else str(header.get("SOPClassUID", ""))
+
+
+def is_structure_set(path: Path) -> bool:
+    """Return whether a file is a DICOM RTSTRUCT."""
+    return is_dicom(path) and storage_class(path) == STRUCTURE_SET
 
 
 def find_series(folder: Path) -> list[Series]:
@@ -94,7 +129,7 @@ def _header(file: Path, tags: tuple[str, ...]) -> Any:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about values that violate the standard: the relevant ones are checked
-            header = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=list(tags))
+            header = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=list(tags), force=True)
             for _ in (*header.file_meta, *header.iterall()):  # a value is parsed at its first access
                 pass
             return header
@@ -121,12 +156,14 @@ def _is_image(header: Any) -> bool:
     return header is not None and all(header.get(name) is not None for name in ("Rows", "Columns", "SeriesInstanceUID"))
 
 
-def series_of_structures(path: Path) -> str | None:
-    """Return the UID of the image series on which an RTSTRUCT was drawn; None for any other DICOM file."""
-    header = _header(path, ("Modality", "ReferencedFrameOfReferenceSequence"))
-    if header is None or header.get("Modality") != "RTSTRUCT":
+def series_of_drawing(path: Path) -> str | None:
+    """Return the UID of the image series on which an RTSTRUCT or a segmentation was drawn; None if it states none."""
+    header = _header(path, ("ReferencedFrameOfReferenceSequence", "ReferencedSeriesSequence"))
+    if header is None:
         return None
     try:
+        if header.get("ReferencedSeriesSequence"):
+            return str(header.ReferencedSeriesSequence[0].SeriesInstanceUID)
         frame = header.ReferencedFrameOfReferenceSequence[0]
         return str(frame.RTReferencedStudySequence[0].RTReferencedSeriesSequence[0].SeriesInstanceUID)
     except (AttributeError, IndexError, KeyError, TypeError):
@@ -189,7 +226,7 @@ def _unusable(folder: Path, reason: str, remedy: str = _EXPORT) -> InputError:
 def _execute(reader: Any, files: list[Path]) -> sitk.Image:
     """Read files with a reader of SimpleITK; an error names the damaged file."""
     names = [str(file) for file in files]
-    reader.SetImageIO(_GDCM)  # asking ITK for the format is not safe with threads, see itk_reader
+    reader.SetImageIO(_GDCM)  # asking ITK for the format would open HDF5 files, which is not safe with threads
     try:
         reader.SetFileName(names[0]) if len(names) == 1 else reader.SetFileNames(names)
         return reader.Execute()
@@ -317,7 +354,7 @@ def _stack(series: Series, folder: Path) -> tuple[list[Path], tuple[float, ...],
         names = " and ".join(series.files[order[number]].name for number in (first, first + 1))
         reason = f"several slices at one position, such as {names} (copies, or a 4D series?)"
         raise _unusable(folder, reason, "Leave one volume in the folder")
-    if np.abs(steps - step).max() > 0.05 * step:
+    if np.abs(steps - step).max() > max(0.05 * step, 0.05):
         gap = int(np.argmax(np.abs(steps - step)))
         reason = f"not evenly spaced, {steps[gap]:.2f} mm after slice {gap + 1}, {step:.2f} mm between most slices"
         raise _unusable(folder, reason, "Slices may be missing: download it again")

@@ -13,6 +13,9 @@ import SimpleITK as sitk
 Box = tuple[slice, ...]
 
 
+#: Distance in voxels within which two voxels count as the same: headers are rounded, some to four digits.
+SAME_VOXEL = 0.02
+
 #: The corners of a unit cube, (8, 3).
 CORNERS = np.array(list(itertools.product((0.0, 1.0), repeat=3)))
 
@@ -130,12 +133,25 @@ class Grid:
         origin = self.to_lps((np.asarray(factors) - 1) / 2)
         return Grid(size, tuple(spacing.tolist()), tuple(origin.tolist()), self.direction)  # type: ignore[arg-type]
 
-    def same_as(self, reference: "Grid", tolerance: float = 1e-3) -> bool:
+    def same_as(self, reference: "Grid", tolerance: float = SAME_VOXEL) -> bool:
         """Return whether both grids place every voxel at the same position (up to ``tolerance`` voxels)."""
         if self.size != reference.size:
             return False
         corners = CORNERS * (np.asarray(self.size) - 1)
         return bool(np.abs(self.to_index(reference.to_lps(corners)) - corners).max() <= tolerance)
+
+    def difference_to(self, reference: "Grid") -> str:
+        """Return in words in what a grid differs from another: size, spacing, orientation or position."""
+        if self.size != reference.size:
+            return " x ".join(map(str, self.size)) + " instead of " + " x ".join(map(str, reference.size)) + " voxels"
+        if not np.allclose(self.spacing, reference.spacing, rtol=1e-4):
+            texts = (" x ".join(f"{value:.6g}" for value in grid.spacing) for grid in (self, reference))
+            return " instead of ".join(texts) + " mm spacing"
+        cosine = np.clip(np.abs(np.sum(self.axes * reference.axes, axis=0)).min(), 0, 1)
+        if cosine < 1 - 1e-8 or np.sum(self.axes * reference.axes, axis=0).min() < 0:
+            angle = np.degrees(np.arccos(np.clip(np.sum(self.axes * reference.axes, axis=0).min(), -1, 1)))
+            return f"axes turned by up to {angle:.3g} degrees"
+        return f"shifted by {np.linalg.norm(np.subtract(self.origin, reference.origin)):.3g} mm"
 
     @classmethod
     def of(cls, image: sitk.Image | sitk.ImageFileReader) -> "Grid":
@@ -172,17 +188,42 @@ class Volume:
         return Volume(cut(self.array, box, outside), self.grid.crop(box))
 
     def pasted_on(self, grid: Grid) -> "Volume":
-        """Return a volume that lies on a part of ``grid`` on all of it, filled up with 0; any other unchanged."""
+        """Return a volume that lies on a part of ``grid`` on all of it, filled up with 0; any other unchanged.
+
+        Axes in another order or direction are brought to those of ``grid``: the voxels stay where they are.
+        """
         if self.grid.same_as(grid):
             return Volume(self.array, grid)
-        first = np.round(grid.to_index(self.grid.origin)).astype(int)
-        box = box_from(first[::-1].tolist(), self.grid.shape)
+        turned = self._turned_to(grid)
+        if turned.grid.same_as(grid):
+            return Volume(turned.array, grid)
+        first = np.round(grid.to_index(turned.grid.origin)).astype(int)
+        box = box_from(first[::-1].tolist(), turned.grid.shape)
         is_inside = all(part.start >= 0 and part.stop <= count for part, count in zip(box, grid.shape, strict=True))
-        if not is_inside or not grid.crop(box).same_as(self.grid):
+        if not is_inside or not grid.crop(box).same_as(turned.grid):
             return self
         array = np.zeros(grid.shape, self.array.dtype)
-        array[box] = self.array
+        array[box] = turned.array
         return Volume(array, grid)
+
+    def _turned_to(self, grid: Grid) -> "Volume":
+        """Return the volume with its axes in the order and direction of those of ``grid``, if they are parallel."""
+        cosines = grid.axes.T @ self.grid.axes
+        order = np.abs(cosines).argmax(axis=1)
+        if sorted(order.tolist()) != [0, 1, 2] or np.abs(cosines).max(axis=1).min() < 1 - 1e-6:
+            return self
+        signs = [int(np.sign(cosines[number, axis])) for number, axis in enumerate(order)]
+        size = [self.grid.size[axis] for axis in order]
+        start = [0 if sign > 0 else self.grid.size[axis] - 1 for sign, axis in zip(signs, order, strict=True)]
+        first = np.zeros(3)
+        first[order] = start
+        array = self.array.transpose([2 - int(axis) for axis in order[::-1]])
+        array = array[tuple(slice(None, None, sign) for sign in signs[::-1])]
+        axes = self.grid.axes[:, order] * signs
+        spacing = tuple(self.grid.spacing[axis] for axis in order)
+        origin = tuple(self.grid.to_lps(first).tolist())
+        turned = Grid(tuple(size), spacing, origin, tuple(axes.ravel().tolist()))  # type: ignore[arg-type]
+        return Volume(np.ascontiguousarray(array), turned)
 
 
 def cut(array: np.ndarray, box: Box, outside: float = 0.0) -> np.ndarray:

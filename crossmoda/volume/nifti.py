@@ -1,37 +1,33 @@
-"""NIfTI files beyond ITK's checks.
+"""NIfTI-1 and NIfTI-2 files, read and written with nibabel.
 
-Reading: ITK reads a truncated file without complaint (the missing voxels become 0), turns values that are not finite
-into 0, replaces a spacing of 0 by 1 mm, and refuses axes that are not perpendicular without naming a remedy.
-Writing: ITK rounds oblique directions to single precision, which moves a result by 1e-8 against its source image.
+A header states the position of the voxels up to three times: as spacing (``pixdim``), as rotation (``qform``) and as
+matrix (``sform``). Readers choose differently among them, so contradictions are refused. As in ITK and Slicer, the
+sform decides where it describes the scanner (code 1) or is alone, else the qform.
 """
 
-import gzip
+import contextlib
+import logging
 import math
 import shutil
-import struct
-import zlib
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator
 from pathlib import Path
+from typing import IO, Any
 
 import numpy as np
-import SimpleITK as sitk
 
 from crossmoda.errors import cannot_read
-from crossmoda.volume.grid import Grid
-from crossmoda.volume.itk_reader import reader_of
+from crossmoda.volume import compression, geometry
+from crossmoda.volume.grid import CORNERS, Grid, Volume
 
-#: The largest sine of the angle between two axes that still counts as rounding (ITK's own limit lies near it).
-SHEAR_TOLERANCE = 1e-3
-#: The remedy of a spacing that is 0, negative or not a number.
-CORRECT_SPACING = "Correct the spacing in its header: every spacing must be positive"
 _EXPORT = "Export it again"
-_CHUNK = 1 << 22
-#: NumPy's names of the data types of the standard that ITK keeps as they are.
-_TYPES = {2: "u1", 4: "i2", 8: "i4", 16: "f4", 64: "f8", 256: "i1", 512: "u2", 768: "u4"}
-#: Bytes per voxel of the standard's other data types: complex, colors, 64-bit and 128-bit numbers.
-_OTHER_TYPES = {32: 8, 128: 3, 1024: 8, 1280: 8, 1536: 16, 1792: 16, 2048: 32, 2304: 4}
+_LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 #: The most bytes before the first voxel, for the header's extensions.
 _MOST_BEFORE = 1 << 28
+#: Relative difference of spacings, and distance in voxels, within which two statements of a header agree.
+_SAME_SPACING, _SAME_PLACE = 0.01, 0.5
+_SCANNER = 1
+_TO_MM = {"meter": 1000.0, "micron": 0.001}
 
 
 def is_nifti(path: Path) -> bool:
@@ -39,189 +35,239 @@ def is_nifti(path: Path) -> bool:
     return path.name.lower().endswith((".nii", ".nii.gz"))
 
 
-def check(path: Path) -> np.ndarray | None:
-    """Raise :class:`InputError` for a NIfTI file that is truncated, has values that are not finite or a bad header.
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep nibabel's remarks about headers from the terminal."""
+    from nibabel import imageglobals
 
-    Returns:
-        The voxels in the file's order (one axis), which saves unpacking the file again; None where ITK has to
-        interpret the numbers (scaled values, colors, rare types).
+    with imageglobals.LoggingOutputSuppressor(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        imageglobals.logger.setLevel(logging.CRITICAL)
+        yield
+
+
+def read(path: Path) -> Volume:
+    """Read a 3D image of any real voxel type, unscaled where the file has no scale.
+
+    Raises:
+        InputError: the file is truncated, damaged or not a 3D image, has values that are not finite, or its header
+            contradicts itself.
 
     """
-    with path.open("rb") as stream:
-        opener = gzip.open if stream.read(2) == b"\x1f\x8b" else open
-    chunks: list[bytes] = []
+    with compression.opened(path) as stream:
+        header = _header(stream, path)
+        size, kind = _checked_size(header, path)
+        offset = float(header["vox_offset"])
+        if not 0 <= offset <= _MOST_BEFORE:
+            raise cannot_read(path, f"impossible offset of its voxels in its NIfTI header ({offset:g})", _EXPORT)
+        grid = _grid(header, size, path)
+        # The voxels never begin within the header, as ITK reads it.
+        compression.skip(stream, max(int(offset) - header.template_dtype.itemsize, 0), path)
+        array = compression.read_array(stream, size[::-1], kind, path)
+    array = array.astype(kind.newbyteorder("="), copy=False)
+    refuse_not_finite(array, path)
+    return Volume(_scaled(array, header, path), grid)
+
+
+def check_complete(path: Path) -> None:
+    """Raise :class:`InputError` if a file, of any dimensions, has fewer voxels than its header states."""
+    with compression.opened(path) as stream:
+        header = _header(stream, path)
+        count = math.prod(int(value) for value in header["dim"][1 : int(header["dim"][0]) + 1])
+        size = count * np.dtype(header.get_data_dtype()).itemsize
+        compression.skip(stream, int(header["vox_offset"]) - header.template_dtype.itemsize + size, path)
+
+
+def _header(stream: IO[bytes], path: Path) -> Any:
+    """Read the header of a NIfTI-1 or NIfTI-2 file; without its mark, ITK would read the file as Analyze."""
+    from nibabel import Nifti1Header, Nifti2Header
+
     try:
-        with opener(path, "rb") as stream:
-            header = stream.read(540)
-            offset, size, kind, plain = _check_header(header, path)
-            if offset > len(header):
-                stream.read(offset - len(header))
-            chunks.append(header[offset : offset + size])
-            available = len(chunks[0])
-            while available < size and (chunk := stream.read(min(_CHUNK, size - available))):
-                available += len(chunk)
-                chunks.append(chunk)
-    except (EOFError, zlib.error, gzip.BadGzipFile) as cause:
-        raise cannot_read(path, "truncated or damaged", "Copy or download it again") from cause
-    if available < size:
-        raise cannot_read(path, f"truncated to {available} of {size} bytes", "Copy or download it again")
-    if kind is None:
+        start = stream.read(348)
+        if start[344:347] == b"n+1":
+            kind: Any = Nifti1Header
+        elif start[4:7] == b"n+2":
+            kind, start = Nifti2Header, start + stream.read(540 - 348)
+        else:
+            raise cannot_read(path, "not a NIfTI image, in spite of its name", _EXPORT)
+        return kind(start, check=False)
+    except compression.DAMAGED as cause:
+        raise cannot_read(path, "truncated or damaged", compression.COPY_AGAIN) from cause
+    except Exception as cause:
+        if type(cause).__module__.startswith("nibabel"):
+            raise cannot_read(path, "damaged NIfTI header", _EXPORT) from cause
+        raise
+
+
+def _checked_size(header: Any, path: Path) -> tuple[tuple[int, int, int], np.dtype]:
+    """Return the size (x, y, z) and the type of the voxels."""
+    dimensions = [int(value) for value in header["dim"]]
+    rank = dimensions[0]
+    if not 1 <= rank <= 7 or min(dimensions[1 : rank + 1]) < 1:
+        raise cannot_read(path, "impossible dimensions in its NIfTI header", _EXPORT)
+    size = dimensions[1 : rank + 1]
+    while len(size) > 3 and size[-1] == 1:
+        size.pop()
+    if len(size) != 3:
+        text = " x ".join(map(str, size))
+        raise cannot_read(path, f"not a 3D image but {len(size)} dimensions ({text})", "Select one 3D scan")
+    from nibabel.spatialimages import HeaderDataError
+
+    try:
+        kind = np.dtype(header.get_data_dtype())
+    except (HeaderDataError, KeyError) as cause:
+        raise cannot_read(path, f"unknown NIfTI voxel type {int(header['datatype'])}", _EXPORT) from cause
+    if kind.fields:
+        remedy = "Select a gray-value image, not a color or vector image"
+        raise cannot_read(path, f"{len(kind.fields)} components per voxel", remedy)
+    if kind.kind == "c":
+        raise cannot_read(path, "complex numbers", "Select a gray-value image, such as their magnitude")
+    if kind.kind not in "iuf":
+        raise cannot_read(path, f"voxels of the type {kind.name}", _EXPORT)
+    return (size[0], size[1], size[2]), kind
+
+
+def _grid(header: Any, size: tuple[int, int, int], path: Path) -> Grid:
+    """Return the grid that the header states; refuse statements that contradict each other."""
+    with _quiet():
+        unit = _TO_MM.get(_unit(header), 1.0)
+    pixdim = np.asarray(header["pixdim"][1:4], float)
+    geometry.refuse_spacing((pixdim * unit).tolist(), path)
+    forms = {"sform": _sform(header, path), "qform": _qform(header, path)}
+    known = {name: affine for name, affine in forms.items() if affine is not None}
+    if not known:
+        raise cannot_read(
+            path,
+            "no orientation in its NIfTI header (qform and sform codes are 0), so left and right are in doubt",
+            "Convert it again from DICOM, for example with dcm2niix",
+        )
+    if len(known) == 2:
+        _refuse_contradiction(known["sform"], known["qform"], header, size, path)
+    is_scanner = int(header["sform_code"]) == _SCANNER
+    name = "sform" if "sform" in known and (is_scanner or "qform" not in known) else "qform"
+    if name == "sform" and "qform" in known and geometry.shear_of(known["sform"][:3, :3]) > geometry.SHEAR_TOLERANCE:
+        name = "qform"
+    affine = known[name]
+    geometry.refuse_sheared(affine[:3, :3], path)
+    if name == "sform":
+        lengths = np.linalg.norm(affine[:3, :3], axis=0)
+        if np.abs(lengths / pixdim - 1).max() > _SAME_SPACING:
+            texts = [" x ".join(f"{value:.4g}" for value in values * unit) for values in (pixdim, lengths)]
+            reason = f"two voxel spacings in its NIfTI header: {texts[0]} mm (pixdim) and {texts[1]} mm (sform)"
+            raise cannot_read(path, reason, "Correct the header, or convert it again from DICOM")
+    affine[:3] *= unit
+    # In single precision, as a header stores it: a result beside the scan then has its grid to the bit.
+    affine = affine.astype(np.float32).astype(float)
+    return geometry.grid_of_affine(_LPS_TO_RAS @ affine, size)
+
+
+def _unit(header: Any) -> str:
+    try:
+        return str(header.get_xyzt_units()[0])
+    except (KeyError, ValueError):
+        return "unknown"
+
+
+def _sform(header: Any, path: Path) -> np.ndarray | None:
+    if int(header["sform_code"]) <= 0:
         return None
-    values = np.frombuffer(b"".join(chunks), kind)
-    if kind.kind == "f":
-        refuse_not_finite(values.size - int(np.count_nonzero(np.isfinite(values))), path)
-    return values.astype(kind.newbyteorder("="), copy=False) if plain else None
+    affine = np.asarray(header.get_sform(), float)
+    if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-12:
+        raise cannot_read(path, "axis directions do not span space", "Correct the directions in its header")
+    return affine
 
 
-def refuse_not_finite(count: int, path: Path) -> None:
+def _qform(header: Any, path: Path) -> np.ndarray | None:
+    if int(header["qform_code"]) <= 0:
+        return None
+    header["pixdim"][0] = -1.0 if header["pixdim"][0] < 0 else 1.0
+    try:
+        with _quiet():
+            affine = np.asarray(header.get_qform(), float)
+    except Exception as cause:  # a quaternion that is none
+        raise cannot_read(path, "impossible rotation in its NIfTI header (qform)", "Correct its header") from cause
+    if not np.isfinite(affine).all():
+        raise cannot_read(path, "impossible rotation in its NIfTI header (qform)", "Correct its header")
+    return affine
+
+
+def _refuse_contradiction(
+    sform: np.ndarray, qform: np.ndarray, header: Any, size: tuple[int, int, int], path: Path
+) -> None:
+    """Raise :class:`InputError` if sform and qform mirror the scan, or place the same scanner's voxels differently."""
+    first, second = sform[:3, :3], qform[:3, :3]
+    is_mirrored = np.linalg.det(first) * np.linalg.det(second) < 0
+    corners = CORNERS * (np.asarray(size) - 1)
+    distances = np.linalg.norm((corners @ (first - second).T) + sform[:3, 3] - qform[:3, 3], axis=1)
+    is_elsewhere = distances.max() > _SAME_PLACE * np.linalg.norm(second, axis=0).max()
+    is_same_space = int(header["sform_code"]) == int(header["qform_code"])
+    if is_mirrored:
+        raise cannot_read(
+            path,
+            "sform and qform in its NIfTI header are mirrored, so left and right are in doubt",
+            "Convert it again from DICOM, or correct the header",
+        )
+    if is_elsewhere and is_same_space and geometry.shear_of(first) <= geometry.SHEAR_TOLERANCE:
+        raise cannot_read(
+            path,
+            f"sform and qform in its NIfTI header differ by up to {distances.max():.3g} mm",
+            "Convert it again from DICOM, or correct the header",
+        )
+
+
+def _scaled(array: np.ndarray, header: Any, path: Path) -> np.ndarray:
+    """Return the array with the scale of its header; what is not scaled keeps its type."""
+    slope, intercept = (float(header[name]) for name in ("scl_slope", "scl_inter"))
+    if not math.isfinite(slope) or slope == 0:
+        return array
+    intercept = intercept if math.isfinite(intercept) else 0.0
+    if slope == 1 and intercept == 0:
+        return array
+    with np.errstate(over="ignore"):
+        scaled = array.astype(np.float64) * slope + intercept
+        scaled = scaled if np.array_equal(scaled, np.round(scaled)) else scaled.astype(np.float32)
+    refuse_not_finite(scaled, path)
+    return scaled
+
+
+def refuse_not_finite(array: np.ndarray, path: Path) -> None:
     """Raise :class:`InputError` if an image has voxels that are not finite."""
+    if array.dtype.kind != "f":
+        return
+    count = array.size - int(np.count_nonzero(np.isfinite(array)))
     if count:
         voxels = "1 voxel that is" if count == 1 else f"{count} voxels that are"
         raise cannot_read(path, f"{voxels} not a finite number (NaN or infinite)", "Replace them, for example by 0")
 
 
-def refuse_spacing(spacing: Sequence[float], path: Path) -> None:
-    """Raise :class:`InputError` if a spacing is not a positive number."""
-    if not all(math.isfinite(value) and value > 0 for value in spacing):
-        text = " x ".join(f"{value:g}" for value in spacing)
-        raise cannot_read(path, f"voxel spacing of {text} mm", CORRECT_SPACING)
+def write(volume: Volume, path: Path, temporary: Path) -> None:
+    """Write a volume to ``temporary``; gzip if the name of ``path`` ends in ``.gz``.
 
-
-def _check_header(header: bytes, path: Path) -> tuple[int, int, np.dtype | None, bool]:
-    """Check a NIfTI-1 or -2 header.
-
-    Returns:
-        The offset and size of the voxels, bytes; their type if it is one of :data:`_TYPES`; whether they are unscaled.
-
-    """
-    for order in "<>":  # without the mark n+1, ITK reads a file as Analyze, with another start of the voxels
-        if header[:4] == struct.pack(order + "i", 348) and header[344:347] == b"n+1":
-            dimensions = struct.unpack_from(order + "8h", header, 40)
-            (datatype,) = struct.unpack_from(order + "h", header, 70)
-            spacing = struct.unpack_from(order + "8f", header, 76)
-            offset, slope, intercept = struct.unpack_from(order + "3f", header, 108)
-            (sform_code,) = struct.unpack_from(order + "h", header, 254)
-            sform = struct.unpack_from(order + "12f", header, 280)
-            break
-        if header[:4] == struct.pack(order + "i", 540) and header[4:7] == b"n+2" and len(header) >= 540:
-            (datatype,) = struct.unpack_from(order + "h", header, 12)
-            dimensions = struct.unpack_from(order + "8q", header, 16)
-            spacing = struct.unpack_from(order + "8d", header, 104)
-            offset, slope, intercept = struct.unpack_from(order + "q2d", header, 168)
-            (sform_code,) = struct.unpack_from(order + "i", header, 348)
-            sform = struct.unpack_from(order + "12d", header, 400)
-            break
-    else:
-        raise cannot_read(path, "not a NIfTI image, in spite of its name", _EXPORT)
-    rank = dimensions[0]
-    if not 1 <= rank <= 7 or min(dimensions[1 : rank + 1]) < 1:
-        raise cannot_read(path, "impossible dimensions in its NIfTI header", _EXPORT)
-    refuse_spacing(spacing[1 : min(rank, 3) + 1], path)
-    if sform_code > 0 and rank >= 3:
-        refuse_sheared(np.reshape(sform, (3, 4))[:, :3], path)
-    if not 0 <= offset <= _MOST_BEFORE:
-        raise cannot_read(path, f"impossible offset of its voxels in its NIfTI header ({offset:g})", _EXPORT)
-    begin = max(int(offset), struct.unpack(order + "i", header[:4])[0])  # never within the header, as ITK reads it
-    kind = np.dtype(order + _TYPES[datatype]) if datatype in _TYPES else None
-    if kind is None and datatype not in _OTHER_TYPES:
-        raise cannot_read(path, f"unknown NIfTI voxel type {datatype}", _EXPORT)
-    plain = slope == 0 or (slope == 1 and intercept == 0)
-    size = _OTHER_TYPES[datatype] if kind is None else kind.itemsize
-    return begin, math.prod(dimensions[1 : rank + 1]) * size, kind, plain
-
-
-def refuse_sheared(columns: np.ndarray, path: Path) -> None:
-    """Raise :class:`InputError` if the axes of an image, the columns of a 3 x 3 matrix, are not perpendicular."""
-    lengths = np.linalg.norm(columns, axis=0)
-    if not np.all(np.isfinite(lengths)) or min(lengths) == 0:
-        raise cannot_read(path, "axis directions do not span space", "Correct the directions in its header")
-    axes = columns / lengths
-    shear = float(np.abs(axes.T @ axes - np.eye(3)).max())
-    if shear > SHEAR_TOLERANCE:
-        raise cannot_read(
-            path,
-            f"axes are not perpendicular (by {math.degrees(math.asin(min(shear, 1.0))):.2f} degrees)",
-            "Resample it on a rectangular grid, for example with Slicer's Resample Scalar/Vector/DWI Volume",
-        )
-
-
-def write(image: sitk.Image, path: Path) -> None:
-    """Write an image whose grid ITK reads back to the bit, if the grid came from a NIfTI file; gzip by the file's name.
-
-    The grid of an image that was read from NIfTI is what ITK computes from single-precision numbers of the header,
-    either the rows of the sform or the quaternion of the qform. These numbers are found again and put into the new
-    header.
+    The sform holds the grid. A grid that was read from NIfTI is read back from it to the bit.
 
     Raises:
-        RuntimeError: ITK or the system cannot write the file.
+        OSError: the disk is full, or the file cannot be written.
 
     """
-    plain = path if path.suffix == ".nii" else path.with_name(path.name.removesuffix(".gz"))
-    voxels = math.prod(image.GetSize()) * image.GetNumberOfComponentsPerPixel() * image.GetSizeOfPixelComponent()
-    try:
-        if shutil.disk_usage(plain.parent).free < voxels + 348:  # ITK would print a line of its own
-            raise RuntimeError("the disk is full")
-        sitk.WriteImage(image, str(plain))
-        if plain.stat().st_size < voxels + 348:  # ITK reports no error where the disk is full
-            raise RuntimeError("the file is incomplete")
-        _restore_grid(plain, Grid.of(image))
-        if plain != path:
-            # No time and name in the file: the same voxels make the same bytes.
-            with (
-                plain.open("rb") as source,
-                path.open("wb") as target,
-                gzip.GzipFile("", "wb", compresslevel=5, fileobj=target, mtime=0) as compressed,
-            ):
-                shutil.copyfileobj(source, compressed, 1 << 20)
-    except OSError as cause:
-        raise RuntimeError(str(cause)) from cause
-    finally:
-        if plain != path:
-            plain.unlink(missing_ok=True)
+    from nibabel import Nifti1Header
 
-
-def _restore_grid(path: Path, grid: Grid) -> None:
-    """Change the header that ITK wrote until ITK reads ``grid`` from it; leave it as it was if that cannot be."""
-    if _grid_of(path) == grid:
-        return
-    with path.open("r+b") as stream:
-        written = stream.read(348)
-        for header in (_with_sform(written, grid), _without_sform(written), written):
-            stream.seek(0)
-            stream.write(header)
-            stream.flush()
-            if _grid_of(path) == grid:
-                return
-
-
-def _grid_of(path: Path) -> Grid:
-    reader = reader_of(path)
-    reader.ReadImageInformation()
-    return Grid.of(reader)
-
-
-def _with_sform(header: bytes, grid: Grid) -> bytes:
-    """Return the header with single-precision sform rows whose normalized columns are the directions of the grid."""
-    direction = np.diag([-1.0, -1.0, 1.0]) @ grid.axes
-    rows = np.array(struct.unpack_from("<12f", header, 280)).reshape(3, 4)
-    for axis, spacing in enumerate(grid.spacing):
-        unit = direction[:, axis]
-        largest = int(np.argmax(np.abs(unit)))
-        # The length of the column is the spacing but for rounding: try the neighbors of its largest component.
-        guess = np.float32(unit[largest] * spacing)
-        ulp = float(np.spacing(guess))
-        columns = [
-            (unit * ((float(guess) + step * ulp) / unit[largest])).astype(np.float32).astype(float)
-            for step in sorted(range(-16, 17), key=abs)
-        ]
-        rows[:, axis] = min(columns, key=lambda column: float(np.abs(column / np.linalg.norm(column) - unit).max()))
-    edited = bytearray(header)
-    struct.pack_into("<12f", edited, 280, *rows.ravel())
-    return bytes(edited)
-
-
-def _without_sform(header: bytes) -> bytes:
-    """Return the header with the sform switched off: the directions are those of the quaternion that ITK wrote."""
-    edited = bytearray(header)
-    struct.pack_into("<h", edited, 254, 0)
-    return bytes(edited)
+    header = Nifti1Header()
+    header.set_data_dtype(volume.array.dtype)
+    header.set_data_shape(volume.grid.size)
+    affine = _LPS_TO_RAS @ volume.grid.index_to_physical
+    header.set_qform(affine, code=_SCANNER, strip_shears=True)
+    header.set_sform(affine, code=_SCANNER)
+    header.set_xyzt_units("mm")
+    header.set_slope_inter(1, 0)
+    header["vox_offset"], header["magic"] = 352, b"n+1"
+    if shutil.disk_usage(temporary.parent).free < volume.array.nbytes // (20 if path.suffix == ".gz" else 1) + 352:
+        raise OSError(28, "No space left on device")
+    voxels = np.ascontiguousarray(volume.array).data
+    with temporary.open("wb") as stream:
+        if path.suffix == ".gz":
+            with compression.packing(stream) as packed:
+                packed.write(header.binaryblock + b"\0" * 4)
+                packed.write(voxels)
+        else:
+            stream.write(header.binaryblock + b"\0" * 4)
+            stream.write(voxels)

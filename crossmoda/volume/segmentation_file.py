@@ -8,17 +8,17 @@ the whole file ``Segmentation_MasterRepresentation``, ``_ContainedRepresentation
 
 import dataclasses
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import SimpleITK as sitk
 
-from crossmoda import labels
-from crossmoda.errors import InputError
+from crossmoda import labels, structure_names
+from crossmoda.errors import InputError, cannot_read
 from crossmoda.volume.grid import Grid, Volume
-from crossmoda.volume.writing import write_image
+from crossmoda.volume.writing import write_file
 
 _BINARY_LABELMAP = "Binary labelmap"
 
@@ -37,8 +37,7 @@ class Segment:
     @property
     def structure(self) -> labels.Structure | None:
         """The structure of its terminology, else of its name; None if neither is known."""
-        by_terminology = labels.structure_of_terminology(self.tags.get("TerminologyEntry", ""))
-        return by_terminology or labels.structure_of_name(self.name)
+        return structure_names.structure_of_segment(self.name, self.tags.get("TerminologyEntry", ""))
 
 
 def write_segmentation(label_map: Volume, path: Path | str, provenance: Mapping[str, Any] | None = None) -> None:
@@ -59,7 +58,6 @@ def write_segmentation(label_map: Volume, path: Path | str, provenance: Mapping[
     if not path.name.lower().endswith(".seg.nrrd"):
         raise InputError(f"Not a file name of a segmentation: {path}. Choose one that ends in .seg.nrrd.")
     labels.check_values(label_map.array)
-    image = label_map.with_array(label_map.array.astype(np.uint8)).to_sitk()
     fields = {
         "Segmentation_MasterRepresentation": _BINARY_LABELMAP,
         "Segmentation_ContainedRepresentationNames": _BINARY_LABELMAP + "|",
@@ -70,9 +68,7 @@ def write_segmentation(label_map: Volume, path: Path | str, provenance: Mapping[
         fields |= {f"Segment{number}_{key}": value for key, value in _fields(structure, label_map).items()}
     if provenance is not None:
         fields["CrossModa_Provenance"] = json.dumps(provenance)
-    for key, value in fields.items():
-        image.SetMetaData(key, value)
-    write_image(image, path)
+    write_file(label_map.with_array(label_map.array.astype(np.uint8)), path, fields)
 
 
 def _reference_geometry(grid: Grid) -> str:
@@ -105,37 +101,69 @@ def _fields(structure: labels.Structure, label_map: Volume) -> dict[str, str]:
     }
 
 
-def segments_of(image: sitk.Image) -> list[Segment]:
-    """Return the segments in the header of an image; an ordinary image has none."""
+def segments_of(fields: Mapping[str, str], path: Path) -> list[Segment]:
+    """Return the segments in the header of a file; an ordinary image has none.
+
+    Raises:
+        InputError: a value or layer is not an integer.
+
+    """
     segments = []
-    keys = set(image.GetMetaDataKeys())
     number = 0
-    while f"Segment{number}_ID" in keys or f"Segment{number}_Name" in keys:
-        field = {
-            key: image.GetMetaData(f"Segment{number}_{key}") if f"Segment{number}_{key}" in keys else ""
-            for key in ("Name", "ID", "LabelValue", "Layer", "Tags")
-        }
+    while f"Segment{number}_ID" in fields or f"Segment{number}_Name" in fields:
+        field = {key: fields.get(f"Segment{number}_{key}", "") for key in ("Name", "ID", "LabelValue", "Layer", "Tags")}
         tags = dict(pair.split(":", 1) for pair in field["Tags"].split("|") if ":" in pair)
+        name = field["Name"] or field["ID"]
         # Files of Slicer 4.10 and older have one binary component per segment and neither value nor layer.
-        value = int(field["LabelValue"] or 1)
-        layer = int(field["Layer"] or number)
-        segments.append(Segment(field["Name"] or field["ID"], value, layer, tags))
+        value = _integer(field["LabelValue"], 1, path, name)
+        layer = _integer(field["Layer"], number, path, name)
+        segments.append(Segment(name, value, layer, tags))
         number += 1
     return segments
 
 
-def label_map_of_segments(image: sitk.Image, segments: list[Segment]) -> Volume:
-    """Return the uint8 label map of a segmentation file, read as ``image``.
+def _integer(text: str, default: int, path: Path, name: str) -> int:
+    """Return the integer of a header field (``1.0`` is 1), or the default where the field is empty."""
+    if not text.strip():
+        return default
+    try:
+        value = float(text) if len(text) < 20 else math.nan
+    except ValueError:
+        value = math.nan
+    if not 0 <= value <= 65535 or value != int(value):
+        raise cannot_read(path, f"impossible value or layer of the segment {name}: {text[:20]}", "Export it again")
+    return int(value)
 
-    Known segments get the value of their structure, and unknown ones are omitted; if none is known, all keep their
-    values. Where segments overlap, the later structure of the table wins (the cochlea, which is smaller).
+
+def label_map_of_segments(image: Volume, segments: list[Segment], path: Path) -> Volume:
+    """Return the uint8 label map of a segmentation file, read as ``image``: (z, y, x) or (z, y, x, layer).
+
+    Segments get the value of their structure, by a mapping of names, terminology or name. Several
+    segments of one structure (parts of a tumor, left and right) are joined. Where structures overlap, the later one of
+    the table wins (the cochlea, which is smaller). Segments without voxels may have any name.
+
+    Raises:
+        InputError: the structure of a segment with voxels is not known, or its layer does not exist.
+
     """
-    layers = sitk.GetArrayFromImage(image)
-    if layers.ndim == 3:
-        layers = layers[..., np.newaxis]
+    layers = image.array if image.array.ndim == 4 else image.array[..., np.newaxis]
     array = np.zeros(layers.shape[:3], np.uint8)
-    known = [(segment.structure.value, segment) for segment in segments if segment.structure is not None]
-    for value, segment in sorted(known or [(segment.value, segment) for segment in segments], key=lambda pair: pair[0]):
-        if segment.layer < layers.shape[3]:
-            array[layers[..., segment.layer] == segment.value] = value
-    return Volume(array, Grid.of(image))
+    mapping = structure_names.mapping_for(path)
+    masks: list[tuple[int, np.ndarray]] = []
+    unknown = []
+    for segment in segments:
+        if segment.layer >= layers.shape[3]:
+            reason = f"the segment {segment.name} is in layer {segment.layer} of {layers.shape[3]}"
+            raise cannot_read(path, reason, "Export it again")
+        mask = layers[..., segment.layer] == segment.value
+        value = structure_names.value_of(segment.name, segment.structure, mapping)
+        if value is None and mask.any():
+            unknown.append(segment.name)
+        elif value:
+            masks.append((value, mask))
+    if not unknown and not any(mask.any() for _, mask in masks) and layers.any():
+        unknown = [segment.name for segment in segments]
+    structure_names.refuse_unknown(unknown, path)
+    for value, mask in sorted(masks, key=lambda pair: pair[0]):
+        array[mask] = value
+    return Volume(array, image.grid)

@@ -1,5 +1,6 @@
 """Writing images and label maps: NIfTI, NRRD and MetaImage, compressed, in one step."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +8,7 @@ import SimpleITK as sitk
 
 from crossmoda.errors import InputError
 from crossmoda.output import atomic
-from crossmoda.volume import nifti
+from crossmoda.volume import metaimage, nifti, nrrd_file
 from crossmoda.volume.grid import Volume
 
 #: File name endings of the formats that :func:`write` writes.
@@ -17,24 +18,39 @@ WRITABLE = (".nii.gz", ".nii", ".nrrd", ".mha")
 _NARROWER = {"bool": np.uint8, "int64": np.int32, "uint64": np.uint32, "float64": np.float32, "float16": np.float32}
 
 
-def write(volume: Volume, path: Path | str) -> None:
+def write(volume: Volume, path: Path | str, dtype: np.dtype | None = None) -> None:
     """Write an image or a label map; the ending of ``path`` selects the format.
 
     Booleans and 64-bit numbers become uint8, int32, uint32 and float32.
+
+    Args:
+        volume: the image or label map.
+        path: a file name with one of the endings :data:`WRITABLE`.
+        dtype: an integer type, such as that of the scan from which the image was made: the values are rounded and
+            clipped to it, which makes the file a third as large. None keeps the type of the array.
 
     Raises:
         InputError: the ending is not one of :data:`WRITABLE`, or the file cannot be written.
 
     """
     path = Path(path)
-    if not path.name.lower().endswith(WRITABLE):
+    check_ending(path)
+    array = volume.array
+    if dtype is not None and dtype.kind in "iu" and array.dtype.kind == "f":
+        limits = np.iinfo(dtype)
+        array = np.clip(np.rint(array), limits.min, limits.max).astype(dtype)
+    array = array.astype(_NARROWER.get(array.dtype.name, array.dtype), copy=False)
+    write_file(volume.with_array(array), path)
+
+
+def check_ending(path: Path | str) -> None:
+    """Raise :class:`InputError` if no format has the ending of a file name."""
+    if not str(path).lower().endswith(WRITABLE):
         raise InputError(f"Unknown file name ending: {path}. Use {', '.join(WRITABLE)}.")
-    array = volume.array.astype(_NARROWER.get(volume.array.dtype.name, volume.array.dtype), copy=False)
-    write_image(volume.with_array(array).to_sitk(), path)
 
 
-def write_image(image: sitk.Image, path: Path) -> None:
-    """Write an image of SimpleITK, compressed, in one step.
+def write_file(volume: Volume, path: Path, fields: Mapping[str, str] | None = None) -> None:
+    """Write a volume in one step, as its array is; ``fields`` go to the header of an NRRD file.
 
     Raises:
         InputError: the file cannot be written.
@@ -43,8 +59,14 @@ def write_image(image: sitk.Image, path: Path) -> None:
     with atomic(path) as temporary:
         try:
             if nifti.is_nifti(path):
-                nifti.write(image, temporary)
+                nifti.write(volume, path, temporary)
+            elif path.suffix.lower() == ".nrrd":
+                nrrd_file.write(volume, temporary, fields)
             else:
-                sitk.WriteImage(image, str(temporary), useCompression=True)
-        except RuntimeError as cause:
+                writer = sitk.ImageFileWriter()
+                writer.SetImageIO(metaimage.FORMAT)
+                writer.SetFileName(str(temporary))
+                writer.UseCompressionOn()
+                writer.Execute(volume.to_sitk())
+        except (RuntimeError, ValueError) as cause:
             raise InputError(f"Cannot write {path}. Check disk space and write permission.") from cause

@@ -85,6 +85,14 @@ def _handed_over(volume, path: Path) -> dict:
     return {"array": str(path), "range": [float(low), float(high)], "grid": grid}
 
 
+def locate(scan: str, progress) -> dict:
+    """Return the landmarks of both ears of a scan's file, or the reasons why they were not found."""
+    from crossmoda.anatomy import ear_frame, landmarks
+    from crossmoda.volume import read
+
+    return landmarks.summary(ear_frame.ear_frames(read(Path(scan)), progress=progress))
+
+
 def measure(label_map: str, progress) -> dict:
     """Return volume, largest diameter and distance to the cochlea of each structure of a label map file."""
     from crossmoda.measurement import measure as measure_label_map
@@ -149,7 +157,7 @@ def main() -> int:
 
     use_utf8()
     verbs = {"device": device, "cases": cases, "check": check, "prepare": prepare}
-    verbs |= {"simulate": simulate, "measure": measure, "convert": convert}
+    verbs |= {"locate": locate, "simulate": simulate, "measure": measure, "convert": convert}
     verbs |= review_verbs.VERBS
     try:
         write_json(folder / "answer.json", verbs[verb](**arguments, **({} if verb == "device" else {"progress": _tag})))

@@ -10,7 +10,7 @@ from slicer.i18n import tr as _
 from crossmoda.errors import InputError
 from CrossModaSegLib.processes.tasks import StepsTask
 from CrossModaSegLib.review import reviewed_case
-from CrossModaSegLib.scene import nodes
+from CrossModaSegLib.scene import display, nodes
 from CrossModaSegLib.sections.section import NOTE, set_columns
 
 NUMBER, STRUCTURE, VOLUME, REASON = range(4)
@@ -82,7 +82,8 @@ class RegionList:
         if region is not None:
             self.number = number
             self.ui.regionsTable.selectRow(number - 1)
-            reviewed_case.jump(region["center_lps"])
+            x, y, z = region["center_lps"]
+            display.jump((-x, -y, z))
             self.section.say(region["reason"], NOTE)
 
     def on_click(self, row: int) -> None:

@@ -325,15 +325,6 @@ def remove_unfinished() -> None:
             slicer.mrmlScene.RemoveNode(node)
 
 
-def jump(center_lps) -> None:
-    """Show a place in all slice views, and set the crosshair there."""
-    ras = [-center_lps[0], -center_lps[1], center_lps[2]]
-    slicer.vtkMRMLSliceNode.JumpAllSlices(slicer.mrmlScene, *ras, slicer.vtkMRMLSliceNode.CenteredJumpSlice)
-    crosshair = slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLCrosshairNode")
-    if crosshair is not None:
-        crosshair.SetCrosshairRAS(ras)
-
-
 def place() -> tuple[float, float, float] | None:
     """Return the place (LPS, mm) under the mouse pointer or, if that is in no slice view, of the crosshair."""
     crosshair = slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLCrosshairNode")

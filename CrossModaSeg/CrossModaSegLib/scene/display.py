@@ -21,7 +21,15 @@ def show_result(segmentation) -> None:
     tumor = next((segment for structure, segment in nodes.known_segments(segmentation) if structure.key == "VS"), "")
     center = segmentation.GetSegmentCenterRAS(tumor)
     if center is not None:
-        slicer.vtkMRMLSliceNode.JumpAllSlices(slicer.mrmlScene, *center, slicer.vtkMRMLSliceNode.CenteredJumpSlice)
+        jump(center)
+
+
+def jump(center_ras) -> None:
+    """Show a place in all slice views, and set the crosshair there."""
+    slicer.vtkMRMLSliceNode.JumpAllSlices(slicer.mrmlScene, *center_ras, slicer.vtkMRMLSliceNode.CenteredJumpSlice)
+    crosshair = slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLCrosshairNode")
+    if crosshair is not None:
+        crosshair.SetCrosshairRAS(center_ras)
 
 
 def _show(target, **layers) -> None:

@@ -41,6 +41,12 @@ def table_of(segmentation, measurements: list[dict]):
     return table
 
 
+def remove_folder(folder: Path | None) -> None:
+    """Remove a temporary folder, if there is one."""
+    if folder is not None:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
 def write_label_map(segmentation, volume, path: Path) -> None:
     """Write a segmentation as a label map on the volume's grid, not compressed."""
     write_volume(nodes.label_map_of(segmentation, volume), path)
@@ -63,8 +69,7 @@ class _LabelMapWork:
         return self._folder / "label.nrrd"
 
     def _remove_folder(self) -> None:
-        if self._folder is not None:
-            shutil.rmtree(self._folder, ignore_errors=True)
+        remove_folder(self._folder)
 
 
 class Measurement(_LabelMapWork):

@@ -142,7 +142,7 @@ def grid_of(volume):
 
 def known_segments(segmentation):
     """Return (structure, segment ID) of the segments that CrossModa knows, in the order of its table."""
-    from crossmoda import labels
+    from crossmoda import structure_names
 
     segments = []
     for index in range(segmentation.GetSegmentation().GetNumberOfSegments()):
@@ -150,7 +150,7 @@ def known_segments(segmentation):
         segment = segmentation.GetSegmentation().GetSegment(segment_id)
         entry = vtk.mutable("")
         segment.GetTag(slicer.vtkSegment.GetTerminologyEntryTagName(), entry)
-        structure = labels.structure_of_terminology(str(entry)) or labels.structure_of_name(segment.GetName())
+        structure = structure_names.structure_of_segment(segment.GetName(), str(entry))
         if structure is not None:
             segments.append((structure, segment_id))
     return sorted(segments, key=lambda pair: pair[0].value)

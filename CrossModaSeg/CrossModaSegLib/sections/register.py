@@ -4,7 +4,7 @@ from slicer.i18n import tr as _
 
 from crossmoda.errors import InputError
 from CrossModaSegLib.processes.propagation import Propagate, transform_file
-from CrossModaSegLib.scene import cases, display, nodes
+from CrossModaSegLib.scene import cases, display, ears, nodes
 from CrossModaSegLib.scene.warped_atlas import warped_atlas
 from CrossModaSegLib.sections.parameter_controls import ParameterControls
 from CrossModaSegLib.sections.section import Section, refuse, reported, reported_beside
@@ -20,11 +20,13 @@ class RegisterSection(Section):
     def __init__(self, panel):
         """Connect the controls."""
         super().__init__(panel)
-        self._task = None
+        self._task, self._location = None, None
         self._removed_target = ""
         self._checked: list[dict] = []
         self.controls = ParameterControls(self, "registerSettings", "CrossModaPropagate")
         self.ui.noisyLabelSelector.addAttribute("vtkMRMLSegmentationNode", nodes.ROLE, "noisy label")
+        self._shown_ear = ""
+        self.ui.earsButton.connect("clicked(bool)", self.on_ears)
         self.ui.registerButton.connect("clicked(bool)", self.on_register)
         self.ui.disagreementButton.connect("clicked(bool)", self.on_disagreement)
         self.ui.checkButton.connect("clicked(bool)", self.on_check)
@@ -42,6 +44,7 @@ class RegisterSection(Section):
             self._hindrance(),
             _("Register the selected atlases to the target and fuse their labels"),
         )
+        self._update_ears()
         label = self.parameters.noisyLabel
         nothing = nodes.without_scan(label) if label else _("Register and fuse first.")
         disagreement = label.GetNodeReference(nodes.DISAGREEMENT) if label else None
@@ -54,6 +57,46 @@ class RegisterSection(Section):
         self._fill_atlases([] if nothing else cases.fused_atlases(label.GetNodeReference(nodes.TARGET)))
         no_atlas = "" if self._checked else _("The label has no registered atlas.")
         self.allow(self.ui.checkButton, nothing or no_atlas, _("Show target and atlas in the slice views"))
+
+    def _update_ears(self) -> None:
+        """Let the button locate the ears of the target, or go to the next one."""
+        target = self.parameters.target
+        points = self._next_ear()
+        if points is not None:
+            side = nodes.SIDE_NAMES[points.GetAttribute(nodes.SIDE)]
+            self.ui.earsButton.text = _("Show {side} ear").format(side=side)
+            self.allow(self.ui.earsButton, "", _("Show this ear in all slice views"))
+            return
+        self.ui.earsButton.text = _("Locate ears")
+        problem = nodes.volume_problem(target) if target else _("Choose a target.")
+        tip = _("Find both inner ears by registration with a template, and show their landmarks")
+        self.allow(self.ui.earsButton, self.busy_reason() or problem, tip)
+
+    def _next_ear(self):
+        """Return the landmarks of the ear of the target that is not the one shown; None before they are located."""
+        target = self.parameters.target
+        located = ears.lists_of(target) if target else []
+        return next((each for each in located if each.GetID() != self._shown_ear), next(iter(located), None))
+
+    @reported
+    def on_ears(self) -> None:
+        """Locate the ears of the target, or show the next one."""
+        if self._next_ear() is not None:
+            self._show_ear()
+            return
+        self._location = ears.EarLocation(self.parameters.target)
+        self.start(self.logic.run(self._location.tasks()), self._show_location)
+
+    def _show_location(self, lists: list) -> None:
+        if self.shows(self._location.volume):
+            self._show_ear()
+        self.say(_("{name}: {count} of 2 ears located.").format(name=self._location.volume.GetName(), count=len(lists)))
+
+    def _show_ear(self) -> None:
+        points = self._next_ear()
+        self._shown_ear = points.GetID()
+        ears.show(points)
+        self._update_ears()
 
     def report_removed_target(self, name: str) -> None:
         """Show that the target was removed from the scene, until another one is selected."""

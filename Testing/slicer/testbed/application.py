@@ -30,6 +30,7 @@ LOGICS = (
     ("SubjectHierarchy", "vtkSlicerSubjectHierarchyModuleLogic"),
     ("Data", "vtkSlicerDataModuleLogic"),
     ("Models", "vtkSlicerModelsLogic"),
+    ("Markups", "vtkSlicerMarkupsLogic"),
     ("Tables", "vtkSlicerTablesLogic"),
     ("Units", "vtkSlicerUnitsLogic"),
     ("Sequences", "vtkSlicerSequencesLogic"),

@@ -4,14 +4,14 @@ The compiled loops do not check their indices. Positions are limited as ``max(0,
 becomes 0; in the reverse order it would stay NaN and address any memory.
 """
 
-import numba
 import numpy as np
 
 from crossmoda.deeds.backend_cpu import threads
 from crossmoda.deeds.backend_cpu.scratch import Scratch
+from crossmoda.jit_cache import compiled
 from crossmoda.volume.grid import Grid
 
-_compiled = numba.njit(cache=True, nogil=True, fastmath={"contract", "nsz"}, boundscheck=False)
+_compiled = compiled(nogil=True, fastmath={"contract", "nsz"}, boundscheck=False)
 
 
 def isotropic_grid(grid: Grid, spacing_mm: float) -> Grid:

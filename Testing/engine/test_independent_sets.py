@@ -1,0 +1,75 @@
+"""The independent sets: their truth, their split by subject, and the scores of label maps on them."""
+
+import importlib
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from crossmoda import labels, volume
+from crossmoda.anatomy.cochlea import LABEL_MM3
+
+TESTING = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture
+def sets(monkeypatch, shared_data):
+    """Return a function that imports a module of the sets."""
+    for folder in ("independent_sets", "benchmarks"):
+        monkeypatch.syspath_prepend(str(TESTING / folder))
+    return importlib.import_module
+
+
+@pytest.mark.shared_data
+def test_no_expert_contour_is_in_both_sets(sets, shared_data) -> None:
+    by_set = sets("expert_tumors").subjects(shared_data / "vs_seg_contours")
+    tuning, claim = ({subject for subject, _ in by_set[name]} for name in ("tuning", "claim"))
+    assert not tuning & claim
+    assert len(tuning) + len(claim) == 79
+
+
+@pytest.mark.shared_data
+def test_a_head_has_its_tumor_on_its_side_and_two_cochleae_of_the_defined_size(sets) -> None:
+    make, scanner = sets("make"), sets("scanner")
+    head, kind = make.head_of("tuning", 1)
+    protocol = scanner.Protocol("bssfp", 0.7, 1.5, "axial", (130.0, 90.0, 44.0), 0.02)
+    grid = scanner.scan_grid(head, protocol, np.random.default_rng(0))
+    truth = scanner.truth(head, grid)
+    marked = {value: grid.points(truth.array == value) for value in (labels.VS, labels.COCHLEA)}
+    assert kind == "compact"
+    tumor_mm3 = len(marked[labels.VS]) * grid.voxel_volume_mm3
+    assert tumor_mm3 == pytest.approx(head.tumor.volume_mm3, rel=0.25)
+    sides = ("left", "right") if head.tumor.side == "left" else ("right", "left")
+    own, contralateral = (head.cochlea_center(side) for side in sides)
+    middle = marked[labels.VS].mean(axis=0)
+    assert np.linalg.norm(middle - own) < 16 < np.linalg.norm(middle - contralateral)
+    for center in (own, contralateral):
+        near = marked[labels.COCHLEA][np.linalg.norm(marked[labels.COCHLEA] - center, axis=1) < 12]
+        assert np.linalg.norm(near.mean(axis=0) - center) < 1.0
+        assert len(near) * grid.voxel_volume_mm3 == pytest.approx(LABEL_MM3, rel=0.6)
+
+
+@pytest.mark.shared_data
+def test_scores_tell_a_right_from_a_wrong_side(sets, tmp_path) -> None:
+    set_scores = sets("set_scores")
+    grid = volume.Grid((100, 20, 20), (1.0, 1.0, 1.0), (-50.0, 0.0, 0.0), (1, 0, 0, 0, 1, 0, 0, 0, 1))
+    truth = np.zeros(grid.shape, np.uint8)
+    truth[8:12, 8:12, 78:82] = labels.COCHLEA  # x = 28 to 31
+    truth[8:12, 8:12, 18:22] = labels.COCHLEA
+    truth[8:12, 8:12, 68:74] = labels.VS
+    (tmp_path / "truth").mkdir()
+    volume.write(volume.Volume(truth, grid), tmp_path / "truth" / "a_Label.nii.gz")
+    row = {"id": "a", "part": "heads", "side": "left", "left_x_mm": "29.5", "left_y_mm": "9.5", "left_z_mm": "9.5",
+           "right_x_mm": "-30.5", "right_y_mm": "9.5", "right_z_mm": "9.5"}  # fmt: skip
+    case = set_scores.Case(row, tmp_path)
+    right = set_scores.score(case, volume.Volume(truth, grid), [])
+    assert (right.vs, right.cochlea, right.wrong_side, right.false_mm3) == (1.0, 1.0, False, 0.0)
+    assert right.center_mm < 0.1
+    mirrored = truth.copy()
+    mirrored[mirrored == labels.VS] = 0
+    mirrored[8:12, 8:12, 26:32] = labels.VS
+    wrong = set_scores.score(case, volume.Volume(mirrored, grid), ["the schwannoma is doubtful"])
+    assert (wrong.vs, wrong.wrong_side, wrong.false_mm3, wrong.noted) == (0.0, True, 96.0, True)
+    empty = set_scores.score(case, volume.Volume(np.zeros_like(truth), grid), [])
+    assert math.isinf(empty.center_mm)

@@ -1,0 +1,78 @@
+"""Expert tumors implanted into real T2 of people without one."""
+
+import csv
+from pathlib import Path
+
+import numpy as np
+from scipy.ndimage import gaussian_filter
+from subjects import Tumor, sampled
+
+from crossmoda import volume
+from crossmoda.anatomy.ear_frame import EarFrame
+from crossmoda.volume import Volume
+
+#: Scans per set: p03 may be tuned on, the others are for claims only.
+SCANS = {
+    "tuning": ("real_t2/p03_study1_T2W", "real_t2/p03_study2_T2W"),
+    "claim": ("real_t2/fnndsc_T2", "open_ms_native/p01_study1_T2W", "open_ms_native/p01_study2_T2W"),
+}
+#: A point of the cerebellum (canonical, mm) and its surroundings, whose signal the tumor's follows.
+_CEREBELLUM, _RADIUS_MM = np.array([16.0, 50.0, -44.0]), 6.0
+
+
+def centers(data: Path, scan: str) -> dict[str, np.ndarray]:
+    """Return the listed centers of both cochleae, LPS mm (good to 1.5 mm)."""
+    with (data / "real_t2" / "cochlear_centers.csv").open(encoding="utf-8", newline="") as file:
+        return {
+            row["side"]: np.array([float(row[f"{axis}_lps_mm"]) for axis in "xyz"])
+            for row in csv.DictReader(file)
+            if row["image"] == f"{scan}.nii.gz"
+        }
+
+
+def implant(scan: Volume, frame: EarFrame, tumor: Tumor, rng: np.random.Generator) -> tuple[Volume, Volume]:
+    """Return the scan with a tumor and the label map of the tumor (1; cochleae are not labeled)."""
+    grid = scan.grid
+    points = frame.to_scan(tumor.points)
+    index = points @ grid.physical_to_index[:3, :3].T + grid.physical_to_index[:3, 3]
+    first = np.clip(np.floor(index.min(axis=0)).astype(int) - 4, 0, grid.size)
+    stop = np.clip(np.ceil(index.max(axis=0)).astype(int) + 5, first, grid.size)
+    shape = tuple((stop - first)[::-1])
+    box = tuple(slice(a, b) for a, b in zip(first[::-1], stop[::-1], strict=True))
+    parts = 2 * np.ceil((np.asarray(grid.spacing) / 0.3 - 1) / 2).clip(0).astype(int) + 1
+    voxels = np.moveaxis(np.indices(shape, dtype=float), 0, -1)[..., ::-1] + first
+    share = np.zeros(shape, np.float32)
+    for step in np.ndindex(*parts.tolist()):
+        offset = voxels + (np.array(step) + 0.5) / parts - 0.5
+        physical = offset @ grid.index_to_physical[:3, :3].T + grid.index_to_physical[:3, 3]
+        share += sampled(tumor.distance, frame.to_canonical(physical), 20.0) < 0
+    share /= parts.prod()
+    blurred = gaussian_filter(share, [0, 0.5, 0.5])
+
+    image = scan.array.astype(np.float32)
+    reference = _values(scan, frame)
+    spread = float(np.std(reference - np.mean(reference)))
+    texture = gaussian_filter(rng.standard_normal(shape), [0.5, 4, 4])
+    noise = gaussian_filter(rng.standard_normal(shape), [0, 0.6, 0.6])
+    level = np.median(reference) * rng.uniform(0.85, 1.35)
+    signal = level * (1 + rng.uniform(0.05, 0.15) * texture / texture.std()) + 0.6 * spread * noise / noise.std()
+    image[box] = image[box] * (1 - blurred) + signal * blurred
+    label = np.zeros(grid.shape, np.uint8)
+    label[box] = share > 0.5
+    return Volume(np.clip(np.rint(image), 0, 32767).astype(np.int16), grid), Volume(label, grid)
+
+
+def _values(scan: Volume, frame: EarFrame) -> np.ndarray:
+    """Return the values of the cerebellum beside an ear."""
+    center = frame.to_scan(_CEREBELLUM[None])[0]
+    middle = scan.grid.physical_to_index[:3, :3] @ center + scan.grid.physical_to_index[:3, 3]
+    reach = np.ceil(_RADIUS_MM / np.asarray(scan.grid.spacing)).astype(int)
+    first = np.clip(np.round(middle).astype(int) - reach, 0, np.asarray(scan.grid.size) - 1)
+    stop = np.clip(np.round(middle).astype(int) + reach + 1, first + 1, scan.grid.size)
+    values: np.ndarray = scan.array[tuple(slice(a, b) for a, b in zip(first[::-1], stop[::-1], strict=True))]
+    return values.astype(np.float32).ravel()
+
+
+def read(data: Path, scan: str) -> Volume:
+    """Return a real scan."""
+    return volume.read(data / f"{scan}.nii.gz")
