@@ -47,9 +47,7 @@ class DemoSettings(parameters.Settings):
     targets: int = parameter(2, "Number of unlabeled hrT2 scans with noisy labels to train on", minimum=0, maximum=100)
     tests: int = parameter(2, "Number of unlabeled hrT2 scans to segment only", minimum=1, maximum=100)
     base: str = parameter("phantom", "Anatomy of the digital subjects", choices=BASES)
-    seed: int = parameter(
-        1, "Random seed; 7 repeats training subjects of the bundled weights", minimum=0, maximum=100000
-    )
+    seed: int = parameter(1, "Random seed", minimum=0, maximum=100000)
     training_seconds: float = parameter(60.0, "Duration of the training", unit="s", minimum=1, maximum=100000)
     device: str = parameter_of(deeds.Settings, "device")
 

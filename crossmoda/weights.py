@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from crossmoda import network as networks
-from crossmoda import output, preprocessing
+from crossmoda import output, preprocessing, provenance
 from crossmoda.errors import InputError
 
 if TYPE_CHECKING:
@@ -20,6 +20,9 @@ FORMAT = "CrossModa weights 1"
 _CARD = "card"
 #: Key of the model card: mean probabilities below which a predicted structure is doubtful.
 DOUBTFUL = "doubtful_below"
+#: Keys of the model card: what is called a tumor (:class:`crossmoda.inference.ears.Calling`), and which scans the
+#: network was trained for.
+CALLING, COVERS = "calling", "covers"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,6 +53,16 @@ def new_card(settings: networks.Settings, preparation: preprocessing.Preparation
         "crossmoda": crossmoda.__version__,
         **about,
     }
+
+
+def inherited(initial: Path | str | None) -> dict[str, Any]:
+    """Return what the card of weights keeps of the card of their initial weights, and where they come from."""
+    if initial is None:
+        return {}
+    _, card = read_tensors(initial)
+    rules = {name: card[name] for name in (DOUBTFUL, CALLING, COVERS, "license") if name in card}
+    about = {name: card[name] for name in ("data", "notes", "training") if name in card}
+    return {**rules, "initial_weights": {"sha256": provenance.checksum(initial), **about}}
 
 
 def write_tensors(path: Path | str, tensors: "dict[str, torch.Tensor]", about: dict[str, Any]) -> None:

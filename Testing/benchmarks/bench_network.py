@@ -77,7 +77,7 @@ def measure(device: str, repeats: int) -> None:
         crop = training.ROUTINES[preset].crop or (64, 192, 192)
         crop = (32, 64, 64) if device == "cpu" and preset == "paper" else crop
         batch = training.ROUTINES[preset].batch
-        features = torch.rand(batch, network.INPUTS, *crop, device=device)
+        features = torch.rand(batch, network.INPUTS["mind"], *crop, device=device)
         model.train()
         times = best(lambda: model(features).square().mean().backward(), repeats, wait)  # noqa: B023
         size = " x ".join(map(str, reversed(crop)))

@@ -5,7 +5,7 @@ import itertools
 import math
 from typing import TYPE_CHECKING
 
-from crossmoda.network.architecture import INPUTS, Architecture, Triple, architecture, build
+from crossmoda.network.architecture import Architecture, Triple, architecture, build
 from crossmoda.network.settings import Settings
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ def receptive_field_mm(
     It covers the convolutions of the longest path and the linear interpolations, not the global average pooling.
     """
     plan = architecture(settings)
+    assert isinstance(plan, Architecture)
     fields = [_receptive_field(plan, axis) * spacing for axis, spacing in enumerate(spacing_zyx)]
     return fields[0], fields[1], fields[2]
 
@@ -76,7 +77,7 @@ def memory(settings: Settings | None = None, size: Triple = (64, 192, 192), batc
 
     with torch.device("meta"):
         network = build(settings)
-        features = torch.empty(batch, INPUTS, *size)
+        features = torch.empty(batch, architecture(settings).inputs, *size)
         weights = sum(item.numel() * item.element_size() for item in network.state_dict().values())
         saved: dict[int, torch.Tensor] = {}
         peak = 0

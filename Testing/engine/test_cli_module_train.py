@@ -47,7 +47,7 @@ def test_it_trains_on_sources_and_noisy_targets_and_returns_the_weights(data):
         "--returnparameterfile", data / "return.txt",
         "--noisy", data / "propagated",
         "--output", data / "run",
-        "--epochs", 1, "--width", 0.125, "--device", "cpu",
+        "--epochs", 1, "--field", "scan", "--width", 0.125, "--device", "cpu",
         data / "data",
     )  # fmt: skip
     assert found.returncode == 0 and found.stderr == ""
@@ -67,7 +67,7 @@ def test_a_folder_without_labeled_scans_is_refused_in_one_sentence(data, tmp_pat
     ("arguments", "message"),
     [
         (("--noisy", "nothing"), "No noisy label"),
-        (("--initial", "other.safetensors"), "preset and width"),
+        (("--initial", "other.safetensors"), "preset, width, field and inputs"),
         (("--epochs", "-1"), "epochs must be"),
         (("--validation", "data"), "used for training and validation"),
     ],
@@ -78,7 +78,17 @@ def test_every_bad_input_is_one_sentence_exit_code_2_and_no_output(data, tmp_pat
     weights.save(data / "other.safetensors", network.build(settings).state_dict(), card)
     values = [arguments[0], arguments[1] if arguments[0] == "--epochs" else data / arguments[1]]
     found = checks.run_module(
-        MODULE, "--output", tmp_path / "run", "--width", 0.125, "--device", "cpu", *values, data / "data"
+        MODULE,
+        "--output",
+        tmp_path / "run",
+        "--field",
+        "scan",
+        "--width",
+        0.125,
+        "--device",
+        "cpu",
+        *values,
+        data / "data",
     )
     assert found.returncode == 2 and message in found.stderr
     assert len(found.stderr.strip().splitlines()) == 1 and "Traceback" not in found.stdout
@@ -87,7 +97,7 @@ def test_every_bad_input_is_one_sentence_exit_code_2_and_no_output(data, tmp_pat
 
 def test_a_killed_training_leaves_no_weights_and_resumes_to_the_same_ones(data, tmp_path, monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")  # several threads do not promise an order of their sums
-    arguments = ["--epochs", 2, "--width", 0.125, "--device", "cpu", data / "data"]
+    arguments = ["--epochs", 2, "--field", "scan", "--width", 0.125, "--device", "cpu", data / "data"]
     checks.kill_at("training: epoch 2", MODULE, "--output", tmp_path / "cut", *arguments)
     assert not (tmp_path / "cut" / training.WEIGHTS).exists()
     for name in ("cut", "through"):

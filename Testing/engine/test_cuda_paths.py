@@ -340,7 +340,7 @@ def test_a_scan_is_segmented_on_the_card_in_tiles_or_on_the_processor(card, mode
 
 # Training
 
-TINY = training.Settings(width=0.25, seed=3, device="cuda")
+TINY = training.Settings(field="scan", width=0.25, seed=3, device="cuda")
 
 
 def new_student(**changes: Any) -> learner.Learner:

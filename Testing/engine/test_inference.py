@@ -47,7 +47,7 @@ def test_everything_lies_on_the_grid_of_the_scan(weight_file, scan):
         assert result.grid == scan.grid and result.array.shape == GRID.shape
     assert found.label_map.array.dtype == np.uint8
     np.testing.assert_allclose(found.probabilities.sum(axis=0), 1, atol=1e-5)
-    assert found.provenance["network"] == {"preset": "default", "width": 0.125}
+    assert found.provenance["network"] == {"preset": "default", "field": "scan", "inputs": "mind", "width": 0.125}
     assert set(found.provenance["volumes_mm3"]) == {"VS", "cochlea"}
 
 

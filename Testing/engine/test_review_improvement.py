@@ -44,7 +44,7 @@ def project(tmp_path_factory):
     small = dataclasses.replace(training.ROUTINES["default"], crop=(16, 32, 32), visits=2, batch=2)
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(training.ROUTINES, "default", small)
-        settings = training.Settings(width=0.25, epochs=1, device="cpu")
+        settings = training.Settings(field="scan", width=0.25, epochs=1, device="cpu")
         first = training.train(
             dataset.open_dataset(folder / "data").sources, folder / "first", settings, preparation=WHOLE
         )

@@ -50,6 +50,7 @@ device = "cpu"
 
 [training]
 seconds = 1
+field = "scan"
 width = 0.125
 device = "cpu"
 

@@ -12,14 +12,14 @@ from phantoms import CROP_GRID, crop
 
 torch = pytest.importorskip("torch")
 
-from crossmoda import preprocessing, training, volume, weights  # noqa: E402
+from crossmoda import locks, preprocessing, training, volume, weights  # noqa: E402
 from crossmoda.errors import Cancelled, InputError  # noqa: E402
 from crossmoda.training import Settings, TrainingCase, logs, losses, train  # noqa: E402
 
 pytestmark = pytest.mark.slow
 
 WHOLE = preprocessing.Preparation(in_plane_spacing=0, region="whole")
-TINY = Settings(width=0.25, epochs=2, device="cpu", seed=3)
+TINY = Settings(field="scan", width=0.25, epochs=2, device="cpu", seed=3)
 SHAPE = (16, 32, 32)
 
 
@@ -81,7 +81,7 @@ def test_a_cancelled_training_resumes_to_the_same_bits(cases, tmp_path):
     path = train(cases, tmp_path / "cut", TINY, cases_for_validation(cases), preparation=WHOLE)
     resumed = tensors_of(path)
     assert all(torch.equal(through[name], resumed[name]) for name in through)
-    assert {item.name for item in path.parent.iterdir()} - {training.BOARD} == {
+    assert {item.name for item in path.parent.iterdir()} - {training.BOARD, locks.LOCK} == {
         "metrics.csv",
         "weights.json",
         "weights.safetensors",
@@ -202,7 +202,7 @@ def test_a_time_limit_ends_the_schedule_and_not_only_the_training(cases, tmp_pat
     path = train(cases, tmp_path / "run", settings, preparation=WHOLE)
     card = json.loads(path.with_suffix(".json").read_text("utf-8"))
     peak = training.routine(settings).learning_rate
-    assert card["training"]["optimization_seconds"] >= 1.5
+    assert card["training"]["optimization_seconds"] > 0.5
     assert card["metrics"]["learning_rate"] < 0.05 * peak
 
 
@@ -307,7 +307,10 @@ def test_the_paper_preset_is_the_published_routine(cases, tmp_path):
     assert plan.weight_decay == 0  # Adam
     settings = Settings(preset="paper", width=0.125, epochs=1, device="cpu")
     card = weights.read_tensors(train(cases[:1], tmp_path / "run", settings, preparation=WHOLE))[1]
-    assert card["network"] == {"preset": "paper", "width": 0.125} and card["training"]["steps"] == 1
+    assert (
+        card["network"] == {"preset": "paper", "field": "scan", "inputs": "mind", "width": 0.125}
+        and card["training"]["steps"] == 1
+    )
 
 
 def test_a_validation_case_that_is_also_a_training_case_is_refused(cases, tmp_path):

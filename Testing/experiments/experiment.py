@@ -40,6 +40,7 @@ from pathlib import Path
 from unittest import mock
 
 import numpy as np
+from digital_subjects import label_of, shapes_of, simulate
 from experiment_table import Scores, Table, compare, draw, report
 
 from crossmoda import (
@@ -47,7 +48,6 @@ from crossmoda import (
     evaluation,
     inference,
     labels,
-    mind,
     network,
     preprocessing,
     propagation,
@@ -59,10 +59,6 @@ from crossmoda.anatomy import plausibility
 from crossmoda.dataset import Case
 from crossmoda.errors import InputError
 from crossmoda.provenance import checksum
-
-sys.path.append(str(Path(__file__).resolve().parents[2] / "tools"))
-
-from train_default_weights import label_of, shapes_of, simulate
 
 #: First seeds of sources, targets and tests.
 SOURCE, TARGET, TEST = 7000, 7020, 9000
@@ -250,17 +246,7 @@ def routine_of(arm: str, which_network: str) -> Iterator[str]:
 
             one_sided = augmentation.Strength(mirror=0.0)
             changes.enter_context(mock.patch.dict(learner._STRENGTHS, {"default": one_sided}))
-        if not kind.mind:
-            name = preset.upper()
-            single = dataclasses.replace(getattr(network, name), inputs=1)
-            changes.enter_context(mock.patch.object(network, name, single))
-            changes.enter_context(mock.patch.object(mind, "mind_ssc", as_it_is))
         yield preset
-
-
-def as_it_is(image):
-    """Return the image as its only feature."""
-    return image.unsqueeze(-4)
 
 
 def class_weights(cases: list[training.TrainingCase], plan: training.Routine, cache: Path) -> tuple[np.ndarray, ...]:
@@ -275,11 +261,11 @@ def class_weights(cases: list[training.TrainingCase], plan: training.Routine, ca
     examples = sampling.load(cases, preprocessing.Preparation(), cache)
     whole = sum(np.bincount(example.targets[0].long().flatten(), minlength=len(labels.VALUES)) for example in examples)
     drawn = np.zeros(len(labels.VALUES))
-    with mock.patch.object(mind, "mind_ssc", as_it_is):
-        for number, example in enumerate(examples * _CROPS):
-            rng = [np.random.default_rng([number, 3])]
-            crop = sampling.draw([example], plan.crop, augmentation.PAPER, rng, plan.around, "cpu")
-            drawn += np.bincount(crop.label.flatten(), minlength=len(drawn))
+    quick = network.Settings(inputs="intensity")
+    for number, example in enumerate(examples * _CROPS):
+        rng = [np.random.default_rng([number, 3])]
+        crop = sampling.draw([example], plan.crop, augmentation.PAPER, rng, plan.around, "cpu", quick)
+        drawn += np.bincount(crop.label.flatten(), minlength=len(drawn))
     published = losses.class_weights(torch_of(whole), plan.rarity).numpy()
     in_crops = published * (whole / whole.sum()) / (drawn / drawn.sum())
     return published / published[0], in_crops / in_crops[0]
@@ -306,7 +292,13 @@ def train(arm: str, seed: int, cohort: Cohort, options: argparse.Namespace, prog
             corrected = torch_of(in_crops.astype(np.float32))
             changes.enter_context(mock.patch.object(losses, "class_weights", lambda counts, power: corrected))
         epochs = round(options.steps * plan.batch / (len(cases) * plan.visits))
-        settings = training.Settings(preset=preset, epochs=max(1, epochs), seed=seed)
+        settings = training.Settings(
+            preset=preset,
+            field="scan",
+            inputs="mind" if EVERY[arm].mind else "intensity",
+            epochs=max(1, epochs),
+            seed=seed,
+        )
         return training.train(cases, folder, settings, progress=progress)
 
 

@@ -169,7 +169,7 @@ def test_predict_runs_with_the_values_of_its_own_panel(label_node, run_as_panel,
 @pytest.mark.bed
 def test_train_runs_with_the_values_of_its_own_panel(run_as_panel, sample_folder, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    quick = {"epochs": 1, "width": 0.125, "device": "cpu"}
+    quick = {"epochs": 1, "field": "scan", "width": 0.125, "device": "cpu"}
     node = run_as_panel("CrossModaTrain", data=str(sample_folder), output=str(tmp_path / "run"), **quick)
     assert Path(node.GetParameterAsString("weights")).parent == tmp_path / "run"
     assert [path.name for path in tmp_path.iterdir()] == ["run"], "an optional folder is not the current one"

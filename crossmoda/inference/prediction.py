@@ -11,9 +11,10 @@ from crossmoda import device as devices
 from crossmoda import labels, preprocessing, provenance, weights
 from crossmoda.anatomy import plausibility
 from crossmoda.errors import InputError
+from crossmoda.inference.ears import predict_ears
 from crossmoda.inference.probabilities import predict_probabilities
 from crossmoda.inference.settings import Settings
-from crossmoda.progress import Progress, report
+from crossmoda.progress import Progress, part, report
 from crossmoda.volume import Volume
 
 
@@ -50,7 +51,7 @@ def predict(
         inputs: files of the scan, for the provenance.
 
     Raises:
-        InputError: the weights cannot be used, or the scan has no contrast.
+        InputError: the weights cannot be used, the scan has no contrast, or a network of ears finds no ear in it.
 
     """
     report(progress, 0.0, "loading the network")
@@ -60,25 +61,18 @@ def predict(
         model = weights.load(files["weights"])
     device = devices.choose(settings.device)
     record = provenance.Record("predict", settings, files, devices.describe(device))
-    report(progress, 0.1, "preparing the scan")
-    try:
-        prepared = preprocessing.prepare(image, None, model.preparation)
-    except MemoryError as cause:
-        raise InputError("Not enough memory to prepare this scan. Close other programs.") from cause
-    report(progress, 0.3, "segmenting")
-    probabilities, fallbacks = predict_probabilities(model.network, prepared.image.array, settings, device, progress)
-    report(progress, 0.8, "resampling to the scan's grid")
-    probabilities = prepared.restore(probabilities)
-    probabilities = probabilities / np.maximum(probabilities.sum(axis=0, keepdims=True), 1e-6)
-    label_map = probabilities.argmax(axis=0).astype(np.uint8)
-    if not settings.keep_all:
-        label_map = plausibility.plausible(label_map, probabilities, image.grid)
+    if model.settings.field == "ear":
+        ears = predict_ears(model, image, settings, device, part(progress, 0.1, 1.0))
+        probabilities, label_map, fallbacks, notes = ears.probabilities, ears.label_map, ears.fallbacks, ears.notes
+    else:
+        probabilities, label_map, fallbacks = _predict_scan(model, image, settings, device, progress)
+        notes = list(fallbacks)
     report(progress, 1.0, "segmented")
     mean_probability = _mean_probability(label_map, probabilities)
     voxel_mm3 = image.grid.voxel_volume_mm3
     finished = record.finish(
         fallbacks=fallbacks,
-        notes=[*fallbacks, *_warnings(mean_probability, model.card.get(weights.DOUBTFUL, {}), label_map, image)],
+        notes=[*notes, *_warnings(mean_probability, model.card.get(weights.DOUBTFUL, {}), label_map, image)],
         network=model.card["network"],
         volumes_mm3={
             item.key: round(float((label_map == item.value).sum()) * voxel_mm3, 2) for item in labels.STRUCTURES
@@ -86,6 +80,28 @@ def predict(
         mean_probability=mean_probability,
     )
     return Prediction(image.with_array(label_map), probabilities, image.with_array(entropy(probabilities)), finished)
+
+
+def _predict_scan(
+    model: weights.TrainedNetwork, image: Volume, settings: Settings, device: str, progress: Progress | None
+) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    """Return probabilities and label map of a network that sees the scan as it is, and the fallbacks."""
+    report(progress, 0.1, "preparing the scan")
+    try:
+        prepared = preprocessing.prepare(image, None, model.preparation)
+    except MemoryError as cause:
+        raise InputError("Not enough memory to prepare this scan. Close other programs.") from cause
+    report(progress, 0.3, "segmenting")
+    probabilities, fallbacks = predict_probabilities(
+        model.network, prepared.image.array, settings, device, progress, model.settings.inputs
+    )
+    report(progress, 0.8, "resampling to the scan's grid")
+    probabilities = prepared.restore(probabilities)
+    probabilities = probabilities / np.maximum(probabilities.sum(axis=0, keepdims=True), 1e-6)
+    label_map = probabilities.argmax(axis=0).astype(np.uint8)
+    if not settings.keep_all:
+        label_map = plausibility.plausible(label_map, probabilities, image.grid)
+    return probabilities, label_map, fallbacks
 
 
 def entropy(probabilities: np.ndarray) -> np.ndarray:

@@ -23,7 +23,12 @@ _STRIDE = 8
 
 
 def predict_probabilities(
-    network: "torch.nn.Module", image: np.ndarray, settings: Settings, device: str, progress: Progress | None
+    network: "torch.nn.Module",
+    image: np.ndarray,
+    settings: Settings,
+    device: str,
+    progress: Progress | None,
+    inputs: str = "mind",
 ) -> tuple[np.ndarray, list[str]]:
     """Predict the probabilities (label, z, y, x) of a prepared image (z, y, x).
 
@@ -38,7 +43,7 @@ def predict_probabilities(
     """
     import torch
 
-    from crossmoda import mind
+    from crossmoda.network.features import features
 
     attempts = [(device, settings.tiles)]
     if not settings.tiles:
@@ -56,7 +61,7 @@ def predict_probabilities(
                 total = functools.reduce(
                     torch.add,
                     (
-                        _softmax(network.to(current_device), mind.mind_ssc(view), tiled).flip(axes)
+                        _softmax(network.to(current_device), features(view, inputs), tiled).flip(axes)
                         for axes, view in _views(torch.from_numpy(image).to(current_device), settings.flips)
                     ),
                 )
@@ -74,7 +79,7 @@ def predict_probabilities(
 
 
 def logits_of(network: "torch.nn.Module", features: "torch.Tensor") -> "torch.Tensor":
-    """Return the logits (1, class, z, y, x) of MIND features (12, z, y, x).
+    """Return the logits (1, class, z, y, x) of features (channel, z, y, x).
 
     Small volumes are padded by replication, so that the deepest features have several voxels along each axis.
     """
@@ -96,7 +101,7 @@ def _views(image: "torch.Tensor", flips: bool) -> "list[tuple[tuple[int, ...], t
 
 
 def _softmax(network: "torch.nn.Module", features: "torch.Tensor", tiled: bool) -> "torch.Tensor":
-    """Return the probabilities (label, z, y, x) of MIND features (12, z, y, x)."""
+    """Return the probabilities (label, z, y, x) of features (channel, z, y, x)."""
     import torch
 
     use_bfloat16 = features.is_cuda and torch.cuda.is_bf16_supported()

@@ -1,4 +1,4 @@
-"""The layout of the two networks, 3D DeepLab on MIND-SSC features.
+"""The layout of the networks: 3D DeepLab for scans, a U-Net for one ear in its canonical frame.
 
 References:
     Sandler et al., MobileNetV2: inverted residuals and linear bottlenecks, CVPR 2018.
@@ -17,8 +17,8 @@ from crossmoda.network.settings import Settings
 if TYPE_CHECKING:
     import torch
 
-#: Channels of MIND-SSC: the network's input.
-INPUTS = 12
+#: Channels of each kind of input: MIND-SSC, the normalized intensity, or both.
+INPUTS = {"mind": 12, "intensity": 1, "both": 13}
 
 Triple = tuple[int, int, int]
 ONE: Triple = (1, 1, 1)
@@ -64,9 +64,24 @@ class Architecture:
     """whether the classifier undoes the stem's stride by sub-pixel convolution (else: linear interpolation)"""
     prior: tuple[float, ...] | None = None
     """class frequencies that initialize the classifier's bias; None: no prior"""
-    inputs: int = INPUTS
+    inputs: int = INPUTS["mind"]
     classes: int = len(crossmoda.labels.VALUES)
 
+
+@dataclasses.dataclass(frozen=True)
+class UNetArchitecture:
+    """Layout of a U-Net."""
+
+    channels: tuple[int, ...]
+    """of each level, the first at half the resolution"""
+    prior: tuple[float, ...]
+    """class frequencies that initialize the classifier's bias"""
+    inputs: int = INPUTS["both"]
+    classes: int = len(crossmoda.labels.VALUES)
+
+
+#: For one ear at 0.7 mm: levels of 1.4, 2.8, 5.6 and 11.2 mm.
+EAR = UNetArchitecture(channels=(32, 64, 96, 128), prior=(0.985, 0.014, 0.001))
 
 #: The challenge paper names only the families (DeepLabv3, MobileNetV2, ASPP). Channels, strides and rates follow a
 #: public 3D MobileNet with ASPP of the same years, the closest match; the input is MIND-SSC.
@@ -118,13 +133,16 @@ def _scaled(channels: int, width: float) -> int:
     return scaled + 8 if scaled < 0.9 * channels * width else scaled
 
 
-def architecture(settings: Settings | None = None) -> Architecture:
-    """Return the architecture of a preset with its channels scaled by the width."""
+def architecture(settings: Settings | None = None) -> Architecture | UNetArchitecture:
+    """Return the architecture of a preset and a field of view, with its channels scaled by the width."""
     settings = settings or Settings()
-    plan = PAPER if settings.preset == "paper" else DEFAULT
+    scale = functools.partial(_scaled, width=settings.width)
+    inputs = INPUTS[settings.inputs]
+    if settings.preset == "default" and settings.field == "ear":
+        return dataclasses.replace(EAR, channels=tuple(map(scale, EAR.channels)), inputs=inputs)
+    plan = dataclasses.replace(PAPER if settings.preset == "paper" else DEFAULT, inputs=inputs)
     if settings.width == 1.0:
         return plan
-    scale = functools.partial(_scaled, width=settings.width)
     stages = tuple(
         dataclasses.replace(
             stage,
@@ -146,8 +164,13 @@ def architecture(settings: Settings | None = None) -> Architecture:
 def build(settings: Settings | None = None) -> "torch.nn.Module":
     """Return the untrained network.
 
-    Input: MIND-SSC (batch, 12, z, y, x) of any size; output: logits (batch, 3, z, y, x), background first.
+    Input: features (batch, channel, z, y, x) of any size; output: logits (batch, 3, z, y, x), background first.
     """
+    plan = architecture(settings)
+    if isinstance(plan, UNetArchitecture):
+        from crossmoda.network.unet import UNet
+
+        return UNet(plan)
     from crossmoda.network.layers import DeepLab
 
-    return DeepLab(architecture(settings))
+    return DeepLab(plan)

@@ -119,6 +119,8 @@ def improve(
         device=settings.device,
         preset=initial.settings.preset,
         width=initial.settings.width,
+        field=initial.settings.field,
+        inputs=initial.settings.inputs,
     )
     folder = Path(models_folder) / f"{_TRAINING}{_identity(cases, training_settings, old)}"
     trained = training.train(

@@ -33,11 +33,11 @@ def run(values: Mapping[str, Any], progress: Progress | None = None) -> dict[str
 
 STEP = StepDeclaration(
     module="CrossModaPredict",
-    title="CrossModa Predict (MIND + DeepLab)",
+    title="CrossModa Predict",
     description="Segments the vestibular schwannoma and the cochlea on an MR scan with a trained network. Check every "
     "result: not a medical device.",
-    acknowledgements="Network: DeepLab (L.-C. Chen and colleagues) with a MobileNetV2 backbone (M. Sandler and "
-    "colleagues) on MIND-SSC (M. P. Heinrich and colleagues).",
+    acknowledgements="Networks: U-Net (O. Ronneberger and colleagues), DeepLab (L.-C. Chen and colleagues) with a "
+    "MobileNetV2 backbone (M. Sandler and colleagues), on MIND-SSC (M. P. Heinrich and colleagues).",
     inputs=(
         File("image", "image", "Scan, high-resolution T2 or contrast-enhanced T1", required=True),
         File("weights", "weights", "Trained weights, instead of the bundled ones"),

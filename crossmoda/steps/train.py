@@ -37,11 +37,11 @@ def _improve(values: Mapping[str, Any], progress: Progress | None) -> Path:
 
 STEP = StepDeclaration(
     module="CrossModaTrain",
-    title="CrossModa Train (MIND + DeepLab)",
+    title="CrossModa Train",
     description="Trains the network on labeled ceT1 scans and on noisy labels propagated to hrT2 scans, or improves a "
     "model with corrections. A second run resumes an interrupted training.",
-    acknowledgements="Network: DeepLab (L.-C. Chen and colleagues) with a MobileNetV2 backbone (M. Sandler and "
-    "colleagues) on MIND-SSC (M. P. Heinrich and colleagues).",
+    acknowledgements="Networks: U-Net (O. Ronneberger and colleagues), DeepLab (L.-C. Chen and colleagues) with a "
+    "MobileNetV2 backbone (M. Sandler and colleagues), on MIND-SSC (M. P. Heinrich and colleagues).",
     inputs=(
         File(
             "data", "folder", "Data set with labeled ceT1 scans, and the hrT2 scans of the noisy labels", required=True

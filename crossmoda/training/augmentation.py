@@ -36,6 +36,8 @@ class Strength:
     """maximum standard deviation of the noise, relative to that of the image"""
 
 
+#: For an ear in its canonical frame: errors of the frame, and sizes of ears; right ears were mirrored before.
+EAR = Strength(rotation_deg=6.0, scale=0.1, shear=0.03, mirror=0, contrast=0.1)
 NONE = Strength(0, 0, 0, 0, 0, 0, 0, 0)
 #: As published: affine maps and random noise.
 PAPER = Strength(pose=1.0, mirror=0, contrast=0, blur=0, noise=0.1)

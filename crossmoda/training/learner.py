@@ -14,6 +14,7 @@ from crossmoda import device, labels, weights
 from crossmoda import network as networks
 from crossmoda.errors import InputError
 from crossmoda.evaluation import dice
+from crossmoda.network.features import features
 from crossmoda.training import augmentation, losses, sampling
 from crossmoda.training.recording import Recording
 from crossmoda.training.sampling import Example
@@ -29,7 +30,7 @@ _RESIDENT_FRACTION = 0.3
 #: One cycle: duration of the rise (fraction of the training), initial and final learning rate (fractions of the peak).
 _RISE, _START, _END = 0.1, 0.1, 0.01
 _MAX_GRADIENT_NORM = 1.0
-_STRENGTHS = {"default": augmentation.Strength(), "paper": augmentation.PAPER}
+_STRENGTHS = {"default": augmentation.Strength(), "ear": augmentation.EAR, "paper": augmentation.PAPER}
 
 
 class Learner:
@@ -41,7 +42,7 @@ class Learner:
         """Start a training from random weights or from ``initial`` weights."""
         self.routine = routine
         self.settings = settings
-        self.network_settings = networks.Settings(preset=settings.preset, width=settings.width)
+        self.network_settings = settings.network
         self.device = device.choose(settings.device)
         self.fallbacks: list[str] = []
         self.network = self._initial_network(initial).to(self.device)
@@ -54,6 +55,8 @@ class Learner:
         self.steps_per_epoch = math.ceil(len(examples) * routine.visits / routine.batch)
         self.step = 0
         self.seconds = 0.0
+        #: Seconds of the time limit that preparation took.
+        self.spent_before = 0.0
         self.processor_seconds = 0.0
         self.history: list[dict[str, Any]] = []
         self.best_dice = -1.0
@@ -82,8 +85,9 @@ class Learner:
         model = weights.load(initial)
         if model.settings != self.network_settings:
             raise InputError(
-                f"Initial weights of preset {model.settings.preset}, width {model.settings.width:g}: "
-                f"{Path(initial).name}. Set preset and width of the training to the same values."
+                f"Initial weights of preset {model.settings.preset}, width {model.settings.width:g}, "
+                f"field {model.settings.field}, inputs {model.settings.inputs}: "
+                f"{Path(initial).name}. Set preset, width, field and inputs of the training to the same values."
             )
         return model.network
 
@@ -96,7 +100,12 @@ class Learner:
     def fraction(self) -> float:
         """Completed fraction of the training, 0 to 1, by steps or by the time limit."""
         done = self.step / (self.routine.epochs * self.steps_per_epoch)
-        return min(1.0, max(done, self.seconds / self.settings.seconds if self.settings.seconds else 0.0))
+        if self.settings.seconds:
+            # The next step must end in time, too.
+            ahead = self.seconds / self.step if self.step else 0.0
+            left = max(self.settings.seconds - self.spent_before, 1.0)
+            done = max(done, (self.seconds + ahead) / left)
+        return min(1.0, done)
 
     @property
     def step_in_epoch(self) -> int:
@@ -204,9 +213,11 @@ class Learner:
         return loss.detach() + 0 * gradient_norm
 
     def precision(self) -> contextlib.AbstractContextManager[Any]:
-        """Return the context of mixed precision: bfloat16 on GPUs that support it."""
+        """Return the context of mixed precision: bfloat16 on GPUs that support it, and on CPUs for networks of ears."""
         if self.device == "cuda" and torch.cuda.is_bf16_supported():
             return torch.autocast("cuda", torch.bfloat16, cache_enabled=False)  # each weight is used once
+        if self.device == "cpu" and self.network_settings.field == "ear" and device.has_fast_bfloat16():
+            return torch.autocast("cpu", torch.bfloat16)
         return contextlib.nullcontext()
 
     def _draw(self, step: int) -> sampling.Batch:
@@ -218,7 +229,7 @@ class Learner:
         examples = [self.examples[order[item % len(order)] % len(self.examples)] for item in positions]
         rngs = [np.random.default_rng([seed, 2, step, item]) for item in range(routine.batch)]
         strength = _STRENGTHS[routine.augmentation]
-        return sampling.draw(examples, self.crop, strength, rngs, routine.around, self.device)
+        return sampling.draw(examples, self.crop, strength, rngs, routine.around, self.device, self.network_settings)
 
     def _shrink(self) -> None:
         """Reduce the memory: smaller crops first, then the CPU."""
@@ -251,6 +262,7 @@ class Learner:
 
     def end_epoch(self, held_out: Sequence[Example], validations: int) -> None:
         """Record the metrics of the epoch; validate ``validations`` times per training on the held-out cases."""
+        start = time.perf_counter()
         row: dict[str, Any] = {
             "epoch": len(self.history) + 1,
             "step": self.step,
@@ -272,19 +284,24 @@ class Learner:
             else:
                 self.validations_without_gain += 1
         self.history.append(row)
+        self.seconds += time.perf_counter() - start
 
     @torch.inference_mode()
     def _validate(self, held_out: Sequence[Example]) -> dict[str, float]:
         """Return the mean Dice on the held-out cases, per structure and overall."""
-        from crossmoda import mind
         from crossmoda.inference import logits_of
 
         self.network.eval()
+        inputs = self.network_settings.inputs
         scores: dict[str, list[float]] = {structure.key: [] for structure in labels.STRUCTURES}
         for example in held_out:
-            features = mind.mind_ssc(example.image[0].to(self.device))
-            prediction = logits_of(self.network, features).argmax(1)[0].cpu().numpy()
-            truth = example.targets[0].cpu().numpy()
+            image, target = example.image[0], example.targets[0]
+            if self.network_settings.field == "ear":
+                image, target = sampling.central(example, self.crop)
+                image = sampling.standardized(image)
+            descriptors = features(image.to(self.device), inputs)
+            prediction = logits_of(self.network, descriptors).argmax(1)[0].cpu().numpy()
+            truth = target.cpu().numpy()
             for structure in labels.structures_in(truth.astype(np.uint8)):
                 scores[structure.key].append(dice(prediction == structure.value, truth == structure.value))
         means = {f"dice_{key}": float(np.mean(values)) for key, values in scores.items() if values}

@@ -1,7 +1,8 @@
-"""Training routines of the presets: ``paper`` is the published one, ``default`` the one that measures best."""
+"""Training routines: ``paper`` is the published one, ``default`` and ``ear`` are those that measure best."""
 
 import dataclasses
 
+from crossmoda.anatomy.ear_frame import PATCH_SIZE
 from crossmoda.training.settings import Settings
 
 #: Factor on the learning rate if training starts from trained weights.
@@ -34,8 +35,11 @@ class Routine:
     """preset of the augmentation"""
 
 
+#: Crop of a network that sees one ear: the canonical patch.
+_PATCH = PATCH_SIZE[::-1]
 ROUTINES = {
     "default": Routine(300, 8, 2, 6e-3, True, 1e-4, (24, 64, 64), 0.7, 0.0, True, "default"),
+    "ear": Routine(300, 2, 2, 2e-3, True, 1e-4, _PATCH, 0.0, 0.0, True, "ear"),
     "paper": Routine(2000, 1, 1, 1e-3, False, 0.0, None, 0.0, 0.5, False, "paper"),
 }
 
@@ -45,7 +49,10 @@ def routine(settings: Settings, fine_tuning: bool = False) -> Routine:
 
     ``fine_tuning``: training starts from trained weights, at a third of the preset's learning rate.
     """
-    preset = ROUTINES[settings.preset]
+    sees_ears = settings.network.field == "ear"
+    preset = ROUTINES["ear" if sees_ears and settings.preset == "default" else settings.preset]
+    if sees_ears:
+        preset = dataclasses.replace(preset, crop=_PATCH)
     factor = _FINE_TUNING_FACTOR if fine_tuning else 1
     return dataclasses.replace(
         preset,

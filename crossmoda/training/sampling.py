@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from crossmoda import cache, dataset, labels, mind, output, preprocessing, volume
+from crossmoda import cache, dataset, labels, network, output, preprocessing, volume
+from crossmoda.anatomy.ear_frame import PATCH_SIZE, ear_frames, patch_grid
 from crossmoda.errors import InputError
+from crossmoda.network.features import features, normalized
 from crossmoda.progress import Progress, report
 from crossmoda.provenance import checksum
 from crossmoda.training import augmentation
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
 
 #: Bump to invalidate cached volumes.
 _REVISION = 1
+#: Voxels (x, y, z) around an ear: the patch, and room for the errors of its frame.
+_EAR_SIZE = (PATCH_SIZE[0] + 10, PATCH_SIZE[1] + 10, PATCH_SIZE[2] + 10)
 #: Minimum distance (voxels) of a sampled structure voxel from the border of its crop.
 _BORDER = 6
 
@@ -59,31 +63,46 @@ def load(
     preparation: preprocessing.Preparation,
     folder: Path,
     progress: Progress | None = None,
+    field: str = "scan",
 ) -> list[Example]:
     """Read, check and prepare the cases; prepared volumes are stored in ``folder``.
 
+    With ``field="ear"`` each ear whose frame is accepted is an example; ears without a tumor teach what a healthy ear
+    looks like.
+
     Raises:
         InputError: a file cannot be read, a label or confidence has another grid, a label value is not 0, 1 or 2, or a
-            confidence is outside 0 to 1.
+            confidence is outside 0 to 1; no ear is recognized in any of the cases.
 
     """
-    examples = []
+    examples: list[Example] = []
     for number, case in enumerate(cases):
         report(progress, number / len(cases), f"preparing {case.name}")
-        examples.append(_load(case, preparation, folder))
+        examples += _load(case, preparation, folder, field)
+    if cases and not examples:
+        raise InputError("No ear was recognized in any training case. Check the scans, or train with field 'scan'.")
     return examples
 
 
-def _load(case: "TrainingCase", preparation: preprocessing.Preparation, folder: Path) -> Example:
+def _load(case: "TrainingCase", preparation: preprocessing.Preparation, folder: Path, field: str) -> list[Example]:
+    """Return the examples of a case: the scan, or its ears."""
     files = [case.image, case.label, *([case.confidence] if case.confidence else [])]
-    cached = folder / f"{cache.digest([[checksum(file) for file in files], preparation, _REVISION])[:24]}.npz"
+    cached = folder / f"{cache.digest([[checksum(file) for file in files], preparation, field, _REVISION])[:24]}.npz"
     try:
         with np.load(cached, allow_pickle=False) as stored:
-            image, label, confidence, spacing = (stored[name] for name in ("image", "label", "confidence", "spacing"))
+            images, label_maps, confidences, spacing = (
+                stored[name] for name in ("image", "label", "confidence", "spacing")
+            )
     except (OSError, ValueError, KeyError, zipfile.BadZipFile):
-        image, label, confidence, spacing = _prepare(case, preparation)
+        images, label_maps, confidences, spacing = (_prepare_ears if field == "ear" else _prepare)(case, preparation)
         with output.atomic(cached) as temporary:
-            np.savez(temporary, image=image, label=label, confidence=confidence, spacing=spacing)
+            np.savez(temporary, image=images, label=label_maps, confidence=confidences, spacing=spacing)
+    return [_example(case, *arrays, spacing) for arrays in zip(images, label_maps, confidences, strict=True)]
+
+
+def _example(
+    case: "TrainingCase", image: np.ndarray, label: np.ndarray, confidence: np.ndarray, spacing: np.ndarray
+) -> Example:
     targets = np.stack([label.astype(np.float32), confidence.astype(np.float32)])
     voxels = tuple(np.argwhere(label == structure.value) for structure in labels.structures_in(label))
     return Example(
@@ -95,24 +114,49 @@ def _load(case: "TrainingCase", preparation: preprocessing.Preparation, folder: 
     )
 
 
-def _prepare(case: "TrainingCase", preparation: preprocessing.Preparation) -> tuple[np.ndarray, ...]:
+def _read(case: "TrainingCase") -> tuple[volume.Volume, volume.Volume, volume.Volume]:
+    """Return scan, label map and confidence of a case."""
     image = volume.read_scan(case.image)
     label = dataset.Case(case.id, "", Path(case.image), Path(case.label)).read_label(image)
     labels.check_values(label.array, Path(case.label).name)
+    if case.confidence is None:
+        return image, label, image.with_array(np.ones(image.grid.shape, np.float32))
+    stored = volume.read(case.confidence)
+    if not stored.grid.same_as(image.grid):
+        raise InputError(
+            f"Different grids: {Path(case.confidence).name}, {Path(case.image).name}. Resample the confidence."
+        )
+    if stored.array.min() < -1e-3 or stored.array.max() > 1 + 1e-3:
+        raise InputError(f"Confidence outside 0 to 1: {Path(case.confidence).name}. Rescale it.")
+    return image, label, stored
+
+
+def _prepare(case: "TrainingCase", preparation: preprocessing.Preparation) -> tuple[np.ndarray, ...]:
+    """Return image, label and confidence of the prepared scan, (1, z, y, x) each, and its spacing."""
+    image, label, stored = _read(case)
     prepared = preprocessing.prepare(image, label, preparation)
     assert prepared.label is not None
     grid = prepared.image.grid
-    confidence = np.ones(grid.shape, np.float16)
-    if case.confidence is not None:
-        stored = volume.read(case.confidence)
-        if not stored.grid.same_as(image.grid):
-            raise InputError(
-                f"Different grids: {Path(case.confidence).name}, {Path(case.image).name}. Resample the confidence."
-            )
-        if stored.array.min() < -1e-3 or stored.array.max() > 1 + 1e-3:
-            raise InputError(f"Confidence outside 0 to 1: {Path(case.confidence).name}. Rescale it.")
-        confidence = volume.resample(stored, grid, outside=1.0).array.clip(0, 1).astype(np.float16)
-    return prepared.image.array, prepared.label.array, confidence, np.asarray(grid.spacing_zyx)
+    confidence = volume.resample(stored, grid, outside=1.0).array.clip(0, 1).astype(np.float16)
+    return prepared.image.array[None], prepared.label.array[None], confidence[None], np.asarray(grid.spacing_zyx)
+
+
+def _prepare_ears(case: "TrainingCase", _: preprocessing.Preparation) -> tuple[np.ndarray, ...]:
+    """Return image, label and confidence of each recognized ear, (ear, z, y, x) each, and their spacing."""
+    image, label, stored = _read(case)
+    grid = patch_grid(_EAR_SIZE)
+    images, label_maps, confidences = [], [], []
+    for frame in ear_frames(image).accepted:
+        images.append(frame.sample(image, grid).array)
+        label_maps.append(frame.sample(label, grid, "label").array)
+        confidences.append(frame.sample(stored, grid).array.clip(0, 1))
+    shape = (len(images), *grid.shape)
+    return (
+        np.array(images, np.float32).reshape(shape),
+        np.array(label_maps, np.uint8).reshape(shape),
+        np.array(confidences, np.float16).reshape(shape),
+        np.asarray(grid.spacing_zyx),
+    )
 
 
 def draw(
@@ -122,6 +166,7 @@ def draw(
     rngs: Sequence[np.random.Generator],
     around: float,
     device: str,
+    seen: network.Settings = network.Settings(),  # noqa: B008 (frozen)
 ) -> Batch:
     """Draw a random crop of each example and compute its features.
 
@@ -132,6 +177,7 @@ def draw(
         rngs: random generator per item, the only source of randomness.
         around: probability that a crop contains a structure (drawn uniformly) instead of being uniformly distributed.
         device: device of the computation and the features.
+        seen: what the network sees.
 
     """
     images, targets = [], []
@@ -147,11 +193,25 @@ def draw(
             image, target = image.flip(-1), target.flip(-1)
         images.append(augmentation.change_intensities(image.to(device), rng, strength))
         targets.append(target.to(device))
+    if seen.field == "ear":
+        images = [standardized(image) for image in images]
     with torch.no_grad():
         inner = slice(augmentation.MARGIN, -augmentation.MARGIN)
-        features = mind.mind_ssc(torch.stack(images))[..., inner, inner, inner]
+        stacked = features(torch.stack(images), seen.inputs)[..., inner, inner, inner]
     stacked_targets = torch.stack(targets)
-    return Batch(features, stacked_targets[:, 0].long(), stacked_targets[:, 1])
+    return Batch(stacked, stacked_targets[:, 0].long(), stacked_targets[:, 1])
+
+
+def standardized(image: torch.Tensor) -> torch.Tensor:
+    """Return an image (z, y, x) with the intensities that the network sees."""
+    return torch.from_numpy(normalized(image.cpu().numpy())).to(image.device)
+
+
+def central(example: Example, size: tuple[int, int, int]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return image and label (z, y, x) of the middle of an example."""
+    middle = np.asarray(example.image.shape[1:]) // 2
+    image, target = (augmentation.cut(item, middle, size, None, "nearest") for item in (example.image, example.targets))
+    return image[0], target[0]
 
 
 def _center(example: Example, size: tuple[int, ...], rng: np.random.Generator, around: float) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from crossmoda import device, parameters
+from crossmoda import device, network, parameters
 from crossmoda.parameters import parameter
 
 
@@ -14,6 +14,20 @@ class Settings(parameters.Settings):
         "default",
         "Network and training routine: 'default' learns best, 'paper' is the published recipe",
         choices=("default", "paper"),
+    )
+    field: str = parameter(
+        "auto",
+        "Field of the network: 'ear', 'scan', or 'auto': scan for preset 'paper', else ear",
+        choices=("auto", "ear", "scan"),
+    )
+    inputs: str = parameter(
+        "auto",
+        "Features: MIND-SSC, normalized intensity, or both; 'auto': both for ears, else MIND",
+        choices=("auto", "mind", "intensity", "both"),
+        advanced=True,
+    )
+    from_scratch: bool = parameter(
+        False, "Begin with random weights where the bundled ones could be trained further", advanced=True
     )
     epochs: int = parameter(0, "Number of epochs; 0: preset", minimum=0, maximum=1_000_000)
     seconds: float = parameter(
@@ -44,3 +58,11 @@ class Settings(parameters.Settings):
     seed: int = parameter(0, "Random seed", minimum=0, maximum=2**31 - 1, advanced=True)
     device: str = parameter("auto", "Computing device", choices=device.CHOICES)
     restart: bool = parameter(False, "Restart, ignoring checkpoints in the output folder")
+
+    @property
+    def network(self) -> network.Settings:
+        """Settings of the network that is trained."""
+        field = ("scan" if self.preset == "paper" else "ear") if self.field == "auto" else self.field
+        both = field == "ear" and self.preset == "default"
+        inputs = ("both" if both else "mind") if self.inputs == "auto" else self.inputs
+        return network.Settings(preset=self.preset, field=field, inputs=inputs, width=self.width)

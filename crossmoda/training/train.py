@@ -60,7 +60,8 @@ def train(
         validation: cases for validation, never trained on; the weights with the best Dice on them are saved.
         progress: callback(fraction, message); raise ``Cancelled`` to stop with a checkpoint.
         preparation: preprocessing of the scans, stored with the weights; None: as published.
-        initial: initial weights; None: random.
+        initial: initial weights; None: the bundled ones if they are of the same network and
+            ``settings.from_scratch`` is not set, else random ones.
 
     Returns:
         The path of the weights.
@@ -70,24 +71,27 @@ def train(
             training, or initial weights of another architecture.
 
     """
-    with locks.locked(folder):
-        return _train(cases, Path(folder), settings, validation, progress, preparation, initial)
-
-
-def _train(
-    cases: Sequence[Any],
-    folder: Path,
-    settings: Settings,
-    validation: Sequence[Any] | None,
-    progress: Progress | None,
-    preparation: preprocessing.Preparation | None,
-    initial: Path | str | None,
-) -> Path:
-    """Train in a folder that no other run uses; see :func:`train`."""
-    preparation = preparation or preprocessing.Preparation()
+    begun = time.monotonic()
+    initial = initial or _bundled(settings)
     learning = [TrainingCase.of(case) for case in cases]
     checking = [TrainingCase.of(case) for case in validation or ()]
     check_cases(learning, checking)
+    preparation = preparation or preprocessing.Preparation()
+    with locks.locked(folder):
+        return _train(learning, checking, Path(folder), settings, progress, preparation, initial, begun)
+
+
+def _train(
+    learning: Sequence[TrainingCase],
+    checking: Sequence[TrainingCase],
+    folder: Path,
+    settings: Settings,
+    progress: Progress | None,
+    preparation: preprocessing.Preparation,
+    initial: Path | str | None,
+    begun: float,
+) -> Path:
+    """Train in a folder that no other run uses; see :func:`train`."""
     identity = _identity(learning, checking, settings, preparation, initial)
     if not settings.restart and (finished := _finished(folder, identity)):
         report(progress, 1.0, "trained before; weights reused")
@@ -103,11 +107,12 @@ def _train(
 
     record = provenance.Record("train", settings, device=devices.describe(devices.choose(settings.device)))
     prepared = folder / PREPARED
-    examples = sampling.load(learning, preparation, prepared, part(progress, 0.0, 0.03))
-    held_out = sampling.load(checking, preparation, prepared, part(progress, 0.03, 0.04))
+    examples = sampling.load(learning, preparation, prepared, part(progress, 0.0, 0.03), settings.network.field)
+    held_out = sampling.load(checking, preparation, prepared, part(progress, 0.03, 0.04), settings.network.field)
     learner = Learner(examples, routine(settings, fine_tuning=bool(initial)), settings, initial)
     if not settings.restart:
         _resume(learner, folder, identity)
+    learner.spent_before = time.monotonic() - begun
     _run(learner, held_out, folder, identity, settings, part(progress, 0.04, 1.0))
     card = weights.new_card(
         learner.network_settings,
@@ -115,12 +120,14 @@ def _train(
         training={
             **record.finish(steps=learner.step, fallbacks=learner.fallbacks),
             "cases": len(learning),
+            "examples": len(examples),
             "validation_cases": len(checking),
             "optimization_seconds": round(learner.seconds, 1),
             "processor_minutes": round(learner.processor_seconds / 60, 2),
             "identity": identity,
         },
         metrics=learner.best_metrics or (learner.history[-1] if learner.history else {}),
+        **weights.inherited(initial),
     )
     path = weights.save(folder / WEIGHTS, learner.best_state or learner.network.state_dict(), card)
     (folder / CHECKPOINT).unlink(missing_ok=True)
@@ -156,6 +163,14 @@ def train_folder(
     cases += noisy_cases(dataset.targets, noisy, corrections) if noisy else []
     held_out = [TrainingCase.of(case) for case in open_dataset(validation).cases if case.label] if validation else []
     return train(cases, folder, settings, held_out, progress, initial=initial)
+
+
+def _bundled(settings: Settings) -> Path | None:
+    """Return the bundled weights if a training of these settings begins with them."""
+    path = weights.bundled()
+    if settings.from_scratch or settings.network.field == "scan" or weights.load(path).settings != settings.network:
+        return None
+    return path
 
 
 def _identity(

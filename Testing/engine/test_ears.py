@@ -1,0 +1,171 @@
+"""Networks that see one ear in its canonical frame: decisions from both ears, the way back to the scan, training."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from crossmoda import inference, labels, network, preprocessing, training, volume, weights  # noqa: E402
+from crossmoda.anatomy.ear_frame import EarFrame, EarFrames, patch_grid  # noqa: E402
+from crossmoda.errors import InputError  # noqa: E402
+from crossmoda.inference import ears  # noqa: E402
+from crossmoda.network.features import features, normalized  # noqa: E402
+from crossmoda.training import sampling  # noqa: E402
+
+SETTINGS = network.Settings(field="ear", inputs="both", width=0.25)
+CPU = inference.Settings(device="cpu")
+RULE = ears.Calling(smallest_mm3=10, least_probability=0.6, second_mm3=40, second_probability=0.8, second_share=0.1)
+MIRROR = np.diag([-1.0, 1.0, 1.0, 1.0])
+#: Both patches lie in it; oblique axes, thick slices.
+GRID = volume.Grid((70, 60, 16), (1.9, 1.4, 4.0), (62.0, -10.0, -75.0), (-1, 0, 0, 0, 1, 0, 0, 0, 1))
+
+
+def frame(side: str, reason: str = "") -> EarFrame:
+    """Return a frame of a head that lies as the template does."""
+    return EarFrame(side, np.eye(4) if side == "left" else MIRROR, {}, 0.9, 1.0, 0.2, reason)
+
+
+def ball(center: tuple[float, float, float], radius_mm: float) -> np.ndarray:
+    """Return a ball in the patch; ``center`` in canonical LPS mm."""
+    points = patch_grid().points(np.ones(patch_grid().shape, bool)).reshape(*patch_grid().shape, 3)
+    return np.linalg.norm(points - np.array(center), axis=-1) < radius_mm
+
+
+def ear(side: str, *tumors: tuple[tuple[float, float, float], float, float]) -> ears.EarPrediction:
+    """Return an ear with a cochlea and tumors (center, radius in mm, probability)."""
+    probabilities = np.zeros((3, *patch_grid().shape), np.float32)
+    probabilities[labels.COCHLEA][ball((38, 23, -45), 2.6)] = 0.9
+    for center, radius, probability in tumors:
+        probabilities[labels.VS][ball(center, radius)] = probability
+    probabilities[0] = 1 - probabilities[1:].sum(axis=0)
+    return ears.EarPrediction(frame(side), probabilities, np.ones(patch_grid().shape, bool))
+
+
+def sizes(*given: ears.EarPrediction) -> list[int]:
+    """Return how many mm3 of tumor are called in each ear."""
+    voxel = patch_grid().voxel_volume_mm3
+    return [round(float((one.argmax(axis=0) == labels.VS).sum() * voxel)) for one in ears.call(list(given), RULE)]
+
+
+LARGE, SMALL, TINY = ((22.0, 30.0, -42.0), 6.0, 0.95), ((30.0, 26.0, -42.0), 1.8, 0.7), ((30.0, 26.0, -42.0), 1.0, 0.9)
+
+
+def test_the_ear_with_less_evidence_has_to_convince_by_itself():
+    left, right = sizes(ear("left", LARGE), ear("right", SMALL))
+    assert left > 800 and right == 0, "a weak mark in the healthy ear is no second tumor"
+    left, right = sizes(ear("left", LARGE), ear("right", ((22, 30, -42), 5, 0.9)))
+    assert left > 800 and right > 450, "two convincing tumors stay two"
+
+
+def test_a_tumor_needs_a_volume_and_a_probability():
+    assert sizes(ear("left"), ear("right", SMALL))[1] > 15
+    assert sizes(ear("left"), ear("right", TINY)) == [0, 0]
+    assert sizes(ear("left", (LARGE[0], 6.0, 0.55)), ear("right")) == [0, 0]
+
+
+def test_an_ear_has_one_tumor_and_what_is_not_called_is_background():
+    both = ear("left", LARGE, ((40.0, 45.0, -30.0), 2.5, 0.9))
+    (called,) = ears.call([both], RULE)
+    assert called[labels.VS][ball((40, 45, -30), 2)].max() == 0
+    np.testing.assert_allclose(called.sum(axis=0), 1, atol=1e-5)
+    assert (called.argmax(axis=0) == labels.COCHLEA).any()
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_structures_return_to_their_place_in_thick_slices(side):
+    one = ear(side, LARGE)
+    found = ears._restored([one], [one.probabilities], GRID)
+    tumor = volume.Volume((found.argmax(axis=0) == labels.VS).astype(np.uint8), GRID)
+    points = GRID.points(tumor.array > 0)
+    expected = np.array([22.0 if side == "left" else -22.0, 30.0, -42.0])
+    np.testing.assert_allclose(points.mean(axis=0), expected, atol=0.6)
+    assert len(points) * GRID.voxel_volume_mm3 == pytest.approx(4 / 3 * np.pi * 6**3, rel=0.12)
+    np.testing.assert_allclose(found.sum(axis=0), 1, atol=1e-5)
+
+
+def test_intensities_are_relative_and_what_lies_outside_the_scan_does_not_count():
+    rng = np.random.default_rng(0)
+    patch = rng.normal(100, 20, (8, 9, 10))
+    seen = normalized(patch)
+    np.testing.assert_allclose(normalized(3 * patch + 50), seen, atol=1e-4)
+    padded = np.concatenate([patch, np.full_like(patch, -1000)])
+    np.testing.assert_allclose(normalized(padded)[:8], seen, atol=0.05)
+    image = torch.from_numpy(seen)
+    assert [features(image, kind).shape[0] for kind in ("intensity", "mind", "both")] == [1, 12, 13]
+
+
+@pytest.fixture
+def head(monkeypatch):
+    """Return a scan with a bright tumor on its left side, and its label map; frames are those of the template."""
+    rng = np.random.default_rng(1)
+    array = rng.normal(50, 5, GRID.shape).astype(np.float32)
+    label = np.zeros(GRID.shape, np.uint8)
+    points = GRID.points(np.ones(GRID.shape, bool)).reshape(*GRID.shape, 3)
+    for center, radius, value in (((22, 30, -42), 8, 1), ((38, 23, -45), 4, 2), ((-38, 23, -45), 4, 2)):
+        label[np.linalg.norm(points - np.array(center, float), axis=-1) < radius] = value
+    array[label > 0] += 40 * label[label > 0]
+    frames = EarFrames(frame("left"), frame("right"), "T2", 0.8)
+    monkeypatch.setattr(ears, "ear_frames", lambda scan, progress=None: frames)
+    monkeypatch.setattr(sampling, "ear_frames", lambda scan: frames)
+    return volume.Volume(array, GRID), volume.Volume(label, GRID)
+
+
+@pytest.fixture
+def weight_file(tmp_path):
+    torch.manual_seed(0)
+    card = weights.new_card(SETTINGS, preprocessing.Preparation(), calling={"smallest_mm3": 1.0})
+    return weights.save(tmp_path / "ear.safetensors", network.build(SETTINGS).state_dict(), card)
+
+
+def test_a_prediction_lies_on_the_grid_of_the_scan(head, weight_file):
+    found = inference.predict(head[0], weight_file, CPU)
+    assert found.label_map.grid == GRID and found.probabilities.shape == (3, *GRID.shape)
+    np.testing.assert_allclose(found.probabilities.sum(axis=0), 1, atol=1e-4)
+    moved = inference.predict(head[0], weight_file, dataclasses.replace(CPU, flips=True))
+    assert 0 < np.abs(moved.probabilities - found.probabilities).max() < 0.5
+
+
+def test_an_ear_that_is_not_recognized_is_said_and_a_scan_without_ears_refused(head, weight_file, monkeypatch):
+    reason = "Right ear outside the scan: 10% of it covered, at least 80% needed."
+    one = EarFrames(frame("left"), frame("right", reason), "T2", 0.8)
+    monkeypatch.setattr(ears, "ear_frames", lambda scan, progress=None: one)
+    assert reason in inference.predict(head[0], weight_file, CPU).provenance["notes"]
+    none = EarFrames(*(frame(side, "No skull base in the scan.") for side in ("left", "right")), "T2", 0.05)
+    monkeypatch.setattr(ears, "ear_frames", lambda scan, progress=None: none)
+    with pytest.raises(InputError, match=r"^No skull base in the scan\.$"):
+        inference.predict(head[0], weight_file, CPU)
+    anyway = dataclasses.replace(CPU, any_ear=True)
+    assert inference.predict(head[0], weight_file, anyway).label_map.grid == GRID
+
+
+def test_a_model_card_with_an_unknown_rule_is_refused(head, weight_file):
+    tensors, card = weights.read_tensors(weight_file)
+    weights.write_tensors(weight_file, tensors, {**card, "calling": {"smallest_mm3": "many"}})
+    with pytest.raises(InputError, match="Invalid model card"):
+        inference.predict(head[0], weight_file, CPU)
+
+
+def test_training_uses_both_ears_and_keeps_the_model_card(head, weight_file, tmp_path):
+    for scan, name in zip(head, ("scan", "label"), strict=True):
+        volume.write(scan, tmp_path / f"{name}.nii.gz")
+    case = training.TrainingCase(tmp_path / "scan.nii.gz", tmp_path / "label.nii.gz")
+    settings = training.Settings(width=0.25, epochs=1, device="cpu")
+    path = training.train([case], tmp_path / "run", settings, initial=weight_file)
+    card = json.loads(path.with_suffix(".json").read_text("utf-8"))
+    assert card["network"] == dataclasses.asdict(SETTINGS)
+    assert card["training"]["cases"] == 1 and card["training"]["examples"] == 2
+    assert card["calling"] == {"smallest_mm3": 1.0} and "sha256" in card["initial_weights"]
+    examples = sampling.load([case], preprocessing.Preparation(), tmp_path / "prepared", field="ear")
+    assert [len(example.voxels) for example in examples] == [2, 1], "the right ear is healthy"
+
+
+def test_the_papers_network_can_see_ears(tmp_path, head):
+    settings = training.Settings(preset="paper", field="ear", width=0.125)
+    assert settings.network.inputs == "mind" and training.routine(settings).crop == patch_grid().shape
+    assert training.Settings(preset="paper").network.field == "scan"
+    card = weights.new_card(settings.network, preprocessing.Preparation())
+    path = weights.save(tmp_path / "paper.safetensors", network.build(settings.network).state_dict(), card)
+    assert inference.predict(head[0], path, CPU).label_map.grid == GRID

@@ -1,0 +1,187 @@
+"""Train the network that sees one ear on stored ears of simulated heads (:mod:`heads`).
+
+    python train.py HEADS OUTPUT --seconds 4800
+
+Every sample is drawn anew (:mod:`samples`). Writes ``last.safetensors`` (average of the recent weights) with its model
+card and ``curve.csv`` every few minutes, and resumes from them. ``--real`` adds real scans of the training person as
+backgrounds with implanted simulated tumors; their cochleae are not taught, since nobody outlined them.
+"""
+
+import argparse
+import csv
+import math
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import real
+import torch
+from heads import read
+from samples import Sample, draw
+from torch.utils.data import DataLoader, IterableDataset
+
+from crossmoda import network, preprocessing, weights
+from crossmoda.evaluation import dice
+from crossmoda.network.features import features, normalized
+from crossmoda.training import losses
+
+#: Seeds below this are for validation.
+FIRST_LEARNED = 20010
+IGNORED = 255
+#: Weight of what is marked where there is nothing, and the voxels from which on it counts in proportion.
+_ABSENT, _ABSENT_VOXELS = 0.15, 10.0
+_PEAK, _DECAY, _AVERAGE = 2.5e-3, 1e-4, 0.99
+
+
+def stored(folder: Path, *, learned: bool) -> list[Path]:
+    """Return the ears for training or for validation."""
+    paths = sorted(folder.glob("*.ear"))
+    return [path for path in paths if (int(path.name.split("_")[0]) >= FIRST_LEARNED) == learned]
+
+
+def prepared(sample: Sample, inputs: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return features and label of a sample."""
+    image = torch.from_numpy(normalized(sample.image))
+    return features(image, inputs).to(torch.bfloat16), torch.from_numpy(sample.label)
+
+
+class Stream(IterableDataset):
+    """Endless random samples."""
+
+    def __init__(self, folder: Path, backgrounds: list[real.Background], inputs: str, seed: int) -> None:
+        """Remember where the ears are."""
+        self.folder, self.backgrounds, self.inputs, self.seed = folder, backgrounds, inputs, seed
+
+    def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """Draw samples."""
+        torch.set_num_threads(1)
+        rng = np.random.default_rng(self.seed)
+        while True:
+            paths = stored(self.folder, learned=True)  # heads may still be added
+            ear = read(paths[rng.integers(len(paths))])
+            if self.backgrounds and rng.random() < 0.12:
+                background = self.backgrounds[rng.integers(len(self.backgrounds))]
+                sample = real.draw(background, ear, rng)
+            else:
+                sample = draw(ear, rng)
+            yield prepared(sample, self.inputs)
+
+
+def objective(logits: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
+    """Return cross entropy plus the Dice loss of each ear, or, where it has no such structure, of what is marked.
+
+    Where a structure is absent the Dice loss has no slope to speak of, and a healthy canal of a thousand voxels would
+    hardly count in the cross entropy: there the logarithm of the marked volume counts.
+    """
+    confidence = (label != IGNORED).float()
+    label = torch.where(label == IGNORED, 0, label).long()
+    probabilities = logits.softmax(dim=1)[:, 1:] * confidence[:, None]
+    truth = torch.stack([label == value for value in range(1, logits.shape[1])], dim=1).float()
+    axes = (2, 3, 4)
+    marked, real = probabilities.sum(axes), truth.sum(axes)
+    overlap = 1 - (2 * (probabilities * truth).sum(axes) + 1) / (marked + real + 1)
+    absent = _ABSENT * torch.log1p(marked / _ABSENT_VOXELS)
+    return losses.cross_entropy(logits, label, confidence) + torch.where(real > 0, overlap, absent).mean()
+
+
+@torch.inference_mode()
+def validate(model: torch.nn.Module, held_out: list[tuple[torch.Tensor, torch.Tensor]]) -> dict[str, float]:
+    """Return mean Dice of both structures, missed tumors, and false tumors in healthy ears."""
+    scores: dict[str, list[float]] = {"vs": [], "cochlea": [], "missed": [], "false": []}
+    for image, label in held_out:
+        with torch.autocast("cpu", torch.bfloat16):
+            found = model(image[None].float()).argmax(1)[0].numpy()
+        truth = label.numpy()
+        if (truth == 1).any():
+            scores["vs"].append(dice(found == 1, truth == 1))
+            scores["missed"].append(float(scores["vs"][-1] < 0.1))
+        else:
+            scores["false"].append(float((found == 1).sum() * 0.343 > 20))
+        if (truth == 2).any():
+            scores["cochlea"].append(dice(found == 2, truth == 2))
+    return {name: round(float(np.mean(values)), 4) for name, values in scores.items()}
+
+
+def main() -> None:
+    """Train."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("heads", type=Path)
+    parser.add_argument("output", type=Path)
+    parser.add_argument("--seconds", type=float, default=4800)
+    parser.add_argument("--inputs", default="both", choices=list(network.INPUTS))
+    parser.add_argument("--preset", default="default", choices=("default", "paper"))
+    parser.add_argument("--width", type=float, default=1.0)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--real", type=Path, help="folder of shared data with real_t2")
+    parser.add_argument("--initial", type=Path)
+    parser.add_argument("--peak", type=float, default=_PEAK)
+    options = parser.parse_args()
+    options.output.mkdir(parents=True, exist_ok=True)
+    torch.set_num_threads(1)
+    torch.manual_seed(options.seed)
+    settings = network.Settings(preset=options.preset, width=options.width, field="ear", inputs=options.inputs)
+    model = network.build(settings)
+    if options.initial:
+        model.load_state_dict(weights.load(options.initial).network.state_dict())
+    average = network.build(settings).eval()
+    average.load_state_dict(model.state_dict())
+    checking = stored(options.heads, learned=False)
+    held_out = [prepared(draw(read(p), np.random.default_rng([1, n])), options.inputs) for n, p in enumerate(checking)]
+    backgrounds = real.backgrounds(options.real) if options.real else []
+    stream = DataLoader(
+        Stream(options.heads, backgrounds, options.inputs, options.seed), batch_size=2, num_workers=1, prefetch_factor=4
+    )
+    optimizer = torch.optim.AdamW(model.parameters(), lr=options.peak, weight_decay=_DECAY)
+    rows: list[dict] = []
+    recent: list[float] = []
+    start = saved = time.monotonic()
+    used = 0.0
+    for step, (image, label) in enumerate(stream):
+        done = min((time.monotonic() - start) / options.seconds, 1.0)
+        rate = min(done / 0.03 + 0.02, 1.0) * (0.5 + 0.5 * math.cos(math.pi * done)) + 0.01
+        for group in optimizer.param_groups:
+            group["lr"] = options.peak * rate
+        begun = time.process_time()
+        model.train()
+        with torch.autocast("cpu", torch.bfloat16):
+            logits = model(image)
+        loss = objective(logits.float(), label)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        used += time.process_time() - begun
+        recent.append(loss.item())
+        keep = min(_AVERAGE, (1 + step) / (10 + step))
+        with torch.no_grad():
+            for kept, new in zip(average.state_dict().values(), model.state_dict().values(), strict=True):
+                kept.mul_(keep).add_(new, alpha=1 - keep) if kept.is_floating_point() else kept.copy_(new)
+        if time.monotonic() - saved > 240 or done >= 1:
+            saved = time.monotonic()
+            row = {"step": step + 1, "seconds": round(saved - start), "cpu_seconds": round(used)}
+            row |= {"loss": round(float(np.mean(recent)), 4), **validate(average, held_out)}
+            recent = []
+            rows.append(row)
+            print(row, flush=True)
+            with (options.output / "curve.csv").open("w", newline="") as file:
+                writer = csv.DictWriter(file, list(row))
+                writer.writeheader()
+                writer.writerows(rows)
+            card = weights.new_card(
+                settings,
+                preprocessing.Preparation(),
+                training={
+                    "steps": step + 1,
+                    "seed": options.seed,
+                    "processor_minutes": round(used / 60, 1),
+                    "curve": rows[-1],
+                },
+            )
+            weights.save(options.output / "last.safetensors", average.state_dict(), card, half=True)
+        if done >= 1:
+            break
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,310 @@
+"""Prediction of the ears of a scan, each in its canonical frame: any spacing, orientation and part of a head."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from scipy.ndimage import binary_dilation
+
+from crossmoda import device as devices
+from crossmoda import labels, weights
+from crossmoda.anatomy.ear_frame import EarFrame, ear_frames, patch_grid
+from crossmoda.anatomy.sampling import moved
+from crossmoda.errors import InputError
+from crossmoda.inference.settings import Settings
+from crossmoda.network.features import features, normalized
+from crossmoda.progress import Progress, part, report
+from crossmoda.volume import Grid, Volume
+from crossmoda.volume.masks import components, solid
+
+if TYPE_CHECKING:
+    import torch
+
+#: A tumor within this distance of the edge of the patch is probably cut, voxels.
+_EDGE = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Calling:
+    """What is called a tumor. The values are of the tuning set and stored in the model card."""
+
+    smallest_mm3: float = 12.0
+    """volume of the smallest tumor"""
+    least_probability: float = 0.6
+    """mean probability within a tumor"""
+    second_mm3: float = 40.0
+    """the same for a tumor of the ear with less evidence, if the other ear has one, too"""
+    second_probability: float = 0.8
+    second_share: float = 0.1
+    """its least volume relative to the other ear's tumor"""
+    smallest_cochlea_mm3: float = 10.0
+
+    @classmethod
+    def of(cls, card: Mapping[str, object]) -> "Calling":
+        """Return the rule of a model card.
+
+        Raises:
+            InputError: it has an unknown entry, or one that is not numeric.
+
+        """
+        stored = card.get(weights.CALLING, {})
+        known = {field.name for field in dataclasses.fields(cls)}
+        if not isinstance(stored, dict) or not all(
+            name in known and isinstance(value, int | float) for name, value in stored.items()
+        ):
+            names = ", ".join(sorted(known))
+            raise InputError(
+                f"Invalid model card ({weights.CALLING}: numbers for {names}). Download the weights again."
+            )
+        return cls(**stored)
+
+
+@dataclasses.dataclass(frozen=True)
+class EarPrediction:
+    """What the network says about one ear, in its canonical patch."""
+
+    frame: EarFrame
+    probabilities: np.ndarray
+    """(label, z, y, x)"""
+    covered: np.ndarray
+    """bool: which voxels of the patch lie in the scan"""
+
+    @property
+    def voxel_mm3(self) -> float:
+        """Volume of a voxel."""
+        return patch_grid().voxel_volume_mm3
+
+
+@dataclasses.dataclass(frozen=True)
+class EarsPrediction:
+    """The ears of a scan, on the scan's grid."""
+
+    probabilities: np.ndarray
+    """(label, z, y, x), background first"""
+    label_map: np.ndarray
+    """(z, y, x) uint8, only what is called"""
+    fallbacks: list[str]
+    notes: list[str]
+
+
+def predict_ears(
+    model: weights.TrainedNetwork, image: Volume, settings: Settings, device: str, progress: Progress | None = None
+) -> EarsPrediction:
+    """Predict both ears of a scan.
+
+    Raises:
+        InputError: the scan shows no ear that is recognized.
+
+    """
+    report(progress, 0.0, "locating the ears")
+    frames = ear_frames(image, progress=part(progress, 0.0, 0.6))
+    chosen = list(frames) if settings.any_ear and np.isfinite([f.matrix for f in frames]).all() else frames.accepted
+    if not chosen:
+        raise InputError(" ".join(frames.notes))
+    report(progress, 0.6, "segmenting")
+    ears, fallbacks = _predicted(model, image, chosen, settings, device)
+    report(progress, 0.8, "resampling to the scan's grid")
+    raw = _restored(ears, [ear.probabilities for ear in ears], image.grid)
+    rule = Calling.of(model.card)
+    if settings.keep_all:
+        return EarsPrediction(raw, raw.argmax(axis=0).astype(np.uint8), fallbacks, [*fallbacks, *frames.notes])
+    called = call(ears, rule)
+    restored = _restored(ears, called, image.grid)
+    notes = [*fallbacks, *frames.notes, *_cut_notes(ears, called)]
+    return EarsPrediction(raw, restored.argmax(axis=0).astype(np.uint8), fallbacks, notes)
+
+
+def _predicted(
+    model: weights.TrainedNetwork, image: Volume, frames: list[EarFrame], settings: Settings, device: str
+) -> tuple[list[EarPrediction], list[str]]:
+    """Return the prediction of each ear, both in one batch, and the fallbacks."""
+    import torch
+
+    patches = [frame.sample(image) for frame in frames]
+    batch = torch.stack([torch.from_numpy(normalized(patch.array)) for patch in patches])
+    fallbacks: list[str] = []
+    try:
+        probabilities = _softmax(model, batch, settings, device)
+    except RuntimeError as error:
+        if device == "cpu" or not devices.ran_out_of_memory(error):
+            raise
+        devices.free_unused_memory()
+        fallbacks = ["out of memory: predicted on the CPU"]
+        probabilities = _softmax(model, batch, settings, "cpu")
+    if not np.isfinite(probabilities).all():
+        raise InputError("Predicted probabilities are not finite. Download the weights again, or train again.")
+    ears = [
+        EarPrediction(frame, values, covered(frame, image.grid))
+        for frame, values in zip(frames, probabilities, strict=True)
+    ]
+    return ears, fallbacks
+
+
+def _softmax(model: weights.TrainedNetwork, batch: "torch.Tensor", settings: Settings, device: str) -> np.ndarray:
+    """Return the probabilities (ear, label, z, y, x) of normalized patches (ear, z, y, x)."""
+    import torch
+
+    network = model.network.to(device)
+    with torch.inference_mode():
+        logits = network(features(batch.to(device), model.settings.inputs)).float()
+        if settings.flips:  # the ear moved by a voxel, not mirrored: no ear looks like its mirror image
+            shifted = torch.nn.functional.pad(batch, (1, 0, 1, 0, 1, 0), mode="replicate")[:, :-1, :-1, :-1]
+            again = network(features(shifted.to(device), model.settings.inputs)).float()
+            back = torch.nn.functional.pad(again[..., 1:, 1:, 1:], (0, 1, 0, 1, 0, 1), mode="replicate")
+            logits = (logits + back) / 2
+        return logits.softmax(dim=1).cpu().numpy()
+
+
+def covered(frame: EarFrame, scan: Grid) -> np.ndarray:
+    """Return which voxels of an ear's patch lie in the scan, bool (z, y, x)."""
+    grid = patch_grid()
+    z, y, x = np.meshgrid(*(np.arange(count) for count in grid.shape), indexing="ij")
+    index = moved(scan.physical_to_index @ frame.matrix @ grid.index_to_physical, np.stack([x, y, z], axis=-1))
+    return np.all((index > -0.5) & (index < np.asarray(scan.size) - 0.5), axis=-1)
+
+
+@dataclasses.dataclass(frozen=True)
+class Candidate:
+    """What may be the schwannoma of an ear: the component with the largest sum of probabilities."""
+
+    mask: np.ndarray
+    """bool, in the patch"""
+    volume_mm3: float
+    probability: float
+    """mean within it"""
+
+    @property
+    def evidence(self) -> float:
+        """Sum of the probabilities, mm3."""
+        return self.volume_mm3 * self.probability
+
+    @classmethod
+    def of(cls, ear: EarPrediction) -> "Candidate":
+        """Return the candidate of an ear, empty if nothing is marked."""
+        mask = _largest(ear, labels.VS)
+        inside = ear.probabilities[labels.VS][mask]
+        return cls(mask, len(inside) * ear.voxel_mm3, float(inside.mean()) if len(inside) else 0.0)
+
+
+def decide(candidates: Sequence[Candidate], rule: Calling) -> list[bool]:
+    """Return which candidates of a scan's ears are called.
+
+    If both ears have one, the one with less evidence has to be convincing by itself: a bright vestibule is no second
+    tumor, and two tumors stay two.
+    """
+    evidence = [candidate.evidence for candidate in candidates]
+    strongest = int(np.argmax(evidence))
+    decisions = []
+    for number, candidate in enumerate(candidates):
+        called = candidate.volume_mm3 >= rule.smallest_mm3 and candidate.probability >= rule.least_probability
+        if number != strongest and evidence[strongest] > 0:
+            called &= candidate.volume_mm3 >= rule.second_mm3 and candidate.probability >= rule.second_probability
+            called &= evidence[number] >= rule.second_share * evidence[strongest]
+        decisions.append(called)
+    return decisions
+
+
+def call(ears: Sequence[EarPrediction], rule: Calling) -> list[np.ndarray]:
+    """Return the probabilities (label, z, y, x) of each ear with what is not called given to the background.
+
+    An ear has at most one schwannoma, without holes, and one cochlea.
+    """
+    candidates = [Candidate.of(ear) for ear in ears]
+    results = []
+    for ear, candidate, called in zip(ears, candidates, decide(candidates, rule), strict=True):
+        tumor = solid(candidate.mask) if called else np.zeros_like(candidate.mask)
+        cochlea = _largest(ear, labels.COCHLEA)
+        if cochlea.sum() * ear.voxel_mm3 < rule.smallest_cochlea_mm3:
+            cochlea = np.zeros_like(cochlea)
+        results.append(_only(ear.probabilities, tumor, cochlea))
+    return results
+
+
+def _largest(ear: EarPrediction, value: int) -> np.ndarray:
+    """Return the component of a structure with the largest sum of probabilities."""
+    mask = ear.covered & (ear.probabilities.argmax(axis=0) == value)
+    numbers, count = components(mask)
+    if count == 0:
+        return mask
+    mass = np.bincount(numbers.ravel(), weights=ear.probabilities[value].ravel(), minlength=count + 1)[1:]
+    return numbers == 1 + int(mass.argmax())
+
+
+def _only(probabilities: np.ndarray, tumor: np.ndarray, cochlea: np.ndarray) -> np.ndarray:
+    """Return probabilities of which only one component of each structure is left, with the slope at its surface."""
+    result = np.zeros_like(probabilities)
+    for value, mask in ((labels.VS, tumor), (labels.COCHLEA, cochlea)):
+        if mask.any():
+            surroundings = binary_dilation(mask, iterations=2)
+            others = (probabilities.argmax(axis=0) == value) & ~mask
+            result[value] = probabilities[value] * (surroundings & ~others)
+            result[value][mask] = np.maximum(result[value][mask], 0.501)  # holes are filled
+    background = 1 - result[1:].sum(axis=0)
+    result[1:] /= np.maximum(1 - np.minimum(background, 0), 1)
+    result[0] = np.maximum(background, 0)
+    return result
+
+
+def _restored(ears: list[EarPrediction], maps: list[np.ndarray], grid: Grid) -> np.ndarray:
+    """Return probabilities (label, z, y, x) of the patches on the scan's grid: the background outside of them."""
+    result = np.zeros((len(labels.VALUES), *grid.shape), np.float32)
+    for ear, probabilities in zip(ears, maps, strict=True):
+        box = _box(ear.frame, grid)
+        if any(side.stop <= side.start for side in box):
+            continue
+        target = grid.crop(box)
+        fine, factors = _subdivided(target)
+        for structure in labels.STRUCTURES:
+            patch = Volume(np.ascontiguousarray(probabilities[structure.value]), patch_grid())
+            values = _block_mean(ear.frame.restore(patch, fine).array, factors)
+            where = (structure.value, *box)
+            result[where] = np.maximum(result[where], values)
+    total = result[1:].sum(axis=0)
+    result[1:] /= np.maximum(total, 1)
+    result[0] = 1 - np.minimum(total, 1)
+    return result
+
+
+def _box(frame: EarFrame, grid: Grid) -> tuple[slice, slice, slice]:
+    """Return the part (z, y, x) of a scan in which an ear's patch lies."""
+    patch = patch_grid()
+    corners = np.array([[x, y, z] for x in (0, 1) for y in (0, 1) for z in (0, 1)]) * (np.asarray(patch.size) - 1)
+    index = moved(grid.physical_to_index @ frame.matrix @ patch.index_to_physical, corners)
+    first = np.clip(np.floor(index.min(axis=0)).astype(int), 0, grid.size)
+    stop = np.clip(np.ceil(index.max(axis=0)).astype(int) + 1, first, grid.size)
+    return tuple(slice(int(first[axis]), int(stop[axis])) for axis in (2, 1, 0))  # type: ignore[return-value]
+
+
+def _subdivided(grid: Grid) -> tuple[Grid, tuple[int, int, int]]:
+    """Return a grid whose voxels are parts of another's, about as large as the patch's, and how many (x, y, z)."""
+    step = patch_grid().spacing[0]
+    factors = tuple(max(1, round(spacing / step)) for spacing in grid.spacing)
+    spacing = tuple(value / factor for value, factor in zip(grid.spacing, factors, strict=True))
+    shift = grid.axes @ ((np.asarray(spacing) - np.asarray(grid.spacing)) / 2)
+    origin = tuple((np.asarray(grid.origin) + shift).tolist())
+    size = tuple(count * factor for count, factor in zip(grid.size, factors, strict=True))
+    return Grid(size, spacing, origin, grid.direction), factors  # type: ignore[arg-type, return-value]
+
+
+def _block_mean(array: np.ndarray, factors: tuple[int, int, int]) -> np.ndarray:
+    """Return the means over blocks of ``factors`` (x, y, z) voxels."""
+    for axis, factor in enumerate(reversed(factors)):
+        if factor > 1:
+            shape = (*array.shape[:axis], array.shape[axis] // factor, factor, *array.shape[axis + 1 :])
+            array = array.reshape(shape).mean(axis=axis + 1)
+    return array
+
+
+def _cut_notes(ears: list[EarPrediction], called: list[np.ndarray]) -> list[str]:
+    """Return a sentence for each tumor that ends where the scan or the patch does."""
+    notes = []
+    for ear, probabilities in zip(ears, called, strict=True):
+        tumor = probabilities.argmax(axis=0) == labels.VS
+        interior = np.zeros_like(tumor)
+        interior[(slice(_EDGE, -_EDGE),) * 3] = True
+        if (binary_dilation(tumor) & ~ear.covered).any():
+            notes.append(f"the {ear.frame.side} schwannoma reaches the edge of the scan: volume incomplete")
+        elif (tumor & ~interior).any():
+            notes.append(f"the {ear.frame.side} schwannoma reaches the edge of the segmented region: volume incomplete")
+    return notes
