@@ -15,7 +15,13 @@ from crossmoda.errors import InputError, cannot_read
 
 COPY_AGAIN = "Copy or download it again"
 #: What a damaged compressed stream raises.
-DAMAGED = (EOFError, zlib.error, isal_zlib.error, gzip.BadGzipFile, OSError)
+DAMAGED: tuple[type[Exception], ...] = (
+    EOFError,
+    zlib.error,
+    cast(type[Exception], isal_zlib.error),
+    gzip.BadGzipFile,
+    OSError,
+)
 #: The most bytes of the voxels of one file. A head of 0.25 mm voxels, as float32, has 3 GB.
 MOST_BYTES = 3 * 1024**3
 _CHUNK = 1 << 22

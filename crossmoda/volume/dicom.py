@@ -51,8 +51,8 @@ _FUNCTIONAL_GROUPS = ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroup
 _SLICE_KIND = ("Rows", "Columns", "BitsAllocated", "SamplesPerPixel", "PhotometricInterpretation")
 #: The first elements of files without a preamble: of the group of file information, or of identification.
 _WITHOUT_PREAMBLE = (b"\2\0\0\0", b"\2\0\1\0", b"\x08\0\0\0", b"\x08\0\5\0", b"\x08\0\x08\0", b"\x08\0\x16\0")
-#: The last group of elements that a file may have, behind the pixel data.
-_PADDING = 0xFFFC
+#: The groups of the pixel data, and of the padding that may follow it.
+_PIXELS, _PADDING = 0x7FE0, 0xFFFC
 #: The kinds of objects that are drawn on an image series: contours, segmentations.
 STRUCTURE_SET, SEGMENTATION = "1.2.840.10008.5.1.4.1.1.481.3", "1.2.840.10008.5.1.4.1.1.66.4"
 DRAWN = (STRUCTURE_SET, SEGMENTATION, "1.2.840.10008.5.1.4.1.1.66.7")
@@ -283,7 +283,9 @@ def _has_pixels(file: Path) -> bool:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             elements = pydicom.dcmread(file, defer_size=1024, force=True)
-            return "PixelData" in elements and all(tag.group <= _PADDING for tag in elements.keys())  # noqa: SIM118
+        groups = [tag.group for tag in elements.keys()]  # noqa: SIM118 (tags, in the order of the file)
+        behind = groups[groups.index(_PIXELS) :] if _PIXELS in groups else []
+        return "PixelData" in elements and max(groups) <= _PADDING and min(behind) >= _PIXELS
     except Exception:  # damaged bytes end pydicom with errors of many kinds
         return False
 
