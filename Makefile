@@ -13,7 +13,7 @@ LIBRARIES := libEGL.so.1 libGL.so.1 libfontconfig.so.1 libdbus-1.so.3 libxkbcomm
 PACKAGES  := libegl1 libgl1 libegl-mesa0 libgl1-mesa-dri libfontconfig1 libdbus-1-3 libxkbcommon0 libglib2.0-0 libx11-6 fonts-dejavu-core
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint clean system-packages
+.PHONY: help demo test lint fuzz clean system-packages
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -24,6 +24,10 @@ demo: $(VENV)/.app
 # A worker that crashes is not replaced: with whole files per worker, pytest-xdist would wait for its tests for ever.
 test: $(VENV)/.test lint
 	CROSSMODA_REQUIRE_TEST_BED=$(REQUIRE_TEST_BED) $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --max-worker-restart 0
+
+# Damaged files to every reader; FUZZ_INPUTS=20000 SEED=2 make fuzz tries others.
+fuzz: $(VENV)/.app
+	$(BIN)/python Testing/fuzz/fuzz.py --inputs $(or $(FUZZ_INPUTS),6000) --seed $(or $(SEED),1)
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .

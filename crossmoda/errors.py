@@ -11,7 +11,8 @@ class InputError(Exception):
 
 def cannot_read(path: object, reason: str, remedy: str) -> InputError:
     """Return the error of a file that cannot be used: ``Cannot read PATH: REASON. REMEDY.``"""
-    return InputError(f"Cannot read {path}: {reason}. {remedy}.")
+    one_line = " ".join(str(reason).split())  # a reason may quote a damaged file
+    return InputError(f"Cannot read {path}: {one_line}. {remedy}.")
 
 
 def reason_of(error: Exception) -> str:

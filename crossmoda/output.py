@@ -257,6 +257,21 @@ def _is_number(text: str) -> bool:
     return True
 
 
+def without_folders(text: str, roots: Iterable[Path]) -> str:
+    """Return a text without the folders of a run: what is handed on shall not tell where somebody works.
+
+    Example:
+        >>> without_folders("Cannot read /home/anna/data/p1/a.nii: empty.", [Path("/home/anna/data")])
+        'Cannot read p1/a.nii: empty.'
+
+    """
+    folders = {str(path) for root in roots for path in (root, root.absolute())}
+    for folder in sorted(folders, key=len, reverse=True):
+        if len(folder) > 1:
+            text = text.replace(folder + os.sep, "").replace(folder, Path(folder).name)
+    return text.replace(str(Path.home()), "~")
+
+
 def printable(text: object) -> str:
     """Return a text for a terminal: what would move its cursor or change its title is shown as code.
 

@@ -19,6 +19,7 @@ import SimpleITK as sitk
 from crossmoda import dataset, deeds, evaluation, figures, fusion, labels, propagation, volume
 from crossmoda.anatomy import laterality
 from crossmoda.fusion import weighted_voting
+from crossmoda.propagation.frames import FRAMES
 from crossmoda.propagation.registrations import CONTRALATERAL, REGISTRATIONS
 from crossmoda.volume import Volume
 
@@ -49,7 +50,7 @@ def _again(
     """Fuse with other settings or fewer atlases; registrations are reused."""
     folder = result.folder.with_name(result.folder.name + "_again")
     shutil.rmtree(folder, ignore_errors=True)
-    for subfolder in (REGISTRATIONS, CONTRALATERAL):
+    for subfolder in (FRAMES, REGISTRATIONS, CONTRALATERAL):
         shutil.copytree(result.folder / subfolder, folder / subfolder)
     return propagation.propagate(case, atlases, folder, registration=how, **options).label_map
 

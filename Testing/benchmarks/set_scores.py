@@ -6,12 +6,15 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
+from scipy.ndimage import distance_transform_edt
 
 from crossmoda import labels, volume
 from crossmoda.evaluation import dice
 from crossmoda.volume import Volume
 
 SIDES = ("left", "right")
+#: Marks within this distance of the tumor are on its side.
+_BESIDE_MM = 3.0
 #: Draws of the bootstrap.
 _RESAMPLES = 2000
 
@@ -99,8 +102,11 @@ def score(case: Case, result: Volume, notes: Iterable[str]) -> Score:
     false = len(marked)
     if case.side and len(marked):
         near = [np.linalg.norm(marked - centers[side], axis=1) for side in SIDES]
-        nearest = np.where(near[0] < near[1], *SIDES)
-        false = int((nearest != case.side).sum())
+        contralateral = np.where(near[0] < near[1], *SIDES) != case.side
+        if truth is not None:  # a large tumor reaches beyond the midline
+            own = distance_transform_edt(truth.array != labels.VS, grid.spacing_zyx)[array == labels.VS] <= _BESIDE_MM
+            contralateral &= ~own
+        false = int(contralateral.sum())
     has_cochlea = truth is not None and bool((truth.array == labels.COCHLEA).any())
     note = any("schwannoma" in text or "tumor" in text for text in notes)
     return Score(

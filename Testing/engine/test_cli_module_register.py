@@ -110,8 +110,9 @@ def test_bad_input_is_one_sentence_exit_code_2_and_no_file(pair, tmp_path, extra
 
 def test_a_label_on_another_grid_is_told(pair, tmp_path):
     label = volume.read_label_map(pair["label"])
-    smaller = Grid((30, 30, 20), label.grid.spacing, label.grid.origin, label.grid.direction)
-    volume.write(Volume(label.array[:20], smaller), tmp_path / "label.nrrd")
+    origin = tuple(value + 0.3 for value in label.grid.origin)
+    shifted = Grid(label.grid.size, label.grid.spacing, origin, label.grid.direction)
+    volume.write(Volume(label.array, shifted), tmp_path / "label.nrrd")
     result = run("--moving-label", tmp_path / "label.nrrd", pair["fixed"], pair["moving"])
     assert result.returncode == 2
     assert "lies on another grid" in result.stderr

@@ -118,7 +118,7 @@ def cut(file: Path, size: int) -> None:
         (lambda file: edit(file, Rows=None), r"001\.dcm: damaged DICOM file"),
         (lambda file: edit(file, Columns=None), r"001\.dcm: damaged DICOM file"),
         (lambda file: file.write_bytes(b"\0" * 128 + b"DICM" + bytes(range(256))), r"001\.dcm: damaged DICOM file"),
-        (lambda file: edit(file, PixelData=None), r"001\.dcm: truncated, damaged .* \(its pixel data\)"),
+        (lambda file: edit(file, PixelData=None), r"001\.dcm: its pixel data is missing or damaged"),
         (lambda file: cut(file, file.stat().st_size - 40), r"001\.dcm: truncated, damaged .* \(its pixel data\)"),
         (lambda file: edit(file, Rows=60000), r"001\.dcm: the file is shorter than its image"),
     ],

@@ -431,7 +431,7 @@ class TestFailures:
         assert dice(result.label_map.array == 1, cases["truth"].read_label().array == 1) > 0.95
 
     @pytest.mark.parametrize(
-        ("value", "said"), [(0, "No labeled voxel in bad"), (7, "Unknown label value in bad: bad_label.nii.gz: 7")]
+        ("value", "said"), [(0, "No labeled voxel in bad"), (7, "Unknown label value in bad_label.nii.gz: 7")]
     )
     def test_an_atlas_with_unusable_labels_is_excluded_with_a_note(self, cases, tmp_path, value, said):
         bad = write_case(tmp_path, "bad", "left", 91)

@@ -1,5 +1,6 @@
 """Situations of public bug reports: each gives the right result or one sentence, and never a wrong result silently."""
 
+import contextlib
 import gzip
 import json
 import os
@@ -7,7 +8,9 @@ import shutil
 import struct
 import subprocess
 import sys
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import nibabel
@@ -29,8 +32,9 @@ from crossmoda.inference import predict_files
 from crossmoda.locks import locked
 from crossmoda.output import atomic, check_apart, csv_text, printable
 from crossmoda.provenance import checksum
+from crossmoda.review import models
 from crossmoda.volume import Grid, Volume
-from crossmoda.weights import _are_limits
+from crossmoda.weights import _are_limits, bundled
 
 AXES = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
 GRID = Grid((24, 20, 12), (0.5, 0.5, 1.5), (-6.0, 5.0, -40.0), AXES)
@@ -787,3 +791,62 @@ def test_markup_in_the_name_of_a_patient_is_text(tmp_path: Path, run: Callable[.
 
 def test_a_limit_that_is_no_number_does_not_switch_a_warning_off() -> None:
     assert not _are_limits({"VS": float("nan")}) and not _are_limits({"VS": float("inf")})
+
+
+def test_a_client_without_the_certificate_of_a_study_is_refused() -> None:
+    distributed = pytest.importorskip("distributed")
+    from crossmoda.study import cluster
+    from crossmoda.study.settings import ClusterSettings
+
+    with contextlib.closing(cluster.local_cluster(ClusterSettings(workers=1, threads=1))) as local:
+        address = local.scheduler_address
+        assert address.startswith("tls://127.0.0.1")
+        for stranger in (address, address.replace("tls://", "tcp://")):
+            with pytest.raises((OSError, TimeoutError, ValueError, TypeError)):
+                distributed.Client(stranger, timeout=2, set_as_default=False).close()
+        with pytest.raises((OSError, TimeoutError)):  # certificates of another study
+            distributed.Client(address, timeout=2, security=cluster.security(), set_as_default=False)
+        with distributed.Client(local, security=local.security, set_as_default=False) as own:
+            assert own.submit(sum, [1, 2]).result(timeout=30) == 3
+
+
+def test_models_added_at_once_get_names_of_their_own(tmp_path: Path) -> None:
+    with ThreadPoolExecutor(2) as pool:
+        added = list(pool.map(lambda _: models.add(tmp_path, bundled()).name, range(2)))
+    assert sorted(added) == ["model-1", "model-2"]
+    assert {file.parent.name for file in tmp_path.glob("*/weights.safetensors")} == set(added)
+
+
+_STEP = """
+import sys
+from crossmoda.cache import CachedStep
+from crossmoda.errors import InputError
+folder, key = sys.argv[1:]
+step = CachedStep(folder, key=key)
+print("ready", flush=True)
+while True:
+    try:
+        step.begin(["result.bin"])
+        with open(folder + "/result.bin", "w") as stream:
+            stream.write(key * 1000)
+        step.finish(["result.bin"], {"key": key})
+    except (InputError, OSError):
+        pass
+"""
+
+
+def test_two_runs_killed_in_one_folder_never_seal_the_result_of_the_other(tmp_path: Path) -> None:
+    for number in range(3):
+        folder = tmp_path / str(number)
+        runs = [
+            subprocess.Popen([sys.executable, "-c", _STEP, str(folder), key], stdout=subprocess.PIPE) for key in "AB"
+        ]
+        for run in runs:
+            assert run.stdout is not None and run.stdout.readline() == b"ready\n"
+        time.sleep(0.2 + 0.05 * number)
+        for run in runs:
+            run.kill()
+            run.wait()
+        for key in "AB":
+            if CachedStep(folder, key=key).results() is not None:
+                assert (folder / "result.bin").read_text() == key * 1000

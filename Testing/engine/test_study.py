@@ -308,7 +308,7 @@ class TestClusters:
             assert line in lines
         assert "#SBATCH --cpus-per-task=4" in lines and "export CROSSMODA_THREADS=4" in lines
         (command,) = [line for line in lines if "dask_worker" in line or "dask worker" in line]
-        assert command.split("--nthreads")[-1].split()[0] == "1" and "tcp://" in command
+        assert command.split("--nthreads")[-1].split()[0] == "1" and "tls://" in command
 
     def test_an_option_that_dask_cannot_use_is_one_sentence(self):
         pytest.importorskip("dask_jobqueue")

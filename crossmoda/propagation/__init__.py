@@ -6,7 +6,7 @@ Three causes of wrong votes, and their remedies:
   atlases are mirrored, so that all contribute to the same tumor and none to the healthy side.
 - Registration cannot make a small tumor large, and its quality varies from place to place: only the atlases that match
   the target best at a structure contribute to it.
-- A failed registration spoils the vote: the images themselves, around the structures, tell its quality.
+- A failed registration spoils the vote: the images themselves, around the cochleae, show its quality.
 """
 
 from crossmoda.propagation.noisy_label import AtlasOutcome

@@ -20,8 +20,10 @@ from crossmoda.volume.masks import largest_component, solid
 
 #: A registration this many standard deviations (from the median absolute deviation) below the others has failed ...
 _OUTLIER = 4.0
-#: ... if its quality is also this much lower than their median; or it has less than this fraction of it.
-_MINIMUM_DIFFERENCE, _LEAST_FRACTION = 0.05, 0.25
+#: ... if its quality is also this much lower than their median.
+_MINIMUM_DIFFERENCE = 0.15
+#: Quality of registrations to scans without ears; where the others' median is this much better, it is a failure.
+CHANCE, _BETTER = 0.65, 0.1
 #: Bits of the structures in statements; a missing atlas allows all labels.
 _BIT = {value: 1 << index for index, value in enumerate(labels.VALUES)}
 _ALL_MISSING = (1 << len(labels.VALUES)) - 1
@@ -67,14 +69,14 @@ def failures(registered: Sequence[RegisteredAtlas]) -> dict[str, str]:
     """Return the failed registrations: name -> reason.
 
     Of four and more, those far worse than the others (median and median absolute deviation, so that a few failures do
-    not hide each other).
+    not hide each other), and those no better than chance where the others are.
     """
     if len(registered) < 4:
         return {}
     quality = np.array([item.quality for item in registered])
     median = float(np.median(quality))
     deviation = 1.4826 * float(np.median(np.abs(quality - median)))
-    limit = max(median - max(_OUTLIER * deviation, _MINIMUM_DIFFERENCE), _LEAST_FRACTION * median)
+    limit = max(median - max(_OUTLIER * deviation, _MINIMUM_DIFFERENCE), min(CHANCE, median - _BETTER))
     return {
         item.name: f"its registration is far worse than the others' (quality {item.quality:.2f}, median {median:.2f})."
         for item in registered

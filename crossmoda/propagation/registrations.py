@@ -42,7 +42,7 @@ WARPED = "warped_label.nii.gz"
 DISSIMILARITY = "dissimilarity.nii.gz"
 INTENSITY = "intensity.nii.gz"
 #: Bump to invalidate cached registrations.
-REVISION = 7
+REVISION = 8
 
 #: Maximum number of parallel registrations on the CPU, each with its images in memory, and on a GPU, where reading,
 #: preparing and warping take most of the time.

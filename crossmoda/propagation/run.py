@@ -19,7 +19,7 @@ from crossmoda.output import CannotWrite
 from crossmoda.progress import Progress, part, report
 from crossmoda.propagation import missing_cochlea, noisy_label, registrations
 from crossmoda.propagation.atlases import Atlas, examine
-from crossmoda.propagation.label_fusion import failures, fuse, with_side_uncertainty
+from crossmoda.propagation.label_fusion import CHANCE, failures, fuse, with_side_uncertainty
 from crossmoda.propagation.noisy_label import AtlasOutcome
 from crossmoda.propagation.registrations import (
     Load,
@@ -38,11 +38,9 @@ if TYPE_CHECKING:
     from crossmoda.dataset import Case
 
 #: Bump to invalidate cached noisy labels.
-_REVISION = 14
+_REVISION = 15
 #: Atlases whose tumors tell where a tumor may be, for the tumor side.
 _TUMOR_ATLASES = 12
-#: Below this median quality of the registrations the label is noted as doubtful (docs/validation/propagation.md).
-_DOUBTFUL = 0.2
 
 
 class Run:
@@ -265,7 +263,7 @@ class Run:
                 f"Check that it shows the same part of the body. {self.notes[-1]}"
             )
         median = float(np.median([item.quality for item in registered]))
-        if median < _DOUBTFUL:
+        if median < CHANCE:
             self.notes.append(f"The target is little similar to the atlases (quality {median:.2f}); check the label.")
         return registered + self._usable_copies()
 

@@ -1,11 +1,15 @@
-"""Image similarity of a target and a registered atlas around the atlas's structures, and the registration's quality."""
+"""Image similarity of a target and a registered atlas around the atlas's structures, and the registration's quality.
+
+The quality is the similarity (MIND-SSC) right around the cochleae: they lie in bone and look alike in everybody, so
+that it falls with the registration's error. Around a tumor images differ however well they are registered.
+"""
 
 from typing import Any, NamedTuple
 
 import numpy as np
 from scipy import ndimage
 
-from crossmoda import mind
+from crossmoda import labels, mind
 from crossmoda.propagation.target import Target
 from crossmoda.volume import Volume
 from crossmoda.volume.masks import components, grown, widened
@@ -15,8 +19,10 @@ from crossmoda.volume.resampling import field_of_view
 OUTSIDE = 255
 #: Distance around a structure in which images are compared, mm.
 NEIGHBORHOOD_MM = 3.0
-#: Dissimilarity by chance is measured against copies shifted this far, mm: farther than any structure's edge is thick.
-_CHANCE_SHIFT_MM = 8.0
+#: Distance around the cochleae in which the quality is measured, mm.
+_QUALITY_MM = 1.5
+#: Descriptors are computed this far around the compared voxels, mm: they are relative to the mean of an image.
+_ROOM_MM = 8.0
 
 
 class Similarity(NamedTuple):
@@ -28,14 +34,13 @@ class Similarity(NamedTuple):
     intensity: np.ndarray
     """(z, y, x) uint16: the warped atlas, from 1 up, on its own scale; 0 where it was not compared"""
     quality: float
-    """1 - dissimilarity around the structures / dissimilarity by chance: 0 is chance, 1 the same image"""
+    """fraction of equal bits around the cochleae, or around all structures without one: 1 is the same image"""
 
 
 def compare(target: Target, image: Volume, registration: Any, label_map: np.ndarray) -> Similarity:
     """Compare the warped atlas with the target around its structures.
 
-    Dissimilarity is the number of differing bits of MIND-SSC. Quality relates its mean to that of the warped atlas
-    shifted by some mm along each axis: the similarity by chance of images with the same texture.
+    Dissimilarity is the number of differing bits of MIND-SSC.
 
     Args:
         target: the target.
@@ -50,27 +55,18 @@ def compare(target: Target, image: Volume, registration: Any, label_map: np.ndar
     inside = field_of_view(image, grid, registration.transform) | (label_map > 0)
     bits = np.where(inside, np.uint8(0), np.uint8(OUTSIDE))
     near = grown(label_map > 0, NEIGHBORHOOD_MM, grid) & inside
-    shifts = [max(1, round(_CHANCE_SHIFT_MM / spacing)) for spacing in grid.spacing_zyx]
-    aligned, chance, values = [], [], np.zeros(grid.shape, np.float32)
+    values = np.zeros(grid.shape, np.float32)
     pieces, _ = components(near)
     for number, piece in enumerate(ndimage.find_objects(pieces), start=1):
-        # Room for the patches of MIND-SSC, and for the shifts.
-        box = widened(piece, [shift + 2 for shift in shifts], near.shape)
+        box = widened(piece, grid.voxels(_ROOM_MM), near.shape)
         mask = pieces[box] == number
-        expected = target.codes[box][mask]
         warped = registration.warp_image(image, grid.crop(box)).array
         values[box][mask] = warped[mask]
-        codes = mind_codes.codes(warped)
-        aligned.append(mind.hamming(expected, codes[mask]).astype(np.uint8))
-        bits[box][mask] = aligned[-1]
-        shifted = [
-            (axis, step) for axis, shift in enumerate(shifts) if shift < mask.shape[axis] for step in (shift, -shift)
-        ]
-        chance += [mind.hamming(expected, np.roll(codes, step, axis=axis)[mask]) for axis, step in shifted]
-    if not aligned:
+        bits[box][mask] = mind.hamming(target.codes[box][mask], mind_codes.codes(warped)[mask])
+    if not near.any():
         return Similarity(bits, np.zeros(grid.shape, np.uint16), 0.0)
-    by_chance = float(np.concatenate(chance).mean()) if chance else mind.BITS / 3
-    quality = 1.0 - float(np.concatenate(aligned).mean()) / max(by_chance, 1e-6)
+    decisive = grown(label_map == labels.COCHLEA, _QUALITY_MM, grid) & inside
+    quality = 1.0 - float(bits[decisive if decisive.any() else near].mean()) / mind.BITS
     return Similarity(bits, _quantized(values, near), quality)
 
 

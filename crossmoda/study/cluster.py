@@ -7,6 +7,7 @@ import importlib
 import inspect
 import shutil
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from crossmoda import device
@@ -64,7 +65,7 @@ def connected(settings: ClusterSettings, batch_system: Mapping[str, Any]) -> "It
             stack.enter_context(contextlib.closing(cluster))
             if settings.place == "slurm":
                 stack.enter_context(replaced_jobs(cluster, settings.jobs))
-            client = distributed.Client(cluster, set_as_default=False)
+            client = distributed.Client(cluster, security=cluster.security, set_as_default=False)
         stack.callback(client.close, timeout=5)
         yield client
 
@@ -74,6 +75,19 @@ def _client_of(address: str, patience_s: float) -> "Client":
         return _distributed().Client(address, timeout=patience_s, set_as_default=False)
     except (OSError, TimeoutError, ValueError) as cause:
         raise InputError(f"Dask scheduler not reachable: {address}. Check the address, and that it runs.") from cause
+
+
+def security() -> Any:
+    """Return fresh certificates of one study: whoever lacks them can neither send nor read its tasks.
+
+    Without them, every user of the computer could run code as the user of the study.
+
+    Raises:
+        InputError: the library cryptography is not installed.
+
+    """
+    _imported("cryptography", "cryptography")
+    return _imported("distributed.security", "Dask distributed").Security.temporary()
 
 
 def local_cluster(settings: ClusterSettings) -> Any:
@@ -90,6 +104,9 @@ def local_cluster(settings: ClusterSettings) -> Any:
             f"got {settings.local_workers}."
         )
     return _distributed().LocalCluster(
+        security=security(),
+        protocol="tls://",
+        worker_dashboard_address="127.0.0.1:0",
         n_workers=settings.local_workers,
         threads_per_worker=1,  # one task at a time; CrossModa starts its own threads
         processes=True,
@@ -134,10 +151,21 @@ def unsubmitted_slurm_cluster(settings: ClusterSettings, batch_system: Mapping[s
     jobqueue = _jobqueue()
     options = {"cores": settings.threads, "memory": "4GiB", "walltime": "04:00:00", "processes": 1, **batch_system}
     options.setdefault("scheduler_options", {"dashboard_address": "127.0.0.1:0"})  # any free port
+    if "security" not in options:
+        # The certificates travel in files that only the user can read, in a folder that all nodes share.
+        shared = Path(options.setdefault("shared_temp_directory", str(Path.home() / ".crossmoda-certificates")))
+        shared.mkdir(mode=0o700, parents=True, exist_ok=True)
+        options |= {"security": security(), "protocol": "tls://"}
     prologue = [f"export {name}={value}" for name, value in environment(settings.threads).items()]
     options["job_script_prologue"] = [*prologue, *options.get("job_script_prologue", [])]
     # One task at a time per process, regardless of its cores.
-    options["worker_extra_args"] = [*options.get("worker_extra_args", []), "--nthreads", "1"]
+    options["worker_extra_args"] = [
+        *options.get("worker_extra_args", []),
+        "--nthreads",
+        "1",
+        "--dashboard-address",
+        "127.0.0.1:0",
+    ]
     try:
         cluster = jobqueue.SLURMCluster(n_workers=0, **options)
         cluster.job_script()

@@ -8,7 +8,7 @@ from typing import Any
 from crossmoda import evaluation, figures, labels, training, volume
 from crossmoda.dataset import results as layout
 from crossmoda.dataset.label_reading import read_label
-from crossmoda.output import write_csv, write_json
+from crossmoda.output import without_folders, write_csv, write_json
 from crossmoda.provenance import Record
 from crossmoda.report import Report
 from crossmoda.study.cohort import Cohort
@@ -33,6 +33,10 @@ def write(study: Configuration, cohort: Cohort, outcome: StudyOutcome, record: R
     write_csv(folder / CASES, header, rows)
     flat = {f"{case}, {step}": scores for case, steps in outcome.scores.items() for step, scores in steps.items()}
     evaluation.write_scores(flat, folder / SCORES)
+    roots = [value for value in vars(study).values() if isinstance(value, Path)]
+    for name, sentences in outcome.failed.items():
+        outcome.failed[name] = [without_folders(why, roots) for why in sentences]
+    outcome.notes[:] = [without_folders(note, roots) for note in outcome.notes]
     failures = [[name, why] for name, sentences in outcome.failed.items() for why in sentences]
     write_csv(folder / FAILURES, ["case", "why"], failures)
     provenance = record.finish(

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from crossmoda import inference, training
+from crossmoda import inference, locks, training
 from crossmoda.dataset import Case
 from crossmoda.dataset import results as layout
 from crossmoda.dataset.corrections import all_corrections
@@ -51,7 +51,7 @@ def run(
 
     """
     runner = Runner(study, open_cohort(study), progress, echo)
-    with cluster.connected(study.cluster, study.batch_system) as client:
+    with locks.locked(study.results / STUDY), cluster.connected(study.cluster, study.batch_system) as client:
         return runner.run(client)
 
 

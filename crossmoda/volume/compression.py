@@ -9,13 +9,19 @@ from pathlib import Path
 from typing import IO, cast
 
 import numpy as np
-from isal import igzip
+from isal import igzip, isal_zlib
 
 from crossmoda.errors import InputError, cannot_read
 
 COPY_AGAIN = "Copy or download it again"
 #: What a damaged compressed stream raises.
-DAMAGED = (EOFError, zlib.error, gzip.BadGzipFile, igzip.BadGzipFile, OSError)
+DAMAGED: tuple[type[Exception], ...] = (
+    EOFError,
+    zlib.error,
+    cast(type[Exception], isal_zlib.error),
+    gzip.BadGzipFile,
+    OSError,
+)
 #: The most bytes of the voxels of one file. A head of 0.25 mm voxels, as float32, has 3 GB.
 MOST_BYTES = 3 * 1024**3
 _CHUNK = 1 << 22

@@ -51,6 +51,8 @@ _FUNCTIONAL_GROUPS = ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroup
 _SLICE_KIND = ("Rows", "Columns", "BitsAllocated", "SamplesPerPixel", "PhotometricInterpretation")
 #: The first elements of files without a preamble: of the group of file information, or of identification.
 _WITHOUT_PREAMBLE = (b"\2\0\0\0", b"\2\0\1\0", b"\x08\0\0\0", b"\x08\0\5\0", b"\x08\0\x08\0", b"\x08\0\x16\0")
+#: The groups of the pixel data, and of the padding that may follow it.
+_PIXELS, _PADDING = 0x7FE0, 0xFFFC
 #: The kinds of objects that are drawn on an image series: contours, segmentations.
 STRUCTURE_SET, SEGMENTATION = "1.2.840.10008.5.1.4.1.1.481.3", "1.2.840.10008.5.1.4.1.1.66.4"
 DRAWN = (STRUCTURE_SET, SEGMENTATION, "1.2.840.10008.5.1.4.1.1.66.7")
@@ -264,10 +266,28 @@ def _damaged(series: Series, folder: Path) -> Iterator[tuple[Path, str]]:
         elif _ending(file) in endings and (file.suffix or file.stat().st_size == 0):
             yield file, "the file is empty" if file.stat().st_size == 0 else "not a DICOM file, unlike its series"
     for file, header in zip(series.files, series.headers, strict=True):
+        if not _has_pixels(file):
+            yield file, "its pixel data is missing or damaged"
+            continue
         if header.file_meta.get("TransferSyntaxUID") in _UNCOMPRESSED:
             sizes = ("Rows", "Columns", "SamplesPerPixel", "BitsAllocated", "NumberOfFrames")
             if file.stat().st_size < math.prod(_count(header, name) for name in sizes) // 8:
                 yield file, "the file is shorter than its image"
+
+
+def _has_pixels(file: Path) -> bool:
+    """Return whether the elements of a file lead to its pixel data; where they do not, GDCM may never come back."""
+    import pydicom
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            elements = pydicom.dcmread(file, defer_size=1024, force=True)
+        groups = [tag.group for tag in elements.keys()]  # noqa: SIM118 (tags, in the order of the file)
+        behind = groups[groups.index(_PIXELS) :] if _PIXELS in groups else []
+        return "PixelData" in elements and max(groups) <= _PADDING and min(behind) >= _PIXELS
+    except Exception:  # damaged bytes end pydicom with errors of many kinds
+        return False
 
 
 def _ending(file: Path) -> str:

@@ -105,7 +105,7 @@ def _data_files(path: Path, name: bytes, size: int, header: int) -> list[Path]:
         if path.stat().st_size - header < size:
             raise cannot_read(path, "truncated", compression.COPY_AGAIN)
         return []
-    if name.split()[0].upper() == b"LIST" or b"%" in name:
+    if name.split()[:1] == [b"LIST"] or b"%" in name:
         raise cannot_read(path, "voxels spread over several files", "Export it as one file")
     file = path.parent / name.decode(errors="surrogateescape")
     if not file.is_file():

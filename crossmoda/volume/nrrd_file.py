@@ -62,7 +62,7 @@ def data_files(path: Path) -> list[Path]:
     name = header.get("data file", header.get("datafile"))
     if name is None:
         return []
-    if str(name).split()[0] == "LIST" or "%" in str(name):
+    if str(name).split()[:1] == ["LIST"] or "%" in str(name):
         raise cannot_read(path, "voxels spread over several files", "Export it as one file")
     return [path.parent / str(name)]
 

@@ -161,7 +161,7 @@ def _load(path: Path, is_label_map: bool = False) -> tuple[Volume, Mapping[str, 
             image, fields = _load_file(path)
     except PermissionError as cause:
         raise cannot_read(path, "permission denied", "Ask for the right to read it") from cause
-    except (OSError, OverflowError) as cause:
+    except (OSError, OverflowError, ValueError) as cause:  # a name with a null byte, a number that none is
         raise cannot_read(path, reason_of(cause), compression.COPY_AGAIN) from cause
     except MemoryError as cause:
         raise cannot_read(path, "not enough memory for its voxels", "Crop or resample it") from cause
