@@ -9,7 +9,7 @@ from phantoms import ball
 
 torch = pytest.importorskip("torch")
 
-from crossmoda import inference, labels, network, preprocessing, volume, weights  # noqa: E402
+from crossmoda import inference, labels, locks, network, preprocessing, volume, weights  # noqa: E402
 from crossmoda.anatomy import plausibility  # noqa: E402
 from crossmoda.dataset import Case, results  # noqa: E402
 from crossmoda.errors import Cancelled, InputError  # noqa: E402
@@ -277,7 +277,8 @@ class TestSeveralTargets:
         assert list(done) == ["b"] and "same value everywhere" in failed["a"] and "File not found" in failed["missing"]
         folder = tmp_path / "out" / "b" / "prediction"
         assert done["b"].folder == folder
-        assert sorted(path.name for path in folder.iterdir()) == sorted([*results.PREDICTION_FILES, "finished.json"])
+        written = {path.name for path in folder.iterdir()} - {locks.LOCK}
+        assert written == {*results.PREDICTION_FILES, "finished.json"}
         single = predict(scan, weight_file, CPU)
         written = volume.read_label_map(folder / results.LABEL_MAP)
         assert written.grid.same_as(scan.grid) and np.array_equal(written.array, single.label_map.array)
@@ -318,7 +319,7 @@ class TestSeveralTargets:
 
         with pytest.raises(Cancelled):
             predict_all(cases, tmp_path / "out", weight_file, CPU, cancel)
-        assert not (tmp_path / "out" / "c").exists()
+        assert not (tmp_path / "out" / "c" / "prediction" / results.LABEL_MAP).exists()
         done, failed = predict_all(cases, tmp_path / "out", weight_file, CPU)
         assert not failed and [done["b"].reused, done["c"].reused] == [True, False]
 
