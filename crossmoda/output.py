@@ -261,7 +261,7 @@ def without_folders(text: str, roots: Iterable[Path]) -> str:
     """Return a text without the folders of a run: what is handed on shall not tell where somebody works.
 
     Example:
-        >>> without_folders("Cannot read /home/anna/data/p1/a.nii: empty.", [Path("/home/anna/data")])
+        >>> without_folders("Cannot read /data/anna/p1/a.nii: empty.", [Path("/data/anna")])
         'Cannot read p1/a.nii: empty.'
 
     """

@@ -198,7 +198,7 @@ class TestOneWorkerIsKilled:
         with pytest.raises(SystemExit) as exit_:
             cli.main(["--quiet", "study", str(home / "study.toml"), "--dry-run"])
         out = capfd.readouterr().out
-        assert exit_.value.code == 0
+        assert exit_.value.code == BAD_INPUT  # as the run itself, since a case is unusable
         # Three usable atlases for each of three targets.
         assert "9 registrations" in out and "processor seconds each (measured on" in out
         assert "unusable: hollow" in out
