@@ -19,6 +19,7 @@ from crossmoda import output
 from crossmoda.errors import InputError
 from crossmoda.provenance import checksum_of_file
 
+#: Of a step that has begun and is not finished, it has no key.
 SEAL = "finished.json"
 
 
@@ -89,6 +90,11 @@ class CachedStep:
         digests = {name: checksum_of_file(self.folder / name) for name in files}
         seal = {"key": self.key, "parts": self.parts, "files": digests, "results": dict(results)}
         output.write_json(self.folder / SEAL, seal)
+
+
+def is_finished(folder: Path) -> bool:
+    """Return whether the step of a folder was finished; its files are not looked at."""
+    return "key" in (_seal_of(folder) or {})
 
 
 def is_intact(folder: Path) -> bool:

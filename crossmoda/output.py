@@ -277,7 +277,7 @@ def printable(text: object) -> str:
 
     Example:
         >>> printable("a" + chr(27) + "[2Jb")
-        'a\\x1b[2Jb'
+        'a\\\\x1b[2Jb'
 
     """
     return "".join(

@@ -269,13 +269,13 @@ class TestSeveralAtOnce:
 
     def test_cancelling_ends_all_of_them_and_keeps_what_is_finished(self, cases, tmp_path):
         def cancel(fraction: float, _: str) -> None:
-            if list(tmp_path.glob(f"registrations/*/{cache.SEAL}")):
+            if any(cache.is_finished(step) for step in tmp_path.glob("registrations/*")):
                 raise Cancelled
 
         with pytest.raises(Cancelled):
             run(cases, tmp_path, parallel_registrations=2, progress=cancel)
         assert not any((tmp_path / name).exists() for name in PROPAGATION_FILES)
-        kept = len(list(tmp_path.glob(f"registrations/*/{cache.SEAL}")))
+        kept = sum(cache.is_finished(step) for step in tmp_path.glob("registrations/*"))
         register = Register()
         run(cases, tmp_path, register=register, parallel_registrations=2)
         assert register.calls == 4 - kept  # the target's mirror image came first
@@ -408,13 +408,13 @@ class TestResuming:
         )
         data = Path(cases["left1"].image).parent
         process = subprocess.Popen([sys.executable, "-c", script, str(Path(__file__).parent), str(data), str(tmp_path)])
-        second = tmp_path / "registrations" / "left2" / cache.SEAL
+        second = tmp_path / "registrations" / "left2"
         deadline = time.monotonic() + 120
-        while not second.exists() and process.poll() is None and time.monotonic() < deadline:
+        while not cache.is_finished(second) and process.poll() is None and time.monotonic() < deadline:
             time.sleep(0.05)
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
-        assert second.exists() and not (tmp_path / cache.SEAL).exists()
+        assert cache.is_finished(second) and not cache.is_finished(tmp_path)
         register = Register()
         result = run(cases, tmp_path, dataclasses.replace(WHOLE, tumor_side="left"), register)
         assert register.calls == 3  # two atlases, the target's mirror image

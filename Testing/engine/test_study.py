@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from crossmoda import cli, propagation, study, volume
+from crossmoda import cache, cli, propagation, study, volume
 from crossmoda.dataset import open_dataset
 from crossmoda.dataset.results import NOISY_LABEL
 from crossmoda.deeds import Settings as Registration
@@ -120,7 +120,7 @@ def disturbed(home: Path) -> Iterator[tuple[study.StudyOutcome, str, int]]:
         def kill() -> None:
             deadline = time.monotonic() + 500
             while time.monotonic() < deadline:
-                if len(list((home / "results").glob("*/registrations/*/finished.json"))) >= 2:
+                if sum(cache.is_finished(each) for each in (home / "results").glob("*/registrations/*")) >= 2:
                     os.kill(workers[0].pid, signal.SIGKILL)
                     return
                 time.sleep(0.02)
@@ -418,14 +418,14 @@ def test_a_cancelled_study_says_so_and_keeps_what_is_finished(home, client, tmp_
     )
 
     def cancel(fraction: float, message: str) -> None:
-        if list(tmp_path.glob("target1/registrations/*/finished.json")):
+        if any(cache.is_finished(each) for each in tmp_path.glob("target1/registrations/*")):
             raise Cancelled
 
     with pytest.raises(Cancelled):
         study.run(what, cancel)
     assert "Cancelled; finished results are reused." in (tmp_path / "study" / "study.log").read_text("utf-8")
     assert not (tmp_path / "target1" / NOISY_LABEL).exists()
-    assert list(tmp_path.glob("target1/registrations/*/finished.json"))
+    assert any(cache.is_finished(each) for each in tmp_path.glob("target1/registrations/*"))
     assert list((tmp_path / "study").glob(".stop-*"))
 
 

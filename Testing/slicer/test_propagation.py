@@ -81,11 +81,12 @@ def test_a_reopened_scene_reuses_its_registrations(application, fused):
     assert press(application, fused)["measurements"]["reused"] == "1"
 
 
-def test_a_failed_run_is_one_sentence_and_leaves_no_node(application, fused):
+def test_a_failed_run_is_one_sentence_and_leaves_no_node(application, fused, quick_settings):
     import slicer
 
     before = application.scene.GetNumberOfNodes()
     slicer.util.updateVolumeFromArray(fused.parameters.target, np.random.default_rng(0).normal(size=(24, 90, 90)))
+    fused.parameters.registerSettings = json.dumps({**quick_settings, "initialization": "frames"})
     fused.update()
     fused.register.ui.registerButton.click()
     application.wait_until(lambda: not fused.logic.busy)
@@ -151,9 +152,11 @@ def test_cancel_keeps_the_finished_registrations_for_the_next_run(application, l
     from testbed.heartbeat import Heartbeat
     from testbed.processes import child_processes
 
+    from crossmoda import cache
+
     def finished() -> list[Path]:
         folder = loaded.parameters.target.GetAttribute(nodes.REGISTRATIONS)
-        return list(Path(folder).glob("registrations/*/finished.json")) if folder else []
+        return [each for each in Path(folder).glob("registrations/*") if cache.is_finished(each)] if folder else []
 
     loaded.parameters.tumorSide = "left"
     loaded.parameters.registerSettings = json.dumps(quick_settings)
@@ -178,12 +181,12 @@ def test_cancel_keeps_the_finished_registrations_for_the_next_run(application, l
 
 
 def test_a_failed_registration_is_excluded_and_listed(application, loaded, quick_settings):
-    """An atlas of noise is registered, but matches nowhere: its label must not count."""
-    import slicer
+    """An atlas far away in the same space overlaps nowhere: its label must not count."""
+    from CrossModaSegLib.scene import nodes
 
     atlas = loaded.cases.rows[0].volume
-    noise = np.random.default_rng(0).normal(size=slicer.util.arrayFromVolume(atlas).shape)
-    slicer.util.updateVolumeFromArray(atlas, (100 + 20 * noise).astype(np.float32))
+    for node in (atlas, atlas.GetNodeReference(nodes.LABEL)):
+        node.SetOrigin(*np.add(node.GetOrigin(), (1000.0, 0.0, 0.0)))
     loaded.parameters.tumorSide = "left"
     loaded.parameters.registerSettings = json.dumps(quick_settings)
     record = press(application, loaded)
