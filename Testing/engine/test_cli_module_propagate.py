@@ -83,11 +83,12 @@ def test_outputs_table_and_measurements_agree(finished, target):
     assert min(float(row["quality"]) for row in rows) > 0.05
 
 
-def test_progress_names_each_atlas_and_rises(finished):
+def test_progress_names_the_atlas_at_work_and_rises(finished):
     _, done = finished
     fractions = [float(text) for text in re.findall(r"<filter-progress>([\d.]+)</filter-progress>", done.stdout)]
     assert fractions == sorted(fractions) and fractions[-1] == 1
-    assert "atlas 1 of 2" in done.stdout and "atlas 2 of 2" in done.stdout
+    # Both are registered at the same time; the newest message is shown several times a second.
+    assert re.search(r"atlas [12] of 2: ", done.stdout)
 
 
 def test_the_label_is_that_of_the_command(finished):

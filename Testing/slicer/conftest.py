@@ -94,7 +94,9 @@ def scene(application):
 def panel(application, scene):
     """The panel, opened on an empty scene."""
     import slicer
+    from testbed.processes import start_counting
 
+    start_counting()
     slicer.util.selectModule("CrossModaSeg")
     panel = slicer.util.getModuleWidget("CrossModaSeg").panel
     application.wait_until(lambda: panel.setup._search.over)  # the search for a GPU is a process
