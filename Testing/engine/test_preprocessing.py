@@ -188,9 +188,9 @@ def test_restore_refuses_an_array_of_another_shape() -> None:
 
 def test_both_cochleae_of_a_simulated_subject_lie_in_the_crop() -> None:
     """In the whole scan of either modality and in a slab of it."""
-    from crossmoda.simulation import simulate_subject
+    from crossmoda.simulation import Settings, simulate_subject
 
-    subject = simulate_subject(1)
+    subject = simulate_subject(1, settings=Settings(in_plane_spacing=1.0))
     for image, label in ((subject.cet1, subject.cet1_label), (subject.hrt2, subject.hrt2_label)):
         for scan, truth in ((image, label), cut_to_slab(image, label)):
             grid = prepare(scan).image.grid
