@@ -53,8 +53,7 @@ def broken_cases(data: Path, name: str, seed: int) -> Iterator[tuple[str, Volume
 
 
 def _corner(image: Volume) -> tuple[np.ndarray, np.ndarray]:
-    corners = np.array([[x, y, z] for x in (0, 1) for y in (0, 1) for z in (0, 1)]) * (np.array(image.grid.size) - 1)
-    points = corners @ image.grid.index_to_physical[:3, :3].T + image.grid.index_to_physical[:3, 3]
+    points = image.grid.corners
     return points.min(axis=0), points.max(axis=0)
 
 

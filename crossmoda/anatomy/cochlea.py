@@ -18,6 +18,8 @@ from crossmoda import volume
 from crossmoda.anatomy.ear_frame import EarFrame
 from crossmoda.anatomy.sampling import moved, positions
 from crossmoda.volume import Grid, Volume
+from crossmoda.volume.grid import CORNERS
+from crossmoda.volume.resampling import block_means
 
 FOLDER = Path(__file__).parent / "vs_seg"
 MEAN, MODE, STATISTICS = "cochlea_mean.nii.gz", "cochlea_mode_{}.nii.gz", "cochlea.json"
@@ -44,7 +46,7 @@ class CochleaShape:
     contour_level_mm: float
     """signed distance of the surface of the median expert contour; negative: inside the label"""
 
-    @property
+    @functools.cached_property
     def center(self) -> np.ndarray:
         """The center of the label, canonical LPS mm."""
         return positions(self.mean.grid)[self.mean.array < 0].mean(axis=0)
@@ -100,25 +102,14 @@ def cochlea_fraction(
     matrix = frame.matrix if isinstance(frame, EarFrame) else np.asarray(frame, float)
     shape = mean_cochlea()
     reach = 0.5 * np.asarray(shape.mean.grid.spacing) * shape.mean.grid.size * max(size, 1.0)
-    corners = np.array([[x, y, z] for x in (-1, 1) for y in (-1, 1) for z in (-1, 1)]) * reach + shape.center
-    index = moved(grid.physical_to_index, moved(matrix, corners))
-    first = np.clip(np.floor(index.min(axis=0)).astype(int), 0, grid.size)
-    stop = np.clip(np.ceil(index.max(axis=0)).astype(int) + 1, first, grid.size)
+    box = grid.box_around(moved(matrix, (2 * CORNERS - 1) * reach + shape.center))
     fraction = np.zeros(grid.shape, np.float32)
-    if np.any(stop <= first):
+    if any(side.stop <= side.start for side in box):
         return fraction
     parts = 2 * np.ceil((np.asarray(grid.spacing) / _SAMPLE_MM - 1) / 2).clip(0).astype(int) + 1
-    offsets = [(np.arange(count) + 0.5) / count - 0.5 for count in parts]
-    axes = [
-        (np.arange(low, high)[:, None] + offset).ravel() for low, high, offset in zip(first, stop, offsets, strict=True)
-    ]
-    samples = np.stack(np.meshgrid(*axes[::-1], indexing="ij")[::-1], axis=-1)
-    to_canonical = np.linalg.inv(matrix) @ grid.index_to_physical
-    inside = shape.distance(moved(to_canonical, samples), size, weights) < 0
-    counts = (stop - first)[::-1]
-    blocks = inside.reshape(counts[0], parts[2], counts[1], parts[1], counts[2], parts[0])
-    box = tuple(slice(low, high) for low, high in zip(first[::-1], stop[::-1], strict=True))
-    fraction[box] = blocks.mean(axis=(1, 3, 5))
+    samples = positions(grid.crop(box).refined(parts.tolist()))
+    inside = shape.distance(moved(np.linalg.inv(matrix), samples), size, weights) < 0
+    fraction[box] = block_means(inside, parts.tolist())
     return fraction
 
 

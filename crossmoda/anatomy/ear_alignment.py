@@ -72,7 +72,4 @@ def ears_box(frames: EarFrames, grid: Grid) -> Box:
     """Return the voxels (z, y, x) of a scan on ``grid`` around its accepted ears and their contralateral places."""
     low, high = _REGION_MM
     corners = np.concatenate([frame.to_scan(low + CORNERS * (high - low)) for frame in frames.accepted])
-    index = grid.to_index(corners)
-    first = np.clip(np.floor(index.min(axis=0)), 0, np.asarray(grid.size) - 1).astype(int)
-    stop = np.clip(np.ceil(index.max(axis=0)) + 1, first + 1, grid.size).astype(int)
-    return tuple(slice(int(start), int(end)) for start, end in zip(first[::-1], stop[::-1], strict=True))
+    return grid.box_around(corners)

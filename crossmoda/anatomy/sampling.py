@@ -19,9 +19,7 @@ def positions(grid: Grid) -> np.ndarray:
 
 def bounds(grid: Grid) -> tuple[np.ndarray, np.ndarray]:
     """Return the lowest and the highest LPS position of the voxel centers of a grid, mm."""
-    corners = np.array([[x, y, z] for x in (0, 1) for y in (0, 1) for z in (0, 1)]) * (np.asarray(grid.size) - 1)
-    points = moved(grid.index_to_physical, corners)
-    return points.min(axis=0), points.max(axis=0)
+    return grid.corners.min(axis=0), grid.corners.max(axis=0)
 
 
 def covering(low: np.ndarray, high: np.ndarray, spacing_mm: float) -> Grid:

@@ -100,8 +100,7 @@ def _refined(scan: Volume, template: Template, start: np.ndarray) -> SkullBase:
 
 def _reach(grid: Grid, matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the lowest and the highest position of the corners of a grid under a matrix, mm."""
-    corners = np.array([[x, y, z] for x in (0, 1) for y in (0, 1) for z in (0, 1)]) * (np.asarray(grid.size) - 1)
-    points = moved(matrix @ grid.index_to_physical, corners)
+    points = moved(matrix, grid.corners)
     return points.min(axis=0), points.max(axis=0)
 
 

@@ -9,7 +9,7 @@ from scipy.ndimage import binary_dilation
 
 from crossmoda import device as devices
 from crossmoda import labels, weights
-from crossmoda.anatomy.ear_frame import PATCH_CENTER, EarFrame, ear_frames, patch_grid
+from crossmoda.anatomy.ear_frame import PATCH_CENTER, PATCH_SPACING_MM, EarFrame, ear_frames, patch_grid
 from crossmoda.anatomy.sampling import moved
 from crossmoda.errors import InputError
 from crossmoda.inference.settings import Settings
@@ -17,6 +17,7 @@ from crossmoda.network.features import features, normalized
 from crossmoda.progress import Progress, part, report
 from crossmoda.volume import Grid, Volume
 from crossmoda.volume.masks import components, solid
+from crossmoda.volume.resampling import block_means
 
 if TYPE_CHECKING:
     import torch
@@ -256,51 +257,22 @@ def _restored(
     lowered = patch_grid(center_mm=(x, y, z - cochlea_up_mm))
     result = np.zeros((len(labels.VALUES), *grid.shape), np.float32)
     for ear, probabilities in zip(ears, maps, strict=True):
-        box = _box(ear.frame, grid)
+        box = grid.box_around(ear.frame.to_scan(patch_grid().corners))
         if any(side.stop <= side.start for side in box):
             continue
-        target = grid.crop(box)
-        fine, factors = _subdivided(target)
+        # Voxels are divided into parts about as large as the patch's.
+        factors = [max(1, round(spacing / PATCH_SPACING_MM)) for spacing in grid.spacing]
+        fine = grid.crop(box).refined(factors)
         for structure in labels.STRUCTURES:
             place = lowered if structure.value == labels.COCHLEA else patch_grid()
             patch = Volume(np.ascontiguousarray(probabilities[structure.value]), place)
-            values = _block_mean(ear.frame.restore(patch, fine).array, factors)
-            where = (structure.value, *box)
-            result[where] = np.maximum(result[where], values)
+            values = block_means(ear.frame.restore(patch, fine).array, factors)
+            covering = result[structure.value][box]
+            np.maximum(covering, values, out=covering)
     total = result[1:].sum(axis=0)
     result[1:] /= np.maximum(total, 1)
     result[0] = 1 - np.minimum(total, 1)
     return result
-
-
-def _box(frame: EarFrame, grid: Grid) -> tuple[slice, slice, slice]:
-    """Return the part (z, y, x) of a scan in which an ear's patch lies."""
-    patch = patch_grid()
-    corners = np.array([[x, y, z] for x in (0, 1) for y in (0, 1) for z in (0, 1)]) * (np.asarray(patch.size) - 1)
-    index = moved(grid.physical_to_index @ frame.matrix @ patch.index_to_physical, corners)
-    first = np.clip(np.floor(index.min(axis=0)).astype(int), 0, grid.size)
-    stop = np.clip(np.ceil(index.max(axis=0)).astype(int) + 1, first, grid.size)
-    return tuple(slice(int(first[axis]), int(stop[axis])) for axis in (2, 1, 0))  # type: ignore[return-value]
-
-
-def _subdivided(grid: Grid) -> tuple[Grid, tuple[int, int, int]]:
-    """Return a grid whose voxels are parts of another's, about as large as the patch's, and how many (x, y, z)."""
-    step = patch_grid().spacing[0]
-    factors = tuple(max(1, round(spacing / step)) for spacing in grid.spacing)
-    spacing = tuple(value / factor for value, factor in zip(grid.spacing, factors, strict=True))
-    shift = grid.axes @ ((np.asarray(spacing) - np.asarray(grid.spacing)) / 2)
-    origin = tuple((np.asarray(grid.origin) + shift).tolist())
-    size = tuple(count * factor for count, factor in zip(grid.size, factors, strict=True))
-    return Grid(size, spacing, origin, grid.direction), factors  # type: ignore[arg-type, return-value]
-
-
-def _block_mean(array: np.ndarray, factors: tuple[int, int, int]) -> np.ndarray:
-    """Return the means over blocks of ``factors`` (x, y, z) voxels."""
-    for axis, factor in enumerate(reversed(factors)):
-        if factor > 1:
-            shape = (*array.shape[:axis], array.shape[axis] // factor, factor, *array.shape[axis + 1 :])
-            array = array.reshape(shape).mean(axis=axis + 1)
-    return array
 
 
 def _cut_notes(ears: list[EarPrediction], called: list[np.ndarray]) -> list[str]:

@@ -108,6 +108,18 @@ class Grid:
         """Return the LPS positions (n, 3), mm, of the voxel centers of a mask (z, y, x)."""
         return self.to_lps(np.argwhere(mask)[:, ::-1])
 
+    @property
+    def corners(self) -> np.ndarray:
+        """Return the LPS positions (8, 3), mm, of the centers of the corner voxels."""
+        return self.to_lps(CORNERS * (np.asarray(self.size) - 1))
+
+    def box_around(self, points: np.ndarray) -> Box:
+        """Return the voxels (z, y, x) around LPS positions (n, 3), mm; an empty box where all lie beside the grid."""
+        index = self.to_index(points)
+        first = np.clip(np.floor(index.min(axis=0)), 0, self.size).astype(int).tolist()
+        stop = np.clip(np.ceil(index.max(axis=0)) + 1, first, self.size).astype(int).tolist()
+        return tuple(slice(start, end) for start, end in zip(first[::-1], stop[::-1], strict=True))
+
     def voxels(self, distance_mm: float) -> tuple[int, ...]:
         """Return a distance in whole voxels along z, y, x, rounded up."""
         return tuple(int(np.ceil(distance_mm / spacing)) for spacing in self.spacing_zyx)

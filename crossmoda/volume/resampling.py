@@ -1,6 +1,7 @@
 """Resampling: interpolation of images, and of label maps with unbiased volumes."""
 
 import itertools
+from collections.abc import Sequence
 
 import numpy as np
 import SimpleITK as sitk
@@ -181,10 +182,16 @@ def _coverage(
     coarse = grid.crop(where)
     fine = coarse.refined(samples)
     image = sitk.GetArrayFromImage(_on_grid(Volume(occupancy, source).to_sitk(), fine, transform, "linear", 0.0))
-    if samples == (1, 1, 1):
-        return image
-    parts = itertools.chain.from_iterable(zip(coarse.shape, reversed(samples), strict=True))
-    return image.reshape(tuple(parts)).mean(axis=(1, 3, 5))
+    return block_means(image, samples)
+
+
+def block_means(array: np.ndarray, factors: Sequence[int]) -> np.ndarray:
+    """Return the means over blocks of ``factors`` (x, y, z) voxels, which divide the size of the array (z, y, x)."""
+    if tuple(factors) == (1, 1, 1):
+        return array
+    counts = [count // factor for count, factor in zip(array.shape, reversed(factors), strict=True)]
+    parts = itertools.chain.from_iterable(zip(counts, reversed(factors), strict=True))
+    return array.reshape(tuple(parts)).mean(axis=(1, 3, 5))
 
 
 def field_of_view(image: Volume, grid: Grid, transform: sitk.Transform) -> np.ndarray:
