@@ -1,6 +1,7 @@
 """The result of a registration: transforms in physical space, their statistics, and images warped by them."""
 
 import dataclasses
+import functools
 import math
 import shutil
 import subprocess
@@ -135,9 +136,18 @@ def field_transforms(forward: np.ndarray, backward: np.ndarray, grid: Grid) -> t
 
 
 def _field_transform(array: np.ndarray, grid: Grid, layers: list[int]) -> sitk.DisplacementFieldTransform:
-    padded = np.pad(array[::-1].astype(np.float64), ((0, 0), *((count, count) for count in layers)), mode="edge")
-    lps = np.moveaxis(padded, 0, -1) @ np.reshape(grid.direction, (3, 3)).T
-    image = sitk.GetImageFromArray(np.ascontiguousarray(lps), isVector=True)
+    lps = np.moveaxis(array[::-1].astype(np.float64), 0, -1) @ np.reshape(grid.direction, (3, 3)).T
+    return _transform_of(_padded(lps, layers), grid, layers)
+
+
+def _padded(field: np.ndarray, layers: list[int]) -> np.ndarray:
+    """Return a field (z, y, x, 3) whose border is repeated around it, in as many layers along z, y, x."""
+    return np.pad(field, [*((count, count) for count in layers), (0, 0)], mode="edge")
+
+
+def _transform_of(padded: np.ndarray, grid: Grid, layers: list[int]) -> sitk.DisplacementFieldTransform:
+    """Return the transform of displacements (z, y, x, 3), LPS mm, on a grid with layers around it."""
+    image = sitk.GetImageFromArray(np.ascontiguousarray(padded), isVector=True)
     image.SetSpacing(grid.spacing)
     image.SetOrigin((grid.index_to_physical @ [*(-count for count in layers[::-1]), 1])[:3].tolist())
     image.SetDirection(grid.direction)
@@ -155,16 +165,12 @@ def _faded(transform: sitk.Transform) -> sitk.Transform:
     array = sitk.GetArrayFromImage(field)
     reach = float(np.linalg.norm(array, axis=-1).max())
     layers = [math.ceil(2 * reach / size) + 1 for size in field.GetSpacing()[::-1]]
-    padded = np.pad(array, [*((count, count) for count in layers), (0, 0)], mode="edge")
+    padded = _padded(array, layers)
     for axis, count in enumerate(layers):
         ramp = np.minimum(1, np.arange(padded.shape[axis]) / count)
         weight = ramp * ramp[::-1]
         padded *= weight.reshape([-1 if axis == other else 1 for other in range(4)])
-    image = sitk.GetImageFromArray(padded, isVector=True)
-    image.SetSpacing(field.GetSpacing())
-    image.SetDirection(field.GetDirection())
-    image.SetOrigin(field.TransformContinuousIndexToPhysicalPoint([-float(count) for count in layers[::-1]]))
-    return sitk.DisplacementFieldTransform(image)
+    return _transform_of(padded, Grid.of(field), layers)
 
 
 def parts_of(transform: sitk.Transform) -> list[sitk.Transform]:
@@ -248,28 +254,14 @@ class Registration:
                 image.
 
         """
-        grid = grid or self.fixed_grid
-        moved = sitk.GetArrayFromImage(self.displacement_field(grid))
-        along = []
-        for axis in (2, 1, 0):
-            change = np.diff(moved, axis=axis) / np.float32(grid.spacing[2 - axis])
-            for other in {0, 1, 2} - {axis}:
-                low, high = (change[(slice(None),) * other + (part,)] for part in (slice(-1), slice(1, None)))
-                change = (low + high) / 2
-            along.append(change)
-        local = np.stack(along, axis=-1)  # d u_lps / d axis
-        local = local @ np.linalg.inv(np.reshape(grid.direction, (3, 3))).astype(np.float32)
-        (a, b, c), (d, e, f), (g, h, i) = (
-            [local[..., row, column] + np.float32(row == column) for column in range(3)] for row in range(3)
-        )
-        return a * (e * i - f * h) - b * (d * i - f * g) + c * (d * h - e * g)
+        return _determinant(self.displacement_field(grid))
 
     def jacobian_statistics(self) -> dict[str, float]:
         """Return percent of the volume that is folded, and minimum, maximum, mean and deviation of the determinant.
 
         They are taken at eight places in each cell of the control points.
         """
-        determinant = self.jacobian_determinant(self._half_cells())
+        determinant = _determinant(self._sampled)
         return {
             "folding_percent": 100 * float((determinant <= 0).mean()),
             "minimum": float(determinant.min()),
@@ -280,8 +272,13 @@ class Registration:
 
     def displacement_statistics(self) -> dict[str, float]:
         """Return mean and 95th percentile of the displacement of the points of the fixed image, mm."""
-        length = np.linalg.norm(sitk.GetArrayFromImage(self.displacement_field(self._half_cells())), axis=-1)
+        length = np.linalg.norm(sitk.GetArrayFromImage(self._sampled), axis=-1)
         return {"mean_mm": float(length.mean()), "percentile_95_mm": float(np.percentile(length, 95))}
+
+    @functools.cached_property
+    def _sampled(self) -> sitk.Image:
+        """The displacement at the points of the statistics."""
+        return self.displacement_field(self._half_cells())
 
     def _half_cells(self) -> Grid:
         """Return points from the first to the last voxel, as far apart as half the control points and no closer than
@@ -375,6 +372,24 @@ class Registration:
         """Return what ``provenance.json`` holds: the provenance and both grids."""
         grids = {"fixed": dataclasses.asdict(self.fixed_grid), "moving": dataclasses.asdict(self.moving_grid)}
         return {**self.provenance, "grids": grids}
+
+
+def _determinant(field: sitk.Image) -> np.ndarray:
+    """Return :meth:`Registration.jacobian_determinant` of displacements at the points of a grid."""
+    displacement, grid = sitk.GetArrayFromImage(field), Grid.of(field)
+    along = []
+    for axis in (2, 1, 0):
+        change = np.diff(displacement, axis=axis) / np.float32(grid.spacing[2 - axis])
+        for other in {0, 1, 2} - {axis}:
+            low, high = (change[(slice(None),) * other + (part,)] for part in (slice(-1), slice(1, None)))
+            change = (low + high) / 2
+        along.append(change)
+    local = np.stack(along, axis=-1)  # d u_lps / d axis
+    local = local @ np.linalg.inv(np.reshape(grid.direction, (3, 3))).astype(np.float32)
+    (a, b, c), (d, e, f), (g, h, i) = (
+        [local[..., row, column] + np.float32(row == column) for column in range(3)] for row in range(3)
+    )
+    return a * (e * i - f * h) - b * (d * i - f * g) + c * (d * h - e * g)
 
 
 def load(folder: Path | str) -> Registration:

@@ -13,7 +13,7 @@ from crossmoda.anatomy.ear_alignment import confirmed
 from crossmoda.anatomy.ear_frame import EarFrame, EarFrames, ear_frames
 from crossmoda.propagation.atlases import Atlas
 from crossmoda.propagation.storage import storing
-from crossmoda.provenance import checksum
+from crossmoda.volume import Volume
 
 if TYPE_CHECKING:
     from crossmoda.dataset import Case
@@ -24,10 +24,16 @@ FRAMES = "frames"
 _REVISION = 1
 
 
-def target_frames(case: "Case", folder: Path) -> EarFrames:
-    """Return the frames of a target; they are kept in ``folder``, its own."""
-    key = checksum(case.image)
-    return _kept(folder, "target", [key], lambda: _located(case, key))
+def target_frames(image: Volume, key: str, folder: Path) -> EarFrames:
+    """Return the frames of a target; they are kept in ``folder``, its own.
+
+    Args:
+        image: the target.
+        key: checksum of its file.
+        folder: the target's.
+
+    """
+    return _kept(folder, "target", [key], lambda: ear_frames(image))
 
 
 def atlas_frames(atlas: Atlas, folder: Path) -> EarFrames:
@@ -48,14 +54,9 @@ def _kept(folder: Path, name: str, content: list[str | None], locate: Callable[[
     return frames
 
 
-@functools.lru_cache(maxsize=64)
-def _located(case: "Case", _content: str | None) -> EarFrames:
-    return ear_frames(case.read_image())
-
-
 @functools.lru_cache(maxsize=1024)
-def _confirmed(case: "Case", content: str | None, _label: str | None) -> EarFrames:
-    return confirmed(_located(case, content), case.read_label())
+def _confirmed(case: "Case", _content: str | None, _label: str | None) -> EarFrames:
+    return confirmed(ear_frames(case.read_image()), case.read_label())
 
 
 def _to_json(frames: EarFrames) -> dict[str, Any]:

@@ -63,7 +63,7 @@ def load_target(case: "Case", key: str, initialization: str, region: str, folder
         raise InputError(f"The image has the same value everywhere: {image.array.flat[0]:g}. Select a scan.")
     frames, note = None, ""
     if initialization in ("auto", "frames"):
-        frames = target_frames(case, folder)
+        frames = target_frames(image, key, folder)
         if not frames.shows_head:
             raise InputError(
                 f"{case.id} shows no skull base (similarity {frames.base_similarity:.2f}): choose a scan of the head, "

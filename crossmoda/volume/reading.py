@@ -62,11 +62,6 @@ def read_scan(path: Path | str) -> Volume:
     return scan
 
 
-def voxel_type(path: Path | str) -> np.dtype:
-    """Return the type of the voxels in an image file, as they are stored or scaled (int16 for most scans)."""
-    return _load(Path(path))[0].array.dtype
-
-
 def read_label_map(path: Path | str, grid: Grid | None = None) -> Volume:
     """Read a label map as uint8.
 

@@ -18,7 +18,7 @@ WRITABLE = (".nii.gz", ".nii", ".nrrd", ".mha")
 _NARROWER = {"bool": np.uint8, "int64": np.int32, "uint64": np.uint32, "float64": np.float32, "float16": np.float32}
 
 
-def write(volume: Volume, path: Path | str, dtype: np.dtype | None = None) -> None:
+def write(volume: Volume, path: Path | str) -> None:
     """Write an image or a label map; the ending of ``path`` selects the format.
 
     Booleans and 64-bit numbers become uint8, int32, uint32 and float32.
@@ -26,8 +26,6 @@ def write(volume: Volume, path: Path | str, dtype: np.dtype | None = None) -> No
     Args:
         volume: the image or label map.
         path: a file name with one of the endings :data:`WRITABLE`.
-        dtype: an integer type, such as that of the scan from which the image was made: the values are rounded and
-            clipped to it, which makes the file a third as large. None keeps the type of the array.
 
     Raises:
         InputError: the ending is not one of :data:`WRITABLE`, or the file cannot be written.
@@ -36,9 +34,6 @@ def write(volume: Volume, path: Path | str, dtype: np.dtype | None = None) -> No
     path = Path(path)
     check_ending(path)
     array = volume.array
-    if dtype is not None and dtype.kind in "iu" and array.dtype.kind == "f":
-        limits = np.iinfo(dtype)
-        array = np.clip(np.rint(array), limits.min, limits.max).astype(dtype)
     array = array.astype(_NARROWER.get(array.dtype.name, array.dtype), copy=False)
     write_file(volume.with_array(array), path)
 

@@ -61,12 +61,11 @@ class EarLocation:
 def lists_of(volume) -> list:
     """Return the point lists of a scan's ears."""
     lists = slicer.util.getNodesByClass("vtkMRMLMarkupsFiducialNode")
-    return [each for each in lists if is_list(each) and each.GetNodeReference(nodes.TARGET) is volume]
-
-
-def is_list(node) -> bool:
-    """Whether a node has the landmarks of an ear."""
-    return node.GetAttribute(nodes.ROLE) == ROLE
+    return [
+        each
+        for each in lists
+        if each.GetAttribute(nodes.ROLE) == ROLE and each.GetNodeReference(nodes.TARGET) is volume
+    ]
 
 
 def show(points) -> None:

@@ -24,8 +24,6 @@ LABEL, TARGET, DISAGREEMENT = "CrossModa.label", "CrossModa.target", "CrossModa.
 SIDE_NAMES = {"left": _("left"), "right": _("right")}
 #: The roles of segmentations that work made of a target.
 RESULTS = ("noisy label", "prediction")
-#: Air has so many Hounsfield units or less; no MR scan has such values, whether as acquired or normalized.
-_AIR_IN_CT = -900
 
 
 def volume_problem(volume) -> str:
@@ -50,18 +48,13 @@ def volume_problem(volume) -> str:
         return _(
             "{name} has no geometry (voxels of 1 mm at the origin); load the original DICOM or NIfTI file."
         ).format(name=name)
-    if is_ct(volume):
+    from crossmoda.volume.reading import AIR_IN_CT, is_ct
+
+    if is_ct(slicer.util.arrayFromVolume(volume)):
         return _("{name} looks like a CT (air has {air:.0f} or less); choose an MR scan.").format(
-            name=name, air=_AIR_IN_CT
+            name=name, air=AIR_IN_CT
         )
     return ""
-
-
-def is_ct(volume) -> bool:
-    """Whether a volume has the Hounsfield units of air, in a sample of its voxels."""
-    array = slicer.util.arrayFromVolume(volume)
-    sample = array[tuple(slice(None, None, max(size // 24, 1)) for size in array.shape)]
-    return bool((sample <= _AIR_IN_CT).mean() > 0.01)
 
 
 def harden(node) -> None:
