@@ -11,9 +11,9 @@ from crossmoda.anatomy.ear_alignment import alignment, confirmed, ears_box, mirr
 from crossmoda.anatomy.ear_frame import EarFrame, EarFrames
 from crossmoda.anatomy.sampling import moved
 from crossmoda.anatomy.template import load
-from crossmoda.deeds.transform import matrix_of
 from crossmoda.propagation.frames import _from_json, _to_json
 from crossmoda.volume import Grid, Volume
+from crossmoda.volume.transforms import matrix_of
 from phantoms import AXIAL, ball
 
 GRID = Grid((120, 100, 60), (1.5, 1.5, 2.0), (-90.0, -60.0, -100.0), AXIAL)

@@ -26,6 +26,7 @@ from crossmoda.propagation.target import Target, load_target
 from crossmoda.provenance import checksum
 from crossmoda.volume import Grid, Volume
 from crossmoda.volume.masks import bounding_box
+from crossmoda.volume.transforms import parts_of
 
 if TYPE_CHECKING:
     from crossmoda.dataset import Case
@@ -90,7 +91,7 @@ def folder_name(atlas: str, mirrored: bool) -> str:
 
 def _write_transforms(registration: Any, mirrored_grid: Grid | None, step: cache.CachedStep) -> list[str]:
     """Write both transforms, for a mirrored atlas with the reflection of its grid; return their names."""
-    from crossmoda.deeds.transform import INVERSE, TRANSFORM, parts_of, write_transform
+    from crossmoda.deeds.transform import INVERSE, TRANSFORM, write_transform
 
     forward, inverse = registration.transform, registration.inverse_transform
     if mirrored_grid is not None:
