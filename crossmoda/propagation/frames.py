@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 #: The folder of the frames, in the folder of a target.
 FRAMES = "frames"
 #: Bump to invalidate cached frames.
-_REVISION = 1
+_REVISION = 2
 
 
 def target_frames(image: Volume, key: str, folder: Path) -> EarFrames:

@@ -43,7 +43,7 @@ WARPED = "warped_label.nii.gz"
 DISSIMILARITY = "dissimilarity.nii.gz"
 INTENSITY = "intensity.nii.gz"
 #: Bump to invalidate cached registrations.
-REVISION = 8
+REVISION = 9
 
 #: Maximum number of parallel registrations on the CPU, each with its images in memory, and on a GPU, where reading,
 #: preparing and warping take most of the time.
