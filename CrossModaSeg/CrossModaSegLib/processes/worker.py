@@ -94,21 +94,35 @@ def locate(scan: str, progress) -> dict:
 
 
 def measure(label_map: str, progress) -> dict:
-    """Return volume, largest diameter and distance to the cochlea of each structure of a label map file."""
-    from crossmoda.measurement import measure as measure_label_map
-    from crossmoda.volume import read_label_map
+    """Return volume, 3D diameter and gap to the nearest cochlea of each tumor and cochlea of a label map file."""
+    from crossmoda import measurement
+    from crossmoda.labels import COCHLEA, STRUCTURES, VS
 
-    return {
-        "measurements": [
-            {
-                "structure": item.structure.name,
-                "volume_mm3": item.volume_mm3,
-                "largest_diameter_mm": item.largest_diameter_mm,
-                "distance_to_cochlea_mm": item.distance_to_cochlea_mm,
-            }
-            for item in measure_label_map(read_label_map(Path(label_map)))
-        ]
-    }
+    names = {structure.value: structure.name for structure in STRUCTURES}
+
+    def row(name: str, volume_mm3: float, diameter_mm: float | None, gap_mm: float | None) -> dict:
+        return {
+            "structure": name,
+            "volume_mm3": volume_mm3,
+            "largest_diameter_mm": diameter_mm,
+            "distance_to_cochlea_mm": gap_mm,
+        }
+
+    measures = measurement.measure_files(Path(label_map)).measures
+    rows = [
+        row(
+            f"{names[VS]}, {tumor.side}",
+            tumor.volume_mm3,
+            tumor.diameter_3d.length_mm,
+            min(tumor.gaps_mm.values(), default=None),
+        )
+        for tumor in measures.tumors
+    ] or [row(names[VS], 0.0, None, None)]
+    rows += [
+        row(f"{names[COCHLEA]}, {cochlea.side}", cochlea.volume_mm3, cochlea.diameter_3d.length_mm, None)
+        for cochlea in measures.cochleae
+    ]
+    return {"measurements": rows}
 
 
 def convert(source: str, target: str, progress) -> dict:

@@ -19,7 +19,8 @@ from scipy.ndimage import shift
 from crossmoda import labels, volume, weights
 from crossmoda.anatomy.ear_frame import ear_frames, patch_grid
 from crossmoda.evaluation import dice
-from crossmoda.inference.ears import Calling, Candidate, EarPrediction, covered, decide
+from crossmoda.inference.ear_patches import EarPrediction, covered
+from crossmoda.inference.ears import Calling, Candidate, decide
 from crossmoda.network.features import features, normalized
 
 LICENSE = "Apache-2.0"
@@ -33,6 +34,9 @@ NOTES = (
     "and for trying the software; not a medical device. Expect missed tumors on real scans; check every result."
 )
 COVERS = {
+    "slice_mm": [0.4, 4.2],
+    "pixel_mm": [0.3, 1.2],
+    "tumor_mm3": [40, 18000],
     "scans": "T2 and contrast-enhanced T1 of heads, slices of 0.5 to 4 mm in any orientation, both ears or one",
     "findings": "no tumor, or schwannomas of 40 mm3 to 18 mL; the cochleae",
     "not_seen": "real schwannomas, post-operative ears, meningiomas, arachnoid cysts, metal, children",
@@ -58,7 +62,7 @@ def ears_of(model: weights.TrainedNetwork, image_path: Path, label_path: Path) -
         with torch.inference_mode():
             logits = model.network(features(patch, model.settings.inputs))[0].float().numpy()
         truth = frame.sample(label, patch_grid(), "label").array
-        found.append(Ear(image_path.name, logits.astype(np.float16), truth, covered(frame, image.grid)))
+        found.append(Ear(image_path.name, logits.astype(np.float16), truth, covered(frame, patch_grid(), image.grid)))
     return found
 
 
