@@ -127,6 +127,13 @@ def options(*settings: type[Settings]) -> Callable[[Decorated], Decorated]:
     return decorate
 
 
+pseudonymize_option = click.option(
+    "--pseudonymize",
+    is_flag=True,
+    help="Replace IDs by pseudonyms from now on; the key is written into the folder of the scans.",
+)
+
+
 def open_data(folder: Path) -> "Dataset":
     """Return the cases of a data set; what was passed over is printed on the error stream."""
     from crossmoda.dataset import open_dataset
