@@ -9,7 +9,7 @@ from scipy.ndimage import binary_dilation
 
 from crossmoda import device as devices
 from crossmoda import labels, weights
-from crossmoda.anatomy.ear_frame import PATCH_CENTER, PATCH_SPACING_MM, EarFrame, ear_frames, patch_grid
+from crossmoda.anatomy.ear_frame import PATCH_CENTER, PATCH_SPACING_MM, EarFrame, EarFrames, ear_frames, patch_grid
 from crossmoda.anatomy.sampling import moved
 from crossmoda.errors import InputError
 from crossmoda.inference.settings import Settings
@@ -87,6 +87,7 @@ class EarsPrediction:
     """(label, z, y, x), background first"""
     label_map: np.ndarray
     """(z, y, x) uint8, only what is called"""
+    frames: EarFrames
     fallbacks: list[str]
     notes: list[str]
 
@@ -111,11 +112,11 @@ def predict_ears(
     rule = Calling.of(model.card)
     raw = _restored(ears, [ear.probabilities for ear in ears], image.grid, rule.cochlea_up_mm)
     if settings.keep_all:
-        return EarsPrediction(raw, raw.argmax(axis=0).astype(np.uint8), fallbacks, [*fallbacks, *frames.notes])
+        return EarsPrediction(raw, raw.argmax(axis=0).astype(np.uint8), frames, fallbacks, [*fallbacks, *frames.notes])
     called = call(ears, rule)
     restored = _restored(ears, called, image.grid, rule.cochlea_up_mm)
     notes = [*fallbacks, *frames.notes, *_cut_notes(ears, called)]
-    return EarsPrediction(raw, restored.argmax(axis=0).astype(np.uint8), fallbacks, notes)
+    return EarsPrediction(raw, restored.argmax(axis=0).astype(np.uint8), frames, fallbacks, notes)
 
 
 def _predicted(
