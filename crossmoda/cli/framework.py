@@ -158,6 +158,13 @@ def options(*settings: type[Settings]) -> Callable[[Decorated], Decorated]:
     return decorate
 
 
+pseudonymize_option = click.option(
+    "--pseudonymize",
+    is_flag=True,
+    help="Replace IDs by pseudonyms from now on; the key is written into the folder of the scans.",
+)
+
+
 def _available(ctx: click.Context, param: click.Parameter, value: str) -> str:
     """Refuse a graphics card that is not there before any work."""
     if value == "cuda":

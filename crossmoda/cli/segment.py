@@ -7,12 +7,23 @@ from typing import Any
 import click
 
 from crossmoda import inference
-from crossmoda.cli.framework import PATH, echo, files, open_data, options, path_option, progress_bar, report_cases
+from crossmoda.cli.framework import (
+    PATH,
+    echo,
+    files,
+    open_data,
+    options,
+    path_option,
+    progress_bar,
+    pseudonymize_option,
+    report_cases,
+)
 from crossmoda.dataset.scan_selection import select_scan
 from crossmoda.errors import BAD_INPUT, InputError
 from crossmoda.inference import scan_files
 from crossmoda.inference.prediction import Prediction
 from crossmoda.parameters import from_arguments
+from crossmoda.pseudonyms import create_key
 from crossmoda.steps.predict import STEP
 
 
@@ -38,6 +49,7 @@ from crossmoda.steps.predict import STEP
 @path_option("--probabilities", help="Prefix of the probability maps, one per structure.")
 @files(STEP, "weights", "uncertainty")
 @click.option("--json", "as_json", is_flag=True, help="Print measures and provenance as JSON.")
+@pseudonymize_option
 @options(inference.Settings)
 def command(
     images: tuple[Path, ...],
@@ -48,6 +60,7 @@ def command(
     ending: str,
     weights: Path | None,
     as_json: bool,
+    pseudonymize: bool,
     **values: Any,
 ) -> None:
     """IMAGES are files, DICOM folders (searched in any depth), or folders of image files.
@@ -63,6 +76,8 @@ def command(
     paths = (*images, *inputs)
     if bool(paths) == (targets is not None):
         raise InputError("Either IMAGES or --targets is required. Give one of them.")
+    if pseudonymize:
+        create_key([targets] if targets is not None else sorted({path.parent for path in paths}))
     if targets is not None:
         _segment_data_set(targets, output, weights, settings, maps)
     elif len(paths) == 1 and not scan_files.is_image_folder(paths[0]):

@@ -103,6 +103,5 @@ def _describe(folder: Path, form: str, count: int, modality: str) -> None:
     output.write_json(
         derivatives / "dataset_description.json", {**about, "DatasetType": "derivative", "GeneratedBy": generated}
     )
-    rows = [[value, key, key] for key, value in _LABELS.items()]
-    text = "\n".join("\t".join(map(str, row)) for row in [["index", "name", "abbreviation"], *rows])
-    output.write_text(derivatives / "dseg.tsv", text + "\n")
+    rows = ["index\tname\tabbreviation", *(f"{value}\t{key}\t{key}" for key, value in _LABELS.items())]
+    output.write_text(derivatives / "dseg.tsv", "\n".join(rows) + "\n")

@@ -13,6 +13,7 @@ from crossmoda.inference.prediction_files import predict_files
 from crossmoda.inference.settings import Settings
 from crossmoda.measurement import COLUMNS, Measures, table
 from crossmoda.progress import Progress
+from crossmoda.pseudonyms import pseudonym
 from crossmoda.volume import dicom
 
 #: The table of the measures, and the endings of segmentations.
@@ -30,7 +31,7 @@ def scans_of(paths: Sequence[Path]) -> dict[str, Path]:
     scans: dict[str, Path] = {}
     for path in paths:
         for scan in _images_of(path) or [path]:
-            name = id_of_file(scan) if not scan.is_dir() else scan.name
+            name = pseudonym(id_of_file(scan) if not scan.is_dir() else scan.name, scan)
             free = name if name not in scans else f"{scan.parent.name}_{name}"
             if free in scans:
                 raise InputError(f"Two scans have the same name: {scans[free]} and {scan}. Rename one of them.")
