@@ -41,7 +41,7 @@ def export_training_data(
     folder = Path(folder)
     _check(cases, folder, form)
     files: list[Path] = []
-    written = {}
+    written: dict[Path, str] = {}
     for number, case in enumerate(cases):
         report(progress, number / len(cases), case.id)
         image = case.read_image()
