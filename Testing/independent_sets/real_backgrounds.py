@@ -4,10 +4,12 @@ import csv
 from pathlib import Path
 
 import numpy as np
-from scipy.ndimage import gaussian_filter
+from scipy.ndimage import gaussian_filter, map_coordinates
+from scipy.spatial import cKDTree
 from subjects import Tumor, sampled
 
 from crossmoda import volume
+from crossmoda.anatomy import template
 from crossmoda.anatomy.ear_frame import EarFrame
 from crossmoda.volume import Volume
 
@@ -16,8 +18,14 @@ SCANS = {
     "tuning": ("real_t2/p03_study1_T2W", "real_t2/p03_study2_T2W"),
     "claim": ("real_t2/fnndsc_T2", "open_ms_native/p01_study1_T2W", "open_ms_native/p01_study2_T2W"),
 }
+#: Implants that move tissue aside, and that cover it.
+DISPLACING, COVERING = "displacing", "covering"
 #: A point of the cerebellum (canonical, mm) and its surroundings, whose signal the tumor's follows.
 _CEREBELLUM, _RADIUS_MM = np.array([16.0, 50.0, -44.0]), 6.0
+
+#: Tissue moves up to this distance from the source (full, none); the reach of a tumor is known in 400 directions and
+#: smoothed (radians).
+_MOVED_MM, _STILL_MM, _DIRECTIONS, _SMOOTHING = 20.0, 32.0, 400, 0.12
 
 
 def centers(data: Path, scan: str) -> dict[str, np.ndarray]:
@@ -30,8 +38,59 @@ def centers(data: Path, scan: str) -> dict[str, np.ndarray]:
         }
 
 
-def implant(scan: Volume, frame: EarFrame, tumor: Tumor, rng: np.random.Generator) -> tuple[Volume, Volume]:
-    """Return the scan with a tumor and the label map of the tumor (1; cochleae are not labeled)."""
+def displaced(scan: Volume, frame: EarFrame, tumor: Tumor) -> Volume:
+    """Return the scan with the tissue of the posterior fossa moved aside by a tumor that grew from the canal's opening.
+
+    The flow from a point source is incompressible: what lies at a distance r from it was at the cube root of r³ - R³
+    before, R being the reach of the tumor in that direction. The source lies in the cistern, whose fluid comes to lie
+    around the tumor; bone does not move.
+    """
+    marks = template.load().landmarks
+    axis = (marks["porus"] - marks["fundus"]) / np.linalg.norm(marks["porus"] - marks["fundus"])
+    source = marks["porus"] + 3.0 * axis
+    box, points = _around(scan, frame.to_scan(source + _STILL_MM * np.array([[-1.0] * 3, [1.0] * 3])))
+    offsets = frame.to_canonical(points.reshape(-1, 3)).reshape(points.shape) - source
+    distance = np.maximum(np.linalg.norm(offsets, axis=-1), 1e-3)
+    reach = _reach(tumor.points - source, offsets / distance[..., None])
+    soft = np.clip(((offsets + 3.0 * axis) @ axis + 1.0) / 4.0, 0, 1)
+    near = np.clip((_STILL_MM - distance) / (_STILL_MM - _MOVED_MM), 0, 1)
+    before = np.cbrt(np.maximum(distance**3 - soft * near * reach**3, 0))
+    places = frame.to_scan((source + offsets * (before / distance)[..., None]).reshape(-1, 3))
+    index = (places @ scan.grid.physical_to_index[:3, :3].T + scan.grid.physical_to_index[:3, 3])[:, ::-1]
+    moved = scan.array.astype(np.float32)
+    moved[box] = map_coordinates(moved, index.T, order=1, mode="nearest").reshape(distance.shape)
+    return Volume(moved, scan.grid)
+
+
+def _around(scan: Volume, points: np.ndarray) -> tuple[tuple[slice, ...], np.ndarray]:
+    """Return the box of voxels (z, y, x) around points (n, 3), and the positions of its voxels, LPS mm."""
+    grid = scan.grid
+    box = grid.box_around(points)
+    index = np.stack(np.meshgrid(*(np.arange(side.start, side.stop) for side in box), indexing="ij"), -1)[..., ::-1]
+    return box, grid.to_lps(index)
+
+
+def _reach(points: np.ndarray, directions: np.ndarray) -> np.ndarray:
+    """Return how far a tumor's points (n, 3) reach from the origin in each direction (..., 3), smoothed."""
+    turns = np.arange(_DIRECTIONS) * np.pi * (3 - np.sqrt(5))
+    height = 1 - 2 * (np.arange(_DIRECTIONS) + 0.5) / _DIRECTIONS
+    sphere = np.stack([np.cos(turns), np.sin(turns), np.zeros(_DIRECTIONS)], -1) * np.sqrt(1 - height**2)[:, None]
+    tree = cKDTree(sphere + height[:, None] * np.array([0.0, 0.0, 1.0]))
+    length = np.linalg.norm(points, axis=1)
+    reach = np.zeros(_DIRECTIONS)
+    np.maximum.at(reach, tree.query(points / length[:, None])[1], length)
+    apart, nearest = tree.query(directions.reshape(-1, 3), k=8)
+    weights = np.exp(-((apart / _SMOOTHING) ** 2))
+    return ((reach[nearest] * weights).sum(axis=1) / weights.sum(axis=1)).reshape(directions.shape[:-1])
+
+
+def implant(
+    scan: Volume, frame: EarFrame, tumor: Tumor, rng: np.random.Generator, *, displacing: bool = False
+) -> tuple[Volume, Volume]:
+    """Return the scan with a tumor and the label map of the tumor (1; cochleae are not labeled).
+
+    ``displacing``: the tumor moves brain and fluid aside; else it covers them.
+    """
     grid = scan.grid
     points = frame.to_scan(tumor.points)
     index = points @ grid.physical_to_index[:3, :3].T + grid.physical_to_index[:3, 3]
@@ -49,7 +108,7 @@ def implant(scan: Volume, frame: EarFrame, tumor: Tumor, rng: np.random.Generato
     share /= parts.prod()
     blurred = gaussian_filter(share, [0, 0.5, 0.5])
 
-    image = scan.array.astype(np.float32)
+    image = (displaced(scan, frame, tumor) if displacing else scan).array.astype(np.float32)
     reference = _values(scan, frame)
     spread = float(np.std(reference - np.mean(reference)))
     texture = gaussian_filter(rng.standard_normal(shape), [0.5, 4, 4])
