@@ -27,8 +27,8 @@ from crossmoda.network.features import features, normalized
 LICENSE = "Apache-2.0"
 DATA = (
     "simulated ears (phantom and ICBM152 2009c average head, MNI), tumors drawn and in the shapes of expert contours "
-    "(Vestibular-Schwannoma-SEG, TCIA, CC BY 4.0), contrast and resolution drawn anew in each sample; an eighth: "
-    "tumors implanted into the real T2 of one person without a tumor (Lesjak et al. 2016, CC BY)"
+    "(Vestibular-Schwannoma-SEG, TCIA, CC BY 4.0), contrast and resolution drawn anew in each sample; "
+    "tumors implanted into real T2 and T1 of four people without a tumor (Lesjak et al. 2016, CC BY)"
 )
 NOTES = (
     "Trained on simulated tumors only, never on a real vestibular schwannoma. For initializing a training on real data "
@@ -163,7 +163,7 @@ def main() -> None:
         true_mm3 = mask.sum() * patch_grid().voxel_volume_mm3
         print(f"{ear.case} true {true_mm3:.0f} found {one.volume_mm3:.0f} mm3 p {one.probability:.3f} {'hit' * hit}")
     best: tuple[int, Calling] | None = None
-    for smallest, least, second in itertools.product((5, 12, 20), (0.5, 0.6, 0.7), (0.8, 0.9)):
+    for smallest, least, second in itertools.product((5, 12, 20), (0.5, 0.6, 0.7, 0.75), (0.8, 0.9)):
         rule = Calling(smallest_mm3=smallest, least_probability=least, second_probability=max(second, least))
         wrong = first = 0
         for head in heads:
@@ -193,6 +193,7 @@ def main() -> None:
             "license": LICENSE,
             "notes": NOTES,
             "temperature": round(temperature, 3),
+            "cochlea_logit": bias,
         }
         weights.save(options.output, state, {**model.card, **about}, half=True)
 

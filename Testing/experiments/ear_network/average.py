@@ -1,0 +1,34 @@
+"""Average the weights of a network before and after further training.
+
+    python average.py crossmoda/weights/default.safetensors RUN/last.safetensors OUTPUT.safetensors
+
+Weights between both keep what the first knew, healthy ears above all, and most of what the second learned (Wortsman et
+al., Robust fine-tuning of zero-shot models, CVPR 2022). What calibration did to the first is undone before.
+"""
+
+import argparse
+from pathlib import Path
+
+from crossmoda import labels, weights
+
+
+def main() -> None:
+    """Average and write, with the card of the second."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("before", type=Path)
+    parser.add_argument("after", type=Path)
+    parser.add_argument("output", type=Path)
+    parser.add_argument("--share", type=float, default=0.5, help="of the second")
+    options = parser.parse_args()
+    first, second = weights.load(options.before), weights.load(options.after)
+    before, after = first.network.state_dict(), second.network.state_dict()
+    temperature = float(first.card.get("temperature", 1.0))
+    before["classifier.bias"][8 * labels.COCHLEA : 8 * labels.COCHLEA + 8] -= float(first.card.get("cochlea_logit", 0))
+    for name in ("classifier.weight", "classifier.bias"):
+        before[name] *= temperature
+    mixed = {name: after[name] * options.share + value * (1 - options.share) for name, value in before.items()}
+    weights.save(options.output, mixed, second.card, half=True)
+
+
+if __name__ == "__main__":
+    main()
