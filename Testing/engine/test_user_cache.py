@@ -1,4 +1,4 @@
-"""What is kept for the next run is used only if it is whole and of the same content."""
+"""A stored result is used only if it is whole and of the same content."""
 
 import os
 
