@@ -1,20 +1,21 @@
-"""The panel: its sections from top to bottom, and the scene they look at."""
+"""The panel: a tab for each role, their sections from top to bottom, and the scene they look at."""
 
 import types
 
 import qt
 import slicer
 import vtk
+from slicer.i18n import tr as _
 from slicer.util import VTKObservationMixin
 
 from CrossModaSegLib.scene import cases, display, nodes
 from CrossModaSegLib.sections.cases import CasesSection
 from CrossModaSegLib.sections.correct import CorrectSection
 from CrossModaSegLib.sections.improve import ImproveSection
+from CrossModaSegLib.sections.measure import MeasureSection
 from CrossModaSegLib.sections.register import RegisterSection
 from CrossModaSegLib.sections.result import ResultSection
 from CrossModaSegLib.sections.review import ReviewSection
-from CrossModaSegLib.sections.segment import SegmentSection
 from CrossModaSegLib.sections.setup import SetupSection
 
 #: The parameters that show a result of the target, by its role.
@@ -32,33 +33,69 @@ class Panel(VTKObservationMixin):
         super().__init__()
         self.logic, self.parameters, self._gui_tag, self._target = logic, None, None, None
         self.sample = None
+        self._may_preselect, self._is_entered = True, False
         self.setup = SetupSection(self)
         self.cases = CasesSection(self)
         self.register = RegisterSection(self)
-        self.segment = SegmentSection(self)
+        self.measure = MeasureSection(self)
         self.result = ResultSection(self)
         self.review = ReviewSection(self)
         self.correct = CorrectSection(self)
         self.improve = ImproveSection(self)
-        self.sections = (
-            *(self.setup, self.cases, self.register, self.segment, self.result),
-            *(self.review, self.correct, self.improve),
-        )
-        for section in self.sections:
-            layout.addWidget(section.widget)
-            section.widget.setMRMLScene(slicer.mrmlScene)
+        self.tabs, self._sections_of_tab = qt.QTabWidget(), []
+        self._add_tab(_("Measure"), self.measure, self.result, self.setup)
+        self._add_tab(_("Review"), self.review, self.correct)
+        self._add_tab(_("Atlases && training"), self.cases, self.register, self.improve)
+        self.sections = tuple(section for sections in self._sections_of_tab for section in sections)
+        layout.addWidget(self.tabs)
         layout.addStretch(1)
-        self._scan_selectors = (self.cases.ui.volumeSelector, self.register.ui.targetSelector)
+        self._shown_tab = 0
+        self.tabs.connect("currentChanged(int)", self._on_tab)
+        self._fit_height()
+        scan_selector = self.measure.ui.scanSelector
+        self._scan_selectors = (scan_selector, self.cases.ui.volumeSelector, self.register.ui.targetSelector)
         self._selectors = (*self._scan_selectors, self.cases.ui.labelSelector, self.register.ui.noisyLabelSelector)
-        self._selectors += (self.segment.ui.uncertaintySelector, self.result.ui.resultSelector)
+        self._selectors += (self.result.ui.resultSelector,)
         for selector in (self.cases.ui.volumeSelector, self.cases.ui.labelSelector):
             selector.connect("currentNodeChanged(vtkMRMLNode*)", self.update_soon)
-        self.register.ui.targetSelector.connect("currentNodeChanged(vtkMRMLNode*)", self._on_target)
+        scan_selector.connect("currentNodeChanged(vtkMRMLNode*)", self._on_target)
         self._timer = qt.QTimer()
         self._timer.setSingleShot(True)
         self._timer.setInterval(30)
         self._timer.connect("timeout()", self.update)
         self.observe()
+
+    def _add_tab(self, title: str, *sections) -> None:
+        """Add a tab with sections from top to bottom."""
+        page = qt.QWidget()
+        column = qt.QVBoxLayout(page)
+        for section in sections:
+            column.addWidget(section.widget)
+            section.widget.setMRMLScene(slicer.mrmlScene)
+        column.addStretch(1)
+        self.tabs.addTab(page, title)
+        self._sections_of_tab.append(sections)
+
+    def show_tab(self, section) -> None:
+        """Show the tab with a section."""
+        self.tabs.setCurrentIndex(next(n for n, tab in enumerate(self._sections_of_tab) if section in tab))
+
+    def _on_tab(self, number: int) -> None:
+        """Give keys and stopwatch to the sections of the tab that is shown, and to no others."""
+        before, self._shown_tab = self._shown_tab, number
+        self._fit_height()
+        if self._is_entered:
+            for section in self._sections_of_tab[before]:
+                section.exit()
+            for section in self._sections_of_tab[number]:
+                section.enter()
+        self.update_soon()
+
+    def _fit_height(self) -> None:
+        """Let the panel be as high as the tab that is shown, not as the highest one."""
+        for number in range(self.tabs.count):
+            policy = qt.QSizePolicy.Preferred if number == self._shown_tab else qt.QSizePolicy.Ignored
+            self.tabs.widget(number).setSizePolicy(qt.QSizePolicy.Preferred, policy)
 
     def observe(self) -> None:
         """Observe the scene."""
@@ -79,6 +116,7 @@ class Panel(VTKObservationMixin):
         self._gui_tag = self.parameters.connectGui(types.SimpleNamespace(**gui))
         self._target = self.parameters.target  # the node, as Slicer reuses the IDs of removed nodes
         self.addObserver(self.parameters.parameterNode, vtk.vtkCommand.ModifiedEvent, self.update_soon)
+        self._may_preselect = True
         self.update()
 
     def close(self) -> None:
@@ -89,14 +127,25 @@ class Panel(VTKObservationMixin):
             self.parameters = self._gui_tag = self._target = None
 
     def enter(self) -> None:
-        """Enable the keys and the stopwatch of the review."""
-        for section in self.sections:
+        """Select a scan if none is, and enable the keys and the stopwatch of the tab that is shown."""
+        self._is_entered = True
+        self._preselect()
+        for section in self._sections_of_tab[self._shown_tab]:
             section.enter()
+        for section in self.sections:
             section.show_style()
+
+    def _preselect(self) -> None:
+        """Select the first usable MR volume that CrossModa did not make, unless the user removed the selected one."""
+        if self.parameters is None or self.parameters.target is not None or not self._may_preselect:
+            return
+        scans = (node for node in slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode") if cases.may_be_target(node))
+        self.parameters.target = next(scans, None)
 
     def exit(self) -> None:
         """Disable the keys while another module is shown; work continues."""
-        for section in self.sections:
+        self._is_entered = False
+        for section in self._sections_of_tab[self._shown_tab]:
             section.exit()
 
     def stop(self) -> None:
@@ -137,7 +186,7 @@ class Panel(VTKObservationMixin):
             setattr(parameters, parameter, _newest(target, role))
         parameters.result = _newest(target, *nodes.RESULTS)
         if not self.logic.busy:
-            for section in (self.register, self.segment, self.result):
+            for section in (self.measure, self.result, self.register):
                 section.say("")
         display.show_target(target)
 
@@ -151,7 +200,9 @@ class Panel(VTKObservationMixin):
         if node is self._target:
             self._target = self.parameters.target = None
             self.parameters.tumorSide = "auto"
-            self.register.report_removed_target(node.GetName())
+            self._may_preselect = False
+            for section in (self.measure, self.register):
+                section.report_removed_target(node.GetName())
 
     def _on_node_removed(self, scene, _event) -> None:
         if not scene.IsBatchProcessing():  # a scene that is being closed or loaded is not whole
@@ -170,6 +221,8 @@ class Panel(VTKObservationMixin):
         for label in [*results, *(row.label for row in cases.scene_rows() if row.label is not None)]:
             nodes.watch_corrections(label)
         self.open()
+        if self._is_entered:
+            self._preselect()
 
 
 def _newest(target, *roles: str):

@@ -42,13 +42,20 @@ class Predict(CliTask):
         note = measured["notes"]
         measured["notes"] = f"{note[:1].upper()}{note[1:]}{'.' if note else ''}"
         record = cli_runs.record("predict", used, self.seconds, {"image": self.volume})
-        record |= {"measurements": measured, "device": measured["processor"]}
+        record |= {"measurements": measured, "device": measured["processor"], "caution": self._caution()}
         self.notes = f"{cli_runs.processor(measured)} {measured['notes']}".strip()
         cli_runs.reveal(uncertainty, "uncertainty", self.volume)
         for made in (segmentation, uncertainty):
             nodes.set_provenance(made, record)
         nodes.watch_corrections(segmentation)
         return segmentation, uncertainty
+
+    def _caution(self) -> str:
+        """Return what the card of the weights cautions about."""
+        from crossmoda import weights
+        from crossmoda.review import models
+
+        return weights.caution(models.card_of(Path(self.weights) if self.weights else weights.bundled()))
 
     def abandon(self) -> None:
         """Remove the output nodes."""

@@ -95,10 +95,18 @@ def locate(scan: str, progress) -> dict:
 
 def measure(label_map: str, progress) -> dict:
     """Return volume, largest diameter and distance to the cochlea of each structure of a label map file."""
+    from crossmoda import labels
+    from crossmoda.anatomy import laterality
     from crossmoda.measurement import measure as measure_label_map
     from crossmoda.volume import read_label_map
 
+    measured = read_label_map(Path(label_map))
+    measures = measure_label_map(measured)
+    volume_mm3 = next(item.volume_mm3 for item in measures if item.structure.value == labels.VS)
+    side = laterality.tumor_side(measured) or "side unknown"
+    sentence = f"VS {volume_mm3 / 1000:.2f} mL, {side}; check the outline." if volume_mm3 else "No tumor."
     return {
+        "sentences": [sentence],
         "measurements": [
             {
                 "structure": item.structure.name,
@@ -106,7 +114,7 @@ def measure(label_map: str, progress) -> dict:
                 "largest_diameter_mm": item.largest_diameter_mm,
                 "distance_to_cochlea_mm": item.distance_to_cochlea_mm,
             }
-            for item in measure_label_map(read_label_map(Path(label_map)))
+            for item in measures
         ]
     }
 

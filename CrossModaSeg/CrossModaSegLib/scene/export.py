@@ -15,7 +15,8 @@ from CrossModaSegLib.processes import cli_runs
 from CrossModaSegLib.processes.tasks import PythonTask, StepsTask, Task
 from CrossModaSegLib.scene import nodes
 
-TABLE = "CrossModa.table"
+#: Reference role of the table of a segmentation, and the attribute with its measures in words.
+TABLE, SENTENCES = "CrossModa.table", "CrossModa.Sentences"
 
 
 def table_of(segmentation, measurements: list[dict]):
@@ -56,8 +57,14 @@ class _LabelMapWork:
     """Tasks that hand a segmentation to the engine as a label map file in a temporary folder."""
 
     def __init__(self, segmentation):
-        self.segmentation = segmentation
+        """Name the segmentation: a node, or a function that returns it when its turn has come."""
+        self._segmentation = segmentation
         self._folder: Path | None = None
+
+    @property
+    def segmentation(self):
+        """The segmentation's node."""
+        return self._segmentation() if callable(self._segmentation) else self._segmentation
 
     def _label_map_step(self, volume) -> Callable[[], None]:
         """Return the step that writes the label map."""
@@ -97,7 +104,10 @@ class Measurement(_LabelMapWork):
     def _finish(self, answer: dict):
         self._remove_folder()
         cli_runs.require_present([self.segmentation])
-        return table_of(self.segmentation, answer["measurements"])
+        table = table_of(self.segmentation, answer["measurements"])
+        table.SetAttribute(SENTENCES, "\n".join(answer["sentences"]))
+        table.SetAttribute(nodes.CORRECTED, self.segmentation.GetAttribute(nodes.CORRECTED))
+        return table
 
 
 class Export(_LabelMapWork):
