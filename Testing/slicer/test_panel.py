@@ -213,7 +213,7 @@ def test_without_the_pytorch_extension_the_remedy_is_named(panel, monkeypatch):
 
 def test_a_saved_scene_opens_with_the_state_of_the_panel(application, panel, atlas, target, tmp_path):
     import slicer
-    from CrossModaSegLib.scene import nodes
+    from CrossModaSegLib.scene import nodes, segments
 
     label = slicer.mrmlScene.GetFirstNodeByName("atlas label")
     segmentation = nodes.make_segmentation(label, target, "result", "prediction")
@@ -240,7 +240,7 @@ def test_a_saved_scene_opens_with_the_state_of_the_panel(application, panel, atl
     assert panel.register.ui.tumorSideComboBox.currentText == "left"
     assert panel.result.ui.resultSelector.currentNode().GetName() == "result"
     assert "Segmented by the network (CrossModa x)" in panel.result.ui.provenanceLabel.text
-    found = {structure.key for structure, _segment in nodes.known_segments(panel.parameters.result)}
+    found = {structure.key for structure, _segment in segments.known_segments(panel.parameters.result)}
     assert found == {"VS", "cochlea"}
 
 

@@ -7,7 +7,7 @@ from slicer.i18n import tr as _
 from crossmoda.errors import InputError
 from CrossModaSegLib.processes.tasks import PythonTask
 from CrossModaSegLib.review import reviewed_case
-from CrossModaSegLib.scene import export, nodes
+from CrossModaSegLib.scene import export, nodes, segments
 from CrossModaSegLib.sections.section import reported
 
 
@@ -115,7 +115,7 @@ class EditTools:
 
         """
         chosen = self.section.editor.widget.currentSegmentID()
-        for structure, segment_id in nodes.known_segments(self._case.correction):
+        for structure, segment_id in segments.known_segments(self._case.correction):
             if segment_id == chosen:
                 return structure.value
         raise InputError(_("Select the schwannoma or the cochlea in the list of segments."))

@@ -3,7 +3,7 @@
 import slicer
 import vtk
 
-from CrossModaSegLib.scene import nodes
+from CrossModaSegLib.scene import nodes, segments
 
 CHECKER = "CrossModa checkerboard"
 #: On the display of a segmentation that is hidden because another scan is shown.
@@ -18,7 +18,7 @@ def show_target(target) -> None:
 def show_result(segmentation) -> None:
     """Show the target of a result alone, with the center of the tumor in all slice views."""
     show_target(segmentation.GetNodeReference(nodes.TARGET))
-    tumor = next((segment for structure, segment in nodes.known_segments(segmentation) if structure.key == "VS"), "")
+    tumor = next((segment for structure, segment in segments.known_segments(segmentation) if structure.key == "VS"), "")
     center = segmentation.GetSegmentCenterRAS(tumor)
     if center is not None:
         jump(center)

@@ -6,6 +6,7 @@ from slicer.i18n import tr as _
 from CrossModaSegLib.processes.case_files import CaseLoading, FolderListing, simulation_task
 from CrossModaSegLib.scene import cases, display, nodes
 from CrossModaSegLib.sections.section import Section, red, refuse, reported, set_columns, shortened
+from CrossModaSegLib.sections.structure_names import map_unknown
 
 CASE, MODALITY, SIDE, STATE, PROBLEM = range(5)
 
@@ -200,7 +201,10 @@ class CasesSection(Section):
     def on_add_atlas(self) -> None:
         """Make the selected volume an atlas."""
         volume, label = self.ui.volumeSelector.currentNode(), self.ui.labelSelector.currentNode()
-        refuse(nodes.volume_problem(volume) or nodes.label_problem(label, volume))
+        refuse(nodes.volume_problem(volume))
+        if label.IsA("vtkMRMLSegmentationNode"):
+            map_unknown(label, self.widget)
+        refuse(nodes.label_problem(label, volume))
         self.logic.addCase(volume, label, cases.ATLAS)
         self.panel.update()
 

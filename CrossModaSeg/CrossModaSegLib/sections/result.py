@@ -8,6 +8,7 @@ from slicer.i18n import tr as _
 
 from CrossModaSegLib.scene import display, export, nodes
 from CrossModaSegLib.sections.section import Section, reported, reported_beside, set_columns, wrappable
+from CrossModaSegLib.sections.structure_names import map_unknown
 
 
 class ResultSection(Section):
@@ -127,6 +128,7 @@ class ResultSection(Section):
     def on_measure(self) -> None:
         """Measure the result."""
         result = self.parameters.result
+        map_unknown(result, self.widget)
         measurement = export.Measurement(result, result.GetNodeReference(nodes.TARGET))
         self.start(self.logic.run(measurement.tasks()), lambda _table: self.say(""))
 
@@ -134,6 +136,8 @@ class ResultSection(Section):
     def on_export(self) -> None:
         """Write the selected files."""
         parameters = self.parameters
+        if parameters.exportLabelMap:
+            map_unknown(parameters.result, self.widget)
         work = export.Export(
             parameters.result,
             Path(parameters.exportFolder),
