@@ -33,7 +33,7 @@ class Panel(VTKObservationMixin):
         super().__init__()
         self.logic, self.parameters, self._gui_tag, self._target = logic, None, None, None
         self.sample = None
-        self._may_preselect, self._is_entered = True, False
+        self._may_preselect, self._is_entered, self._shown_tab = True, False, 0
         self.setup = SetupSection(self)
         self.cases = CasesSection(self)
         self.register = RegisterSection(self)
@@ -42,16 +42,17 @@ class Panel(VTKObservationMixin):
         self.review = ReviewSection(self)
         self.correct = CorrectSection(self)
         self.improve = ImproveSection(self)
-        self.tabs, self._sections_of_tab = qt.QTabWidget(), []
+        self.tabs, self.pages, self._sections_of_tab = qt.QTabBar(), [], []
+        layout.addWidget(self.tabs)
         self._add_tab(_("Measure"), self.measure, self.result, self.setup)
         self._add_tab(_("Review"), self.review, self.correct)
         self._add_tab(_("Atlases && training"), self.cases, self.register, self.improve)
         self.sections = tuple(section for sections in self._sections_of_tab for section in sections)
-        layout.addWidget(self.tabs)
+        for page in self.pages:
+            layout.addWidget(page)
+            page.setVisible(page is self.pages[0])
         layout.addStretch(1)
-        self._shown_tab = 0
         self.tabs.connect("currentChanged(int)", self._on_tab)
-        self._fit_height()
         scan_selector = self.measure.ui.scanSelector
         self._scan_selectors = (scan_selector, self.cases.ui.volumeSelector, self.register.ui.targetSelector)
         self._selectors = (*self._scan_selectors, self.cases.ui.labelSelector, self.register.ui.noisyLabelSelector)
@@ -66,36 +67,36 @@ class Panel(VTKObservationMixin):
         self.observe()
 
     def _add_tab(self, title: str, *sections) -> None:
-        """Add a tab with sections from top to bottom."""
+        """Add a tab with sections from top to bottom; the panel is as high as the tab that is shown."""
         page = qt.QWidget()
         column = qt.QVBoxLayout(page)
+        column.setContentsMargins(0, 0, 0, 0)
         for section in sections:
             column.addWidget(section.widget)
             section.widget.setMRMLScene(slicer.mrmlScene)
-        column.addStretch(1)
-        self.tabs.addTab(page, title)
+        self.tabs.addTab(title)
+        self.pages.append(page)
         self._sections_of_tab.append(sections)
 
     def show_tab(self, section) -> None:
         """Show the tab with a section."""
-        self.tabs.setCurrentIndex(next(n for n, tab in enumerate(self._sections_of_tab) if section in tab))
+        self.tabs.setCurrentIndex(self._sections_of_tab.index(self.tab_of(section)))
+
+    def tab_of(self, section) -> tuple:
+        """Return the sections of the tab of a section."""
+        return next(sections for sections in self._sections_of_tab if section in sections)
 
     def _on_tab(self, number: int) -> None:
-        """Give keys and stopwatch to the sections of the tab that is shown, and to no others."""
+        """Show the sections of a tab; they have the keys and the stopwatch, no others."""
         before, self._shown_tab = self._shown_tab, number
-        self._fit_height()
+        self.pages[before].setVisible(False)
+        self.pages[number].setVisible(True)
         if self._is_entered:
             for section in self._sections_of_tab[before]:
                 section.exit()
             for section in self._sections_of_tab[number]:
                 section.enter()
         self.update_soon()
-
-    def _fit_height(self) -> None:
-        """Let the panel be as high as the tab that is shown, not as the highest one."""
-        for number in range(self.tabs.count):
-            policy = qt.QSizePolicy.Preferred if number == self._shown_tab else qt.QSizePolicy.Ignored
-            self.tabs.widget(number).setSizePolicy(qt.QSizePolicy.Preferred, policy)
 
     def observe(self) -> None:
         """Observe the scene."""

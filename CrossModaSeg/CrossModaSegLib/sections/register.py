@@ -39,6 +39,7 @@ class RegisterSection(Section):
         self._show_target()
         self.controls.update()
         self.show_progress()
+        self.ui.progressBar.setVisible(self.running)
         self.allow(
             self.ui.registerButton,
             self._hindrance(),
@@ -159,6 +160,7 @@ class RegisterSection(Section):
         if self.shows(task.target):
             parameters.noisyLabel = parameters.result = label
             display.show_result(label)
+            self.ui.checkGroupBox.collapsed = False
         seconds = sum(each.seconds for each in self._work.tasks)
         done = _("{name}: done in {seconds:.0f} s.").format(name=task.target.GetName(), seconds=seconds)
         self.say(f"{done} {task.notes}")
