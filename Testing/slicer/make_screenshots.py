@@ -78,10 +78,10 @@ class Photographer:
         self.app.wait_until(lambda: not panel.logic.busy, 1200)
         self.window.show()
         self.take("cases", "Cases", "Register")
-        for section in (panel.register, panel.segment):
+        for section in (panel.register, panel.measure):
             section.ui.advancedGroupBox.collapsed = False
         self.take("advanced", "Register", "Segment")
-        for section in (panel.register, panel.segment):
+        for section in (panel.register, panel.measure):
             section.ui.advancedGroupBox.collapsed = True
         panel.register.ui.registerButton.click()
         tasks = panel.logic.queue.tasks
@@ -112,10 +112,10 @@ class Photographer:
         from CrossModaSegLib.scene import display
 
         panel, parameters = self.panel, self.panel.parameters
-        self.press(panel.segment.ui.segmentButton)
+        self.press(panel.measure.ui.applyButton)
         self.aim(parameters.result, "VS", 90)
         self.take("segmented", "Segment", "Result")
-        panel.segment.ui.uncertaintyButton.click()
+        panel.result.ui.uncertaintyButton.click()
         self.take("uncertainty", "Segment", "Result")
         display.show_target(parameters.target)
 

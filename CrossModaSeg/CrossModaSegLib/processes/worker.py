@@ -115,7 +115,7 @@ def measure(label_map: str, progress) -> dict:
                 "distance_to_cochlea_mm": item.distance_to_cochlea_mm,
             }
             for item in measures
-        ]
+        ],
     }
 
 
