@@ -35,8 +35,8 @@ class CrossModaSeg(ScriptedLoadableModule):
         )
         parent.acknowledgementText = _(
             "The method follows C. N. Kruse, L. Hansen and M. P. Heinrich, “Learning on MIND features and noisy labels "
-            "from image registration”, <a href='https://crossmoda.grand-challenge.org/'>crossMoDA 2021</a>. Please cite it and "
-            "what it is built on: registration with deeds, Heinrich et al., "
+            "from image registration”, <a href='https://crossmoda.grand-challenge.org/'>crossMoDA 2021</a>. Please "
+            "cite it and what it is built on: registration with deeds, Heinrich et al., "
             "<a href='https://doi.org/10.1109/TMI.2013.2246577'>IEEE TMI 32, 2013</a>; MIND-SSC, Heinrich et al., "
             "<a href='https://doi.org/10.1007/978-3-642-40811-3_24'>MICCAI 2013</a>; STAPLE, Warfield, Zou and Wells, "
             "<a href='https://doi.org/10.1109/TMI.2004.828354'>IEEE TMI 23, 2004</a>; the challenge, Dorent et al., "

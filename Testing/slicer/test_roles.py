@@ -1,7 +1,5 @@
 """The panel by role: Measure opens first, a loaded scan is one click from its volume, every tab fits on a screen."""
 
-import types
-
 import numpy as np
 import pytest
 
@@ -96,6 +94,7 @@ def test_from_a_loaded_t2_one_click_gives_the_volume(application, panel, sample_
 
     (case,) = [case for case in open_dataset(sample_folder).cases if case.modality == "hrT2"]
     slicer.util.loadVolume(str(case.image), {"name": "T2"})
+    slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSliceCompositeNode")
     panel.parameters.weights = str(weights)  # the bundled ones need more time
     clicks = count_clicks(monkeypatch, QtWidgets)
     reopen(panel)

@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import qt
 from slicer.i18n import tr as _
 
 #: The entry that opens a dialog.
