@@ -8,7 +8,7 @@ import numpy as np
 import slicer
 import vtk
 
-from CrossModaSegLib.scene import export, nodes
+from CrossModaSegLib.scene import measures, nodes
 
 #: A small sample: coarse and of a small region, so that the whole walk takes a minute.
 SMALL_SAMPLE = {
@@ -131,7 +131,7 @@ def check_click_through(case) -> None:
     paint_ball(result, "VS")
     case.assertIsNotNone(result.GetAttribute(nodes.CORRECTED))
     press(panel, panel.result.ui.measureButton)
-    volume = float(result.GetNodeReference(export.TABLE).GetTable().GetValue(0, 1).ToString())
+    volume = measures.table_of(result).GetTable().GetColumnByName("volume [mm3]").GetValue(0)
     array = slicer.util.arrayFromSegmentBinaryLabelmap(result, "VS", target)
     case.assertAlmostEqual(volume, array.sum() * np.prod(target.GetSpacing()), delta=0.06)
 

@@ -25,8 +25,8 @@ from crossmoda import deeds, volume
 from crossmoda.anatomy.ear_alignment import alignment, ears_box
 from crossmoda.anatomy.ear_frame import EarFrames, ear_frames
 from crossmoda.anatomy.sampling import covering, positions
-from crossmoda.deeds.transform import affine_transform
 from crossmoda.volume import Grid, Volume
+from crossmoda.volume.transforms import affine_transform
 
 PEERS = {"deedsBCV": deedsbcv, "convexAdam": convexadam, "SimpleITK B-spline": simpleitk}
 #: image -> folder of its transforms and the name in them; None: the scanner's frame of reference.

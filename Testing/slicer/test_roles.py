@@ -87,7 +87,7 @@ def test_a_selected_scan_is_kept_and_after_a_deletion_none_is_selected(applicati
 def test_from_a_loaded_t2_one_click_gives_the_volume(application, panel, sample_folder, weights, monkeypatch):
     import slicer
     from CrossModaSegLib import selftest
-    from CrossModaSegLib.scene import display, export
+    from CrossModaSegLib.scene import display, measures
     from PySide6 import QtWidgets
 
     from crossmoda.dataset import open_dataset
@@ -107,7 +107,7 @@ def test_from_a_loaded_t2_one_click_gives_the_volume(application, panel, sample_
     volume_mm3 = float(voxels.sum() * np.prod(panel.parameters.target.GetSpacing()))
     sentence = panel.result.ui.sentenceLabel.text
     assert sentence.startswith(f"VS {volume_mm3 / 1000:.2f} mL") if volume_mm3 else sentence == "No tumor."
-    assert not table.isHidden() and table.rowCount == result.GetNodeReference(export.TABLE).GetNumberOfRows()
+    assert not table.isHidden() and table.columnCount == 1 + measures.table_of(result).GetNumberOfRows()
     assert panel.result.ui.show3DButton.checked
     panel.result.ui.uncertaintyButton.click()
     assert display.is_over(panel.parameters.uncertainty)

@@ -7,7 +7,7 @@ template space; the right ear's is mirrored, so that both look the same in it.
 """
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import SimpleITK as sitk
@@ -18,10 +18,10 @@ from crossmoda.anatomy import template as templates
 from crossmoda.anatomy.sampling import averaged, bounds, correlation, covering, cropped, moved, positions
 from crossmoda.anatomy.skull_base import SkullBase
 from crossmoda.anatomy.template import Template
-from crossmoda.deeds.transform import affine_transform
 from crossmoda.errors import InputError
 from crossmoda.progress import Progress, part, report
 from crossmoda.volume import Grid, Volume
+from crossmoda.volume.transforms import affine_transform
 
 SIDES = ("left", "right")
 #: Mirrors template space about its midplane.
@@ -144,28 +144,34 @@ def patch_grid(
     return Grid(size, (spacing_mm,) * 3, tuple(origin.tolist()), (1, 0, 0, 0, 1, 0, 0, 0, 1))
 
 
-def ear_frames(scan: Volume, template: Template | None = None, progress: Progress | None = None) -> EarFrames:
+def ear_frames(
+    scan: Volume,
+    template: Template | None = None,
+    progress: Progress | None = None,
+    confirm: Callable[[EarFrames], EarFrames] | None = None,
+) -> EarFrames:
     """Return the canonical frames of both ears in a scan.
 
     Args:
         scan: T1 or T2 of a head or a part of it, in any orientation that its header states correctly.
         template: see :func:`crossmoda.anatomy.template.load`; None: the bundled one.
         progress: callback(fraction, message); raise Cancelled to abort.
+        confirm: accepts frames by further evidence; without any accepted one, every pitch of the head is tried.
 
     Returns:
         Both frames. A frame that cannot be relied on is refused and states the reason.
 
     """
-    template = template or templates.load()
+    template, confirm = template or templates.load(), confirm or (lambda frames: frames)
     coarse, fine = averaged(scan, _COARSE_MM), averaged(scan, _FINE_MM)
     report(progress, 0.0, "aligning the skull base")
     base = skull_base.locate(coarse, template)
     report(progress, 0.3, "aligning the ears")
-    frames = _frames(scan.grid, fine, template, base)
+    frames = confirm(_frames(scan.grid, fine, template, base))
     if not frames.accepted:
         base = skull_base.locate_thoroughly(coarse, template, part(progress, 0.4, 0.9))
         report(progress, 0.9, "aligning the ears")
-        frames = max(frames, _frames(scan.grid, fine, template, base), key=_rank)
+        frames = max(frames, confirm(_frames(scan.grid, fine, template, base)), key=_rank)
     report(progress, 1.0, "ears located")
     return frames
 

@@ -3,6 +3,7 @@
 import errno
 import importlib
 import inspect
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,6 +31,7 @@ COMMANDS = {
     "fuse": "Fuse label maps of one target (STAPLE).",
     "propagate": "Propagate atlas labels to targets: register, warp, fuse to noisy labels.",
     "predict": "Segment scans with a trained network.",
+    "measure": "Measure a segmentation: volumes, diameters, meatal parts, suggested Koos grade.",
     "train": "Train a network on labeled sources and noisy labels of targets.",
     "evaluate": "Score segmentations against references: Dice, HD95, ASSD, volumes.",
     "review-list": "Rank labels by expected benefit of correction, with reasons.",
@@ -125,6 +127,13 @@ def options(*settings: type[Settings]) -> Callable[[Decorated], Decorated]:
     return decorate
 
 
+pseudonymize_option = click.option(
+    "--pseudonymize",
+    is_flag=True,
+    help="Replace IDs by pseudonyms from now on; the key is written into the folder of the scans.",
+)
+
+
 def open_data(folder: Path) -> "Dataset":
     """Return the cases of a data set; what was passed over is printed on the error stream."""
     from crossmoda.dataset import open_dataset
@@ -153,7 +162,7 @@ def structure_option(function: Decorated) -> Decorated:
 @contextmanager
 def progress_bar() -> Iterator[Progress | None]:
     """Show a progress bar on the terminal's error stream; nothing when it is not a terminal or ``--quiet``."""
-    if click.get_current_context().obj["quiet"]:
+    if click.get_current_context().obj["quiet"] or not sys.stderr.isatty():
         yield None
         return
     from rich.console import Console

@@ -6,9 +6,20 @@ from typing import Any
 import click
 
 from crossmoda import inference
-from crossmoda.cli.framework import PATH, echo, files, open_data, options, path_option, progress_bar, report_cases
+from crossmoda.cli.framework import (
+    PATH,
+    echo,
+    files,
+    open_data,
+    options,
+    path_option,
+    progress_bar,
+    pseudonymize_option,
+    report_cases,
+)
 from crossmoda.errors import InputError
 from crossmoda.parameters import from_arguments
+from crossmoda.pseudonyms import create_key
 from crossmoda.steps.predict import STEP
 
 
@@ -22,8 +33,11 @@ from crossmoda.steps.predict import STEP
 )
 @path_option("--probabilities", help="Prefix of the probability maps, one per structure.")
 @files(STEP, "weights", "uncertainty")
+@pseudonymize_option
 @options(inference.Settings)
-def command(image: Path | None, targets: Path | None, output: Path, weights: Path | None, **values: Any) -> None:
+def command(
+    image: Path | None, targets: Path | None, output: Path, weights: Path | None, pseudonymize: bool, **values: Any
+) -> None:
     """IMAGE is a file or a folder with a DICOM series.
 
     With --targets, OUTPUT/<id>/prediction receives everything about each scan (label map, probabilities,
@@ -33,6 +47,8 @@ def command(image: Path | None, targets: Path | None, output: Path, weights: Pat
     settings = from_arguments(inference.Settings, values)
     if (image is None) == (targets is None):
         raise InputError("Either IMAGE or --targets is required. Give one of them.")
+    if pseudonymize:
+        create_key([targets if image is None else image.parent])  # type: ignore[list-item]
     if image is not None:
         with progress_bar() as progress:
             result = inference.predict_files(image, output, weights, settings, progress, **maps)

@@ -11,6 +11,7 @@ from crossmoda import device as devices
 from crossmoda import labels, preprocessing, provenance, weights
 from crossmoda.anatomy import plausibility
 from crossmoda.errors import InputError
+from crossmoda.inference import coverage
 from crossmoda.inference.ears import predict_ears
 from crossmoda.inference.probabilities import predict_probabilities
 from crossmoda.inference.settings import Settings
@@ -70,13 +71,13 @@ def predict(
     report(progress, 1.0, "segmented")
     mean_probability = _mean_probability(label_map, probabilities)
     voxel_mm3 = image.grid.voxel_volume_mm3
+    volumes = {item.key: round(float((label_map == item.value).sum()) * voxel_mm3, 2) for item in labels.STRUCTURES}
+    notes += coverage.notes(model.card, image.grid, volumes["VS"])
     finished = record.finish(
         fallbacks=fallbacks,
         notes=[*notes, *_warnings(mean_probability, model.card.get(weights.DOUBTFUL, {}), label_map, image)],
         network=model.card["network"],
-        volumes_mm3={
-            item.key: round(float((label_map == item.value).sum()) * voxel_mm3, 2) for item in labels.STRUCTURES
-        },
+        volumes_mm3=volumes,
         mean_probability=mean_probability,
     )
     return Prediction(image.with_array(label_map), probabilities, image.with_array(entropy(probabilities)), finished)

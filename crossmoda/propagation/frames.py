@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from crossmoda import cache
-from crossmoda.anatomy.ear_alignment import confirmed
+from crossmoda.anatomy.ear_alignment import labeled_ear_frames
 from crossmoda.anatomy.ear_frame import EarFrame, EarFrames, ear_frames
 from crossmoda.propagation.atlases import Atlas
 from crossmoda.propagation.storage import storing
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 #: The folder of the frames, in the folder of a target.
 FRAMES = "frames"
 #: Bump to invalidate cached frames.
-_REVISION = 1
+_REVISION = 2
 
 
 def target_frames(image: Volume, key: str, folder: Path) -> EarFrames:
@@ -56,7 +56,7 @@ def _kept(folder: Path, name: str, content: list[str | None], locate: Callable[[
 
 @functools.lru_cache(maxsize=1024)
 def _confirmed(case: "Case", _content: str | None, _label: str | None) -> EarFrames:
-    return confirmed(ear_frames(case.read_image()), case.read_label())
+    return labeled_ear_frames(case.read_image(), case.read_label())
 
 
 def _to_json(frames: EarFrames) -> dict[str, Any]:

@@ -32,6 +32,7 @@ from crossmoda.propagation.settings import Settings
 from crossmoda.propagation.target import load_target
 from crossmoda.propagation.tumor_side import TumorSide, find_tumor_side
 from crossmoda.provenance import Record, checksum
+from crossmoda.pseudonyms import without_files
 from crossmoda.volume import Volume
 
 if TYPE_CHECKING:
@@ -96,7 +97,8 @@ class Run:
                     raise InputError(f"Duplicate atlas ID: {case.id}. Use unique IDs.")
                 self.atlases.append(case if isinstance(case, Atlas) else examine(case))
             except InputError as cause:
-                self._exclude(case.id, case.side, False, str(cause))
+                files = () if isinstance(case, Atlas) else (case.image, case.label)
+                self._exclude(case.id, case.side, False, without_files(str(cause), files))
         self._unusable = tuple(self.notes)
         if not self.atlases:
             raise InputError(f"No atlas is usable. {self.notes[0]}")

@@ -93,29 +93,23 @@ def locate(scan: str, progress) -> dict:
     return landmarks.summary(ear_frame.ear_frames(read(Path(scan)), progress=progress))
 
 
-def measure(label_map: str, progress) -> dict:
-    """Return volume, largest diameter and distance to the cochlea of each structure of a label map file."""
-    from crossmoda import labels
-    from crossmoda.anatomy import laterality
-    from crossmoda.measurement import measure as measure_label_map
-    from crossmoda.volume import read_label_map
+def measure(label_map: str, scan: str, progress) -> dict:
+    """Return the measures of a label map file and its scan: a table, sentences, and the axial diameters (LPS, mm)."""
+    from crossmoda import measurement
 
-    measured = read_label_map(Path(label_map))
-    measures = measure_label_map(measured)
-    volume_mm3 = next(item.volume_mm3 for item in measures if item.structure.value == labels.VS)
-    side = laterality.tumor_side(measured) or "side unknown"
-    sentence = f"VS {volume_mm3 / 1000:.2f} mL, {side}; check the outline." if volume_mm3 else "No tumor."
+    result = measurement.measure_files(Path(label_map), Path(scan), progress=progress)
+    measures, grid = result.measures, result.label_map.grid
+    diameters = [
+        {"name": f"{tumor['side']} {name}", **tumor[key]}
+        for tumor in measurement.as_json(measures, grid)["tumors"]
+        for name, key in (("axial diameter", "axial_diameter"), ("perpendicular diameter", "perpendicular_diameter"))
+    ]
     return {
-        "sentences": [sentence],
-        "measurements": [
-            {
-                "structure": item.structure.name,
-                "volume_mm3": item.volume_mm3,
-                "largest_diameter_mm": item.largest_diameter_mm,
-                "distance_to_cochlea_mm": item.distance_to_cochlea_mm,
-            }
-            for item in measures
-        ],
+        "columns": measurement.COLUMNS,
+        "rows": measurement.table(measures, grid),
+        "sentences": measures.sentences,
+        "notes": [*(str(tumor.koos) for tumor in measures.tumors if tumor.koos), *measures.notes],
+        "diameters": diameters,
     }
 
 

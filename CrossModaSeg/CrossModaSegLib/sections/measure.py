@@ -7,7 +7,7 @@ from slicer.i18n import tr as _
 
 from CrossModaSegLib.processes.prediction import Predict
 from CrossModaSegLib.processes.tasks import DONE
-from CrossModaSegLib.scene import display, export, nodes
+from CrossModaSegLib.scene import display, measures, nodes
 from CrossModaSegLib.sections.model_list import ModelList
 from CrossModaSegLib.sections.parameter_controls import ParameterControls
 from CrossModaSegLib.sections.section import Section, refuse, reported
@@ -76,7 +76,7 @@ class MeasureSection(Section):
             parameters.target, parameters.weights, parameters.device, parameters.flips, self.controls.values()
         )
         self._task, self._is_shown = task, False
-        measurement = export.Measurement(lambda: task.result[0], task.volume)
+        measurement = measures.Measurement(lambda: task.result[0], task.volume)
         self.start(self.logic.run([task, *measurement.tasks()]), self._show_measures)
 
     def on_work(self) -> None:

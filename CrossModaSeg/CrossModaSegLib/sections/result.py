@@ -6,9 +6,13 @@ import qt
 import slicer
 from slicer.i18n import tr as _
 
-from CrossModaSegLib.scene import display, export, nodes
+from CrossModaSegLib.scene import display, export, measures, nodes
 from CrossModaSegLib.sections.section import Section, reported, reported_beside, set_columns, wrappable
 from CrossModaSegLib.sections.structure_names import map_unknown
+
+
+#: Of the table of measures (pixels): all rows are in sight.
+_ROW_HEIGHT = 20
 
 
 class ResultSection(Section):
@@ -22,6 +26,7 @@ class ResultSection(Section):
         self.bind_path(self.ui.exportFolderEdit, "exportFolder")
         self.ui.resultSelector.addAttribute("vtkMRMLSegmentationNode", nodes.ROLE)
         self.ui.measuresTable.setSizeAdjustPolicy(qt.QAbstractScrollArea.AdjustToContents)  # as high as its rows
+        self.ui.measuresTable.verticalHeader().setDefaultSectionSize(_ROW_HEIGHT)
         self.ui.measuresTable.setSizePolicy(qt.QSizePolicy.Ignored, qt.QSizePolicy.Fixed)
         for name in ("edit", "measure", "uncertainty", "export"):
             getattr(self.ui, name + "Button").connect("clicked(bool)", getattr(self, f"on_{name}"))
@@ -42,7 +47,7 @@ class ResultSection(Section):
         self.allow(self.ui.exportButton, nothing or no_folder or busy, _("Write the selected files"))
         self._show_uncertainty_button(parameters.uncertainty)
         self._show_texts(result)
-        self._fill(result.GetNodeReference(export.TABLE) if result else None)
+        self._fill(measures.table_of(result))
 
     def _show_uncertainty_button(self, uncertainty) -> None:
         nothing = nodes.without_scan(uncertainty) if uncertainty else _("Segment a scan first.")
@@ -52,12 +57,8 @@ class ResultSection(Section):
 
     def _show_texts(self, result) -> None:
         """Show the measures as a sentence, and how the result was made."""
-        table = result.GetNodeReference(export.TABLE) if result else None
-        sentence = (table.GetAttribute(export.SENTENCES) or "") if table else ""
-        if sentence and (table.GetAttribute(nodes.CORRECTED) or "") != (result.GetAttribute(nodes.CORRECTED) or ""):
-            sentence = _("The segmentation has changed since: measure again.") + f"\n{sentence}"
         for label, text in (
-            (self.ui.sentenceLabel, sentence),
+            (self.ui.sentenceLabel, measures.sentences(result)),
             (self.ui.provenanceLabel, self._provenance(result)),
         ):
             label.text = wrappable(text)
@@ -91,13 +92,11 @@ class ResultSection(Section):
         view.setVisible(table is not None)
         if table is None:
             return
-        content = table.GetTable()
-        titles = [content.GetColumnName(column) for column in range(content.GetNumberOfColumns())]
-        set_columns(view, [title.replace(" (", "\n(") for title in titles], 0)
-        view.setRowCount(content.GetNumberOfRows())
-        for row in range(content.GetNumberOfRows()):
-            for column in range(len(titles)):
-                text = content.GetValue(row, column).ToString()
+        structures, rows = measures.by_measure(table)
+        set_columns(view, ["", *structures], 0)
+        view.setRowCount(len(rows))
+        for row, (name, texts) in enumerate(rows):
+            for column, text in enumerate([name, *texts]):
                 view.setItem(row, column, qt.QTableWidgetItem(text))
                 view.item(row, column).setToolTip(text)
 
@@ -129,7 +128,7 @@ class ResultSection(Section):
         """Measure the result."""
         result = self.parameters.result
         map_unknown(result, self.widget)
-        measurement = export.Measurement(result, result.GetNodeReference(nodes.TARGET))
+        measurement = measures.Measurement(result, result.GetNodeReference(nodes.TARGET))
         self.start(self.logic.run(measurement.tasks()), lambda _table: self.say(""))
 
     @reported
