@@ -10,7 +10,6 @@ import slicer
 from slicer.i18n import tr as _
 
 from crossmoda.errors import InputError
-from CrossModaSegLib.processes import cli_runs
 from CrossModaSegLib.processes.tasks import PythonTask, StepsTask, Task
 from CrossModaSegLib.scene import nodes
 

@@ -10,7 +10,6 @@ from CrossModaSegLib.scene import display, export, measures, nodes
 from CrossModaSegLib.sections.section import Section, reported, reported_beside, set_columns, wrappable
 from CrossModaSegLib.sections.structure_names import map_unknown
 
-
 #: Of the table of measures (pixels): all rows are in sight.
 _ROW_HEIGHT = 20
 
