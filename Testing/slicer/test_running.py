@@ -104,6 +104,26 @@ def test_a_missing_schwannoma_is_reported_at_the_button(application, loaded, wei
     assert loaded.measure.ui.messageLabel.text.endswith(" No schwannoma was found.")
 
 
+def test_all_checked_targets_of_a_folder_are_measured_into_one_table(
+    application, panel, sample_folder, weights, tmp_path
+):
+    panel.parameters.weights, panel.parameters.resultsFolder = str(weights), str(tmp_path)
+    panel.parameters.datasetFolder = str(sample_folder)
+    panel.update()
+    button = panel.cases.ui.segmentAllButton
+    assert not button.enabled and "Open a folder" in button.toolTip
+    panel.cases.ui.openButton.click()
+    application.wait_until(lambda: not panel.logic.busy)
+    panel.update()
+    button.click()
+    assert panel.cases.ui.cancelButton.enabled
+    application.wait_until(lambda: not panel.logic.busy)
+    assert "1 of 1 segmented and measured" in panel.cases.ui.messageLabel.text, panel.cases.ui.messageLabel.text
+    header, *rows = (tmp_path / "measures.csv").read_text(encoding="utf-8").splitlines()
+    assert header.startswith("case,structure,side,volume [mm3]")
+    assert {row.split(",")[0] for row in rows} == {"crossmoda_4"}
+
+
 @pytest.mark.bed
 @pytest.mark.parametrize("category", ["CrossModa", "General"])
 def test_sample_data_opens_the_panel_and_starts_the_simulation(application, panel, category):

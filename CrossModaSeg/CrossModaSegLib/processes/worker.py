@@ -113,6 +113,18 @@ def measure(label_map: str, scan: str, progress) -> dict:
     }
 
 
+def segment_all(data: str, ids: list[str], folder: str, weights: str, device: str, flips: bool, progress) -> dict:
+    """Segment and measure hrT2 scans of a data set; return the table's file and the failures by case."""
+    from crossmoda import inference
+    from crossmoda.dataset import open_dataset
+    from crossmoda.measurement import cohort
+
+    cases = [case for case in open_dataset(Path(data)).targets if case.id in ids]
+    settings = inference.Settings(device=device, flips=flips)
+    table, failures = cohort.segment_and_measure(cases, folder, weights or None, settings, progress)
+    return {"table": str(table), "failures": failures, "count": len(cases)}
+
+
 def convert(source: str, target: str, progress) -> dict:
     """Write a label map file in another format."""
     from crossmoda.volume import read_label_map, write
@@ -159,7 +171,13 @@ def main() -> int:
 
     use_utf8()
     verbs = {"device": device, "cases": cases, "check": check, "prepare": prepare}
-    verbs |= {"locate": locate, "simulate": simulate, "measure": measure, "convert": convert}
+    verbs |= {
+        "locate": locate,
+        "segment_all": segment_all,
+        "simulate": simulate,
+        "measure": measure,
+        "convert": convert,
+    }
     verbs |= review_verbs.VERBS
     try:
         write_json(folder / "answer.json", verbs[verb](**arguments, **({} if verb == "device" else {"progress": _tag})))
