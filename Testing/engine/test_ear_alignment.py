@@ -11,7 +11,6 @@ from crossmoda.anatomy.ear_alignment import alignment, confirmed, ears_box, labe
 from crossmoda.anatomy.ear_frame import EarFrame, EarFrames
 from crossmoda.anatomy.sampling import moved
 from crossmoda.anatomy.template import load
-from crossmoda.propagation.frames import _from_json, _to_json
 from crossmoda.volume import Grid, Volume
 from crossmoda.volume.transforms import matrix_of
 from phantoms import AXIAL, ball
@@ -94,6 +93,6 @@ def test_the_box_holds_both_ears_even_if_one_is_refused():
 
 def test_frames_survive_their_file():
     original = frames(pose(5, (1, 2, 3)), ("right",))
-    again = _from_json(_to_json(original))
+    again = EarFrames.from_json(original.to_json())
     np.testing.assert_array_equal(again.left.matrix, original.left.matrix)
     assert again.right.reason == "not recognized" and again.contrast == "T2"
