@@ -99,7 +99,7 @@ def test_from_a_loaded_t2_one_click_gives_the_volume(application, panel, sample_
     clicks = count_clicks(monkeypatch, QtWidgets)
     reopen(panel)
     panel.measure.ui.applyButton.click()
-    application.wait_until(lambda: not panel.logic.busy)
+    application.wait_until(lambda: not panel.logic.busy, 500)
     panel.update()
     assert clicks == ["applyButton"]
     result, table = panel.parameters.result, panel.result.ui.measuresTable

@@ -74,6 +74,7 @@ class ThreeDView:
     """A 3D view: what the displayable managers show, seen from the front as Slicer does at first."""
 
     MANAGERS = (
+        "vtkMRMLCameraDisplayableManager",
         "vtkMRMLViewDisplayableManager",
         "vtkMRMLModelDisplayableManager",
         "vtkMRMLSegmentationsDisplayableManager3D",
