@@ -18,7 +18,7 @@ from testbed import application as bed  # noqa: E402
 from testbed.views import Window  # noqa: E402
 
 #: Of a picture: gray slices, a few outlines, a panel.
-COLORS = 128
+COLORS = 64
 
 
 class Photographer:
@@ -43,7 +43,9 @@ class Photographer:
         self.panel.update()
         path = self.folder / f"{name}.png"
         self.window.picture(self.module.widgetRepresentation()).save(str(path))
-        Image.open(path).quantize(COLORS, dither=Image.Dither.NONE).save(path, optimize=True)
+        Image.open(path).quantize(COLORS, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE).save(
+            path, optimize=True
+        )
         print(path, f"{path.stat().st_size / 1024:.0f} KB")
 
     def press(self, button) -> None:

@@ -40,7 +40,7 @@ class Predict(CliTask):
         used = {**self.settings, "weights": Path(self.weights).name if self.weights else "bundled"}
         measured = cli_runs.measurements(node)
         note = measured["notes"]
-        measured["notes"] = f"{note[:1].upper()}{note[1:]}{'.' if note else ''}"
+        measured["notes"] = f"{note[:1].upper()}{note[1:].rstrip('.')}{'.' if note else ''}"
         record = cli_runs.record("predict", used, self.seconds, {"image": self.volume})
         record |= {"measurements": measured, "device": measured["processor"], "caution": self._caution()}
         self.notes = f"{cli_runs.processor(measured)} {measured['notes']}".strip()

@@ -49,7 +49,9 @@ class Measurement(export.LabelMapWork):
         segmentation = self.segmentation
         cli_runs.require_present([segmentation])
         table = fill_table(segmentation, answer["columns"], answer["rows"])
-        table.SetAttribute(SENTENCES, "\n".join([*answer["sentences"], *answer["notes"]]))
+        known = nodes.provenance(segmentation).get("measurements", {}).get("notes", "").lower()
+        notes = [note for note in answer["notes"] if note.lower() not in known]  # the others are shown beside it
+        table.SetAttribute(SENTENCES, "\n".join([*answer["sentences"], *notes]))
         table.SetAttribute(nodes.CORRECTED, segmentation.GetAttribute(nodes.CORRECTED))
         _show_diameters(segmentation, answer["diameters"])
         return table
@@ -103,7 +105,7 @@ def by_measure(table) -> tuple[list[str], list[tuple[str, list[str]]]]:
 def _text(column, row: int) -> str:
     value = column.GetValue(row)
     if isinstance(value, str):
-        return value
+        return value.removesuffix(" (suggested)")  # the name of the measure says so
     return "" if value != value else f"{value:.0f}" if column.GetName().endswith("slice") else f"{value:.1f}"
 
 

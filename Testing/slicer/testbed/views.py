@@ -84,6 +84,7 @@ class ThreeDView:
         self.node = slicer.vtkMRMLViewNode()
         self.node.SetLayoutName("1")
         self.node.SetBoxVisible(False)
+        self.node.SetAxisLabelsVisible(False)
         application.scene.AddNode(self.node)
         self._renderer, self._window = vtk.vtkRenderer(), vtk.vtkRenderWindow()
         self._window.SetOffScreenRendering(1)
