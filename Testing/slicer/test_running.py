@@ -107,7 +107,10 @@ def test_a_missing_schwannoma_is_reported_at_the_button(application, loaded, wei
 def test_all_checked_targets_of_a_folder_are_measured_into_one_table(
     application, panel, sample_folder, weights, tmp_path
 ):
-    panel.parameters.weights, panel.parameters.resultsFolder = str(weights), str(tmp_path)
+    import qt
+
+    monkeypatch.setattr(qt.QFileDialog, "getExistingDirectory", lambda *_: str(tmp_path))
+    panel.parameters.weights = str(weights)
     panel.parameters.datasetFolder = str(sample_folder)
     panel.update()
     button = panel.cases.ui.segmentAllButton
@@ -120,7 +123,7 @@ def test_all_checked_targets_of_a_folder_are_measured_into_one_table(
     application.wait_until(lambda: not panel.logic.busy)
     assert "1 of 1 segmented and measured" in panel.cases.ui.messageLabel.text, panel.cases.ui.messageLabel.text
     header, *rows = (tmp_path / "measures.csv").read_text(encoding="utf-8").splitlines()
-    assert header.startswith("case,structure,side,volume [mm3]")
+    assert header.startswith("scan,structure,side,volume [mm3]")
     assert {row.split(",")[0] for row in rows} == {"crossmoda_4"}
 
 

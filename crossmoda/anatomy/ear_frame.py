@@ -83,6 +83,11 @@ class EarFrame:
         """Whether the frame can be relied on."""
         return not self.reason
 
+    @property
+    def cochlea(self) -> np.ndarray:
+        """The center of the cochlea by the rigid frame, LPS mm."""
+        return self.to_scan(templates.load().modiolus[None])[0]
+
     def sample(self, scan: Volume, grid: Grid | None = None, interpolation: str = "linear") -> Volume:
         """Return the scan on a canonical grid.
 

@@ -7,7 +7,7 @@ import numpy as np
 from scipy.ndimage import binary_dilation
 
 from crossmoda import labels, weights
-from crossmoda.anatomy.ear_frame import PATCH_SPACING_MM, ear_frames
+from crossmoda.anatomy.ear_frame import PATCH_SPACING_MM, EarFrames, ear_frames
 from crossmoda.errors import InputError
 from crossmoda.inference.ear_patches import EarPrediction, extend, predict_patches
 from crossmoda.inference.settings import Settings
@@ -65,6 +65,7 @@ class EarsPrediction:
     """(label, z, y, x), background first"""
     label_map: np.ndarray
     """(z, y, x) uint8, only what is called"""
+    frames: EarFrames
     fallbacks: list[str]
     notes: list[str]
 
@@ -90,11 +91,11 @@ def predict_ears(
     ears = [_whole(ear, model, image, settings, device) for ear in ears]
     raw = _restored(ears, [ear.probabilities for ear in ears], image.grid, rule.cochlea_up_mm)
     if settings.keep_all:
-        return EarsPrediction(raw, raw.argmax(axis=0).astype(np.uint8), fallbacks, [*fallbacks, *frames.notes])
+        return EarsPrediction(raw, raw.argmax(axis=0).astype(np.uint8), frames, fallbacks, [*fallbacks, *frames.notes])
     called = call(ears, rule)
     restored = _restored(ears, called, image.grid, rule.cochlea_up_mm)
     notes = [*fallbacks, *frames.notes, *_cut_notes(ears, called)]
-    return EarsPrediction(raw, restored.argmax(axis=0).astype(np.uint8), fallbacks, notes)
+    return EarsPrediction(raw, restored.argmax(axis=0).astype(np.uint8), frames, fallbacks, notes)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -113,16 +113,15 @@ def measure(label_map: str, scan: str, progress) -> dict:
     }
 
 
-def segment_all(data: str, ids: list[str], folder: str, weights: str, device: str, flips: bool, progress) -> dict:
-    """Segment and measure hrT2 scans of a data set; return the table's file and the failures by case."""
+def segment_all(scans: dict[str, str], folder: str, weights: str, device: str, flips: bool, progress) -> dict:
+    """Segment and measure scans (files by case ID); return the table's file and the failures by case."""
     from crossmoda import inference
-    from crossmoda.dataset import open_dataset
-    from crossmoda.measurement import cohort
+    from crossmoda.inference import scan_files
 
-    cases = [case for case in open_dataset(Path(data)).targets if case.id in ids]
+    files = {name: Path(file) for name, file in scans.items()}
     settings = inference.Settings(device=device, flips=flips)
-    table, failures = cohort.segment_and_measure(cases, folder, weights or None, settings, progress)
-    return {"table": str(table), "failures": failures, "count": len(cases)}
+    _results, failures = scan_files.predict_scans(files, folder, weights or None, settings, progress)
+    return {"table": str(Path(folder) / scan_files.MEASURES), "failures": failures, "count": len(files)}
 
 
 def convert(source: str, target: str, progress) -> dict:

@@ -97,10 +97,11 @@ class CasesSection(Section):
         """Return the selected atlases that can be registered."""
         return [row for row in self.selected() if row.is_atlas and row.volume is not None and not row.problem()]
 
-    def _checked_targets(self) -> list[str]:
-        """Return the IDs of the targets of the folder that are selected and have no problem."""
+    def _checked_targets(self) -> dict[str, str]:
+        """Return the files of the targets of the folder that are selected and have no problem, by case ID."""
         checked = {row.id for row in self.selected() if not row.is_atlas}
-        return [row.id for row in self.in_folder if row.id in checked and not row.is_atlas and not row.file_problem]
+        targets = [row for row in self.in_folder if row.id in checked and not row.is_atlas and not row.file_problem]
+        return {row.id: row.image_path for row in targets}
 
     def _fill(self) -> None:
         self.rows = cases.merged(self.in_folder)
@@ -203,17 +204,15 @@ class CasesSection(Section):
 
     @reported
     def on_segment_all(self) -> None:
-        """Segment and measure the checked targets of the folder, in the folder of the results."""
+        """Segment and measure the checked targets of the folder."""
         parameters = self.parameters
-        folder = parameters.resultsFolder or qt.QFileDialog.getExistingDirectory(
-            self.widget, _("Folder of the results"), parameters.datasetFolder
+        folder = qt.QFileDialog.getExistingDirectory(
+            self.widget, _("Folder of the segmentations and of their table"), parameters.exportFolder
         )
         if not folder:
             return
-        parameters.resultsFolder = folder
         arguments = {
-            "data": parameters.datasetFolder,
-            "ids": self._checked_targets(),
+            "scans": self._checked_targets(),
             "folder": folder,
             "weights": parameters.weights,
             "device": parameters.device,
