@@ -105,7 +105,7 @@ def test_a_missing_schwannoma_is_reported_at_the_button(application, loaded, wei
 
 
 def test_all_checked_targets_of_a_folder_are_measured_into_one_table(
-    application, panel, sample_folder, weights, tmp_path
+    application, panel, sample_folder, weights, tmp_path, monkeypatch
 ):
     import qt
 
