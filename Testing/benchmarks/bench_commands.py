@@ -57,14 +57,23 @@ def run(*commands: Sequence[object]) -> Cost:
     for command in commands:
         with tempfile.TemporaryFile() as output:
             process = subprocess.Popen([str(word) for word in command], stdout=output, stderr=subprocess.STDOUT)
-            _, status, usage = os.wait4(process.pid, 0)
+            ended = 0
+            while not ended:  # the kernel's own peak includes that of this process before the program began
+                mib = max(mib, peak_mib(process.pid))
+                time.sleep(0.005)
+                ended, status, usage = os.wait4(process.pid, os.WNOHANG)
             process.returncode = os.waitstatus_to_exitcode(status)
             if process.returncode:
                 output.seek(0)
                 raise RuntimeError(f"{command[0]} failed: {output.read().decode(errors='replace')[-400:]}")
         processor += usage.ru_utime + usage.ru_stime
-        mib = max(mib, usage.ru_maxrss / 1024)
     return Cost(time.perf_counter() - start, processor, mib)
+
+
+def peak_mib(process: int) -> float:
+    """Return the peak of a process's memory so far; 0 where it has just ended."""
+    lines = Path(f"/proc/{process}/status").read_text("utf-8").splitlines()
+    return next((int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM")), 0.0)
 
 
 def write_pair(folder: Path, number: int) -> Volume:
