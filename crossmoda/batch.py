@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
-from crossmoda.errors import NOT_ENOUGH_MEMORY, InputError
+from crossmoda.errors import CASE_ERRORS, InputError, sentence_of
 from crossmoda.progress import Progress, part
 
 if TYPE_CHECKING:
@@ -41,8 +41,6 @@ def for_each(
             results[case.id] = work(case, step)
         except fatal:
             raise
-        except InputError as cause:
-            failures[case.id] = str(cause)
-        except MemoryError:
-            failures[case.id] = NOT_ENOUGH_MEMORY
+        except CASE_ERRORS as cause:
+            failures[case.id] = sentence_of(cause)
     return results, failures

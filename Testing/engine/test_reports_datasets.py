@@ -122,6 +122,8 @@ def test_an_rtstruct_among_the_slices_is_found_and_two_of_one_series_are_not_gue
         dicom_slice(tmp_path / f"MR.{number}.dcm", number)
     write_rtstruct(tmp_path / "RS.1.dcm", {"VS": [np.zeros((3, 3))]}, "1.2.3")
     assert [case.label and case.label.name for case in open_dataset(tmp_path).cases] == ["RS.1.dcm"]
+    (tmp_path / "RS.1.dcm").write_bytes((tmp_path / "RS.1.dcm").read_bytes()[132:])  # without the preamble
+    assert [case.label and case.label.name for case in open_dataset(tmp_path).cases] == ["RS.1.dcm"]
     write_rtstruct(tmp_path / "RS.2.dcm", {"Cochlea": [np.zeros((3, 3))]}, "1.2.3")
     data = open_dataset(tmp_path)
     assert [case.label for case in data.cases] == [None]

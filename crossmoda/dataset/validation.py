@@ -7,7 +7,7 @@ from pathlib import Path
 
 from crossmoda import labels
 from crossmoda.dataset.case import CET1, Case, Dataset
-from crossmoda.errors import InputError
+from crossmoda.errors import NOT_ENOUGH_MEMORY, InputError
 from crossmoda.progress import Progress, report
 from crossmoda.provenance import checksum
 
@@ -36,7 +36,10 @@ def validate(dataset: Dataset, progress: Progress | None = None) -> list[Problem
     problems += _duplicates(dataset)
     for number, case in enumerate(dataset.cases):
         report(progress, number / max(len(dataset.cases), 1), f"checking {case.id} {case.modality}")
-        problems += _problems_of(case)
+        try:
+            problems += _problems_of(case)
+        except MemoryError:
+            problems.append(Problem(case.image, NOT_ENOUGH_MEMORY))
     report(progress, 1.0, f"{len(problems)} problems")
     return problems
 
