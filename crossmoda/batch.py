@@ -33,11 +33,13 @@ def for_each(
     """
     results: dict[str, Result] = {}
     failures: dict[str, str] = {}
+    used: set[str] = set()
     for number, case in enumerate(cases):
         step = part(progress, number / len(cases), (number + 1) / len(cases), f"{case.id}: ")
         try:
-            if case.id in results or case.id in failures:
+            if case.id.casefold() in used:  # one folder on Windows and macOS
                 raise InputError(f"Duplicate case ID: {case.id}. Use unique IDs.")
+            used.add(case.id.casefold())
             results[case.id] = work(case, step)
         except fatal:
             raise

@@ -41,6 +41,8 @@ def test_a_duplicate_id_is_refused_without_repeating_the_first():
     worked = []
     done, failed = batch.for_each(cases("a", "a"), lambda case, _progress: worked.append(case.id) or 1)
     assert worked == ["a"] and done == {"a": 1} and "Duplicate" in failed["a"]
+    done, failed = batch.for_each(cases("a", "A"), lambda case, _progress: 1)  # one folder on Windows and macOS
+    assert done == {"a": 1} and "Duplicate" in failed["A"]
 
 
 def test_a_fatal_error_and_a_bug_end_all():

@@ -48,7 +48,7 @@ def _duplicates(dataset: Dataset) -> Iterator[Problem]:
     by_name: dict[tuple[str, str], list[Path]] = defaultdict(list)
     by_size: dict[int, list[Path]] = defaultdict(list)
     for case in dataset.cases:
-        by_name[case.id, case.modality].append(case.image)
+        by_name[case.id.casefold(), case.modality].append(case.image)
         if case.image.is_file():
             by_size[case.image.stat().st_size].append(case.image)
     for (case_id, modality), files in by_name.items():
@@ -70,6 +70,8 @@ def _problems_of(case: Case) -> Iterator[Problem]:
         image = case.read_image()
     except InputError as cause:
         yield _problem(case.image, cause)
+    if image is not None and image.array.min() == image.array.max():
+        yield Problem(case.image, "The same value everywhere. Copy or export it again.")
     if case.label is None:
         return
     try:

@@ -362,6 +362,8 @@ def _stack(series: Series, folder: Path) -> tuple[list[Path], tuple[float, ...],
             raise _unusable(folder, f"slices without position, orientation or pixel spacing, such as {file.name}")
         known.append((orientation, position, spacing))
     orientations, positions, spacings = (np.array(values) for values in zip(*known, strict=True))
+    if len({str(header.get("PatientID")) for header in series.headers}) > 1:
+        raise _unusable(folder, "slices of several patients", "Leave the slices of one patient in the folder")
     if (
         np.abs(orientations - orientations[0]).max() > 1e-3
         or np.abs(spacings - spacings[0]).max() > 1e-3 * spacings[0].min()
