@@ -153,6 +153,16 @@ def test_a_tumor_larger_than_the_patch_is_segmented_whole(head, weight_file, mon
     assert "incomplete" not in notes
 
 
+def test_a_tumor_that_crosses_the_midline_is_one_tumor(head, weight_file, monkeypatch):
+    grid = volume.Grid((110, 90, 60), (1.2, 1.2, 1.5), (66.0, -24.0, -86.0), (-1, 0, 0, 0, 1, 0, 0, 0, 1))
+    points = grid.points(np.ones(grid.shape, bool)).reshape(*grid.shape, 3)
+    inside = np.linalg.norm(points - np.array([10.0, 36.0, -42.0]), axis=-1) < 18
+    monkeypatch.setattr(ear_patches, "_probabilities", bright_is_tumor)
+    found = inference.predict(volume.Volume(np.where(inside, 100, 50).astype(np.float32), grid), weight_file, CPU)
+    assert np.count_nonzero(found.label_map.array == labels.VS) == pytest.approx(inside.sum(), rel=0.04)
+    assert "right schwannoma" not in " ".join(found.provenance["notes"])
+
+
 def test_a_tumor_cut_by_the_edge_of_the_scan_is_said_to_be_incomplete(head, weight_file, monkeypatch):
     grid = dataclasses.replace(GRID, size=(70, 60, 7))
     points = grid.points(np.ones(grid.shape, bool)).reshape(*grid.shape, 3)

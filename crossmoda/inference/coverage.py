@@ -21,10 +21,10 @@ def notes(card: Mapping[str, Any], grid: Grid, tumor_mm3: float) -> list[str]:
     """
     covers = card.get(weights.COVERS, {})
     pixels, slices = sorted(grid.spacing)[1:]
-    found = {"slice_mm": slices, "pixel_mm": pixels} | ({"tumor_mm3": tumor_mm3} if tumor_mm3 else {})
+    quantities = {"slice_mm": slices, "pixel_mm": pixels} | ({"tumor_mm3": tumor_mm3} if tumor_mm3 else {})
     return [
         f"{RANGES[name].format(f'{value:.3g}')}: the network was trained for {covers[name][0]:g} to "
         f"{covers[name][1]:g}, check the result"
-        for name, value in found.items()
+        for name, value in quantities.items()
         if name in covers and not covers[name][0] <= value <= covers[name][1]
     ]

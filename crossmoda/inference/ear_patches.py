@@ -49,6 +49,18 @@ class EarPrediction:
         ends = ((axis, direction) for axis in range(3) for direction in (-1, 1))
         return [end for end in ends if reached[_outermost(end)].any()]
 
+    def points(self, mask: np.ndarray) -> np.ndarray:
+        """Return the positions (n, 3) of a mask of the patch in the scan, LPS mm."""
+        return self.frame.to_scan(self.grid.points(mask))
+
+    def holds(self, mask: np.ndarray, points: np.ndarray) -> np.ndarray:
+        """Return which points (n, 3) in the scan, LPS mm, a mask of the patch holds, bool (n,)."""
+        index = np.rint(self.grid.to_index(self.frame.to_canonical(points))).astype(int)[:, ::-1]
+        inside = np.all((index >= 0) & (index < mask.shape), axis=1)
+        held = np.zeros(len(points), bool)
+        held[inside] = mask[tuple(index[inside].T)]
+        return held
+
 
 def _outermost(face: Face) -> tuple[slice, ...]:
     """Return the outermost layers at a face."""

@@ -7,7 +7,7 @@ import numpy as np
 from scipy.ndimage import binary_dilation
 
 from crossmoda import labels, weights
-from crossmoda.anatomy.ear_frame import PATCH_SPACING_MM, ear_frames
+from crossmoda.anatomy.ear_frame import PATCH_SPACING_MM, EarFrames, ear_frames
 from crossmoda.errors import InputError
 from crossmoda.inference.ear_patches import EarPrediction, extend, predict_patches
 from crossmoda.inference.settings import Settings
@@ -16,6 +16,9 @@ from crossmoda.volume import Grid, Volume
 from crossmoda.volume.grid import Box
 from crossmoda.volume.masks import components, solid
 from crossmoda.volume.resampling import block_means
+
+#: Fraction of a candidate inside the other ear's tumor from which on both are one tumor.
+_SAME_TUMOR = 0.5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,6 +66,7 @@ class EarsPrediction:
     """(label, z, y, x), background first"""
     label_map: np.ndarray
     """(z, y, x) uint8, only what is called"""
+    frames: EarFrames
     fallbacks: list[str]
     notes: list[str]
 
@@ -92,7 +96,7 @@ def predict_ears(
     label_map = np.zeros(image.grid.shape, np.uint8)
     label_map[region] = inside.argmax(axis=0)
     cut_notes = [] if settings.keep_all else _cut_notes(ears, called)
-    return EarsPrediction(raw, label_map, fallbacks, [*fallbacks, *frames.notes, *cut_notes])
+    return EarsPrediction(raw, label_map, frames, fallbacks, [*fallbacks, *frames.notes, *cut_notes])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -139,11 +143,18 @@ def decide(candidates: Sequence[Candidate], rule: Calling) -> list[bool]:
 def call(ears: Sequence[EarPrediction], rule: Calling) -> list[np.ndarray]:
     """Return the probabilities (label, z, y, x) of each ear with what is not called given to the background.
 
-    An ear has at most one schwannoma, without holes, and one cochlea.
+    An ear has at most one schwannoma, without holes, and one cochlea. A tumor that crosses the midline is one tumor:
+    what the contralateral ear's patch shows of it is no second one.
     """
     candidates = [Candidate.of(ear) for ear in ears]
+    decisions = decide(candidates, rule)
+    strongest = int(np.argmax([candidate.evidence for candidate in candidates]))
+    for number, ear in enumerate(ears):
+        if number != strongest and decisions[number]:
+            whole = ears[strongest].holds(candidates[strongest].mask, ear.points(candidates[number].mask))
+            decisions[number] = whole.mean() < _SAME_TUMOR
     results = []
-    for ear, candidate, called in zip(ears, candidates, decide(candidates, rule), strict=True):
+    for ear, candidate, called in zip(ears, candidates, decisions, strict=True):
         tumor = solid(candidate.mask) if called else np.zeros_like(candidate.mask)
         cochlea = _largest(ear, labels.COCHLEA)
         if cochlea.sum() * ear.voxel_mm3 < rule.smallest_cochlea_mm3:

@@ -11,11 +11,13 @@ import numpy as np
 from crossmoda import device as devices
 from crossmoda import labels, preprocessing, provenance, weights
 from crossmoda.anatomy import plausibility
+from crossmoda.anatomy.ear_frame import EarFrames
 from crossmoda.errors import InputError
 from crossmoda.inference import coverage
 from crossmoda.inference.ears import predict_ears
 from crossmoda.inference.probabilities import predict_probabilities
 from crossmoda.inference.settings import Settings
+from crossmoda.measurement import Measures, as_json, measure
 from crossmoda.progress import Progress, part, report
 from crossmoda.volume import Volume
 
@@ -29,6 +31,10 @@ class Prediction:
     probabilities: np.ndarray
     """(label, z, y, x), float32, background first; their sum is 1"""
     provenance: dict[str, Any]
+    measures: Measures = dataclasses.field(default_factory=lambda: Measures((), (), ()))
+    """of tumors and cochleae"""
+    frames: EarFrames | None = None
+    """ear frames of the scan, by a network that sees ears"""
 
     @functools.cached_property
     def uncertainty(self) -> Volume:
@@ -69,9 +75,13 @@ def predict(
     if model.settings.field == "ear":
         ears = predict_ears(model, image, settings, device, part(progress, 0.1, 1.0))
         probabilities, label_map, fallbacks, notes = ears.probabilities, ears.label_map, ears.fallbacks, ears.notes
+        frames: EarFrames | None = ears.frames
     else:
         probabilities, label_map, fallbacks = _predict_scan(model, image, settings, device, progress)
-        notes = list(fallbacks)
+        notes, frames = list(fallbacks), None
+    report(progress, 0.95, "measuring")
+    segmentation = image.with_array(label_map)
+    measures = measure(segmentation, frames, probability=probabilities[labels.VS], card=model.card)
     report(progress, 1.0, "segmented")
     mean_probability = _mean_probability(label_map, probabilities)
     voxel_mm3 = image.grid.voxel_volume_mm3
@@ -83,8 +93,9 @@ def predict(
         network=model.card["network"],
         volumes_mm3=volumes,
         mean_probability=mean_probability,
+        measures=as_json(measures, image.grid),
     )
-    return Prediction(image.with_array(label_map), probabilities, finished)
+    return Prediction(segmentation, probabilities, finished, measures, frames)
 
 
 def _predict_scan(

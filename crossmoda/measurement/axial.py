@@ -11,9 +11,9 @@ import dataclasses
 import numpy as np
 from scipy import ndimage
 
-from crossmoda.measurement.surface import Line, farthest_pair
+from crossmoda.measurement.surface import Line, diagonal, farthest_pair, largest_first
 from crossmoda.volume.grid import Grid, Volume
-from crossmoda.volume.masks import bounding_box
+from crossmoda.volume.masks import bounding_box, widened
 from crossmoda.volume.resampling import resample
 
 #: Distance between samples within a plane, and between planes where the slices are not axial, mm.
@@ -22,6 +22,8 @@ _FINEST_MM, _COARSEST_MM, _BETWEEN_PLANES_MM = 0.1, 0.25, 0.5
 _LARGEST_TILT = 1e-3
 #: Cosine of the largest tilt of slices by whose number a line can be found.
 _NEARLY_AXIAL = 0.87
+#: Within a plane, lengths are in steps between samples.
+_STEPS = (1.0, 1.0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,12 +75,16 @@ def axial_diameters(mask: Volume, within: HalfSpace | None = None) -> AxialDiame
     planes = _planes(mask, within)
     best: tuple[Line, int, np.ndarray] | None = None
     for number, level in enumerate(planes.array):
-        pieces, count = ndimage.label(level > 0, np.ones((3, 3)))
-        for piece in range(1, count + 1):
-            own = np.where(pieces == piece, level, np.minimum(level, 0))
-            line = farthest_pair(_outline(own))
+        pieces, _ = ndimage.label(level > 0, np.ones((3, 3)))
+        for piece, box in largest_first(pieces, _STEPS):
+            if best is not None and diagonal(box, _STEPS) + 2 < best[0].length_mm:
+                break  # neither this piece nor the following ones are longer
+            part = widened(box, 1, level.shape)
+            own = np.where(pieces[part] == piece, level[part], np.minimum(level[part], 0))
+            corner = np.array([part[1].start, part[0].start])
+            line = farthest_pair(_outline(own) + corner)
             if best is None or line.length_mm > best[0].length_mm + 1e-6:
-                best = line, number, own
+                best = line, number, np.where(pieces == piece, level, np.minimum(level, 0))
     if best is None:
         return None
     line, number, level = best

@@ -9,7 +9,7 @@ import numpy as np
 from crossmoda import labels
 from crossmoda.anatomy import laterality
 from crossmoda.anatomy.ear_frame import EarFrame, EarFrames
-from crossmoda.anatomy.laterality import SIDES
+from crossmoda.anatomy.laterality import UNKNOWN_SIDE
 from crossmoda.measurement import koos, surface
 from crossmoda.measurement.axial import AxialDiameters, axial_diameters
 from crossmoda.measurement.interval import VolumeInterval, uncertain_volume
@@ -19,11 +19,8 @@ from crossmoda.measurement.surface import Line, face_centers, gap_mm
 from crossmoda.volume.grid import Volume
 from crossmoda.volume.masks import bounding_box, components
 
-UNKNOWN_SIDE = "unknown"
 #: A smaller tumor is probably a stray mark, mm3.
 _SMALLEST_MM3 = 12.0
-#: What lies within this distance of a cochlea belongs to its ear; the cochleae are 65 to 80 mm apart.
-_SAME_EAR_MM = 35.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,7 +103,7 @@ def measure(
         card: the model card.
 
     """
-    tumors, cochleae = (_by_side(label_map, value, frames) for value in (labels.VS, labels.COCHLEA))
+    tumors, cochleae = (laterality.by_side(label_map, value, frames) for value in (labels.VS, labels.COCHLEA))
     faces = {side: face_centers(mask) for side, mask in cochleae.items()}
     interval = VolumeInterval.of(card or {})
     notes = [] if frames is None else list(frames.notes)
@@ -168,37 +165,3 @@ def _notes(side: str, mask: Volume, volume_mm3: float) -> list[str]:
     if side == UNKNOWN_SIDE:
         notes.append("The side of the tumor is unknown: label both cochleae, or give the scan.")
     return notes
-
-
-def _by_side(label_map: Volume, value: int, frames: EarFrames | None) -> dict[str, Volume]:
-    """Return the mask of a structure on each side on which it has voxels."""
-    mask = label_map.array == value
-    if not mask.any():
-        return {}
-    box = bounding_box(mask)
-    numbers, count = components(mask[box])
-    sides = np.array(["", *(_side(label_map, box, numbers == number, frames) for number in range(1, count + 1))])
-    masks = {}
-    for side in (*SIDES, UNKNOWN_SIDE):
-        if (sides == side).any():
-            own = np.zeros(mask.shape, bool)
-            own[box] = (sides == side)[numbers]
-            masks[side] = label_map.with_array(own)
-    return masks
-
-
-def _side(label_map: Volume, box: tuple[slice, ...], piece: np.ndarray, frames: EarFrames | None) -> str:
-    """Return the side of a piece: of the nearer ear, or by the midplane that the labels show."""
-    center = label_map.grid.crop(box).points(piece).mean(axis=0)
-    ears = frames.accepted if frames is not None else []
-    distances = {ear.side: float(np.linalg.norm(ear.landmarks["modiolus"] - center)) for ear in ears}
-    nearest = min(distances, key=distances.__getitem__, default=None)
-    if nearest is not None and (len(ears) == 2 or distances[nearest] < _SAME_EAR_MM):
-        return nearest
-    midplane_mm = laterality.midplane_of(label_map)
-    if midplane_mm is None:
-        midplane_mm = laterality.find_sides(label_map).midplane_mm
-        is_guess = not (label_map.array == labels.COCHLEA).any()
-        if is_guess and abs(center[0] - midplane_mm) < laterality.CENTRAL_MM:
-            return UNKNOWN_SIDE
-    return "left" if center[0] > midplane_mm else "right"

@@ -4,11 +4,13 @@ Lengths are between voxel faces: a row of n voxels is n times the spacing long, 
 """
 
 import dataclasses
+import math
+from collections.abc import Sequence
 
 import numpy as np
-from scipy import spatial
+from scipy import ndimage, spatial
 
-from crossmoda.volume.grid import Volume
+from crossmoda.volume.grid import Box, Volume
 from crossmoda.volume.masks import bounding_box, components
 
 
@@ -44,9 +46,29 @@ def face_centers(mask: Volume) -> np.ndarray:
 
 def largest_diameter(mask: Volume) -> Line:
     """Return the largest distance between two points of one connected component of a mask that is not empty."""
-    numbers, count = components(mask.array)
-    lines = [farthest_pair(face_centers(mask.with_array(numbers == number))) for number in range(1, count + 1)]
-    return max(lines, key=lambda line: line.length_mm)
+    numbers, _ = components(mask.array)
+    best: Line | None = None
+    for number, box in largest_first(numbers, mask.grid.spacing_zyx):
+        if best is not None and diagonal(box, mask.grid.spacing_zyx) <= best.length_mm:
+            break
+        piece = Volume(numbers[box] == number, mask.grid.crop(box))
+        line = farthest_pair(face_centers(piece))
+        best = line if best is None or line.length_mm > best.length_mm else best
+    assert best is not None, "the mask is not empty"
+    return best
+
+
+def largest_first(numbers: np.ndarray, spacing: Sequence[float]) -> list[tuple[int, Box]]:
+    """Return number and box of each numbered piece of an array, the longest diagonals first."""
+    boxes = [(number, box) for number, box in enumerate(ndimage.find_objects(numbers), start=1) if box is not None]
+    return sorted(boxes, key=lambda item: -diagonal(item[1], spacing))
+
+
+def diagonal(box: Box, spacing: Sequence[float]) -> float:
+    """Return the length of the diagonal of a box of voxels with this spacing."""
+    return math.dist(
+        [0.0] * len(box), [(side.stop - side.start) * step for side, step in zip(box, spacing, strict=True)]
+    )
 
 
 def farthest_pair(points: np.ndarray) -> Line:

@@ -26,6 +26,7 @@ from crossmoda.propagation.target import Target, load_target
 from crossmoda.provenance import checksum
 from crossmoda.volume import Grid, Volume
 from crossmoda.volume.masks import bounding_box
+from crossmoda.volume.transforms import parts_of
 
 if TYPE_CHECKING:
     from crossmoda.dataset import Case
@@ -42,7 +43,7 @@ WARPED = "warped_label.nii.gz"
 DISSIMILARITY = "dissimilarity.nii.gz"
 INTENSITY = "intensity.nii.gz"
 #: Bump to invalidate cached registrations.
-REVISION = 8
+REVISION = 9
 
 #: Maximum number of parallel registrations on the CPU, each with its images in memory, and on a GPU, where reading,
 #: preparing and warping take most of the time.
@@ -90,7 +91,7 @@ def folder_name(atlas: str, mirrored: bool) -> str:
 
 def _write_transforms(registration: Any, mirrored_grid: Grid | None, step: cache.CachedStep) -> list[str]:
     """Write both transforms, for a mirrored atlas with the reflection of its grid; return their names."""
-    from crossmoda.deeds.transform import INVERSE, TRANSFORM, parts_of, write_transform
+    from crossmoda.deeds.transform import INVERSE, TRANSFORM, write_transform
 
     forward, inverse = registration.transform, registration.inverse_transform
     if mirrored_grid is not None:

@@ -180,12 +180,11 @@ def series_of_drawing(path: Path) -> str | None:
         return None
 
 
-def read_series(path: Path) -> sitk.Image:
-    """Read the only series of a folder, or the series to which a file belongs.
+def series_at(path: Path) -> Series:
+    """Return the only series of a folder, or the series to which a file belongs.
 
     Raises:
-        InputError: there is no series or more than one, slices are missing or do not form one stack, or the pixel data
-            cannot be read.
+        InputError: there is no series, or more than one.
 
     """
     folder = path if path.is_dir() else path.parent
@@ -197,7 +196,32 @@ def read_series(path: Path) -> sitk.Image:
         names = (f"{item.uid} ({item.description or item.modality}, {len(item.files)} files)" for item in all_series)
         reason = f"{len(all_series)} DICOM series: {'; '.join(names)}"
         raise cannot_read(folder, reason, "Move one series to a folder of its own or select one of its files")
-    (series,) = all_series
+    return all_series[0]
+
+
+def files_in_order(path: Path) -> list[Path]:
+    """Return the files of the series that :func:`read_series` reads, in the order of its slices.
+
+    Raises:
+        InputError: as :func:`read_series`.
+
+    """
+    series = series_at(path)
+    if len(series.files) == 1:
+        return series.files
+    return _stack(series, path if path.is_dir() else path.parent)[0]
+
+
+def read_series(path: Path) -> sitk.Image:
+    """Read the only series of a folder, or the series to which a file belongs.
+
+    Raises:
+        InputError: there is no series or more than one, slices are missing or do not form one stack, or the pixel data
+            cannot be read.
+
+    """
+    folder = path if path.is_dir() else path.parent
+    series = series_at(path)
     for file in series.files:
         refuse_undecodable(file)
     for file, reason in _damaged(series, folder):

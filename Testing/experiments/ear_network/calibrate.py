@@ -1,6 +1,7 @@
 """Choose temperature and calling rule of a trained network on the tuning set, and write the bundled weights.
 
     python calibrate.py RUN/last.safetensors TUNING --output crossmoda/weights/default.safetensors
+    python calibrate.py crossmoda/weights/default.safetensors CLAIM --set claim      # the calibration error only
 
 The temperature minimizes the cross entropy of all voxels of the patches; it is divided out of the classifier, so that
 probabilities are calibrated as they are. The rule minimizes missed tumors plus marks in healthy ears; the limit below
@@ -133,13 +134,16 @@ def main() -> None:
     parser.add_argument("weights", type=Path)
     parser.add_argument("tuning", type=Path)
     parser.add_argument("--output", type=Path)
+    parser.add_argument("--set", default="tuning", choices=("tuning", "claim"), help="whose heads are in the folder")
     parser.add_argument("--most", type=int, default=1000, help="number of scans of each modality")
     options = parser.parse_args()
+    if options.set == "claim" and options.output:
+        parser.error("Nothing is chosen on the claim set: leave out --output.")
     torch.set_num_threads(1)
     model = weights.load(options.weights)
     truth, sources = options.tuning / "truth", options.tuning / "source_training"
-    targets = sorted(options.tuning.glob("target_validation/tuning_???_hrT2*"))
-    enhanced = sorted(sources.glob("tuning_???_ceT1*"))
+    targets = sorted(options.tuning.glob(f"target_validation/{options.set}_???_hrT2*"))
+    enhanced = sorted(sources.glob(f"{options.set}_???_ceT1*"))
     scans = [(path, truth / path.name.replace("hrT2", "Label")) for path in targets[: options.most]]
     scans += [(path, sources / path.name.replace("ceT1", "Label")) for path in enhanced[: options.most]]
     heads = [ears_of(model, *pair) for pair in scans]
