@@ -137,6 +137,8 @@ def _simulate(
     step = cache.CachedStep(folder, demo=settings, subjects=subjects)
     data = folder / "dataset"
     if step.results() is None:
+        if folder.is_dir() and any(folder.iterdir()) and not (folder / cache.SEAL).exists() and not data.exists():
+            raise InputError(f"The folder is not empty and has no demo: {folder}. Choose a new folder.")
         if data.exists():
             raise InputError(f"Demo with other settings in {folder}. Choose another folder or delete it.")
         simulation.simulate_dataset(
