@@ -28,6 +28,7 @@ from crossmoda import (
 )
 from crossmoda.deeds.files import RegistrationSettings, register_files
 from crossmoda.errors import InputError
+from crossmoda.output import check_writable
 from crossmoda.parameters import parameter, parameter_of
 from crossmoda.progress import Progress, part, report
 from crossmoda.report import Report
@@ -93,6 +94,7 @@ def run(
 
     """
     folder = Path(folder)
+    check_writable(folder, is_folder=True)
     data = _simulate(folder, settings, subjects, part(progress, 0.0, 0.2))
     tests = [case for case in data.targets if case.image.parent.name == TEST]
     propagated = _propagate(data, folder / "propagated", settings, part(progress, 0.2, 0.55))
