@@ -55,6 +55,12 @@ def new_card(settings: networks.Settings, preparation: preprocessing.Preparation
     }
 
 
+def caution(card: dict[str, Any]) -> str:
+    """Return what a user of the network has to know of its training data, from its card; empty if nothing."""
+    only_simulated = str(card.get("data", "")).startswith("simulated") and not card.get("learned_from")
+    return "Trained on simulated scans only." if only_simulated else ""
+
+
 def inherited(initial: Path | str | None) -> dict[str, Any]:
     """Return what the card of weights keeps of the card of their initial weights, and where they come from."""
     if initial is None:

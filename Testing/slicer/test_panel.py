@@ -95,7 +95,7 @@ def test_a_target_that_cannot_be_used_is_explained_at_the_button_and_in_its_row(
     assert not panel.register.ui.registerButton.enabled
     assert words in panel.register.ui.registerButton.toolTip
     assert words in text_of(panel, 1, 4)
-    assert not panel.segment.ui.segmentButton.enabled
+    assert not panel.measure.ui.applyButton.enabled
 
 
 def test_one_click_hardens_the_transforms_of_the_table(panel, atlas, target):

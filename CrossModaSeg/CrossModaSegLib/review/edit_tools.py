@@ -44,7 +44,7 @@ class EditTools:
         """Enable the buttons, or disable them with the reason ``hindrance``."""
         allow = self.section.allow
         for name, source, tip in (
-            ("Fused", "fused", _("Copy the fused label") + " (S)"),
+            ("Fused", "fused", _("Copy the label from atlases") + " (S)"),
             ("Network", "network", _("Copy the prediction of the network") + " (D)"),
             ("Majority", "majority", _("Copy the majority vote of the atlases") + " (M)"),
         ):
@@ -104,7 +104,7 @@ class EditTools:
 
         if button.enabled:
             label = self._case.array(self._case.source(source))
-            title = {"fused": _("Fused"), "network": _("Network"), "majority": _("Majority")}[source]
+            title = {"fused": _("Atlases"), "network": _("Network"), "majority": _("Majority vote")}[source]
             self._change(lambda array, where: operations.take(array, label, where), title)
 
     def _segment(self) -> int:

@@ -24,6 +24,20 @@ def show_result(segmentation) -> None:
         jump(center)
 
 
+def show_3d(segmentation) -> None:
+    """Show a segmentation in the 3D views, in their center, as the button “Show 3D” does."""
+    segmentation.CreateClosedSurfaceRepresentation()
+    layout = slicer.app.layoutManager()
+    for number in range(layout.threeDViewCount if layout is not None else 0):
+        layout.threeDWidget(number).threeDView().resetFocalPoint()
+
+
+def is_over(doubt) -> bool:
+    """Whether a volume is laid over the scan in a slice view."""
+    views = slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode")
+    return doubt is not None and any(view.GetForegroundVolumeID() == doubt.GetID() for view in views)
+
+
 def jump(center_ras) -> None:
     """Show a place in all slice views, and set the crosshair there."""
     slicer.vtkMRMLSliceNode.JumpAllSlices(slicer.mrmlScene, *center_ras, slicer.vtkMRMLSliceNode.CenteredJumpSlice)
@@ -73,6 +87,11 @@ def show_doubt(target, doubt) -> None:
     display.SetApplyThreshold(True)
     display.SetThreshold(0.05 * greatest, 1e6)
     _show(target, foreground=doubt, foregroundOpacity=0.6)
+
+
+def hide_doubt(target) -> None:
+    """Show the target without a volume over it."""
+    _show(target, foreground=None)
 
 
 def show_check(target, warped, mode: str, fade: float, segmentation=None) -> None:
