@@ -6,6 +6,7 @@ import types
 from pathlib import Path
 
 import numpy as np
+import pydicom
 import pytest
 import SimpleITK as sitk
 from mr_series import write_dicom_series
@@ -55,8 +56,6 @@ def segmented(panel, add_volume):
 
 
 def test_a_segmentation_is_saved_where_it_lies_in_the_series(application, panel, segmented, database, tmp_path):
-    from crossmoda.volume import read_label_map
-
     volume, label = segmented
     button = panel.result.ui.dicomButton
     assert not button.enabled and "not loaded with the DICOM module" in button.toolTip
@@ -67,11 +66,13 @@ def test_a_segmentation_is_saved_where_it_lies_in_the_series(application, panel,
     application.wait_until(lambda: not panel.logic.busy)
     assert panel.result.ui.messageLabel.text == "Saved to the DICOM database: result."
     (file,) = (tmp_path / "imported").iterdir()
-    saved = read_label_map(file)
-    points = saved.grid.points(saved.array == 1)
-    assert len(points) == label.sum()
-    extent = [points[:, 2].min(), points[:, 2].max()]  # the slices 8 to 10 of the series
-    assert extent == pytest.approx([30.0 + 8 * 1.5, 30.0 + 10 * 1.5])
+    saved = pydicom.dcmread(file)
+    frames = saved.PerFrameFunctionalGroupsSequence
+    heights = [float(frame.PlanePositionSequence[0].ImagePositionPatient[2]) for frame in frames]
+    masks = saved.pixel_array.astype(bool)
+    assert masks.sum() == label.sum()
+    inside = sorted(height for height, mask in zip(heights, masks, strict=True) if mask.any())
+    assert inside == pytest.approx([30.0 + slice_number * 1.5 for slice_number in (8, 9, 10)])
     assert set(Path(application.temporaryPath).glob("CrossModa-*")) == temporary
 
 
