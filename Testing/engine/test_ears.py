@@ -9,6 +9,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from crossmoda import inference, labels, network, preprocessing, training, volume, weights  # noqa: E402
+from crossmoda.anatomy import template  # noqa: E402
 from crossmoda.anatomy.ear_frame import EarFrame, EarFrames, patch_grid  # noqa: E402
 from crossmoda.errors import InputError  # noqa: E402
 from crossmoda.inference import coverage, ear_patches, ears  # noqa: E402
@@ -25,7 +26,9 @@ GRID = volume.Grid((70, 60, 16), (1.9, 1.4, 4.0), (62.0, -10.0, -75.0), (-1, 0, 
 
 def frame(side: str, reason: str = "") -> EarFrame:
     """Return a frame of a head that lies as the template does."""
-    return EarFrame(side, np.eye(4) if side == "left" else MIRROR, {}, 0.9, 1.0, 0.2, reason)
+    matrix = np.eye(4) if side == "left" else MIRROR
+    landmarks = {name: matrix[:3, :3] @ point for name, point in template.load().landmarks.items()}
+    return EarFrame(side, matrix, landmarks, 0.9, 1.0, 0.2, reason)
 
 
 def ball(center: tuple[float, float, float], radius_mm: float) -> np.ndarray:

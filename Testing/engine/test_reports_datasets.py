@@ -7,11 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from report_inputs import a_scan, dicom_slice
+from report_inputs import GRID, a_label, a_scan, dicom_slice, segmentation
 
-from crossmoda.dataset import Case, open_dataset
+from crossmoda import volume
+from crossmoda.dataset import Case, open_dataset, validate
 from crossmoda.dataset.case_id import id_of_file
+from crossmoda.dataset.label_reading import read_label
 from crossmoda.dataset.sequences import kind_of
+from crossmoda.errors import InputError
 from crossmoda.provenance import checksum
 
 # --- data sets ---
@@ -122,6 +125,8 @@ def test_an_rtstruct_among_the_slices_is_found_and_two_of_one_series_are_not_gue
         dicom_slice(tmp_path / f"MR.{number}.dcm", number)
     write_rtstruct(tmp_path / "RS.1.dcm", {"VS": [np.zeros((3, 3))]}, "1.2.3")
     assert [case.label and case.label.name for case in open_dataset(tmp_path).cases] == ["RS.1.dcm"]
+    (tmp_path / "RS.1.dcm").write_bytes((tmp_path / "RS.1.dcm").read_bytes()[132:])  # without the preamble
+    assert [case.label and case.label.name for case in open_dataset(tmp_path).cases] == ["RS.1.dcm"]
     write_rtstruct(tmp_path / "RS.2.dcm", {"Cochlea": [np.zeros((3, 3))]}, "1.2.3")
     data = open_dataset(tmp_path)
     assert [case.label for case in data.cases] == [None]
@@ -167,3 +172,31 @@ def test_a_dicom_series_is_identified_by_all_its_slices_at_each_of_them(tmp_path
     before = checksum(tmp_path / "0.dcm")
     dicom_slice(tmp_path / "2.dcm", 2, PixelData=b"\1" * (24 * 20 * 2))
     assert checksum(tmp_path / "0.dcm") != before
+
+
+# --- situations of the same kinds ---
+
+
+def test_ids_that_differ_by_case_only_are_duplicates(tmp_path: Path) -> None:
+    for number, name in enumerate(("p1", "P1")):
+        volume.write(a_scan(seed=number), tmp_path / str(number) / f"{name}_T2.nii.gz")
+    assert [str(problem).count("Duplicate hrT2 image") for problem in validate(open_dataset(tmp_path))] == [1]
+
+
+def test_slices_of_two_patients_in_one_series_are_refused(tmp_path: Path) -> None:
+    for number in range(12):
+        dicom_slice(tmp_path / f"{number}.dcm", number, PatientID="P1" if number < 6 else "P2")
+    with pytest.raises(InputError, match="slices of several patients"):
+        volume.read_scan(tmp_path)
+
+
+def test_a_scan_of_one_value_is_a_problem(tmp_path: Path) -> None:
+    volume.write(a_scan().with_array(np.full(GRID.shape, 7, np.int16)), tmp_path / "a_T2.nii.gz")
+    (problem,) = validate(open_dataset(tmp_path))
+    assert "The same value everywhere" in problem.message
+
+
+def test_a_mapping_with_the_mark_of_windows_editors_is_read(tmp_path: Path) -> None:
+    path = segmentation(tmp_path / "label.seg.nrrd", {"Befund": 1, "Cochlea": 2}, a_label().array)
+    (tmp_path / "structure_names.json").write_bytes(b'\xef\xbb\xbf{"Befund": "VS"}')
+    assert np.array_equal(read_label(path).array, a_label().array)

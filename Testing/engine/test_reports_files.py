@@ -8,11 +8,13 @@ from pathlib import Path
 
 import nibabel
 import numpy as np
+import pydicom
 import pytest
 import SimpleITK as sitk
 from report_inputs import AXES, GRID, a_label, a_scan, dicom_slice, nifti
 
 from crossmoda import volume
+from crossmoda.dataset import open_dataset
 from crossmoda.dataset.label_reading import read_label
 from crossmoda.errors import InputError
 from crossmoda.volume import Grid
@@ -160,6 +162,34 @@ def test_a_dicom_segmentation_is_a_label(tmp_path: Path) -> None:
     for path in (tmp_path / "seg" / "seg.dcm", tmp_path / "seg"):
         found = read_label(path, GRID)
         assert np.array_equal(found.array, a_label().array)
+
+
+@pytest.mark.parametrize("has_information", [True, False])
+def test_dicom_files_without_a_preamble_are_read(tmp_path: Path, has_information: bool) -> None:
+    for number in range(GRID.size[2]):
+        item = dicom_slice(tmp_path / f"{number}.dcm", number)
+        item.preamble = None
+        options = {} if has_information else {"implicit_vr": True, "little_endian": True}
+        if not has_information:
+            del item.file_meta
+        pydicom.dcmwrite(tmp_path / f"{number}.dcm", item, enforce_file_format=False, **options)
+        assert (tmp_path / f"{number}.dcm").read_bytes()[128:132] != b"DICM"
+    assert [case.id for case in open_dataset(tmp_path).cases] == ["P1"]
+    scan = volume.read_scan(tmp_path)
+    assert np.array_equal(scan.array, a_scan().array) and scan.grid.same_as(GRID)
+
+
+@pytest.mark.parametrize(("jitter_mm", "is_read"), [(1e-3, True), (0.01, True), (0.6, False)])
+def test_slices_within_rounding_of_equal_distances_are_a_stack(tmp_path: Path, jitter_mm: float, is_read: bool) -> None:
+    for number in range(GRID.size[2]):
+        z = GRID.origin[2] + number * GRID.spacing[2] + jitter_mm * (-1) ** number
+        dicom_slice(tmp_path / f"{number}.dcm", number, ImagePositionPatient=[*GRID.origin[:2], z])
+    if is_read:
+        grid = volume.read_scan(tmp_path).grid
+        assert np.allclose(grid.index_to_physical, GRID.index_to_physical, atol=2 * jitter_mm)
+    else:
+        with pytest.raises(InputError, match="slices"):
+            volume.read_scan(tmp_path)
 
 
 # --- the numeric locale of a host program ---

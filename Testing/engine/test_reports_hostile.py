@@ -110,22 +110,43 @@ def test_a_limit_that_is_no_number_does_not_switch_a_warning_off() -> None:
     assert not _are_limits({"VS": float("nan")}) and not _are_limits({"VS": float("inf")})
 
 
+def refuse_strangers(address: str) -> None:
+    """Try to enter a scheduler without its certificate, in processes: a refused client may block this one later."""
+    unsecured, foreign = "None", "__import__('crossmoda.study.cluster').study.cluster.security()"
+    strangers = [(address, unsecured), (address.replace("tls://", "tcp://"), unsecured), (address, foreign)]
+    for where, security in strangers:
+        code = f"import distributed; distributed.Client({where!r}, timeout=2, security={security}); print('entered')"
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300, check=False)
+        assert done.returncode and "entered" not in done.stdout, where
+        assert not re.search("Import|Syntax|Attribute|Name", done.stderr.splitlines()[-1])
+
+
 def test_a_client_without_the_certificate_of_a_study_is_refused() -> None:
     distributed = pytest.importorskip("distributed")
     from crossmoda.study import cluster
     from crossmoda.study.settings import ClusterSettings
 
     with contextlib.closing(cluster.local_cluster(ClusterSettings(workers=1, threads=1))) as local:
-        address = local.scheduler_address
-        assert address.startswith("tls://127.0.0.1")
-        unsecured, foreign = "None", "__import__('crossmoda.study.cluster').study.cluster.security()"
-        strangers = [(address, unsecured), (address.replace("tls://", "tcp://"), unsecured), (address, foreign)]
-        for where, security in strangers:  # in processes: a refused client that is collected later may block this one
-            code = (
-                f"import distributed; distributed.Client({where!r}, timeout=2, security={security}); print('entered')"
-            )
-            done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
-            assert done.returncode and "entered" not in done.stdout, where
-            assert not re.search("Import|Syntax|Attribute|Name", done.stderr.splitlines()[-1])
+        assert local.scheduler_address.startswith("tls://127.0.0.1")
+        refuse_strangers(local.scheduler_address)
         with distributed.Client(local, security=local.security, set_as_default=False) as own:
             assert own.submit(sum, [1, 2]).result(timeout=30) == 3
+
+
+def test_the_certificates_of_slurm_are_for_the_user_alone_and_strangers_are_refused(tmp_path: Path) -> None:
+    distributed = pytest.importorskip("distributed")
+    pytest.importorskip("dask_jobqueue")
+    from crossmoda.study import cluster
+    from crossmoda.study.settings import ClusterSettings
+
+    options = {"interface": "lo", "shared_temp_directory": str(tmp_path / "shared")}
+    made = cluster.unsubmitted_slurm_cluster(ClusterSettings(kind="slurm", threads=1), options)
+    with contextlib.closing(made):
+        assert made.scheduler_address.startswith("tls://")
+        script = made.job_script()
+        files = [Path(found[1]) for found in re.finditer(r"--tls-(?:ca-file|cert|key) (\S+)", script)]
+        assert len(files) == 3 and "PRIVATE KEY" not in script
+        assert all(file.stat().st_mode & 0o077 == 0 for file in (tmp_path / "shared", *files))
+        refuse_strangers(made.scheduler_address)
+        with distributed.Client(made, security=made.security, set_as_default=False, timeout=30) as own:
+            assert own.scheduler_info()["address"] == made.scheduler_address

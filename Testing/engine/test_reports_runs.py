@@ -126,6 +126,36 @@ def test_compiled_code_works_where_nothing_can_be_kept() -> None:
     assert done.stderr.count("Compiled code is not kept") == 1
 
 
+_COMPILE = """
+import sys, warnings
+warnings.simplefilter("always")
+sys.path.insert(0, sys.argv[1])
+import small
+print(small.double(3), small.double.stats.cache_hits.total())
+"""
+
+
+@pytest.mark.parametrize("damaged", ["*.nbi", "*.nbc"])
+def test_damaged_compiled_code_is_replaced_and_said_once(tmp_path: Path, damaged: str) -> None:
+    source = "from crossmoda.jit_cache import compiled\n\n\n@compiled(cache=True)\ndef double(x):\n    return 2 * x\n"
+    (tmp_path / "small.py").write_text(source)
+
+    def call() -> tuple[str, str]:
+        surroundings = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path / "cache")}
+        command = [sys.executable, "-c", _COMPILE, str(tmp_path)]
+        done = subprocess.run(command, capture_output=True, text=True, env=surroundings)
+        assert done.returncode == 0, done.stderr
+        return done.stdout.strip(), done.stderr
+
+    call()
+    for file in (tmp_path / "cache").rglob(damaged):
+        file.write_bytes(file.read_bytes()[:40] + b"damaged")
+    out, err = call()
+    assert out.startswith("6 ") and err.count("Compiled code is damaged") == 1
+    out, err = call()
+    assert out.startswith("6 ") and not err
+
+
 def test_models_added_at_once_get_names_of_their_own(tmp_path: Path) -> None:
     with ThreadPoolExecutor(2) as pool:
         added = list(pool.map(lambda _: models.add(tmp_path, bundled()).name, range(2)))

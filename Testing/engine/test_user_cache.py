@@ -1,4 +1,4 @@
-"""What is kept for the next run is used only if it is whole and of the same content."""
+"""Results from earlier runs are used only if they are whole and of the same content."""
 
 import os
 

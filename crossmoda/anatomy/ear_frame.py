@@ -225,10 +225,10 @@ class _Search:
 
     def frames(self, search: str, progress: Progress | None) -> EarFrames:
         """Return the frames of the ``"first"`` or the ``"thorough"`` search."""
-        kept = user_cache.recall("ear_frames", f"{self._key}-{search}") if self._is_kept else None
-        if kept is not None:
+        earlier = user_cache.recall("ear_frames", f"{self._key}-{search}") if self._is_kept else None
+        if earlier is not None:
             with contextlib.suppress(AttributeError, LookupError, TypeError, ValueError):  # damaged
-                return EarFrames.from_json(kept)
+                return EarFrames.from_json(earlier)
         report(progress, 0.0, "aligning the skull base")
         if search == "first":
             base = skull_base.locate(self._coarse, self._template)

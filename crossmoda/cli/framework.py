@@ -33,6 +33,7 @@ COMMANDS = {
     "propagate": "Propagate atlas labels to targets: register, warp, fuse to noisy labels.",
     "segment": "Segment scans with a trained network, and measure the tumor.",
     "measure": "Measure a segmentation: volumes, diameters, meatal parts, suggested Koos grade.",
+    "report": "Write the report of one patient: key images, measures, provenance.",
     "export": "Write a label as DICOM SEG, or labeled scans as an nnU-Net or BIDS data set.",
     "train": "Train a network on labeled sources and noisy labels of targets.",
     "evaluate": "Score segmentations against references: Dice, HD95, ASSD, volumes.",
@@ -126,7 +127,9 @@ def echo(text: object = "", err: bool = False) -> None:
 
 
 def path_option(*names: str, **details: Any) -> Callable[[Decorated], Decorated]:
-    """Return a decorator that adds an option with a path as its value."""
+    """Return a decorator that adds an option with a path as its value; ``-o`` is short for ``--output``."""
+    if "--output" in names and "-o" not in names:
+        names = ("-o", *names)
     return click.option(*names, type=PATH, **details)
 
 

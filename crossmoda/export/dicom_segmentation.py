@@ -35,7 +35,7 @@ def check_series(series: Path) -> None:
     """Refuse, before work begins, a scan to which no DICOM segmentation can refer.
 
     Raises:
-        InputError: highdicom is missing, or the scan is no DICOM series.
+        InputError: highdicom is missing, or the scan is not a DICOM series.
 
     """
     try:

@@ -13,6 +13,7 @@ from crossmoda.inference.ear_patches import EarPrediction, extend, predict_patch
 from crossmoda.inference.settings import Settings
 from crossmoda.progress import Progress, part, report
 from crossmoda.volume import Grid, Volume
+from crossmoda.volume.grid import Box
 from crossmoda.volume.masks import components, solid
 from crossmoda.volume.resampling import block_means
 
@@ -90,12 +91,12 @@ def predict_ears(
     report(progress, 0.8, "resampling to the scan's grid")
     ears = [_whole(ear, model, image, settings, device) for ear in ears]
     raw = _restored(ears, [ear.probabilities for ear in ears], image.grid, rule.cochlea_up_mm)
-    if settings.keep_all:
-        return EarsPrediction(raw, raw.argmax(axis=0).astype(np.uint8), frames, fallbacks, [*fallbacks, *frames.notes])
-    called = call(ears, rule)
-    restored = _restored(ears, called, image.grid, rule.cochlea_up_mm)
-    notes = [*fallbacks, *frames.notes, *_cut_notes(ears, called)]
-    return EarsPrediction(raw, restored.argmax(axis=0).astype(np.uint8), frames, fallbacks, notes)
+    called = [ear.probabilities for ear in ears] if settings.keep_all else call(ears, rule)
+    region, inside = _restored_region(ears, called, image.grid, rule.cochlea_up_mm)
+    label_map = np.zeros(image.grid.shape, np.uint8)
+    label_map[region] = inside.argmax(axis=0)
+    cut_notes = [] if settings.keep_all else _cut_notes(ears, called)
+    return EarsPrediction(raw, label_map, frames, fallbacks, [*fallbacks, *frames.notes, *cut_notes])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -191,13 +192,30 @@ def _restored(
     ears: Sequence[EarPrediction], maps: Sequence[np.ndarray], grid: Grid, cochlea_up_mm: float = 0.0
 ) -> np.ndarray:
     """Return probabilities (label, z, y, x) of the patches on the scan's grid: the background outside of them."""
-    result = np.zeros((len(labels.VALUES), *grid.shape), np.float32)
-    for ear, probabilities in zip(ears, maps, strict=True):
+    region, inside = _restored_region(ears, maps, grid, cochlea_up_mm)
+    result = np.zeros((len(labels.VALUES), *grid.shape), np.float32)  # takes memory only where it is written
+    result[labels.BACKGROUND] = 1
+    result[(slice(None), *region)] = inside
+    return result
+
+
+def _restored_region(
+    ears: Sequence[EarPrediction], maps: Sequence[np.ndarray], grid: Grid, cochlea_up_mm: float
+) -> tuple[Box, np.ndarray]:
+    """Return the box of the scan's grid that holds all patches, and the probabilities (label, z, y, x) in it."""
+    boxes = [grid.box_around(ear.frame.to_scan(ear.grid.corners)) for ear in ears]
+    used = [box for box in boxes if all(side.stop > side.start for side in box)]
+    sides = list(zip(*used, strict=True)) if used else [(slice(0, 0),)] * 3
+    region = tuple(slice(min(one.start for one in axis), max(one.stop for one in axis)) for axis in sides)
+    result = np.zeros((len(labels.VALUES), *(side.stop - side.start for side in region)), np.float32)
+    for ear, probabilities, box in zip(ears, maps, boxes, strict=True):
+        if box not in used:
+            continue
         x, y, z = ear.grid.origin
         lowered = dataclasses.replace(ear.grid, origin=(x, y, z - cochlea_up_mm))
-        box = grid.box_around(ear.frame.to_scan(ear.grid.corners))
-        if any(side.stop <= side.start for side in box):
-            continue
+        inner = tuple(
+            slice(one.start - whole.start, one.stop - whole.start) for one, whole in zip(box, region, strict=True)
+        )
         # Voxels are divided into parts about as large as the patch's.
         factors = [max(1, round(spacing / PATCH_SPACING_MM)) for spacing in grid.spacing]
         fine = grid.crop(box).refined(factors)
@@ -205,12 +223,12 @@ def _restored(
             place = lowered if structure.value == labels.COCHLEA else ear.grid
             patch = Volume(np.ascontiguousarray(probabilities[structure.value]), place)
             values = block_means(ear.frame.restore(patch, fine).array, factors)
-            covering = result[structure.value][box]
+            covering = result[structure.value][inner]
             np.maximum(covering, values, out=covering)
     total = result[1:].sum(axis=0)
     result[1:] /= np.maximum(total, 1)
     result[0] = 1 - np.minimum(total, 1)
-    return result
+    return region, result
 
 
 def _whole(

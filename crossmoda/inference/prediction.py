@@ -1,6 +1,7 @@
 """Prediction of a scan: label map, probability maps and uncertainty on the scan's own grid."""
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -29,13 +30,16 @@ class Prediction:
     """uint8"""
     probabilities: np.ndarray
     """(label, z, y, x), float32, background first; their sum is 1"""
-    uncertainty: Volume
-    """entropy of the probabilities, float32, 0 (certain) to 1 (all labels equally probable)"""
     provenance: dict[str, Any]
     measures: Measures = dataclasses.field(default_factory=lambda: Measures((), (), ()))
     """of tumors and cochleae"""
     frames: EarFrames | None = None
     """ear frames of the scan, by a network that sees ears"""
+
+    @functools.cached_property
+    def uncertainty(self) -> Volume:
+        """Return the entropy of the probabilities, float32, 0 (certain) to 1 (all labels equally probable)."""
+        return self.label_map.with_array(entropy(self.probabilities))
 
     def probability(self, structure: labels.Structure) -> Volume:
         """Return the probability map of a structure."""
@@ -91,8 +95,7 @@ def predict(
         mean_probability=mean_probability,
         measures=as_json(measures, image.grid),
     )
-    uncertainty = image.with_array(entropy(probabilities))
-    return Prediction(segmentation, probabilities, uncertainty, finished, measures, frames)
+    return Prediction(segmentation, probabilities, finished, measures, frames)
 
 
 def _predict_scan(
@@ -119,8 +122,12 @@ def _predict_scan(
 
 def entropy(probabilities: np.ndarray) -> np.ndarray:
     """Return the entropy over the first axis, divided by its maximum: 0 to 1, float32."""
-    terms = -probabilities * np.log(np.clip(probabilities, 1e-12, 1))
-    return (terms.sum(axis=0) / np.log(len(probabilities))).astype(np.float32).clip(0, 1)
+    result = np.empty(probabilities.shape[1:], np.float32)
+    for number in range(len(result)):  # slice by slice: the terms of a large scan need several times its memory
+        values = probabilities[:, number]
+        terms = -values * np.log(np.clip(values, 1e-12, 1))
+        result[number] = (terms.sum(axis=0) / np.log(len(probabilities))).clip(0, 1)
+    return result
 
 
 def _mean_probability(label_map: np.ndarray, probabilities: np.ndarray) -> dict[str, float]:

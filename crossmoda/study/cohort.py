@@ -46,15 +46,19 @@ def open_cohort(study: Configuration) -> Cohort:
     if not atlases or not targets:
         missing = "labeled ceT1 scan" if not atlases else "hrT2 scan"
         raise InputError(f"No {missing}: {study.data}. Run crossmoda validate.")
-    unique = {case.id: case for case in reversed(targets)}
-    repeated = sorted({case.id for case in targets if unique[case.id] is not case})
+    first: dict[str, Case] = {}
+    for case in targets:
+        first.setdefault(case.id.casefold(), case)  # one folder on Windows and macOS
+    unique = {case.id: case for case in first.values()}
+    repeated = sorted({case.id for case in targets if first[case.id.casefold()] is not case})
     if STUDY in unique:
         raise InputError(f"Reserved case ID: {STUDY}. Rename this target.")
     tests = selected(targets, study.tests, study.data, "tests")
     references = _references(study.references, set(unique), study.data) if study.references else {}
     references = {**{name: case.label for name, case in unique.items() if case.label is not None}, **references}
-    first_scans = tuple(case for case in targets if unique[case.id] is case)
-    return Cohort(tuple(atlases), first_scans, frozenset(case.id for case in tests), references, tuple(repeated))
+    return Cohort(
+        tuple(atlases), tuple(unique.values()), frozenset(case.id for case in tests), references, tuple(repeated)
+    )
 
 
 def _references(folder: Path, target_ids: set[str], data: Path) -> dict[str, Path]:
