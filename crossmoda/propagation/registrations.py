@@ -43,6 +43,8 @@ DISSIMILARITY = "dissimilarity.nii.gz"
 INTENSITY = "intensity.nii.gz"
 #: Bump to invalidate cached registrations.
 REVISION = 8
+#: The same for contralateral comparisons.
+_CONTRALATERAL_REVISION = 9
 
 #: Maximum number of parallel registrations on the CPU, each with its images in memory, and on a GPU, where reading,
 #: preparing and warping take most of the time.
@@ -272,7 +274,7 @@ class Registrations:
         target, settings = self.target.part, self.registration
         step = cache.CachedStep(
             self.folder / CONTRALATERAL,
-            revision=REVISION,
+            revision=_CONTRALATERAL_REVISION,
             target=checksum(self.case.image),
             registration=settings,
             initialization=self.settings.initialization,
@@ -289,7 +291,9 @@ class Registrations:
                 volume.write(contralateral.quantized(brightness, target), file)
                 step.finish([contralateral.FILE], {})
         stored = contralateral.dequantized(volume.read(file))
-        return contralateral.ContralateralComparison(contralateral.brightness(target), stored, self.case.modality)
+        return contralateral.ContralateralComparison(
+            contralateral.brightness(target), stored, self.case.modality, contralateral.mean_brightness(target)
+        )
 
 
 def default_parallel_registrations(registration: Any) -> int:
