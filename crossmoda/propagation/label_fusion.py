@@ -14,7 +14,7 @@ from crossmoda.propagation.atlas_ranking import Contributors, rank_atlases
 from crossmoda.propagation.registrations import RegisteredAtlas
 from crossmoda.propagation.settings import Settings
 from crossmoda.propagation.similarity import OUTSIDE
-from crossmoda.propagation.tumor_outline import excess_mm3, outline_tumor
+from crossmoda.propagation.tumor_outline import LEAST_DISTINCT, excess_mm3, outline_tumor
 from crossmoda.volume import Grid, Volume
 from crossmoda.volume.masks import largest_component, solid
 
@@ -30,8 +30,6 @@ _ALL_MISSING = (1 << len(labels.VALUES)) - 1
 #: If less of the tumor than this differs from the contralateral side, mm3, there may be none
 #: (docs/validation/propagation.md).
 _MINIMUM_TUMOR_MM3 = 15.0
-#: The same if less of the difference is distinct (:class:`crossmoda.propagation.tumor_outline.Outline`).
-_LEAST_DISTINCT = 0.33
 #: Change of a probability by the outline that counts.
 _CHANGED = 0.05
 _NO_TUMOR = (
@@ -262,7 +260,7 @@ def _rated(
     if comparison is not None and changed.any():
         tumor = posterior[labels.VALUES.index(labels.VS)]
         excess = excess_mm3(tumor, comparison, grid.spacing_zyx)
-        if excess < _MINIMUM_TUMOR_MM3 or distinctness < _LEAST_DISTINCT:
+        if excess < _MINIMUM_TUMOR_MM3 or distinctness < LEAST_DISTINCT:
             return dataclasses.replace(result, notes=(*result.notes, _NO_TUMOR))
     return result
 

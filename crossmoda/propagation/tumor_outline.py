@@ -38,6 +38,8 @@ _BINS, _TUMOR_FLOOR, _TISSUE_FLOOR = 16, 0.05, 0.1
 #: Where the difference of both sides is hardly distinct, the brightness of the tumor is unknown: (1 - distinctness) to
 #: this power.
 _DOUBT = 4
+#: If less of the difference is distinct there may be no tumor (docs/validation/propagation.md).
+LEAST_DISTINCT = 0.33
 #: Standard deviation of the smoothing of both distributions, bins.
 _TUMOR_SMOOTHING, _TISSUE_SMOOTHING = 0.7, 0.5
 #: Prior that both sides are alike: its standard deviation in bins, and its strength in voxels for each brightness.
@@ -76,7 +78,8 @@ def outline_tumor(
         spacing_zyx: voxel size, mm.
 
     Returns:
-        The outline; the votes themselves where none of their voxels differs from the contralateral side as a tumor does.
+        The outline; the votes themselves where none of their voxels differs from the contralateral side as a tumor does,
+        and where a distinct difference has no outline.
 
     """
     if not (comparison.excess[votes > 0] > 0).any():
@@ -92,6 +95,8 @@ def outline_tumor(
     )
     probability = np.zeros(votes.shape, np.float32)
     probability[box] = search.find()
+    if search.distinctness >= LEAST_DISTINCT and not (probability > 0.5).any():
+        return Outline(votes, search.distinctness)
     return Outline(probability, search.distinctness)
 
 
@@ -133,7 +138,7 @@ class _Search:
         """Return the probability of tumor, (z, y, x)."""
         prior = self.hypotheses.mean(axis=0)
         tumor, self.distinctness = self._difference(prior)
-        evidence = self._evidence(tumor, self.distinctness, (1 - prior) ** 2)
+        evidence = self._evidence(tumor, self.distinctness, (1 - prior) ** 2, is_first=True)
         prior = self._prior(evidence)
         probability = self._mean_field(prior, evidence, _ITERATIONS)
         for number in range(1, _ROUNDS):
@@ -158,7 +163,9 @@ class _Search:
         tumor = np.where(self.is_bone, 0, np.maximum(by_tumor - by_chance, 0))
         return tumor, float(tumor.sum() / max(by_tumor.sum(), 1e-9))
 
-    def _evidence(self, tumor: np.ndarray, distinctness: float, weight: np.ndarray) -> np.ndarray:
+    def _evidence(
+        self, tumor: np.ndarray, distinctness: float, weight: np.ndarray, is_first: bool = False
+    ) -> np.ndarray:
         """Return the log likelihood ratio of tumor of each voxel, (n,).
 
         Args:
@@ -173,6 +180,8 @@ class _Search:
         pair = _bins(self.contralateral) * _BINS + _bins(self.ipsilateral)
         pairs = np.bincount(pair, np.where(self.known, weight, 0), _BINS * _BINS).reshape(_BINS, _BINS)
         pairs = ndimage.gaussian_filter(pairs, _TISSUE_SMOOTHING, mode="nearest")
+        if is_first:  # a difference in one direction only is no chance, but tumor beyond the atlases'
+            pairs = np.minimum(pairs, pairs.T)
         # Where there are few voxels to learn from the sides are alike.
         pairs += _ALIKE_VOXELS * ndimage.gaussian_filter1d(np.eye(_BINS), _ALIKE_BINS, mode="nearest")
         tissue, alone = (
