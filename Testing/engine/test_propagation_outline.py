@@ -7,7 +7,7 @@ from scipy import ndimage
 from crossmoda import fusion, labels
 from crossmoda.anatomy.contralateral import ContralateralComparison
 from crossmoda.propagation.label_fusion import NoisyLabel, Rater, fuse_raters
-from crossmoda.propagation.tumor_outline import outline_tumor
+from crossmoda.propagation.tumor_outline import excess_mm3, outline_tumor
 from crossmoda.volume import Grid, Volume
 from phantoms import dice
 
@@ -166,3 +166,12 @@ def test_a_tumor_on_the_wrong_side_is_noted_as_possibly_missing():
     result = fused(ContralateralComparison(sides.contralateral, sides.ipsilateral, "hrT2"))
     assert any(note.endswith(said) for note in result.fusion.notes)
     assert not any(note.endswith(said) for note in fused(sides).fusion.notes)
+
+
+def test_a_tumor_brighter_than_the_brain_that_it_displaced_is_no_evidence_against_it():
+    here, there = np.full((1, 1, 70), 0.35, np.float32), np.full((1, 1, 70), 0.25, np.float32)
+    there[..., :10] = 0.9  # a seventh of the tumor replaced fluid
+    sides = ContralateralComparison(here, there, "hrT2")
+    assert sides.excess.sum() < 0 < excess_mm3(np.ones(here.shape), sides, (1, 1, 1))
+    swapped = ContralateralComparison(there, here, "hrT2")
+    assert excess_mm3(np.ones(here.shape), swapped, (1, 1, 1)) < 0

@@ -54,11 +54,11 @@ class ContralateralComparison:
         return np.maximum(*self._above_mean())
 
     def _above_mean(self) -> tuple[np.ndarray, np.ndarray]:
-        mean, range_ = np.float32(self.mean), np.float32(max(1 - self.mean, 1e-6))
-        ipsilateral, contralateral = (
-            np.maximum(side - mean, 0) / range_ for side in (self.ipsilateral, self.contralateral)
+        mean, largest = np.float32(self.mean), np.float32(max(1 - self.mean, 1e-6))
+        return (
+            np.maximum(self.ipsilateral - mean, 0) / largest,
+            np.maximum(self.contralateral - mean, 0) / largest,
         )
-        return ipsilateral, contralateral
 
 
 def brightness(target: Volume) -> np.ndarray:

@@ -78,8 +78,8 @@ def outline_tumor(
         spacing_zyx: voxel size, mm.
 
     Returns:
-        The outline; the votes themselves where none of their voxels differs from the contralateral side as a tumor does,
-        and where a distinct difference has no outline.
+        The outline; the votes themselves where none of their voxels differs from the contralateral side as a tumor
+        does, and where a distinct difference has no outline.
 
     """
     if not (comparison.excess[votes > 0] > 0).any():
@@ -228,17 +228,17 @@ class _Neighbors:
         largest = 2 * sum(weight for _, weight in offsets)
         self._pairs = []
         for offset, weight in offsets:
-            one, other = _overlap(image.shape, offset)
-            edge = np.exp(-((smooth[one] - smooth[other]) ** 2) / (2 * _EDGE**2))
-            self._pairs.append((one, other, np.float32(weight / largest) * edge))
+            first, second = _overlap(image.shape, offset)
+            edge = np.exp(-((smooth[first] - smooth[second]) ** 2) / (2 * _EDGE**2))
+            self._pairs.append((first, second, np.float32(weight / largest) * edge))
         self.total = self.sum(np.ones(image.shape, np.float32))
 
     def sum(self, values: np.ndarray) -> np.ndarray:
         """Return the weighted sum of the neighbors' values, (z, y, x); at most their largest one."""
         total = np.zeros_like(values)
-        for one, other, weight in self._pairs:
-            total[one] += weight * values[other]
-            total[other] += weight * values[one]
+        for first, second, weight in self._pairs:
+            total[first] += weight * values[second]
+            total[second] += weight * values[first]
         return total
 
 
