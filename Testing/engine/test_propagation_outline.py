@@ -72,7 +72,7 @@ def test_a_tumor_that_fills_the_canal_stays():
     assert dice(found > 0.5, mask(CANAL)) > 0.9
 
 
-def test_a_tumor_that_is_larger_than_the_atlases_grows_to_the_border_that_the_target_shows():
+def test_a_tumor_larger_than_the_atlases_grows_to_the_border_that_the_target_shows():
     """It displaced brain, as bright as itself, and a cleft of fluid surrounds it."""
     sides, whole = scan(TUMOR), mask(TUMOR)
     index = np.indices(SHAPE)
@@ -85,7 +85,7 @@ def test_a_tumor_that_is_larger_than_the_atlases_grows_to_the_border_that_the_ta
     assert dice(outlined(given, sides) > 0.5, whole) > 0.85
 
 
-def test_where_the_contralateral_side_is_bone_brighter_tissue_is_tumor_and_bone_is_none():
+def test_brighter_tissue_is_tumor_where_the_contralateral_side_is_bone():
     """It widened the canal; beside it the canal is narrower than the contralateral one."""
     sides, eroded = scan(TUMOR), np.s_[7:13, 25:28, 40:48]
     narrower = np.s_[7:13, 14:15, 34:50]
