@@ -27,17 +27,20 @@ class CrossModaSeg(ScriptedLoadableModule):
         parent.dependencies = []
         parent.contributors = ["The CrossModa developers"]
         parent.helpText = _(
-            "Segments the vestibular schwannoma and the cochlea on T2 MR when only contrast-enhanced T1 scans "
-            "carry labels. "
-            "Work from top to bottom; “Load sample data” gives a first case. Research software, not a medical device. "
-            "See the <a href='https://github.com/crossmoda/SlicerCrossModa/blob/main/docs/user_guide.md'>"
-            "user guide</a>."
+            "Segments and measures the vestibular schwannoma and the cochlea on T2 MR. <b>Measure</b>: select a scan, "
+            "press Apply, check the outline. <b>Review</b>: correct the labels of a cohort. <b>Atlases &amp; "
+            "training</b>: labels from contrast-enhanced T1 scans, and your own models; “Load sample data” gives a "
+            "first scan. Research software, not a medical device. See the "
+            "<a href='https://github.com/crossmoda/SlicerCrossModa/blob/main/docs/user_guide.md'>user guide</a>."
         )
         parent.acknowledgementText = _(
-            "The methods are those of these papers; please cite them. Registration (deeds): "
-            "Heinrich et al., IEEE TMI 32, 2013. Image descriptor (MIND-SSC): Heinrich et al., MICCAI 2013. "
-            "Fusion (STAPLE): Warfield, Zou and Wells, IEEE TMI 23, 2004. "
-            "The challenge (crossMoDA): Dorent et al., Medical Image Analysis 83, 2023."
+            "The method follows C. N. Kruse, L. Hansen and M. P. Heinrich, “Learning on MIND features and noisy labels "
+            "from image registration”, <a href='https://crossmoda.grand-challenge.org/'>crossMoDA 2021</a>. Please "
+            "cite it and what it is built on: registration with deeds, Heinrich et al., "
+            "<a href='https://doi.org/10.1109/TMI.2013.2246577'>IEEE TMI 32, 2013</a>; MIND-SSC, Heinrich et al., "
+            "<a href='https://doi.org/10.1007/978-3-642-40811-3_24'>MICCAI 2013</a>; STAPLE, Warfield, Zou and Wells, "
+            "<a href='https://doi.org/10.1109/TMI.2004.828354'>IEEE TMI 23, 2004</a>; the challenge, Dorent et al., "
+            "<a href='https://doi.org/10.1016/j.media.2022.102628'>Medical Image Analysis 83, 2023</a>."
         )
         slicer.app.connect("startupCompleted()", sample_data.register)
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 PROJECT = Path(__file__).resolve().parent.parent
+os.environ["CROSSMODA_CACHE"] = ""  # what an earlier run kept must not hide what this program does
 
 
 @pytest.fixture(scope="session")

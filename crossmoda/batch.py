@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
-from crossmoda.errors import NOT_ENOUGH_MEMORY, InputError
+from crossmoda.errors import CASE_ERRORS, InputError, sentence_of
 from crossmoda.progress import Progress, part
 
 if TYPE_CHECKING:
@@ -33,16 +33,16 @@ def for_each(
     """
     results: dict[str, Result] = {}
     failures: dict[str, str] = {}
+    used: set[str] = set()
     for number, case in enumerate(cases):
         step = part(progress, number / len(cases), (number + 1) / len(cases), f"{case.id}: ")
         try:
-            if case.id in results or case.id in failures:
+            if case.id.casefold() in used:  # one folder on Windows and macOS
                 raise InputError(f"Duplicate case ID: {case.id}. Use unique IDs.")
+            used.add(case.id.casefold())
             results[case.id] = work(case, step)
         except fatal:
             raise
-        except InputError as cause:
-            failures[case.id] = str(cause)
-        except MemoryError:
-            failures[case.id] = NOT_ENOUGH_MEMORY
+        except CASE_ERRORS as cause:
+            failures[case.id] = sentence_of(cause)
     return results, failures

@@ -28,6 +28,7 @@ from crossmoda import (
 )
 from crossmoda.deeds.files import RegistrationSettings, register_files
 from crossmoda.errors import InputError
+from crossmoda.output import check_writable
 from crossmoda.parameters import parameter, parameter_of
 from crossmoda.progress import Progress, part, report
 from crossmoda.report import Report
@@ -93,6 +94,7 @@ def run(
 
     """
     folder = Path(folder)
+    check_writable(folder, is_folder=True)
     data = _simulate(folder, settings, subjects, part(progress, 0.0, 0.2))
     tests = [case for case in data.targets if case.image.parent.name == TEST]
     propagated = _propagate(data, folder / "propagated", settings, part(progress, 0.2, 0.55))
@@ -135,6 +137,8 @@ def _simulate(
     step = cache.CachedStep(folder, demo=settings, subjects=subjects)
     data = folder / "dataset"
     if step.results() is None:
+        if folder.is_dir() and any(folder.iterdir()) and not (folder / cache.SEAL).exists() and not data.exists():
+            raise InputError(f"The folder is not empty and has no demo: {folder}. Choose a new folder.")
         if data.exists():
             raise InputError(f"Demo with other settings in {folder}. Choose another folder or delete it.")
         simulation.simulate_dataset(

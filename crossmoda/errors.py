@@ -24,6 +24,13 @@ def reason_of(error: Exception) -> str:
 
 #: What a door says of a MemoryError.
 NOT_ENOUGH_MEMORY = "Not enough memory. Close other programs, crop the scan, or use a computer with more memory."
+#: The errors of one case, which do not stop the others.
+CASE_ERRORS = (InputError, MemoryError)
+
+
+def sentence_of(error: BaseException) -> str:
+    """Return what a door says of one of :data:`CASE_ERRORS`."""
+    return NOT_ENOUGH_MEMORY if isinstance(error, MemoryError) else str(error)
 
 
 class Cancelled(Exception):

@@ -5,6 +5,7 @@ installations neither may be writable, a disk may be full, and a killed process 
 code is compiled anew in each process, and a warning says so once.
 """
 
+import contextlib
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -15,16 +16,21 @@ from numba.core.caching import FunctionCache
 _has_warned = False
 
 
-def _warn(reason: object) -> None:
+def _warn(fact: str, cause: Exception, remedy: str) -> None:
+    """Warn once in a process; numba's reasons may be empty or of many lines."""
     global _has_warned
     if not _has_warned:
         _has_warned = True
-        warnings.warn(
-            f"Compiled code is not kept ({str(reason).strip().splitlines()[0]}): each run compiles it again, for about "
-            "a minute. Set NUMBA_CACHE_DIR to a folder that can be written.",
-            RuntimeWarning,
-            stacklevel=3,
-        )
+        reason = [*str(cause).strip().splitlines(), type(cause).__name__][0]
+        warnings.warn(f"{fact} ({reason}): {remedy}", RuntimeWarning, stacklevel=3)
+
+
+def _warn_not_kept(cause: Exception) -> None:
+    _warn(
+        "Compiled code is not kept",
+        cause,
+        "each run compiles it again, for about a minute. Set NUMBA_CACHE_DIR to a folder that can be written.",
+    )
 
 
 class _TolerantCache(FunctionCache):
@@ -34,7 +40,10 @@ class _TolerantCache(FunctionCache):
         """Return the compiled code of a signature; None where it has to be compiled."""
         try:
             return super().load_overload(sig, target_context)
-        except Exception:  # damaged files end numba with errors of many kinds; compiling replaces them
+        except Exception as cause:  # damaged files end numba with errors of many kinds
+            _warn("Compiled code is damaged", cause, "it is compiled again, for about a minute, and replaced.")
+            with contextlib.suppress(Exception):  # saving reports what cannot be written
+                self.flush()  # an index that cannot be read would never be replaced
             return None
 
     def save_overload(self, sig: Any, data: Any) -> None:
@@ -42,7 +51,7 @@ class _TolerantCache(FunctionCache):
         try:
             super().save_overload(sig, data)
         except Exception as cause:  # also where the index cannot be read: compiling is always possible
-            _warn(cause)
+            _warn_not_kept(cause)
 
 
 def compiled(**options: Any) -> Callable[[Callable[..., Any]], Any]:
@@ -58,7 +67,7 @@ def compiled(**options: Any) -> Callable[[Callable[..., Any]], Any]:
         try:
             dispatcher._cache = _TolerantCache(dispatcher.py_func)
         except Exception as cause:  # no folder for the cache
-            _warn(cause)
+            _warn_not_kept(cause)
         return dispatcher
 
     return decorate

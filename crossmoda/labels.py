@@ -67,9 +67,16 @@ VALUES = (BACKGROUND, *(structure.value for structure in STRUCTURES))
 USE_VALUES = "Use 0 background, " + ", ".join(f"{structure.value} {structure.name}" for structure in STRUCTURES)
 
 
+#: So few values are looked for one by one.
+_FEW = 8
+
+
 def values_in(label_map: np.ndarray) -> list[int]:
     """Return the values that an integer array holds, in order."""
-    if label_map.dtype == np.uint8:  # counting is ten times faster than sorting
+    if label_map.dtype == np.uint8:
+        highest = int(label_map.max(initial=0))
+        if highest < _FEW:  # comparing is ten times as fast as counting, and that as sorting
+            return [value for value in range(highest + 1) if (label_map == value).any()]
         return np.flatnonzero(np.bincount(label_map.ravel(), minlength=256)).tolist()
     return np.unique(label_map).tolist()
 

@@ -227,7 +227,7 @@ def read_json(path: Path | str) -> Any:
 
     """
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
+        return json.loads(Path(path).read_text(encoding="utf-8-sig"))
     except RecursionError as cause:
         raise ValueError("nested too deeply") from cause
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import crossmoda
+from crossmoda import pseudonyms
 from crossmoda.errors import InputError, cannot_read, reason_of
 
 
@@ -81,7 +82,10 @@ class Record:
         """
         self._start = time.perf_counter()
         is_dataclass = dataclasses.is_dataclass(settings) and not isinstance(settings, type)
-        files = {role: {"name": Path(path).name, "sha256": checksum(path)} for role, path in (inputs or {}).items()}
+        files = {
+            role: {"name": pseudonyms.shown_name(path), "sha256": checksum(path)}
+            for role, path in (inputs or {}).items()
+        }
         self.content: dict[str, Any] = {
             "step": step,
             "crossmoda": crossmoda.__version__,

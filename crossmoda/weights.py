@@ -21,7 +21,7 @@ _CARD = "card"
 #: Key of the model card: mean probabilities below which a predicted structure is doubtful.
 DOUBTFUL = "doubtful_below"
 #: Keys of the model card: what is called a tumor (:class:`crossmoda.inference.ears.Calling`), and which scans the
-#: network was trained for.
+#: network was trained for (words, and ranges as [least, largest]; :mod:`crossmoda.inference.coverage`).
 CALLING, COVERS = "calling", "covers"
 
 
@@ -53,6 +53,12 @@ def new_card(settings: networks.Settings, preparation: preprocessing.Preparation
         "crossmoda": crossmoda.__version__,
         **about,
     }
+
+
+def caution(card: dict[str, Any]) -> str:
+    """Return what a user of the network has to know of its training data, from its card; empty if nothing."""
+    only_simulated = str(card.get("data", "")).startswith("simulated") and not card.get("learned_from")
+    return "Trained on simulated scans only." if only_simulated else ""
 
 
 def inherited(initial: Path | str | None) -> dict[str, Any]:
@@ -163,6 +169,8 @@ def load(path: Path | str) -> TrainedNetwork:
         )
     if not _are_limits(card.get(DOUBTFUL, {})):
         raise InputError(f"Invalid model card ({DOUBTFUL} is not numeric): {path.name}. Download the weights again.")
+    if not _are_ranges(card.get(COVERS, {})):
+        raise InputError(f"Invalid model card ({COVERS}: words or [least, largest]): {path.name}. Download it again.")
     if any(item.is_floating_point() != expected[name].is_floating_point() for name, item in tensors.items()):
         raise InputError(f"Weights of the wrong data type: {path.name}. Download them again, or train again.")
     state = {name: item.to(expected[name].dtype) for name, item in tensors.items()}
@@ -178,4 +186,12 @@ def _are_limits(doubtful: Any) -> bool:
     """Return whether a card entry maps structures to numbers; one that is not finite would switch a warning off."""
     return isinstance(doubtful, dict) and all(
         isinstance(limit, int | float) and math.isfinite(limit) for limit in doubtful.values()
+    )
+
+
+def _are_ranges(covers: Any) -> bool:
+    """Return whether a card entry maps names to words or to pairs of numbers."""
+    return isinstance(covers, dict) and all(
+        isinstance(value, str) or (isinstance(value, list) and len(value) == 2 and _are_limits(dict(enumerate(value))))
+        for value in covers.values()
     )

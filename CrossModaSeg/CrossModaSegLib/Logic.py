@@ -10,7 +10,7 @@ from CrossModaSegLib.ParameterNode import CrossModaSegParameterNode
 from CrossModaSegLib.processes.prediction import Predict
 from CrossModaSegLib.processes.propagation import AtlasFolder, Propagate
 from CrossModaSegLib.processes.tasks import DONE, Task, TaskQueue
-from CrossModaSegLib.scene import cases, export, nodes
+from CrossModaSegLib.scene import cases, export, measures, nodes
 
 
 class CrossModaSegLogic(ScriptedLoadableModuleLogic):
@@ -77,14 +77,14 @@ class CrossModaSegLogic(ScriptedLoadableModuleLogic):
         return self._wait([Predict(volume, weights, device, flips, settings)])[0]
 
     def measure(self, segmentation, volume=None):
-        """Return a table node with volume, largest diameter and distance to the cochlea of each structure.
+        """Return a table node with volumes, diameters, meatal parts and gaps, a row per tumor and cochlea.
 
         Raises:
             InputError: the segmented volume is missing or cannot be used.
 
         """
         volume = volume or segmentation.GetNodeReference(nodes.TARGET)
-        return self._wait(export.Measurement(segmentation, volume).tasks())
+        return self._wait(measures.Measurement(segmentation, volume).tasks())
 
     def export(self, segmentation, folder, segmentationFile=True, labelMap=True, surfaces=False) -> list[Path]:
         """Write the segmentation as .seg.nrrd, NIfTI label map and STL surfaces; return the files.

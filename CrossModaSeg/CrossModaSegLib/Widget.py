@@ -1,20 +1,21 @@
-"""The panel: its sections from top to bottom, and the scene they look at."""
+"""The panel: a tab for each role, their sections from top to bottom, and the scene they look at."""
 
 import types
 
 import qt
 import slicer
 import vtk
+from slicer.i18n import tr as _
 from slicer.util import VTKObservationMixin
 
 from CrossModaSegLib.scene import cases, display, nodes
 from CrossModaSegLib.sections.cases import CasesSection
 from CrossModaSegLib.sections.correct import CorrectSection
 from CrossModaSegLib.sections.improve import ImproveSection
+from CrossModaSegLib.sections.measure import MeasureSection
 from CrossModaSegLib.sections.register import RegisterSection
 from CrossModaSegLib.sections.result import ResultSection
 from CrossModaSegLib.sections.review import ReviewSection
-from CrossModaSegLib.sections.segment import SegmentSection
 from CrossModaSegLib.sections.setup import SetupSection
 
 #: The parameters that show a result of the target, by its role.
@@ -32,33 +33,70 @@ class Panel(VTKObservationMixin):
         super().__init__()
         self.logic, self.parameters, self._gui_tag, self._target = logic, None, None, None
         self.sample = None
+        self._may_preselect, self._is_entered, self._shown_tab = True, False, 0
         self.setup = SetupSection(self)
         self.cases = CasesSection(self)
         self.register = RegisterSection(self)
-        self.segment = SegmentSection(self)
+        self.measure = MeasureSection(self)
         self.result = ResultSection(self)
         self.review = ReviewSection(self)
         self.correct = CorrectSection(self)
         self.improve = ImproveSection(self)
-        self.sections = (
-            *(self.setup, self.cases, self.register, self.segment, self.result),
-            *(self.review, self.correct, self.improve),
-        )
-        for section in self.sections:
-            layout.addWidget(section.widget)
-            section.widget.setMRMLScene(slicer.mrmlScene)
+        self.tabs, self.pages, self._sections_of_tab = qt.QTabBar(), [], []
+        layout.addWidget(self.tabs)
+        self._add_tab(_("Measure"), self.measure, self.result, self.setup)
+        self._add_tab(_("Review"), self.review, self.correct)
+        self._add_tab(_("Atlases && training"), self.cases, self.register, self.improve)
+        self.sections = tuple(section for sections in self._sections_of_tab for section in sections)
+        for page in self.pages:
+            layout.addWidget(page)
+            page.setVisible(page is self.pages[0])
         layout.addStretch(1)
-        self._scan_selectors = (self.cases.ui.volumeSelector, self.register.ui.targetSelector)
+        self.tabs.connect("currentChanged(int)", self._on_tab)
+        scan_selector = self.measure.ui.scanSelector
+        self._scan_selectors = (scan_selector, self.cases.ui.volumeSelector, self.register.ui.targetSelector)
         self._selectors = (*self._scan_selectors, self.cases.ui.labelSelector, self.register.ui.noisyLabelSelector)
-        self._selectors += (self.segment.ui.uncertaintySelector, self.result.ui.resultSelector)
+        self._selectors += (self.result.ui.resultSelector,)
         for selector in (self.cases.ui.volumeSelector, self.cases.ui.labelSelector):
             selector.connect("currentNodeChanged(vtkMRMLNode*)", self.update_soon)
-        self.register.ui.targetSelector.connect("currentNodeChanged(vtkMRMLNode*)", self._on_target)
+        scan_selector.connect("currentNodeChanged(vtkMRMLNode*)", self._on_target)
         self._timer = qt.QTimer()
         self._timer.setSingleShot(True)
         self._timer.setInterval(30)
         self._timer.connect("timeout()", self.update)
         self.observe()
+
+    def _add_tab(self, title: str, *sections) -> None:
+        """Add a tab with sections from top to bottom; the panel is as high as the tab that is shown."""
+        page = qt.QWidget()
+        column = qt.QVBoxLayout(page)
+        column.setContentsMargins(0, 0, 0, 0)
+        for section in sections:
+            column.addWidget(section.widget)
+            section.widget.setMRMLScene(slicer.mrmlScene)
+        self.tabs.addTab(title)
+        self.pages.append(page)
+        self._sections_of_tab.append(sections)
+
+    def show_tab(self, section) -> None:
+        """Show the tab with a section."""
+        self.tabs.setCurrentIndex(self._sections_of_tab.index(self.tab_of(section)))
+
+    def tab_of(self, section) -> tuple:
+        """Return the sections of the tab of a section."""
+        return next(sections for sections in self._sections_of_tab if section in sections)
+
+    def _on_tab(self, number: int) -> None:
+        """Show the sections of a tab; they have the keys and the stopwatch, no others."""
+        before, self._shown_tab = self._shown_tab, number
+        self.pages[before].setVisible(False)
+        self.pages[number].setVisible(True)
+        if self._is_entered:
+            for section in self._sections_of_tab[before]:
+                section.exit()
+            for section in self._sections_of_tab[number]:
+                section.enter()
+        self.update_soon()
 
     def observe(self) -> None:
         """Observe the scene."""
@@ -79,6 +117,7 @@ class Panel(VTKObservationMixin):
         self._gui_tag = self.parameters.connectGui(types.SimpleNamespace(**gui))
         self._target = self.parameters.target  # the node, as Slicer reuses the IDs of removed nodes
         self.addObserver(self.parameters.parameterNode, vtk.vtkCommand.ModifiedEvent, self.update_soon)
+        self._may_preselect = True
         self.update()
 
     def close(self) -> None:
@@ -89,14 +128,25 @@ class Panel(VTKObservationMixin):
             self.parameters = self._gui_tag = self._target = None
 
     def enter(self) -> None:
-        """Enable the keys and the stopwatch of the review."""
-        for section in self.sections:
+        """Select a scan if none is, and enable the keys and the stopwatch of the tab that is shown."""
+        self._is_entered = True
+        self._preselect()
+        for section in self._sections_of_tab[self._shown_tab]:
             section.enter()
+        for section in self.sections:
             section.show_style()
+
+    def _preselect(self) -> None:
+        """Select the first usable MR volume that CrossModa did not make, unless the user removed the selected one."""
+        if self.parameters is None or self.parameters.target is not None or not self._may_preselect:
+            return
+        scans = (node for node in slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode") if cases.may_be_target(node))
+        self.parameters.target = next(scans, None)
 
     def exit(self) -> None:
         """Disable the keys while another module is shown; work continues."""
-        for section in self.sections:
+        self._is_entered = False
+        for section in self._sections_of_tab[self._shown_tab]:
             section.exit()
 
     def stop(self) -> None:
@@ -137,7 +187,7 @@ class Panel(VTKObservationMixin):
             setattr(parameters, parameter, _newest(target, role))
         parameters.result = _newest(target, *nodes.RESULTS)
         if not self.logic.busy:
-            for section in (self.register, self.segment, self.result):
+            for section in (self.measure, self.result, self.register):
                 section.say("")
         display.show_target(target)
 
@@ -151,7 +201,9 @@ class Panel(VTKObservationMixin):
         if node is self._target:
             self._target = self.parameters.target = None
             self.parameters.tumorSide = "auto"
-            self.register.report_removed_target(node.GetName())
+            self._may_preselect = False
+            for section in (self.measure, self.register):
+                section.report_removed_target(node.GetName())
 
     def _on_node_removed(self, scene, _event) -> None:
         if not scene.IsBatchProcessing():  # a scene that is being closed or loaded is not whole
@@ -170,6 +222,8 @@ class Panel(VTKObservationMixin):
         for label in [*results, *(row.label for row in cases.scene_rows() if row.label is not None)]:
             nodes.watch_corrections(label)
         self.open()
+        if self._is_entered:
+            self._preselect()
 
 
 def _newest(target, *roles: str):

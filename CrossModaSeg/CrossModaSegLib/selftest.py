@@ -8,7 +8,7 @@ import numpy as np
 import slicer
 import vtk
 
-from CrossModaSegLib.scene import export, nodes
+from CrossModaSegLib.scene import measures, nodes
 
 #: A small sample: coarse and of a small region, so that the whole walk takes a minute.
 SMALL_SAMPLE = {
@@ -77,7 +77,7 @@ def check_opens_empty(case) -> None:
             if name.endswith("Button") and widget.className() == "QPushButton" and not widget.enabled:
                 case.assertTrue(widget.toolTip, f"{section.name} {name} does not say why it is disabled")
     case.assertFalse(panel.register.ui.registerButton.enabled)
-    case.assertFalse(panel.segment.ui.segmentButton.enabled)
+    case.assertFalse(panel.measure.ui.applyButton.enabled)
 
 
 def check_refuses_a_volume_without_geometry(case) -> None:
@@ -112,7 +112,7 @@ def check_click_through(case) -> None:
     check_result(case, panel.parameters.noisyLabel, target)
     disagreement = panel.parameters.noisyLabel.GetNodeReference(nodes.DISAGREEMENT)
     case.assertGreater(disagreement.GetImageData().GetScalarRange()[1], 0)
-    case.assertEqual(panel.cases.rows[-1].state(target), "fused")
+    case.assertEqual(panel.cases.rows[-1].state(target), "label from atlases")
     for mode in ("fade", "checkerboard", "contour"):
         panel.parameters.check = mode
         panel.register.ui.checkButton.click()
@@ -120,8 +120,9 @@ def check_click_through(case) -> None:
 
     panel.parameters.weights = getattr(case, "weights", "")
     panel.update()
-    press(panel, panel.segment.ui.segmentButton)
-    case.assertEqual([task.error for task in panel.logic.queue.tasks], [""])
+    panel.show_tab(panel.measure)
+    press(panel, panel.measure.ui.applyButton)
+    case.assertEqual([task.error for task in panel.logic.queue.tasks if task.error], [])
     result = panel.parameters.result
     check_result(case, result, target)
     case.assertNotEqual(result.GetID(), panel.parameters.noisyLabel.GetID())
@@ -130,7 +131,7 @@ def check_click_through(case) -> None:
     paint_ball(result, "VS")
     case.assertIsNotNone(result.GetAttribute(nodes.CORRECTED))
     press(panel, panel.result.ui.measureButton)
-    volume = float(result.GetNodeReference(export.TABLE).GetTable().GetValue(0, 1).ToString())
+    volume = measures.table_of(result).GetTable().GetColumnByName("volume [mm3]").GetValue(0)
     array = slicer.util.arrayFromSegmentBinaryLabelmap(result, "VS", target)
     case.assertAlmostEqual(volume, array.sum() * np.prod(target.GetSpacing()), delta=0.06)
 

@@ -12,6 +12,7 @@ Settings were tuned on p03; fnndsc and p01 are for the result.
 
 import argparse
 import dataclasses
+import functools
 import itertools
 from collections.abc import Iterator
 
@@ -25,10 +26,15 @@ from crossmoda import deeds, volume
 from crossmoda.anatomy.ear_alignment import alignment, ears_box
 from crossmoda.anatomy.ear_frame import EarFrames, ear_frames
 from crossmoda.anatomy.sampling import covering, positions
-from crossmoda.deeds.transform import affine_transform
 from crossmoda.volume import Grid, Volume
+from crossmoda.volume.transforms import affine_transform
 
-PEERS = {"deedsBCV": deedsbcv, "convexAdam": convexadam, "SimpleITK B-spline": simpleitk}
+PEERS = {
+    "linearBCV + deedsBCV": deedsbcv,
+    "deedsBCV": functools.partial(deedsbcv, linear=False),
+    "convexAdam": convexadam,
+    "SimpleITK B-spline": simpleitk,
+}
 #: image -> folder of its transforms and the name in them; None: the scanner's frame of reference.
 SESSIONS = {
     "real_t2/p03_study1_T2W.nii.gz": "real_t2/transforms/p03_study1",
@@ -137,8 +143,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--only", default="", help="part of the names of the pairs")
     parser.add_argument("--within", action="store_true", help="only pairs of one person")
-    parser.add_argument("--methods", nargs="*", default=["none", "frames", "frames, whole", "header"])
-    parser.add_argument("--peers", action="store_true", help="deedsBCV, convexAdam and SimpleITK as well")
+    parser.add_argument(
+        "--methods",
+        nargs="*",
+        default=["none", "frames", "frames, whole", "header"],
+        choices=["none", "frames", "frames, whole", "header", *PEERS],
+    )
+    parser.add_argument("--peers", action="store_true", help="all peers as well")
     parser.add_argument("--alpha", type=float, nargs="*", default=[deeds.Settings().alpha])
     parser.add_argument("--linear", nargs="*", default=[deeds.Settings().linear])
     parser.add_argument("--levels", type=int, nargs="*", default=[5])

@@ -280,7 +280,7 @@ def main() -> None:
     """Run the selected measurements."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--set", type=Path)
-    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
+    parser.add_argument("--parts", nargs="+", choices=(*PARTS, "ceT1"), default=list(PARTS))
     parser.add_argument("--first", type=int, help="only the first cases of each part")
     parser.add_argument("--frames", action="store_true")
     parser.add_argument("--predict", action="store_true")

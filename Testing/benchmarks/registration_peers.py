@@ -53,15 +53,18 @@ def _voxel_field(displacement: np.ndarray, grid: Grid) -> sitk.Transform:
     return sitk.DisplacementFieldTransform(image)
 
 
-def deedsbcv(fixed: Volume, moving: Volume) -> PeerResult:
-    """Run linearBCV and deedsBCV with their defaults."""
+def deedsbcv(fixed: Volume, moving: Volume, linear: bool = True) -> PeerResult:
+    """Run linearBCV, unless ``linear`` is False, and deedsBCV with their defaults."""
     with tempfile.TemporaryDirectory() as folder:
         for name, array in (("fixed", fixed.array), ("moving", _on_fixed_grid(fixed, moving))):
             scaled = np.round(array * (1000 / np.percentile(array, 99))).astype(np.int16)
             sitk.WriteImage(sitk.GetImageFromArray(scaled), f"{folder}/{name}.nii.gz")
         files = ["-F", f"{folder}/fixed.nii.gz", "-M", f"{folder}/moving.nii.gz", "-O", f"{folder}/out"]
         clock = Clock()
-        subprocess.run([os.environ["DEEDSBCV_LINEAR"], *files], check=True, capture_output=True)
+        if linear:
+            subprocess.run([os.environ["DEEDSBCV_LINEAR"], *files], check=True, capture_output=True)
+        else:
+            np.savetxt(f"{folder}/out_matrix.txt", np.eye(4))
         affine = ["-A", f"{folder}/out_matrix.txt"]
         subprocess.run([os.environ["DEEDSBCV_DEEDS"], *files, *affine], check=True, capture_output=True)
         taken = clock.read()

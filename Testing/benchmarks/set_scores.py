@@ -25,6 +25,8 @@ class Case:
 
     row: dict[str, str]
     folder: Path
+    is_cet1: bool = False
+    """the ceT1 of a head, as a scan to segment"""
 
     @property
     def id(self) -> str:
@@ -33,8 +35,8 @@ class Case:
 
     @property
     def part(self) -> str:
-        """Heads, spacings, real or broken."""
-        return self.row["part"]
+        """Heads, ceT1 (of the same heads), spacings, real or broken."""
+        return "ceT1" if self.is_cet1 else self.row["part"]
 
     @property
     def side(self) -> str:
@@ -43,7 +45,9 @@ class Case:
 
     @property
     def scan(self) -> Path:
-        """The hrT2."""
+        """The hrT2, or the ceT1."""
+        if self.is_cet1:
+            return self.folder / "source_training" / f"{self.id}_ceT1.nii.gz"
         folder = "broken" if self.part == "broken" else "target_validation"
         return self.folder / folder / f"{self.id}_hrT2.nii.gz"
 
@@ -61,15 +65,17 @@ class Case:
 
     def truth(self) -> Volume | None:
         """Return the label map on the grid of the scan."""
-        path = self.folder / "truth" / f"{self.id}_Label.nii.gz"
+        path = self.folder / ("source_training" if self.is_cet1 else "truth") / f"{self.id}_Label.nii.gz"
         return volume.read_label_map(path) if path.exists() else None
 
 
 def cases(folder: Path, parts: Sequence[str]) -> list[Case]:
     """Return the cases of some parts of a set that are on disk."""
     with (folder / "cases.csv").open(encoding="utf-8", newline="") as file:
-        rows = [row for row in csv.DictReader(file) if row["part"] in parts]
-    return [case for case in (Case(row, folder) for row in rows) if case.scan.exists()]
+        rows = list(csv.DictReader(file))
+    chosen = [Case(row, folder) for row in rows if row["part"] in parts]
+    chosen += [Case(row, folder, is_cet1=True) for row in rows if row["part"] == "heads" and "ceT1" in parts]
+    return [case for case in chosen if case.scan.exists()]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -170,12 +176,12 @@ def table(scores: Sequence[Score]) -> str:
 def _groups(scores: Sequence[Score]) -> list[tuple[str, list[Score]]]:
     """Return the groups of the table that have cases."""
     groups: list[tuple[str, list[Score]]] = []
-    for part in ("heads", "spacings", "real", "broken"):
+    for part in ("heads", "ceT1", "spacings", "real", "broken"):
         members = [one for one in scores if one.case.part == part]
         if not members:
             continue
         groups.append((part, members))
-        if part in ("heads", "real"):
+        if part in ("heads", "ceT1", "real"):
             kinds = sorted({one.case.row["tumor_kind"] for one in members if one.case.side})
             groups += [
                 (f"- tumor {kind}", [one for one in members if one.case.row["tumor_kind"] == kind]) for kind in kinds

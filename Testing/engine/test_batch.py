@@ -6,7 +6,7 @@ import pytest
 
 from crossmoda import batch
 from crossmoda.dataset import Case
-from crossmoda.errors import InputError
+from crossmoda.errors import NOT_ENOUGH_MEMORY, InputError
 
 
 class Fatal(InputError):
@@ -27,10 +27,22 @@ def test_failures_are_named_and_the_rest_goes_on():
     assert done == {"a": "A", "b": "B"} and failed["bad"] == "It is bad."
 
 
+def test_a_case_that_needs_too_much_memory_is_named_and_the_rest_goes_on():
+    def work(case, _progress):
+        if case.id == "large":
+            raise MemoryError
+        return case.id
+
+    done, failed = batch.for_each(cases("a", "large", "b"), work)
+    assert list(done) == ["a", "b"] and failed == {"large": NOT_ENOUGH_MEMORY}
+
+
 def test_a_duplicate_id_is_refused_without_repeating_the_first():
     worked = []
     done, failed = batch.for_each(cases("a", "a"), lambda case, _progress: worked.append(case.id) or 1)
     assert worked == ["a"] and done == {"a": 1} and "Duplicate" in failed["a"]
+    done, failed = batch.for_each(cases("a", "A"), lambda case, _progress: 1)  # one folder on Windows and macOS
+    assert done == {"a": 1} and "Duplicate" in failed["A"]
 
 
 def test_a_fatal_error_and_a_bug_end_all():

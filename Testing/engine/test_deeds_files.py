@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from crossmoda import labels, volume
-from crossmoda.deeds.files import RegistrationSettings, register_files
-from crossmoda.volume import Grid, Volume
+from crossmoda.deeds.files import RegistrationOutputs, RegistrationSettings, register_files
+from crossmoda.volume import Grid, Volume, nifti
 
 GRID = Grid((48, 40, 24), (1.0, 1.0, 1.5), (-10.0, 20.0, 5.0), (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0))
 #: The same scan in a patient who lies 300 mm farther up.
@@ -82,3 +82,16 @@ def test_the_registration_of_parts_fades_out_in_the_whole_image_without_folding(
     center = (46.0, 50.0, 35.0)
     assert extended.transform.TransformPoint(center) == pytest.approx(np.add(center, 9.0))
     assert np.abs(np.subtract(extended.transform.TransformPoint((0.0, 0.0, 79.0)), (0.0, 0.0, 79.0))).max() < 1.0
+
+
+@pytest.mark.parametrize("kind", [np.int16, np.uint8, np.float32])
+def test_the_warped_image_has_the_voxel_type_of_the_moving_file(pair, kind):
+    folder, _ = pair
+    moving = volume.read(folder / "fixed.nrrd")
+    volume.write(moving.with_array(np.rint(moving.array).astype(kind)), folder / "typed.nii.gz")
+    settings = RegistrationSettings(device="cpu", levels=1, linear="none", region="whole")
+    outputs = RegistrationOutputs(warped=folder / "warped.nii.gz")
+    register_files(folder / "fixed.nrrd", folder / "typed.nii.gz", outputs, settings=settings)
+    warped = nifti.read(folder / "warped.nii.gz").array
+    assert warped.dtype == kind
+    assert np.abs(warped - np.rint(moving.array)).mean() < 5

@@ -12,6 +12,7 @@ from scipy.spatial.transform import Rotation
 
 from crossmoda.errors import InputError
 from crossmoda.volume import Grid, Volume, read
+from dicom_series import write_series
 
 AXIAL = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
 #: DICOM knows no left-handed stacks: row x column gives the slice axis.
@@ -20,39 +21,6 @@ DIRECTIONS = {
     "sagittal": (0.0, 0.0, -1.0, 1.0, 0.0, 0.0, 0.0, -1.0, 0.0),
     "oblique": tuple(Rotation.from_euler("xyz", (0.2, -0.1, 0.3)).as_matrix().ravel()),
 }
-
-
-def write_series(
-    folder: Path, volume: Volume, uid: str = "1.2.826.0.1.3680043.8.498.1", skip: tuple[int, ...] = ()
-) -> None:
-    """Write a volume as a DICOM series whose file names run against the order of the slices."""
-    import pydicom
-    from pydicom.dataset import FileDataset, FileMetaDataset
-    from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage
-
-    folder.mkdir(parents=True, exist_ok=True)
-    direction = np.reshape(volume.grid.direction, (3, 3))
-    for number in range(volume.grid.size[2]):
-        if number in skip:
-            continue
-        meta = FileMetaDataset()
-        meta.MediaStorageSOPClassUID, meta.TransferSyntaxUID = MRImageStorage, ExplicitVRLittleEndian
-        meta.MediaStorageSOPInstanceUID = f"{uid}.{number + 1}"
-        header = FileDataset(None, {}, file_meta=meta, preamble=b"\0" * 128)
-        header.SOPClassUID, header.SOPInstanceUID = MRImageStorage, meta.MediaStorageSOPInstanceUID
-        header.SeriesInstanceUID, header.StudyInstanceUID, header.PatientID = uid, "1.2.3", "VS-SEG-001"
-        header.Modality, header.SeriesDescription, header.InstanceNumber = "MR", "t1_mpr_tra", number + 1
-        header.Rows, header.Columns = volume.grid.size[1], volume.grid.size[0]
-        header.PixelSpacing = [f"{volume.grid.spacing[1]:.8g}", f"{volume.grid.spacing[0]:.8g}"]
-        header.SliceThickness = "1.0"
-        position = volume.grid.index_to_physical @ [0, 0, number, 1]
-        header.ImagePositionPatient = [f"{value:.10g}" for value in position[:3]]
-        header.ImageOrientationPatient = [f"{value:.12g}" for value in (*direction[:, 0], *direction[:, 1])]
-        header.SamplesPerPixel, header.PhotometricInterpretation, header.PixelRepresentation = 1, "MONOCHROME2", 0
-        header.BitsAllocated = header.BitsStored = 16
-        header.HighBit = 15
-        header.PixelData = volume.array[number].astype(np.uint16).tobytes()
-        pydicom.dcmwrite(folder / f"{volume.grid.size[2] - number:03d}.dcm", header, enforce_file_format=True)
 
 
 def a_scan(direction: tuple[float, ...] = AXIAL, seed: int = 0) -> Volume:

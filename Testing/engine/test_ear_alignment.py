@@ -6,14 +6,13 @@ import numpy as np
 import pytest
 
 from crossmoda import labels
-from crossmoda.anatomy import laterality
-from crossmoda.anatomy.ear_alignment import alignment, confirmed, ears_box, mirrored
+from crossmoda.anatomy import ear_frame, laterality
+from crossmoda.anatomy.ear_alignment import alignment, confirmed, ears_box, labeled_ear_frames, mirrored
 from crossmoda.anatomy.ear_frame import EarFrame, EarFrames
 from crossmoda.anatomy.sampling import moved
 from crossmoda.anatomy.template import load
-from crossmoda.deeds.transform import matrix_of
-from crossmoda.propagation.frames import _from_json, _to_json
 from crossmoda.volume import Grid, Volume
+from crossmoda.volume.transforms import matrix_of
 from phantoms import AXIAL, ball
 
 GRID = Grid((120, 100, 60), (1.5, 1.5, 2.0), (-90.0, -60.0, -100.0), AXIAL)
@@ -73,6 +72,17 @@ def test_a_refused_frame_is_accepted_where_the_cochlea_is_labeled(off_mm, accept
     assert (result.left.accepted, result.right.accepted) == (accepted, False)
 
 
+def test_no_further_pitch_is_tried_where_the_labels_confirm_a_frame(monkeypatch):
+    refused = frames(np.eye(4), ("left", "right"))
+    monkeypatch.setattr(ear_frame.skull_base, "locate", lambda *_: None)
+    monkeypatch.setattr(ear_frame.skull_base, "locate_thoroughly", lambda *_: pytest.fail("tried every pitch"))
+    monkeypatch.setattr(ear_frame, "_frames", lambda *_: refused)
+    center = refused.left.landmarks["modiolus"] - np.asarray(GRID.origin)
+    label_map = Volume(ball(GRID, tuple(center[::-1]), 3.0).astype(np.uint8) * np.uint8(labels.COCHLEA), GRID)
+    result = labeled_ear_frames(Volume(np.zeros(GRID.shape, np.float32), GRID), label_map)
+    assert result.left.accepted
+
+
 def test_the_box_holds_both_ears_even_if_one_is_refused():
     whole = frames(pose(5, (0, 0, 0)))
     box = ears_box(frames(pose(5, (0, 0, 0)), ("left",)), GRID)
@@ -83,6 +93,6 @@ def test_the_box_holds_both_ears_even_if_one_is_refused():
 
 def test_frames_survive_their_file():
     original = frames(pose(5, (1, 2, 3)), ("right",))
-    again = _from_json(_to_json(original))
+    again = EarFrames.from_json(original.to_json())
     np.testing.assert_array_equal(again.left.matrix, original.left.matrix)
     assert again.right.reason == "not recognized" and again.contrast == "T2"

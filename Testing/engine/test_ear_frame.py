@@ -11,9 +11,9 @@ import pytest
 from crossmoda import cli, volume
 from crossmoda.anatomy import ear_frame, landmarks, template
 from crossmoda.anatomy.sampling import averaged, bounds, moved
-from crossmoda.deeds.transform import affine_transform
 from crossmoda.errors import InputError
 from crossmoda.volume import Grid, Volume
+from crossmoda.volume.transforms import affine_transform
 
 IDENTITY = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
 

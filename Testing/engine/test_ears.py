@@ -9,9 +9,10 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from crossmoda import inference, labels, network, preprocessing, training, volume, weights  # noqa: E402
+from crossmoda.anatomy import template  # noqa: E402
 from crossmoda.anatomy.ear_frame import EarFrame, EarFrames, patch_grid  # noqa: E402
 from crossmoda.errors import InputError  # noqa: E402
-from crossmoda.inference import ears  # noqa: E402
+from crossmoda.inference import coverage, ear_patches, ears  # noqa: E402
 from crossmoda.network.features import features, normalized  # noqa: E402
 from crossmoda.training import sampling  # noqa: E402
 
@@ -25,7 +26,9 @@ GRID = volume.Grid((70, 60, 16), (1.9, 1.4, 4.0), (62.0, -10.0, -75.0), (-1, 0, 
 
 def frame(side: str, reason: str = "") -> EarFrame:
     """Return a frame of a head that lies as the template does."""
-    return EarFrame(side, np.eye(4) if side == "left" else MIRROR, {}, 0.9, 1.0, 0.2, reason)
+    matrix = np.eye(4) if side == "left" else MIRROR
+    landmarks = {name: matrix[:3, :3] @ point for name, point in template.load().landmarks.items()}
+    return EarFrame(side, matrix, landmarks, 0.9, 1.0, 0.2, reason)
 
 
 def ball(center: tuple[float, float, float], radius_mm: float) -> np.ndarray:
@@ -34,17 +37,17 @@ def ball(center: tuple[float, float, float], radius_mm: float) -> np.ndarray:
     return np.linalg.norm(points - np.array(center), axis=-1) < radius_mm
 
 
-def ear(side: str, *tumors: tuple[tuple[float, float, float], float, float]) -> ears.EarPrediction:
+def ear(side: str, *tumors: tuple[tuple[float, float, float], float, float]) -> ear_patches.EarPrediction:
     """Return an ear with a cochlea and tumors (center, radius in mm, probability)."""
     probabilities = np.zeros((3, *patch_grid().shape), np.float32)
     probabilities[labels.COCHLEA][ball((38, 23, -45), 2.6)] = 0.9
     for center, radius, probability in tumors:
         probabilities[labels.VS][ball(center, radius)] = probability
     probabilities[0] = 1 - probabilities[1:].sum(axis=0)
-    return ears.EarPrediction(frame(side), probabilities, np.ones(patch_grid().shape, bool))
+    return ear_patches.EarPrediction(frame(side), probabilities, np.ones(patch_grid().shape, bool))
 
 
-def sizes(*given: ears.EarPrediction) -> list[int]:
+def sizes(*given: ear_patches.EarPrediction) -> list[int]:
     """Return how many mm3 of tumor are called in each ear."""
     voxel = patch_grid().voxel_volume_mm3
     return [round(float((one.argmax(axis=0) == labels.VS).sum() * voxel)) for one in ears.call(list(given), RULE)]
@@ -133,6 +136,62 @@ def test_a_prediction_lies_on_the_grid_of_the_scan(head, weight_file):
     np.testing.assert_allclose(found.probabilities.sum(axis=0), 1, atol=1e-4)
     moved = inference.predict(head[0], weight_file, dataclasses.replace(CPU, flips=True))
     assert 0 < np.abs(moved.probabilities - found.probabilities).max() < 0.5
+
+
+def bright_is_tumor(model, patches, settings, device):
+    """Stand in for the network: what is bright is tumor."""
+    tumor = np.stack([np.where(patch.array > 80, 0.96, 0.02) for patch in patches]).astype(np.float32)
+    return np.stack([0.99 - tumor, tumor, np.full_like(tumor, 0.01)], axis=1), []
+
+
+@pytest.mark.parametrize(("center", "radius"), [((26.0, 34.0, -34.0), 20.0), ((31.0, 31.0, -42.0), 26.0)])
+def test_a_tumor_larger_than_the_patch_is_segmented_whole(head, weight_file, monkeypatch, center, radius):
+    grid = volume.Grid((110, 90, 60), (1.2, 1.2, 1.5), (66.0, -24.0, -86.0), (-1, 0, 0, 0, 1, 0, 0, 0, 1))
+    points = grid.points(np.ones(grid.shape, bool)).reshape(*grid.shape, 3)
+    inside = np.linalg.norm(points - np.array(center), axis=-1) < radius
+    monkeypatch.setattr(ear_patches, "_probabilities", bright_is_tumor)
+    found = inference.predict(volume.Volume(np.where(inside, 100, 50).astype(np.float32), grid), weight_file, CPU)
+    notes = " ".join(found.provenance["notes"])
+    assert np.count_nonzero(found.label_map.array == labels.VS) == pytest.approx(inside.sum(), rel=0.04)
+    assert "incomplete" not in notes
+
+
+def test_a_tumor_that_crosses_the_midline_is_one_tumor(head, weight_file, monkeypatch):
+    grid = volume.Grid((110, 90, 60), (1.2, 1.2, 1.5), (66.0, -24.0, -86.0), (-1, 0, 0, 0, 1, 0, 0, 0, 1))
+    points = grid.points(np.ones(grid.shape, bool)).reshape(*grid.shape, 3)
+    inside = np.linalg.norm(points - np.array([10.0, 36.0, -42.0]), axis=-1) < 18
+    monkeypatch.setattr(ear_patches, "_probabilities", bright_is_tumor)
+    found = inference.predict(volume.Volume(np.where(inside, 100, 50).astype(np.float32), grid), weight_file, CPU)
+    assert np.count_nonzero(found.label_map.array == labels.VS) == pytest.approx(inside.sum(), rel=0.04)
+    assert "right schwannoma" not in " ".join(found.provenance["notes"])
+
+
+def test_a_tumor_cut_by_the_edge_of_the_scan_is_said_to_be_incomplete(head, weight_file, monkeypatch):
+    grid = dataclasses.replace(GRID, size=(70, 60, 7))
+    points = grid.points(np.ones(grid.shape, bool)).reshape(*grid.shape, 3)
+    inside = np.linalg.norm(points - np.array([25.0, 31.0, -50.0]), axis=-1) < 9
+    monkeypatch.setattr(ear_patches, "_probabilities", bright_is_tumor)
+    found = inference.predict(volume.Volume(np.where(inside, 100, 50).astype(np.float32), grid), weight_file, CPU)
+    assert any("left schwannoma reaches the edge of the scan" in note for note in found.provenance["notes"])
+
+
+def test_what_the_network_was_not_trained_for_is_said():
+    card = {"covers": {"scans": "hrT2", "slice_mm": [0.4, 4.2], "pixel_mm": [0.3, 1.2], "tumor_mm3": [40, 18000]}}
+    assert coverage.notes(card, GRID, 500.0) == [
+        "pixels of 1.9 mm: the network was trained for 0.3 to 1.2, check the result"
+    ]
+    thick = dataclasses.replace(GRID, spacing=(0.5, 0.5, 6.0))
+    said = coverage.notes(card, thick, 25.0)
+    assert [note.split(":")[0] for note in said] == ["slices of 6 mm", "a schwannoma of 25 mm³"]
+    assert coverage.notes(card, thick, 0.0) == said[:1] and coverage.notes({}, thick, 25.0) == []
+
+
+@pytest.mark.parametrize("wrong", [{"slice_mm": [0.4]}, {"slice_mm": [0.4, "4"]}, {"slice_mm": 4}, [1]])
+def test_a_model_card_with_an_unknown_range_is_refused(weight_file, wrong):
+    tensors, card = weights.read_tensors(weight_file)
+    weights.write_tensors(weight_file, tensors, {**card, "covers": wrong})
+    with pytest.raises(InputError, match="Invalid model card"):
+        weights.load(weight_file)
 
 
 def test_an_ear_that_is_not_recognized_is_said_and_a_scan_without_ears_refused(head, weight_file, monkeypatch):

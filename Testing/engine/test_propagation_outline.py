@@ -162,7 +162,7 @@ def test_the_votes_are_taken_as_they_are(case):
 
 
 def test_a_tumor_on_the_wrong_side_is_noted_as_possibly_missing():
-    said, sides = "there is no tumor, or it is on the contralateral side; check.", scan(TUMOR)
+    said, sides = "there is no tumor, it is on the contralateral side, or both sides have one; check.", scan(TUMOR)
     result = fused(ContralateralComparison(sides.contralateral, sides.ipsilateral, "hrT2"))
     assert any(note.endswith(said) for note in result.fusion.notes)
     assert not any(note.endswith(said) for note in fused(sides).fusion.notes)

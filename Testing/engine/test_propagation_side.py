@@ -73,6 +73,26 @@ class TestFindSide:
         dark = np.s_[2:4, 8:11, 42:44]
         assert find(votes(1), dark).certainty == pytest.approx(find(votes(10), dark).certainty)
 
+    def test_two_tumors_that_differ_in_place_are_both_reported(self):
+        """Tumors of both sides (NF2), each where the other side has fluid."""
+        places = {"left": LEFT, "right": np.s_[2:4, 14:18, 14:20]}
+        image = target(np.s_[:0])
+        image.array[2:4, 14:18, 14:20] = image.array[2:4, 14:18, 40:46] = 500
+        for place in places.values():
+            image.array[place] = 100
+        both = {side: (tumor(place) == labels.VS).astype(np.float32) for side, place in places.items()}
+        found = find_tumor_side(
+            both, ContralateralComparison(brightness(image), opposite(image), "hrT2"), GRID.spacing_zyx
+        )
+        other = contralateral(found.side)
+        assert f"only the tumor on the {found.side} is labeled" in found.note
+        assert f"tumor side '{other}' labels it in another folder" in found.note
+        assert found.certainty == pytest.approx(0.5, abs=0.01) and "multiplied by 0.5" in found.note
+
+    def test_tumors_of_equal_size_on_both_sides_are_not_called_certain(self):
+        found = find(votes(3), np.s_[2:4, 8:12, [*range(14, 20), *range(40, 46)]])
+        assert found.certainty == pytest.approx(0.5, abs=0.01) and "as with tumors on both sides" in found.note
+
     def test_atlases_with_the_tumor_in_brain_do_not_mislead(self):
         assert find(votes(1, far=2), LEFT).side == "left"
 

@@ -167,6 +167,28 @@ def test_an_image_is_sampled_where_the_transform_points(interpolation: str) -> N
     assert np.abs(found.array - expected).max() < tolerance
 
 
+@pytest.mark.parametrize("spacing", [(0.9, 0.7, 1.6), (3.0, 3.0, 3.0)], ids=str)
+def test_deformed_images_have_the_values_that_itk_gives_them(spacing: tuple[float, float, float]) -> None:
+    """Linear parts before, between and behind two fields, oblique grids, and points beyond image and fields."""
+    rng = np.random.default_rng(5)
+    image = Volume(rng.normal(100.0, 30.0, FINE.shape).astype(np.float32), FINE)
+    affine, field_grid = sitk.AffineTransform(3), turned((4.0, 5.0, 3.5), 12.0, 2)
+    affine.Rotate(0, 2, 0.15)
+    affine.Translate((1.5, -1.0, 2.0))
+    parts = [affine, deformation(field_grid), sitk.Euler3DTransform((1, 2, 3), 0.1, 0.0, 0.2), deformation(FINE)]
+    transform, grid = (
+        sitk.CompositeTransform([*parts, sitk.TranslationTransform(3, (1.0, 0.5, -2.0))]),
+        turned(spacing, 8, 1),
+    )
+    result = resample(image, grid, transform, outside=-9.0).array
+    geometry = (grid.origin, grid.spacing, grid.direction)
+    expected = sitk.GetArrayFromImage(
+        sitk.Resample(image.to_sitk(), grid.size, transform, sitk.sitkLinear, *geometry, -9.0)
+    )
+    assert 0.1 < np.mean(expected == -9.0) < 0.9
+    np.testing.assert_allclose(result, expected, atol=2e-3)
+
+
 def test_outside_an_image_its_given_value_stands() -> None:
     ones = Volume(np.ones(FINE.shape, np.float32), FINE)
     away = Grid((4, 4, 4), (1.0, 1.0, 1.0), (100.0, 0.0, 0.0), AXES)

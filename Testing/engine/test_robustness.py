@@ -144,7 +144,7 @@ def test_a_prediction_whose_last_file_cannot_be_written_leaves_none(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     image = Volume(np.zeros(GRID.shape, np.float32), GRID)
-    found = inference.Prediction(image.with_array(image.array.astype(np.uint8)), np.zeros((3, *GRID.shape)), image, {})
+    found = inference.Prediction(image.with_array(image.array.astype(np.uint8)), np.zeros((3, *GRID.shape)), {})
     monkeypatch.setattr("crossmoda.inference.prediction_files.predict", lambda *_, **__: found)
     volume.write(image, tmp_path / "scan.nii")
     (tmp_path / "uncertainty.nii").mkdir()

@@ -267,6 +267,13 @@ class TestConfiguration:
         what = study.read_configuration(example)
         assert what.propagation.left_atlases == 15 and what.batch_system["queue"]
 
+    def test_the_papers_experiment_can_be_read(self):
+        example = Path(__file__).resolve().parents[2] / "docs" / "examples" / "crossmoda2021.toml"
+        what = study.read_configuration(example)
+        assert what.training.network.preset == "paper" and what.training.network.field == "scan"
+        assert (what.propagation.weighting, what.propagation.outline) == ("global", "atlases")
+        assert what.tests == ("target_validation",)
+
     def test_a_pattern_without_a_scan_is_one_error(self, home):
         what = dataclasses.replace(study.read_configuration(home / "study.toml"), tests=("nobody",))
         with pytest.raises(InputError, match="No scan matches tests: 'nobody'"):

@@ -3,6 +3,8 @@
 import csv
 import dataclasses
 import json
+import os
+import signal
 import sys
 
 import numpy as np
@@ -119,6 +121,67 @@ def test_a_finished_training_is_not_done_again(cases, tmp_path):
     before = first.stat().st_mtime_ns
     assert train(cases, tmp_path / "run", TINY, preparation=WHOLE) == first
     assert first.stat().st_mtime_ns == before
+
+
+def test_a_finished_model_of_other_settings_is_replaced_by_a_restart_only(cases, tmp_path):
+    settings = dataclasses.replace(TINY, epochs=1)
+    first = train(cases, tmp_path / "run", settings, preparation=WHOLE)
+    before = first.read_bytes()
+    for changes in ({"seed": 4}, {"width": 0.5}):
+        with pytest.raises(InputError, match=r"the model of another training .*Select another folder, or restart"):
+            train(cases, tmp_path / "run", dataclasses.replace(settings, **changes), preparation=WHOLE)
+    with pytest.raises(InputError, match="the model of another training"):
+        train(cases[:2], tmp_path / "run", settings, preparation=WHOLE)
+    assert first.read_bytes() == before
+    train(cases, tmp_path / "run", dataclasses.replace(settings, seed=4, restart=True), preparation=WHOLE)
+    assert first.read_bytes() != before
+
+
+def test_a_killed_training_resumes_from_a_checkpoint_within_its_epoch(cases, tmp_path, monkeypatch):
+    through = tensors_of(train(cases, tmp_path / "through", TINY, preparation=WHOLE))
+    monkeypatch.setattr(sys.modules["crossmoda.training.train"], "_CHECKPOINT_INTERVAL_S", 0.0)
+
+    class Killed(BaseException):
+        """As if the process ended: nothing is saved any more."""
+
+    stopping = stop_after(2)
+
+    def kill(fraction, message):
+        try:
+            stopping(fraction, message)
+        except Cancelled:
+            raise Killed from None
+
+    with pytest.raises(Killed):
+        train(cases, tmp_path / "cut", TINY, None, kill, preparation=WHOLE)
+    _, state = weights.read_tensors(tmp_path / "cut" / training.CHECKPOINT)
+    assert state["step"] == 2  # of three in an epoch
+    resumed = tensors_of(train(cases, tmp_path / "cut", TINY, preparation=WHOLE))
+    assert all(torch.equal(through[name], resumed[name]) for name in through)
+
+
+def test_the_signal_of_a_batch_system_ends_the_command_with_a_checkpoint(cases, tmp_path, monkeypatch, run):
+    from crossmoda.training.learner import Learner
+
+    step = Learner.take_step
+
+    def signalled(learner):
+        step(learner)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(Learner, "take_step", signalled)
+    for number, case in enumerate(cases):
+        case.image.rename(tmp_path / f"{number}_ceT1.nii.gz")
+        case.label.rename(tmp_path / f"{number}_label.nii.gz")
+    options = ("--output", tmp_path / "run", "--field", "scan", "--width", 0.25, "--device", "cpu", "--from-scratch")
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        code, _, err = run("--quiet", "train", "--data", tmp_path, *options)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert code == 130 and "finished results stay" in err
+    _, state = weights.read_tensors(tmp_path / "run" / training.CHECKPOINT)
+    assert state["step"] == 1 and not (tmp_path / "run" / training.WEIGHTS).exists()
 
 
 def test_a_checkpoint_of_another_training_is_not_resumed(cases, tmp_path):

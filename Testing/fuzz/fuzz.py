@@ -1,4 +1,4 @@
-"""Feed damaged files to every reader: each is read, or refused with one sentence, within 30 s and 4 GB.
+"""Feed damaged files to readers and commands: each is read, or refused with one sentence, within 30 s and 4 GB.
 
     python Testing/fuzz/fuzz.py [--inputs 6000] [--seed 1] [--workers 2]
 
@@ -25,8 +25,8 @@ from inputs import KINDS, damaged  # isort: skip
 HERE = Path(__file__).resolve().parent
 SEEDS = HERE / "seeds.txt"
 LONGEST_S, MOST_MB = 30.0, 4096
-#: Transforms are read by a process of their own first, which takes half a second.
-SHARE = {"tfm": 0.03, "h5": 0.03}
+#: Transforms are read by a process of their own first, which takes half a second; networks are built, commands run.
+SHARE = {"tfm": 0.03, "h5": 0.03, "weights": 0.2, "evaluate": 0.1, "validate": 0.1, "predict": 0.03}
 
 
 class Worker:

@@ -97,6 +97,26 @@ def _written(name: str) -> Callable[[Path], bytes]:
     return write
 
 
+def _weights(folder: Path) -> bytes:
+    from crossmoda import network, preprocessing, weights
+
+    settings = network.Settings(width=0.125)
+    card = weights.new_card(settings, preprocessing.Preparation(), doubtful_below={"VS": 0.5}, license="none")
+    weights.save(folder / "weights.safetensors", network.build(settings).state_dict(), card)
+    return (folder / "weights.safetensors").read_bytes()
+
+
+def _beside(name: str, *others: str) -> Callable[[Path], bytes]:
+    """Return a maker of a file that a command reads together with sound ones."""
+
+    def write(folder: Path) -> bytes:
+        for other in others:
+            _written(other)(folder)
+        return _written(name)(folder)
+
+    return write
+
+
 def _text(content: object) -> Callable[[Path], bytes]:
     return lambda _: json.dumps(content).encode()
 
@@ -120,6 +140,11 @@ KINDS: dict[str, tuple[str, Callable[[Path], bytes]]] = {
     "mapping": ("structure_names.json", _text({"A": "VS", "B": "ignore"})),
     "tfm": ("t.tfm", _written("t.tfm")),
     "h5": ("t.h5", _written("t.h5")),
+    "weights": ("weights.safetensors", _weights),
+    # Whole commands.
+    "evaluate": ("label.nii.gz", _beside("label.nii.gz", "label_reference.nii.gz")),
+    "validate": ("a_ceT1.nrrd", _beside("a_ceT1.nrrd", "label.nii.gz")),
+    "predict": ("scan.mha", _written("scan.mha")),
 }
 
 

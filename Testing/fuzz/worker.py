@@ -1,17 +1,19 @@
 """Read damaged files in one process after another file: a line with kind and folder in, a line with the outcome out."""
 
+import contextlib
+import io
 import resource
 import sys
 from pathlib import Path
 
 import numpy as np
 
-from crossmoda import structure_names, volume
+from crossmoda import cli, structure_names, volume, weights
 from crossmoda.dataset import corrections, open_dataset
 from crossmoda.dataset.contours import rasterize, read_contours
 from crossmoda.dataset.label_reading import read_label
 from crossmoda.deeds.transform import read_transform
-from crossmoda.errors import InputError
+from crossmoda.errors import BAD_INPUT, InputError
 
 from inputs import GRID, KINDS  # isort: skip  (beside this file)
 
@@ -35,8 +37,35 @@ def read(kind: str, folder: Path) -> None:
         corrections.all_corrections(folder.parents[1])
     elif kind == "mapping":
         structure_names.mapping_for(folder / "label.nii.gz")
+    elif kind == "weights":
+        weights.load(file)
+    elif kind == "evaluate":
+        run("evaluate", file, folder / "label_reference.nii.gz")
+    elif kind == "validate":
+        run("validate", folder)
+    elif kind == "predict":
+        run("predict", file, "--output", folder / "out.seg.nrrd", "--device", "cpu")
     else:
         read_transform(file, guarded=True)
+
+
+def run(*arguments: object) -> None:
+    """Run a command in this process.
+
+    Raises:
+        InputError: it ended with the code of bad input, and one sentence at most.
+
+    """
+    out, err = io.StringIO(), io.StringIO()
+    code: object = None
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            cli.main(["--quiet", *map(str, arguments)])
+        except SystemExit as ended:
+            code = ended.code
+    if code == BAD_INPUT:
+        raise InputError(err.getvalue().strip())
+    assert code == 0, f"exit code {code}: {err.getvalue()[:200]}"
 
 
 def main() -> None:

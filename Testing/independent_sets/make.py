@@ -34,6 +34,8 @@ HEADS = 80
 KINDS = (COMPACT, "", COMPACT, "large", "")
 #: Heads that are scanned with all spacings and orientations, and fields of view (right-left, front-back, head-foot).
 VARIED = 8
+#: Implanted tumors of each real ear.
+IMPLANTS = 4
 SPACINGS = {0.4: 0.4, 1.0: 0.5, 1.5: 0.5, 3.0: 0.6}
 VIEWS = {"axial": (140.0, 110.0, 42.0), "coronal": (140.0, 52.0, 80.0), "sagittal": (112.0, 90.0, 70.0)}
 COLUMNS = (
@@ -153,7 +155,7 @@ def make_spacings(folder: Path, name: str, count: int, known: Rows) -> Iterator[
 
 
 def make_real(folder: Path, name: str, count: int, known: Rows) -> Iterator[dict[str, Any]]:
-    """Write real T2 as they are and with implanted tumors, three per ear; yield their rows."""
+    """Write real T2 as they are and with implanted tumors, some per ear; yield their rows."""
     contours = DATA / "vs_seg_contours"
     shapes = expert_tumors.subjects(contours)[name]
     rng = np.random.default_rng([first_seed(name), 11])
@@ -177,7 +179,7 @@ def make_real(folder: Path, name: str, count: int, known: Rows) -> Iterator[dict
         _write(real.with_array(np.zeros(real.array.shape, np.uint8)), folder / TRUTH / f"{stem}_Label.nii.gz")
         yield {"id": stem, **common, **_tumor_cells(None, "")}
         for frame in frames:
-            for turn in range(3):
+            for turn in range(IMPLANTS):
                 kind = COMPACT if turn == 0 else "other"
                 subject = shapes[int(order.pop() if order else rng.integers(len(shapes)))][0]
                 tumor = expert_tumor(contours, subject, frame.side, rng, kind)

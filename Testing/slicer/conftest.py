@@ -252,6 +252,7 @@ def reviewed(application, panel, review_folders, review_items, tmp_path):
 
     for folder in review_folders:
         shutil.copytree(folder, tmp_path / folder.name)
+    panel.show_tab(panel.review)
     panel.parameters.datasetFolder = str(tmp_path / "data")
     panel.parameters.resultsFolder = str(tmp_path / "results")
     panel.review.items = copy.deepcopy(review_items)
@@ -259,6 +260,7 @@ def reviewed(application, panel, review_folders, review_items, tmp_path):
     yield panel
     if application.selected_module != "CrossModaSeg":
         slicer.util.selectModule("CrossModaSeg")
+    panel.show_tab(panel.measure)
     panel.review.items = []
 
 

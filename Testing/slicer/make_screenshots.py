@@ -1,7 +1,7 @@
-"""Take the pictures of the user guide: the panel in every state, with slice views drawn by Slicer's own managers.
+"""Take the pictures of the user guide: what a user sees in the panel, with views drawn by Slicer's own managers.
 
-``python Testing/slicer/make_screenshots.py`` writes Resources/Screenshots/*.png and the sample's thumbnail; it takes
-some minutes. The pictures are of the test bed: the widgets look a little different in Slicer itself.
+``python Testing/slicer/make_screenshots.py PART DATA RESULTS`` writes into Resources/Screenshots.
+The pictures are of the test bed: the widgets look a little different in Slicer itself.
 """
 
 import argparse
@@ -13,9 +13,12 @@ PROJECT = HERE.parents[1]
 sys.path.insert(0, str(HERE))
 
 import numpy as np  # noqa: E402
-from PySide6 import QtCore  # noqa: E402
+from PIL import Image  # noqa: E402
 from testbed import application as bed  # noqa: E402
-from testbed.views import Window, to_image  # noqa: E402
+from testbed.views import Window  # noqa: E402
+
+#: Of a picture: gray slices, a few outlines, a panel.
+COLORS = 64
 
 
 class Photographer:
@@ -35,14 +38,15 @@ class Photographer:
         self.window = Window(self.app)
         self.app.wait_until(lambda: self.panel.setup._search.over)
 
-    def take(self, name: str, *open_sections: str) -> None:
-        """Take a picture with only some sections open."""
-        for section in self.panel.sections:
-            section.ui.sectionButton.collapsed = section.name not in open_sections
+    def take(self, name: str) -> None:
+        """Take a picture of what a user sees now, with 256 colors."""
         self.panel.update()
         path = self.folder / f"{name}.png"
         self.window.picture(self.module.widgetRepresentation()).save(str(path))
-        print(path)
+        Image.open(path).quantize(COLORS, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE).save(
+            path, optimize=True
+        )
+        print(path, f"{path.stat().st_size / 1024:.0f} KB")
 
     def press(self, button) -> None:
         """Click a button and wait."""
@@ -65,85 +69,56 @@ class Photographer:
         center = matrix.MultiplyPoint([*np.argwhere(array).mean(0)[::-1], 1.0])[:3]
         self.window.show(field_of_view_mm, center)
 
-    def all(self, sample: dict | None) -> None:
-        """Go the whole way."""
-        from crossmoda import weights
+    def clinician(self, scan: Path) -> None:
+        """Go from a loaded scan to its measures, with the bundled model."""
+        import slicer
 
-        panel, parameters = self.panel, self.panel.parameters
-        self.take("opened", "Setup", "Cases")
-        panel.sample = sample
-        panel.cases.ui.sampleButton.click()
-        self.app.wait_until(lambda: panel.logic.queue.progress > 0.2, 600)
-        self.take("simulating", "Setup", "Cases")
-        self.app.wait_until(lambda: not panel.logic.busy, 1200)
+        panel = self.panel
+        panel.exit()
+        slicer.util.loadVolume(str(scan), {"name": "T2"})
+        panel.enter()
         self.window.show()
-        self.take("cases", "Cases", "Register")
-        for section in (panel.register, panel.segment):
-            section.ui.advancedGroupBox.collapsed = False
-        self.take("advanced", "Register", "Segment")
-        for section in (panel.register, panel.segment):
-            section.ui.advancedGroupBox.collapsed = True
+        self.take("opened")
+        self.press(panel.measure.ui.applyButton)
+        self.aim(panel.parameters.result, "VS", 90)
+        self.take("measured")
+        panel.result.ui.uncertaintyButton.click()
+        self.take("uncertainty")
+
+    def atlases(self, data: Path) -> None:
+        """Register the atlases of a data set to its first target, and fuse their labels."""
+        panel = self.panel
+        parameters = panel.parameters
+        panel.show_tab(panel.cases)
+        parameters.datasetFolder = str(data)
+        panel.update()
+        self.press(panel.cases.ui.openButton)
+        self.press(panel.cases.ui.loadButton)
+        self.window.show()
+        self.take("cases")
         panel.register.ui.registerButton.click()
         tasks = panel.logic.queue.tasks
         self.app.wait_until(lambda: tasks[1].state == "running" and tasks[1].progress > 0.3, 1200)
-        self.take("registering", "Cases", "Register")
+        self.take("registering")
         self.app.wait_until(lambda: not panel.logic.busy, 1200)
         for task in tasks:
             print(task.title, task.state, task.error, f"{task.seconds:.1f} s")
         panel.update()
         self.aim(parameters.noisyLabel, "VS", 90)
-        self.take("fused", "Cases", "Register")
+        self.take("fused")
         panel.register.ui.disagreementButton.click()
-        self.take("disagreement", "Register")
+        self.take("disagreement")
         self.window.show()
-        for mode in ("fade", "checkerboard", "contour"):
-            parameters.check = mode
-            panel.register.ui.checkButton.click()
-            if mode == "contour":
-                self.aim(parameters.noisyLabel, "VS", 90)
-            self.take(f"check_{mode}", "Register")
-        if weights.bundled().is_file():
-            self.segment()
-        self.result()
-        self.problems()
-
-    def segment(self) -> None:
-        """Segment with the bundled weights."""
-        from CrossModaSegLib.scene import display
-
-        panel, parameters = self.panel, self.panel.parameters
-        self.press(panel.segment.ui.segmentButton)
-        self.aim(parameters.result, "VS", 90)
-        self.take("segmented", "Segment", "Result")
-        panel.segment.ui.uncertaintyButton.click()
-        self.take("uncertainty", "Segment", "Result")
-        display.show_target(parameters.target)
-
-    def result(self) -> None:
-        """Measure, correct, export."""
-        import tempfile
-
-        from CrossModaSegLib import selftest
-        from CrossModaSegLib.scene import display
-
-        panel, parameters = self.panel, self.panel.parameters
-        display.outline_only(parameters.result, False)
-        selftest.paint_ball(parameters.result, "cochlea", 3)
-        panel.update()
-        self.press(panel.result.ui.measureButton)
-        with tempfile.TemporaryDirectory(prefix="results-") as folder:
-            parameters.exportFolder = folder
-            panel.update()
-            self.press(panel.result.ui.exportButton)
-            self.aim(parameters.result, "VS", 90)
-            self.take("result", "Result")
-            parameters.exportFolder = ""
+        parameters.check = "checkerboard"
+        panel.register.ui.checkButton.click()
+        self.take("check_checkerboard")
 
     def problems(self) -> None:
         """Show how problems look: in the row, and at the button."""
         import slicer
 
         panel = self.panel
+        panel.show_tab(panel.cases)
         picture = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "screenshot")
         slicer.util.updateVolumeFromArray(picture, np.ones((8, 32, 32), np.float32))
         panel.logic.addCase(picture)
@@ -154,18 +129,20 @@ class Photographer:
         panel.cases.ui.volumeSelector.setCurrentNode(picture)
         panel.update()
         panel.cases.ui.addTargetButton.click()
-        self.take("problems", "Cases", "Register")
+        self.take("problems")
 
-    def review(self, demo: Path) -> None:
-        """Review, correct and improve, on a copy of what ``crossmoda demo`` made."""
+    def review(self, data: Path, results: Path) -> None:
+        """Review, correct and improve, on a copy of a data set and its results."""
         import shutil
         import tempfile
 
         panel, parameters = self.panel, self.panel.parameters
         with tempfile.TemporaryDirectory(prefix="review-") as name:
-            data, results = Path(name) / "vs_cohort", Path(name) / "results"
-            shutil.copytree(demo / "dataset", data)
-            shutil.copytree(demo / "propagated", results)
+            data, results = (
+                shutil.copytree(source, Path(name) / copy)
+                for source, copy in ((data, "vs_cohort"), (results, "results"))
+            )
+            panel.show_tab(panel.review)
             parameters.datasetFolder, parameters.resultsFolder = str(data), str(results)
             panel.update()
             self.press(panel.review.ui.listButton)
@@ -175,16 +152,16 @@ class Photographer:
             case = panel.review.case
             self.aim(case.correction, "VS", 60)
             panel.review.regions.go(1)
-            self.take("review_region", "Review")
+            self.take("review_region")
             panel.review.ui.votesCheckBox.checked = True
             self.app.wait_until(lambda: not panel.logic.busy, 600)
             parameters.overlay = "nothing"
             panel.update()
-            self.take("review_votes", "Review")
+            self.take("review_votes")
             panel.review.ui.votesCheckBox.checked = False
             self.press(panel.correct.ui.smoothButton)
             panel.correct.autosave.save_draft()
-            self.take("correct", "Correct")
+            self.take("correct")
             for item in panel.review.items[:2]:
                 self.press(panel.review.ui.acceptButton)
                 print(item["id"], panel.review.ui.messageLabel.text)
@@ -194,38 +171,27 @@ class Photographer:
             panel.improve.ui.improveButton.click()
             self.app.wait_until(lambda: not panel.improve.running, 1200)
             panel.update()
-            self.take("improved", "Improve")
-
-    def thumbnail(self, path: Path) -> None:
-        """Draw the thumbnail of Slicer's Sample Data module: the target, 280 x 260."""
-        from CrossModaSegLib.scene import display
-
-        for segmentation in (self.panel.parameters.noisyLabel, self.panel.parameters.result):
-            segmentation.GetDisplayNode().SetVisibility(False)
-        display.show_target(self.panel.parameters.target)
-        self.window.show()
-        image = to_image(self.window.views["Red"].picture())
-        image.scaledToWidth(280, QtCore.Qt.SmoothTransformation).copy(0, 10, 280, 260).save(str(path))
+            panel.show_tab(panel.improve)
+            for section in (panel.cases, panel.register):
+                section.ui.sectionButton.collapsed = True  # the user scrolled past them
+            panel.improve.ui.sectionButton.collapsed = False
+            self.take("improved")
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("part", choices=["clinician", "atlases", "review"], help="part of the guide")
+    parser.add_argument("data", type=Path, help="data set with atlases and two targets, as of `crossmoda simulate`")
+    parser.add_argument("results", type=Path, help="its results, of `crossmoda propagate` and `crossmoda predict`")
     parser.add_argument("--output", type=Path, default=PROJECT / "Resources/Screenshots", help="folder of the pictures")
-    parser.add_argument("--small", action="store_true", help="a coarse sample, for a quick look")
-    parser.add_argument(
-        "--demo",
-        type=Path,
-        help="only the review: of what `crossmoda demo` wrote here, "
-        "after `crossmoda predict --targets DEMO/dataset --output DEMO/propagated`",
-    )
     options = parser.parse_args()
     options.output.mkdir(parents=True, exist_ok=True)
     photographer = Photographer(options.output)
-    from CrossModaSegLib.selftest import SMALL_SAMPLE
-
-    if options.demo:
-        photographer.review(options.demo)
+    if options.part == "clinician":
+        photographer.clinician(min(options.data.rglob("*_hrT2.nii.gz")))
+    elif options.part == "atlases":
+        photographer.atlases(options.data)
+        photographer.problems()
     else:
-        photographer.all(SMALL_SAMPLE if options.small else None)
-        photographer.thumbnail(PROJECT / "CrossModaSeg/Resources/Icons/CrossModaPhantom.png")
+        photographer.review(options.data, options.results)
     photographer.app.close()

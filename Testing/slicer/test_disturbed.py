@@ -40,8 +40,8 @@ def test_closing_the_scene_at_work_leaves_an_empty_panel(application, loaded, jo
     parameters.result = nodes.make_segmentation(label, loaded.cases.rows[0].volume, "result", "prediction")
     parameters.weights, parameters.exportFolder = str(weights), str(tmp_path)
     loaded.update()
-    section = {"sample": loaded.cases, "register": loaded.register, "segment": loaded.segment}.get(job, loaded.result)
-    getattr(section.ui, job + "Button").click()
+    section = {"sample": loaded.cases, "register": loaded.register, "segment": loaded.measure}.get(job, loaded.result)
+    getattr(section.ui, {"segment": "apply"}.get(job, job) + "Button").click()
     assert loaded.logic.busy
     application.wait_until(lambda: child_processes())
     application.scene.Clear(False)
@@ -49,7 +49,7 @@ def test_closing_the_scene_at_work_leaves_an_empty_panel(application, loaded, jo
     loaded.update()
     assert not loaded.logic.busy
     assert [each.ui.messageLabel.text for each in loaded.sections] == [""] * len(loaded.sections)
-    assert loaded.register.ui.progressBar.value == loaded.segment.ui.progressBar.value == 0
+    assert loaded.register.ui.progressBar.value == loaded.measure.ui.progressBar.value == 0
     assert loaded.cases.rows == []
     assert {path.name for path in tmp_path.iterdir()} <= {"result.seg.nrrd"}, "only what is complete"
 
@@ -127,7 +127,9 @@ def test_an_error_is_read_after_the_style_was_switched(panel):
 def test_the_panel_fits_into_a_narrow_column(panel):
     """Slicer's panel can be made narrower than the 470 pixels of the pictures; nothing may be cut off then."""
     for section in panel.sections:
-        section.ui.sectionButton.collapsed = False
+        for widget in vars(section.ui).values():
+            if hasattr(type(widget), "collapsed"):
+                widget.collapsed = False
         assert section.widget.property("minimumSizeHint").width() <= 330, section.name
 
 
@@ -155,7 +157,7 @@ def test_a_missing_scan_of_a_result_is_reported_at_the_buttons_that_need_it(appl
     result.update()
     buttons = [
         result.register.ui.disagreementButton,
-        result.segment.ui.uncertaintyButton,
+        result.result.ui.uncertaintyButton,
         result.result.ui.measureButton,
     ]
     assert all(button.enabled for button in buttons)
@@ -186,15 +188,17 @@ def test_a_message_stays_while_its_result_is_looked_at(result, label):
     assert section.ui.messageLabel.text == ""
 
 
-@pytest.mark.parametrize("job", ["register", "segment"])
-def test_a_button_clicked_before_it_is_disabled_reports_the_reason(application, loaded, weights, job):
-    section = getattr(loaded, job)
+@pytest.mark.parametrize(
+    ("part", "job", "reason"), [("register", "register", "Select a target"), ("measure", "apply", "Select a scan")]
+)
+def test_a_button_clicked_before_it_is_disabled_reports_the_reason(application, loaded, weights, part, job, reason):
+    section = getattr(loaded, part)
     loaded.parameters.weights = str(weights)
     loaded.update()
     assert getattr(section.ui, job + "Button").enabled
     application.scene.RemoveNode(loaded.parameters.target)
     getattr(section.ui, job + "Button").click()
-    assert section.ui.messageLabel.text.startswith("Choose a target")
+    assert section.ui.messageLabel.text.startswith(reason)
     assert not loaded.logic.busy
 
 

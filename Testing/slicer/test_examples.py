@@ -1,6 +1,7 @@
 """The examples of the user guide run as they are printed there."""
 
 import runpy
+import subprocess
 import sys
 from pathlib import Path
 
@@ -53,3 +54,11 @@ def test_every_example_is_in_the_user_guide():
     guide = (EXAMPLES.parent / "user_guide.md").read_text(encoding="utf-8")
     for path in EXAMPLES.glob("*.py"):
         assert f"examples/{path.name}" in guide
+
+
+@pytest.mark.bed
+@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.stem)
+def test_outside_slicer_an_example_says_where_it_runs(path):
+    done = subprocess.run([sys.executable, path], capture_output=True, text=True)
+    assert done.returncode and done.stderr.startswith("Not in 3D Slicer. Run this example")
+    assert len(done.stderr.splitlines()) == 1

@@ -70,7 +70,7 @@ def test_full_size_scans_are_loaded_as_they_are(loaded, arrays):
 def test_a_full_size_result_is_shown_measured_and_exported(application, loaded, arrays, measured, tmp_path):
     import slicer
     from CrossModaSegLib import selftest
-    from CrossModaSegLib.scene import display, export, nodes
+    from CrossModaSegLib.scene import display, measures, nodes
     from testbed.heartbeat import Heartbeat
 
     from crossmoda.volume import read_label_map
@@ -87,9 +87,11 @@ def test_a_full_size_result_is_shown_measured_and_exported(application, loaded, 
         heartbeat = Heartbeat()
         selftest.press(loaded, button)
         measured(f"{name} at 448 x 448 x 80 (processor, longest step)", heartbeat.longest_s, GOAL_S)
-    table = result.GetNodeReference(export.TABLE).GetTable()
+    table = measures.table_of(result).GetTable()
     voxel_mm3 = 0.4 * 0.4 * 1.5
-    assert float(table.GetValue(0, 1).ToString()) == pytest.approx((arrays[1] == 1).sum() * voxel_mm3, abs=0.06)
+    assert table.GetColumnByName("volume [mm3]").GetValue(0) == pytest.approx(
+        (arrays[1] == 1).sum() * voxel_mm3, abs=0.06
+    )
     (written,) = tmp_path.glob("*.nii.gz")
     np.testing.assert_array_equal(read_label_map(written).array, arrays[1])
     heartbeat = Heartbeat()

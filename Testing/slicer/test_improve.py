@@ -54,7 +54,7 @@ def test_a_model_is_improved_compared_used_and_switched_back(application, correc
     assert "Fine-tuned from untrained" in improve.ui.cardLabel.text
     improve.ui.switchButton.click()
     assert current(corrected) == ["model-1"]
-    assert parameters.weights == str(improve.chosen.weights) == corrected.segment.ui.weightsEdit.currentPath
+    assert parameters.weights == str(improve.chosen.weights) == corrected.measure.ui.weightsEdit.currentPath
     assert improve.ui.switchButton.toolTip == "This model is in use."
     improve.ui.modelsTable.selectRow(0)
     improve.ui.switchButton.click()

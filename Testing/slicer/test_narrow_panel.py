@@ -72,46 +72,42 @@ def test_the_columns_of_every_table_and_their_headings_fit(application, opened, 
     widget = slicer.modules.crossmodaseg.widgetRepresentation()
     widget.show()
     widget.resize(WIDTH, 3000)
-    for _ in range(3):
-        application.processEvents()
-    assert widget.width == WIDTH
-    tables = {
-        name: table
-        for section in opened.sections
-        for name, table in vars(section.ui).items()
-        if isinstance(table, QtWidgets.QTableWidget) and QtWidgets.QWidget.isVisible(table)
-    }
-    assert set(tables) >= {"casesTable", "queueTable", "regionsTable", "modelsTable", "comparisonTable"}
-    for name, table in tables.items():
-        header = QtWidgets.QTableView.horizontalHeader(table)
-        shown = [column for column in range(header.count()) if not header.isSectionHidden(column)]
-        assert sum(map(header.sectionSize, shown)) <= QtWidgets.QTableView.viewport(table).width(), name
-        for column in shown:
-            wanted = QtWidgets.QHeaderView.sectionSizeFromContents(header, column).width()
-            assert header.sectionSize(column) >= wanted, (name, column)
+    checked = set()
+    for section in opened.sections:
+        opened.show_tab(section)
+        for _ in range(3):
+            application.processEvents()
+        assert widget.width == WIDTH
+        tables = {
+            name: table
+            for name, table in vars(section.ui).items()
+            if isinstance(table, QtWidgets.QTableWidget) and QtWidgets.QWidget.isVisible(table)
+        }
+        checked |= set(tables)
+        for name, table in tables.items():
+            header = QtWidgets.QTableView.horizontalHeader(table)
+            shown = [column for column in range(header.count()) if not header.isSectionHidden(column)]
+            assert sum(map(header.sectionSize, shown)) <= QtWidgets.QTableView.viewport(table).width(), name
+            for column in shown:
+                wanted = QtWidgets.QHeaderView.sectionSizeFromContents(header, column).width()
+                assert header.sectionSize(column) >= wanted, (name, column)
+    assert checked >= {"casesTable", "queueTable", "regionsTable", "modelsTable", "comparisonTable"}
 
 
 @pytest.mark.bed
 def test_the_measures_are_shown_without_scrolling(application, panel, add_volume):
     import numpy as np
     import slicer
-    from CrossModaSegLib.scene import export, nodes
+    from CrossModaSegLib.scene import measures, nodes
     from PySide6 import QtWidgets
 
+    from crossmoda.measurement import COLUMNS
+
     target = add_volume("T2")
-    label = np.zeros((12, 20, 24), np.uint8)
-    label[4:8, 6:12, 8:14], label[4:5, 2:4, 2:4] = 1, 2
-    result = panel.parameters.result = nodes.make_segmentation(label, target, "result", "prediction")
-    rows = [
-        {
-            "structure": name,
-            "volume_mm3": 4026.0,
-            "largest_diameter_mm": 31.8,
-            "distance_to_cochlea_mm": 44.0,
-        }
-        for name in ("Vestibular schwannoma", "Cochlea")
-    ]
-    export.table_of(result, rows)
+    result = panel.parameters.result = nodes.make_segmentation(np.ones((12, 20, 24)), target, "result", "prediction")
+    tumor = ["VS", "right", *[1234.56] * (len(COLUMNS) - 3), "III (suggested)"]
+    cochleae = [["cochlea", side, 81.2, 0.0812, *[None] * (len(COLUMNS) - 4)] for side in ("left", "right")]
+    measures.fill_table(result, COLUMNS, [tumor, *cochleae])
     panel.update()
     widget = slicer.modules.crossmodaseg.widgetRepresentation()
     widget.show()
@@ -120,6 +116,7 @@ def test_the_measures_are_shown_without_scrolling(application, panel, add_volume
         application.processEvents()
     table = panel.result.ui.measuresTable
     viewport, header = QtWidgets.QTableView.viewport(table), QtWidgets.QTableView.horizontalHeader(table)
-    assert sum(table.rowHeight(row) for row in range(2)) <= viewport.height()
+    assert table.rowCount == len(COLUMNS) - 3, "all but structure, side and mL"
+    assert sum(table.rowHeight(row) for row in range(table.rowCount)) <= viewport.height()
     assert header.length() <= viewport.width()
-    assert header.sectionSize(0) >= 80, "“Vestibular sch…”"
+    assert header.sectionSize(0) >= 80, "“perpendicular dia…”"

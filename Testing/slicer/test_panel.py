@@ -95,7 +95,7 @@ def test_a_target_that_cannot_be_used_is_explained_at_the_button_and_in_its_row(
     assert not panel.register.ui.registerButton.enabled
     assert words in panel.register.ui.registerButton.toolTip
     assert words in text_of(panel, 1, 4)
-    assert not panel.segment.ui.segmentButton.enabled
+    assert not panel.measure.ui.applyButton.enabled
 
 
 def test_one_click_hardens_the_transforms_of_the_table(panel, atlas, target):
@@ -213,7 +213,7 @@ def test_without_the_pytorch_extension_the_remedy_is_named(panel, monkeypatch):
 
 def test_a_saved_scene_opens_with_the_state_of_the_panel(application, panel, atlas, target, tmp_path):
     import slicer
-    from CrossModaSegLib.scene import nodes
+    from CrossModaSegLib.scene import nodes, segments
 
     label = slicer.mrmlScene.GetFirstNodeByName("atlas label")
     segmentation = nodes.make_segmentation(label, target, "result", "prediction")
@@ -240,7 +240,7 @@ def test_a_saved_scene_opens_with_the_state_of_the_panel(application, panel, atl
     assert panel.register.ui.tumorSideComboBox.currentText == "left"
     assert panel.result.ui.resultSelector.currentNode().GetName() == "result"
     assert "Segmented by the network (CrossModa x)" in panel.result.ui.provenanceLabel.text
-    found = {structure.key for structure, _segment in nodes.known_segments(panel.parameters.result)}
+    found = {structure.key for structure, _segment in segments.known_segments(panel.parameters.result)}
     assert found == {"VS", "cochlea"}
 
 

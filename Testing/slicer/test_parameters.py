@@ -21,7 +21,7 @@ def test_the_panel_shows_every_parameter_of_the_xml_that_has_no_control_of_its_o
     from CrossModaSegLib.sections.parameter_controls import SET_BY_PANEL
 
     scripts = ("CrossModaRegister/CrossModaPropagate", "CrossModaSeg/CrossModaPredict")
-    for section, script in zip((panel.register, panel.segment), scripts, strict=True):
+    for section, script in zip((panel.register, panel.measure), scripts, strict=True):
         shown, hidden = section.controls.controls, SET_BY_PANEL[Path(script).name]
         inputs = described(script)
         assert set(hidden) <= set(inputs)

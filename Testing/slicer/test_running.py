@@ -39,7 +39,7 @@ def test_closing_the_scene_stops_the_work_and_the_panel_stays_usable(application
     loaded.update()
     assert not loaded.logic.busy
     assert loaded.cases.rows == []
-    assert register.ui.registerButton.toolTip == "Choose a target."
+    assert register.ui.registerButton.toolTip == "Select a target."
 
 
 @pytest.mark.bed
@@ -69,12 +69,12 @@ def test_wrong_weights_are_named_in_one_sentence(application, loaded, tmp_path):
     bad.write_bytes(b"not weights at all")
     loaded.parameters.weights = str(tmp_path / "nowhere.safetensors")
     loaded.update()
-    assert "Weights not found" in loaded.segment.ui.segmentButton.toolTip
+    assert "Weights not found" in loaded.measure.ui.applyButton.toolTip
     loaded.parameters.weights = str(bad)
     loaded.update()
-    loaded.segment.ui.segmentButton.click()
+    loaded.measure.ui.applyButton.click()
     application.wait_until(lambda: not loaded.logic.busy)
-    assert loaded.segment.ui.messageLabel.text == "Not a valid safetensors file: bad.safetensors. Download it again."
+    assert loaded.measure.ui.messageLabel.text == "Not a valid safetensors file: bad.safetensors. Download it again."
     assert loaded.parameters.result is None
 
 
@@ -86,7 +86,7 @@ def test_the_logic_segments_from_a_script(application, loaded, weights):
     segmentation = logic.segment(loaded.parameters.target, weights=str(weights))
     assert segmentation.GetSegmentation().GetSegment("VS").GetName() == "Vestibular schwannoma"
     table = logic.measure(segmentation)
-    assert table.GetTable().GetColumnName(1) == "Volume (mm³)"
+    assert table.GetTable().GetColumnByName("volume [mm3]").GetClassName() == "vtkDoubleArray"
     assert child_processes() == set()
 
 
@@ -99,9 +99,32 @@ def test_a_missing_schwannoma_is_reported_at_the_button(application, loaded, wei
     tensors["classifier.bias"][labels.COCHLEA * each : (labels.COCHLEA + 1) * each] = 100.0  # sees nothing but cochlea
     loaded.parameters.weights = str(files.save(tmp_path / "cochlea.safetensors", tensors, card))
     loaded.update()
-    loaded.segment.ui.segmentButton.click()
+    loaded.measure.ui.applyButton.click()
     application.wait_until(lambda: not loaded.logic.busy)
-    assert loaded.segment.ui.messageLabel.text.endswith(" No schwannoma was found.")
+    assert loaded.measure.ui.messageLabel.text.endswith(" No schwannoma was found.")
+
+
+def test_all_checked_targets_of_a_folder_are_measured_into_one_table(
+    application, panel, sample_folder, weights, tmp_path, monkeypatch
+):
+    import qt
+
+    monkeypatch.setattr(qt.QFileDialog, "getExistingDirectory", lambda *_: str(tmp_path))
+    panel.parameters.weights = str(weights)
+    panel.parameters.datasetFolder = str(sample_folder)
+    panel.update()
+    button = panel.cases.ui.segmentAllButton
+    assert not button.enabled and "Open a folder" in button.toolTip
+    panel.cases.ui.openButton.click()
+    application.wait_until(lambda: not panel.logic.busy)
+    panel.update()
+    button.click()
+    assert panel.cases.ui.cancelButton.enabled
+    application.wait_until(lambda: not panel.logic.busy)
+    assert "1 of 1 segmented and measured" in panel.cases.ui.messageLabel.text, panel.cases.ui.messageLabel.text
+    header, *rows = (tmp_path / "measures.csv").read_text(encoding="utf-8").splitlines()
+    assert header.startswith("scan,structure,side,volume [mm3]")
+    assert {row.split(",")[0] for row in rows} == {"crossmoda_4"}
 
 
 @pytest.mark.bed
@@ -180,9 +203,9 @@ def test_the_processor_of_a_run_and_a_missing_gpu_are_reported(application, load
     for device in ("cuda", "auto"):
         loaded.parameters.device = device
         loaded.update()
-        loaded.segment.ui.segmentButton.click()
+        loaded.measure.ui.applyButton.click()
         application.wait_until(lambda: not loaded.logic.busy)
-        message = loaded.segment.ui.messageLabel.text
+        message = loaded.measure.ui.messageLabel.text
         if device == "cuda":
             assert message == "No CUDA device is available: 'cuda'. Choose device 'auto' or 'cpu'."
             assert loaded.parameters.result is None
@@ -198,14 +221,14 @@ def test_hiding_the_target_while_it_is_segmented_changes_nothing(application, lo
     target = loaded.parameters.target
     loaded.parameters.weights = str(weights)
     loaded.update()
-    loaded.segment.ui.segmentButton.click()
+    loaded.measure.ui.applyButton.click()
     target.SetHideFromEditors(True)
     loaded.parameters.target = None  # what a selector does when its node is gone from it
     application.wait_until(lambda: not loaded.logic.busy)
-    assert "done in" in loaded.segment.ui.messageLabel.text, loaded.segment.ui.messageLabel.text
+    assert "done in" in loaded.measure.ui.messageLabel.text, loaded.measure.ui.messageLabel.text
     assert loaded.parameters.result.GetNodeReference(nodes.TARGET).GetID() == target.GetID()
     loaded.update()
-    assert "Choose a target" in loaded.segment.ui.segmentButton.toolTip
+    assert "Select a scan" in loaded.measure.ui.applyButton.toolTip
 
 
 @pytest.mark.bed

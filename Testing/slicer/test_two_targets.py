@@ -130,9 +130,9 @@ def test_after_the_target_was_removed_no_other_node_is_chosen(application, panel
     panel.update()
     assert panel.register.ui.targetSelector.currentNode() is None
     assert panel.parameters.target is None
-    assert panel.register.ui.registerButton.toolTip == "Choose a target."
+    assert panel.register.ui.registerButton.toolTip == "Select a target."
     message = panel.register.ui.messageLabel
-    assert message.text == "Target removed from the scene: first. Choose a target."
+    assert message.text == "Scan removed from the scene: first. Select a scan."
     choose(panel, second)
     assert message.text == ""
 
@@ -212,10 +212,10 @@ def test_a_segmentation_that_ends_after_another_target_was_chosen_waits_for_its_
     first = loaded.parameters.target
     loaded.parameters.weights = str(weights)
     loaded.update()
-    loaded.segment.ui.segmentButton.click()
+    loaded.measure.ui.applyButton.click()
     choose(loaded, second)
     application.wait_until(lambda: not loaded.logic.busy)
-    assert f"{first.GetName()}: done in" in loaded.segment.ui.messageLabel.text
+    assert f"{first.GetName()}: done in" in loaded.measure.ui.messageLabel.text
     assert (loaded.parameters.target, loaded.parameters.result, background()) == (second, None, "second")
     choose(loaded, first)
     assert loaded.parameters.result.GetName() == f"{first.GetName()} segmentation"
@@ -233,7 +233,7 @@ def test_a_fusion_that_ends_after_another_target_was_chosen_waits_for_its_own(ap
     assert f"{first.GetName()}: done in" in quick.register.ui.messageLabel.text
     assert (quick.parameters.noisyLabel, quick.parameters.result, background()) == (None, None, "second")
     choose(quick, first)
-    assert quick.parameters.noisyLabel.GetName() == f"{first.GetName()} fused label"
+    assert quick.parameters.noisyLabel.GetName() == f"{first.GetName()} label from atlases"
 
 
 def test_an_uncertain_side_is_in_the_table_and_at_the_result_of_a_reopened_scene(application, panel, targets, tmp_path):

@@ -107,8 +107,8 @@ def test_the_views_go_to_the_tumor_of_a_new_result(panel, view, shown):
     volume, segmentation = shown
     view.show(40.0, (0.0, 0.0, 0.0))
     panel.parameters.target = volume
-    panel.segment._task = types.SimpleNamespace(volume=volume, seconds=1.0, notes="")
-    panel.segment._show_result((segmentation, None))
+    panel.measure._task = types.SimpleNamespace(volume=volume, seconds=1.0, notes="")
+    panel.measure.show_segmentation(segmentation, None)
     matrix = view.node.GetSliceToRAS()
     place = [matrix.GetElement(row, 3) for row in range(3)]
     # The box spans the voxels 4..11, 5..11 and 6..13 of 1, 1 and 1.5 mm; the first voxel is at 19.5, 19.5, -15.

@@ -1,17 +1,19 @@
 """Two scans aligned by their ear frames, and the part of a scan around its ears."""
 
 import dataclasses
+import functools
 
 import numpy as np
 
 from crossmoda import labels
 from crossmoda.anatomy import laterality
-from crossmoda.anatomy.ear_frame import LEAST_INSIDE, EarFrame, EarFrames
+from crossmoda.anatomy.ear_frame import LEAST_INSIDE, EarFrame, EarFrames, ear_frames
 from crossmoda.anatomy.sampling import moved
 from crossmoda.anatomy.template import FOLDER, load
-from crossmoda.deeds.transform import matrix_of
+from crossmoda.progress import Progress
 from crossmoda.volume import Grid, Volume
 from crossmoda.volume.grid import CORNERS, Box
+from crossmoda.volume.transforms import matrix_of
 
 #: Canonical box around both ears (LPS mm): room for the largest tumors, and for the context of a registration.
 _REGION_MM = (np.array([-56.0, -10.0, -82.0]), np.array([56.0, 72.0, -8.0]))
@@ -66,6 +68,12 @@ def confirmed(frames: EarFrames, label_map: Volume) -> EarFrames:
         return dataclasses.replace(frame, reason="")
 
     return dataclasses.replace(frames, left=checked(frames.left), right=checked(frames.right))
+
+
+def labeled_ear_frames(scan: Volume, label_map: Volume | None, progress: Progress | None = None) -> EarFrames:
+    """Return the frames of a scan, :func:`confirmed` by its labels if there are any."""
+    confirm = None if label_map is None else functools.partial(confirmed, label_map=label_map)
+    return ear_frames(scan, progress=progress, confirm=confirm)
 
 
 def ears_box(frames: EarFrames, grid: Grid) -> Box:

@@ -6,22 +6,27 @@ deformation around each cochlea, robustly, so that a tumor does not pull it. The
 template space; the right ear's is mirrored, so that both look the same in it.
 """
 
+import contextlib
 import dataclasses
-from collections.abc import Iterator
+import functools
+import hashlib
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 import numpy as np
 import SimpleITK as sitk
 
-from crossmoda import deeds, volume
+from crossmoda import deeds, user_cache, volume
 from crossmoda.anatomy import skull_base
 from crossmoda.anatomy import template as templates
+from crossmoda.anatomy.rigid_fit import nearest_rigid, robust_rigid
 from crossmoda.anatomy.sampling import averaged, bounds, correlation, covering, cropped, moved, positions
 from crossmoda.anatomy.skull_base import SkullBase
 from crossmoda.anatomy.template import Template
-from crossmoda.deeds.transform import affine_transform
 from crossmoda.errors import InputError
 from crossmoda.progress import Progress, part, report
 from crossmoda.volume import Grid, Volume
+from crossmoda.volume.transforms import affine_transform
 
 SIDES = ("left", "right")
 #: Mirrors template space about its midplane.
@@ -38,8 +43,8 @@ _DEFORMABLE = deeds.Settings(
 _EARS_MM = (np.array([-62.0, -2.0, -70.0]), np.array([62.0, 48.0, -20.0]))
 _MARGIN_MM = 8.0
 
-#: Radius of the ball around the cochlea whose deformation decides the rotation, and of that for the position, mm.
-_ROTATION_MM, _POSITION_MM, _BALL_STEP_MM = 22.0, 9.0, 2.0
+#: Radius of the ball around the cochlea whose deformation decides the rotation, mm.
+_ROTATION_MM, _BALL_STEP_MM = 22.0, 2.0
 #: Radius of the ball in which scan and template are compared, mm, and around each landmark.
 _COMPARED_MM, _LANDMARK_MM = 18.0, 3.0
 
@@ -77,6 +82,11 @@ class EarFrame:
     def accepted(self) -> bool:
         """Whether the frame can be relied on."""
         return not self.reason
+
+    @property
+    def cochlea(self) -> np.ndarray:
+        """The center of the cochlea by the rigid frame, LPS mm."""
+        return self.to_scan(templates.load().modiolus[None])[0]
 
     def sample(self, scan: Volume, grid: Grid | None = None, interpolation: str = "linear") -> Volume:
         """Return the scan on a canonical grid.
@@ -133,6 +143,27 @@ class EarFrames:
         """Why frames are refused."""
         return list(dict.fromkeys(frame.reason for frame in self if frame.reason))
 
+    def to_json(self) -> dict[str, Any]:
+        """Return the frames in JSON's types."""
+        content = dataclasses.asdict(self)
+        for frame in (content["left"], content["right"]):
+            frame["matrix"] = frame["matrix"].tolist()
+            frame["landmarks"] = {name: point.tolist() for name, point in frame["landmarks"].items()}
+        return content
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> "EarFrames":
+        """Return the frames of :meth:`to_json`."""
+        arrays = [
+            {
+                "matrix": np.array(frame["matrix"]),
+                "landmarks": {name: np.array(point) for name, point in frame["landmarks"].items()},
+            }
+            for frame in (content["left"], content["right"])
+        ]
+        left, right = (EarFrame(**{**content[side], **each}) for side, each in zip(SIDES, arrays, strict=True))
+        return cls(left, right, content["contrast"], content["base_similarity"])
+
 
 def patch_grid(
     size: tuple[int, int, int] = PATCH_SIZE,
@@ -144,30 +175,70 @@ def patch_grid(
     return Grid(size, (spacing_mm,) * 3, tuple(origin.tolist()), (1, 0, 0, 0, 1, 0, 0, 0, 1))
 
 
-def ear_frames(scan: Volume, template: Template | None = None, progress: Progress | None = None) -> EarFrames:
+def ear_frames(
+    scan: Volume,
+    template: Template | None = None,
+    progress: Progress | None = None,
+    confirm: Callable[[EarFrames], EarFrames] | None = None,
+) -> EarFrames:
     """Return the canonical frames of both ears in a scan.
 
     Args:
         scan: T1 or T2 of a head or a part of it, in any orientation that its header states correctly.
         template: see :func:`crossmoda.anatomy.template.load`; None: the bundled one.
         progress: callback(fraction, message); raise Cancelled to abort.
+        confirm: accepts frames by further evidence; without any accepted one, every pitch of the head is tried.
 
     Returns:
         Both frames. A frame that cannot be relied on is refused and states the reason.
 
     """
-    template = template or templates.load()
-    coarse, fine = averaged(scan, _COARSE_MM), averaged(scan, _FINE_MM)
-    report(progress, 0.0, "aligning the skull base")
-    base = skull_base.locate(coarse, template)
-    report(progress, 0.3, "aligning the ears")
-    frames = _frames(scan.grid, fine, template, base)
+    search, confirm = _Search(scan, template), confirm or (lambda frames: frames)
+    frames = confirm(search.frames("first", part(progress, 0.0, 0.4)))
     if not frames.accepted:
-        base = skull_base.locate_thoroughly(coarse, template, part(progress, 0.4, 0.9))
-        report(progress, 0.9, "aligning the ears")
-        frames = max(frames, _frames(scan.grid, fine, template, base), key=_rank)
+        frames = max(frames, confirm(search.frames("thorough", part(progress, 0.4, 1.0))), key=_rank)
     report(progress, 1.0, "ears located")
     return frames
+
+
+class _Search:
+    """The search for the ears in one scan; what it finds with the bundled template is kept for the next run."""
+
+    def __init__(self, scan: Volume, template: Template | None):
+        self._scan, self._template = scan, template or templates.load()
+        self._is_kept = template is None
+
+    @functools.cached_property
+    def _coarse(self) -> Volume:
+        return averaged(self._scan, _COARSE_MM)
+
+    @functools.cached_property
+    def _fine(self) -> Volume:
+        return averaged(self._scan, _FINE_MM)
+
+    @functools.cached_property
+    def _key(self) -> str:
+        """The digest of scan and program."""
+        digest = hashlib.sha256(np.ascontiguousarray(self._scan.array))
+        digest.update(f"{self._scan.grid!r} {user_cache.code_digest('anatomy', 'deeds', 'volume')}".encode())
+        return digest.hexdigest()
+
+    def frames(self, search: str, progress: Progress | None) -> EarFrames:
+        """Return the frames of the ``"first"`` or the ``"thorough"`` search."""
+        earlier = user_cache.recall("ear_frames", f"{self._key}-{search}") if self._is_kept else None
+        if earlier is not None:
+            with contextlib.suppress(AttributeError, LookupError, TypeError, ValueError):  # damaged
+                return EarFrames.from_json(earlier)
+        report(progress, 0.0, "aligning the skull base")
+        if search == "first":
+            base = skull_base.locate(self._coarse, self._template)
+        else:
+            base = skull_base.locate_thoroughly(self._coarse, self._template, part(progress, 0.0, 0.8))
+        report(progress, 0.8, "aligning the ears")
+        frames = _frames(self._scan.grid, self._fine, self._template, base)
+        if self._is_kept:
+            user_cache.keep("ear_frames", f"{self._key}-{search}", frames.to_json())
+        return frames
 
 
 def _rank(frames: EarFrames) -> tuple[int, float, float]:
@@ -247,12 +318,12 @@ def _frame(side: str, scan: Grid, template: Template, base: SkullBase, warp: _Wa
     landmarks = {name: moved(mirror, point) for name, point in template.landmarks.items()}
     if warp is None:
         in_scan = {name: moved(base.matrix, point) for name, point in landmarks.items()}
-        return EarFrame(side, _nearest_rigid(base.matrix) @ mirror, in_scan, 0.0, 0.0, np.inf, "no skull base")
+        return EarFrame(side, nearest_rigid(base.matrix) @ mirror, in_scan, 0.0, 0.0, np.inf, "no skull base")
     center = landmarks["modiolus"]
     ball = covering(center - _ROTATION_MM, center + _ROTATION_MM, _BALL_STEP_MM)
     points, targets = positions(ball), warp.to_scan_points(ball)
     distance = np.linalg.norm(points - center, axis=-1)
-    rigid, residual = _robust_rigid(points[distance <= _ROTATION_MM], targets[distance <= _ROTATION_MM], center)
+    rigid, residual = robust_rigid(points[distance <= _ROTATION_MM], targets[distance <= _ROTATION_MM], center)
     compared = distance <= _COMPARED_MM
     inside = _inside(scan, targets) & compared
     image = warp.registration.warp_image(warp.aligned, ball).array[inside]
@@ -294,42 +365,3 @@ def _inside(grid: Grid, points: np.ndarray) -> np.ndarray:
     """Return which points (..., 3) lie in a scan."""
     index = moved(grid.physical_to_index, points)
     return np.all((index > -0.5) & (index < np.asarray(grid.size) - 0.5), axis=-1)
-
-
-def _robust_rigid(points: np.ndarray, targets: np.ndarray, center: np.ndarray) -> tuple[np.ndarray, float]:
-    """Return the rigid 4 x 4 matrix from points to targets (n, 3), and the median residual, mm.
-
-    The rotation is fitted with Geman-McClure weights, so that what a tumor displaces hardly counts; the shift is the
-    median near the center.
-    """
-    weights = np.ones(len(points))
-    for _ in range(15):
-        matrix = _weighted_rigid(points, targets, weights)
-        residuals = np.linalg.norm(moved(matrix, points) - targets, axis=1)
-        scale = 1.5 * max(float(np.median(residuals)), 0.3)
-        weights = 1 / (1 + (residuals / scale) ** 2) ** 2
-    near = np.linalg.norm(points - center, axis=1) <= _POSITION_MM
-    matrix[:3, 3] = np.median(targets[near] - points[near] @ matrix[:3, :3].T, axis=0)
-    return matrix, float(np.median(residuals))
-
-
-def _weighted_rigid(points: np.ndarray, targets: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Return the rigid 4 x 4 matrix of weighted least squares (W. Kabsch, 1976)."""
-    weights = weights / weights.sum()
-    center, goal = weights @ points, weights @ targets
-    matrix = np.eye(4)
-    matrix[:3, :3] = _rotation((targets - goal).T @ ((points - center) * weights[:, None]))
-    matrix[:3, 3] = goal - matrix[:3, :3] @ center
-    return matrix
-
-
-def _rotation(matrix: np.ndarray) -> np.ndarray:
-    """Return the rotation nearest to a 3 x 3 matrix."""
-    left, _, right = np.linalg.svd(matrix)
-    return left @ np.diag([1, 1, np.linalg.det(left @ right)]) @ right
-
-
-def _nearest_rigid(matrix: np.ndarray) -> np.ndarray:
-    rigid = matrix.copy()
-    rigid[:3, :3] = _rotation(matrix[:3, :3])
-    return rigid

@@ -3,15 +3,8 @@
 from pathlib import Path
 from typing import Any
 
+from crossmoda.anatomy import markups
 from crossmoda.anatomy.ear_frame import EarFrame, EarFrames
-from crossmoda.errors import InputError
-from crossmoda.output import write_json
-
-ENDING = ".mrk.json"
-_SCHEMA = (
-    "https://raw.githubusercontent.com/slicer/slicer/master/Modules/Loadable/Markups/Resources/Schema/"
-    "markups-schema-v1.0.3.json#"
-)
 
 
 def summary(frames: EarFrames) -> dict[str, Any]:
@@ -40,23 +33,12 @@ def write_markups(frames: EarFrames, path: Path | str) -> None:
         InputError: the path does not end in ``.mrk.json``, or the file cannot be written.
 
     """
-    if not str(path).lower().endswith(ENDING):
-        raise InputError(f"Not a markups file name: {path}. Choose a name that ends in {ENDING}.")
-    lists = [
-        {
-            "type": "Fiducial",
-            "name": f"{frame.side} ear",
-            "coordinateSystem": "LPS",
-            "coordinateUnits": "mm",
-            "controlPoints": [
-                {"id": str(number), "label": f"{frame.side} {name.replace('_', ' ')}", "position": position}
-                for number, (name, position) in enumerate(_rounded(frame).items(), start=1)
-            ],
-        }
+    named = {
+        frame.side: {f"{frame.side} {name.replace('_', ' ')}": point for name, point in frame.landmarks.items()}
         for frame in frames.accepted
-    ]
-    write_json(path, {"@schema": _SCHEMA, "markups": lists})
+    }
+    markups.write([markups.points(f"{side} ear", positions) for side, positions in named.items()], path)
 
 
 def _rounded(frame: EarFrame) -> dict[str, list[float]]:
-    return {name: [round(float(value), 2) for value in position] for name, position in frame.landmarks.items()}
+    return {name: markups.rounded(position) for name, position in frame.landmarks.items()}

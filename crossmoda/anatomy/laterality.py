@@ -4,6 +4,8 @@ Sides are the patient's; in LPS the left side has the larger x.
 """
 
 import dataclasses
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import SimpleITK as sitk
@@ -13,7 +15,11 @@ from crossmoda import labels
 from crossmoda.volume import Grid, Volume
 from crossmoda.volume.masks import bounding_box, components
 
+if TYPE_CHECKING:
+    from crossmoda.anatomy.ear_frame import EarFrame, EarFrames
+
 SIDES = ("left", "right")
+UNKNOWN_SIDE = "unknown"
 
 #: Without a cochlea the midplane is a guess: a structure whose center is nearer to it than this is on neither side, mm.
 #: (With one, 5 of 32 tumors of VS-SEG are nearer, all of them large.)
@@ -22,6 +28,8 @@ CENTRAL_MM = 8.0
 _COCHLEA_TO_MIDPLANE_MM, _BETWEEN_COCHLEAE_MM = 25.0, 30.0
 #: Components with a smaller fraction of a structure's voxels do not count.
 _SPECKLE = 0.1
+#: What lies within this distance of a cochlea belongs to its ear; the cochleae are 65 to 80 mm apart.
+_SAME_EAR_MM = 35.0
 
 
 def contralateral(side: str) -> str:
@@ -107,6 +115,51 @@ def find_sides(label_map: Volume) -> Sides:
 def tumor_side(label_map: Volume) -> str | None:
     """Return the patient's side of the tumor, ``"left"`` or ``"right"``; see :attr:`Sides.tumor` for None."""
     return find_sides(label_map).tumor
+
+
+def by_side(label_map: Volume, value: int, frames: "EarFrames | None" = None) -> dict[str, Volume]:
+    """Return the mask (bool) of a structure on each side on which it has voxels: left, right, unknown.
+
+    A connected piece belongs to the nearer ear of the scan's ear frames; without them, to the side of the midplane on
+    which its center lies. Without frames and cochleae, the side of a piece near the middle is unknown.
+    """
+    mask = label_map.array == value
+    if not mask.any():
+        return {}
+    box = bounding_box(mask)
+    numbers, count = components(mask[box])
+    grid = label_map.grid.crop(box)
+    centers = ndimage.center_of_mass(mask[box], numbers, range(1, count + 1))
+    ears = frames.accepted if frames is not None else []
+    midplane_mm, central_mm = _midplane(label_map) if len(ears) < 2 else (0.0, 0.0)
+    sides = np.array(["", *(_side_of(grid.to_lps(center[::-1]), ears, midplane_mm, central_mm) for center in centers)])
+    masks = {}
+    for side in (*SIDES, UNKNOWN_SIDE):
+        if (sides == side).any():
+            own = np.zeros(mask.shape, bool)
+            own[box] = (sides == side)[numbers]
+            masks[side] = label_map.with_array(own)
+    return masks
+
+
+def _midplane(label_map: Volume) -> tuple[float, float]:
+    """Return the LPS x of the midplane, and the distance from it below which a side is unknown, mm."""
+    midplane_mm = midplane_of(label_map)
+    if midplane_mm is not None:
+        return midplane_mm, 0.0
+    is_guess = not (label_map.array == labels.COCHLEA).any()
+    return find_sides(label_map).midplane_mm, CENTRAL_MM if is_guess else 0.0
+
+
+def _side_of(center: np.ndarray, ears: "Sequence[EarFrame]", midplane_mm: float, central_mm: float) -> str:
+    """Return the side of a piece by its center, LPS mm."""
+    distances = {ear.side: float(np.linalg.norm(ear.cochlea - center)) for ear in ears}
+    nearest = min(distances, key=distances.__getitem__, default=None)
+    if nearest is not None and (len(ears) == 2 or distances[nearest] < _SAME_EAR_MM):
+        return nearest
+    if abs(center[0] - midplane_mm) < central_mm:
+        return UNKNOWN_SIDE
+    return "left" if center[0] > midplane_mm else "right"
 
 
 def _mean(centers: list[tuple[float, int]]) -> float:

@@ -4,7 +4,7 @@ import numpy as np
 
 from crossmoda import labels
 from crossmoda.volume.grid import Grid
-from crossmoda.volume.masks import components, solid
+from crossmoda.volume.masks import bounding_box, components, solid
 
 #: The cochleae lie this far apart from side to side, mm, with ample room for small and large heads.
 COCHLEAR_DISTANCE_MM = (30.0, 120.0)
@@ -45,6 +45,8 @@ def plausible(label_map: np.ndarray, probabilities: np.ndarray, grid: Grid) -> n
 
 def beside_a_cochlea(label_map: np.ndarray, grid: Grid) -> bool:
     """Return whether the schwannoma of a label map (z, y, x) lies within :data:`BESIDE_MM` of one of its cochleae."""
+    box = bounding_box(label_map > 0)
+    label_map, grid = label_map[box], grid.crop(box)
     uniform = np.ones(label_map.shape, np.float32)
     tumors, cochleae = (_candidates(label_map == value, uniform, grid)[2] for value in (labels.VS, labels.COCHLEA))
     centers = np.array([part.mean(axis=0) for part in cochleae]).reshape(-1, 3)

@@ -12,10 +12,10 @@ from crossmoda import deeds, volume
 from crossmoda.anatomy.sampling import bounds, correlation, covering, moved, smoothed
 from crossmoda.anatomy.template import CONTRASTS, Template
 from crossmoda.anatomy.template_search import Start, candidates
-from crossmoda.deeds.transform import affine_transform, matrix_of
 from crossmoda.errors import InputError
 from crossmoda.progress import Progress, report
 from crossmoda.volume import Grid, Volume
+from crossmoda.volume.transforms import affine_transform, matrix_of
 
 #: mm between the samples of scan and template.
 _SPACING_MM = 3.0

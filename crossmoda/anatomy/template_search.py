@@ -13,8 +13,8 @@ from scipy import fft
 
 from crossmoda import volume
 from crossmoda.anatomy.sampling import bounds, covering, moved, smoothed
-from crossmoda.deeds.transform import affine_transform
 from crossmoda.volume import Grid, Volume
+from crossmoda.volume.transforms import affine_transform
 
 #: mm between the samples that are compared.
 _SPACING_MM = 6.0

@@ -12,7 +12,7 @@ from crossmoda.output import end_as_interrupted, printable, use_utf8
 def main(arguments: list[str] | None = None) -> None:
     """Run the command; an error becomes one sentence on the error stream and an exit code."""
     arguments = sys.argv[1:] if arguments is None else arguments
-    debug = "--debug" in arguments
+    debug = not {"-v", "--verbose", "--debug"}.isdisjoint(arguments)
     use_utf8()
     end_as_interrupted()
     try:

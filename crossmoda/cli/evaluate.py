@@ -7,7 +7,7 @@ import click
 from crossmoda import evaluation, output
 from crossmoda.cli.framework import PATH, echo, path_option, progress_bar, structure_option
 from crossmoda.dataset.label_pairs import label_pairs
-from crossmoda.errors import BAD_INPUT, InputError
+from crossmoda.errors import BAD_INPUT, CASE_ERRORS, sentence_of
 from crossmoda.progress import report
 
 
@@ -37,10 +37,10 @@ def command(predictions: Path, references: Path, table: Path | None, summary: Pa
             prediction, reference = pairs.both.get(name, (None, pairs.missing.get(name)))
             try:
                 scores[name] = evaluation.evaluate_files(prediction, reference)  # type: ignore[arg-type]
-            except InputError as cause:
+            except CASE_ERRORS as cause:
                 if len(cases) == 1:
                     raise
-                failures[name] = str(cause)
+                failures[name] = sentence_of(cause)
     if scores:
         if table:
             evaluation.write_scores(scores, table)

@@ -1,8 +1,10 @@
 """The group of subcommands, their options, and progress on the terminal."""
 
+import difflib
 import errno
 import importlib
 import inspect
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,7 +31,10 @@ COMMANDS = {
     "register": "Register a moving image to a fixed image (deeds).",
     "fuse": "Fuse label maps of one target (STAPLE).",
     "propagate": "Propagate atlas labels to targets: register, warp, fuse to noisy labels.",
-    "predict": "Segment scans with a trained network.",
+    "segment": "Segment scans with a trained network, and measure the tumor.",
+    "measure": "Measure a segmentation: volumes, diameters, meatal parts, suggested Koos grade.",
+    "report": "Write the report of one patient: key images, measures, provenance.",
+    "export": "Write a label as DICOM SEG, or labeled scans as an nnU-Net or BIDS data set.",
     "train": "Train a network on labeled sources and noisy labels of targets.",
     "evaluate": "Score segmentations against references: Dice, HD95, ASSD, volumes.",
     "review-list": "Rank labels by expected benefit of correction, with reasons.",
@@ -37,7 +42,10 @@ COMMANDS = {
     "models": "List the models of a folder, add one, or select the current one.",
     "review-report": "Write the report of a review: agreement, corrections, volumes, time, models.",
     "study": "Run a whole study: propagate, train, predict, score, report; on many processes or machines.",
+    "doctor": "Check the installation: packages, processor, memory, disk, weights.",
 }
+#: Earlier names of commands.
+ALIASES = {"predict": "segment"}
 
 
 class _Path(click.Path):
@@ -64,24 +72,48 @@ class _LazyGroup(click.Group):
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in COMMANDS:
+        name = ALIASES.get(cmd_name, cmd_name)
+        if name not in COMMANDS:
             return None
-        command: click.Command = importlib.import_module(f"crossmoda.cli.{cmd_name.replace('-', '_')}").command
+        command: click.Command = importlib.import_module(f"crossmoda.cli.{name.replace('-', '_')}").command
         command.name = cmd_name
-        command.help = f"{COMMANDS[cmd_name]}\n\n{inspect.getdoc(command.callback)}"
+        command.help = f"{COMMANDS[name]}\n\n{inspect.getdoc(command.callback)}"
+        if not any(parameter.name == "quiet" for parameter in command.params):
+            command.params += [_everywhere("-q", "--quiet"), _everywhere("-v", "--verbose")]
         return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as error:
+            near = difflib.get_close_matches(args[0], [*COMMANDS, *ALIASES], n=2, cutoff=0.5)
+            if not near or "Did you mean" in error.message:
+                raise
+            raise click.UsageError(f"{error.message} Did you mean {' or '.join(near)}?", ctx) from error
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl(list(COMMANDS.items()))
 
 
+def _everywhere(*names: str) -> click.Option:
+    """Return an option of the group that is understood behind a command as well."""
+
+    def store(ctx: click.Context, param: click.Parameter, value: bool) -> None:
+        if value:
+            ctx.obj[param.name] = True
+
+    return click.Option(names, is_flag=True, hidden=True, expose_value=False, callback=store)
+
+
 @click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
-@click.version_option(crossmoda.__version__, prog_name="crossmoda")
-@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
-@click.option("--quiet", is_flag=True, help="Show no progress.")
+@click.version_option(crossmoda.__version__, "-V", "--version", prog_name="crossmoda")
+@click.option("-v", "--verbose", "--debug", is_flag=True, help="Show the traceback of an error.")
+@click.option("-q", "--quiet", is_flag=True, help="Show no progress.")
 @click.pass_context
-def crossmoda_command(ctx: click.Context, debug: bool, quiet: bool) -> None:
+def crossmoda_command(ctx: click.Context, verbose: bool, quiet: bool) -> None:
     """Segment the vestibular schwannoma and the cochlea across MR contrasts.
 
     Not a medical device: every result must be checked by a qualified person.
@@ -119,10 +151,28 @@ def options(*settings: type[Settings]) -> Callable[[Decorated], Decorated]:
             flag = f"{item.flag}/--no-{item.flag[2:]}" if item.type is bool else item.flag
             shows_default = item.default not in (None, "")
             details = {"type": kind, "default": item.default, "show_default": shows_default}
+            if item.name == "device":
+                details["callback"] = _available
             function = click.option(flag, item.name, help=item.help_with_unit, **details)(function)
         return function
 
     return decorate
+
+
+pseudonymize_option = click.option(
+    "--pseudonymize",
+    is_flag=True,
+    help="Replace IDs by pseudonyms from now on; the key is written into the folder of the scans.",
+)
+
+
+def _available(ctx: click.Context, param: click.Parameter, value: str) -> str:
+    """Refuse a graphics card that is not there before any work."""
+    if value == "cuda":
+        from crossmoda import device
+
+        device.choose(value)
+    return value
 
 
 def open_data(folder: Path) -> "Dataset":
@@ -153,7 +203,7 @@ def structure_option(function: Decorated) -> Decorated:
 @contextmanager
 def progress_bar() -> Iterator[Progress | None]:
     """Show a progress bar on the terminal's error stream; nothing when it is not a terminal or ``--quiet``."""
-    if click.get_current_context().obj["quiet"]:
+    if click.get_current_context().obj["quiet"] or not sys.stderr.isatty():
         yield None
         return
     from rich.console import Console

@@ -6,10 +6,19 @@ from typing import Any
 import click
 
 from crossmoda import dataset, deeds, fusion, propagation
-from crossmoda.cli.framework import open_data, options, path_option, progress_bar, report_cases, structure_option
+from crossmoda.cli.framework import (
+    open_data,
+    options,
+    path_option,
+    progress_bar,
+    pseudonymize_option,
+    report_cases,
+    structure_option,
+)
 from crossmoda.dataset.named_cases import case_of_file
 from crossmoda.errors import InputError
 from crossmoda.parameters import from_arguments
+from crossmoda.pseudonyms import create_key
 from crossmoda.steps.propagate import STEP
 
 
@@ -21,6 +30,7 @@ from crossmoda.steps.propagate import STEP
 @path_option("--atlas-image", multiple=True, help="Image of an atlas; repeat for several atlases.")
 @path_option("--atlas-label", multiple=True, help="Label map of an atlas, in the order of the images.")
 @path_option("--output", required=True, help="Folder of the results, one folder per target.")
+@pseudonymize_option
 @options(*STEP.settings)
 def command(
     target: tuple[Path, ...],
@@ -29,11 +39,15 @@ def command(
     atlas_image: tuple[Path, ...],
     atlas_label: tuple[Path, ...],
     output: Path,
+    pseudonymize: bool,
     **values: Any,
 ) -> None:
     """A second run reuses finished registrations in OUTPUT."""
     if len(atlas_image) != len(atlas_label):
         raise InputError("Each --atlas-image requires one --atlas-label. Add the missing files.")
+    if pseudonymize:
+        folders = [folder for folder in (targets, atlases) if folder is not None]
+        create_key([*folders, *(file.parent for file in (*target, *atlas_image))])
     cases = [dataset.Case(case_of_file(path), dataset.HRT2, path) for path in target]
     cases += open_data(targets).targets if targets else []
     sources = [

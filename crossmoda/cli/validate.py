@@ -5,16 +5,23 @@ from pathlib import Path
 import click
 
 from crossmoda import dataset
-from crossmoda.cli.framework import PATH, echo, progress_bar, structure_option
+from crossmoda.cli.framework import PATH, echo, progress_bar, pseudonymize_option, structure_option
 from crossmoda.errors import BAD_INPUT
+from crossmoda.pseudonyms import create_key, key_for
 
 
 @click.command()
 @structure_option
+@pseudonymize_option
 @click.argument("folder", type=PATH)
-def command(folder: Path) -> None:
+def command(folder: Path, pseudonymize: bool) -> None:
     """FOLDER holds crossMoDA 2021 to 2023, Vestibular-Schwannoma-SEG as downloaded, or plainly named files."""
+    if pseudonymize:
+        create_key([folder])
     data = dataset.open_dataset(folder)
+    if key_for(folder) is not None:
+        for case in data.cases:
+            echo(f"{case.id} = {case.image}")
     with progress_bar() as progress:
         problems = dataset.validate(data, progress)
     for note in data.notes:

@@ -4,7 +4,9 @@ import hashlib
 import re
 from pathlib import Path
 
-_ENDINGS = re.compile(r"(\.seg)?\.(nii|nrrd|nhdr|mha|mhd|dcm)(\.gz)?$", re.IGNORECASE)
+#: The endings of files of one volume, and of all images and labels.
+VOLUME_ENDING = re.compile(r"(\.seg)?\.(nii|nrrd|nhdr|mha|mhd)(\.gz)?$", re.IGNORECASE)
+ENDING = re.compile(rf"{VOLUME_ENDING.pattern}|\.dcm$", re.IGNORECASE)
 #: Characters that a file name may not have on some system, that leave a folder, or that a terminal obeys.
 _UNSAFE = re.compile(r'[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069/\\:*?"<>|]')
 _RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
@@ -19,7 +21,7 @@ def id_of_file(path: Path) -> str:
         ('1.2.840.5', 'anna')
 
     """
-    return _ENDINGS.sub("", path.name) or path.name
+    return ENDING.sub("", path.name) or path.name
 
 
 def safe_id(text: str) -> str:

@@ -5,10 +5,10 @@ import re
 from pathlib import Path
 
 from crossmoda import output
+from crossmoda.dataset.case_id import ENDING, id_of_file
 from crossmoda.dataset.results import LABEL_MAP, NOISY_LABEL, PREDICTION, SEGMENTATION
 from crossmoda.errors import InputError
 
-_ENDINGS = re.compile(r"(\.seg)?\.(nii|nrrd|nhdr|mha|mhd)(\.gz)?$|\.dcm$", re.IGNORECASE)
 #: Parts of file names that say what a file is, not whose: the same case has others among the references.
 _KIND = re.compile(
     r"[-_. ](label|labels|seg|segmentation|dseg|mask|gt|pred|prediction|cet1|hrt2|t1w?|t1c|t2w?|corrected)$",
@@ -36,7 +36,7 @@ def case_of(name: str) -> str:
         ('crossmoda_5', 'crossmoda_5', '1.2.840.5')
 
     """
-    stem = _ENDINGS.sub("", name)
+    stem = id_of_file(Path(name))
     while (shorter := _KIND.sub("", stem)) != stem and shorter:
         stem = shorter
     return stem
@@ -77,7 +77,7 @@ def _labels(folder: Path) -> dict[str, Path]:
             label = next((file / name for name in names if (file / name).is_file()), None)
             case = file.name
         else:
-            label, case = (file if _ENDINGS.search(file.name) else None), case_of(file.name)
+            label, case = (file if ENDING.search(file.name) else None), case_of(file.name)
         if label is None:
             continue
         if case in labels:

@@ -50,18 +50,28 @@ def read_label(path: Path | str, grid: Grid | None = None) -> Volume:
         InputError: the label cannot be read, or has names or values that are not known.
 
     """
+    return read_label_and_parts(path, grid)[0]
+
+
+def read_label_and_parts(path: Path | str, grid: Grid | None = None) -> tuple[Volume, np.ndarray | None]:
+    """Read a label as :func:`read_label`, and the parts of the tumor where it states them.
+
+    Returns:
+        The label map, and an array (z, y, x) of 1 intrameatal and 2 extrameatal; None where all of it is one part.
+
+    """
     path = Path(path)
     if has_contours(path):
         if grid is None:
             raise cannot_read(path, "contours need the image on which they were drawn", "Select a label map")
-        return contours.rasterize(contours.read_contours(path), grid, path)
+        return contours.rasterize(contours.read_contours(path), grid, path), None
     label_map = read_label_map(path, grid)
-    array = _mapped(label_map.array, path)
+    array, parts = _mapped(label_map.array, path), None
     is_mapped = array is not label_map.array
-    if not is_mapped:
-        array = _joined_parts(label_map.with_array(array), path)
+    if not is_mapped and _has_parts(label_map.with_array(array), path):
+        array, parts = _PARTS[array], np.where(array < 3, array, 0).astype(np.uint8)
     labels.check_values(array, path.name)
-    return label_map.with_array(array)
+    return label_map.with_array(array), parts
 
 
 def _mapped(array: np.ndarray, path: Path) -> np.ndarray:
@@ -75,8 +85,8 @@ def _mapped(array: np.ndarray, path: Path) -> np.ndarray:
     return mapped
 
 
-def _joined_parts(label_map: Volume, path: Path) -> np.ndarray:
-    """Join the parts of crossMoDA 2023 (1 intrameatal, 2 extrameatal, 3 cochlea) to 1 VS, 2 cochlea.
+def _has_parts(label_map: Volume, path: Path) -> bool:
+    """Return whether a label map has the values of crossMoDA 2023 (1 intrameatal, 2 extrameatal, 3 cochlea).
 
     Raises:
         InputError: the value 2 seems to be a part of the tumor, but nothing says so.
@@ -85,13 +95,13 @@ def _joined_parts(label_map: Volume, path: Path) -> np.ndarray:
     array = label_map.array
     highest = int(array.max(initial=0))
     if highest == 3 or (highest == 2 and path.name.lower().startswith(_WITH_PARTS)):
-        return _PARTS[array]
+        return True
     if highest != 2:
-        return array
+        return False
     second = array == labels.COCHLEA
     volume_mm3 = float(np.count_nonzero(second)) * label_map.grid.voxel_volume_mm3
     if volume_mm3 > _LARGEST_COCHLEAE_MM3 and (ndimage.binary_dilation(second) & (array == labels.VS)).any():
         reason = f"{volume_mm3:.0f} mm3 at the value 2, which adjoin the tumor: too large for a cochlea"
         remedy = "Use 1 for all parts of the tumor and 2 for the cochlea, or map the values: --structure 2=VS"
         raise cannot_read(path, reason, remedy)
-    return array
+    return False

@@ -13,6 +13,7 @@ Recognized, in any depth of folders:
   Upper or lower case; NIfTI, NRRD, MetaImage, ``.seg.nrrd``.
 
 Links to folders are followed. What is passed over is named in :attr:`crossmoda.dataset.Dataset.notes`.
+With a key (:mod:`crossmoda.pseudonyms`) the IDs are pseudonyms.
 
 The folder ``corrections`` holds the corrections of reviewers (:mod:`crossmoda.dataset.corrections`): a corrected label
 takes precedence over every other label of its hrT2 scan.
@@ -28,6 +29,7 @@ from crossmoda.dataset import dicom_cases, named_cases
 from crossmoda.dataset.case import HRT2, Case, Dataset
 from crossmoda.dataset.case_id import safe_id
 from crossmoda.errors import InputError, reason_of
+from crossmoda.pseudonyms import pseudonym
 
 #: The folder of a data set for the corrections of reviewers, the record of each, and the decisions that settle a label.
 CORRECTIONS, RECORD = "corrections", "correction.json"
@@ -48,7 +50,8 @@ def open_dataset(folder: Path | str) -> Dataset:
     files = _files(folder, notes)
     named = named_cases.find(files)
     series = dicom_cases.find(files, folder)
-    cases = sorted([*named.cases, *series.cases], key=lambda case: (_natural(case.id), case.modality))
+    cases = [dataclasses.replace(case, id=pseudonym(case.id, folder)) for case in (*named.cases, *series.cases)]
+    cases.sort(key=lambda case: (_natural(case.id), case.modality))
     notes += [*named.notes, *series.notes]
     if not cases:
         raise InputError(

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from crossmoda import output
 from crossmoda.dataset.case import CET1, HRT2, Case
-from crossmoda.dataset.case_id import id_of_file
+from crossmoda.dataset.case_id import VOLUME_ENDING, id_of_file, safe_id
+from crossmoda.pseudonyms import pseudonym
 
 _MODALITY = {"cet1": CET1, "t1": CET1, "t1w": CET1, "t1c": CET1, "hrt2": HRT2, "t2": HRT2, "t2w": HRT2}
 _LABEL = r"(?:[-_. ](?:labels?|d?seg|segmentation|mask|gt|contour|vs))+"
@@ -16,7 +17,6 @@ _FILE = re.compile(
     r"(?P<ending>\.nii\.gz|\.nii|\.seg\.nrrd|\.nrrd|\.mha|\.mhd|\.nhdr)",
     re.IGNORECASE,
 )
-_IMAGE_ENDING = re.compile(r"\.(nii|nii\.gz|nrrd|nhdr|mha|mhd)$", re.IGNORECASE)
 #: Entities of BIDS; those that tell scans of one patient and session apart do not belong to the ID.
 _BIDS = re.compile(r"(sub-[a-z0-9]+(?:_ses-[a-z0-9]+)?)((?:_[a-z]+-[a-z0-9]+)*)", re.IGNORECASE)
 _NNUNET = re.compile(r"(?P<id>.+)_(?P<channel>\d{4})(\.nii\.gz|\.nii|\.nrrd|\.mha)", re.IGNORECASE)
@@ -46,7 +46,7 @@ def find(files: Iterable[Path]) -> Found:
     understood: list[_File] = []
     notes: list[str] = []
     for file in files:
-        if not _IMAGE_ENDING.search(file.name) or output.PARTIAL in file.name:
+        if not VOLUME_ENDING.search(file.name) or output.PARTIAL in file.name:
             continue
         named = _nnunet(file) if file.parent.name in ("imagesTr", "imagesTs", "labelsTr", "labelsTs") else _named(file)
         if named is None:
@@ -72,9 +72,13 @@ def find(files: Iterable[Path]) -> Found:
 
 
 def case_of_file(path: Path) -> str:
-    """Return the ID of a scan by its name, as in a data set: ``crossmoda_5_hrT2.nii.gz`` is crossmoda_5."""
+    """Return the ID of a scan by its name, as in a data set: ``crossmoda_5_hrT2.nii.gz`` is crossmoda_5.
+
+    Where pseudonyms are used (:mod:`crossmoda.pseudonyms`) it is the pseudonym.
+    """
     named = _named(path)
-    return named.id if named is not None and named.modality is not None else id_of_file(path)
+    case_id = named.id if named is not None and named.modality is not None else id_of_file(path)
+    return pseudonym(safe_id(case_id), path)
 
 
 def _named(file: Path) -> _File | None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from crossmoda import labels
 from crossmoda.dataset.case import CET1, Case, Dataset
-from crossmoda.errors import InputError
+from crossmoda.errors import NOT_ENOUGH_MEMORY, InputError
 from crossmoda.progress import Progress, report
 from crossmoda.provenance import checksum
 
@@ -36,7 +36,10 @@ def validate(dataset: Dataset, progress: Progress | None = None) -> list[Problem
     problems += _duplicates(dataset)
     for number, case in enumerate(dataset.cases):
         report(progress, number / max(len(dataset.cases), 1), f"checking {case.id} {case.modality}")
-        problems += _problems_of(case)
+        try:
+            problems += _problems_of(case)
+        except MemoryError:
+            problems.append(Problem(case.image, NOT_ENOUGH_MEMORY))
     report(progress, 1.0, f"{len(problems)} problems")
     return problems
 
@@ -45,7 +48,7 @@ def _duplicates(dataset: Dataset) -> Iterator[Problem]:
     by_name: dict[tuple[str, str], list[Path]] = defaultdict(list)
     by_size: dict[int, list[Path]] = defaultdict(list)
     for case in dataset.cases:
-        by_name[case.id, case.modality].append(case.image)
+        by_name[case.id.casefold(), case.modality].append(case.image)
         if case.image.is_file():
             by_size[case.image.stat().st_size].append(case.image)
     for (case_id, modality), files in by_name.items():
@@ -67,6 +70,8 @@ def _problems_of(case: Case) -> Iterator[Problem]:
         image = case.read_image()
     except InputError as cause:
         yield _problem(case.image, cause)
+    if image is not None and image.array.min() == image.array.max():
+        yield Problem(case.image, "The same value everywhere. Copy or export it again.")
     if case.label is None:
         return
     try:

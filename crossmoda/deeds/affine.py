@@ -17,58 +17,98 @@ _compiled = compiled(nogil=True, boundscheck=False)
 
 
 @_compiled
-def _squared_residuals(matrix, source, target, residuals):
-    for row in range(len(source)):
-        x, y, z = source[row, 0], source[row, 1], source[row, 2]
-        total = 0.0
-        for axis in range(3):
-            mapped = matrix[axis, 0] * x + matrix[axis, 1] * y + matrix[axis, 2] * z + matrix[axis, 3]
-            total += (mapped - target[row, axis]) ** 2
-        residuals[row] = total
+def _squared_residuals(matrices, source, target, residuals):
+    """Write the squared residual of each pair under each matrix, (matrices, pairs)."""
+    for number in range(len(matrices)):
+        matrix = matrices[number]
+        for row in range(len(source)):
+            x, y, z = source[row, 0], source[row, 1], source[row, 2]
+            total = 0.0
+            for axis in range(3):
+                mapped = matrix[axis, 0] * x + matrix[axis, 1] * y + matrix[axis, 2] * z + matrix[axis, 3]
+                total += (mapped - target[row, axis]) ** 2
+            residuals[number, row] = total
 
 
 @_compiled
-def _moments(source, target, residuals, most, sums, products):
-    """Sum the pairs whose residual is at most ``most``, and the products of their coordinates; return how many.
+def _moments(source, target, residuals, most, counts, sums, products):
+    """Sum the pairs whose residual is at most ``most``, and the products of their coordinates, for each fit.
 
-    ``sums`` (2, 3): of source and target; ``products`` (2, 3, 3): of source and target with source.
+    ``source`` and ``target`` have the pairs of each fit, or those of all of them. ``sums`` (fits, 2, 3): of source and
+    target; ``products`` (fits, 2, 3, 3): of source and target with source.
     """
-    count = 0
-    sums[:] = 0
-    products[:] = 0
-    for row in range(len(source)):
-        if residuals[row] <= most:
-            count += 1
-            for axis in range(3):
-                sums[0, axis] += source[row, axis]
-                sums[1, axis] += target[row, axis]
-                for column in range(3):
-                    products[0, axis, column] += source[row, axis] * source[row, column]
-                    products[1, axis, column] += target[row, axis] * source[row, column]
-    return count
+    for number in range(len(residuals)):
+        pairs = min(number, len(source) - 1)
+        for row in range(source.shape[1]):
+            if residuals[number, row] <= most[number]:
+                counts[number] += 1
+                for axis in range(3):
+                    sums[number, 0, axis] += source[pairs, row, axis]
+                    sums[number, 1, axis] += target[pairs, row, axis]
+                    for column in range(3):
+                        products[number, 0, axis, column] += source[pairs, row, axis] * source[pairs, row, column]
+                        products[number, 1, axis, column] += target[pairs, row, axis] * source[pairs, row, column]
 
 
-def _fit(source: np.ndarray, target: np.ndarray, residuals: np.ndarray, most: float, rigid: bool) -> np.ndarray:
-    """Return the 4 x 4 matrix that maps the pairs whose residual is at most ``most`` with least squares.
+def _fits(source: np.ndarray, target: np.ndarray, residuals: np.ndarray, most: np.ndarray, rigid: bool) -> np.ndarray:
+    """Return the 4 x 4 matrices (n, 4, 4) that map the pairs whose residual is at most ``most`` with least squares.
 
     Affine by the normal equations, which are well conditioned about the center; rigid after W. Kabsch (1976).
+
+    Args:
+        source: points (n, pairs, 3), or (1, pairs, 3) for all fits.
+        target: the points they should be mapped to, likewise.
+        residuals: (n, pairs).
+        most: (n,).
+        rigid: rotation and translation only.
+
     """
-    sums, products = np.empty((2, 3)), np.empty((2, 3, 3))
-    count = _moments(source, target, residuals, most, sums, products)
-    center, goal = sums / count
-    spread, cross = products - count * np.stack([np.outer(center, center), np.outer(goal, center)])
-    matrix = np.eye(4)
+    fits = len(residuals)
+    counts, sums, products = np.zeros(fits), np.zeros((fits, 2, 3)), np.zeros((fits, 2, 3, 3))
+    _moments(source, target, residuals, most, counts, sums, products)
+    means = sums / counts[:, None, None]
+    center, goal = means[:, 0], means[:, 1]
+    spread, cross = np.moveaxis(
+        products - counts[:, None, None, None] * (means[..., None] * center[:, None, None]), 1, 0
+    )
+    matrices = np.tile(np.eye(4), (fits, 1, 1))
     if rigid:
         left, _, right = np.linalg.svd(cross)
-        matrix[:3, :3] = left @ np.diag([1, 1, np.linalg.det(left @ right)]) @ right
+        left[:, :, 2] *= np.linalg.det(left @ right)[:, None]
+        matrices[:, :3, :3] = left @ right
     else:
-        ridge = (1e-9 * np.trace(spread) + 1e-12) * np.eye(3)
-        spread += ridge
-        if np.linalg.eigvalsh(spread)[0] < 10 * ridge[0, 0]:
-            cross += ridge  # points in a plane do not determine the direction across it: it stays unchanged
-        matrix[:3, :3] = np.linalg.solve(spread, cross.T).T
-    matrix[:3, 3] = goal - matrix[:3, :3] @ center
-    return matrix
+        ridge = (1e-9 * np.trace(spread, axis1=1, axis2=2) + 1e-12)[:, None, None] * np.eye(3)
+        spread = spread + ridge
+        is_flat = np.linalg.eigvalsh(spread)[:, 0] < 10 * ridge[:, 0, 0]
+        # points in a plane do not determine the direction across it: it stays unchanged
+        cross = cross + np.where(is_flat[:, None, None], ridge, 0)
+        matrices[:, :3, :3] = np.swapaxes(np.linalg.solve(spread, np.swapaxes(cross, 1, 2)), 1, 2)
+    matrices[:, :3, 3] = goal - (matrices[:, :3, :3] @ center[..., None])[..., 0]
+    return matrices
+
+
+def _concentrated(
+    matrices: np.ndarray, source: np.ndarray, target: np.ndarray, *, keep: float, rounds: int, rigid: bool
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the objectives (n,) and the matrices (n, 4, 4) after so many rounds of choosing pairs and fitting."""
+    count = max(int(keep * len(source)), 4)
+    pairs = source[None], target[None]
+    objectives, matrices = np.full(len(matrices), np.inf), matrices.copy()
+    active = np.arange(len(matrices))
+    residuals = np.empty((len(matrices), len(source)))
+    _squared_residuals(matrices, source, target, residuals)
+    for _ in range(rounds):
+        most = np.partition(residuals, count - 1, axis=1)[:, count - 1]
+        moved = _fits(*pairs, residuals, most, rigid)
+        _squared_residuals(moved, source, target, residuals)
+        objective = np.partition(residuals, count - 1, axis=1)[:, :count].sum(axis=1)
+        matrices[active] = moved
+        is_better = objective <= objectives[active] * (1 - 1e-6)
+        active, residuals = active[is_better], residuals[is_better]
+        objectives[active] = objective[is_better]
+        if not len(active):
+            break
+    return objectives, matrices
 
 
 def least_trimmed_squares(
@@ -93,35 +133,27 @@ def least_trimmed_squares(
     rng = np.random.default_rng(0)
     sample = np.arange(len(source)) if len(source) <= 600 else np.sort(rng.choice(len(source), 600, replace=False))
     few, few_target = source[sample], target[sample]
+    size = min(6, len(few))
+    subsets = np.stack(
+        [rng.choice(len(few), size, replace=False) if len(few) > size else np.arange(size) for _ in range(starts)]
+    )
 
-    def fit_all(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-        return _fit(a, b, np.zeros(len(a)), 0.0, rigid)
+    def fit_all(points: np.ndarray, goals: np.ndarray) -> np.ndarray:
+        return _fits(points, goals, np.zeros(points.shape[:2]), np.zeros(len(points)), rigid)
 
-    def concentrate(matrix: np.ndarray, a: np.ndarray, b: np.ndarray, rounds: int) -> tuple[float, np.ndarray]:
-        count = max(int(keep * len(a)), 4)
-        residuals = np.empty(len(a))
-        _squared_residuals(matrix, a, b, residuals)
-        least = np.partition(residuals, count - 1)[:count]
-        previous = np.inf
-        for _ in range(rounds):
-            matrix = _fit(a, b, residuals, least[-1], rigid)
-            _squared_residuals(matrix, a, b, residuals)
-            least = np.partition(residuals, count - 1)[:count]
-            objective = float(least.sum())
-            if objective > previous * (1 - 1e-6):
-                break
-            previous = objective
-        return previous, matrix
-
-    candidates = [concentrate(fit_all(few, few_target), few, few_target, 3)]
-    for _ in range(starts):
-        subset = rng.choice(len(few), 6, replace=False) if len(few) > 6 else np.arange(len(few))
-        candidates.append(concentrate(fit_all(few[subset], few_target[subset]), few, few_target, 2))
-    candidates.sort(key=lambda candidate: candidate[0])
-    finals = [concentrate(matrix, source, target, 30) for _, matrix in candidates[:3]]
-    best = min(finals, key=lambda final: final[0])[1]
-    best[:3, 3] += middle - best[:3, :3] @ middle
-    return best
+    candidates = [
+        _concentrated(first, few, few_target, keep=keep, rounds=rounds, rigid=rigid)
+        for first, rounds in (
+            (fit_all(few[None], few_target[None]), 3),
+            (fit_all(few[subsets], few_target[subsets]), 2),
+        )
+    ]
+    objectives, matrices = (np.concatenate(parts) for parts in zip(*candidates, strict=True))
+    best = np.argsort(objectives, kind="stable")[:3]
+    objectives, matrices = _concentrated(matrices[best], source, target, keep=keep, rounds=30, rigid=rigid)
+    matrix: np.ndarray = matrices[np.argmin(objectives)]
+    matrix[:3, 3] += middle - matrix[:3, :3] @ middle
+    return matrix
 
 
 def _matches(

@@ -4,13 +4,15 @@ import contextlib
 import dataclasses
 import json
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import SimpleITK as sitk
 
 from crossmoda import labels, provenance, volume
-from crossmoda.anatomy.ear_alignment import alignment, confirmed, ears_box
+from crossmoda.anatomy.ear_alignment import alignment, ears_box, labeled_ear_frames
 from crossmoda.anatomy.ear_frame import EarFrames, ear_frames
 from crossmoda.deeds import center_alignment, register
 from crossmoda.deeds.settings import Settings
@@ -21,7 +23,6 @@ from crossmoda.deeds.transform import (
     WARPED,
     WARPED_LABEL,
     Registration,
-    affine_transform,
     read_transform,
     write_transform,
 )
@@ -30,6 +31,10 @@ from crossmoda.output import atomic, check_apart
 from crossmoda.parameters import parameter
 from crossmoda.progress import Progress, part, report
 from crossmoda.volume import Volume
+from crossmoda.volume.transforms import affine_transform
+
+#: Files written at the same time: one is compressed while the next one is computed.
+_WRITERS = 2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,6 +89,8 @@ class _Inputs:
 
     fixed: Volume
     moving: Volume
+    moving_type: np.dtype
+    """of the voxels in the file of the moving image"""
     label: Volume | None
     fixed_mask: Volume | None
     moving_mask: Volume | None
@@ -114,18 +121,18 @@ class _Inputs:
         roles |= {"moving_mask": moving_mask, "initial": initial}
         paths = {role: path for role, path in roles.items() if path is not None}
         check_apart(vars(outputs).values(), paths.values())
-        images = volume.read_scan(fixed), volume.read_scan(moving)
-        label = None if moving_label is None else volume.read_label_map(moving_label, images[1].grid)
-        if label is not None and not label.grid.same_as(images[1].grid):
+        fixed_image, (moving_image, moving_type) = volume.read_scan(fixed), volume.read_typed_scan(moving)
+        label = None if moving_label is None else volume.read_label_map(moving_label, moving_image.grid)
+        if label is not None and not label.grid.same_as(moving_image.grid):
             raise InputError(
                 f"The moving label map lies on another grid than the moving image {moving}: {moving_label} "
-                f"({label.grid.difference_to(images[1].grid)}). Resample it to the grid of the image."
+                f"({label.grid.difference_to(moving_image.grid)}). Resample it to the grid of the image."
             )
         fixed_area, moving_area = (
             None if path is None else volume.read_mask(path) for path in (fixed_mask, moving_mask)
         )
         transform = None if initial is None else read_transform(initial, guarded=True)
-        return cls(*images, label, fixed_area, moving_area, transform, paths)
+        return cls(fixed_image, moving_image, moving_type, label, fixed_area, moving_area, transform, paths)
 
 
 #: The statistics in the provenance of a registration of files.
@@ -189,7 +196,7 @@ def register_files(
     record.content["device"] = result.provenance["device"]
     report(progress, 0.86, "writing the results")
     finished = dataclasses.replace(result, provenance=record.finish(**_statistics(result)))
-    _write(finished, outputs, inputs.moving, inputs.label)
+    _write(finished, outputs, inputs)
     report(progress, 1.0, "done")
     return finished
 
@@ -223,8 +230,10 @@ def _ears(
     if settings.region == "whole" or (settings.region == "auto" and not has_cochlea):
         return None
     fixed = ear_frames(inputs.fixed, progress=part(progress, 0.0, 0.5))
-    moving = ear_frames(inputs.moving, progress=part(progress, 0.5, 1.0))
-    moving = moving if label is None else confirmed(moving, label)
+    rest = part(progress, 0.5, 1.0)
+    moving = (
+        ear_frames(inputs.moving, progress=rest) if label is None else labeled_ear_frames(inputs.moving, label, rest)
+    )
     if alignment(fixed, moving) is not None:
         return fixed, moving
     if settings.region == "ears":
@@ -233,27 +242,41 @@ def _ears(
     return None
 
 
-def _write(registration: Registration, outputs: RegistrationOutputs, moving: Volume, label: Volume | None) -> None:
-    """Write all outputs under temporary names, then rename them."""
+def _write(registration: Registration, outputs: RegistrationOutputs, inputs: _Inputs) -> None:
+    """Write all outputs under temporary names, several at a time, then rename them."""
+    label = inputs.label
     writers: list[tuple[Path | str | None, Callable[[Path], Any]]] = [
         (outputs.provenance, lambda path: path.write_text(_json(registration), encoding="utf-8")),
+        (outputs.warped, lambda path: volume.write(_warped(registration, inputs), path)),
         (outputs.transform, lambda path: write_transform(registration.transform, path)),
         (outputs.inverse, lambda path: write_transform(registration.inverse_transform, path)),
-        (outputs.warped, lambda path: volume.write(registration.warp_image(moving), path)),
         (outputs.displacement_field, registration.write_displacement_field),
     ]
     if label is not None:
         writers.append((outputs.warped_label, lambda path: volume.write(registration.warp_label_map(label), path)))
     with contextlib.ExitStack() as stack:  # the stack unwinds backwards: the provenance comes last
-        for path, write in writers:
-            if path is not None:
-                temporary = stack.enter_context(atomic(path))
-                try:
-                    write(temporary)
-                except RuntimeError as cause:
-                    raise InputError(f"Cannot write {path}: choose another folder or file type.") from cause
-                except InputError as cause:  # which names the temporary file
-                    raise InputError(str(cause).replace(str(temporary), str(path))) from cause
+        wanted = [(Path(path), stack.enter_context(atomic(path)), write) for path, write in writers if path is not None]
+        with ThreadPoolExecutor(_WRITERS, thread_name_prefix="writer") as pool:
+            tasks = [pool.submit(_write_one, *each) for each in wanted]
+        for task in tasks:
+            task.result()
+
+
+def _write_one(path: Path, temporary: Path, write: Callable[[Path], Any]) -> None:
+    try:
+        write(temporary)
+    except RuntimeError as cause:
+        raise InputError(f"Cannot write {path}: choose another folder or file type.") from cause
+    except InputError as cause:  # which names the temporary file
+        raise type(cause)(str(cause).replace(str(temporary), str(path))) from cause
+
+
+def _warped(registration: Registration, inputs: _Inputs) -> Volume:
+    """Return the moving image on the fixed grid, with the type of voxels that it has in its file."""
+    warped, kind = registration.warp_image(inputs.moving), inputs.moving_type
+    if kind.kind in "iu":
+        return warped.with_array(np.rint(warped.array).astype(kind))
+    return warped.with_array(warped.array.astype(kind, copy=False))
 
 
 def _json(registration: Registration) -> str:

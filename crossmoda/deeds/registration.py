@@ -11,16 +11,19 @@ import SimpleITK as sitk
 
 from crossmoda import device, provenance
 from crossmoda.deeds.settings import Settings
-from crossmoda.deeds.transform import Registration, affine_transform, field_transforms, matrix_of
+from crossmoda.deeds.transform import Registration, field_transforms
 from crossmoda.errors import InputError
 from crossmoda.progress import Progress, part, report
 from crossmoda.volume.grid import Grid, Volume
+from crossmoda.volume.transforms import affine_transform, matrix_of
 
 if TYPE_CHECKING:
     from crossmoda.deeds.pyramid import Pyramid
 
 #: Images overlap where at least this fraction of the fixed image's foreground lies inside the moving image.
 _LEAST_OVERLAP = 0.02
+#: About so many points of the foreground tell whether they do.
+_OVERLAP_SAMPLES = 5000
 #: Images of more cubic millimeters than this (a meter cubed) have a wrong spacing or would fill the memory.
 _LARGEST_MM3 = 1e9
 #: A level with more displacements than this, over all control points, would fill the memory.
@@ -207,6 +210,7 @@ def _center_of_mass(image: Volume) -> np.ndarray:
 
 def _check_overlap(fixed: "Pyramid", moving: Grid, matrix: np.ndarray) -> None:
     index = np.argwhere(fixed.foreground.array > 0.5)[:, ::-1]
+    index = index[:: max(len(index) // _OVERLAP_SAMPLES, 1)].astype(np.float64)
     to_moving = moving.physical_to_index @ matrix @ fixed.foreground.grid.index_to_physical
     landed = index @ to_moving[:3, :3].T + to_moving[:3, 3]
     inside = ((landed > -0.5) & (landed < np.array(moving.size) - 0.5)).all(axis=1).mean()

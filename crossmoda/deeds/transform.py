@@ -18,6 +18,7 @@ from crossmoda.errors import InputError
 from crossmoda.output import atomic, refuse_undecodable, write_json
 from crossmoda.volume import nifti
 from crossmoda.volume.grid import Grid, Volume
+from crossmoda.volume.transforms import parts_of
 
 #: HDF5, the format of .h5 transforms, is not safe with threads: whoever reads or writes a transform holds it.
 _HDF5 = threading.Lock()
@@ -32,36 +33,6 @@ PROVENANCE = "provenance.json"
 _READING_S = 60.0
 #: The most bytes of a transform file beside the numbers of its fields.
 _HEADER_BYTES = 1 << 17
-
-
-def affine_transform(matrix: np.ndarray) -> sitk.AffineTransform:
-    """Return the SimpleITK transform of a 4 x 4 matrix (LPS mm)."""
-    transform = sitk.AffineTransform(3)
-    transform.SetMatrix(matrix[:3, :3].ravel().tolist())
-    transform.SetTranslation(matrix[:3, 3].tolist())
-    return transform
-
-
-def matrix_of(transform: sitk.Transform) -> np.ndarray:
-    """Return the 4 x 4 matrix (LPS mm) of a linear transform.
-
-    Raises:
-        InputError: the transform is not linear.
-
-    """
-    if not transform.IsLinear():
-        raise InputError(
-            "The initial transform is not linear; give a translation, a rigid or an affine transform, or none."
-        )
-    matrix = np.eye(4)
-    matrix[:3, 3] = transform.TransformPoint((0.0, 0.0, 0.0))
-    for axis in range(3):
-        matrix[:3, axis] = np.array(transform.TransformPoint(np.eye(3)[axis].tolist())) - matrix[:3, 3]
-    if abs(np.linalg.det(matrix[:3, :3])) < 1e-6:
-        raise InputError(
-            "The initial transform cannot be inverted; give a translation, a rigid or an affine transform."
-        )
-    return matrix
 
 
 def read_transform(path: Path | str, guarded: bool = False) -> sitk.Transform:
@@ -171,14 +142,6 @@ def _faded(transform: sitk.Transform) -> sitk.Transform:
         weight = ramp * ramp[::-1]
         padded *= weight.reshape([-1 if axis == other else 1 for other in range(4)])
     return _transform_of(padded, Grid.of(field), layers)
-
-
-def parts_of(transform: sitk.Transform) -> list[sitk.Transform]:
-    """Return the transforms of a composite, in its order (the last is applied first)."""
-    if transform.GetTransformEnum() != sitk.sitkComposite:
-        return [transform]
-    composite = sitk.CompositeTransform(transform)
-    return [part for n in range(composite.GetNumberOfTransforms()) for part in parts_of(composite.GetNthTransform(n))]
 
 
 def _reference(grid: Grid) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from crossmoda import labels, volume
+from crossmoda.dataset.case_id import VOLUME_ENDING
 from crossmoda.dataset.label_reading import read_label
 from crossmoda.errors import InputError
 from crossmoda.fusion.majority import vote_fractions
@@ -18,8 +19,6 @@ from crossmoda.parameters import parameter
 from crossmoda.progress import Progress, part, report
 from crossmoda.provenance import Record
 from crossmoda.volume import Volume
-
-_ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha", ".mhd")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,10 +77,10 @@ def find_label_maps(folder: Path | str, pattern: str = "*") -> list[Path]:
     if not folder.is_dir():
         raise InputError(f"Not a folder: {folder}. Use the folder of the label maps.")
     files = sorted(
-        path for path in folder.glob(pattern) if path.name.lower().endswith(_ENDINGS) and not path.name.startswith(".")
+        path for path in folder.glob(pattern) if VOLUME_ENDING.search(path.name) and not path.name.startswith(".")
     )
     if not files:
-        raise InputError(f"No label map ({', '.join(_ENDINGS)}) named {pattern}: {folder}. Check folder and pattern.")
+        raise InputError(f"No label map (NIfTI, NRRD, MetaImage) named {pattern}: {folder}. Check folder and pattern.")
     return files
 
 

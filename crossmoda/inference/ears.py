@@ -2,28 +2,23 @@
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy.ndimage import binary_dilation
 
-from crossmoda import device as devices
 from crossmoda import labels, weights
-from crossmoda.anatomy.ear_frame import PATCH_CENTER, PATCH_SPACING_MM, EarFrame, ear_frames, patch_grid
-from crossmoda.anatomy.sampling import moved
+from crossmoda.anatomy.ear_frame import PATCH_SPACING_MM, EarFrames, ear_frames
 from crossmoda.errors import InputError
+from crossmoda.inference.ear_patches import EarPrediction, extend, predict_patches
 from crossmoda.inference.settings import Settings
-from crossmoda.network.features import features, normalized
 from crossmoda.progress import Progress, part, report
 from crossmoda.volume import Grid, Volume
+from crossmoda.volume.grid import Box
 from crossmoda.volume.masks import components, solid
 from crossmoda.volume.resampling import block_means
 
-if TYPE_CHECKING:
-    import torch
-
-#: A tumor within this distance of the edge of the patch is probably cut, voxels.
-_EDGE = 1
+#: Fraction of a candidate inside the other ear's tumor from which on both are one tumor.
+_SAME_TUMOR = 0.5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,22 +59,6 @@ class Calling:
 
 
 @dataclasses.dataclass(frozen=True)
-class EarPrediction:
-    """What the network says about one ear, in its canonical patch."""
-
-    frame: EarFrame
-    probabilities: np.ndarray
-    """(label, z, y, x)"""
-    covered: np.ndarray
-    """bool: which voxels of the patch lie in the scan"""
-
-    @property
-    def voxel_mm3(self) -> float:
-        """Volume of a voxel."""
-        return patch_grid().voxel_volume_mm3
-
-
-@dataclasses.dataclass(frozen=True)
 class EarsPrediction:
     """The ears of a scan, on the scan's grid."""
 
@@ -87,6 +66,7 @@ class EarsPrediction:
     """(label, z, y, x), background first"""
     label_map: np.ndarray
     """(z, y, x) uint8, only what is called"""
+    frames: EarFrames
     fallbacks: list[str]
     notes: list[str]
 
@@ -106,65 +86,17 @@ def predict_ears(
     if not chosen:
         raise InputError(" ".join(frames.notes))
     report(progress, 0.6, "segmenting")
-    ears, fallbacks = _predicted(model, image, chosen, settings, device)
-    report(progress, 0.8, "resampling to the scan's grid")
     rule = Calling.of(model.card)
+    ears, fallbacks = predict_patches(model, image, chosen, settings, device)
+    report(progress, 0.8, "resampling to the scan's grid")
+    ears = [_whole(ear, model, image, settings, device) for ear in ears]
     raw = _restored(ears, [ear.probabilities for ear in ears], image.grid, rule.cochlea_up_mm)
-    if settings.keep_all:
-        return EarsPrediction(raw, raw.argmax(axis=0).astype(np.uint8), fallbacks, [*fallbacks, *frames.notes])
-    called = call(ears, rule)
-    restored = _restored(ears, called, image.grid, rule.cochlea_up_mm)
-    notes = [*fallbacks, *frames.notes, *_cut_notes(ears, called)]
-    return EarsPrediction(raw, restored.argmax(axis=0).astype(np.uint8), fallbacks, notes)
-
-
-def _predicted(
-    model: weights.TrainedNetwork, image: Volume, frames: list[EarFrame], settings: Settings, device: str
-) -> tuple[list[EarPrediction], list[str]]:
-    """Return the prediction of each ear, both in one batch, and the fallbacks."""
-    import torch
-
-    patches = [frame.sample(image) for frame in frames]
-    batch = torch.stack([torch.from_numpy(normalized(patch.array)) for patch in patches])
-    fallbacks: list[str] = []
-    try:
-        probabilities = _softmax(model, batch, settings, device)
-    except RuntimeError as error:
-        if device == "cpu" or not devices.ran_out_of_memory(error):
-            raise
-        devices.free_unused_memory()
-        fallbacks = ["out of memory: predicted on the CPU"]
-        probabilities = _softmax(model, batch, settings, "cpu")
-    if not np.isfinite(probabilities).all():
-        raise InputError("Predicted probabilities are not finite. Download the weights again, or train again.")
-    ears = [
-        EarPrediction(frame, values, covered(frame, image.grid))
-        for frame, values in zip(frames, probabilities, strict=True)
-    ]
-    return ears, fallbacks
-
-
-def _softmax(model: weights.TrainedNetwork, batch: "torch.Tensor", settings: Settings, device: str) -> np.ndarray:
-    """Return the probabilities (ear, label, z, y, x) of normalized patches (ear, z, y, x)."""
-    import torch
-
-    network = model.network.to(device)
-    with torch.inference_mode():
-        logits = network(features(batch.to(device), model.settings.inputs)).float()
-        if settings.flips:  # the ear moved by a voxel, not mirrored: no ear looks like its mirror image
-            shifted = torch.nn.functional.pad(batch, (1, 0, 1, 0, 1, 0), mode="replicate")[:, :-1, :-1, :-1]
-            again = network(features(shifted.to(device), model.settings.inputs)).float()
-            back = torch.nn.functional.pad(again[..., 1:, 1:, 1:], (0, 1, 0, 1, 0, 1), mode="replicate")
-            logits = (logits + back) / 2
-        return logits.softmax(dim=1).cpu().numpy()
-
-
-def covered(frame: EarFrame, scan: Grid) -> np.ndarray:
-    """Return which voxels of an ear's patch lie in the scan, bool (z, y, x)."""
-    grid = patch_grid()
-    z, y, x = np.meshgrid(*(np.arange(count) for count in grid.shape), indexing="ij")
-    index = moved(scan.physical_to_index @ frame.matrix @ grid.index_to_physical, np.stack([x, y, z], axis=-1))
-    return np.all((index > -0.5) & (index < np.asarray(scan.size) - 0.5), axis=-1)
+    called = [ear.probabilities for ear in ears] if settings.keep_all else call(ears, rule)
+    region, inside = _restored_region(ears, called, image.grid, rule.cochlea_up_mm)
+    label_map = np.zeros(image.grid.shape, np.uint8)
+    label_map[region] = inside.argmax(axis=0)
+    cut_notes = [] if settings.keep_all else _cut_notes(ears, called)
+    return EarsPrediction(raw, label_map, frames, fallbacks, [*fallbacks, *frames.notes, *cut_notes])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -211,11 +143,18 @@ def decide(candidates: Sequence[Candidate], rule: Calling) -> list[bool]:
 def call(ears: Sequence[EarPrediction], rule: Calling) -> list[np.ndarray]:
     """Return the probabilities (label, z, y, x) of each ear with what is not called given to the background.
 
-    An ear has at most one schwannoma, without holes, and one cochlea.
+    An ear has at most one schwannoma, without holes, and one cochlea. A tumor that crosses the midline is one tumor:
+    what the contralateral ear's patch shows of it is no second one.
     """
     candidates = [Candidate.of(ear) for ear in ears]
+    decisions = decide(candidates, rule)
+    strongest = int(np.argmax([candidate.evidence for candidate in candidates]))
+    for number, ear in enumerate(ears):
+        if number != strongest and decisions[number]:
+            whole = ears[strongest].holds(candidates[strongest].mask, ear.points(candidates[number].mask))
+            decisions[number] = whole.mean() < _SAME_TUMOR
     results = []
-    for ear, candidate, called in zip(ears, candidates, decide(candidates, rule), strict=True):
+    for ear, candidate, called in zip(ears, candidates, decisions, strict=True):
         tumor = solid(candidate.mask) if called else np.zeros_like(candidate.mask)
         cochlea = _largest(ear, labels.COCHLEA)
         if cochlea.sum() * ear.voxel_mm3 < rule.smallest_cochlea_mm3:
@@ -253,26 +192,51 @@ def _restored(
     ears: Sequence[EarPrediction], maps: Sequence[np.ndarray], grid: Grid, cochlea_up_mm: float = 0.0
 ) -> np.ndarray:
     """Return probabilities (label, z, y, x) of the patches on the scan's grid: the background outside of them."""
-    x, y, z = PATCH_CENTER
-    lowered = patch_grid(center_mm=(x, y, z - cochlea_up_mm))
-    result = np.zeros((len(labels.VALUES), *grid.shape), np.float32)
-    for ear, probabilities in zip(ears, maps, strict=True):
-        box = grid.box_around(ear.frame.to_scan(patch_grid().corners))
-        if any(side.stop <= side.start for side in box):
+    region, inside = _restored_region(ears, maps, grid, cochlea_up_mm)
+    result = np.zeros((len(labels.VALUES), *grid.shape), np.float32)  # takes memory only where it is written
+    result[labels.BACKGROUND] = 1
+    result[(slice(None), *region)] = inside
+    return result
+
+
+def _restored_region(
+    ears: Sequence[EarPrediction], maps: Sequence[np.ndarray], grid: Grid, cochlea_up_mm: float
+) -> tuple[Box, np.ndarray]:
+    """Return the box of the scan's grid that holds all patches, and the probabilities (label, z, y, x) in it."""
+    boxes = [grid.box_around(ear.frame.to_scan(ear.grid.corners)) for ear in ears]
+    used = [box for box in boxes if all(side.stop > side.start for side in box)]
+    sides = list(zip(*used, strict=True)) if used else [(slice(0, 0),)] * 3
+    region = tuple(slice(min(one.start for one in axis), max(one.stop for one in axis)) for axis in sides)
+    result = np.zeros((len(labels.VALUES), *(side.stop - side.start for side in region)), np.float32)
+    for ear, probabilities, box in zip(ears, maps, boxes, strict=True):
+        if box not in used:
             continue
+        x, y, z = ear.grid.origin
+        lowered = dataclasses.replace(ear.grid, origin=(x, y, z - cochlea_up_mm))
+        inner = tuple(
+            slice(one.start - whole.start, one.stop - whole.start) for one, whole in zip(box, region, strict=True)
+        )
         # Voxels are divided into parts about as large as the patch's.
         factors = [max(1, round(spacing / PATCH_SPACING_MM)) for spacing in grid.spacing]
         fine = grid.crop(box).refined(factors)
         for structure in labels.STRUCTURES:
-            place = lowered if structure.value == labels.COCHLEA else patch_grid()
+            place = lowered if structure.value == labels.COCHLEA else ear.grid
             patch = Volume(np.ascontiguousarray(probabilities[structure.value]), place)
             values = block_means(ear.frame.restore(patch, fine).array, factors)
-            covering = result[structure.value][box]
+            covering = result[structure.value][inner]
             np.maximum(covering, values, out=covering)
     total = result[1:].sum(axis=0)
     result[1:] /= np.maximum(total, 1)
     result[0] = 1 - np.minimum(total, 1)
-    return result
+    return region, result
+
+
+def _whole(
+    ear: EarPrediction, model: weights.TrainedNetwork, image: Volume, settings: Settings, device: str
+) -> EarPrediction:
+    """Return an ear whose tumor does not end where the patch does, if the scan goes on there."""
+    faces = ear.touched(Candidate.of(ear).mask)
+    return extend(ear, faces, model, image, settings, device) if faces else ear
 
 
 def _cut_notes(ears: list[EarPrediction], called: list[np.ndarray]) -> list[str]:
@@ -280,10 +244,8 @@ def _cut_notes(ears: list[EarPrediction], called: list[np.ndarray]) -> list[str]
     notes = []
     for ear, probabilities in zip(ears, called, strict=True):
         tumor = probabilities.argmax(axis=0) == labels.VS
-        interior = np.zeros_like(tumor)
-        interior[(slice(_EDGE, -_EDGE),) * 3] = True
         if (binary_dilation(tumor) & ~ear.covered).any():
             notes.append(f"the {ear.frame.side} schwannoma reaches the edge of the scan: volume incomplete")
-        elif (tumor & ~interior).any():
+        elif ear.touched(tumor):
             notes.append(f"the {ear.frame.side} schwannoma reaches the edge of the segmented region: volume incomplete")
     return notes

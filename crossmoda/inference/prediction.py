@@ -1,6 +1,7 @@
 """Prediction of a scan: label map, probability maps and uncertainty on the scan's own grid."""
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,13 @@ import numpy as np
 from crossmoda import device as devices
 from crossmoda import labels, preprocessing, provenance, weights
 from crossmoda.anatomy import plausibility
+from crossmoda.anatomy.ear_frame import EarFrames
 from crossmoda.errors import InputError
+from crossmoda.inference import coverage
 from crossmoda.inference.ears import predict_ears
 from crossmoda.inference.probabilities import predict_probabilities
 from crossmoda.inference.settings import Settings
+from crossmoda.measurement import Measures, as_json, measure
 from crossmoda.progress import Progress, part, report
 from crossmoda.volume import Volume
 
@@ -26,9 +30,16 @@ class Prediction:
     """uint8"""
     probabilities: np.ndarray
     """(label, z, y, x), float32, background first; their sum is 1"""
-    uncertainty: Volume
-    """entropy of the probabilities, float32, 0 (certain) to 1 (all labels equally probable)"""
     provenance: dict[str, Any]
+    measures: Measures = dataclasses.field(default_factory=lambda: Measures((), (), ()))
+    """of tumors and cochleae"""
+    frames: EarFrames | None = None
+    """ear frames of the scan, by a network that sees ears"""
+
+    @functools.cached_property
+    def uncertainty(self) -> Volume:
+        """Return the entropy of the probabilities, float32, 0 (certain) to 1 (all labels equally probable)."""
+        return self.label_map.with_array(entropy(self.probabilities))
 
     def probability(self, structure: labels.Structure) -> Volume:
         """Return the probability map of a structure."""
@@ -64,22 +75,27 @@ def predict(
     if model.settings.field == "ear":
         ears = predict_ears(model, image, settings, device, part(progress, 0.1, 1.0))
         probabilities, label_map, fallbacks, notes = ears.probabilities, ears.label_map, ears.fallbacks, ears.notes
+        frames: EarFrames | None = ears.frames
     else:
         probabilities, label_map, fallbacks = _predict_scan(model, image, settings, device, progress)
-        notes = list(fallbacks)
+        notes, frames = list(fallbacks), None
+    report(progress, 0.95, "measuring")
+    segmentation = image.with_array(label_map)
+    measures = measure(segmentation, frames, probability=probabilities[labels.VS], card=model.card)
     report(progress, 1.0, "segmented")
     mean_probability = _mean_probability(label_map, probabilities)
     voxel_mm3 = image.grid.voxel_volume_mm3
+    volumes = {item.key: round(float((label_map == item.value).sum()) * voxel_mm3, 2) for item in labels.STRUCTURES}
+    notes += coverage.notes(model.card, image.grid, volumes["VS"])
     finished = record.finish(
         fallbacks=fallbacks,
         notes=[*notes, *_warnings(mean_probability, model.card.get(weights.DOUBTFUL, {}), label_map, image)],
         network=model.card["network"],
-        volumes_mm3={
-            item.key: round(float((label_map == item.value).sum()) * voxel_mm3, 2) for item in labels.STRUCTURES
-        },
+        volumes_mm3=volumes,
         mean_probability=mean_probability,
+        measures=as_json(measures, image.grid),
     )
-    return Prediction(image.with_array(label_map), probabilities, image.with_array(entropy(probabilities)), finished)
+    return Prediction(segmentation, probabilities, finished, measures, frames)
 
 
 def _predict_scan(
@@ -106,8 +122,12 @@ def _predict_scan(
 
 def entropy(probabilities: np.ndarray) -> np.ndarray:
     """Return the entropy over the first axis, divided by its maximum: 0 to 1, float32."""
-    terms = -probabilities * np.log(np.clip(probabilities, 1e-12, 1))
-    return (terms.sum(axis=0) / np.log(len(probabilities))).astype(np.float32).clip(0, 1)
+    result = np.empty(probabilities.shape[1:], np.float32)
+    for number in range(len(result)):  # slice by slice: the terms of a large scan need several times its memory
+        values = probabilities[:, number]
+        terms = -values * np.log(np.clip(values, 1e-12, 1))
+        result[number] = (terms.sum(axis=0) / np.log(len(probabilities))).clip(0, 1)
+    return result
 
 
 def _mean_probability(label_map: np.ndarray, probabilities: np.ndarray) -> dict[str, float]:

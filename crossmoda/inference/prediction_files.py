@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from crossmoda import batch, cache, labels, locks, output, provenance, volume, weights
+from crossmoda import batch, cache, export, labels, locks, output, provenance, volume, weights
 from crossmoda.dataset import results as layout
 from crossmoda.errors import InputError
 from crossmoda.inference.prediction import Prediction, predict
@@ -35,7 +35,8 @@ def predict_files(
 
     Args:
         image: the scan: NIfTI, NRRD, MetaImage, or a DICOM folder.
-        segmentation: output label map: ``.seg.nrrd`` (named and colored segments), NRRD or NIfTI.
+        segmentation: output label map: ``.seg.nrrd`` (named and colored segments), NRRD, NIfTI, or ``.dcm``: a DICOM
+            SEG that refers to the scan, a DICOM series.
         model: the weights; None: bundled weights.
         probabilities: output probability maps: a prefix (``PREFIX_VS.nii.gz``), or a path per structure key.
         uncertainty: output uncertainty map.
@@ -46,13 +47,19 @@ def predict_files(
     record = target.with_name(_stem(target) + ".provenance.json") if keep_record else None
     maps = {structure: _probability_path(probabilities, structure) for structure in labels.STRUCTURES}
     output.check_apart([target, record, *maps.values(), uncertainty], [scan, model])
-    for path in (target, *maps.values(), uncertainty):
+    is_dicom = target.name.lower().endswith(export.ENDING)
+    if is_dicom:
+        export.check_series(scan)
+    for path in (None if is_dicom else target, *maps.values(), uncertainty):
         if path is not None:
             check_ending(path)
     result = predict(volume.read_scan(scan), model, settings, progress, inputs={"image": scan})
     with output.together():
         if target.name.lower().endswith(".seg.nrrd"):
             volume.write_segmentation(result.label_map, target, result.provenance)
+        elif is_dicom:
+            weights_sha256 = result.provenance["inputs"]["weights"]["sha256"]
+            export.write_dicom_segmentation(result.label_map, scan, target, result.frames, model=weights_sha256)
         else:
             volume.write(result.label_map, target)
         if record is not None:

@@ -12,7 +12,7 @@ import numpy as np
 from crossmoda import labels, volume
 from crossmoda.anatomy import laterality
 from crossmoda.dataset.label_reading import checksum_of
-from crossmoda.errors import InputError
+from crossmoda.errors import CASE_ERRORS, InputError
 from crossmoda.provenance import checksum
 from crossmoda.volume import Volume
 
@@ -89,7 +89,7 @@ def examine_in_parallel(cases: "Sequence[Case | Atlas]") -> "list[Case | Atlas]"
     def attempt(case: "Case | Atlas") -> "Case | Atlas":
         try:
             return case if isinstance(case, Atlas) else examine(case)
-        except InputError:
+        except CASE_ERRORS:
             return case
 
     with ThreadPoolExecutor(thread_count(), thread_name_prefix="examination") as pool:

@@ -1,16 +1,13 @@
 """The ear frames of target and atlases, located once and kept in the folder of the target."""
 
-import dataclasses
 import functools
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from crossmoda import cache
-from crossmoda.anatomy.ear_alignment import confirmed
-from crossmoda.anatomy.ear_frame import EarFrame, EarFrames, ear_frames
+from crossmoda.anatomy.ear_alignment import labeled_ear_frames
+from crossmoda.anatomy.ear_frame import EarFrames, ear_frames
 from crossmoda.propagation.atlases import Atlas
 from crossmoda.propagation.storage import storing
 from crossmoda.volume import Volume
@@ -21,7 +18,7 @@ if TYPE_CHECKING:
 #: The folder of the frames, in the folder of a target.
 FRAMES = "frames"
 #: Bump to invalidate cached frames.
-_REVISION = 1
+_REVISION = 2
 
 
 def target_frames(image: Volume, key: str, folder: Path) -> EarFrames:
@@ -46,36 +43,14 @@ def _kept(folder: Path, name: str, content: list[str | None], locate: Callable[[
     step = cache.CachedStep(folder / FRAMES / name, revision=_REVISION, content=content)
     results = step.results()
     if results is not None:
-        return _from_json(results)
+        return EarFrames.from_json(results)
     frames = locate()
     with storing("the ear frames"):
         step.begin()
-        step.finish([], _to_json(frames))
+        step.finish([], frames.to_json())
     return frames
 
 
 @functools.lru_cache(maxsize=1024)
 def _confirmed(case: "Case", _content: str | None, _label: str | None) -> EarFrames:
-    return confirmed(ear_frames(case.read_image()), case.read_label())
-
-
-def _to_json(frames: EarFrames) -> dict[str, Any]:
-    content = dataclasses.asdict(frames)
-    for frame in (content["left"], content["right"]):
-        frame["matrix"] = frame["matrix"].tolist()
-        frame["landmarks"] = {name: point.tolist() for name, point in frame["landmarks"].items()}
-    return content
-
-
-def _from_json(content: dict[str, Any]) -> EarFrames:
-    left, right = (
-        EarFrame(
-            **{
-                **frame,
-                "matrix": np.array(frame["matrix"]),
-                "landmarks": {name: np.array(point) for name, point in frame["landmarks"].items()},
-            }
-        )
-        for frame in (content["left"], content["right"])
-    )
-    return EarFrames(left, right, content["contrast"], content["base_similarity"])
+    return labeled_ear_frames(case.read_image(), case.read_label())

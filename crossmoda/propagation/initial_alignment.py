@@ -10,13 +10,13 @@ import SimpleITK as sitk
 from crossmoda import deeds, labels, volume
 from crossmoda.anatomy import ear_alignment, laterality
 from crossmoda.anatomy.ear_frame import EarFrames
-from crossmoda.deeds.transform import affine_transform
 from crossmoda.errors import InputError
 from crossmoda.propagation.atlases import Atlas
 from crossmoda.propagation.frames import atlas_frames
 from crossmoda.propagation.target import Target
 from crossmoda.volume import Grid, Volume
 from crossmoda.volume.masks import bounding_box
+from crossmoda.volume.transforms import affine_transform
 
 #: Distance around an atlas's labels that belongs to its registered part, mm.
 _MARGIN_MM = 8.0

@@ -34,7 +34,7 @@ _MINIMUM_TUMOR_MM3 = 15.0
 _CHANGED = 0.05
 _NO_TUMOR = (
     "Where the atlases have their tumor the target resembles its contralateral side: "
-    "there is no tumor, or it is on the contralateral side; check."
+    "there is no tumor, it is on the contralateral side, or both sides have one; check."
 )
 
 

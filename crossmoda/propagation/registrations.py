@@ -26,6 +26,7 @@ from crossmoda.propagation.target import Target, load_target
 from crossmoda.provenance import checksum
 from crossmoda.volume import Grid, Volume
 from crossmoda.volume.masks import bounding_box
+from crossmoda.volume.transforms import parts_of
 
 if TYPE_CHECKING:
     from crossmoda.dataset import Case
@@ -42,9 +43,7 @@ WARPED = "warped_label.nii.gz"
 DISSIMILARITY = "dissimilarity.nii.gz"
 INTENSITY = "intensity.nii.gz"
 #: Bump to invalidate cached registrations.
-REVISION = 8
-#: The same for contralateral comparisons.
-_CONTRALATERAL_REVISION = 9
+REVISION = 10
 
 #: Maximum number of parallel registrations on the CPU, each with its images in memory, and on a GPU, where reading,
 #: preparing and warping take most of the time.
@@ -92,7 +91,7 @@ def folder_name(atlas: str, mirrored: bool) -> str:
 
 def _write_transforms(registration: Any, mirrored_grid: Grid | None, step: cache.CachedStep) -> list[str]:
     """Write both transforms, for a mirrored atlas with the reflection of its grid; return their names."""
-    from crossmoda.deeds.transform import INVERSE, TRANSFORM, parts_of, write_transform
+    from crossmoda.deeds.transform import INVERSE, TRANSFORM, write_transform
 
     forward, inverse = registration.transform, registration.inverse_transform
     if mirrored_grid is not None:
@@ -274,7 +273,7 @@ class Registrations:
         target, settings = self.target.part, self.registration
         step = cache.CachedStep(
             self.folder / CONTRALATERAL,
-            revision=_CONTRALATERAL_REVISION,
+            revision=REVISION,
             target=checksum(self.case.image),
             registration=settings,
             initialization=self.settings.initialization,

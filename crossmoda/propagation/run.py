@@ -14,7 +14,7 @@ import numpy as np
 
 from crossmoda import cache, fusion
 from crossmoda.anatomy import contralateral, laterality
-from crossmoda.errors import InputError
+from crossmoda.errors import CASE_ERRORS, InputError, sentence_of
 from crossmoda.output import CannotWrite
 from crossmoda.progress import Progress, part, report
 from crossmoda.propagation import missing_cochlea, noisy_label, registrations
@@ -32,6 +32,7 @@ from crossmoda.propagation.settings import Settings
 from crossmoda.propagation.target import load_target
 from crossmoda.propagation.tumor_side import TumorSide, find_tumor_side
 from crossmoda.provenance import Record, checksum
+from crossmoda.pseudonyms import without_files
 from crossmoda.volume import Volume
 
 if TYPE_CHECKING:
@@ -95,8 +96,9 @@ class Run:
                 if any(case.id == atlas.id for atlas in self.atlases):
                     raise InputError(f"Duplicate atlas ID: {case.id}. Use unique IDs.")
                 self.atlases.append(case if isinstance(case, Atlas) else examine(case))
-            except InputError as cause:
-                self._exclude(case.id, case.side, False, str(cause))
+            except CASE_ERRORS as cause:
+                files = () if isinstance(case, Atlas) else (case.image, case.label)
+                self._exclude(case.id, case.side, False, without_files(sentence_of(cause), files))
         self._unusable = tuple(self.notes)
         if not self.atlases:
             raise InputError(f"No atlas is usable. {self.notes[0]}")

@@ -16,6 +16,9 @@ _LOG_ODDS = 0.1
 _CERTAIN = 0.95
 #: Fractions of the largest vote that stand for tumors of different sizes.
 _SIZES = (0.1, 0.3, 0.5, 0.7)
+#: The excess that makes a side certain if the contralateral one has none, mm3: beyond it on both sides, both may have a
+#: tumor. Labels of heads without a tumor have at most 10 mm3 (docs/validation/propagation.md).
+_CONVINCING_MM3 = math.log(_CERTAIN / (1 - _CERTAIN)) / _LOG_ODDS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,11 +73,25 @@ def find_tumor_side(
         evidence[side] = max(excess_mm3(outlined, comparison, spacing_zyx), 0.0)
     side = max(laterality.SIDES, key=lambda name: evidence[name])
     certainty = 1 / (1 + math.exp(-_LOG_ODDS * abs(evidence["left"] - evidence["right"])))
-    note = ""
-    if certainty < _CERTAIN:
-        note = (
-            f"The tumor is probably on the {side}, but both sides look alike; check. "
-            f"The confidence of the tumor is multiplied by {certainty:.2f}."
-        )
     rounded = {name: round(value, 2) for name, value in evidence.items()}
+    note = _note(side, certainty, evidence)
     return TumorSide(side, certainty, rounded, votes[laterality.contralateral(side)], note)
+
+
+def _note(side: str, certainty: float, evidence: Mapping[str, float]) -> str:
+    """Return what a user should know: the side is uncertain, or both sides may have a tumor."""
+    contralateral = laterality.contralateral(side)
+    sentences = []
+    if evidence[contralateral] > _CONVINCING_MM3:
+        sentences += [
+            f"Both sides look like a tumor (contralateral excess {evidence[side]:.0f} mm3 on the {side}, "
+            f"{evidence[contralateral]:.0f} mm3 on the {contralateral}): only the tumor on the {side} is labeled.",
+            f"Check for a second tumor; tumor side '{contralateral}' labels it in another folder.",
+        ]
+    elif certainty < _CERTAIN:
+        sentences.append(
+            f"The tumor is probably on the {side}, but both sides look alike, as with tumors on both sides; check."
+        )
+    if certainty < _CERTAIN:
+        sentences.append(f"The confidence of the tumor is multiplied by {certainty:.2f}.")
+    return " ".join(sentences)

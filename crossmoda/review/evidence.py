@@ -7,11 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from crossmoda import cache, labels, measurement, output
+from crossmoda import cache, labels, output
 from crossmoda.anatomy import laterality
 from crossmoda.dataset import results
 from crossmoda.errors import InputError
 from crossmoda.evaluation import dice_per_structure
+from crossmoda.measurement.surface import face_centers, gap_mm
 from crossmoda.provenance import checksum_of_file
 from crossmoda.review.evidence_sources import EvidenceSources, expected_dice, read_evidence_sources
 from crossmoda.volume import Grid, Volume
@@ -102,7 +103,8 @@ def measure(sources: EvidenceSources) -> Evidence:
             numbers["apart_mm"] = _center_distance_mm(*tumors, grid)
     numbers |= _elongation(label_map == labels.VS, grid)
     numbers |= _cochleae(Volume(label_map, grid.crop(sources.box)))
-    gap = measurement.measure(Volume(label_map, grid))[0].distance_to_cochlea_mm
+    tumor, cochleae = (face_centers(Volume(label_map == value, grid)) for value in (labels.VS, labels.COCHLEA))
+    gap = gap_mm(tumor, cochleae)
     if gap is not None:
         numbers["gap_mm"] = gap
     return Evidence(volumes, {name: round(value, 4) for name, value in numbers.items()}, sources.notes)

@@ -35,7 +35,7 @@ def models(folder: Path | str) -> list[Model]:
     folders = [file.parent for file in folder.glob(f"*/{WEIGHTS}")] if folder.is_dir() else []
     folders = sorted((path for path in folders if not path.name.startswith(".")), key=_age)
     files = [(BUNDLED, weights.bundled()), *((path.name, path / WEIGHTS) for path in folders)]
-    return [Model(name, file, _card(file), name == current_name) for name, file in files]
+    return [Model(name, file, card_of(file), name == current_name) for name, file in files]
 
 
 def current(folder: Path | str) -> Model:
@@ -106,7 +106,7 @@ def _age(path: Path) -> tuple[float, str]:
     return (path / WEIGHTS).stat().st_mtime, path.name
 
 
-def _card(file: Path) -> dict[str, Any]:
+def card_of(file: Path) -> dict[str, Any]:
     """Return the card beside the weights, without entries of the wrong type; empty if unreadable."""
     try:
         card = output.read_json(file.with_suffix(".json"))

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from crossmoda.errors import InputError
-from crossmoda.output import PARTIAL, write_json
+from crossmoda.output import PARTIAL, check_writable, write_json
 from crossmoda.progress import Progress, part, report
 from crossmoda.provenance import Record
 from crossmoda.simulation.settings import Settings
@@ -64,6 +64,7 @@ def simulate_dataset(
     folder, settings = Path(folder), settings or Settings()
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"Folder is not empty: {folder}. Select a new folder for the simulated data set.")
+    check_writable(folder, is_folder=True)
     record = Record("simulate", {**dataclasses.asdict(settings), **counts, "seed": seed, "base": base})
     temporary = folder.with_name(f"{PARTIAL}{folder.name}-{uuid.uuid4().hex[:8]}")
     cases = []

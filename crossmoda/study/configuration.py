@@ -57,6 +57,8 @@ class Configuration:
     """whether to train a network; otherwise ``initial`` is used"""
     initial: Path | None = None
     """initial weights of the training, or weights of the prediction without training (default: bundled weights)"""
+    pseudonymize: bool = False
+    """whether to replace IDs by pseudonyms, in this and later work on the data set (``pseudonym_key.txt``)"""
     pictures: int = 6
     """maximum number of cases with pictures in the report"""
     propagation: PropagationSettings = PropagationSettings()  # noqa: RUF009 (frozen)

@@ -8,7 +8,7 @@ from typing import Any
 
 from crossmoda import cache, output, training
 from crossmoda.dataset.results import NOISY_LABEL
-from crossmoda.errors import InputError
+from crossmoda.errors import CASE_ERRORS, sentence_of
 from crossmoda.progress import Progress, part, report
 from crossmoda.propagation.atlases import Atlas, examine
 from crossmoda.propagation.registrations import LINEAR, REGISTRATIONS
@@ -132,8 +132,8 @@ def _examined(cohort: Cohort, progress: Progress | None) -> tuple[list[Atlas], d
         report(progress, number / len(cohort.atlases), f"examining atlas {case.id}")
         try:
             atlases.append(examine(case))
-        except InputError as cause:
-            unusable[case.id] = str(cause)
+        except CASE_ERRORS as cause:
+            unusable[case.id] = sentence_of(cause)
     return atlases, unusable
 
 

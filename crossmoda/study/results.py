@@ -10,6 +10,7 @@ from crossmoda.dataset import results as layout
 from crossmoda.dataset.label_reading import read_label
 from crossmoda.output import without_folders, write_csv, write_json
 from crossmoda.provenance import Record
+from crossmoda.pseudonyms import without_files
 from crossmoda.report import Report
 from crossmoda.study.cohort import Cohort
 from crossmoda.study.configuration import Configuration
@@ -34,9 +35,10 @@ def write(study: Configuration, cohort: Cohort, outcome: StudyOutcome, record: R
     flat = {f"{case}, {step}": scores for case, steps in outcome.scores.items() for step, scores in steps.items()}
     evaluation.write_scores(flat, folder / SCORES)
     roots = [value for value in vars(study).values() if isinstance(value, Path)]
+    files = [file for case in (*cohort.atlases, *cohort.targets) for file in (case.image, case.label)]
     for name, sentences in outcome.failed.items():
-        outcome.failed[name] = [without_folders(why, roots) for why in sentences]
-    outcome.notes[:] = [without_folders(note, roots) for note in outcome.notes]
+        outcome.failed[name] = [without_folders(without_files(why, files), roots) for why in sentences]
+    outcome.notes[:] = [without_folders(without_files(note, files), roots) for note in outcome.notes]
     failures = [[name, why] for name, sentences in outcome.failed.items() for why in sentences]
     write_csv(folder / FAILURES, ["case", "why"], failures)
     provenance = record.finish(

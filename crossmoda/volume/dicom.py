@@ -1,5 +1,6 @@
 """DICOM series: the series of a folder, and the image of a series."""
 
+import contextlib
 import dataclasses
 import math
 import warnings
@@ -49,8 +50,9 @@ _UNCOMPRESSED = ("1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.
 _FUNCTIONAL_GROUPS = ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence")
 #: Attributes that all slices of a series share.
 _SLICE_KIND = ("Rows", "Columns", "BitsAllocated", "SamplesPerPixel", "PhotometricInterpretation")
-#: The first elements of files without a preamble: of the group of file information, or of identification.
-_WITHOUT_PREAMBLE = (b"\2\0\0\0", b"\2\0\1\0", b"\x08\0\0\0", b"\x08\0\5\0", b"\x08\0\x08\0", b"\x08\0\x16\0")
+#: The groups with which files without a preamble begin, file information or identification, and the maximum length of
+#: their first element.
+_FIRST_GROUPS, _FIRST_LENGTH = (b"\2\0", b"\x08\0"), 1024
 #: The groups of the pixel data, and of the padding that may follow it.
 _PIXELS, _PADDING = 0x7FE0, 0xFFFC
 #: The kinds of objects that are drawn on an image series: contours, segmentations.
@@ -84,21 +86,27 @@ def is_dicom(path: Path) -> bool:
     try:
         with path.open("rb") as stream:
             start = stream.read(132)
-            return start[128:] == b"DICM" or start[:4] in _WITHOUT_PREAMBLE
+            return start[128:] == b"DICM" or _begins_with_an_element(start)
     except OSError as cause:
         raise cannot_read(path, reason_of(cause), "Ask for the right to read it") from cause
+
+
+def _begins_with_an_element(start: bytes) -> bool:
+    """Return whether a file begins with a DICOM element: group, number, then type and length, or length alone."""
+    has_type = start[4:6].isalpha() and start[4:6].isupper()
+    return start[:2] in _FIRST_GROUPS and (has_type or int.from_bytes(start[4:8], "little") <= _FIRST_LENGTH)
 
 
 def storage_class(file: Path) -> str | None:
     """Return the UID of the kind of object in a DICOM file; None if it cannot be parsed."""
     import pydicom
 
-    try:  # the file's own header is enough in most files, and is read ten times as fast
+    # The file's own header is enough in most files, and is read ten times as fast. Damaged bytes end pydicom with
+    # errors of many kinds; a file without a preamble has the class in its elements.
+    with contextlib.suppress(Exception):
         uid = pydicom.filereader.read_file_meta_info(file).get("MediaStorageSOPClassUID")
         if uid:
             return str(uid)
-    except Exception:  # damaged bytes end pydicom with errors of many kinds
-        return None
     header = _header(file, ("SOPClassUID",))
     return None if header is None else str(header.get("SOPClassUID", ""))
 
@@ -172,12 +180,11 @@ def series_of_drawing(path: Path) -> str | None:
         return None
 
 
-def read_series(path: Path) -> sitk.Image:
-    """Read the only series of a folder, or the series to which a file belongs.
+def series_at(path: Path) -> Series:
+    """Return the only series of a folder, or the series to which a file belongs.
 
     Raises:
-        InputError: there is no series or more than one, slices are missing or do not form one stack, or the pixel data
-            cannot be read.
+        InputError: there is no series, or more than one.
 
     """
     folder = path if path.is_dir() else path.parent
@@ -189,7 +196,32 @@ def read_series(path: Path) -> sitk.Image:
         names = (f"{item.uid} ({item.description or item.modality}, {len(item.files)} files)" for item in all_series)
         reason = f"{len(all_series)} DICOM series: {'; '.join(names)}"
         raise cannot_read(folder, reason, "Move one series to a folder of its own or select one of its files")
-    (series,) = all_series
+    return all_series[0]
+
+
+def files_in_order(path: Path) -> list[Path]:
+    """Return the files of the series that :func:`read_series` reads, in the order of its slices.
+
+    Raises:
+        InputError: as :func:`read_series`.
+
+    """
+    series = series_at(path)
+    if len(series.files) == 1:
+        return series.files
+    return _stack(series, path if path.is_dir() else path.parent)[0]
+
+
+def read_series(path: Path) -> sitk.Image:
+    """Read the only series of a folder, or the series to which a file belongs.
+
+    Raises:
+        InputError: there is no series or more than one, slices are missing or do not form one stack, or the pixel data
+            cannot be read.
+
+    """
+    folder = path if path.is_dir() else path.parent
+    series = series_at(path)
     for file in series.files:
         refuse_undecodable(file)
     for file, reason in _damaged(series, folder):
@@ -354,6 +386,8 @@ def _stack(series: Series, folder: Path) -> tuple[list[Path], tuple[float, ...],
             raise _unusable(folder, f"slices without position, orientation or pixel spacing, such as {file.name}")
         known.append((orientation, position, spacing))
     orientations, positions, spacings = (np.array(values) for values in zip(*known, strict=True))
+    if len({str(header.get("PatientID")) for header in series.headers}) > 1:
+        raise _unusable(folder, "slices of several patients", "Leave the slices of one patient in the folder")
     if (
         np.abs(orientations - orientations[0]).max() > 1e-3
         or np.abs(spacings - spacings[0]).max() > 1e-3 * spacings[0].min()

@@ -234,7 +234,7 @@ def refuse_not_finite(array: np.ndarray, path: Path) -> None:
     """Raise :class:`InputError` if an image has voxels that are not finite."""
     if array.dtype.kind != "f":
         return
-    count = array.size - int(np.count_nonzero(np.isfinite(array)))
+    count = array.size - sum(int(np.count_nonzero(np.isfinite(part))) for part in array)
     if count:
         voxels = "1 voxel that is" if count == 1 else f"{count} voxels that are"
         raise cannot_read(path, f"{voxels} not a finite number (NaN or infinite)", "Replace them, for example by 0")

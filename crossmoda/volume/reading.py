@@ -39,13 +39,7 @@ def read(path: Path | str) -> Volume:
             values that are not finite, or its spacing or directions are unusable or contradictory.
 
     """
-    path = Path(path)
-    image, _ = _load(path)
-    _refuse_components(image, path, "Select a gray-value image, not a color or vector image")
-    with np.errstate(over="ignore"):  # a value beyond float32 becomes infinite, which is refused below
-        array = image.array.astype(np.float32, copy=image.array.dtype != np.float32)
-    refuse_not_finite(array, path)
-    return Volume(array, image.grid)
+    return _as_float32(_load_gray(Path(path)), Path(path))
 
 
 def read_scan(path: Path | str) -> Volume:
@@ -55,11 +49,31 @@ def read_scan(path: Path | str) -> Volume:
         InputError: as :func:`read`; also if it has no geometry, is a CT, or slices inside of it are empty.
 
     """
-    scan = read(path)
+    scan, _ = read_typed_scan(path)
+    return scan
+
+
+def read_typed_scan(path: Path | str) -> tuple[Volume, np.dtype]:
+    """Read an MR scan as :func:`read_scan`; return it and the type of its voxels in the file."""
+    image = _load_gray(Path(path))
+    scan = _as_float32(image, Path(path))
     _refuse_missing_geometry(scan.grid, Path(path))
     refuse_ct(scan.array, Path(path))
     _refuse_empty_slices(scan.array, Path(path))
-    return scan
+    return scan, image.array.dtype
+
+
+def _load_gray(path: Path) -> Volume:
+    image, _ = _load(path)
+    _refuse_components(image, path, "Select a gray-value image, not a color or vector image")
+    return image
+
+
+def _as_float32(image: Volume, path: Path) -> Volume:
+    with np.errstate(over="ignore"):  # a value beyond float32 becomes infinite, which is refused below
+        array = image.array.astype(np.float32, copy=image.array.dtype != np.float32)
+    refuse_not_finite(array, path)
+    return Volume(array, image.grid)
 
 
 def read_label_map(path: Path | str, grid: Grid | None = None) -> Volume:

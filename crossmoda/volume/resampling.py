@@ -9,6 +9,7 @@ from scipy import ndimage
 
 from crossmoda.volume.grid import Box, Grid, Volume
 from crossmoda.volume.masks import used_along
+from crossmoda.volume.transforms import is_deformation
 
 _INTERPOLATORS = {"linear": sitk.sitkLinear, "nearest": sitk.sitkNearestNeighbor, "bspline": sitk.sitkBSpline}
 
@@ -48,16 +49,18 @@ def resample(
         return Volume(_resample_labels(volume, grid, transform), grid)
     if interpolation not in _INTERPOLATORS:
         raise ValueError(f"interpolation must be linear, nearest, bspline or label; got {interpolation!r}")
+    return Volume(_on_grid(volume, grid, transform, interpolation, outside), grid)
+
+
+def _on_grid(volume: Volume, grid: Grid, transform: sitk.Transform, interpolation: str, outside: float) -> np.ndarray:
+    if interpolation == "linear" and volume.array.dtype != np.float64 and is_deformation(transform):
+        from crossmoda.volume.warping import warp  # numba
+
+        return warp(volume, grid, transform, outside)
     image = volume.to_sitk()
     if interpolation != "nearest" and not np.issubdtype(volume.array.dtype, np.floating):
         image = sitk.Cast(image, sitk.sitkFloat32)
-    return Volume(sitk.GetArrayFromImage(_on_grid(image, grid, transform, interpolation, outside)), grid)
-
-
-def _on_grid(
-    image: sitk.Image, grid: Grid, transform: sitk.Transform, interpolation: str, outside: float
-) -> sitk.Image:
-    return sitk.Resample(
+    resampled = sitk.Resample(
         image,
         grid.size,
         transform,
@@ -68,6 +71,7 @@ def _on_grid(
         outside,
         image.GetPixelID(),
     )
+    return sitk.GetArrayFromImage(resampled)
 
 
 def _resample_labels(volume: Volume, grid: Grid, transform: sitk.Transform) -> np.ndarray:
@@ -181,8 +185,7 @@ def _coverage(
     source = volume.grid.crop(tuple(slice(part.start - 1, part.stop + 1) for part in box))
     coarse = grid.crop(where)
     fine = coarse.refined(samples)
-    image = sitk.GetArrayFromImage(_on_grid(Volume(occupancy, source).to_sitk(), fine, transform, "linear", 0.0))
-    return block_means(image, samples)
+    return block_means(_on_grid(Volume(occupancy, source), fine, transform, "linear", 0.0), samples)
 
 
 def block_means(array: np.ndarray, factors: Sequence[int]) -> np.ndarray:

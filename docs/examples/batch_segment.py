@@ -6,6 +6,10 @@ Slicer --no-main-window --python-script batch_segment.py DATASET OUTPUT [WEIGHTS
 import sys
 import traceback
 
+try:
+    from slicer import app  # noqa: F401 (not in a plain Python, nor in slicer-core)
+except ImportError:
+    raise SystemExit("Not in 3D Slicer. Run this example with Slicer --no-main-window --python-script.") from None
 import slicer
 
 logic = slicer.util.getModuleLogic("CrossModaSeg")

@@ -1,5 +1,9 @@
 """For the Python console: two labeled ceT1 atlases and a T2 target that are in the scene already."""
 
+try:
+    from slicer import app  # noqa: F401 (not in a plain Python, nor in slicer-core)
+except ImportError:
+    raise SystemExit("Not in 3D Slicer. Run this example in Slicer's Python console.") from None
 import slicer
 
 logic = slicer.util.getModuleLogic("CrossModaSeg")

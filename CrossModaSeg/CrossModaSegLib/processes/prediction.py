@@ -40,15 +40,22 @@ class Predict(CliTask):
         used = {**self.settings, "weights": Path(self.weights).name if self.weights else "bundled"}
         measured = cli_runs.measurements(node)
         note = measured["notes"]
-        measured["notes"] = f"{note[:1].upper()}{note[1:]}{'.' if note else ''}"
+        measured["notes"] = f"{note[:1].upper()}{note[1:].rstrip('.')}{'.' if note else ''}"
         record = cli_runs.record("predict", used, self.seconds, {"image": self.volume})
-        record |= {"measurements": measured, "device": measured["processor"]}
+        record |= {"measurements": measured, "device": measured["processor"], "caution": self._caution()}
         self.notes = f"{cli_runs.processor(measured)} {measured['notes']}".strip()
         cli_runs.reveal(uncertainty, "uncertainty", self.volume)
         for made in (segmentation, uncertainty):
             nodes.set_provenance(made, record)
         nodes.watch_corrections(segmentation)
         return segmentation, uncertainty
+
+    def _caution(self) -> str:
+        """Return what the card of the weights cautions about."""
+        from crossmoda import weights
+        from crossmoda.review import models
+
+        return weights.caution(models.card_of(Path(self.weights) if self.weights else weights.bundled()))
 
     def abandon(self) -> None:
         """Remove the output nodes."""

@@ -93,22 +93,35 @@ def locate(scan: str, progress) -> dict:
     return landmarks.summary(ear_frame.ear_frames(read(Path(scan)), progress=progress))
 
 
-def measure(label_map: str, progress) -> dict:
-    """Return volume, largest diameter and distance to the cochlea of each structure of a label map file."""
-    from crossmoda.measurement import measure as measure_label_map
-    from crossmoda.volume import read_label_map
+def measure(label_map: str, scan: str, progress) -> dict:
+    """Return the measures of a label map file and its scan: a table, sentences, and the axial diameters (LPS, mm)."""
+    from crossmoda import measurement
 
+    result = measurement.measure_files(Path(label_map), Path(scan), progress=progress)
+    measures, grid = result.measures, result.label_map.grid
+    diameters = [
+        {"name": f"{tumor['side']} {name}", **tumor[key]}
+        for tumor in measurement.as_json(measures, grid)["tumors"]
+        for name, key in (("axial diameter", "axial_diameter"), ("perpendicular diameter", "perpendicular_diameter"))
+    ]
     return {
-        "measurements": [
-            {
-                "structure": item.structure.name,
-                "volume_mm3": item.volume_mm3,
-                "largest_diameter_mm": item.largest_diameter_mm,
-                "distance_to_cochlea_mm": item.distance_to_cochlea_mm,
-            }
-            for item in measure_label_map(read_label_map(Path(label_map)))
-        ]
+        "columns": measurement.COLUMNS,
+        "rows": measurement.table(measures, grid),
+        "sentences": measures.sentences,
+        "notes": [*(str(tumor.koos) for tumor in measures.tumors if tumor.koos), *measures.notes],
+        "diameters": diameters,
     }
+
+
+def segment_all(scans: dict[str, str], folder: str, weights: str, device: str, flips: bool, progress) -> dict:
+    """Segment and measure scans (files by case ID); return the table's file and the failures by case."""
+    from crossmoda import inference
+    from crossmoda.inference import scan_files
+
+    files = {name: Path(file) for name, file in scans.items()}
+    settings = inference.Settings(device=device, flips=flips)
+    _results, failures = scan_files.predict_scans(files, folder, weights or None, settings, progress)
+    return {"table": str(Path(folder) / scan_files.MEASURES), "failures": failures, "count": len(files)}
 
 
 def convert(source: str, target: str, progress) -> dict:
@@ -157,7 +170,13 @@ def main() -> int:
 
     use_utf8()
     verbs = {"device": device, "cases": cases, "check": check, "prepare": prepare}
-    verbs |= {"locate": locate, "simulate": simulate, "measure": measure, "convert": convert}
+    verbs |= {
+        "locate": locate,
+        "segment_all": segment_all,
+        "simulate": simulate,
+        "measure": measure,
+        "convert": convert,
+    }
     verbs |= review_verbs.VERBS
     try:
         write_json(folder / "answer.json", verbs[verb](**arguments, **({} if verb == "device" else {"progress": _tag})))

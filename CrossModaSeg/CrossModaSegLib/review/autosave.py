@@ -11,6 +11,7 @@ from slicer.i18n import tr as _
 
 from crossmoda.errors import InputError
 from CrossModaSegLib.review.reviewed_case import IMAGE, REVIEWED, ReviewedCase
+from CrossModaSegLib.scene import segments
 
 #: Time from the first edit to the draft on disk (ms): a crash loses no more than this.
 AUTOSAVE_MS = 3000
@@ -94,14 +95,14 @@ class Autosave:
         case = self.case
         if case is None or self.pending is not None or case.volume is None or case.volume.GetImageData() is None:
             return
-        label_map = case.label_map()
-        if self._saved is not None and np.array_equal(label_map.array, self._saved):
+        label_map, unknown = case.label_map(), segments.problem(case.correction)
+        if not unknown and self._saved is not None and np.array_equal(label_map.array, self._saved):
             self._forget_edits()  # everything is undone, or only a color or a name has changed
             return
         case.unsaved = True
         try:
             corrections.save_draft(case.data, case.id, label_map, case.based_on, case.seconds)
-            self.problem, self.drafted_at = "", time.strftime("%H:%M:%S")
+            self.problem, self.drafted_at = unknown, time.strftime("%H:%M:%S")
         except InputError as error:
             self.problem = str(error)
         self._changed()

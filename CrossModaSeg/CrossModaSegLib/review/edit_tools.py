@@ -7,7 +7,7 @@ from slicer.i18n import tr as _
 from crossmoda.errors import InputError
 from CrossModaSegLib.processes.tasks import PythonTask
 from CrossModaSegLib.review import reviewed_case
-from CrossModaSegLib.scene import export, nodes
+from CrossModaSegLib.scene import export, nodes, segments
 from CrossModaSegLib.sections.section import reported
 
 
@@ -44,7 +44,7 @@ class EditTools:
         """Enable the buttons, or disable them with the reason ``hindrance``."""
         allow = self.section.allow
         for name, source, tip in (
-            ("Fused", "fused", _("Copy the fused label") + " (S)"),
+            ("Fused", "fused", _("Copy the label from atlases") + " (S)"),
             ("Network", "network", _("Copy the prediction of the network") + " (D)"),
             ("Majority", "majority", _("Copy the majority vote of the atlases") + " (M)"),
         ):
@@ -104,7 +104,7 @@ class EditTools:
 
         if button.enabled:
             label = self._case.array(self._case.source(source))
-            title = {"fused": _("Fused"), "network": _("Network"), "majority": _("Majority")}[source]
+            title = {"fused": _("Atlases"), "network": _("Network"), "majority": _("Majority vote")}[source]
             self._change(lambda array, where: operations.take(array, label, where), title)
 
     def _segment(self) -> int:
@@ -115,7 +115,7 @@ class EditTools:
 
         """
         chosen = self.section.editor.widget.currentSegmentID()
-        for structure, segment_id in nodes.known_segments(self._case.correction):
+        for structure, segment_id in segments.known_segments(self._case.correction):
             if segment_id == chosen:
                 return structure.value
         raise InputError(_("Select the schwannoma or the cochlea in the list of segments."))

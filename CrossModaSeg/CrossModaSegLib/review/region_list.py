@@ -26,6 +26,7 @@ class RegionList:
         self.section, self.ui = section, section.ui
         self._shown, self.number = None, 0
         set_columns(self.ui.regionsTable, [_("#"), _("Structure"), _("mm³"), _("Why")], REASON)
+        self.ui.regionsTable.setWordWrap(False)
         self.ui.regionsTable.setSelectionMode(qt.QAbstractItemView.SingleSelection)
         self.ui.regionsTable.connect("cellClicked(int,int)", self.on_click)
         self.ui.previousRegionButton.connect("clicked(bool)", self.on_previous)

@@ -14,7 +14,7 @@ from slicer.i18n import tr as _
 
 from crossmoda.errors import InputError
 from CrossModaSegLib.processes import cli_runs
-from CrossModaSegLib.scene import nodes
+from CrossModaSegLib.scene import nodes, segments
 
 #: Attributes and reference roles of the correction's node.
 ROLE = "correction"
@@ -116,8 +116,11 @@ class ReviewedCase:
         return slicer.util.arrayFromVolume(self.correction.GetNodeReference(NUMBERS)) == number
 
     def array(self, segmentation=None) -> np.ndarray:
-        """Return the correction, or another segmentation, as a label map on the scan's grid: uint8 (z, y, x)."""
-        label_map = nodes.label_map_of(segmentation or self.correction, self.volume)
+        """Return the correction, or another segmentation, as a label map on the scan's grid: uint8 (z, y, x).
+
+        Segments of unknown names are left out: autosave reports them, and a save asks for their structures.
+        """
+        label_map = nodes.label_map_of(segmentation or self.correction, self.volume, refuse_unknown=False)
         return slicer.util.arrayFromVolume(label_map).astype(np.uint8)
 
     def label_map(self):
@@ -131,7 +134,9 @@ class ReviewedCase:
         from crossmoda import labels
 
         before = self.array()
-        known = dict(nodes.known_segments(self.correction))
+        known: dict = {}
+        for structure, segment_id in segments.known_segments(self.correction):
+            known.setdefault(structure, []).append(segment_id)
         blocked = self.correction.StartModify()
         try:
             # What shrinks goes first: no voxel belongs to two segments in between.
@@ -141,7 +146,10 @@ class ReviewedCase:
             ):
                 mask = array == structure.value
                 if structure in known and not np.array_equal(mask, before == structure.value):
-                    nodes.set_segment(self.correction, known[structure], mask, self.volume)
+                    first, *parts = known[structure]
+                    nodes.set_segment(self.correction, first, mask, self.volume)
+                    for part in parts:
+                        nodes.set_segment(self.correction, part, np.zeros_like(mask), self.volume)
         finally:
             self.correction.EndModify(blocked)
 

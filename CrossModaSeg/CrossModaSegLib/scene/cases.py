@@ -56,7 +56,7 @@ class Row:
             return _("corrected")
         if results:
             return _("segmented")
-        return _("fused") if fused else _("loaded")
+        return _("label from atlases") if fused else _("loaded")
 
     def _use(self, target) -> str:
         """Return the use of the atlas and the quality of its registration, or why it was excluded."""
@@ -80,6 +80,13 @@ def fused_atlases(target) -> list[dict]:
     """Return the atlases of a target's newest fused label: the rows of the table of CrossModaPropagate."""
     labels = nodes.products("noisy label", target)
     return nodes.provenance(labels[-1]).get("atlases", []) if labels else []
+
+
+def may_be_target(volume) -> bool:
+    """Whether a volume of the scene can be segmented: an MR scan that CrossModa did not make, and no atlas."""
+    is_own = volume.GetAttribute(nodes.ROLE) or volume.GetHideFromEditors()
+    is_plain = volume.GetClassName() == "vtkMRMLScalarVolumeNode" and not is_own
+    return is_plain and volume.GetAttribute(nodes.MODALITY) != ATLAS and not nodes.volume_problem(volume)
 
 
 def add_case(volume, label=None, modality=TARGET, case_id="", side=""):

@@ -3,7 +3,7 @@
 import slicer
 import vtk
 
-from CrossModaSegLib.scene import nodes
+from CrossModaSegLib.scene import nodes, segments
 
 CHECKER = "CrossModa checkerboard"
 #: On the display of a segmentation that is hidden because another scan is shown.
@@ -18,10 +18,24 @@ def show_target(target) -> None:
 def show_result(segmentation) -> None:
     """Show the target of a result alone, with the center of the tumor in all slice views."""
     show_target(segmentation.GetNodeReference(nodes.TARGET))
-    tumor = next((segment for structure, segment in nodes.known_segments(segmentation) if structure.key == "VS"), "")
+    tumor = next((segment for structure, segment in segments.known_segments(segmentation) if structure.key == "VS"), "")
     center = segmentation.GetSegmentCenterRAS(tumor)
     if center is not None:
         jump(center)
+
+
+def show_3d(segmentation) -> None:
+    """Show a segmentation in the 3D views, in their center, as the button “Show 3D” does."""
+    segmentation.CreateClosedSurfaceRepresentation()
+    layout = slicer.app.layoutManager()
+    for number in range(layout.threeDViewCount if layout is not None else 0):
+        layout.threeDWidget(number).threeDView().resetFocalPoint()
+
+
+def is_over(doubt) -> bool:
+    """Whether a volume is laid over the scan in a slice view."""
+    views = slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode")
+    return doubt is not None and any(view.GetForegroundVolumeID() == doubt.GetID() for view in views)
 
 
 def jump(center_ras) -> None:
@@ -73,6 +87,11 @@ def show_doubt(target, doubt) -> None:
     display.SetApplyThreshold(True)
     display.SetThreshold(0.05 * greatest, 1e6)
     _show(target, foreground=doubt, foregroundOpacity=0.6)
+
+
+def hide_doubt(target) -> None:
+    """Show the target without a volume over it."""
+    _show(target, foreground=None)
 
 
 def show_check(target, warped, mode: str, fade: float, segmentation=None) -> None:

@@ -1,4 +1,4 @@
-"""Measures and files of a segmentation."""
+"""The files of a segmentation."""
 
 import shutil
 import tempfile
@@ -7,38 +7,11 @@ from functools import partial
 from pathlib import Path
 
 import slicer
-import vtk
 from slicer.i18n import tr as _
 
 from crossmoda.errors import InputError
-from CrossModaSegLib.processes import cli_runs
 from CrossModaSegLib.processes.tasks import PythonTask, StepsTask, Task
 from CrossModaSegLib.scene import nodes
-
-TABLE = "CrossModa.table"
-
-
-def table_of(segmentation, measurements: list[dict]):
-    """Return the table node of a segmentation with these measurements."""
-    table = segmentation.GetNodeReference(TABLE)
-    if table is None:
-        table = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLTableNode", segmentation.GetName() + " measures")
-        segmentation.SetNodeReferenceID(TABLE, table.GetID())
-        nodes.place_beside(table, segmentation)
-    columns = {
-        _("Structure"): "structure",
-        _("Volume (mm³)"): "volume_mm3",
-        _("Diameter (mm)"): "largest_diameter_mm",
-        _("To cochlea (mm)"): "distance_to_cochlea_mm",
-    }
-    table.RemoveAllColumns()
-    for title, key in columns.items():
-        column = vtk.vtkStringArray()
-        column.SetName(title)
-        for value in (row[key] for row in measurements):
-            column.InsertNextValue("" if value is None else value if isinstance(value, str) else f"{value:.1f}")
-        table.AddColumn(column)
-    return table
 
 
 def remove_folder(folder: Path | None) -> None:
@@ -52,12 +25,18 @@ def write_label_map(segmentation, volume, path: Path) -> None:
     write_volume(nodes.label_map_of(segmentation, volume), path)
 
 
-class _LabelMapWork:
+class LabelMapWork:
     """Tasks that hand a segmentation to the engine as a label map file in a temporary folder."""
 
     def __init__(self, segmentation):
-        self.segmentation = segmentation
+        """Name the segmentation: a node, or a function that returns it when its turn has come."""
+        self._segmentation = segmentation
         self._folder: Path | None = None
+
+    @property
+    def segmentation(self):
+        """The segmentation's node."""
+        return self._segmentation() if callable(self._segmentation) else self._segmentation
 
     def _label_map_step(self, volume) -> Callable[[], None]:
         """Return the step that writes the label map."""
@@ -72,35 +51,7 @@ class _LabelMapWork:
         remove_folder(self._folder)
 
 
-class Measurement(_LabelMapWork):
-    """The measurement of a segmentation on the grid of its scan."""
-
-    def __init__(self, segmentation, volume):
-        """Name the segmentation and its scan."""
-        super().__init__(segmentation)
-        self.volume = volume
-
-    def tasks(self) -> list[Task]:
-        """Return the tasks; the result of the last is the table node."""
-        return [
-            StepsTask(_("Write the label map"), self._steps, abandon=self._remove_folder),
-            PythonTask("measure", self._arguments, _("Measure"), self._finish, self._remove_folder),
-        ]
-
-    def _steps(self) -> list[Callable[[], None]]:
-        cli_runs.require(self.volume, nodes.volume_problem)
-        return [self._label_map_step(self.volume)]
-
-    def _arguments(self) -> dict:
-        return {"label_map": str(self._label_map)}
-
-    def _finish(self, answer: dict):
-        self._remove_folder()
-        cli_runs.require_present([self.segmentation])
-        return table_of(self.segmentation, answer["measurements"])
-
-
-class Export(_LabelMapWork):
+class Export(LabelMapWork):
     """The files of a segmentation in the chosen formats, with its provenance.
 
     Nothing is overwritten: if a name is taken, the files get a number.

@@ -12,6 +12,7 @@ from slicer.util import VTKObservationMixin
 from vtk.util.numpy_support import numpy_to_vtk, vtk_to_numpy
 
 from crossmoda.errors import InputError
+from CrossModaSegLib.scene import segments
 
 #: Attributes and reference roles that CrossModa puts on nodes; a saved scene carries them.
 CASE, MODALITY, SIDE, ROLE = "CrossModa.Case", "CrossModa.Modality", "CrossModa.Side", "CrossModa.Role"
@@ -84,8 +85,9 @@ def label_problem(label, volume) -> str:
     if label.GetParentTransformNode() is not None:
         return _("The label {name} is under a transform; harden it first.").format(name=name)
     if label.IsA("vtkMRMLSegmentationNode"):
-        known = [structure for structure, _segment in known_segments(label)]
-        if not known:
+        if problem := segments.problem(label):
+            return problem
+        if not segments.known_segments(label):
             wanted = " / ".join(structure.name for structure in labels.STRUCTURES)
             return _("The segmentation {name} has no segment named {wanted}; rename its segments.").format(
                 name=name, wanted=wanted
@@ -133,34 +135,20 @@ def grid_of(volume):
     return Grid(tuple(volume.GetImageData().GetDimensions()), tuple(volume.GetSpacing()), origin, direction)
 
 
-def known_segments(segmentation):
-    """Return (structure, segment ID) of the segments that CrossModa knows, in the order of its table."""
-    from crossmoda import structure_names
-
-    segments = []
-    for index in range(segmentation.GetSegmentation().GetNumberOfSegments()):
-        segment_id = segmentation.GetSegmentation().GetNthSegmentID(index)
-        segment = segmentation.GetSegmentation().GetSegment(segment_id)
-        entry = vtk.mutable("")
-        segment.GetTag(slicer.vtkSegment.GetTerminologyEntryTagName(), entry)
-        structure = structure_names.structure_of_segment(segment.GetName(), str(entry))
-        if structure is not None:
-            segments.append((structure, segment_id))
-    return sorted(segments, key=lambda pair: pair[0].value)
-
-
-def label_map_of(label, volume):
+def label_map_of(label, volume, refuse_unknown: bool = True):
     """Return a label map node on the volume's grid with CrossModa's values (uint8).
 
     A label map is returned as it is; the node made of a segmentation is in no scene, where it would cost time.
 
     Raises:
-        InputError: the segmentation has no segment that CrossModa knows.
+        InputError: the segmentation has no segment that CrossModa knows, or (``refuse_unknown``) one of unknown name.
 
     """
     if label.IsA("vtkMRMLLabelMapVolumeNode"):
         return label
-    known, ids, values = known_segments(label), vtk.vtkStringArray(), vtk.vtkIntArray()
+    if refuse_unknown:
+        segments.refuse_unknown(label)
+    known, ids, values = segments.known_segments(label), vtk.vtkStringArray(), vtk.vtkIntArray()
     if not known:
         raise InputError(_("{name} has no segment that could be used.").format(name=label.GetName()))
     for structure, segment_id in known:

@@ -31,4 +31,6 @@ def register() -> None:
 def load(_source=None):
     """Open the panel and press its button: the panel shows the progress and can cancel."""
     slicer.util.selectModule("CrossModaSeg")
-    slicer.util.getModuleWidget("CrossModaSeg").panel.cases.on_sample()
+    panel = slicer.util.getModuleWidget("CrossModaSeg").panel
+    panel.show_tab(panel.cases)
+    panel.cases.on_sample()

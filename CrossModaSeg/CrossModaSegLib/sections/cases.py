@@ -1,11 +1,15 @@
 """Atlases and targets: folders, nodes of the scene, and the state of every case."""
 
+from pathlib import Path
+
 import qt
 from slicer.i18n import tr as _
 
 from CrossModaSegLib.processes.case_files import CaseLoading, FolderListing, simulation_task
+from CrossModaSegLib.processes.tasks import PythonTask
 from CrossModaSegLib.scene import cases, display, nodes
 from CrossModaSegLib.sections.section import Section, red, refuse, reported, set_columns, shortened
+from CrossModaSegLib.sections.structure_names import map_unknown
 
 CASE, MODALITY, SIDE, STATE, PROBLEM = range(5)
 
@@ -26,8 +30,12 @@ class CasesSection(Section):
         self.bind_path(self.ui.datasetFolderEdit, "datasetFolder")
         self.ui.casesTable.connect("itemChanged(QTableWidgetItem*)", self.on_checked)
         self.ui.casesTable.connect("cellDoubleClicked(int,int)", self.on_double_click)
-        for name in ("open", "addAtlas", "addTarget", "load", "sample", "harden"):
-            handler = getattr(self, "on_" + {"addAtlas": "add_atlas", "addTarget": "add_target"}.get(name, name))
+        for name in ("open", "addAtlas", "addTarget", "load", "sample", "segmentAll", "harden"):
+            handler = getattr(
+                self,
+                "on_"
+                + {"addAtlas": "add_atlas", "addTarget": "add_target", "segmentAll": "segment_all"}.get(name, name),
+            )
             getattr(self.ui, name + "Button").connect("clicked(bool)", handler)
 
     # ---------------------------------------------------------------- state
@@ -59,6 +67,12 @@ class CasesSection(Section):
             self.ui.addAtlasButton, choose or no_label, _("Use the volume and its label as a labeled ceT1 atlas")
         )
         self.allow(self.ui.addTargetButton, choose, _("Use the volume as an hrT2 target"))
+        no_target = "" if self._checked_targets() else _("Open a folder and check its T2 scans.")
+        self.allow(
+            self.ui.segmentAllButton,
+            busy or no_target,
+            _("Segment and measure the checked T2 scans of the folder into one table (CSV)"),
+        )
         self.show_progress()
         self.ui.cancelButton.setVisible(self.running)
         self.ui.progressBar.setVisible(self.running)
@@ -82,6 +96,12 @@ class CasesSection(Section):
     def atlases(self) -> list[cases.Row]:
         """Return the selected atlases that can be registered."""
         return [row for row in self.selected() if row.is_atlas and row.volume is not None and not row.problem()]
+
+    def _checked_targets(self) -> dict[str, str]:
+        """Return the files of the targets of the folder that are selected and have no problem, by case ID."""
+        checked = {row.id for row in self.selected() if not row.is_atlas}
+        targets = [row for row in self.in_folder if row.id in checked and not row.is_atlas and not row.file_problem]
+        return {row.id: row.image_path for row in targets}
 
     def _fill(self) -> None:
         self.rows = cases.merged(self.in_folder)
@@ -183,6 +203,32 @@ class CasesSection(Section):
         self.start(self.logic.run([simulation_task(listed, self.panel.sample)]))
 
     @reported
+    def on_segment_all(self) -> None:
+        """Segment and measure the checked targets of the folder."""
+        parameters = self.parameters
+        folder = qt.QFileDialog.getExistingDirectory(
+            self.widget, _("Folder of the segmentations and of their table"), parameters.exportFolder
+        )
+        if not folder:
+            return
+        arguments = {
+            "scans": self._checked_targets(),
+            "folder": folder,
+            "weights": parameters.weights,
+            "device": parameters.device,
+            "flips": parameters.flips,
+        }
+        task = PythonTask("segment_all", arguments, _("Segment all checked"))
+        self.start(self.logic.run([task]), self._show_cohort)
+
+    def _show_cohort(self, answer: dict) -> None:
+        table, failures = Path(answer["table"]), answer["failures"]
+        text = _("{count} of {all} segmented and measured: <a href='{link}'>{name}</a>.").format(
+            count=answer["count"] - len(failures), all=answer["count"], link=table.as_uri(), name=table.name
+        )
+        self.say(" ".join([text, *(f"{case}: {reason}" for case, reason in failures.items())]))
+
+    @reported
     def on_harden(self) -> None:
         """Harden the transforms of volumes and labels."""
         changed = self._transformed()
@@ -200,7 +246,10 @@ class CasesSection(Section):
     def on_add_atlas(self) -> None:
         """Make the selected volume an atlas."""
         volume, label = self.ui.volumeSelector.currentNode(), self.ui.labelSelector.currentNode()
-        refuse(nodes.volume_problem(volume) or nodes.label_problem(label, volume))
+        refuse(nodes.volume_problem(volume))
+        if label.IsA("vtkMRMLSegmentationNode"):
+            map_unknown(label, self.widget)
+        refuse(nodes.label_problem(label, volume))
         self.logic.addCase(volume, label, cases.ATLAS)
         self.panel.update()
 

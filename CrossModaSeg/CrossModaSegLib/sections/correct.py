@@ -12,6 +12,7 @@ from CrossModaSegLib.review.segment_editor import SegmentEditor
 from CrossModaSegLib.scene import nodes
 from CrossModaSegLib.sections.section import Section, reported, wrappable
 from CrossModaSegLib.sections.shortcuts import Shortcuts
+from CrossModaSegLib.sections.structure_names import map_unknown
 
 
 class CorrectSection(Section):
@@ -200,6 +201,7 @@ class CorrectSection(Section):
 
         """
         parameters, case = self.parameters, self.case
+        map_unknown(case.correction, self.widget)
         saved = self.autosave.save("corrected", parameters.reviewer if parameters.keepWho else "", parameters.keepWhen)
         scores = saved.record.get("dice_with_noisy_label", {})
         words = ", ".join(f"{key} {value:.2f}" for key, value in scores.items())

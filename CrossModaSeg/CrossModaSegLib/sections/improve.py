@@ -90,7 +90,7 @@ class ImproveSection(Section):
         if not parameters.modelsFolder:
             return _("Choose a folder for the models.")
         if not self.panel.setup.versions["torch"]:
-            return _("PyTorch is missing; install it in “Set-up”.")
+            return _("PyTorch is missing; install it in “Setup”.")
         return ""
 
     def list_models(self) -> None:
@@ -127,11 +127,11 @@ class ImproveSection(Section):
         else:
             self.ui.cardLabel.text = _card(model)
             reason = _("This model is in use.") if model.is_current and self._uses(model) else ""
-        tip = _("Use the selected model in “Segment”; you can switch back")
+        tip = _("Use this model in “Measure”; you can switch back")
         self.allow(self.ui.switchButton, reason or (self.busy_reason() if self.running else ""), tip)
 
     def _uses(self, model) -> bool:
-        """Whether "Segment" uses a model."""
+        """Whether “Measure” uses a model."""
         from crossmoda import weights
 
         return self.parameters.weights == ("" if model.weights == weights.bundled() else str(model.weights))
@@ -192,13 +192,13 @@ class ImproveSection(Section):
             folder=(weights.parent / "comparison").as_uri(),
         )
         self.ui.comparisonLabel.setVisible(True)
-        self.say(_("The model in use stays. “Use the selected model” switches to the new model."))
+        self.say(_("The model in use stays. “Use this model” switches to the new model."))
         row = next((n for n, model in enumerate(self.models) if model.weights == weights), -1)
         self.ui.modelsTable.selectRow(row)
 
     @reported
     def on_switch(self) -> None:
-        """Use the selected model in “Segment”."""
+        """Use the selected model in “Measure”."""
         from crossmoda import weights
         from crossmoda.review import models
 
@@ -207,7 +207,7 @@ class ImproveSection(Section):
         self.parameters.weights = "" if model.weights == weights.bundled() else str(model.weights)
         self.list_models()
         self.ui.modelsTable.selectRow(row)
-        self.say(_("“Segment” uses {name} now.").format(name=_name(model.name)))
+        self.say(_("“Measure” uses {name} now.").format(name=_name(model.name)))
         self.panel.update()
 
     @reported

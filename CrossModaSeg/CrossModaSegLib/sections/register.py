@@ -21,11 +21,12 @@ class RegisterSection(Section):
         """Connect the controls."""
         super().__init__(panel)
         self._task, self._location = None, None
-        self._removed_target = ""
         self._checked: list[dict] = []
+        self._showing = False
         self.controls = ParameterControls(self, "registerSettings", "CrossModaPropagate")
         self.ui.noisyLabelSelector.addAttribute("vtkMRMLSegmentationNode", nodes.ROLE, "noisy label")
         self._shown_ear = ""
+        self.ui.targetSelector.connect("currentNodeChanged(vtkMRMLNode*)", self.on_target)
         self.ui.earsButton.connect("clicked(bool)", self.on_ears)
         self.ui.registerButton.connect("clicked(bool)", self.on_register)
         self.ui.disagreementButton.connect("clicked(bool)", self.on_disagreement)
@@ -34,11 +35,11 @@ class RegisterSection(Section):
 
     def update(self) -> None:
         """Show what can be done, and the progress."""
-        if self._removed_target and self.parameters.target is not None:
-            self._removed_target = ""
-            self.say("")
+        self.forget_removed_target()
+        self._show_target()
         self.controls.update()
         self.show_progress()
+        self.ui.progressBar.setVisible(self.running)
         self.allow(
             self.ui.registerButton,
             self._hindrance(),
@@ -68,7 +69,7 @@ class RegisterSection(Section):
             self.allow(self.ui.earsButton, "", _("Show this ear in all slice views"))
             return
         self.ui.earsButton.text = _("Locate ears")
-        problem = nodes.volume_problem(target) if target else _("Choose a target.")
+        problem = nodes.volume_problem(target) if target else _("Select a target.")
         tip = _("Find both inner ears by registration with a template, and show their landmarks")
         self.allow(self.ui.earsButton, self.busy_reason() or problem, tip)
 
@@ -77,6 +78,17 @@ class RegisterSection(Section):
         target = self.parameters.target
         located = ears.lists_of(target) if target else []
         return next((each for each in located if each.GetID() != self._shown_ear), next(iter(located), None))
+
+    def on_target(self, target) -> None:
+        """Make another scan the target, which is the scan of “Measure” as well."""
+        if self.parameters is not None and not self._showing:
+            self.parameters.target = target
+
+    def _show_target(self) -> None:
+        """Show the target by hand: in Slicer only one widget can be connected to a parameter."""
+        self._showing = True
+        self.ui.targetSelector.setCurrentNode(self.parameters.target)
+        self._showing = False
 
     @reported
     def on_ears(self) -> None:
@@ -98,11 +110,6 @@ class RegisterSection(Section):
         ears.show(points)
         self._update_ears()
 
-    def report_removed_target(self, name: str) -> None:
-        """Show that the target was removed from the scene, until another one is selected."""
-        self._removed_target = name
-        self.say(_("Target removed from the scene: {name}. Choose a target.").format(name=name))
-
     def _fill_atlases(self, outcomes: list[dict]) -> None:
         """List the registered atlases of the newest fused label."""
         registered = [outcome for outcome in outcomes if outcome["transform"]]
@@ -119,7 +126,7 @@ class RegisterSection(Section):
         if self.logic.busy:
             return self.busy_reason()
         if target is None:
-            return _("Choose a target.")
+            return _("Select a target.")
         problem = nodes.volume_problem(target)
         if problem:
             return problem
@@ -153,6 +160,7 @@ class RegisterSection(Section):
         if self.shows(task.target):
             parameters.noisyLabel = parameters.result = label
             display.show_result(label)
+            self.ui.checkGroupBox.collapsed = False
         seconds = sum(each.seconds for each in self._work.tasks)
         done = _("{name}: done in {seconds:.0f} s.").format(name=task.target.GetName(), seconds=seconds)
         self.say(f"{done} {task.notes}")

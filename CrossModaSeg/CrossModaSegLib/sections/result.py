@@ -1,4 +1,4 @@
-"""Result: correct, measure, export."""
+"""Result: the measures of a segmentation; correct, show, export."""
 
 from pathlib import Path
 
@@ -6,12 +6,16 @@ import qt
 import slicer
 from slicer.i18n import tr as _
 
-from CrossModaSegLib.scene import display, export, nodes
+from CrossModaSegLib.scene import display, export, measures, nodes
 from CrossModaSegLib.sections.section import Section, reported, reported_beside, set_columns, wrappable
+from CrossModaSegLib.sections.structure_names import map_unknown
+
+#: Of the table of measures (pixels): all rows are in sight.
+_ROW_HEIGHT = 20
 
 
 class ResultSection(Section):
-    """Correction, measures and export of a segmentation."""
+    """Measures, correction and export of a segmentation."""
 
     name = "Result"
 
@@ -21,30 +25,43 @@ class ResultSection(Section):
         self.bind_path(self.ui.exportFolderEdit, "exportFolder")
         self.ui.resultSelector.addAttribute("vtkMRMLSegmentationNode", nodes.ROLE)
         self.ui.measuresTable.setSizeAdjustPolicy(qt.QAbstractScrollArea.AdjustToContents)  # as high as its rows
+        self.ui.measuresTable.verticalHeader().setDefaultSectionSize(_ROW_HEIGHT)
         self.ui.measuresTable.setSizePolicy(qt.QSizePolicy.Ignored, qt.QSizePolicy.Fixed)
-        self.ui.editButton.connect("clicked(bool)", self.on_edit)
-        self.ui.show3DButton.connect("clicked(bool)", self.on_show_3d)
-        self.ui.measureButton.connect("clicked(bool)", self.on_measure)
-        self.ui.exportButton.connect("clicked(bool)", self.on_export)
+        for name in ("edit", "measure", "uncertainty", "export"):
+            getattr(self.ui, name + "Button").connect("clicked(bool)", getattr(self, f"on_{name}"))
 
     def update(self) -> None:
         """Show measures and provenance of the result, and enable the buttons."""
         parameters = self.parameters
         result = parameters.result
         self.show_path(self.ui.exportFolderEdit, parameters.exportFolder)
-        nothing = "" if result else _("Choose a segmentation.")
+        nothing = "" if result else _("Segment a scan first.")
         no_folder = "" if parameters.exportFolder else _("Choose a folder.")
         self.allow(self.ui.editButton, nothing, _("Open the segmentation in the Segment Editor with its scan"))
-        self.allow(self.ui.show3DButton, nothing, _("Show or hide the surfaces in the 3D view"))
+        self.ui.show3DButton.setSegmentationNode(result)
+        self.allow(self.ui.show3DButton, nothing, _("Show the segmentation in the 3D view, or hide it"))
         busy = self.busy_reason()
         no_scan = nodes.without_scan(result) if result else nothing
-        self.allow(
-            self.ui.measureButton, no_scan or busy, _("Measure volume, largest diameter and distance to the cochlea")
-        )
+        self.allow(self.ui.measureButton, no_scan or busy, _("Measure the segmentation as it is now"))
         self.allow(self.ui.exportButton, nothing or no_folder or busy, _("Write the selected files"))
-        self.ui.provenanceLabel.text = wrappable(self._provenance(result))
-        self.ui.provenanceLabel.setVisible(bool(self.ui.provenanceLabel.text))
-        self._fill(result.GetNodeReference(export.TABLE) if result else None)
+        self._show_uncertainty_button(parameters.uncertainty)
+        self._show_texts(result)
+        self._fill(measures.table_of(result))
+
+    def _show_uncertainty_button(self, uncertainty) -> None:
+        nothing = nodes.without_scan(uncertainty) if uncertainty else _("Segment a scan first.")
+        is_shown = display.is_over(uncertainty)
+        self.ui.uncertaintyButton.text = _("Hide uncertainty") if is_shown else _("Show uncertainty")
+        self.allow(self.ui.uncertaintyButton, nothing, _("Lay the network's uncertainty over the scan, or hide it"))
+
+    def _show_texts(self, result) -> None:
+        """Show the measures as a sentence, and how the result was made."""
+        for label, text in (
+            (self.ui.sentenceLabel, measures.sentences(result)),
+            (self.ui.provenanceLabel, self._provenance(result)),
+        ):
+            label.text = wrappable(text)
+            label.setVisible(bool(text))
 
     @staticmethod
     def _provenance(result) -> str:
@@ -52,7 +69,7 @@ class ResultSection(Section):
         if not record:
             return ""
         names = ", ".join(source["name"] for source in record["inputs"].values())
-        steps = {"propagate": _("Fused"), "predict": _("Segmented by the network")}
+        steps = {"propagate": _("Label from atlases"), "predict": _("Segmented by the network")}
         text = _("{step} (CrossModa {version}) from {names} in {seconds:.0f} s, {when}.").format(
             step=steps.get(record["step"], record["step"]),
             version=record["crossmoda"],
@@ -63,6 +80,7 @@ class ResultSection(Section):
         corrected = result.GetAttribute(nodes.CORRECTED)
         sentences = [
             text,
+            record.get("caution", ""),
             record.get("measurements", {}).get("notes", ""),
             _("Corrected {when}.").format(when=corrected[:16].replace("T", " ")) if corrected else "",
         ]
@@ -73,13 +91,11 @@ class ResultSection(Section):
         view.setVisible(table is not None)
         if table is None:
             return
-        content = table.GetTable()
-        titles = [content.GetColumnName(column) for column in range(content.GetNumberOfColumns())]
-        set_columns(view, [title.replace(" (", "\n(") for title in titles], 0)
-        view.setRowCount(content.GetNumberOfRows())
-        for row in range(content.GetNumberOfRows()):
-            for column in range(len(titles)):
-                text = content.GetValue(row, column).ToString()
+        structures, rows = measures.by_measure(table)
+        set_columns(view, ["", *structures], 0)
+        view.setRowCount(len(rows))
+        for row, (name, texts) in enumerate(rows):
+            for column, text in enumerate([name, *texts]):
                 view.setItem(row, column, qt.QTableWidgetItem(text))
                 view.item(row, column).setToolTip(text)
 
@@ -96,26 +112,30 @@ class ResultSection(Section):
             editor.setSourceVolumeNode(volume)
 
     @reported_beside
-    def on_show_3d(self) -> None:
-        """Show the surfaces, or hide them."""
-        segmentation = self.parameters.result
-        shown = segmentation.GetSegmentation().ContainsRepresentation("Closed surface")
-        if shown:
-            segmentation.RemoveClosedSurfaceRepresentation()
+    def on_uncertainty(self) -> None:
+        """Lay the uncertainty over the scan, or hide it."""
+        uncertainty = self.parameters.uncertainty
+        scan = uncertainty.GetNodeReference(nodes.TARGET)
+        if display.is_over(uncertainty):
+            display.hide_doubt(scan)
         else:
-            segmentation.CreateClosedSurfaceRepresentation()
+            display.show_doubt(scan, uncertainty)
+        self._show_uncertainty_button(uncertainty)
 
     @reported
     def on_measure(self) -> None:
         """Measure the result."""
         result = self.parameters.result
-        measurement = export.Measurement(result, result.GetNodeReference(nodes.TARGET))
+        map_unknown(result, self.widget)
+        measurement = measures.Measurement(result, result.GetNodeReference(nodes.TARGET))
         self.start(self.logic.run(measurement.tasks()), lambda _table: self.say(""))
 
     @reported
     def on_export(self) -> None:
         """Write the selected files."""
         parameters = self.parameters
+        if parameters.exportLabelMap:
+            map_unknown(parameters.result, self.widget)
         work = export.Export(
             parameters.result,
             Path(parameters.exportFolder),

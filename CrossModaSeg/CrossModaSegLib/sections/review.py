@@ -296,6 +296,7 @@ class ReviewSection(Section):
     def _opened(self, case) -> None:
         self.parameters.correction = case.correction
         self.parameters.target = case.volume
+        self.ui.casesGroupBox.collapsed = True  # room for the regions and the editor
         self.show(case)
         if self._entered:
             self._stopwatch.lap()
@@ -328,4 +329,4 @@ class ReviewSection(Section):
     def _hint(self) -> str:
         if self.case is None:
             return _("Double-click a case to open it. The first has the largest expected gain.") if self.items else ""
-        return "\n".join(self.item(self.case.id)["reasons"])
+        return next(iter(self.item(self.case.id)["reasons"]), "")  # all of them are in the tool tip of the queue

@@ -55,7 +55,7 @@ def refuse(hindrance: str) -> None:
 
 
 class Section:
-    """One collapsible part of the panel: a .ui file and what its controls do."""
+    """One part of the panel: a .ui file and what its controls do."""
 
     #: The name of the .ui file; set by subclasses.
     name = ""
@@ -68,6 +68,7 @@ class Section:
         self.ui = slicer.util.childWidgetVariables(self.widget)
         fit_width(vars(self.ui).values())
         self._work, self._done = None, None
+        self._removed_target = ""
         if hasattr(self.ui, "cancelButton"):
             self.ui.cancelButton.connect("clicked(bool)", self.on_cancel)
         self.say("")
@@ -79,6 +80,17 @@ class Section:
 
     def update(self) -> None:
         """Show the state of scene and work."""
+
+    def report_removed_target(self, name: str) -> None:
+        """Show that the target was removed from the scene, until another one is selected."""
+        self._removed_target = name
+        self.say(_("Scan removed from the scene: {name}. Select a scan.").format(name=name))
+
+    def forget_removed_target(self) -> None:
+        """Clear that message if a target is selected."""
+        if self._removed_target and self.parameters.target is not None:
+            self._removed_target = ""
+            self.say("")
 
     def show_style(self) -> None:
         """Apply the colors of Slicer's current style."""

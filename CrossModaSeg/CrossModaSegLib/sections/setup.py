@@ -1,4 +1,4 @@
-"""Set-up: dependencies and processor."""
+"""Setup: dependencies and processor."""
 
 from slicer.i18n import tr as _
 
@@ -19,6 +19,7 @@ class SetupSection(Section):
         self.bind_path(self.ui.wheelFolderEdit, "wheelFolder")
         self.ui.installButton.connect("clicked(bool)", self.on_install)
         self.show_dependencies()
+        self.ui.sectionButton.collapsed = not self._lacking
 
     def update(self) -> None:
         """Show the missing packages."""

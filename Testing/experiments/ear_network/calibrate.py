@@ -1,6 +1,7 @@
 """Choose temperature and calling rule of a trained network on the tuning set, and write the bundled weights.
 
     python calibrate.py RUN/last.safetensors TUNING --output crossmoda/weights/default.safetensors
+    python calibrate.py crossmoda/weights/default.safetensors CLAIM --set claim      # the calibration error only
 
 The temperature minimizes the cross entropy of all voxels of the patches; it is divided out of the classifier, so that
 probabilities are calibrated as they are. The rule minimizes missed tumors plus marks in healthy ears; the limit below
@@ -19,7 +20,8 @@ from scipy.ndimage import shift
 from crossmoda import labels, volume, weights
 from crossmoda.anatomy.ear_frame import ear_frames, patch_grid
 from crossmoda.evaluation import dice
-from crossmoda.inference.ears import Calling, Candidate, EarPrediction, covered, decide
+from crossmoda.inference.ear_patches import EarPrediction, covered
+from crossmoda.inference.ears import Calling, Candidate, decide
 from crossmoda.network.features import features, normalized
 
 LICENSE = "Apache-2.0"
@@ -33,6 +35,9 @@ NOTES = (
     "and for trying the software; not a medical device. Expect missed tumors on real scans; check every result."
 )
 COVERS = {
+    "slice_mm": [0.4, 4.2],
+    "pixel_mm": [0.3, 1.2],
+    "tumor_mm3": [40, 18000],
     "scans": "T2 and contrast-enhanced T1 of heads, slices of 0.5 to 4 mm in any orientation, both ears or one",
     "findings": "no tumor, or schwannomas of 40 mm3 to 18 mL; the cochleae",
     "not_seen": "real schwannomas, post-operative ears, meningiomas, arachnoid cysts, metal, children",
@@ -58,7 +63,7 @@ def ears_of(model: weights.TrainedNetwork, image_path: Path, label_path: Path) -
         with torch.inference_mode():
             logits = model.network(features(patch, model.settings.inputs))[0].float().numpy()
         truth = frame.sample(label, patch_grid(), "label").array
-        found.append(Ear(image_path.name, logits.astype(np.float16), truth, covered(frame, image.grid)))
+        found.append(Ear(image_path.name, logits.astype(np.float16), truth, covered(frame, patch_grid(), image.grid)))
     return found
 
 
@@ -129,13 +134,16 @@ def main() -> None:
     parser.add_argument("weights", type=Path)
     parser.add_argument("tuning", type=Path)
     parser.add_argument("--output", type=Path)
+    parser.add_argument("--set", default="tuning", choices=("tuning", "claim"), help="whose heads are in the folder")
     parser.add_argument("--most", type=int, default=1000, help="number of scans of each modality")
     options = parser.parse_args()
+    if options.set == "claim" and options.output:
+        parser.error("Nothing is chosen on the claim set: leave out --output.")
     torch.set_num_threads(1)
     model = weights.load(options.weights)
     truth, sources = options.tuning / "truth", options.tuning / "source_training"
-    targets = sorted(options.tuning.glob("target_validation/tuning_???_hrT2*"))
-    enhanced = sorted(sources.glob("tuning_???_ceT1*"))
+    targets = sorted(options.tuning.glob(f"target_validation/{options.set}_???_hrT2*"))
+    enhanced = sorted(sources.glob(f"{options.set}_???_ceT1*"))
     scans = [(path, truth / path.name.replace("hrT2", "Label")) for path in targets[: options.most]]
     scans += [(path, sources / path.name.replace("ceT1", "Label")) for path in enhanced[: options.most]]
     heads = [ears_of(model, *pair) for pair in scans]

@@ -3,12 +3,13 @@
     python train.py HEADS OUTPUT --seconds 4800
 
 Every sample is drawn anew (:mod:`samples`). Writes ``last.safetensors`` (average of the recent weights) with its model
-card and ``curve.csv`` every few minutes, and resumes from them. ``--real`` adds real scans of the training person as
-backgrounds with implanted simulated tumors; their cochleae are not taught, since nobody outlined them.
+card and ``curve.csv`` every few minutes, and resumes from them. ``--real`` and ``--people`` add real scans as
+backgrounds with implanted tumors (:mod:`real`); ``--check`` names people whose ears are only for validation.
 """
 
 import argparse
 import csv
+import itertools
 import math
 import time
 from collections.abc import Iterator
@@ -49,20 +50,21 @@ def prepared(sample: Sample, inputs: str) -> tuple[torch.Tensor, torch.Tensor]:
 class Stream(IterableDataset):
     """Endless random samples."""
 
-    def __init__(self, folder: Path, backgrounds: list[real.Background], inputs: str, seed: int) -> None:
+    def __init__(self, folder: Path, backgrounds: list[real.Background], options: argparse.Namespace) -> None:
         """Remember where the ears are."""
-        self.folder, self.backgrounds, self.inputs, self.seed = folder, backgrounds, inputs, seed
+        self.folder, self.backgrounds = folder, backgrounds
+        self.inputs, self.seed, self.share = options.inputs, options.seed, options.real_share
 
     def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """Draw samples."""
         torch.set_num_threads(1)
         rng = np.random.default_rng(self.seed)
+        real_ears = real.endless(self.backgrounds, rng)
         while True:
             paths = stored(self.folder, learned=True)  # heads may still be added
             ear = read(paths[rng.integers(len(paths))])
-            if self.backgrounds and rng.random() < 0.12:
-                background = self.backgrounds[rng.integers(len(self.backgrounds))]
-                sample = real.draw(background, ear, rng)
+            if self.backgrounds and rng.random() < self.share:
+                sample = real.draw(next(real_ears), ear, rng)
             else:
                 sample = draw(ear, rng)
             yield prepared(sample, self.inputs)
@@ -100,7 +102,7 @@ def validate(model: torch.nn.Module, held_out: list[tuple[torch.Tensor, torch.Te
             scores["false"].append(float((found == 1).sum() * 0.343 > 20))
         if (truth == 2).any():
             scores["cochlea"].append(dice(found == 2, truth == 2))
-    return {name: round(float(np.mean(values)), 4) for name, values in scores.items()}
+    return {name: round(float(np.mean(values)), 4) for name, values in scores.items() if values}
 
 
 def main() -> None:
@@ -114,6 +116,9 @@ def main() -> None:
     parser.add_argument("--width", type=float, default=1.0)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--real", type=Path, help="folder of shared data with real_t2")
+    parser.add_argument("--people", type=Path, help="folder of further real scans, pNN_studyN_T2W.nii.gz")
+    parser.add_argument("--real-share", type=float, default=0.4, help="how many samples have a real background")
+    parser.add_argument("--check", type=Path, help="real scans of people for validation only")
     parser.add_argument("--initial", type=Path)
     parser.add_argument("--peak", type=float, default=_PEAK)
     options = parser.parse_args()
@@ -128,10 +133,13 @@ def main() -> None:
     average.load_state_dict(model.state_dict())
     checking = stored(options.heads, learned=False)
     held_out = [prepared(draw(read(p), np.random.default_rng([1, n])), options.inputs) for n, p in enumerate(checking)]
-    backgrounds = real.backgrounds(options.real) if options.real else []
-    stream = DataLoader(
-        Stream(options.heads, backgrounds, options.inputs, options.seed), batch_size=2, num_workers=1, prefetch_factor=4
-    )
+    backgrounds = real.backgrounds(options.real, options.people) if options.real else []
+    unseen = real.people(options.check) if options.check else []
+    real_held_out = [
+        prepared(real.draw(ear, read(p), np.random.default_rng([2, n])), options.inputs)
+        for n, (ear, p) in enumerate(itertools.product(unseen, checking))
+    ]
+    stream = DataLoader(Stream(options.heads, backgrounds, options), batch_size=2, num_workers=1, prefetch_factor=4)
     optimizer = torch.optim.AdamW(model.parameters(), lr=options.peak, weight_decay=_DECAY)
     rows: list[dict] = []
     recent: list[float] = []
@@ -161,6 +169,8 @@ def main() -> None:
             saved = time.monotonic()
             row = {"step": step + 1, "seconds": round(saved - start), "cpu_seconds": round(used)}
             row |= {"loss": round(float(np.mean(recent)), 4), **validate(average, held_out)}
+            if real_held_out:
+                row |= {f"real_{name}": value for name, value in validate(average, real_held_out).items()}
             recent = []
             rows.append(row)
             print(row, flush=True)

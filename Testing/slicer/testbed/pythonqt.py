@@ -101,6 +101,10 @@ class PythonQtObject:
                 self._signal(signature).disconnect(connection[2])
                 self._bed_connections.remove(connection)
 
+    def exec_(self):
+        """Run a dialog; PySide6 has the name without the underscore."""
+        return self.exec()
+
     def className(self):
         """Return the name of the C++ class."""
         return type(self).__name__

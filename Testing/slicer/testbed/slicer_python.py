@@ -227,6 +227,8 @@ def _connect_gui(self, gui):
         if name:
             if name not in self.allParameters:
                 raise ValueError(f"Cannot find a param with the given name: {name}")
+            if any(name == before for before, *_ in pairs):  # Slicer connects the last one only
+                raise ValueError(f"Two widgets are connected to {name}")
             pairs.append((name, widget, *_connector(widget, self.allParameters[name][0])))
     handlers = []
     for name, _widget, signal, read, write in pairs:

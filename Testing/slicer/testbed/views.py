@@ -67,13 +67,60 @@ class SliceView:
         self._mapper.SetInputConnection(layers)
         self._image.SetVisibility(layers is not None)
         self._window.Render()
-        grab = vtk.vtkWindowToImageFilter()
-        grab.SetInput(self._window)
-        grab.ReadFrontBufferOff()
-        grab.Update()
-        image = grab.GetOutput()
-        width, height, _ = image.GetDimensions()
-        return vtk_to_numpy(image.GetPointData().GetScalars()).reshape(height, width, -1)[::-1, :, :3].copy()
+        return _grabbed(self._window)
+
+
+class ThreeDView:
+    """A 3D view: what the displayable managers show, seen from the front as Slicer does at first."""
+
+    MANAGERS = (
+        "vtkMRMLCameraDisplayableManager",
+        "vtkMRMLViewDisplayableManager",
+        "vtkMRMLModelDisplayableManager",
+        "vtkMRMLSegmentationsDisplayableManager3D",
+    )
+
+    def __init__(self, application, width, height):
+        self.node = slicer.vtkMRMLViewNode()
+        self.node.SetLayoutName("1")
+        self.node.SetBoxVisible(False)
+        self.node.SetAxisLabelsVisible(False)
+        application.scene.AddNode(self.node)
+        self._renderer, self._window = vtk.vtkRenderer(), vtk.vtkRenderWindow()
+        self._window.SetOffScreenRendering(1)
+        self._window.SetSize(width, height)
+        self._window.AddRenderer(self._renderer)
+        self._interactor = vtk.vtkGenericRenderWindowInteractor()
+        self._interactor.SetRenderWindow(self._window)
+        self._interactor.Initialize()
+        factory = slicer.vtkMRMLThreeDViewDisplayableManagerFactory.GetInstance()
+        factory.SetMRMLApplicationLogic(application.applicationLogic())
+        for manager in self.MANAGERS:
+            if not factory.IsDisplayableManagerRegistered(manager):
+                factory.RegisterDisplayableManager(manager)
+        self._group = factory.InstantiateDisplayableManagers(self._renderer)
+        self._group.SetMRMLDisplayableNode(self.node)
+
+    def picture(self) -> np.ndarray:
+        """Return the view as (rows, columns, RGB) bytes, the first row on top, everything in sight."""
+        camera = self._renderer.GetActiveCamera()
+        camera.SetPosition(0.0, 500.0, 0.0)
+        camera.SetFocalPoint(0.0, 0.0, 0.0)
+        camera.SetViewUp(0.0, 0.0, 1.0)
+        self._renderer.ResetCamera()
+        self._window.Render()
+        return _grabbed(self._window)
+
+
+def _grabbed(window) -> np.ndarray:
+    """Return what a window shows as (rows, columns, RGB) bytes, the first row on top."""
+    grab = vtk.vtkWindowToImageFilter()
+    grab.SetInput(window)
+    grab.ReadFrontBufferOff()
+    grab.Update()
+    image = grab.GetOutput()
+    width, height, _ = image.GetDimensions()
+    return vtk_to_numpy(image.GetPointData().GetScalars()).reshape(height, width, -1)[::-1, :, :3].copy()
 
 
 def to_image(picture: np.ndarray) -> QtGui.QImage:
@@ -84,43 +131,43 @@ def to_image(picture: np.ndarray) -> QtGui.QImage:
 
 
 class Window:
-    """The panel on the left, a large axial and two small slice views on the right."""
+    """The panel on the left at Slicer's usual width, four views on the right: axial, 3D, coronal, sagittal."""
 
-    PANEL, LARGE, SMALL, GAP = 470, 660, 327, 6
-    COLORS: typing.ClassVar = {"Red": "#f34a33", "Green": "#6eb04b", "Yellow": "#edd54c"}
+    PANEL, VIEW, GAP = 325, 400, 4
+    COLORS: typing.ClassVar = {"Red": "#f34a33", "3D": "#7985ff", "Green": "#6eb04b", "Yellow": "#edd54c"}
 
     def __init__(self, application):
         self._application = application
-        sizes = {"Red": self.LARGE, "Green": self.SMALL, "Yellow": self.SMALL}
-        self.views = {name: SliceView(application, name, size, size) for name, size in sizes.items()}
+        self.views = {name: SliceView(application, name, self.VIEW, self.VIEW) for name in ORIENTATIONS}
+        self._three_d = ThreeDView(application, self.VIEW, self.VIEW)
 
     def show(self, field_of_view_mm=None, center_ras=None):
-        """Aim all views."""
+        """Aim the slice views."""
         for view in self.views.values():
             view.show(field_of_view_mm, center_ras)
 
     def picture(self, panel: QtWidgets.QWidget) -> QtGui.QImage:
-        """Draw panel and views side by side."""
+        """Draw panel and views side by side; the panel is as long as its contents, as if it was scrolled."""
         panel.resize(self.PANEL, 100)
         panel.show()
         for _ in range(3):
             self._application.processEvents()
             height = max(panel.sizeHint().height(), panel.minimumSizeHint().height())
             wrapped = QtWidgets.QWidget.heightForWidth(panel, self.PANEL)
-            panel.resize(self.PANEL, max(height, wrapped) + 80)  # wrapped texts need more than Qt foresees
+            panel.resize(self.PANEL, max(height, wrapped) + 30)  # wrapped texts need more than Qt foresees
         shot = panel.grab().toImage()
-        left, below = self.PANEL + self.GAP, self.LARGE + self.GAP
-        height = max(shot.height(), below + self.SMALL)
-        canvas = QtGui.QImage(left + self.LARGE, height, QtGui.QImage.Format_RGB32)
+        step = self.VIEW + self.GAP
+        canvas = QtGui.QImage(self.PANEL + 2 * step, max(shot.height(), 2 * step), QtGui.QImage.Format_RGB32)
         canvas.fill(QtGui.QColor("#efefef"))
         painter = QtGui.QPainter(canvas)
         painter.drawImage(0, 0, shot)
-        corners = {"Red": (left, 0), "Green": (left, below), "Yellow": (left + self.SMALL + self.GAP, below)}
-        for name, (x, y) in corners.items():
-            image = to_image(self.views[name].picture())
-            painter.drawImage(x, y, image)
-            painter.fillRect(x, y, image.width(), 4, QtGui.QColor(self.COLORS[name]))
+        for number, (name, color) in enumerate(self.COLORS.items()):
+            row, column = divmod(number, 2)
+            x, y = self.PANEL + self.GAP + column * step, row * step
+            painter.drawImage(x, y, to_image((self.views.get(name) or self._three_d).picture()))
+            painter.fillRect(x, y, self.VIEW, 4, QtGui.QColor(color))
             painter.setPen(QtGui.QColor("white"))
-            painter.drawText(QtCore.QRect(x + 8, y + 8, 200, 20), QtCore.Qt.AlignLeft, ORIENTATIONS[name])
+            title = ORIENTATIONS.get(name, name)
+            painter.drawText(QtCore.QRect(x + 8, y + 8, 200, 20), QtCore.Qt.AlignLeft, title)
         painter.end()
         return canvas

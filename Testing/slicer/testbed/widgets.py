@@ -277,6 +277,43 @@ class qMRMLNodeComboBox(PythonQtObject, QtWidgets.QComboBox):
         QtWidgets.QComboBox.setCurrentIndex(self, index)
 
 
+class qMRMLSegmentationShow3DButton(PythonQtObject, QtWidgets.QPushButton):
+    """A button that makes the surfaces of a segmentation, or removes them; checked while they are there."""
+
+    locked = stored(bool, False)
+
+    def __init__(self, *arguments):
+        super().__init__(*arguments)
+        self.__dict__.update(_bed_node=None, _bed_tag=None)
+        self.setCheckable(True)
+        QtCore.QObject.connect(self, QtCore.SIGNAL("toggled(bool)"), self._bed_toggled)
+
+    def segmentationNode(self):
+        """Return the segmentation."""
+        return self._bed_node
+
+    def setSegmentationNode(self, node):
+        """Set the segmentation, and follow what is shown of it."""
+        if self._bed_node is not None:
+            self._bed_node.RemoveObserver(self._bed_tag)
+        self._bed_node = node
+        if node is not None:
+            self._bed_tag = node.AddObserver(vtk.vtkCommand.AnyEvent, lambda *_: self._bed_update())
+        self._bed_update()
+
+    def _bed_update(self):
+        node = self._bed_node
+        blocked = self.blockSignals(True)
+        self.setChecked(node is not None and node.GetSegmentation().ContainsRepresentation("Closed surface"))
+        self.blockSignals(blocked)
+
+    def _bed_toggled(self, on):
+        if self._bed_node is not None and on:
+            self._bed_node.CreateClosedSurfaceRepresentation()
+        elif self._bed_node is not None:
+            self._bed_node.RemoveClosedSurfaceRepresentation()
+
+
 def install(ctk: types.ModuleType) -> None:
     """Put the widgets where Slicer has them: in ``ctk`` and in ``slicer``."""
     for widget in (ctkCollapsibleButton, ctkCollapsibleGroupBox, ctkPathLineEdit, ctkSliderWidget):
@@ -287,5 +324,5 @@ def install(ctk: types.ModuleType) -> None:
         "ctkDoubleSpinBox": "QDoubleSpinBox",
     }.items():
         setattr(ctk, name, pythonqt_class(getattr(QtWidgets, base), name))
-    for widget in (qMRMLWidget, qMRMLNodeComboBox):
+    for widget in (qMRMLWidget, qMRMLNodeComboBox, qMRMLSegmentationShow3DButton):
         setattr(slicer, widget.__name__, widget)

@@ -1,0 +1,129 @@
+"""Data sets for other trainers, the report of a patient, the check of an installation, and what the command refuses."""
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from crossmoda import cli, doctor, volume
+from crossmoda.measurement import measure
+from crossmoda.measurement.files import FileMeasures
+from crossmoda.measurement.report import About, write_report
+from crossmoda.volume import Grid, Volume
+
+GRID = Grid((40, 20, 8), (1.0, 1.0, 2.0), (-20.0, 0.0, 5.0), (1, 0, 0, 0, 1, 0, 0, 0, 1))
+
+
+def scan_and_label() -> tuple[Volume, Volume]:
+    rng = np.random.default_rng(0)
+    array = np.zeros(GRID.shape, np.uint8)
+    array[2:6, 6:12, 28:36], array[3:5, 4:6, 2:5], array[3:5, 4:6, 36:38] = 1, 2, 2
+    return Volume(rng.normal(100, 9, GRID.shape).astype(np.float32), GRID), Volume(array, GRID)
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """A data set of two labeled hrT2 scans and one without a label."""
+    for name in ("a 1", "b_2", "c"):
+        scan, label = scan_and_label()
+        volume.write(scan, tmp_path / "data" / f"{name}_hrT2.nii.gz")
+        if name != "c":
+            volume.write(label, tmp_path / "data" / f"{name}_hrT2_label.nii.gz")
+    return tmp_path / "data"
+
+
+def test_an_nnunet_data_set_has_what_its_integrity_check_asks_for(data, tmp_path, run):
+    folder = tmp_path / "Dataset501_CrossModa"
+    code, out, err = run("export", data, "-o", folder)
+    assert code == 0 and "2 labeled scans" in out and "left out: c" in err
+    about = json.loads((folder / "dataset.json").read_text())
+    assert about["numTraining"] == 2 and about["file_ending"] == ".nii.gz"
+    assert about["labels"] == {"background": 0, "VS": 1, "cochlea": 2} and about["channel_names"] == {"0": "hrT2"}
+    images = sorted(path.name.removesuffix("_0000.nii.gz") for path in (folder / "imagesTr").iterdir())
+    assert images == sorted(path.name.removesuffix(".nii.gz") for path in (folder / "labelsTr").iterdir())
+    for name in images:
+        image, label = volume.read(folder / f"imagesTr/{name}_0000.nii.gz"), folder / f"labelsTr/{name}.nii.gz"
+        back = volume.read_label_map(label)
+        assert back.grid.same_as(image.grid, 1e-4) and np.array_equal(back.array, scan_and_label()[1].array)
+
+
+def test_bids_derivatives_lie_beside_the_scans(data, tmp_path, run):
+    code, _, _ = run("export", data, "-o", tmp_path / "bids", "--format", "bids")
+    assert code == 0 and (tmp_path / "bids/sub-b2/anat/sub-b2_T2w.nii.gz").exists()
+    derivatives = tmp_path / "bids/derivatives/crossmoda"
+    assert (derivatives / "sub-b2/anat/sub-b2_space-orig_dseg.nii.gz").exists()
+    assert json.loads((derivatives / "dataset_description.json").read_text())["DatasetType"] == "derivative"
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [("set", "Not a name of an nnU-Net data set: set"), ("Dataset501_Full", "folder is not empty")],
+)
+def test_an_unusable_folder_is_refused_before_anything_is_written(data, tmp_path, run, name, sentence):
+    folder = tmp_path / name
+    if name.endswith("Full"):
+        folder.mkdir()
+        (folder / "mine.txt").write_text("mine")
+    before = sorted(tmp_path.rglob("*"))
+    code, _, err = run("export", data, "-o", folder)
+    assert code == 2 and sentence in err and sorted(tmp_path.rglob("*")) == before
+
+
+def test_the_report_is_one_file_with_pictures_measures_and_no_name(tmp_path):
+    scan, label = scan_and_label()
+    record = {
+        "created": "2026-11-30",
+        "crossmoda": "9.9",
+        "inputs": {"image": {"name": "Doe_Jane.nii", "sha256": "ab"}},
+    }
+    result = FileMeasures(measure(label), label, scan)
+    html, as_json, table = write_report(result, tmp_path / "r.html", About(record, "Trained on simulated tumors only."))
+    text = html.read_text("utf-8")
+    assert "largest axial diameter [mm]" in text and "Trained on simulated tumors only." in text
+    assert text.count("data:image/png;base64,") == 1 and not re.search(r"(src|href)=\"(?!data:)", text)
+    assert "Doe_Jane" not in text + as_json.read_text() + table.read_text()
+    assert json.loads(as_json.read_text())["tumors"][0]["side"] == "left" and table.read_text().count("\n") == 4
+
+
+def test_a_report_of_a_label_without_a_tumor_says_so(tmp_path):
+    scan, label = scan_and_label()
+    label = label.with_array(np.where(label.array == 1, 0, label.array).astype(np.uint8))
+    html, *_ = write_report(FileMeasures(measure(label), label, scan), tmp_path / "r.html", About({}))
+    assert "No tumor." in html.read_text("utf-8")
+
+
+def test_the_doctor_names_what_is_missing(monkeypatch, run):
+    code, out, _ = run("doctor", "--json")
+    names = {check["name"]: check for check in json.loads(out)}
+    assert code == 0 and {"Python", "torch", "memory", "disk", "bundled weights"} <= set(names)
+    monkeypatch.setattr(doctor, "REQUIRED", ("numpy", "a_package_that_nobody_has"))
+    code, out, _ = run("doctor")
+    assert code == 2 and "FAIL  a_package_that_nobody_has Package not installed" in out
+
+
+def test_a_mistyped_command_gets_a_suggestion(run):
+    code, _, err = run("segmnt", "x")
+    assert code == 2 and "segment" in err
+
+
+def test_predict_is_still_understood():
+    import click
+
+    context = click.Context(cli.crossmoda_command)
+    assert cli.crossmoda_command.get_command(context, "predict") is not None
+    assert "predict" not in cli.crossmoda_command.list_commands(context)
+
+
+def test_a_folder_of_images_with_any_names_is_a_list_of_scans(data):
+    from crossmoda.inference.scan_files import scans_of
+
+    scans = scans_of([data])
+    assert set(scans) == {path.name.removesuffix(".nii.gz") for path in data.iterdir()}
+
+
+def test_the_demo_refuses_a_folder_that_it_did_not_make(tmp_path, run):
+    (tmp_path / "mine.txt").write_text("mine")
+    code, _, err = run("demo", "--output", tmp_path)
+    assert code == 2 and "not empty" in err and [path.name for path in tmp_path.iterdir()] == ["mine.txt"]

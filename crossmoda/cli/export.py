@@ -1,0 +1,81 @@
+"""The command ``crossmoda export``."""
+
+import dataclasses
+from pathlib import Path
+
+import click
+
+from crossmoda import output as files
+from crossmoda import volume
+from crossmoda.cli.framework import PATH, echo, open_data, path_option, progress_bar, structure_option
+from crossmoda.dataset.case import CET1, HRT2
+from crossmoda.errors import InputError
+
+
+@click.command()
+@click.argument("source", type=PATH)
+@path_option("-o", "--output", required=True, help="DICOM SEG (.dcm), or the new folder of the data set.")
+@click.option("--format", "form", type=click.Choice(["dicom", "nnunet", "bids"]), help="Format. [default: by OUTPUT]")
+@path_option("--scan", help="DICOM series of the label, for a DICOM SEG.")
+@click.option("--corrected", is_flag=True, help="Mark the segments of a DICOM SEG as corrected by a person.")
+@path_option("--results", help="Results whose noisy labels or predictions are exported where a scan has no label.")
+@click.option("--modality", type=click.Choice([HRT2, CET1]), default=HRT2, show_default=True, help="Scans of SOURCE.")
+@structure_option
+def command(
+    source: Path,
+    output: Path,
+    form: str | None,
+    scan: Path | None,
+    corrected: bool,
+    results: Path | None,
+    modality: str,
+) -> None:
+    """SOURCE is a label (.seg.nrrd, .nii.gz, ...) that becomes a DICOM SEG, or a data set.
+
+    A data set becomes an nnU-Net v2 raw data set (OUTPUT is named like Dataset501_CrossModa) or BIDS with derivatives:
+    all scans of a modality with their corrected labels, else their labels in --results.
+    """
+    if (form or ("dicom" if output.name.lower().endswith(".dcm") else "nnunet")) == "dicom":
+        _export_dicom(source, output, scan, corrected)
+    else:
+        _export_data_set(source, output, form or "nnunet", results, modality)
+
+
+def _export_dicom(label: Path, output: Path, scan: Path | None, is_corrected: bool) -> None:
+    from crossmoda import export
+    from crossmoda.dataset.label_reading import read_label
+
+    if scan is None:
+        raise InputError("A DICOM SEG refers to the scan. Give its DICOM series with --scan.")
+    files.check_ending(output, export.ENDING)
+    files.check_apart([output], [label, scan])
+    export.check_series(scan)
+    grid = volume.read_scan(scan).grid
+    label_map = read_label(label, grid)
+    if not label_map.grid.same_as(grid):
+        difference = label_map.grid.difference_to(grid)
+        raise InputError(f"Label and scan lie on different grids: {difference}. Give the series that was labeled.")
+    export.write_dicom_segmentation(label_map, scan, output, is_corrected=is_corrected)
+    echo(output)
+
+
+def _export_data_set(folder: Path, output: Path, form: str, results: Path | None, modality: str) -> None:
+    from crossmoda.dataset.results import label_to_review
+    from crossmoda.export.training_data import export_training_data
+
+    labels, cases = {}, []
+    for case in open_data(folder).cases:
+        if case.modality != modality:
+            continue
+        label = case.label
+        if label is None and results is not None and (results / case.id).is_dir():
+            label = label_to_review(results / case.id)
+        if label is None:
+            echo(f"Note: no label, left out: {case.id}", err=True)
+            continue
+        labels[case.id] = label
+        cases.append(dataclasses.replace(case, label=label))
+    with progress_bar() as progress:
+        written = export_training_data(cases, labels, output, form, progress)
+    echo(f"{len(written) // 2} labeled scans")
+    echo(output)

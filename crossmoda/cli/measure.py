@@ -1,0 +1,66 @@
+"""The command ``crossmoda measure``."""
+
+import json
+from pathlib import Path
+
+import click
+
+from crossmoda import output as files
+from crossmoda.anatomy import markups as shapes
+from crossmoda.cli.framework import PATH, echo, path_option, progress_bar, structure_option
+from crossmoda.errors import InputError
+
+
+@click.command()
+@click.argument("label", type=PATH)
+@path_option("--scan", help="Scan of the label: the ears in it divide the tumor at the porus.")
+@path_option("--probability", help="Probability map of the tumor, for the interval of its volume.")
+@path_option("--weights", help="Weights that made the probability map, instead of the bundled ones.")
+@path_option("--markups", help="Diameters and planes of the porus for Slicer (.mrk.json).")
+@click.option("--json", "as_json", is_flag=True, help="Print all measures as JSON, positions in LPS mm.")
+@click.option("--csv", "as_csv", is_flag=True, help="Print a table with a row per tumor and cochlea.")
+@structure_option
+def command(
+    label: Path,
+    scan: Path | None,
+    probability: Path | None,
+    weights: Path | None,
+    markups: Path | None,
+    as_json: bool,
+    as_csv: bool,
+) -> None:
+    """LABEL is a label map, a segmentation (.seg.nrrd, DICOM SEG), or contours with their --scan.
+
+    Axial diameters lie in planes perpendicular to the patient's superior axis, whatever the orientation of the slices.
+    """
+    from crossmoda import measurement
+
+    if as_json and as_csv:
+        raise InputError("Both --json and --csv are given. Choose one of them.")
+    if markups is not None:
+        shapes.check_ending(markups)
+    files.check_apart([markups], [label, scan, probability, weights])
+    with progress_bar() as progress:
+        result = measurement.measure_files(label, scan, probability, weights, progress)
+    measures, grid = result.measures, result.label_map.grid
+    if markups is not None:
+        measurement.write_markups(measures, markups)
+    if as_json:
+        echo(json.dumps(measurement.as_json(measures, grid), indent=2))
+        return
+    if as_csv:
+        echo(files.csv_text(measurement.COLUMNS, measurement.table(measures, grid)).rstrip("\n"))
+        return
+    for sentence in measures.sentences:
+        echo(sentence)
+    for row in measurement.table(measures, grid):
+        echo(" ".join(str(value) for value in row[:2] if value))
+        for name, value in zip(measurement.COLUMNS[2:], row[2:], strict=True):
+            if value is not None and row[0] != "no tumor":
+                echo(f"  {name:<28} {f'{value:.2f}' if isinstance(value, float) else value}")
+    for koos in (tumor.koos for tumor in measures.tumors if tumor.koos):
+        echo(koos)
+    for note in measures.notes:
+        echo(f"Note: {note}")
+    if markups is not None:
+        echo(markups)

@@ -1,0 +1,101 @@
+"""Predictions of many scan files with any names: a segmentation of each and one table of all measures."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from crossmoda import batch, output, weights
+from crossmoda.dataset.case import HRT2, Case
+from crossmoda.dataset.case_id import id_of_file
+from crossmoda.errors import InputError
+from crossmoda.inference.prediction_files import predict_files
+from crossmoda.inference.settings import Settings
+from crossmoda.measurement import COLUMNS, Measures, table
+from crossmoda.progress import Progress
+from crossmoda.pseudonyms import pseudonym
+from crossmoda.volume import dicom
+
+#: The table of the measures, and the endings of segmentations.
+MEASURES, ENDINGS = "measures.csv", (".seg.nrrd", ".nii.gz", ".nrrd", ".dcm")
+_IMAGES = (".nii", ".nii.gz", ".nrrd", ".nhdr", ".mha", ".mhd")
+
+
+def scans_of(paths: Sequence[Path]) -> dict[str, Path]:
+    """Return the scans of paths by unique names: image files, folders of image files, DICOM folders.
+
+    Raises:
+        InputError: a folder has no scan.
+
+    """
+    scans: dict[str, Path] = {}
+    for path in paths:
+        for scan in _images_of(path) or [path]:
+            name = pseudonym(id_of_file(scan) if not scan.is_dir() else scan.name, scan)
+            free = name if name not in scans else f"{scan.parent.name}_{name}"
+            if free in scans:
+                raise InputError(f"Two scans have the same name: {scans[free]} and {scan}. Rename one of them.")
+            scans[free] = scan
+    return scans
+
+
+def is_image_folder(path: Path) -> bool:
+    """Return whether a folder holds image files and no DICOM files."""
+    return bool(_images_of(path))
+
+
+def _images_of(path: Path) -> list[Path]:
+    """Return the image files of a plain folder; none of a DICOM folder or a file."""
+    if not path.is_dir():
+        return []
+    files = [file for file in sorted(path.iterdir()) if file.is_file() and not file.name.startswith(".")]
+    names = {file: file.name.lower() for file in files}
+    if any(dicom.is_dicom(file) for file in files):
+        return []
+    return [file for file, name in names.items() if name.endswith(_IMAGES) and not name.endswith(".seg.nrrd")]
+
+
+@dataclasses.dataclass(frozen=True)
+class ScanResult:
+    """What remains of a prediction in memory."""
+
+    measures: Measures
+    provenance: dict[str, Any]
+
+
+def predict_scans(
+    scans: Mapping[str, Path],
+    folder: Path | str,
+    weights_path: Path | str | None = None,
+    settings: Settings | None = None,
+    progress: Progress | None = None,
+    ending: str = ENDINGS[0],
+) -> tuple[dict[str, ScanResult], dict[str, str]]:
+    """Segment scans into ``folder/NAME.seg.nrrd`` and write their measures to ``folder/measures.csv``.
+
+    The failure of a scan does not stop the others.
+
+    Returns:
+        The result of each scan by name, and the reason for each failure.
+
+    Raises:
+        InputError: the weights cannot be used, or the folder cannot be written.
+
+    """
+    folder = Path(folder)
+    output.check_writable(folder, is_folder=True)
+    path = Path(weights_path or weights.bundled())
+    weights.load(path)  # refused at once, not once per scan
+    settings = settings or Settings()
+
+    rows: list[list[object]] = []
+
+    def work(case: Case, step: Progress | None) -> ScanResult:
+        result = predict_files(case.image, folder / f"{case.id}{ending}", path, settings, step)
+        rows.extend([case.id, *row] for row in table(result.measures, result.label_map.grid))
+        return ScanResult(result.measures, result.provenance)
+
+    cases = [Case(name, HRT2, scan) for name, scan in scans.items()]
+    results, failures = batch.for_each(cases, work, progress)
+    output.write_csv(folder / MEASURES, ["scan", *COLUMNS], rows)
+    return results, failures

@@ -1,0 +1,17 @@
+"""Measures of a segmentation as a radiologist reports them: volumes, diameters, meatal parts, suggested Koos grade."""
+
+from crossmoda.measurement.files import COLUMNS, FileMeasures, as_json, measure_files, table, write_markups
+from crossmoda.measurement.measures import CochleaMeasures, Measures, TumorMeasures, measure
+
+__all__ = [
+    "COLUMNS",
+    "CochleaMeasures",
+    "FileMeasures",
+    "Measures",
+    "TumorMeasures",
+    "as_json",
+    "measure",
+    "measure_files",
+    "table",
+    "write_markups",
+]
