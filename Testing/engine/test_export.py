@@ -103,6 +103,13 @@ def test_the_doctor_names_what_is_missing(monkeypatch, run):
     assert code == 2 and "FAIL  a_package_that_nobody_has Package not installed" in out
 
 
+def test_validate_prints_cases_and_problems_as_json(data, run):
+    code, out, _ = run("validate", data, "--json")
+    content = json.loads(out)
+    assert code == (2 if content["problems"] else 0)
+    assert [case["id"] for case in content["cases"]] == ["a 1", "b_2", "c"]
+
+
 def test_a_mistyped_command_gets_a_suggestion(run):
     code, _, err = run("segmnt", "x")
     assert code == 2 and "segment" in err

@@ -133,7 +133,7 @@ def test_a_client_without_the_certificate_of_a_study_is_refused() -> None:
             assert own.submit(sum, [1, 2]).result(timeout=30) == 3
 
 
-def test_the_scheduler_and_the_workers_of_slurm_have_certificates_that_only_the_user_can_read(tmp_path: Path) -> None:
+def test_the_certificates_of_slurm_are_for_the_user_alone_and_strangers_are_refused(tmp_path: Path) -> None:
     distributed = pytest.importorskip("distributed")
     pytest.importorskip("dask_jobqueue")
     from crossmoda.study import cluster

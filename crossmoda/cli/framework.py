@@ -127,7 +127,9 @@ def echo(text: object = "", err: bool = False) -> None:
 
 
 def path_option(*names: str, **details: Any) -> Callable[[Decorated], Decorated]:
-    """Return a decorator that adds an option with a path as its value."""
+    """Return a decorator that adds an option with a path as its value; ``-o`` is short for ``--output``."""
+    if "--output" in names and "-o" not in names:
+        names = ("-o", *names)
     return click.option(*names, type=PATH, **details)
 
 

@@ -7,7 +7,7 @@ import click
 
 from crossmoda import output as files
 from crossmoda import volume
-from crossmoda.anatomy import ear_frame, landmarks, template
+from crossmoda.anatomy import ear_frame, landmarks, markups, template
 from crossmoda.cli.framework import PATH, echo, path_option, progress_bar
 from crossmoda.errors import InputError
 
@@ -19,6 +19,8 @@ from crossmoda.errors import InputError
 @click.option("--json", "as_json", is_flag=True, help="Print landmarks, frames and confidence as JSON.")
 def command(scan: Path, output: Path | None, folder: Path | None, as_json: bool) -> None:
     """SCAN is T1 or T2 of the head: a file or a folder with a DICOM series. Positions are LPS mm."""
+    if output is not None:
+        markups.check_ending(output)
     files.check_apart([output], [scan])
     with progress_bar() as progress:
         atlas = template.load(folder) if folder else template.load()

@@ -1,5 +1,6 @@
 """The command ``crossmoda validate``."""
 
+import json
 from pathlib import Path
 
 import click
@@ -13,17 +14,25 @@ from crossmoda.pseudonyms import create_key, key_for
 @click.command()
 @structure_option
 @pseudonymize_option
+@click.option("--json", "as_json", is_flag=True, help="Print cases, problems and notes as JSON.")
 @click.argument("folder", type=PATH)
-def command(folder: Path, pseudonymize: bool) -> None:
+def command(folder: Path, pseudonymize: bool, as_json: bool) -> None:
     """FOLDER holds crossMoDA 2021 to 2023, Vestibular-Schwannoma-SEG as downloaded, or plainly named files."""
     if pseudonymize:
         create_key([folder])
     data = dataset.open_dataset(folder)
-    if key_for(folder) is not None:
+    if key_for(folder) is not None and not as_json:
         for case in data.cases:
             echo(f"{case.id} = {case.image}")
     with progress_bar() as progress:
         problems = dataset.validate(data, progress)
+    if as_json:
+        cases = [{"id": case.id, "modality": case.modality, "image": str(case.image)} for case in data.cases]
+        listed = [{"file": str(problem.file), "problem": problem.message} for problem in problems]
+        echo(json.dumps({"cases": cases, "problems": listed, "notes": list(data.notes)}, indent=2))
+        if problems:
+            raise click.exceptions.Exit(BAD_INPUT)
+        return
     for note in data.notes:
         echo(f"Note: {note}")
     for problem in problems:
