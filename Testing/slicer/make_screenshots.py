@@ -85,17 +85,20 @@ class Photographer:
         panel.result.ui.uncertaintyButton.click()
         self.take("uncertainty")
 
-    def atlases(self, data: Path) -> None:
-        """Register the atlases of a data set to its first target, and fuse their labels."""
+    def cases(self, data: Path) -> None:
+        """Load a data set."""
         panel = self.panel
-        parameters = panel.parameters
         panel.show_tab(panel.cases)
-        parameters.datasetFolder = str(data)
+        panel.parameters.datasetFolder = str(data)
         panel.update()
         self.press(panel.cases.ui.openButton)
         self.press(panel.cases.ui.loadButton)
         self.window.show()
         self.take("cases")
+
+    def atlases(self) -> None:
+        """Register the atlases of a data set to its first target, and fuse their labels."""
+        panel, parameters = self.panel, self.panel.parameters
         panel.register.ui.registerButton.click()
         tasks = panel.logic.queue.tasks
         self.app.wait_until(lambda: tasks[1].state == "running" and tasks[1].progress > 0.3, 1200)
@@ -118,7 +121,6 @@ class Photographer:
         import slicer
 
         panel = self.panel
-        panel.show_tab(panel.cases)
         picture = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "screenshot")
         slicer.util.updateVolumeFromArray(picture, np.ones((8, 32, 32), np.float32))
         panel.logic.addCase(picture)
@@ -180,7 +182,7 @@ class Photographer:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("part", choices=["clinician", "atlases", "review"], help="part of the guide")
+    parser.add_argument("part", choices=["clinician", "atlases", "problems", "review"], help="part of the guide")
     parser.add_argument("data", type=Path, help="data set with atlases and two targets, as of `crossmoda simulate`")
     parser.add_argument("results", type=Path, help="its results, of `crossmoda propagate` and `crossmoda predict`")
     parser.add_argument("--output", type=Path, default=PROJECT / "Resources/Screenshots", help="folder of the pictures")
@@ -190,7 +192,10 @@ if __name__ == "__main__":
     if options.part == "clinician":
         photographer.clinician(min(options.data.rglob("*_hrT2.nii.gz")))
     elif options.part == "atlases":
-        photographer.atlases(options.data)
+        photographer.cases(options.data)
+        photographer.atlases()
+    elif options.part == "problems":
+        photographer.cases(options.data)
         photographer.problems()
     else:
         photographer.review(options.data, options.results)

@@ -50,6 +50,8 @@ def test_setup_is_open_where_a_package_is_missing(panel, monkeypatch):
 
 @pytest.mark.bed
 def test_every_tab_is_at_most_900_pixels_high(application, opened, add_volume):
+    opened.register.say(40 * "words ")
+    opened.register.ui.checkGroupBox.collapsed = False
     heights = {section.name: height_of(application, opened, section) for section in opened.sections}
     assert {name: height for name, height in heights.items() if height > HEIGHT} == {}
 
@@ -159,3 +161,14 @@ def test_the_keys_of_the_review_belong_to_its_tab(opened):
     assert not any(key.enabled for key in keys)
     opened.show_tab(opened.correct)
     assert all(key.enabled for key in keys)
+
+
+@pytest.mark.bed
+def test_the_buttons_of_work_and_of_problems_fit_into_the_panel(application, panel, add_volume):
+    import slicer
+
+    for name in ("cancel", "harden"):
+        getattr(panel.cases.ui, name + "Button").setVisible(True)
+    height_of(application, panel, panel.cases)
+    assert panel.cases.widget.property("minimumSizeHint").width() <= WIDTH
+    assert slicer.modules.crossmodaseg.widgetRepresentation().width == WIDTH

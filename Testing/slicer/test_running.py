@@ -1,10 +1,9 @@
 """While work is running: the panel stays alive, cancels at once, and survives what happens to the scene."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from mr_series import write_dicom_series
 from testbed.processes import child_processes
 
 pytestmark = pytest.mark.slow
@@ -139,34 +138,6 @@ def test_sample_data_opens_the_panel_and_starts_the_simulation(application, pane
     panel.cases.ui.cancelButton.click()
     application.wait_until(lambda: not child_processes(), seconds=1.0)
     assert panel.cases.ui.messageLabel.text == "Cancelled."
-
-
-def write_dicom_series(folder: Path, volume: sitk.Image, description: str) -> None:
-    folder.mkdir(parents=True)
-    writer = sitk.ImageFileWriter()
-    writer.KeepOriginalImageUIDOn()
-    direction = volume.GetDirection()
-    common = {
-        "0008|0016": "1.2.840.10008.5.1.4.1.1.4",
-        "0008|0060": "MR",
-        "0008|103e": description,
-        "0010|0020": "patient-1",
-        "0020|000d": "1.2.3.1",
-        "0020|000e": "1.2.3.2",
-        "0020|0037": "\\".join(str(direction[i]) for i in (0, 3, 6, 1, 4, 7)),
-    }
-    for index in range(volume.GetSize()[2]):
-        image = volume[:, :, index]
-        position = volume.TransformIndexToPhysicalPoint((0, 0, index))
-        own = {
-            "0008|0018": f"1.2.3.3.{index + 1}",
-            "0020|0013": str(index + 1),
-            "0020|0032": "\\".join(str(value) for value in position),
-        }
-        for key, value in {**common, **own}.items():
-            image.SetMetaData(key, value)
-        writer.SetFileName(str(folder / f"{index:03d}.dcm"))
-        writer.Execute(image)
 
 
 def test_a_dicom_folder_of_a_data_set_is_loaded_where_it_lies(application, panel, tmp_path):

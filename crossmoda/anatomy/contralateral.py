@@ -15,8 +15,8 @@ from crossmoda.progress import Progress
 from crossmoda.volume.grid import Volume
 from crossmoda.volume.resampling import field_of_view
 
-#: The percentile of the intensities that stands for the brightest tissue.
-_BRIGHTEST = 97
+#: The percentiles of the intensities that stand for the darkest and for the brightest tissue.
+_DARKEST, _BRIGHTEST = 2, 97
 #: Both sides are made equally bright over a distance that a small tumor does not fill, mm: each coil is nearer to one
 #: of them (docs/validation/propagation.md).
 _SENSITIVITY_MM = 8.0
@@ -36,29 +36,45 @@ class ContralateralComparison:
     """(z, y, x), see :func:`contralateral_brightness`; NaN where the contralateral place is not in the scan"""
     modality: str
     """of the scan: on ``"hrT2"`` a schwannoma is darker than the fluid it replaces, on ``"ceT1"`` brighter"""
+    mean: float = 0.0
+    """the brightness of the scan's mean: bone and brain, both about as dark or darker, do not differ"""
 
     @property
     def excess(self) -> np.ndarray:
         """(z, y, x): how much more tumor-like a place is than the contralateral one, -1 to 1; NaN: unknown."""
-        darker = self.contralateral - self.ipsilateral
-        return darker if self.modality == "hrT2" else -darker
+        ipsilateral, contralateral = self._above_mean()
+        return contralateral - ipsilateral if self.modality == "hrT2" else ipsilateral - contralateral
 
     @property
-    def maximum_excess(self) -> np.ndarray:
-        """(z, y, x): the largest possible excess given the contralateral place, 0 to 1; NaN: unknown."""
-        return self.contralateral if self.modality == "hrT2" else 1 - self.contralateral
+    def significance(self) -> np.ndarray:
+        """(z, y, x): how bright the brighter one of both places is, 0 to 1; NaN: unknown.
+
+        On T2 a tumor replaces fluid; that it is brighter than the brain that it displaced is no evidence against it.
+        """
+        return np.maximum(*self._above_mean())
+
+    def _above_mean(self) -> tuple[np.ndarray, np.ndarray]:
+        mean, largest = np.float32(self.mean), np.float32(max(1 - self.mean, 1e-6))
+        return (
+            np.maximum(self.ipsilateral - mean, 0) / largest,
+            np.maximum(self.contralateral - mean, 0) / largest,
+        )
 
 
 def brightness(target: Volume) -> np.ndarray:
-    """Return the brightness of a scan, (z, y, x), from 0 (its mean or less) to 1 (its brightest tissue)."""
+    """Return the brightness of a scan, (z, y, x), from 0 (its darkest tissue) to 1 (its brightest)."""
     return _brightness(target.array, target.array)
+
+
+def mean_brightness(target: Volume) -> float:
+    """Return the brightness of a scan's mean."""
+    return float(_brightness(target.array.mean(), target.array))
 
 
 def _brightness(array: np.ndarray, scan: np.ndarray) -> np.ndarray:
     """Return the brightness of intensities on the scale of a scan."""
-    mean = float(scan.mean())
-    brightest = float(np.percentile(scan, _BRIGHTEST))
-    return np.clip((array - mean) / max(brightest - mean, 1e-6), 0, 1, dtype=np.float32)
+    darkest, brightest = np.percentile(scan, (_DARKEST, _BRIGHTEST))
+    return np.clip((array - darkest) / max(brightest - darkest, 1e-6), 0, 1, dtype=np.float32)
 
 
 def contralateral_brightness(

@@ -14,7 +14,7 @@ from crossmoda.propagation.atlas_ranking import Contributors, rank_atlases
 from crossmoda.propagation.registrations import RegisteredAtlas
 from crossmoda.propagation.settings import Settings
 from crossmoda.propagation.similarity import OUTSIDE
-from crossmoda.propagation.tumor_outline import excess_mm3, outline_tumor
+from crossmoda.propagation.tumor_outline import LEAST_DISTINCT, excess_mm3, outline_tumor
 from crossmoda.volume import Grid, Volume
 from crossmoda.volume.masks import largest_component, solid
 
@@ -30,6 +30,8 @@ _ALL_MISSING = (1 << len(labels.VALUES)) - 1
 #: If less of the tumor than this differs from the contralateral side, mm3, there may be none
 #: (docs/validation/propagation.md).
 _MINIMUM_TUMOR_MM3 = 15.0
+#: Change of a probability by the outline that counts.
+_CHANGED = 0.05
 _NO_TUMOR = (
     "Where the atlases have their tumor the target resembles its contralateral side: "
     "there is no tumor, it is on the contralateral side, or both sides have one; check."
@@ -91,7 +93,9 @@ class Rater:
     label_map: np.ndarray
     """(z, y, x) uint8"""
     has_tumor: bool = True
-    """whether it contributes to the tumor"""
+    """whether it contributes to the votes about the tumor"""
+    is_ipsilateral: bool = True
+    """whether its tumor, if any, lies on the target's tumor side"""
     cochlea_sides: frozenset[str] = frozenset(laterality.SIDES)
     """the sides to whose cochlea it contributes"""
     dissimilarity: np.ndarray | None = None
@@ -123,10 +127,16 @@ def _open(value: int, label_map: np.ndarray, region: np.ndarray) -> np.ndarray:
     return np.where(labeled, _ALL_MISSING, np.where(region, _BIT[value], 0)).astype(np.uint8)
 
 
-def _rater(item: RegisteredAtlas, contributors: Contributors) -> Rater:
-    cochlea_sides = frozenset(side for side, names in contributors.cochlea.items() if item.name in names)
-    has_tumor, score = item.name in contributors.tumor, contributors.tumor.get(item.name, 0.0)
-    return Rater(item.label_map, has_tumor, cochlea_sides, item.dissimilarity, item.intensity, score)
+def _rater(item: RegisteredAtlas, contributors: Contributors, side: str | None) -> Rater:
+    return Rater(
+        item.label_map,
+        has_tumor=item.name in contributors.tumor,
+        is_ipsilateral=side is None or item.side in (side, None),
+        cochlea_sides=frozenset(side for side, names in contributors.cochlea.items() if item.name in names),
+        dissimilarity=item.dissimilarity,
+        intensity=item.intensity,
+        tumor_score=contributors.tumor.get(item.name, 0.0),
+    )
 
 
 def midplane(label_maps: Sequence[np.ndarray], grid: Grid) -> float:
@@ -165,7 +175,7 @@ def fuse(
     on_left = laterality.lateral_mm(target.grid) > midplane_mm
     contributors = rank_atlases(registered, target, side, settings.contributing_fraction, on_left)
     label = fuse_raters(
-        [_rater(item, contributors) for item in registered],
+        [_rater(item, contributors, side) for item in registered],
         midplane_mm,
         target,
         fusion_settings,
@@ -240,15 +250,17 @@ def _rated(
 ) -> fusion.Fusion:
     """Return the fusion by votes (label, z, y, x), with the tumor outlined by the ``comparison``, if any."""
     maps = [rater.label_map for rater in raters]
-    posterior = votes
+    posterior, distinctness = votes, 1.0
     # Only around the ears the two sides of the body are alike.
     if comparison is not None and any((label_map == labels.COCHLEA).any() for label_map in maps):
-        posterior = _outlined(votes, comparison, grid)
-    changed = (posterior != votes).any(axis=0)
+        tumors = [rater.label_map == labels.VS for rater in raters if rater.is_ipsilateral]
+        posterior, distinctness = _outlined(votes, tumors, comparison, grid)
+    changed = np.abs(posterior - votes).max(axis=0) > _CHANGED
     result = fusion.rate(maps, posterior, settings, missing=missing, region=changed)
     if comparison is not None and changed.any():
         tumor = posterior[labels.VALUES.index(labels.VS)]
-        if excess_mm3(tumor, comparison, grid.spacing_zyx) < _MINIMUM_TUMOR_MM3:
+        excess = excess_mm3(tumor, comparison, grid.spacing_zyx)
+        if excess < _MINIMUM_TUMOR_MM3 or distinctness < LEAST_DISTINCT:
             return dataclasses.replace(result, notes=(*result.notes, _NO_TUMOR))
     return result
 
@@ -261,17 +273,25 @@ def _cleaned(result: fusion.Fusion, on_left: np.ndarray) -> tuple[np.ndarray, np
         label_map, posterior = label_map.copy(), posterior.copy()
         posterior[0][stray], posterior[1:, stray] = 1.0, 0.0
         label_map[stray] = labels.BACKGROUND
-    enclosed = solid(label_map == labels.VS) & (label_map == labels.BACKGROUND)
+    enclosed = _enclosed(label_map == labels.VS) & (label_map == labels.BACKGROUND)
     return np.where(enclosed, np.uint8(labels.VS), label_map), posterior
 
 
-def _outlined(votes: np.ndarray, comparison: ContralateralComparison, grid: Grid) -> np.ndarray:
-    """Return the votes (label, z, y, x) with the tumor outlined; cochleae stay as they are."""
+def _enclosed(tumor: np.ndarray) -> np.ndarray:
+    """Return the mask with what it encloses in the volume or in a slice: a cyst may reach the border in another one."""
+    return np.stack([solid(plane) for plane in solid(tumor)])
+
+
+def _outlined(
+    votes: np.ndarray, tumors: Sequence[np.ndarray], comparison: ContralateralComparison, grid: Grid
+) -> tuple[np.ndarray, float]:
+    """Return the votes (label, z, y, x) with the tumor outlined, cochleae as they are, and the distinctness."""
     vs, cochlea = labels.VALUES.index(labels.VS), labels.VALUES.index(labels.COCHLEA)
     posterior = votes.copy()
-    posterior[vs] = np.minimum(outline_tumor(votes[vs], comparison, grid.spacing_zyx), 1 - votes[cochlea])
+    outline = outline_tumor(votes[vs], tumors, comparison, grid.spacing_zyx)
+    posterior[vs] = np.minimum(outline.probability, 1 - votes[cochlea])
     posterior[0] = 1 - posterior[1:].sum(axis=0)
-    return posterior
+    return posterior, outline.distinctness
 
 
 def _recentered(shift: Recentering, on_left: np.ndarray, grid: Grid) -> RecenteredStructure:

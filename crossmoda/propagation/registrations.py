@@ -43,7 +43,7 @@ WARPED = "warped_label.nii.gz"
 DISSIMILARITY = "dissimilarity.nii.gz"
 INTENSITY = "intensity.nii.gz"
 #: Bump to invalidate cached registrations.
-REVISION = 9
+REVISION = 10
 
 #: Maximum number of parallel registrations on the CPU, each with its images in memory, and on a GPU, where reading,
 #: preparing and warping take most of the time.
@@ -290,7 +290,9 @@ class Registrations:
                 volume.write(contralateral.quantized(brightness, target), file)
                 step.finish([contralateral.FILE], {})
         stored = contralateral.dequantized(volume.read(file))
-        return contralateral.ContralateralComparison(contralateral.brightness(target), stored, self.case.modality)
+        return contralateral.ContralateralComparison(
+            contralateral.brightness(target), stored, self.case.modality, contralateral.mean_brightness(target)
+        )
 
 
 def default_parallel_registrations(registration: Any) -> int:

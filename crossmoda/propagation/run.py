@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from crossmoda.dataset import Case
 
 #: Bump to invalidate cached noisy labels.
-_REVISION = 15
+_REVISION = 16
 #: Atlases whose tumors tell where a tumor may be, for the tumor side.
 _TUMOR_ATLASES = 12
 

@@ -14,6 +14,8 @@ from crossmoda.propagation.tumor_outline import excess_mm3, outline_tumor
 _LOG_ODDS = 0.1
 #: A side with a lower certainty is reported as uncertain.
 _CERTAIN = 0.95
+#: Fractions of the largest vote that stand for tumors of different sizes.
+_SIZES = (0.1, 0.3, 0.5, 0.7)
 #: The excess that makes a side certain if the contralateral one has none, mm3: beyond it on both sides, both may have a
 #: tumor. Labels of heads without a tumor have at most 10 mm3 (docs/validation/propagation.md).
 _CONVINCING_MM3 = math.log(_CERTAIN / (1 - _CERTAIN)) / _LOG_ODDS
@@ -64,10 +66,11 @@ def find_tumor_side(
     if not all((vote[known] > 0).any() for vote in votes.values()):
         return TumorSide.unknown("the atlases' tumors lie outside the scan on one side.")
     # A negative excess is the positive one of the contralateral side, which is counted already.
-    evidence = {
-        side: max(excess_mm3(outline_tumor(vote, comparison, spacing_zyx), comparison, spacing_zyx), 0.0)
-        for side, vote in votes.items()
-    }
+    evidence = {}
+    for side, vote in votes.items():
+        tumors = [vote > size * vote.max() for size in _SIZES]
+        outlined = outline_tumor(vote, tumors, comparison, spacing_zyx).probability
+        evidence[side] = max(excess_mm3(outlined, comparison, spacing_zyx), 0.0)
     side = max(laterality.SIDES, key=lambda name: evidence[name])
     certainty = 1 / (1 + math.exp(-_LOG_ODDS * abs(evidence["left"] - evidence["right"])))
     rounded = {name: round(value, 2) for name, value in evidence.items()}

@@ -124,6 +124,18 @@ def segment_all(scans: dict[str, str], folder: str, weights: str, device: str, f
     return {"table": str(Path(folder) / scan_files.MEASURES), "failures": failures, "count": len(files)}
 
 
+def dicom_segmentation(label_map: str, series: str, path: str, is_corrected: bool, model: str, progress) -> dict:
+    """Write a label map file as DICOM SEG of a folder with its series; the order of the slices is the series'."""
+    from crossmoda.export.dicom_segmentation import write_dicom_segmentation
+    from crossmoda.volume import read, read_label_map, resampling
+
+    grid = read(Path(series)).grid
+    on_series = resampling.resample(read_label_map(Path(label_map)), grid, interpolation="nearest")
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    write_dicom_segmentation(on_series, series, path, is_corrected=is_corrected, model=model)
+    return {"path": path}
+
+
 def convert(source: str, target: str, progress) -> dict:
     """Write a label map file in another format."""
     from crossmoda.volume import read_label_map, write
@@ -173,6 +185,7 @@ def main() -> int:
     verbs |= {
         "locate": locate,
         "segment_all": segment_all,
+        "dicom_segmentation": dicom_segmentation,
         "simulate": simulate,
         "measure": measure,
         "convert": convert,

@@ -6,7 +6,7 @@ import qt
 import slicer
 from slicer.i18n import tr as _
 
-from CrossModaSegLib.scene import display, export, measures, nodes
+from CrossModaSegLib.scene import dicom, display, export, measures, nodes
 from CrossModaSegLib.sections.section import Section, reported, reported_beside, set_columns, wrappable
 from CrossModaSegLib.sections.structure_names import map_unknown
 
@@ -27,7 +27,7 @@ class ResultSection(Section):
         self.ui.measuresTable.setSizeAdjustPolicy(qt.QAbstractScrollArea.AdjustToContents)  # as high as its rows
         self.ui.measuresTable.verticalHeader().setDefaultSectionSize(_ROW_HEIGHT)
         self.ui.measuresTable.setSizePolicy(qt.QSizePolicy.Ignored, qt.QSizePolicy.Fixed)
-        for name in ("edit", "measure", "uncertainty", "export"):
+        for name in ("edit", "measure", "uncertainty", "export", "dicom"):
             getattr(self.ui, name + "Button").connect("clicked(bool)", getattr(self, f"on_{name}"))
 
     def update(self) -> None:
@@ -44,6 +44,12 @@ class ResultSection(Section):
         no_scan = nodes.without_scan(result) if result else nothing
         self.allow(self.ui.measureButton, no_scan or busy, _("Measure the segmentation as it is now"))
         self.allow(self.ui.exportButton, nothing or no_folder or busy, _("Write the selected files"))
+        no_series = dicom.problem(result) if result else nothing
+        self.allow(
+            self.ui.dicomButton,
+            no_series or busy,
+            _("Add the segmentation as DICOM SEG to the study of the scan in Slicer's DICOM database"),
+        )
         self._show_uncertainty_button(parameters.uncertainty)
         self._show_texts(result)
         self._fill(measures.table_of(result))
@@ -144,6 +150,16 @@ class ResultSection(Section):
             parameters.exportSurfaces,
         )
         self.start(self.logic.run(work.tasks()), self._show_files)
+
+    @reported
+    def on_dicom(self) -> None:
+        """Save the result to Slicer's DICOM database."""
+        result = self.parameters.result
+        map_unknown(result, self.widget)
+        self.start(self.logic.run(dicom.DicomSaving(result).tasks()), self._show_saved)
+
+    def _show_saved(self, name: str) -> None:
+        self.say(_("Saved to the DICOM database: {name}.").format(name=name))
 
     def _show_files(self, files) -> None:
         self.say(_("Written: {names}").format(names=", ".join(path.name for path in files)))
