@@ -45,5 +45,6 @@ def test_the_bundled_weights_find_a_compact_tumor_in_the_middle_of_the_canal(tmp
 
 def test_the_model_card_says_what_the_weights_cover():
     card = weights.load(weights.bundled()).card
-    assert set(card["covers"]) == {"scans", "findings", "not_seen"}
+    ranges = {"slice_mm", "pixel_mm", "tumor_mm3"}
+    assert set(card["covers"]) == {"scans", "findings", "not_seen", *ranges}
     assert 0 < card["calling"]["least_probability"] < 1 and 0 < card["doubtful_below"]["VS"] < 1
