@@ -8,7 +8,7 @@ from slicer.i18n import tr as _
 from CrossModaSegLib.processes.prediction import Predict
 from CrossModaSegLib.processes.tasks import DONE
 from CrossModaSegLib.scene import display, measures, nodes
-from CrossModaSegLib.sections.model_list import ModelList
+from CrossModaSegLib.sections.model_choice import ModelChoice
 from CrossModaSegLib.sections.parameter_controls import ParameterControls
 from CrossModaSegLib.sections.section import Section, refuse, reported
 
@@ -22,7 +22,7 @@ class MeasureSection(Section):
         """Connect the controls."""
         super().__init__(panel)
         self._task, self._is_shown = None, False
-        self.models = ModelList(self)
+        self.models = ModelChoice(self)
         self.controls = ParameterControls(self, "segmentSettings", "CrossModaPredict")
         self.bind_path(self.ui.weightsEdit, "weights", "Files")
         self.ui.applyButton.connect("clicked(bool)", self.on_apply)

@@ -8,7 +8,7 @@ from slicer.i18n import tr as _
 _FOLDER = _("Folder…")
 
 
-class ModelList:
+class ModelChoice:
     """The combo box of models; the parameter node keeps the file of the weights, empty for the bundled ones."""
 
     def __init__(self, section):
