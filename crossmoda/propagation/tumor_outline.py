@@ -86,7 +86,7 @@ def outline_tumor(
         return Outline(votes, 0.0)
     masks = [mask for mask in (votes > 0.5, *tumors) if mask.any()]
     box = bounding_box(np.any([*masks, votes > 0], axis=0), [round(_REACH_MM / size) for size in spacing_zyx])
-    search = _Search(
+    search = _OutlineSearch(
         [mask[box] for mask in masks] or [votes[box] > 0],
         ContralateralComparison(
             comparison.ipsilateral[box], comparison.contralateral[box], comparison.modality, comparison.mean
@@ -115,7 +115,7 @@ def excess_mm3(tumor: np.ndarray, comparison: ContralateralComparison, spacing_z
     return float(np.nansum(tumor * excess, dtype=np.float64) * np.prod(spacing_zyx))
 
 
-class _Search:
+class _OutlineSearch:
     """The search for one outline in a box around the atlas tumors; ``(n,)`` are the voxels within their reach."""
 
     def __init__(self, masks: Sequence[np.ndarray], comparison: ContralateralComparison, spacing: np.ndarray):
