@@ -73,6 +73,39 @@ def test_the_engine_reads_it_back_to_the_bit(written: tuple[Path, Volume, Path])
     assert np.allclose(back.grid.index_to_physical, label_map.grid.index_to_physical, atol=1e-6)
 
 
+@pytest.mark.parametrize(
+    "stated",
+    [{"SpacingBetweenSlices": "0.3"}, {"SpacingBetweenSlices": "3"}, {"SliceThickness": None}],
+    ids=["a fraction of the distance", "a multiple of it", "no thickness"],
+)
+def test_the_distance_of_slices_is_that_of_the_scan_whatever_its_series_states(tmp_path: Path, stated: dict) -> None:
+    write_series(tmp_path / "series", a_scan(), **stated)
+    label_map = a_label(read(tmp_path / "series"))
+    write_dicom_segmentation(label_map, tmp_path / "series", tmp_path / "result.dcm")
+    back = read_label_map(tmp_path / "result.dcm", label_map.grid)
+    assert back.grid == label_map.grid and np.array_equal(back.array, label_map.array)
+
+
+@pytest.mark.parametrize("stated", ["3", None])
+def test_slices_with_jitter_are_read_back_also_where_the_distance_is_wrong(tmp_path: Path, stated: str | None) -> None:
+    import pydicom
+
+    write_series(tmp_path / "series", a_scan())
+    for number, file in enumerate(sorted((tmp_path / "series").iterdir())):
+        header = pydicom.dcmread(file)
+        header.ImagePositionPatient[2] += 0.01 * (-1) ** number
+        header.save_as(file)
+    label_map = a_label(read(tmp_path / "series"))
+    write_dicom_segmentation(label_map, tmp_path / "series", tmp_path / "result.dcm")
+    if stated:  # as another program may have written it
+        header = pydicom.dcmread(tmp_path / "result.dcm")
+        header.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0].SpacingBetweenSlices = stated
+        header.save_as(tmp_path / "result.dcm")
+    back = read_label_map(tmp_path / "result.dcm", label_map.grid)
+    assert np.array_equal(back.array, label_map.array)
+    assert np.allclose(back.grid.index_to_physical, label_map.grid.index_to_physical, atol=1e-6)
+
+
 def test_highdicom_finds_every_voxel_at_its_place(written: tuple[Path, Volume, Path]) -> None:
     path, label_map, _ = written
     place = highdicom.seg.segread(path).get_volume(combine_segments=True, segment_numbers=[1])

@@ -84,6 +84,8 @@ def write_dicom_segmentation(
     count = int(slices[0].get("NumberOfFrames", 1)) if len(slices) == 1 else len(slices)
     if array.shape[:3] != (count, int(slices[0].Rows), int(slices[0].Columns)):
         raise InputError(f"Label map and series lie on different grids: {series}. Give the series that was segmented.")
+    for header in slices:
+        _state_distance(header, label_map.grid.spacing[2])
     number = slices[0].get("SeriesNumber")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about values of the source that violate the standard
@@ -130,6 +132,17 @@ def _headers(series: Path) -> list[Any]:
             if name not in header:
                 setattr(header, name, "")
     return headers
+
+
+def _state_distance(header: Any, distance: float) -> None:
+    """State the measured distance of slices, mm, which many series leave out or state wrongly."""
+    from pydicom.valuerep import DSfloat
+
+    groups = header.get("SharedFunctionalGroupsSequence") or [{}]
+    measures = (groups[0].get("PixelMeasuresSequence") or [header])[0]
+    measures.SpacingBetweenSlices = DSfloat(distance, auto_format=True)
+    if not measures.get("SliceThickness"):
+        measures.SliceThickness = measures.SpacingBetweenSlices
 
 
 def _segments(label_map: Volume, frames: "EarFrames | None") -> Iterator[tuple[labels.Structure, str, np.ndarray]]:

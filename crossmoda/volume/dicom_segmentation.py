@@ -12,6 +12,9 @@ from crossmoda.errors import InputError, cannot_read
 from crossmoda.volume import compression, dicom, geometry
 from crossmoda.volume.grid import Volume
 
+#: How far slices may lie from an even stack: relative to their distance as in a series, and by the cosine of the angle.
+_TOLERANCE = {"rtol": 0.1, "perpendicular_tol": 0.01}
+
 
 def file_in(path: Path) -> Path | None:
     """Return the DICOM segmentation that a path is, or the only one in a folder; None for anything else."""
@@ -28,19 +31,24 @@ def read(path: Path) -> tuple[Volume, Mapping[str, str]]:
 
     """
     try:
-        import highdicom
+        import highdicom  # noqa: F401
     except ImportError as cause:
         raise InputError('Reading a DICOM segmentation needs highdicom. Run: pip install "crossmoda[app]".') from cause
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            segmentation = highdicom.seg.segread(path)
-            place: Any = segmentation.get_volume_geometry(allow_missing_positions=True)
-            shape = tuple(place.spatial_shape)
+            segmentation, has_gaps = _opened(path)
+            shape = _shape(segmentation, has_gaps)
+            if shape is None:
+                raise cannot_read(path, "its slices are not evenly spaced", "Export it again")
             numbers = list(segmentation.segment_numbers)
             compression.refuse_large((*shape, len(numbers)), np.dtype(np.uint8), path)
             volume = segmentation.get_volume(
-                allow_missing_positions=True, combine_segments=False, rescale_fractional=True, dtype=None
+                allow_missing_positions=has_gaps,
+                combine_segments=False,
+                rescale_fractional=True,
+                dtype=None,
+                **_TOLERANCE,
             )
             fields: dict[str, str] = {}
             for layer, number in enumerate(numbers):
@@ -59,6 +67,32 @@ def read(path: Path) -> tuple[Volume, Mapping[str, str]]:
     affine[:, :3] = affine[:, 2::-1]
     grid = geometry.grid_of_affine(affine, array.shape[2::-1])
     return Volume(array.astype(np.uint8), grid), fields
+
+
+def _opened(path: Path) -> tuple[Any, bool]:
+    """Return a segmentation, and whether its stack has slices without a frame.
+
+    The distance of slices that it states is taken unless their positions contradict it.
+    """
+    import highdicom
+    import pydicom
+
+    segmentation: Any = None
+    for is_stated, has_gaps in ((True, True), (False, False), (False, True)):
+        content = pydicom.dcmread(path)
+        for measures in content.SharedFunctionalGroupsSequence[0].get("PixelMeasuresSequence", []):
+            if "SpacingBetweenSlices" in measures and (not is_stated or not measures.SpacingBetweenSlices):
+                del measures.SpacingBetweenSlices
+        segmentation = highdicom.seg.Segmentation.from_dataset(content, copy=False)
+        if _shape(segmentation, has_gaps) is not None:
+            break
+    return segmentation, has_gaps
+
+
+def _shape(segmentation: Any, has_gaps: bool) -> tuple[int, ...] | None:
+    """Return the shape of the stack, (z, y, x); None for slices that are not evenly spaced."""
+    geometry_found = segmentation.get_volume_geometry(allow_missing_positions=has_gaps, **_TOLERANCE)
+    return None if geometry_found is None else tuple(geometry_found.spatial_shape)
 
 
 def _fields(segment: Any, layer: int) -> dict[str, str]:
