@@ -95,8 +95,9 @@ def test_what_goes_wrong_names_the_result_not_its_temporary_file(
 
     monkeypatch.setattr(files.volume, "write", fail)
     image = Volume(np.zeros(GRID.shape, np.float32), GRID)
+    inputs = files._Inputs(image, image, image.array.dtype, None, None, None, None, {})
     with pytest.raises(InputError) as caught:
-        files._write(a_registration(), files.RegistrationOutputs(warped=tmp_path / "warped.nii.gz"), image, None)
+        files._write(a_registration(), files.RegistrationOutputs(warped=tmp_path / "warped.nii.gz"), inputs)
     assert str(tmp_path / "warped.nii.gz") in str(caught.value)
     assert output.PARTIAL not in str(caught.value)
 

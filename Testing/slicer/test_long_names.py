@@ -22,8 +22,7 @@ def test_a_long_message_is_shown_to_its_last_line(application, panel):
     from PySide6 import QtWidgets
 
     widget, label = slicer.modules.crossmodaseg.widgetRepresentation(), panel.result.ui.messageLabel
-    for section in panel.sections:
-        section.ui.sectionButton.collapsed = section is not panel.result
+    panel.show_tab(panel.result)
     widget.show()
     for words in range(10, 70, 5):
         for text in ("", " ".join(f"word{number}" for number in range(words))):

@@ -13,8 +13,7 @@ def window(application, reviewed):
     from PySide6 import QtWidgets
 
     window = QtWidgets.QWidget.window(slicer.modules.crossmodaseg.widgetRepresentation())
-    for section in reviewed.sections:
-        section.ui.sectionButton.collapsed = section.name not in ("Review", "Correct")
+    reviewed.show_tab(reviewed.review)
     window.resize(500, 1600)
     window.show()
     with warnings.catch_warnings():  # a window that is shown again offscreen is not activated by activateWindow()

@@ -7,6 +7,15 @@ import pytest
 HEIGHT, WIDTH = 900, 325
 
 
+@pytest.fixture(autouse=True)
+def folded(panel):
+    """Fold what other tests unfolded: the tests of a process share the panel."""
+    for section in panel.sections:
+        for name in ("sectionButton", "checkGroupBox", "advancedGroupBox"):
+            if hasattr(section.ui, name):
+                getattr(section.ui, name).collapsed = True
+
+
 def reopen(panel) -> None:
     """Leave the panel and open it again."""
     panel.exit()
