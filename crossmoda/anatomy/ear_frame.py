@@ -252,12 +252,16 @@ def _frames(grid: Grid, fine: Volume, template: Template, base: SkullBase) -> Ea
     frames = EarFrames(_checked(left, right), _checked(right, left), base.contrast, base.similarity)
     if frames.shows_head:
         return frames
-    reason = (
+    left, right = (dataclasses.replace(frame, reason=_without_base(base)) for frame in frames)
+    return dataclasses.replace(frames, left=left, right=right)
+
+
+def _without_base(base: SkullBase) -> str:
+    """Return why both ears of a scan are refused."""
+    return (
         f"No skull base in the scan: similarity with the template {base.similarity:.2f}. Check the orientation in the "
         "header, or choose a scan of the head."
     )
-    left, right = (dataclasses.replace(frame, reason=reason) for frame in frames)
-    return dataclasses.replace(frames, left=left, right=right)
 
 
 def _checked(frame: EarFrame, contralateral: EarFrame) -> EarFrame:
@@ -318,7 +322,7 @@ def _frame(side: str, scan: Grid, template: Template, base: SkullBase, warp: _Wa
     landmarks = {name: moved(mirror, point) for name, point in template.landmarks.items()}
     if warp is None:
         in_scan = {name: moved(base.matrix, point) for name, point in landmarks.items()}
-        return EarFrame(side, nearest_rigid(base.matrix) @ mirror, in_scan, 0.0, 0.0, np.inf, "no skull base")
+        return EarFrame(side, nearest_rigid(base.matrix) @ mirror, in_scan, 0.0, 0.0, np.inf, _without_base(base))
     center = landmarks["modiolus"]
     ball = covering(center - _ROTATION_MM, center + _ROTATION_MM, _BALL_STEP_MM)
     points, targets = positions(ball), warp.to_scan_points(ball)
