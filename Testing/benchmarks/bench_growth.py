@@ -16,9 +16,9 @@ from pathlib import Path
 import numpy as np
 from usage import Clock, memory_mib
 
-from crossmoda import dataset, deeds, propagation, simulation, volume
+from crossmoda import dataset, deeds, propagation, simulation, threads, volume
 from crossmoda.deeds import registration
-from crossmoda.deeds.backend_cpu import sampling, threads
+from crossmoda.deeds.backend_cpu import sampling
 from crossmoda.volume import Volume
 
 Row = tuple[float, float, float]

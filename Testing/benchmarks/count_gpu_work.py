@@ -18,9 +18,8 @@ import numpy as np
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from crossmoda import deeds, inference, mind, training, weights
+from crossmoda import deeds, inference, mind, threads, training, weights
 from crossmoda.deeds import backend, backend_cuda
-from crossmoda.deeds.backend_cpu import threads
 from crossmoda.deeds.registration import warm_up
 from crossmoda.simulation import simulate_subject
 from crossmoda.training import learner, sampling

@@ -22,9 +22,17 @@ torch = pytest.importorskip("torch")
 from torch.overrides import TorchFunctionMode  # noqa: E402
 from torch.utils._pytree import tree_leaves, tree_map  # noqa: E402
 
-from crossmoda import deeds, device, inference, mind, network, training, weights  # noqa: E402
+from crossmoda import (  # noqa: E402
+    deeds,
+    device,
+    inference,
+    mind,
+    network,
+    threads,
+    training,
+    weights,
+)
 from crossmoda.deeds import backend  # noqa: E402
-from crossmoda.deeds.backend_cpu import threads  # noqa: E402
 from crossmoda.deeds.backend_cuda import CudaBackend  # noqa: E402
 from crossmoda.errors import Cancelled  # noqa: E402
 from crossmoda.inference import probabilities  # noqa: E402

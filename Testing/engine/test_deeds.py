@@ -10,8 +10,7 @@ import pytest
 import SimpleITK as sitk
 from scipy import ndimage
 
-from crossmoda import deeds, volume
-from crossmoda.deeds.backend_cpu import threads
+from crossmoda import deeds, threads, volume
 from crossmoda.deeds.files import RegistrationOutputs, RegistrationSettings, register_files
 from crossmoda.errors import Cancelled, InputError
 from crossmoda.volume.grid import Grid, Volume
@@ -338,7 +337,7 @@ def test_progress_rises_to_one_and_cancelling_leaves_no_file(tmp_path):
 
 def test_progress_is_heard_while_one_level_is_computed(monkeypatch):
     monkeypatch.setattr("crossmoda.deeds.registration._SILENCE_SECONDS", 0.0)
-    monkeypatch.setattr("crossmoda.deeds.backend_cpu.threads.thread_count", lambda: 1)
+    monkeypatch.setattr("crossmoda.threads.thread_count", lambda: 1)
     told: list[tuple[float, str]] = []
     image = scan(grid((3.0, 3.0, 3.0)))
     deeds.register(image, image, CPU, progress=lambda fraction, message: told.append((fraction, message)))

@@ -10,9 +10,9 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import minimum_spanning_tree
 from scipy.spatial.transform import Rotation
 
-from crossmoda import mind
+from crossmoda import mind, threads
 from crossmoda.deeds import affine, cost, mind_codes, tree
-from crossmoda.deeds.backend_cpu import sampling, threads
+from crossmoda.deeds.backend_cpu import sampling
 from crossmoda.deeds.backend_cpu.operations import CpuBackend
 from crossmoda.deeds.backend_cpu.scratch import Scratch
 from crossmoda.deeds.deformable import Field, control_grid, make_consistent

@@ -4,8 +4,8 @@ import functools
 
 import numpy as np
 
+from crossmoda import threads
 from crossmoda.deeds import cost
-from crossmoda.deeds.backend_cpu import threads
 from crossmoda.deeds.pyramid import Level, Pyramid
 from crossmoda.errors import InputError
 from crossmoda.jit_cache import compiled

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from crossmoda.deeds.backend_cpu import threads
+from crossmoda import threads
 from crossmoda.deeds.backend_cpu.scratch import Scratch
 from crossmoda.jit_cache import compiled
 

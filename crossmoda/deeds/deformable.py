@@ -7,9 +7,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from crossmoda import threads
 from crossmoda.deeds import cost, tree
 from crossmoda.deeds.backend import Backend
-from crossmoda.deeds.backend_cpu import sampling, threads
+from crossmoda.deeds.backend_cpu import sampling
 from crossmoda.deeds.pyramid import Level, Pyramid
 from crossmoda.progress import Progress, report
 from crossmoda.volume.grid import Grid

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from crossmoda.deeds.backend_cpu import threads
+from crossmoda import threads
 from crossmoda.deeds.backend_cpu.scratch import Scratch
 from crossmoda.jit_cache import compiled
 from crossmoda.mind import DIRECTIONS, PAIRS, THRESHOLDS

@@ -62,7 +62,7 @@ def register(
             a mask is empty or lies on a different grid, or ``initial`` is not linear.
 
     """
-    from crossmoda.deeds.backend_cpu import threads
+    from crossmoda import threads
 
     repeating = _RepeatingProgress(progress)
     with threads.attended(repeating.repeat):
@@ -105,8 +105,8 @@ def _register(
     initial: sitk.Transform | None,
     progress: Progress,
 ) -> Registration:
+    from crossmoda import threads
     from crossmoda.deeds import affine, backend, deformable
-    from crossmoda.deeds.backend_cpu import threads
     from crossmoda.deeds.pyramid import Level, Pyramid
 
     _check(fixed, fixed_mask, "fixed", settings)

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from crossmoda.deeds.backend_cpu import threads
+from crossmoda import threads
 from crossmoda.jit_cache import compiled
 
 _compiled = compiled(nogil=True, boundscheck=False)

@@ -84,7 +84,7 @@ def _examine(case: "Case", _content: str) -> Atlas:
 
 def examine_in_parallel(cases: "Sequence[Case | Atlas]") -> "list[Case | Atlas]":
     """Examine cases on all cores; those with an unusable label map are returned as they are."""
-    from crossmoda.deeds.backend_cpu.threads import thread_count
+    from crossmoda.threads import thread_count
 
     def attempt(case: "Case | Atlas") -> "Case | Atlas":
         try:

@@ -298,7 +298,7 @@ class Registrations:
 def default_parallel_registrations(registration: Any) -> int:
     """Return the number of registrations to perform at the same time on this machine."""
     from crossmoda import device
-    from crossmoda.deeds.backend_cpu.threads import thread_count
+    from crossmoda.threads import thread_count
 
     if device.choose(getattr(registration, "device", "cpu")) == "cpu":
         return min(thread_count(), _MAX_ON_CPU)

@@ -7,7 +7,7 @@ linear transforms in between as one matrix.
 import numpy as np
 import SimpleITK as sitk
 
-from crossmoda.deeds.backend_cpu import threads
+from crossmoda import threads
 from crossmoda.jit_cache import compiled
 from crossmoda.volume.grid import Grid, Volume
 from crossmoda.volume.transforms import matrix_of, parts_of

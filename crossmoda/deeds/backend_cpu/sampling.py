@@ -6,7 +6,7 @@ becomes 0; in the reverse order it would stay NaN and address any memory.
 
 import numpy as np
 
-from crossmoda.deeds.backend_cpu import threads
+from crossmoda import threads
 from crossmoda.deeds.backend_cpu.scratch import Scratch
 from crossmoda.jit_cache import compiled
 from crossmoda.volume.grid import Grid
