@@ -28,34 +28,54 @@ def _indices(start, rows, points):
 
 
 @_compiled
+def _mapped(matrix, x, y, z):
+    """Return a point moved by a matrix (3, 4)."""
+    return (
+        matrix[0, 0] * x + matrix[0, 1] * y + matrix[0, 2] * z + matrix[0, 3],
+        matrix[1, 0] * x + matrix[1, 1] * y + matrix[1, 2] * z + matrix[1, 3],
+        matrix[2, 0] * x + matrix[2, 1] * y + matrix[2, 2] * z + matrix[2, 3],
+    )
+
+
+@_compiled
+def _is_within(shape, x, y, z):
+    """Return whether an index lies in a voxel of an image (z, y, x)."""
+    return -0.5 <= x < shape[2] - 0.5 and -0.5 <= y < shape[1] - 0.5 and -0.5 <= z < shape[0] - 0.5
+
+
+@_compiled
+def _cell(size, position):
+    """Return the voxels before and after an index along an axis, and its place between them, 0 to 1."""
+    position = min(max(0.0, position), size - 1.0)
+    first = int(position)
+    return first, min(first + 1, size - 1), position - first
+
+
+@_compiled
+def _trilinear(values, x, y, z):
+    """Return the value of a cell, ((before, after, place) along x, y and z), by linear interpolation."""
+    (x0, x1, fx), (y0, y1, fy), (z0, z1, fz) = x, y, z
+    one = values[z0, y0, x0] * (1 - fx) + values[z0, y0, x1] * fx
+    two = values[z0, y1, x0] * (1 - fx) + values[z0, y1, x1] * fx
+    three = values[z1, y0, x0] * (1 - fx) + values[z1, y0, x1] * fx
+    four = values[z1, y1, x0] * (1 - fx) + values[z1, y1, x1] * fx
+    near, far = one * (1 - fy) + two * fy, three * (1 - fy) + four * fy
+    return near * (1 - fz) + far * fz
+
+
+@_compiled
 def _displace(points, matrix, field, to_index):
     """Move points (n, 3) by a matrix and then by a field (z, y, x, 3), mm, which moves nothing beyond its voxels."""
     depth, height, width = field.shape[:3]
     for item in range(points.shape[0]):
-        a, b, c = points[item, 0], points[item, 1], points[item, 2]
-        px = matrix[0, 0] * a + matrix[0, 1] * b + matrix[0, 2] * c + matrix[0, 3]
-        py = matrix[1, 0] * a + matrix[1, 1] * b + matrix[1, 2] * c + matrix[1, 3]
-        pz = matrix[2, 0] * a + matrix[2, 1] * b + matrix[2, 2] * c + matrix[2, 3]
-        x = to_index[0, 0] * px + to_index[0, 1] * py + to_index[0, 2] * pz + to_index[0, 3]
-        y = to_index[1, 0] * px + to_index[1, 1] * py + to_index[1, 2] * pz + to_index[1, 3]
-        z = to_index[2, 0] * px + to_index[2, 1] * py + to_index[2, 2] * pz + to_index[2, 3]
-        if -0.5 <= x < width - 0.5 and -0.5 <= y < height - 0.5 and -0.5 <= z < depth - 0.5:
-            x, y, z = min(max(0.0, x), width - 1.0), min(max(0.0, y), height - 1.0), min(max(0.0, z), depth - 1.0)
-            x0, y0, z0 = int(x), int(y), int(z)
-            x1, y1, z1 = min(x0 + 1, width - 1), min(y0 + 1, height - 1), min(z0 + 1, depth - 1)
-            fx, fy, fz = x - x0, y - y0, z - z0
-            for k in range(3):
-                one = field[z0, y0, x0, k] * (1 - fx) + field[z0, y0, x1, k] * fx
-                two = field[z0, y1, x0, k] * (1 - fx) + field[z0, y1, x1, k] * fx
-                three = field[z1, y0, x0, k] * (1 - fx) + field[z1, y0, x1, k] * fx
-                four = field[z1, y1, x0, k] * (1 - fx) + field[z1, y1, x1, k] * fx
-                near, far = one * (1 - fy) + two * fy, three * (1 - fy) + four * fy
-                points[item, k] = near * (1 - fz) + far * fz
-            points[item, 0] += px
-            points[item, 1] += py
-            points[item, 2] += pz
-        else:
-            points[item, 0], points[item, 1], points[item, 2] = px, py, pz
+        moved = _mapped(matrix, points[item, 0], points[item, 1], points[item, 2])
+        x, y, z = _mapped(to_index, moved[0], moved[1], moved[2])
+        is_within = _is_within(field.shape, x, y, z)
+        cell = _cell(width, x), _cell(height, y), _cell(depth, z)
+        for k in range(3):
+            points[item, k] = moved[k]
+            if is_within:
+                points[item, k] += _trilinear(field[..., k], cell[0], cell[1], cell[2])
 
 
 @_compiled
@@ -63,21 +83,9 @@ def _interpolate(points, matrix, image, outside, out):
     """Write the trilinear values of an image at points (n, 3) under a matrix; ``outside`` beyond its voxels."""
     depth, height, width = image.shape
     for item in range(points.shape[0]):
-        a, b, c = points[item, 0], points[item, 1], points[item, 2]
-        x = matrix[0, 0] * a + matrix[0, 1] * b + matrix[0, 2] * c + matrix[0, 3]
-        y = matrix[1, 0] * a + matrix[1, 1] * b + matrix[1, 2] * c + matrix[1, 3]
-        z = matrix[2, 0] * a + matrix[2, 1] * b + matrix[2, 2] * c + matrix[2, 3]
-        if -0.5 <= x < width - 0.5 and -0.5 <= y < height - 0.5 and -0.5 <= z < depth - 0.5:
-            x, y, z = min(max(0.0, x), width - 1.0), min(max(0.0, y), height - 1.0), min(max(0.0, z), depth - 1.0)
-            x0, y0, z0 = int(x), int(y), int(z)
-            x1, y1, z1 = min(x0 + 1, width - 1), min(y0 + 1, height - 1), min(z0 + 1, depth - 1)
-            fx, fy, fz = x - x0, y - y0, z - z0
-            one = image[z0, y0, x0] * (1 - fx) + image[z0, y0, x1] * fx
-            two = image[z0, y1, x0] * (1 - fx) + image[z0, y1, x1] * fx
-            three = image[z1, y0, x0] * (1 - fx) + image[z1, y0, x1] * fx
-            four = image[z1, y1, x0] * (1 - fx) + image[z1, y1, x1] * fx
-            near, far = one * (1 - fy) + two * fy, three * (1 - fy) + four * fy
-            out[item] = near * (1 - fz) + far * fz
+        x, y, z = _mapped(matrix, points[item, 0], points[item, 1], points[item, 2])
+        if _is_within(image.shape, x, y, z):
+            out[item] = _trilinear(image, _cell(width, x), _cell(height, y), _cell(depth, z))
         else:
             out[item] = outside
 
