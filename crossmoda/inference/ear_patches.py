@@ -94,8 +94,8 @@ def extend(
     image: Volume,
     settings: Settings,
     device: str,
-) -> EarPrediction:
-    """Return an ear predicted in a larger region: by further patches, moved towards these faces.
+) -> tuple[EarPrediction, list[str]]:
+    """Return an ear predicted in a larger region, by further patches moved towards these faces, and the fallbacks.
 
     Where patches overlap, each counts by the distance to its edge. Parts of the region that no patch reaches are
     background.
@@ -105,7 +105,7 @@ def extend(
     low, high = np.min(steps, axis=0), np.max(steps, axis=0) + shape
     canvas = ear.grid.crop(_box(low, high))
     patches = [ear.frame.sample(image, ear.grid.crop(_box(step, step + shape))) for step in steps[1:]]
-    further, _ = _probabilities(model, patches, settings, device)
+    further, fallbacks = _probabilities(model, patches, settings, device)
     reach = _distance_to_edge(ear.grid.shape)
     total = np.zeros((len(ear.probabilities), *canvas.shape), np.float32)
     weight = np.zeros(canvas.shape, np.float32)
@@ -115,7 +115,8 @@ def extend(
         weight[box] += reach
     total /= np.maximum(weight, 1e-6)
     total[0][weight == 0] = 1
-    return EarPrediction(ear.frame, total, covered(ear.frame, canvas, image.grid) & (weight > 0), canvas)
+    reached = covered(ear.frame, canvas, image.grid) & (weight > 0)
+    return EarPrediction(ear.frame, total, reached, canvas), fallbacks
 
 
 def _box(first: np.ndarray, stop: np.ndarray) -> Box:

@@ -89,7 +89,11 @@ def predict_ears(
     rule = Calling.of(model.card)
     ears, fallbacks = predict_patches(model, image, chosen, settings, device)
     report(progress, 0.8, "resampling to the scan's grid")
-    ears = [_whole(ear, model, image, settings, device) for ear in ears]
+    for number, ear in enumerate(ears):
+        faces = ear.touched(Candidate.of(ear).mask)
+        if faces:  # the tumor ends where the patch does, and the scan goes on there
+            ears[number], more = extend(ear, faces, model, image, settings, device)
+            fallbacks = list(dict.fromkeys([*fallbacks, *more]))
     raw = _restored(ears, [ear.probabilities for ear in ears], image.grid, rule.cochlea_up_mm)
     called = [ear.probabilities for ear in ears] if settings.keep_all else call(ears, rule)
     region, inside = _restored_region(ears, called, image.grid, rule.cochlea_up_mm)
@@ -229,14 +233,6 @@ def _restored_region(
     result[1:] /= np.maximum(total, 1)
     result[0] = 1 - np.minimum(total, 1)
     return region, result
-
-
-def _whole(
-    ear: EarPrediction, model: weights.TrainedNetwork, image: Volume, settings: Settings, device: str
-) -> EarPrediction:
-    """Return an ear whose tumor does not end where the patch does, if the scan goes on there."""
-    faces = ear.touched(Candidate.of(ear).mask)
-    return extend(ear, faces, model, image, settings, device) if faces else ear
 
 
 def _cut_notes(ears: list[EarPrediction], called: list[np.ndarray]) -> list[str]:
