@@ -32,12 +32,12 @@ def target(dark) -> Volume:
 
 def opposite(image: Volume) -> np.ndarray:
     """The two sides of this head are exact mirror images."""
-    return brightness(image)[..., ::-1]
+    return brightness(image)[0][..., ::-1]
 
 
 def find(votes: dict[str, np.ndarray], dark, modality: str = "hrT2"):
     image = target(dark)
-    here, there = brightness(image), opposite(image)
+    here, there = brightness(image)[0], opposite(image)
     if modality == "ceT1":
         here, there = 1 - here, 1 - there
     return find_tumor_side(votes, ContralateralComparison(here, there, modality), GRID.spacing_zyx)
@@ -82,7 +82,7 @@ class TestFindSide:
             image.array[place] = 100
         both = {side: (tumor(place) == labels.VS).astype(np.float32) for side, place in places.items()}
         found = find_tumor_side(
-            both, ContralateralComparison(brightness(image), opposite(image), "hrT2"), GRID.spacing_zyx
+            both, ContralateralComparison(brightness(image)[0], opposite(image), "hrT2"), GRID.spacing_zyx
         )
         other = contralateral(found.side)
         assert f"only the tumor on the {found.side} is labeled" in found.note
@@ -103,7 +103,9 @@ class TestFindSide:
         image = target(LEFT)
         there = opposite(image)
         there[RIGHT] = np.nan
-        found = find_tumor_side(votes(3), ContralateralComparison(brightness(image), there, "hrT2"), GRID.spacing_zyx)
+        found = find_tumor_side(
+            votes(3), ContralateralComparison(brightness(image)[0], there, "hrT2"), GRID.spacing_zyx
+        )
         assert found.side is None and "unknown" in found.note
 
 

@@ -61,19 +61,20 @@ class ContralateralComparison:
         )
 
 
-def brightness(target: Volume) -> np.ndarray:
-    """Return the brightness of a scan, (z, y, x), from 0 (its darkest tissue) to 1 (its brightest)."""
-    return _brightness(target.array, target.array)
+def brightness(target: Volume) -> tuple[np.ndarray, float]:
+    """Return the brightness of a scan, (z, y, x), from 0 (its darkest tissue) to 1 (its brightest), and of its mean."""
+    scale = _scale(target.array)
+    return _brightness(target.array, scale), float(_brightness(target.array.mean(), scale))
 
 
-def mean_brightness(target: Volume) -> float:
-    """Return the brightness of a scan's mean."""
-    return float(_brightness(target.array.mean(), target.array))
+def _scale(scan: np.ndarray) -> np.ndarray:
+    """Return the intensities of the darkest and of the brightest tissue of a scan, (2,)."""
+    return np.percentile(scan, (_DARKEST, _BRIGHTEST))
 
 
-def _brightness(array: np.ndarray, scan: np.ndarray) -> np.ndarray:
+def _brightness(array: np.ndarray, scale: np.ndarray) -> np.ndarray:
     """Return the brightness of intensities on the scale of a scan."""
-    darkest, brightest = np.percentile(scan, (_DARKEST, _BRIGHTEST))
+    darkest, brightest = scale
     return np.clip((array - darkest) / max(brightest - darkest, 1e-6), 0, 1, dtype=np.float32)
 
 
@@ -106,7 +107,7 @@ def contralateral_brightness(
     registration = register(target, mirror, settings, initial=initial, progress=progress)
     warped = registration.warp_image(mirror, target.grid).array
     inside = field_of_view(mirror, target.grid, registration.transform)
-    bright = _brightness(warped * _gain(target, warped, inside), target.array)
+    bright = _brightness(warped * _gain(target, warped, inside), _scale(target.array))
     return np.where(inside, np.round(bright * _LEVELS) / np.float32(_LEVELS), np.float32(np.nan))
 
 

@@ -290,9 +290,8 @@ class Registrations:
                 volume.write(contralateral.quantized(brightness, target), file)
                 step.finish([contralateral.FILE], {})
         stored = contralateral.dequantized(volume.read(file))
-        return contralateral.ContralateralComparison(
-            contralateral.brightness(target), stored, self.case.modality, contralateral.mean_brightness(target)
-        )
+        ipsilateral, mean = contralateral.brightness(target)
+        return contralateral.ContralateralComparison(ipsilateral, stored, self.case.modality, mean)
 
 
 def default_parallel_registrations(registration: Any) -> int:
