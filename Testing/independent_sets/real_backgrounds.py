@@ -56,7 +56,7 @@ def displaced(scan: Volume, frame: EarFrame, tumor: Tumor) -> Volume:
     near = np.clip((_STILL_MM - distance) / (_STILL_MM - _MOVED_MM), 0, 1)
     before = np.cbrt(np.maximum(distance**3 - soft * near * reach**3, 0))
     places = frame.to_scan((source + offsets * (before / distance)[..., None]).reshape(-1, 3))
-    index = (places @ scan.grid.physical_to_index[:3, :3].T + scan.grid.physical_to_index[:3, 3])[:, ::-1]
+    index = scan.grid.to_index(places)[:, ::-1]
     moved = scan.array.astype(np.float32)
     moved[box] = map_coordinates(moved, index.T, order=1, mode="nearest").reshape(distance.shape)
     return Volume(moved, scan.grid)

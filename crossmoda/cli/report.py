@@ -7,6 +7,7 @@ import click
 
 from crossmoda import output as files
 from crossmoda.cli.framework import PATH, echo, path_option, progress_bar, structure_option
+from crossmoda.dataset.results import record_beside
 from crossmoda.dataset.scan_selection import select_scan
 
 
@@ -52,12 +53,8 @@ def command(
 
 def _record_of(label: Path) -> dict[str, Any]:
     """Return the provenance that the segmentation of a scan left beside the label; empty without one."""
-    stem = label.name
-    for ending in (".seg.nrrd", ".nii.gz", ".nrrd", ".nii", ".mha", ".dcm"):
-        stem = stem.removesuffix(ending)
-    path = label.with_name(f"{stem}.provenance.json")
     try:
-        content = files.read_json(path)
+        content = files.read_json(record_beside(label))
     except (OSError, ValueError):
         return {}
     return content if isinstance(content, dict) else {}

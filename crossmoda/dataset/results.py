@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from crossmoda import cache, labels
+from crossmoda.dataset.case_id import id_of_file
 from crossmoda.errors import InputError
 
 NOISY_LABEL = "noisy_label.nii.gz"
@@ -17,6 +18,11 @@ PREDICTION = "prediction"
 LABEL_MAP = "label_map.nii.gz"
 SEGMENTATION = "label_map.seg.nrrd"
 UNCERTAINTY = "uncertainty.nii.gz"
+
+
+def record_beside(segmentation: Path) -> Path:
+    """Return where the provenance of a segmentation lies that is no part of a folder of results."""
+    return segmentation.with_name(f"{id_of_file(segmentation)}.{PROVENANCE}")
 
 
 def probability(structure: labels.Structure) -> str:

@@ -230,10 +230,7 @@ def _ears(
     if settings.region == "whole" or (settings.region == "auto" and not has_cochlea):
         return None
     fixed = ear_frames(inputs.fixed, progress=part(progress, 0.0, 0.5))
-    rest = part(progress, 0.5, 1.0)
-    moving = (
-        ear_frames(inputs.moving, progress=rest) if label is None else labeled_ear_frames(inputs.moving, label, rest)
-    )
+    moving = labeled_ear_frames(inputs.moving, label, part(progress, 0.5, 1.0))
     if alignment(fixed, moving) is not None:
         return fixed, moving
     if settings.region == "ears":

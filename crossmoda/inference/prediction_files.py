@@ -44,7 +44,7 @@ def predict_files(
 
     """
     scan, target = Path(image), Path(segmentation)
-    record = target.with_name(_stem(target) + ".provenance.json") if keep_record else None
+    record = layout.record_beside(target) if keep_record else None
     maps = {structure: _probability_path(probabilities, structure) for structure in labels.STRUCTURES}
     output.check_apart([target, record, *maps.values(), uncertainty], [scan, model])
     is_dicom = target.name.lower().endswith(export.ENDING)
@@ -170,10 +170,3 @@ def _probability_path(
     if outputs is None or isinstance(outputs, Mapping):
         return outputs.get(structure.key) if outputs else None
     return Path(outputs).with_name(f"{Path(outputs).name}_{structure.key}.nii.gz")
-
-
-def _stem(path: Path) -> str:
-    for ending in (".seg.nrrd", ".nii.gz"):
-        if path.name.lower().endswith(ending):
-            return path.name[: -len(ending)]
-    return path.stem

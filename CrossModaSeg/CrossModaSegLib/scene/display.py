@@ -26,8 +26,7 @@ def show_result(segmentation) -> None:
 
 def show_3d(segmentation) -> None:
     """Show a segmentation in the 3D views, in their center, as the button “Show 3D” does; nothing if it is empty."""
-    shown = [segment for _, segment in segments.known_segments(segmentation)]
-    if not any(segmentation.GetSegmentCenterRAS(segment) is not None for segment in shown):
+    if segments.is_empty(segmentation):
         return
     segmentation.CreateClosedSurfaceRepresentation()
     layout = slicer.app.layoutManager()

@@ -34,6 +34,11 @@ def known_segments(segmentation) -> list[tuple]:
     )
 
 
+def is_empty(segmentation) -> bool:
+    """Return whether no segment has voxels."""
+    return all(_is_empty(segmentation, segment_id) for segment_id, _name, _value in _values(segmentation))
+
+
 def unknown_names(segmentation) -> list[str]:
     """Return the names of segments with voxels whose structure is not known."""
     return [

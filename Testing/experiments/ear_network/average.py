@@ -9,7 +9,9 @@ al., Robust fine-tuning of zero-shot models, CVPR 2022). What calibration did to
 import argparse
 from pathlib import Path
 
-from crossmoda import labels, weights
+from calibrate import add_to_cochlea, scale_logits
+
+from crossmoda import weights
 
 
 def main() -> None:
@@ -22,10 +24,8 @@ def main() -> None:
     options = parser.parse_args()
     first, second = weights.load(options.before), weights.load(options.after)
     before, after = first.network.state_dict(), second.network.state_dict()
-    temperature = float(first.card.get("temperature", 1.0))
-    before["classifier.bias"][8 * labels.COCHLEA : 8 * labels.COCHLEA + 8] -= float(first.card.get("cochlea_logit", 0))
-    for name in ("classifier.weight", "classifier.bias"):
-        before[name] *= temperature
+    add_to_cochlea(before, -float(first.card.get("cochlea_logit", 0.0)))
+    scale_logits(before, float(first.card.get("temperature", 1.0)))
     mixed = {name: after[name] * options.share + value * (1 - options.share) for name, value in before.items()}
     weights.save(options.output, mixed, second.card, half=True)
 

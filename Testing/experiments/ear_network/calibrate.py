@@ -128,6 +128,17 @@ def calibration_error(pairs: list[tuple[EarPrediction, Ear]]) -> float:
     return float(error)
 
 
+def scale_logits(state: dict[str, torch.Tensor], factor: float) -> None:
+    """Multiply the logits of a network."""
+    for name in ("classifier.weight", "classifier.bias"):
+        state[name] = state[name] * factor
+
+
+def add_to_cochlea(state: dict[str, torch.Tensor], logit: float) -> None:
+    """Add to the logit of the cochlea: eight channels of the classifier, one per part of a voxel."""
+    state["classifier.bias"][8 * labels.COCHLEA : 8 * labels.COCHLEA + 8] += logit
+
+
 def main() -> None:
     """Calibrate and write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -182,9 +193,8 @@ def main() -> None:
     if options.output:
         rule = dataclasses.replace(best[1], cochlea_up_mm=up_mm)
         state = model.network.state_dict()
-        for name in ("classifier.weight", "classifier.bias"):
-            state[name] = state[name] / temperature
-        state["classifier.bias"][8 * labels.COCHLEA : 8 * labels.COCHLEA + 8] += bias
+        scale_logits(state, 1 / temperature)
+        add_to_cochlea(state, bias)
         about = {
             weights.CALLING: dataclasses.asdict(rule),
             weights.DOUBTFUL: {"VS": doubtful},
