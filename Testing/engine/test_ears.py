@@ -156,6 +156,21 @@ def test_a_tumor_larger_than_the_patch_is_segmented_whole(head, weight_file, mon
     assert "incomplete" not in notes
 
 
+def test_memory_that_runs_out_for_a_further_patch_is_said(head, weight_file, monkeypatch):
+    grid = volume.Grid((110, 90, 60), (1.2, 1.2, 1.5), (66.0, -24.0, -86.0), (-1, 0, 0, 0, 1, 0, 0, 0, 1))
+    points = grid.points(np.ones(grid.shape, bool)).reshape(*grid.shape, 3)
+    inside = np.linalg.norm(points - np.array([31.0, 31.0, -42.0]), axis=-1) < 26
+    calls = []
+
+    def probabilities(*arguments):
+        calls.append(arguments)
+        return bright_is_tumor(*arguments)[0], ["out of memory"] if len(calls) > 1 else []
+
+    monkeypatch.setattr(ear_patches, "_probabilities", probabilities)
+    found = inference.predict(volume.Volume(np.where(inside, 100, 50).astype(np.float32), grid), weight_file, CPU)
+    assert found.provenance["fallbacks"] == ["out of memory"] and "out of memory" in found.provenance["notes"]
+
+
 def test_a_tumor_that_crosses_the_midline_is_one_tumor(head, weight_file, monkeypatch):
     grid = volume.Grid((110, 90, 60), (1.2, 1.2, 1.5), (66.0, -24.0, -86.0), (-1, 0, 0, 0, 1, 0, 0, 0, 1))
     points = grid.points(np.ones(grid.shape, bool)).reshape(*grid.shape, 3)
