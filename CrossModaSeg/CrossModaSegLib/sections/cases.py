@@ -30,13 +30,16 @@ class CasesSection(Section):
         self.bind_path(self.ui.datasetFolderEdit, "datasetFolder")
         self.ui.casesTable.connect("itemChanged(QTableWidgetItem*)", self.on_checked)
         self.ui.casesTable.connect("cellDoubleClicked(int,int)", self.on_double_click)
-        for name in ("open", "addAtlas", "addTarget", "load", "sample", "segmentAll", "harden"):
-            handler = getattr(
-                self,
-                "on_"
-                + {"addAtlas": "add_atlas", "addTarget": "add_target", "segmentAll": "segment_all"}.get(name, name),
-            )
-            getattr(self.ui, name + "Button").connect("clicked(bool)", handler)
+        for button, handler in (
+            (self.ui.openButton, self.on_open),
+            (self.ui.addAtlasButton, self.on_add_atlas),
+            (self.ui.addTargetButton, self.on_add_target),
+            (self.ui.loadButton, self.on_load),
+            (self.ui.sampleButton, self.on_sample),
+            (self.ui.segmentAllButton, self.on_segment_all),
+            (self.ui.hardenButton, self.on_harden),
+        ):
+            button.connect("clicked(bool)", handler)
 
     # ---------------------------------------------------------------- state
 
