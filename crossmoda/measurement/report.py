@@ -112,8 +112,7 @@ def _tumor_rows(tumor: TumorMeasures, grid: Grid) -> list[list[str]]:
     interval = f" ({low:.0f} to {high:.0f})" if low is not None and high is not None else ""
     rows = [["volume [mm³]" + (" with its 90 % interval" if interval else ""), f"{tumor.volume_mm3:.0f}{interval}"]]
     if tumor.parts is not None:
-        size = "intrameatal" if tumor.parts.is_intrameatal else f"{tumor.extrameatal_mm:.1f}"
-        rows.append(["largest extrameatal diameter, axial (Kanzaki et al. 2003) [mm]", size])
+        rows.append(["largest extrameatal diameter, axial (Kanzaki et al. 2003)", tumor.parts.size])
         rows.append(["intrameatal volume [mm³]", f"{tumor.parts.intrameatal_mm3:.0f}"])
         rows.append(["extrameatal volume [mm³]", f"{tumor.parts.extrameatal_mm3:.0f}"])
     rows += [
