@@ -17,6 +17,7 @@ from crossmoda.errors import InputError
 @path_option("--probability", help="Probability map of the tumor, for the interval of its volume.")
 @path_option("--weights", help="Weights that made the probability map, instead of the bundled ones.")
 @path_option("--markups", help="Diameters and planes of the porus for Slicer (.mrk.json).")
+@path_option("--planes", help="Planes of the porus to divide at (.mrk.json), “left porus” or “right porus”.")
 @click.option("--json", "as_json", is_flag=True, help="Print all measures as JSON, positions in LPS mm.")
 @click.option("--csv", "as_csv", is_flag=True, help="Print a table with a row per tumor and cochlea.")
 @structure_option
@@ -26,6 +27,7 @@ def command(
     probability: Path | None,
     weights: Path | None,
     markups: Path | None,
+    planes: Path | None,
     as_json: bool,
     as_csv: bool,
 ) -> None:
@@ -39,9 +41,10 @@ def command(
         raise InputError("Both --json and --csv are given. Choose one of them.")
     if markups is not None:
         shapes.check_ending(markups)
-    files.check_apart([markups], [label, scan, probability, weights])
+    files.check_apart([markups], [label, scan, probability, weights, planes])
+    given = measurement.read_porus_planes(planes) if planes is not None else None
     with progress_bar() as progress:
-        result = measurement.measure_files(label, scan, probability, weights, progress)
+        result = measurement.measure_files(label, scan, probability, weights, progress, given)
     measures, grid = result.measures, result.label_map.grid
     if markups is not None:
         measurement.write_markups(measures, markups)
