@@ -9,6 +9,7 @@ from crossmoda import output as files
 from crossmoda import volume
 from crossmoda.cli.framework import PATH, echo, open_data, path_option, progress_bar, structure_option
 from crossmoda.dataset.case import CET1, HRT2
+from crossmoda.dataset.scan_selection import scan_of_label
 from crossmoda.errors import InputError
 
 
@@ -49,6 +50,7 @@ def _export_dicom(label: Path, output: Path, scan: Path | None, is_corrected: bo
         raise InputError("A DICOM SEG refers to the scan. Give its DICOM series with --scan.")
     files.check_ending(output, export.ENDING)
     files.check_apart([output], [label, scan])
+    scan = scan_of_label(scan, label)
     export.check_series(scan)
     grid = volume.read_scan(scan).grid
     label_map = read_label(label, grid)

@@ -9,6 +9,7 @@ from crossmoda import output as files
 from crossmoda import volume
 from crossmoda.anatomy import ear_frame, landmarks, markups, template
 from crossmoda.cli.framework import PATH, echo, path_option, progress_bar
+from crossmoda.dataset.scan_selection import select_scan
 from crossmoda.errors import InputError
 
 
@@ -24,7 +25,7 @@ def command(scan: Path, output: Path | None, folder: Path | None, as_json: bool)
     files.check_apart([output], [scan])
     with progress_bar() as progress:
         atlas = template.load(folder) if folder else template.load()
-        frames = ear_frame.ear_frames(volume.read_scan(scan), atlas, progress)
+        frames = ear_frame.ear_frames(volume.read_scan(select_scan(scan).path), atlas, progress)
     if as_json:
         echo(json.dumps(landmarks.summary(frames), indent=2))
     if not frames.accepted:

@@ -8,16 +8,21 @@ import click
 from crossmoda import output as files
 from crossmoda.anatomy import markups as shapes
 from crossmoda.cli.framework import PATH, echo, path_option, progress_bar, structure_option
+from crossmoda.dataset.scan_selection import scan_of_label
 from crossmoda.errors import InputError
 
 
 @click.command()
 @click.argument("label", type=PATH)
-@path_option("--scan", help="Scan of the label: the ears in it divide the tumor at the porus.")
+@path_option("--scan", help="Scan of the label, or its DICOM study: its ears divide the tumor at the porus.")
 @path_option("--probability", help="Probability map of the tumor, for the interval of its volume.")
 @path_option("--weights", help="Weights that made the probability map, instead of the bundled ones.")
 @path_option("--markups", help="Diameters and planes of the porus for Slicer (.mrk.json).")
+<<<<<<< HEAD
 @path_option("--planes", help="Planes of the porus to divide at (.mrk.json), “left porus” or “right porus”.")
+=======
+@path_option("--report-dicom", help="DICOM structured report (.dcm, TID 1500), for a DICOM SEG and its series.")
+>>>>>>> main
 @click.option("--json", "as_json", is_flag=True, help="Print all measures as JSON, positions in LPS mm.")
 @click.option("--csv", "as_csv", is_flag=True, help="Print a table with a row per tumor and cochlea.")
 @structure_option
@@ -27,7 +32,11 @@ def command(
     probability: Path | None,
     weights: Path | None,
     markups: Path | None,
+<<<<<<< HEAD
     planes: Path | None,
+=======
+    report_dicom: Path | None,
+>>>>>>> main
     as_json: bool,
     as_csv: bool,
 ) -> None:
@@ -35,19 +44,32 @@ def command(
 
     Axial diameters lie in planes perpendicular to the patient's superior axis, whatever the orientation of the slices.
     """
-    from crossmoda import measurement
+    from crossmoda import export, measurement
 
     if as_json and as_csv:
         raise InputError("Both --json and --csv are given. Choose one of them.")
     if markups is not None:
         shapes.check_ending(markups)
+<<<<<<< HEAD
     files.check_apart([markups], [label, scan, probability, weights, planes])
     given = measurement.read_porus_planes(planes) if planes is not None else None
+=======
+    files.check_apart([markups, report_dicom], [label, scan, probability, weights])
+    segmentation = None
+    if report_dicom is not None:
+        files.check_ending(report_dicom, export.ENDING)
+        if scan is None:
+            raise InputError("A DICOM report refers to the scan. Give the DICOM series with --scan.")
+        segmentation = export.read_own_segmentation(label)
+    scan = scan_of_label(scan, label) if scan is not None else None
+>>>>>>> main
     with progress_bar() as progress:
         result = measurement.measure_files(label, scan, probability, weights, progress, given)
     measures, grid = result.measures, result.label_map.grid
     if markups is not None:
         measurement.write_markups(measures, markups)
+    if report_dicom is not None and scan is not None:
+        export.write_dicom_report(measures, segmentation, scan, report_dicom)
     if as_json:
         echo(json.dumps(measurement.as_json(measures, grid), indent=2))
         return
@@ -65,5 +87,6 @@ def command(
         echo(koos)
     for note in measures.notes:
         echo(f"Note: {note}")
-    if markups is not None:
-        echo(markups)
+    for path in (markups, report_dicom):
+        if path is not None:
+            echo(path)

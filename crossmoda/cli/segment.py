@@ -47,6 +47,7 @@ from crossmoda.steps.predict import STEP
     help="Format of the segmentations of several scans.",
 )
 @path_option("--probabilities", help="Prefix of the probability maps, one per structure.")
+@path_option("--report-dicom", help="Measures as a DICOM structured report (.dcm, TID 1500), beside a DICOM SEG.")
 @files(STEP, "weights", "uncertainty")
 @click.option("--json", "as_json", is_flag=True, help="Print measures and provenance as JSON.")
 @pseudonymize_option
@@ -71,7 +72,7 @@ def command(
     With --targets, OUTPUT/<id>/prediction receives everything about each scan (label map, probabilities,
     uncertainty, provenance); a second run reuses finished scans.
     """
-    maps = {name: values[name] for name in ("probabilities", "uncertainty")}
+    maps = {name: values[name] for name in ("probabilities", "uncertainty", "report_dicom")}
     settings = from_arguments(inference.Settings, values)
     paths = (*images, *inputs)
     if bool(paths) == (targets is not None):
@@ -89,7 +90,9 @@ def command(
         _print(result, output, as_json)
     else:
         if any(maps.values()):
-            raise InputError("Maps are written for one scan or with --targets. Omit --probabilities and --uncertainty.")
+            raise InputError(
+                "Maps and DICOM reports are written for one scan. Omit --probabilities, --uncertainty, --report-dicom."
+            )
         scans = {name: select_scan(path, series).path for name, path in scan_files.scans_of(paths).items()}
         with progress_bar() as progress:
             results, failures = scan_files.predict_scans(scans, output, weights, settings, progress, f".{ending}")
@@ -100,7 +103,7 @@ def _segment_data_set(
     targets: Path, output: Path, weights: Path | None, settings: inference.Settings, maps: dict[str, Any]
 ) -> None:
     if any(maps.values()):
-        raise InputError("--targets writes every map. Omit --probabilities and --uncertainty.")
+        raise InputError("--targets writes every map. Omit --probabilities, --uncertainty and --report-dicom.")
     cases = open_data(targets).targets
     if not cases:
         raise InputError(f"No hrT2 scan in {targets}. Choose a data set with hrT2 scans.")

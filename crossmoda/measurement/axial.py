@@ -56,6 +56,10 @@ class HalfSpace:
         depth: np.ndarray = (points - self.point) @ self.normal
         return depth
 
+    def moved(self, distance_mm: float) -> "HalfSpace":
+        """Return the half space whose plane lies farther inside by a distance; negative: farther outside."""
+        return HalfSpace(self.point + distance_mm * self.normal, self.normal)
+
     @property
     def complement(self) -> "HalfSpace":
         """The points on the other side of the plane."""

@@ -124,6 +124,7 @@ def _tumor_json(tumor: TumorMeasures, grid: Grid) -> dict[str, Any]:
             "extrameatal_mm3": round(parts.extrameatal_mm3, 2),
             "is_intrameatal": parts.is_intrameatal,
             "extrameatal_diameter": _line_json(parts.extrameatal.largest) if parts.extrameatal else None,
+            "extrameatal_diameter_limits_mm": [round(limit, 2) for limit in parts.limits_mm],
             "porus_plane": {"point_mm": markups.rounded(parts.plane.point), "normal": _unit(parts.plane.normal)}
             if parts.plane
             else None,
@@ -147,7 +148,8 @@ def _unit(normal: np.ndarray) -> list[float]:
 COLUMNS = (
     "structure", "side", "volume [mm3]", "volume [mL]", "volume, low [mm3]", "volume, high [mm3]",
     "axial diameter [mm]", "axial slice", "perpendicular diameter [mm]", "craniocaudal extent [mm]",
-    "3D diameter [mm]", "extrameatal diameter [mm]", "intrameatal volume [mm3]", "extrameatal volume [mm3]",
+    "3D diameter [mm]", "extrameatal diameter [mm]", "extrameatal diameter, low [mm]",
+    "extrameatal diameter, high [mm]", "intrameatal volume [mm3]", "extrameatal volume [mm3]",
     "gap to left cochlea [mm]", "gap to right cochlea [mm]", "suggested Koos grade",
 )  # fmt: skip
 
@@ -181,6 +183,7 @@ def _tumor_row(tumor: TumorMeasures, grid: Grid) -> list[object]:
         tumor.craniocaudal_mm,
         tumor.diameter_3d.length_mm,
         tumor.extrameatal_mm,
+        *(parts.limits_mm if parts else (None, None)),
         parts.intrameatal_mm3 if parts else None,
         parts.extrameatal_mm3 if parts else None,
         tumor.gaps_mm.get("left"),

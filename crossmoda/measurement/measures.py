@@ -45,7 +45,7 @@ class TumorMeasures:
 
     @property
     def extrameatal_mm(self) -> float | None:
-        """The consensus size, the largest extrameatal diameter in the axial plane: 0 within the canal, None unknown."""
+        """The consensus size, the largest extrameatal diameter in the axial plane: 0 intrameatal, None unknown."""
         if self.parts is None:
             return None
         return self.parts.extrameatal.largest.length_mm if self.parts.extrameatal else 0.0
@@ -55,7 +55,7 @@ class TumorMeasures:
         """The result in one sentence."""
         size = f"{self.axial.largest.length_mm:.1f} mm in the axial plane"
         if self.parts is not None:
-            size = "intrameatal, " + size if self.parts.is_intrameatal else f"{self.extrameatal_mm:.1f} mm extrameatal"
+            size = f"{self.parts.size}, {size}" if self.parts.is_intrameatal else self.parts.size
         side = "side unknown" if self.side == UNKNOWN_SIDE else self.side
         return f"VS {self.volume_mm3 / 1000:.2f} mL, {side}, {size}; check the outline."
 
