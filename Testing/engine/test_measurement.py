@@ -180,7 +180,6 @@ def test_the_extrameatal_diameter_begins_at_the_porus(side):
     assert tumor.koos is not None and tumor.koos.grade == "II"
 
 
-<<<<<<< HEAD
 @pytest.mark.parametrize("sign", [1, -1])
 def test_a_moved_plane_of_the_porus_divides_the_tumor_whatever_its_normal(sign):
     plane = porus_plane(frame_at("left"))
@@ -217,7 +216,8 @@ def test_planes_without_a_side_are_refused(tmp_path, run):
         markups.write(shapes, planes)
         code, out, err = run("measure", label, "--planes", planes)
         assert (code, out) == (2, "") and reason in err and err.count("\n") == 1
-=======
+
+
 def test_a_tumor_that_ends_within_the_error_of_the_porus_states_both_sizes():
     (tumor,) = measure(tumor_to(1.0), FRAMES).tumors
     assert tumor.parts is not None and tumor.parts.is_intrameatal
@@ -248,7 +248,6 @@ def test_limits_and_volumes_do_not_jump_where_a_round_tumor_becomes_extrameatal(
         assert before.limits_mm[1] - after.limits_mm[1] == pytest.approx(0, abs=0.3)
         # A cap of height h is 2 sqrt(h (2 r - h)) wide: 0 to 1.8 mm in the first 0.1 mm.
         assert before.limits_mm[0] - after.limits_mm[0] == pytest.approx(0, abs=2.2)
->>>>>>> main
 
 
 @pytest.mark.parametrize(("gap_mm", "size_mm", "grade"), [(8, 9, "II"), (0, 20, "III"), (-9, 26, "IV"), (-1, 33, "IV")])

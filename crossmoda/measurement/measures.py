@@ -112,7 +112,7 @@ def measure(
     planes, rows = planes or {}, []
     for side, mask in tumors.items():
         frame = next((frame for frame in frames.accepted if frame.side == side), None) if frames else None
-        row = _tumor(side, mask, faces, _parts(mask, parts, _plane(planes.get(side), frame)), frame)
+        row = _tumor(side, mask, faces, _parts(mask, parts, planes.get(side), frame), frame)
         if interval is not None and probability is not None:
             limits = interval.around(row.volume_mm3, uncertain_volume(mask, probability))
             row = dataclasses.replace(row, interval_mm3=limits)
@@ -125,19 +125,20 @@ def measure(
     return Measures(tuple(rows), tuple(measured), tuple(notes))
 
 
-def _plane(given: HalfSpace | None, frame: EarFrame | None) -> HalfSpace | None:
-    """Return the plane of the porus that is given, its normal as that of the ear frame, else the ear frame's."""
-    found = porus_plane(frame) if frame is not None else None
-    if given is None or found is None:
-        return given or found
-    return given if given.normal @ found.normal >= 0 else given.complement
+def _parts(
+    tumor: Volume, parts: np.ndarray | None, given: HalfSpace | None, frame: EarFrame | None
+) -> MeatalParts | None:
+    """Return the parts of a tumor by labels, else by the plane that is given, else by that of the ear frame.
 
-
-def _parts(tumor: Volume, parts: np.ndarray | None, plane: HalfSpace | None) -> MeatalParts | None:
-    """Return the parts of a tumor by labels, else by the plane of the porus."""
+    The plane of a person counts as exact; its normal may point either way if there is an ear frame.
+    """
     if parts is not None and parts[tumor.array].any():
         return split_by_labels(tumor, parts)
-    return split_by_plane(tumor, plane) if plane is not None else None
+    located = porus_plane(frame) if frame is not None else None
+    if given is not None:
+        is_flipped = located is not None and given.normal @ located.normal < 0
+        return split_by_plane(tumor, given.complement if is_flipped else given, error_mm=0)
+    return split_by_plane(tumor, located) if located is not None else None
 
 
 def _tumor(

@@ -17,8 +17,11 @@ from CrossModaSegLib.scene import dicom, export, nodes, porus
 _MARGINS_MM, _DOTS_PER_INCH = (14, 12, 14, 12), 96
 #: Fonts of the printed page: Qt's documents have no other style of a browser's page.
 _PRINTED = (
-    "body { font-size: 9pt; } h1 { font-size: 15pt; } h2 { font-size: 11pt; } td, th { padding: 1px 14px 1px 0; }"
+    "body { font-size: 9pt; } h1 { font-size: 15pt; } h2 { font-size: 11pt; margin-top: 8px; } "
+    "td, th { padding: 1px 14px 1px 0; text-align: left; }"
 )
+#: Between the pictures of a row, pixels.
+_GAP = 4
 
 
 class Report(export.LabelMapWork):
@@ -93,9 +96,17 @@ def print_page(html: str, path: Path) -> None:
 
 
 def _printable(html: str, width: int) -> str:
-    """Return a page in the part of HTML that Qt prints: its own fonts, pictures as wide as the page."""
+    """Return a page in the part of HTML that Qt prints: its own fonts, the pictures of a row side by side."""
+
+    def row(match: re.Match) -> str:
+        share = (width - _GAP) // match[1].count("<img ") - _GAP
+        return "<p>" + match[1].replace("<img ", f'<img width="{share}" ') + "</p>"
+
     html = re.sub(r"<style>.*?</style>", f"<style>{_PRINTED}</style>", html, flags=re.DOTALL)
-    return html.replace("<img ", f'<img width="{width}" ')
+    html = re.sub(r'<div class="row">(.*?)</div>', row, html, flags=re.DOTALL)
+    return re.sub(
+        r'<span class="swatch" style="background: (.*?)"></span>', r'<span style="color: \1"> ■ </span>', html
+    )
 
 
 def open_file(path: Path) -> None:
