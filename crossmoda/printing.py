@@ -31,9 +31,9 @@ def browser() -> Path:
         InputError: there is none.
 
     """
-    for found in (*map(shutil.which, _NAMES), *(place for place in _PLACES if Path(place).is_file())):
-        if found:
-            return Path(found)
+    for program in (*map(shutil.which, _NAMES), *(place for place in _PLACES if Path(place).is_file())):
+        if program:
+            return Path(program)
     raise InputError(f"No Chromium, Chrome or Edge found to write a PDF. {_REMEDY}")
 
 

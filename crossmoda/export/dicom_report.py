@@ -21,7 +21,7 @@ def read_own_segmentation(path: Path | str) -> Any:
     """Return a DICOM segmentation whose segments a report can refer to.
 
     Raises:
-        InputError: highdicom is missing, or the file is no DICOM segmentation that CrossModa wrote.
+        InputError: highdicom is missing, or the file is not a DICOM segmentation by CrossModa.
 
     """
     try:
