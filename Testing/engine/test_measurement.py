@@ -11,7 +11,7 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from crossmoda import volume
-from crossmoda.anatomy import template
+from crossmoda.anatomy import markups, template
 from crossmoda.anatomy.ear_frame import EarFrame, EarFrames
 from crossmoda.measurement import COLUMNS, koos, measure, table
 from crossmoda.measurement.axial import HalfSpace, axial_diameters, slice_number
@@ -178,6 +178,44 @@ def test_the_extrameatal_diameter_begins_at_the_porus(side):
     assert tumor.extrameatal_mm == pytest.approx(math.hypot(6, 4), abs=0.6)  # the diagonal of the rod
     assert tumor.parts is not None and tumor.parts.extrameatal_mm3 == pytest.approx(math.pi * 4 * 6, rel=0.08)
     assert tumor.koos is not None and tumor.koos.grade == "II"
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_a_moved_plane_of_the_porus_divides_the_tumor_whatever_its_normal(sign):
+    plane = porus_plane(frame_at("left"))
+    moved = HalfSpace(plane.point + 4 * plane.normal, sign * plane.normal)
+    measures = measure(tumor_to(6.0), FRAMES, planes={"left": moved, "right": moved})
+    (tumor,) = measures.tumors
+    assert tumor.parts is not None and tumor.parts.extrameatal_mm3 == pytest.approx(math.pi * 4 * 2, rel=0.2)
+    assert measures.notes == ("Plane of the porus not used: no tumor on the right side.",)
+
+
+def test_a_plane_saved_in_slicer_divides_the_tumor_of_its_side(tmp_path, run):
+    label, planes = tmp_path / "label.nii.gz", tmp_path / "planes.mrk.json"
+    volume.write(label_map(vs=np.s_[5:9, 5:15, 5:15]), label)
+    _, before, _ = run("measure", label, "--json")
+    (tumor,) = json.loads(before)["tumors"]
+    assert tumor["meatus"] is None
+    middle = np.mean([tumor["diameter_3d"][end] for end in ("start_mm", "stop_mm")], axis=0)
+    ras = np.array([-1, -1, 1])
+    shape = markups.plane(f"T2 {tumor['side']} porus", middle * ras, np.array([1.0, 0, 0]), 20)
+    markups.write([{**shape, "coordinateSystem": "RAS"}], planes)
+    code, out, err = run("measure", label, "--planes", planes, "--json")
+    assert code == 0, err
+    meatus = json.loads(out)["tumors"][0]["meatus"]
+    assert meatus["porus_plane"]["point_mm"] == pytest.approx(middle, abs=0.01)
+    assert meatus["porus_plane"]["normal"] == [-1, 0, 0], "right of RAS is left of LPS"
+    assert meatus["extrameatal_mm3"] == pytest.approx(tumor["volume_mm3"] / 2)
+
+
+def test_planes_without_a_side_are_refused(tmp_path, run):
+    label, planes = tmp_path / "label.nii.gz", tmp_path / "planes.mrk.json"
+    volume.write(label_map(vs=np.s_[5:9, 5:15, 5:15]), label)
+    for name, reason in (("P", "unclear side"), ("left right", "unclear side"), (None, "No plane")):
+        shapes = [markups.plane(name, np.zeros(3), np.array([1.0, 0, 0]), 20)] if name else []
+        markups.write(shapes, planes)
+        code, out, err = run("measure", label, "--planes", planes)
+        assert (code, out) == (2, "") and reason in err and err.count("\n") == 1
 
 
 def test_a_tumor_that_ends_within_the_error_of_the_porus_states_both_sizes():

@@ -18,6 +18,7 @@ from crossmoda.errors import InputError
 @path_option("--probability", help="Probability map of the tumor, for the interval of its volume.")
 @path_option("--weights", help="Weights that made the probability map, instead of the bundled ones.")
 @path_option("--markups", help="Diameters and planes of the porus for Slicer (.mrk.json).")
+@path_option("--planes", help="Planes of the porus to divide at (.mrk.json), “left porus” or “right porus”.")
 @path_option("--report-dicom", help="DICOM structured report (.dcm, TID 1500), for a DICOM SEG and its series.")
 @click.option("--json", "as_json", is_flag=True, help="Print all measures as JSON, positions in LPS mm.")
 @click.option("--csv", "as_csv", is_flag=True, help="Print a table with a row per tumor and cochlea.")
@@ -28,6 +29,7 @@ def command(
     probability: Path | None,
     weights: Path | None,
     markups: Path | None,
+    planes: Path | None,
     report_dicom: Path | None,
     as_json: bool,
     as_csv: bool,
@@ -42,7 +44,8 @@ def command(
         raise InputError("Both --json and --csv are given. Choose one of them.")
     if markups is not None:
         shapes.check_ending(markups)
-    files.check_apart([markups, report_dicom], [label, scan, probability, weights])
+    given = measurement.read_porus_planes(planes) if planes is not None else None
+    files.check_apart([markups, report_dicom], [label, scan, probability, weights, planes])
     segmentation = None
     if report_dicom is not None:
         files.check_ending(report_dicom, export.ENDING)
@@ -51,7 +54,7 @@ def command(
         segmentation = export.read_own_segmentation(label)
     scan = scan_of_label(scan, label) if scan is not None else None
     with progress_bar() as progress:
-        result = measurement.measure_files(label, scan, probability, weights, progress)
+        result = measurement.measure_files(label, scan, probability, weights, progress, given)
     measures, grid = result.measures, result.label_map.grid
     if markups is not None:
         measurement.write_markups(measures, markups)

@@ -1,6 +1,14 @@
 """Measures of a segmentation as a radiologist reports them: volumes, diameters, meatal parts, suggested Koos grade."""
 
-from crossmoda.measurement.files import COLUMNS, FileMeasures, as_json, measure_files, table, write_markups
+from crossmoda.measurement.files import (
+    COLUMNS,
+    FileMeasures,
+    as_json,
+    measure_files,
+    read_porus_planes,
+    table,
+    write_markups,
+)
 from crossmoda.measurement.measures import CochleaMeasures, Measures, TumorMeasures, measure
 
 __all__ = [
@@ -12,6 +20,7 @@ __all__ = [
     "as_json",
     "measure",
     "measure_files",
+    "read_porus_planes",
     "table",
     "write_markups",
 ]

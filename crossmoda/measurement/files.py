@@ -1,7 +1,7 @@
 """Measures of label files, and their files: JSON, CSV, Slicer markups."""
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +9,10 @@ import numpy as np
 
 from crossmoda import volume
 from crossmoda.anatomy import ear_frame, markups
+from crossmoda.anatomy.laterality import SIDES, UNKNOWN_SIDE
 from crossmoda.dataset.label_reading import read_label_and_parts
 from crossmoda.errors import InputError
-from crossmoda.measurement.axial import slice_number
+from crossmoda.measurement.axial import HalfSpace, slice_number
 from crossmoda.measurement.measures import Measures, TumorMeasures, measure
 from crossmoda.measurement.surface import Line
 from crossmoda.progress import Progress
@@ -36,6 +37,7 @@ def measure_files(
     probability: Path | str | None = None,
     weights: Path | str | None = None,
     progress: Progress | None = None,
+    planes: Mapping[str, HalfSpace] | None = None,
 ) -> FileMeasures:
     """Measure a label file.
 
@@ -44,6 +46,8 @@ def measure_files(
         scan: its scan, in which the ears are located; None: no plane of the porus.
         probability: the tumor's probability map on the grid of the label; None: no interval of the volume.
         weights: the weights that predicted it; None: bundled weights.
+        progress: called with the fraction done.
+        planes: the plane of the porus by side (``"left"``, ``"right"``), such as one that a person moved.
 
     Raises:
         InputError: a file cannot be read, or the grids differ.
@@ -64,8 +68,24 @@ def measure_files(
             raise InputError(f"Probability map and label lie on different grids: {difference}. Predict them together.")
         values, card = map_.array, models.read_tensors(weights or models.bundled())[1]
     frames = ear_frame.ear_frames(image, progress=progress) if image is not None else None
-    measures = measure(label_map, frames, parts=parts, probability=values, card=card)
+    measures = measure(label_map, frames, parts=parts, planes=planes, probability=values, card=card)
     return FileMeasures(measures, label_map, image)
+
+
+def read_porus_planes(path: Path | str) -> dict[str, HalfSpace]:
+    """Return the planes of the porus of a markups file by side, which their names have ("left porus").
+
+    Raises:
+        InputError: the file cannot be read, or a plane names no side or one twice.
+
+    """
+    planes: dict[str, HalfSpace] = {}
+    for name, (center, normal) in markups.read_planes(path).items():
+        sides = set(name.lower().split()) & {*SIDES, UNKNOWN_SIDE}
+        if len(sides) != 1 or sides & planes.keys():
+            raise InputError(f"Plane of unclear side in {path}: {name}. Name planes “left porus” and “right porus”.")
+        planes[sides.pop()] = HalfSpace.at(center.tolist(), normal.tolist())
+    return planes
 
 
 def as_json(measures: Measures, grid: Grid) -> dict[str, Any]:
