@@ -17,7 +17,14 @@ import package_extension as packing  # noqa: E402
 
 pytestmark = pytest.mark.bed
 
-CLI_MODULES = ("CrossModaPropagate", "CrossModaRegister", "CrossModaFuse", "CrossModaPredict", "CrossModaTrain")
+CLI_MODULES = (
+    "CrossModaPropagate",
+    "CrossModaRegister",
+    "CrossModaFuse",
+    "CrossModaPredict",
+    "CrossModaTrain",
+    "CrossModaGrowth",
+)
 
 
 def tracked(*folders: str) -> set[str]:
