@@ -295,9 +295,9 @@ def _measured(
         error_mm = 0.0 if alignment is None else alignment.error_mm(at)
         unseen = frozenset(ear.frame.side for ear in each.ears if _covered_share(ear) < LEAST_INSIDE)
         measured.append(MeasuredTimePoint(point, label_map, alignment, error_mm, measures, sizes, unseen))
-    notes = dict.fromkeys(note for each in measured for note in each.measures.notes)
-    for each in measured:
-        notes |= dict.fromkeys(f"{side.capitalize()} ear outside of {each.point.name}." for side in sorted(each.unseen))
+    notes = dict.fromkeys(note for item in measured for note in item.measures.notes)
+    for item in measured:
+        notes |= dict.fromkeys(f"{side.capitalize()} ear outside of {item.point.name}." for side in sorted(item.unseen))
     return measured, list(notes)
 
 

@@ -172,7 +172,8 @@ class Growth:
         least = self.criterion.least
         if low <= 0 <= high and (low <= -least or high >= least):
             return UNCERTAIN
-        if abs(measured) < least or (self.criterion.is_linear and abs(measured) == least):
+        size = round(abs(measured), 6)
+        if size < least or (self.criterion.is_linear and size == least):
             return STABLE
         return GROWN if measured > 0 else SHRUNK
 
