@@ -1,4 +1,4 @@
-"""The measures of a segmentation: a table, sentences, and the axial diameters as lines."""
+"""The measures of a segmentation: a table, sentences, the axial diameters as lines, the porus as a plane."""
 
 from collections.abc import Callable
 from functools import partial
@@ -9,7 +9,7 @@ from slicer.i18n import tr as _
 
 from CrossModaSegLib.processes import cli_runs
 from CrossModaSegLib.processes.tasks import PythonTask, StepsTask, Task
-from CrossModaSegLib.scene import export, nodes
+from CrossModaSegLib.scene import export, nodes, porus
 
 #: Reference role of the table of a segmentation, and the attribute with its measures in words.
 TABLE, SENTENCES = "CrossModa.table", "CrossModa.Sentences"
@@ -42,7 +42,8 @@ class Measurement(export.LabelMapWork):
         return self._folder / "scan.nrrd"
 
     def _arguments(self) -> dict:
-        return {"label_map": str(self._label_map), "scan": str(self._scan)}
+        planes = porus.moved_planes(self.segmentation)
+        return {"label_map": str(self._label_map), "scan": str(self._scan), "planes": planes}
 
     def _finish(self, answer: dict):
         self._remove_folder()
@@ -54,6 +55,7 @@ class Measurement(export.LabelMapWork):
         table.SetAttribute(SENTENCES, "\n".join([*answer["sentences"], *notes]))
         table.SetAttribute(nodes.CORRECTED, segmentation.GetAttribute(nodes.CORRECTED))
         _show_diameters(segmentation, answer["diameters"])
+        porus.show(segmentation, answer["planes"])
         return table
 
 
