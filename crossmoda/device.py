@@ -14,7 +14,7 @@ CHOICES = ("auto", "cpu", "cuda")
 def choose(device: str = "auto") -> str:
     """Return ``"cuda"`` or ``"cpu"``; ``"auto"`` is CUDA where it is available.
 
-    Without a driver of a graphics card, ``"auto"`` is the CPU, and torch, which takes seconds to import, is not imported.
+    Without the driver of a graphics card, ``"auto"`` is the CPU, and torch, which takes seconds to import, is left out.
 
     Raises:
         InputError: CUDA is requested and not available, or ``device`` is not one of :data:`CHOICES`.
