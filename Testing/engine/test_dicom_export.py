@@ -18,7 +18,7 @@ from crossmoda.errors import InputError
 from crossmoda.export import read_own_segmentation, write_dicom_report, write_dicom_segmentation
 from crossmoda.measurement import measure
 from crossmoda.volume import Grid, Volume, read, read_label_map
-from dicom_series import write_series
+from dicom_series import write_frames, write_series
 
 highdicom = pytest.importorskip("highdicom")
 OBLIQUE = tuple(Rotation.from_euler("xyz", (0.2, -0.1, 0.3)).as_matrix().ravel().tolist())
@@ -137,6 +137,15 @@ def test_a_corrected_segmentation_is_semiautomatic(written: tuple[Path, Volume, 
     write_dicom_segmentation(label_map, series, tmp_path / "again.dcm", is_corrected=True)
     types = {segment.SegmentAlgorithmType for segment in pydicom.dcmread(tmp_path / "again.dcm").SegmentSequence}
     assert types == {"SEMIAUTOMATIC"}
+
+
+def test_the_frames_of_a_segmentation_are_those_of_a_file_in_any_order(tmp_path: Path) -> None:
+    write_frames(tmp_path / "scan.dcm", a_scan(OBLIQUE), order=[0, 2, 4, 1, 3, 5])
+    label_map = a_label(read(tmp_path / "scan.dcm"))
+    write_dicom_segmentation(label_map, tmp_path / "scan.dcm", tmp_path / "result.dcm")
+    back = read_label_map(tmp_path / "result.dcm")
+    assert np.array_equal(back.array, label_map.array)
+    assert back.grid.same_as(label_map.grid)
 
 
 def test_what_cannot_be_referred_to_is_refused(written: tuple[Path, Volume, Path], tmp_path: Path) -> None:

@@ -168,3 +168,25 @@ def test_the_demo_refuses_a_folder_that_it_did_not_make(tmp_path, run):
     (tmp_path / "mine.txt").write_text("mine")
     code, _, err = run("demo", "--output", tmp_path)
     assert code == 2 and "not empty" in err and [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+
+
+def test_scans_have_a_row_each_also_where_one_fails(tmp_path, monkeypatch):
+    from types import SimpleNamespace
+
+    from crossmoda.inference import scan_files
+
+    def predicted(image, segmentation, *_):
+        if image.name == "broken":
+            raise InputError("Cannot read broken.")
+        _, label = scan_and_label()
+        return SimpleNamespace(measures=measure(label), label_map=label, provenance={"notes": ["Doubtful."]})
+
+    monkeypatch.setattr(scan_files, "predict_files", predicted)
+    scans = {name: tmp_path / name for name in ("a", "broken", "c")}
+    _, failures = scan_files.predict_scans(scans, tmp_path / "results")
+    header, *rows = (tmp_path / "results" / "cases.csv").read_text(encoding="utf-8").splitlines()
+    assert list(failures) == ["broken"] and [row.split(",")[0] for row in rows] == list(scans)
+    assert header.startswith("scan,tumors,side,volume [mm3]") and header.endswith(",notes,failure")
+    assert rows[0].startswith("a,1,left,") and "Doubtful." in rows[0]
+    assert rows[1].endswith(",Cannot read broken.")
+    assert len((tmp_path / "results" / "measures.csv").read_text(encoding="utf-8").splitlines()) == 1 + 2 * 3

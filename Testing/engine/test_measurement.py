@@ -13,7 +13,7 @@ from scipy.spatial.transform import Rotation
 from crossmoda import volume
 from crossmoda.anatomy import markups, template
 from crossmoda.anatomy.ear_frame import EarFrame, EarFrames
-from crossmoda.measurement import COLUMNS, koos, measure, table
+from crossmoda.measurement import CASE_COLUMNS, COLUMNS, case_row, koos, measure, table
 from crossmoda.measurement.axial import HalfSpace, axial_diameters, slice_number
 from crossmoda.measurement.interval import VolumeInterval, uncertain_volume
 from crossmoda.measurement.meatus import MeatalParts, porus_plane, split_by_plane
@@ -309,3 +309,17 @@ def test_the_table_has_a_number_in_every_column_with_a_unit(tmp_path, run):
     header, tumor, cochlea = (line.split(",") for line in out.replace('"volume, ', '"volume ').splitlines())
     assert code == 0 and header[2] == "volume [mm3]" and float(tumor[2]) == pytest.approx(400 * 0.375)
     assert (tumor[0], cochlea[0]) == ("VS", "cochlea")
+
+
+def test_a_case_has_one_row_with_its_larger_tumor_and_both_cochleae():
+    grid = Grid((160, 10, 10), (0.5, 0.5, 0.5), (-40.0, 0.0, 0.0), STRAIGHT)
+    array = np.zeros(grid.shape, np.uint8)
+    array[5, 5, 10:14] = array[5, 5, 140:148] = 2
+    array[4:7, 4:7, 20:40], array[4:7, 4:7, 120:130] = 1, 1
+    row = dict(zip(CASE_COLUMNS, case_row(measure(Volume(array, grid)), grid), strict=True))
+    assert (row["tumors"], row["side"]) == (2, "right")
+    assert row["volume [mm3]"] == pytest.approx(180 / 8)
+    assert row["volume of the other tumor [mm3]"] == pytest.approx(90 / 8, abs=0.01)
+    assert (row["left cochlea [mm3]"], row["right cochlea [mm3]"]) == (1.0, 0.5)
+    nothing = dict(zip(CASE_COLUMNS, case_row(measure(label_map()), GRID), strict=True))
+    assert nothing["tumors"] == 0 and nothing["volume [mm3]"] is None

@@ -17,7 +17,10 @@ import package_extension as packing  # noqa: E402
 
 pytestmark = pytest.mark.bed
 
-CLI_MODULES = ("CrossModaPropagate", "CrossModaRegister", "CrossModaFuse", "CrossModaPredict", "CrossModaTrain")
+CLI_MODULES = (
+    *("CrossModaPropagate", "CrossModaRegister", "CrossModaFuse"),
+    *("CrossModaMeasure", "CrossModaPredict", "CrossModaTrain"),
+)
 
 
 def tracked(*folders: str) -> set[str]:

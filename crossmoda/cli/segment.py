@@ -67,7 +67,8 @@ def command(
     """IMAGES are files, DICOM folders (searched in any depth), or folders of image files.
 
     Of a DICOM study with several series, the only high-resolution T2 is segmented, else the only ceT1; --series chooses
-    another one. Several scans are written into the folder OUTPUT, with a table of all measures (measures.csv).
+    another one. Several scans are written into the folder OUTPUT, with tables of all measures: a row per scan
+    (cases.csv), and a row per tumor and cochlea (measures.csv).
 
     With --targets, OUTPUT/<id>/prediction receives everything about each scan (label map, probabilities,
     uncertainty, provenance); a second run reuses finished scans.
@@ -140,6 +141,7 @@ def _print_all(
             for note in result.provenance["notes"]:
                 echo(f"{name}: {note}")
         echo(output / scan_files.MEASURES)
+        echo(output / scan_files.CASES)
     for name, cause in failures.items():
         echo(f"{name}: failed: {cause}", err=True)
     if failures:

@@ -12,7 +12,7 @@ from crossmoda import labels
 from crossmoda.anatomy import laterality
 from crossmoda.errors import InputError, cannot_read
 from crossmoda.output import atomic
-from crossmoda.volume import Volume, dicom
+from crossmoda.volume import Volume, dicom, dicom_frames
 
 if TYPE_CHECKING:
     from crossmoda.anatomy.ear_frame import EarFrames
@@ -87,6 +87,9 @@ def write_dicom_segmentation(
     count = int(slices[0].get("NumberOfFrames", 1)) if len(slices) == 1 else len(slices)
     if array.shape[:3] != (count, int(slices[0].Rows), int(slices[0].Columns)):
         raise InputError(f"Label map and series lie on different grids: {series}. Give the series that was segmented.")
+    if len(slices) == 1 and count > 1:  # highdicom expects the order of the frames
+        by_place, array = array, np.empty_like(array)
+        array[dicom_frames.frames_of(dicom.files_in_order(series)[0]).stack.order] = by_place
     for header in slices:
         _state_distance(header, label_map.grid.spacing[2])
     with warnings.catch_warnings():

@@ -167,6 +167,21 @@ def table(measures: Measures, grid: Grid) -> list[list[object]]:
     return rows
 
 
+#: Columns of a table with one row per case.
+CASE_COLUMNS = (
+    "tumors", *COLUMNS[1:], "volume of the other tumor [mm3]", "left cochlea [mm3]", "right cochlea [mm3]", "notes",
+)  # fmt: skip
+
+
+def case_row(measures: Measures, grid: Grid) -> list[object]:
+    """Return the row of :data:`CASE_COLUMNS` of a case: its tumor, of two tumors the larger one, and both cochleae."""
+    tumors = sorted(measures.tumors, key=lambda tumor: -tumor.volume_mm3)
+    row = _tumor_row(tumors[0], grid)[1:] if tumors else [None] * (len(COLUMNS) - 1)
+    cochleae = {cochlea.side: round(cochlea.volume_mm3, 2) for cochlea in measures.cochleae}
+    other = round(tumors[1].volume_mm3, 2) if len(tumors) > 1 else None
+    return [len(tumors), *row, other, cochleae.get("left"), cochleae.get("right"), " ".join(measures.notes)]
+
+
 def _tumor_row(tumor: TumorMeasures, grid: Grid) -> list[object]:
     low, high = tumor.interval_mm3 or (None, None)
     parts = tumor.parts
