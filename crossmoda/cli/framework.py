@@ -14,7 +14,7 @@ import click
 
 import crossmoda
 from crossmoda.errors import BAD_INPUT, InputError
-from crossmoda.output import printable
+from crossmoda.output import json_text, printable
 from crossmoda.parameters import Settings, parameters, shown
 from crossmoda.progress import Progress
 from crossmoda.steps.declaration import StepDeclaration
@@ -223,11 +223,23 @@ def progress_bar() -> Iterator[Progress | None]:
         yield lambda fraction, message: bars.update(task, completed=fraction, description=printable(message))
 
 
-def report_cases(results: Mapping[str, Any], failures: Mapping[str, str]) -> None:
+json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+
+
+def echo_json(content: Any) -> None:
+    """Print a result as JSON."""
+    echo(json_text(content))
+
+
+def report_cases(results: Mapping[str, Any], failures: Mapping[str, str], as_json: bool = False) -> None:
     """Print notes and folder of each finished case (``.notes``, ``.folder``) and the causes of failures.
 
     After a failure the command ends with the exit code of bad input.
     """
+    if as_json:
+        cases = {name: {"folder": result.folder, "notes": list(result.notes)} for name, result in results.items()}
+        echo_json({"cases": cases, "failed": failures})
+        results = {}
     for name, result in results.items():
         for note in result.notes:
             echo(f"{name}: {note}")

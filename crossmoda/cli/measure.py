@@ -1,13 +1,12 @@
 """The command ``crossmoda measure``."""
 
-import json
 from pathlib import Path
 
 import click
 
 from crossmoda import output
 from crossmoda.anatomy import markups as shapes
-from crossmoda.cli.framework import PATH, echo, files, path_option, progress_bar, structure_option
+from crossmoda.cli.framework import PATH, echo, echo_json, files, path_option, progress_bar, structure_option
 from crossmoda.dataset.scan_selection import scan_of_label
 from crossmoda.errors import InputError
 from crossmoda.steps.measure import STEP
@@ -62,7 +61,7 @@ def command(
         if report_dicom is not None and scan is not None:
             export.write_dicom_report(measures, segmentation, scan, report_dicom)
     if as_json:
-        echo(json.dumps(measurement.as_json(measures, grid), indent=2))
+        echo_json(measurement.as_json(measures, grid))
         return
     if as_csv:
         echo(output.csv_text(measurement.COLUMNS, measurement.table(measures, grid)).rstrip("\n"))

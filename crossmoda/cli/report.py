@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from crossmoda import output as files
-from crossmoda.cli.framework import PATH, echo, path_option, progress_bar, structure_option
+from crossmoda.cli.framework import PATH, echo, echo_json, json_option, path_option, progress_bar, structure_option
 from crossmoda.dataset.results import record_beside
 from crossmoda.dataset.scan_selection import scan_of_label
 
@@ -20,6 +20,7 @@ from crossmoda.dataset.scan_selection import scan_of_label
 @click.option("--reviewer", default="", help="Name or initials of the person who corrected the segmentation.")
 @click.option("--identify", is_flag=True, help="State the patient's name and ID, or the file name of the scan.")
 @click.option("--pdf", is_flag=True, help="Write the report as PDF, too; needs Chromium, Chrome or Edge.")
+@json_option
 @structure_option
 def command(
     label: Path,
@@ -30,6 +31,7 @@ def command(
     reviewer: str,
     identify: bool,
     pdf: bool,
+    as_json: bool,
 ) -> None:
     """LABEL is the segmentation of a scan. The report is one page without a name; --pdf, or a browser, prints it."""
     from crossmoda import measurement, printing
@@ -49,6 +51,9 @@ def command(
     record = _record_of(label)
     about = About(record, warning if record else "", date, patient, reviewer)
     written = write_report(result, output, about, pdf=pdf)
+    if as_json:
+        echo_json({"sentences": list(result.measures.sentences), "files": written})
+        return
     for sentence in result.measures.sentences:
         echo(sentence)
     for path in written:

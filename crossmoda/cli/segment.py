@@ -1,6 +1,5 @@
 """The command ``crossmoda segment``; ``predict`` is its earlier name."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ from crossmoda import inference
 from crossmoda.cli.framework import (
     PATH,
     echo,
+    echo_json,
     files,
     open_data,
     options,
@@ -81,7 +81,7 @@ def command(
     if pseudonymize:
         create_key([targets] if targets is not None else sorted({path.parent for path in paths}))
     if targets is not None:
-        _segment_data_set(targets, output, weights, settings, maps)
+        _segment_data_set(targets, output, weights, settings, maps, as_json)
     elif len(paths) == 1 and not scan_files.is_image_folder(paths[0]):
         selection = select_scan(paths[0], series)
         if selection.note and not as_json:
@@ -101,7 +101,12 @@ def command(
 
 
 def _segment_data_set(
-    targets: Path, output: Path, weights: Path | None, settings: inference.Settings, maps: dict[str, Any]
+    targets: Path,
+    output: Path,
+    weights: Path | None,
+    settings: inference.Settings,
+    maps: dict[str, Any],
+    as_json: bool,
 ) -> None:
     if any(maps.values()):
         raise InputError("--targets writes every map. Omit --probabilities, --uncertainty and --report-dicom.")
@@ -110,13 +115,13 @@ def _segment_data_set(
         raise InputError(f"No hrT2 scan in {targets}. Choose a data set with hrT2 scans.")
     with progress_bar() as progress:
         results, failures = inference.predict_all(cases, output, weights, settings, progress)
-    report_cases(results, failures)
+    report_cases(results, failures, as_json)
 
 
 def _print(result: Prediction, output: Path, as_json: bool) -> None:
     """Print the result of one scan."""
     if as_json:
-        echo(json.dumps({**result.provenance, "output": str(output)}, indent=2))
+        echo_json({**result.provenance, "output": str(output)})
         return
     for sentence in result.measures.sentences:
         echo(sentence)
@@ -133,7 +138,7 @@ def _print_all(
     """Print the results of several scans; after a failure the command ends with the exit code of bad input."""
     if as_json:
         records = {name: result.provenance for name, result in results.items()}
-        echo(json.dumps({"scans": records, "failed": failures}, indent=2))
+        echo_json({"scans": records, "failed": failures})
     else:
         for name, result in results.items():
             for sentence in result.measures.sentences:
