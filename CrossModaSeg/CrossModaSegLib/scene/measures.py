@@ -1,5 +1,6 @@
 """The measures of a segmentation: a table, sentences, the axial diameters as lines, the porus as a plane."""
 
+import re
 from collections.abc import Callable
 from functools import partial
 
@@ -13,6 +14,8 @@ from CrossModaSegLib.scene import export, nodes, porus, tables
 
 #: Reference role of the table of a segmentation, and the attribute with its measures in words.
 TABLE, SENTENCES = "CrossModa.table", "CrossModa.Sentences"
+#: Units of the measures in the narrow table.
+UNITS = "mm, mm3"
 #: Role of the lines of a segmentation's diameters.
 DIAMETER = "diameter"
 
@@ -90,7 +93,13 @@ def by_measure(table) -> tuple[list[str], list[tuple[str, list[str]]]]:
     """
     structures, measured = tables.turned(table)
     shown = [(name, texts) for name, texts in measured if not name.endswith("[mL]")]
-    return structures, [(name, [text.removesuffix(" (suggested)") for text in texts]) for name, texts in shown]
+    return structures, [(_short(name), [text.removesuffix(" (suggested)") for text in texts]) for name, texts in shown]
+
+
+def _short(name: str) -> str:
+    """Return the name of a measure without its unit (:data:`UNITS`); that of a limit without that of its measure."""
+    _measure, is_limit, limit = name.partition(", ")
+    return re.sub(r" \[mm3?\]$", "", f"    {limit}" if is_limit else name)
 
 
 def _show_diameters(segmentation, diameters: list[dict]) -> None:

@@ -126,7 +126,11 @@ class ThreeDView:
             for node in slicer.util.getNodesByClass(kind):
                 display, bounds = node.GetDisplayNode(), [0.0] * 6
                 is_surface = kind == "vtkMRMLModelNode" and not node.IsA("vtkMRMLSliceNode") and node.GetPolyData()
-                if display is not None and display.GetVisibility() and (is_surface or node.IsA("vtkMRMLSegmentationNode")):
+                if (
+                    display is not None
+                    and display.GetVisibility()
+                    and (is_surface or node.IsA("vtkMRMLSegmentationNode"))
+                ):
                     node.GetRASBounds(bounds)
                     box.AddBounds(bounds) if bounds[0] <= bounds[1] else None
         return box
