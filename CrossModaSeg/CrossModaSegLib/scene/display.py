@@ -70,15 +70,16 @@ def jump(center_ras) -> None:
 def _show(target, also=None, **layers) -> None:
     """Show a target with layers over it; what belongs to other targets (but ``also``) is hidden meanwhile."""
     slicer.util.setSliceViewerLayers(background=target, **layers)
+    shown = [scan for scan in (target, also) if scan is not None]
     for kind in ("vtkMRMLSegmentationNode", "vtkMRMLMarkupsNode", "vtkMRMLModelNode"):
         for node in slicer.util.getNodesByClass(kind):
             display, scan = node.GetDisplayNode(), nodes.scan_of(node)
             if display is None or not node.GetAttribute(nodes.ROLE):
                 continue
-            if scan in (target, also) and display.GetAttribute(HIDDEN):
+            if scan in shown and display.GetAttribute(HIDDEN):
                 display.SetAttribute(HIDDEN, None)
                 display.SetVisibility(True)
-            elif scan not in (target, also) and display.GetVisibility():
+            elif scan not in shown and display.GetVisibility():
                 display.SetAttribute(HIDDEN, "true")
                 display.SetVisibility(False)
 
