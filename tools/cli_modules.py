@@ -20,6 +20,7 @@ STEPS = {
     "CrossModaRegister/CrossModaFuse": "fuse",
     "CrossModaRegister/CrossModaPropagate": "propagate",
     "CrossModaRegister/CrossModaRegister": "register",
+    "CrossModaSeg/CrossModaGrowth": "growth",
     "CrossModaSeg/CrossModaMeasure": "measure",
     "CrossModaSeg/CrossModaPredict": "predict",
     "CrossModaSeg/CrossModaTrain": "train",

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.bed
 
 CLI_MODULES = (
     *("CrossModaPropagate", "CrossModaRegister", "CrossModaFuse"),
-    *("CrossModaMeasure", "CrossModaPredict", "CrossModaTrain"),
+    *("CrossModaGrowth", "CrossModaMeasure", "CrossModaPredict", "CrossModaTrain"),
 )
 
 

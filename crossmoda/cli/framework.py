@@ -33,6 +33,7 @@ COMMANDS = {
     "propagate": "Propagate atlas labels to targets: register, warp, fuse to noisy labels.",
     "segment": "Segment scans with a trained network, and measure the tumor.",
     "measure": "Measure a segmentation: volumes, diameters, meatal parts, suggested Koos grade.",
+    "growth": "Measure whether a tumor has grown between two or more scans of a patient.",
     "report": "Write the report of one patient: key images, measures, provenance.",
     "export": "Write a label as DICOM SEG, or labeled scans as an nnU-Net or BIDS data set.",
     "train": "Train a network on labeled sources and noisy labels of targets.",

@@ -126,7 +126,7 @@ def measure(
 
 
 def _parts(
-    tumor: Volume, parts: np.ndarray | None, given: HalfSpace | None, frame: EarFrame | None
+    tumor: Volume, parts: np.ndarray | None, plane: HalfSpace | None, frame: EarFrame | None
 ) -> MeatalParts | None:
     """Return the parts of a tumor by labels, else by the plane that is given, else by that of the ear frame.
 
@@ -135,9 +135,9 @@ def _parts(
     if parts is not None and parts[tumor.array].any():
         return split_by_labels(tumor, parts)
     located = porus_plane(frame) if frame is not None else None
-    if given is not None:
-        is_flipped = located is not None and given.normal @ located.normal < 0
-        return split_by_plane(tumor, given.complement if is_flipped else given, error_mm=0)
+    if plane is not None:
+        is_flipped = located is not None and plane.normal @ located.normal < 0
+        return split_by_plane(tumor, plane.complement if is_flipped else plane, error_mm=0)
     return split_by_plane(tumor, located) if located is not None else None
 
 

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from crossmoda import labels, output, printing
+from crossmoda.dataset.scan_date import date_in_header, header_of
 from crossmoda.figures import window
 from crossmoda.measurement.files import COLUMNS, FileMeasures, as_json, table
 from crossmoda.measurement.measures import TumorMeasures
 from crossmoda.measurement.surface import Line
 from crossmoda.report import Report
-from crossmoda.volume import Grid, Volume, dicom, resample
+from crossmoda.volume import Grid, Volume, resample
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -44,15 +45,12 @@ class About:
 
 def about_scan(scan: Path, identify: bool) -> tuple[str, str]:
     """Return date and patient of a scan: of its DICOM header; the file name of any other, if it is to be identified."""
-    if not scan.is_dir() and not dicom.is_dicom(scan):
+    header = header_of(scan)
+    if header is None:
         return "", scan.name if identify else ""
-    import pydicom
-
-    header = pydicom.dcmread(dicom.series_at(scan).files[0], stop_before_pixels=True)
-    day = str(header.get("AcquisitionDate") or header.get("SeriesDate") or header.get("StudyDate") or "")
-    date = f"{day[:4]}-{day[4:6]}-{day[6:8]}" if len(day) == 8 and day.isdigit() else ""
+    date = date_in_header(header)
     name = ", ".join(str(header.get(key)) for key in ("PatientName", "PatientID") if header.get(key))
-    return date, name if identify else ""
+    return date.isoformat() if date else "", name if identify else ""
 
 
 def files_of(path: Path, pdf: bool = False) -> list[Path]:
@@ -159,7 +157,7 @@ def key_images(scan: Volume, label_map: Volume, tumor: TumorMeasures) -> "list[F
     for name in _PLANES:
         figures.append(Figure(figsize=(3.2, 3.2), dpi=130))
         axes = figures[-1].add_axes((0, 0, 1, 1))
-        plane = _plane(center, side_mm, name)
+        plane = plane_through(center, side_mm, name)
         _draw(axes, scan, label_map, plane, name, limits)
         axes.text(8, plane.size[1] - 10, name, color="white", fontsize=9)
         if name == "axial":
@@ -168,7 +166,7 @@ def key_images(scan: Volume, label_map: Volume, tumor: TumorMeasures) -> "list[F
     return figures
 
 
-def _plane(center: np.ndarray, side_mm: float, name: str) -> Grid:
+def plane_through(center: np.ndarray, side_mm: float, name: str) -> Grid:
     """Return the grid of one LPS slice around a point; rows of sagittal and coronal planes run downwards."""
     column, row, sign = _PLANES[name]
     axes = np.zeros((3, 3))

@@ -142,8 +142,8 @@ def _measured(label_map: str, scan: str, planes: dict[str, list], progress):
     from crossmoda import measurement
     from crossmoda.measurement.axial import HalfSpace
 
-    given = {side: HalfSpace.at(*where) for side, where in planes.items()}
-    return measurement.measure_files(Path(label_map), Path(scan), progress=progress, planes=given)
+    half_spaces = {side: HalfSpace.at(*where) for side, where in planes.items()}
+    return measurement.measure_files(Path(label_map), Path(scan), progress=progress, planes=half_spaces)
 
 
 def segment_all(scans: dict[str, str], folder: str, weights: str, device: str, flips: bool, progress) -> dict:
