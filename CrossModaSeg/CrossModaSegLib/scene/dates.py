@@ -11,10 +11,8 @@ DATE = "CrossModa.Date"
 
 def of(volume) -> str:
     """Return the date of a scan (YYYY-MM-DD); empty where it is not known."""
-    try:
-        from crossmoda.dataset.scan_date import date_in_name
-    except ImportError:
-        return ""
+    from crossmoda.dataset.scan_date import date_in_name
+
     if stated := volume.GetAttribute(DATE):
         return stated
     storage, files = volume.GetStorageNode(), dicom.source_files(volume)
