@@ -31,7 +31,7 @@ class CrossModaSeg(ScriptedLoadableModule):
             "press Apply, check the outline. <b>Review</b>: correct the labels of a cohort. <b>Atlases &amp; "
             "training</b>: labels from contrast-enhanced T1 scans, and your own models; “Load sample data” gives a "
             "first scan. Research software, not a medical device. See the "
-            "<a href='https://github.com/crossmoda/SlicerCrossModa/blob/main/docs/user_guide.md'>user guide</a>."
+            "<a href='https://github.com/crossmoda/SlicerCrossModa/blob/main/docs/clinician.md'>user guide</a>."
         )
         parent.acknowledgementText = _(
             "The method follows C. N. Kruse, L. Hansen and M. P. Heinrich, “Learning on MIND features and noisy labels "

@@ -1,5 +1,6 @@
 """DICOM series of MR slices for tests."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -53,3 +54,30 @@ def write_series(
         for name, value in elements.items():
             setattr(header, name, value)
         pydicom.dcmwrite(folder / f"{volume.grid.size[2] - number:03d}.dcm", header, enforce_file_format=True)
+
+
+def write_frames(file: Path, scan: Volume, **changes: Any) -> None:
+    """Write a volume as one enhanced file; ``changes`` remove or replace what its slices say."""
+    import pydicom
+    from pydicom.dataset import Dataset
+
+    write_series(file.parent / "slices", scan)
+    header = pydicom.dcmread(file.parent / "slices" / "006.dcm")
+    shutil.rmtree(file.parent / "slices")
+    header.SOPClassUID = header.file_meta.MediaStorageSOPClassUID = "1.2.840.10008.5.1.4.1.1.4.1"
+    measures, orientation, shared = Dataset(), Dataset(), Dataset()
+    measures.PixelSpacing, orientation.ImageOrientationPatient = header.PixelSpacing, header.ImageOrientationPatient
+    shared.PixelMeasuresSequence, shared.PlaneOrientationSequence = [measures], [orientation]
+    for name in ("PixelSpacing", "ImageOrientationPatient", "ImagePositionPatient"):
+        delattr(header, name)
+    header.SharedFunctionalGroupsSequence, header.PerFrameFunctionalGroupsSequence = [shared], []
+    for number in changes.pop("order", range(scan.grid.size[2])):
+        position, frame = Dataset(), Dataset()
+        place = scan.grid.index_to_physical @ [0, 0, number, 1]
+        position.ImagePositionPatient = [f"{value:.10g}" for value in place[:3]]
+        frame.PlanePositionSequence = [position]
+        header.PerFrameFunctionalGroupsSequence.append(frame)
+    header.NumberOfFrames, header.PixelData = scan.grid.size[2], scan.array.astype(np.uint16).tobytes()
+    for name, value in changes.items():
+        setattr(shared, name, value)
+    pydicom.dcmwrite(file, header, enforce_file_format=True)

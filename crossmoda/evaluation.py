@@ -204,15 +204,12 @@ def write_scores(cases: Mapping[str, Scores], path: Path | str) -> None:
 
 def write_summary(cases: Mapping[str, Scores], path: Path | str) -> None:
     """Write the scores of all cases and their summary as JSON; undefined values are null."""
-    write_json(path, _without_nan({"cases": cases, "summary": summarize(cases)}))
+    write_json(path, summary(cases))
 
 
-def _without_nan(content: Any) -> Any:
-    if isinstance(content, Mapping):
-        return {key: _without_nan(value) for key, value in content.items()}
-    if isinstance(content, list | tuple):
-        return [_without_nan(value) for value in content]
-    return None if isinstance(content, float) and not math.isfinite(content) else content
+def summary(cases: Mapping[str, Scores]) -> dict[str, Any]:
+    """Return the scores of all cases and their summary as JSON content."""
+    return {"cases": cases, "summary": summarize(cases)}
 
 
 def format_table(cases: Mapping[str, Scores]) -> str:

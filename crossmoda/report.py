@@ -19,6 +19,12 @@ if TYPE_CHECKING:
 _SENTENCE = 48
 
 
+def _png(figure: "Figure") -> str:
+    stream = io.BytesIO()
+    figure.savefig(stream, format="png")
+    return base64.b64encode(stream.getvalue()).decode("ascii")
+
+
 class Report:
     """Sections of text, tables and pictures, written as one self-contained HTML file.
 
@@ -39,11 +45,10 @@ class Report:
         """Start a section; the following figures and tables belong to it."""
         self._sections.append({"title": title, "text": text, "content": []})
 
-    def figure(self, figure: "Figure", caption: str) -> None:
-        """Add a matplotlib figure to the current section."""
-        stream = io.BytesIO()
-        figure.savefig(stream, format="png")
-        self._add({"png": base64.b64encode(stream.getvalue()).decode("ascii"), "caption": caption})
+    def figure(self, figure: "Figure | Sequence[Figure]", caption: str) -> None:
+        """Add a matplotlib figure to the current section, or a row of figures, which a narrow screen breaks."""
+        figures = figure if isinstance(figure, Sequence) else [figure]
+        self._add({"pngs": [_png(each) for each in figures], "caption": caption})
 
     def table(self, columns: Sequence[str], rows: Sequence[Sequence[object]], caption: str = "") -> None:
         """Add a table to the current section; its cells are shown as text."""
@@ -59,11 +64,15 @@ class Report:
             InputError: the path cannot be written.
 
         """
+        write_text(path, self.html())
+
+    def html(self) -> str:
+        """Return the report as a page."""
         import jinja2
 
         source = resources.files("crossmoda").joinpath("report.html.j2").read_text(encoding="utf-8")
         environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-        html = environment.from_string(source).render(
+        return environment.from_string(source).render(
             title=self.title,
             summary=self.summary,
             sections=self._sections,
@@ -71,7 +80,6 @@ class Report:
             version=crossmoda.__version__,
             created=datetime.datetime.now().astimezone().strftime("%Y-%m-%d %H:%M"),
         )
-        write_text(path, html)
 
     def _add(self, item: dict[str, Any]) -> None:
         if not self._sections:

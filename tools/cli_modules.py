@@ -20,6 +20,8 @@ STEPS = {
     "CrossModaRegister/CrossModaFuse": "fuse",
     "CrossModaRegister/CrossModaPropagate": "propagate",
     "CrossModaRegister/CrossModaRegister": "register",
+    "CrossModaSeg/CrossModaGrowth": "growth",
+    "CrossModaSeg/CrossModaMeasure": "measure",
     "CrossModaSeg/CrossModaPredict": "predict",
     "CrossModaSeg/CrossModaTrain": "train",
 }
@@ -104,7 +106,7 @@ def _add_member(group: ElementTree.Element, step: StepDeclaration, member: File 
 def _add_file(group: ElementTree.Element, step: StepDeclaration, file: File) -> None:
     """Add a file; Slicer's panel passes ``.`` for an optional folder that is not set, hence that is a string."""
     is_text = file.kind == "folder" and not file.required
-    tags = {"label": "image", "linear transform": "transform", "table": "file", "weights": "file"}
+    tags = {"label": "image", "linear transform": "transform", "table": "file", "markups": "file", "weights": "file"}
     tags |= {"folder": "string" if is_text else "directory"}
     attributes = {"label": {"type": "label"}, "linear transform": {"type": "linear"}}.get(file.kind, {})
     if KINDS[file.kind]:

@@ -4,20 +4,22 @@
     python Testing/benchmarks/bench_measures.py SET --output FOLDER --calibrate     # interval of volumes -> model card
 
 Every hrT2 of a head with a tumor is segmented and measured; the truth is the label map, measured with the true plane
-of the porus, which the set's generator states. Finished cases of the same weights are reused. ``--calibrate`` writes
-the interval of volumes into the card of the weights: calibrate on the tuning set, state coverage on another one.
+of the porus, which the set's generator states. Finished cases of the same weights and the same code of the measures are
+reused, so that a run that was stopped goes on. ``--calibrate`` writes the interval of volumes into the card of the
+weights: calibrate on the tuning set, state coverage on another one.
 """
 
 import argparse
 import json
 import sys
+import zlib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import set_scores
 
-from crossmoda import inference, labels, output, volume, weights
+from crossmoda import inference, labels, measurement, output, volume, weights
 from crossmoda.anatomy import template
 from crossmoda.anatomy.ear_frame import ear_frames
 from crossmoda.measurement import measure
@@ -82,7 +84,7 @@ def run_case(case: set_scores.Case, model: weights.TrainedNetwork) -> dict[str, 
     (tumor,) = measure(truth).tumors
     mask = Volume(truth.array == labels.VS, truth.grid)
     own = numbers(tumor, case.side)
-    parts = split_by_plane(mask, true_plane(set_name, case, case.side))
+    parts = split_by_plane(mask, true_plane(set_name, case, case.side), error_mm=0.0)
     own["extrameatal diameter"] = parts.extrameatal.largest.length_mm if parts.extrameatal else 0.0
     own["intrameatal volume"], own["extrameatal volume"] = parts.intrameatal_mm3, parts.extrameatal_mm3
     result["true"] = own
@@ -91,6 +93,7 @@ def run_case(case: set_scores.Case, model: weights.TrainedNetwork) -> dict[str, 
     if matched:
         mask = Volume(prediction.label_map.array == labels.VS, scan.grid)
         result["measured"] = numbers(matched[0], case.side)
+        result["extrameatal limits"] = list(matched[0].parts.limits_mm) if matched[0].parts else None
         result["uncertain"] = uncertain_volume(mask, prediction.probabilities[labels.VS])
     return result
 
@@ -160,6 +163,17 @@ def intervals(results: list[dict[str, Any]], stored: VolumeInterval | None) -> t
     return "\n".join(lines), model
 
 
+def limits_sentence(results: list[dict[str, Any]]) -> str:
+    """Return how often the true extrameatal diameter lies within its limits."""
+    chosen = [r for r in results if r.get("extrameatal limits")]
+    inside = [
+        low - 1e-6 <= r["true"]["extrameatal diameter"] <= high + 1e-6
+        for r in chosen
+        for low, high in [r["extrameatal limits"]]
+    ]
+    return f"Extrameatal diameter: {sum(inside)} of {len(inside)} true values within the limits."
+
+
 def picture(results: list[dict[str, Any]], path: Path) -> None:
     """Write the Bland-Altman picture: error against the mean of measured and true, volume and axial diameter."""
     import matplotlib
@@ -196,7 +210,7 @@ def main() -> None:
     parser.add_argument("--picture", type=Path)
     parser.add_argument("--calibrate", action="store_true")
     options = parser.parse_args()
-    model, mark = weights.load(options.weights), checksum_of_network(options.weights)
+    model, mark = weights.load(options.weights), f"{checksum_of_network(options.weights)} {checksum_of_measures()}"
     results = []
     for case in set_scores.cases(options.set, ["heads"])[: options.cases]:
         path = options.output / f"{case.id}.json"
@@ -209,7 +223,7 @@ def main() -> None:
     print(f"{len(tumors)} tumors, {sum('measured' not in result for result in tumors)} of them not found.\n")
     print(error_table(tumors), plane_table(results), sep="\n\n", end="\n\n")
     text, interval = intervals(tumors, VolumeInterval.of(model.card))
-    print(text)
+    print(text, limits_sentence(tumors), sep="\n")
     if options.picture:
         picture(tumors, options.picture)
     if options.calibrate and interval is not None:
@@ -223,10 +237,14 @@ def checksum_of_network(path: Path) -> str:
     return f"{total:.9g} {checksum_text({name: value for name, value in card.items() if name != KEY})}"
 
 
+def checksum_of_measures() -> str:
+    """Return a checksum of the code that measures."""
+    files = sorted(Path(measurement.__file__).parent.glob("*.py"))
+    return f"{zlib.crc32(b''.join(file.read_bytes() for file in (*files, Path(__file__)))):08x}"
+
+
 def checksum_text(card: dict[str, Any]) -> str:
     """Return a short checksum of a card."""
-    import zlib
-
     return f"{zlib.crc32(json.dumps(card, sort_keys=True).encode()):08x}"
 
 

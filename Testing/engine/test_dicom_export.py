@@ -2,19 +2,23 @@
 
 import shutil
 import subprocess
+import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pydicom
 import pytest
 import SimpleITK as sitk
 from scipy.spatial.transform import Rotation
 
-from crossmoda import __version__
+from crossmoda import __version__, volume
 from crossmoda.dataset.scan_selection import select_scan
 from crossmoda.errors import InputError
-from crossmoda.export import write_dicom_segmentation
+from crossmoda.export import read_own_segmentation, write_dicom_report, write_dicom_segmentation
+from crossmoda.measurement import measure
 from crossmoda.volume import Grid, Volume, read, read_label_map
-from dicom_series import write_series
+from dicom_series import write_frames, write_series
 
 highdicom = pytest.importorskip("highdicom")
 OBLIQUE = tuple(Rotation.from_euler("xyz", (0.2, -0.1, 0.3)).as_matrix().ravel().tolist())
@@ -135,6 +139,15 @@ def test_a_corrected_segmentation_is_semiautomatic(written: tuple[Path, Volume, 
     assert types == {"SEMIAUTOMATIC"}
 
 
+def test_the_frames_of_a_segmentation_are_those_of_a_file_in_any_order(tmp_path: Path) -> None:
+    write_frames(tmp_path / "scan.dcm", a_scan(OBLIQUE), order=[0, 2, 4, 1, 3, 5])
+    label_map = a_label(read(tmp_path / "scan.dcm"))
+    write_dicom_segmentation(label_map, tmp_path / "scan.dcm", tmp_path / "result.dcm")
+    back = read_label_map(tmp_path / "result.dcm")
+    assert np.array_equal(back.array, label_map.array)
+    assert back.grid.same_as(label_map.grid)
+
+
 def test_what_cannot_be_referred_to_is_refused(written: tuple[Path, Volume, Path], tmp_path: Path) -> None:
     _, label_map, series = written
     empty = label_map.with_array(np.zeros_like(label_map.array))
@@ -178,3 +191,46 @@ def test_candidates_are_listed_where_none_or_several_fit(study: Path) -> None:
     with pytest.raises(InputError, match=r"2 series fit T2 or ceT1.*t2_space_tra.*t2_ciss") as error:
         select_scan(study)
     assert "flair" not in str(error.value)
+
+
+def test_the_structured_report_states_the_measures_of_the_segments(
+    written: tuple[Path, Volume, Path], tmp_path: Path, run: Callable[..., tuple[int, str, str]]
+) -> None:
+    segmentation, label_map, series = written
+    measures = measure(label_map)
+    write_dicom_report(measures, read_own_segmentation(segmentation), series, tmp_path / "report.dcm")
+    report = highdicom.sr.srread(tmp_path / "report.dcm")
+    groups = report.content.get_volumetric_roi_measurement_groups()
+    found = {group.tracking_identifier: group for group in groups}
+    assert list(found) == ["VS left", "cochlea left", "cochlea right"]
+    tumor, (row,) = found["VS left"], measures.tumors
+    values = {item.name.meaning: item.value for item in tumor.get_measurements()}
+    assert values["Volume"] == pytest.approx(row.volume_mm3, abs=0.01)
+    assert values["Long axis"] == pytest.approx(row.axial.largest.length_mm, abs=0.01)
+    assert {str(item.unit.value) for item in tumor.get_measurements()} == {"mm", "mm3"}
+    assert tumor.finding_type.value == "4147007" and tumor.finding_sites[0].laterality.meaning == "Left"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        references = pydicom.dcmread(segmentation)
+    assert tumor.referenced_segment.referenced_sop_instance_uid == references.SOPInstanceUID
+    assert tumor.referenced_segment.referenced_segment_numbers == [1]
+    assert pydicom.dcmread(tmp_path / "report.dcm").StudyInstanceUID == references.StudyInstanceUID
+
+
+def test_a_report_of_another_series_or_another_label_is_refused(
+    written: tuple[Path, Volume, Path], tmp_path: Path, run: Callable[..., tuple[int, str, str]]
+) -> None:
+    segmentation, label_map, series = written
+    write_series(tmp_path / "other", a_scan(), "1.2.77")
+    with pytest.raises(InputError, match="refers to another series"):
+        write_dicom_report(
+            measure(label_map), read_own_segmentation(segmentation), tmp_path / "other", tmp_path / "no.dcm"
+        )
+    volume.write(label_map, tmp_path / "label.nii.gz")
+    code, _, err = run("measure", tmp_path / "label.nii.gz", "--scan", series, "--report-dicom", tmp_path / "no.dcm")
+    assert code == 2 and "crossmoda export" in err and err.count("\n") == 1
+    code, _, err = run("measure", segmentation, "--report-dicom", tmp_path / "no.dcm")
+    assert code == 2 and "--scan" in err
+    code, _, err = run("segment", series, "-o", tmp_path / "no.nii.gz", "--report-dicom", tmp_path / "no.dcm")
+    assert code == 2 and "refers to a DICOM SEG" in err
+    assert not (tmp_path / "no.dcm").exists()

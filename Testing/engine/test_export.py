@@ -7,11 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from crossmoda import cli, doctor, volume
+from crossmoda import cli, doctor, printing, volume
+from crossmoda.errors import InputError
 from crossmoda.measurement import measure
 from crossmoda.measurement.files import FileMeasures
-from crossmoda.measurement.report import About, write_report
+from crossmoda.measurement.report import About, about_scan, write_report
 from crossmoda.volume import Grid, Volume
+from dicom_series import write_series
 
 GRID = Grid((40, 20, 8), (1.0, 1.0, 2.0), (-20.0, 0.0, 5.0), (1, 0, 0, 0, 1, 0, 0, 0, 1))
 
@@ -82,9 +84,41 @@ def test_the_report_is_one_file_with_pictures_measures_and_no_name(tmp_path):
     html, as_json, table = write_report(result, tmp_path / "r.html", About(record, "Trained on simulated tumors only."))
     text = html.read_text("utf-8")
     assert "largest axial diameter [mm]" in text and "Trained on simulated tumors only." in text
-    assert text.count("data:image/png;base64,") == 1 and not re.search(r"(src|href)=\"(?!data:)", text)
+    assert text.count("data:image/png;base64,") == 3 and not re.search(r"(src|href)=\"(?!data:)", text)
     assert "Doe_Jane" not in text + as_json.read_text() + table.read_text()
     assert json.loads(as_json.read_text())["tumors"][0]["side"] == "left" and table.read_text().count("\n") == 4
+
+
+def test_the_patient_is_named_only_on_request(tmp_path):
+    scan, label = scan_and_label()
+    write_series(tmp_path / "t2", scan, PatientName="Doe^Jane", PatientID="4711", SeriesDate="20260302")
+    result = FileMeasures(measure(label), label, scan)
+    for identify in (False, True):
+        date, patient = about_scan(tmp_path / "t2", identify)
+        files = write_report(result, tmp_path / "r.html", About({}, date=date, patient=patient))
+        content = "".join(file.read_text("utf-8") for file in files)
+        assert "2026-03-02" in content
+        assert ("Doe^Jane" in content, "4711" in content) == (identify, identify)
+
+
+def test_a_pdf_is_one_page_or_says_what_is_missing(tmp_path, monkeypatch):
+    scan, label = scan_and_label()
+    result = FileMeasures(measure(label), label, scan)
+    try:
+        printing.browser()
+    except InputError:
+        pass
+    else:
+        *_, pdf = write_report(result, tmp_path / "r.html", About({"created": "2026-11-30T10:00"}), pdf=True)
+        content = pdf.read_bytes()
+        assert content.startswith(b"%PDF") and len(re.findall(rb"/Type */Page\b", content)) == 1
+        pdf.unlink()
+        (tmp_path / "r.html").unlink()
+    monkeypatch.setattr(printing, "_NAMES", ())
+    monkeypatch.setattr(printing, "_PLACES", ())
+    with pytest.raises(InputError, match=r"No Chromium.* Open the \.html in a browser"):
+        write_report(result, tmp_path / "r.html", About({}), pdf=True)
+    assert not (tmp_path / "r.html").exists()
 
 
 def test_a_report_of_a_label_without_a_tumor_says_so(tmp_path):
@@ -134,3 +168,25 @@ def test_the_demo_refuses_a_folder_that_it_did_not_make(tmp_path, run):
     (tmp_path / "mine.txt").write_text("mine")
     code, _, err = run("demo", "--output", tmp_path)
     assert code == 2 and "not empty" in err and [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+
+
+def test_scans_have_a_row_each_also_where_one_fails(tmp_path, monkeypatch):
+    from types import SimpleNamespace
+
+    from crossmoda.inference import scan_files
+
+    def predicted(image, segmentation, *_):
+        if image.name == "broken":
+            raise InputError("Cannot read broken.")
+        _, label = scan_and_label()
+        return SimpleNamespace(measures=measure(label), label_map=label, provenance={"notes": ["Doubtful."]})
+
+    monkeypatch.setattr(scan_files, "predict_files", predicted)
+    scans = {name: tmp_path / name for name in ("a", "broken", "c")}
+    _, failures = scan_files.predict_scans(scans, tmp_path / "results")
+    header, *rows = (tmp_path / "results" / "cases.csv").read_text(encoding="utf-8").splitlines()
+    assert list(failures) == ["broken"] and [row.split(",")[0] for row in rows] == list(scans)
+    assert header.startswith("scan,tumors,side,volume [mm3]") and header.endswith(",notes,failure")
+    assert rows[0].startswith("a,1,left,") and "Doubtful." in rows[0]
+    assert rows[1].endswith(",Cannot read broken.")
+    assert len((tmp_path / "results" / "measures.csv").read_text(encoding="utf-8").splitlines()) == 1 + 2 * 3

@@ -1,6 +1,7 @@
 """Measures of shapes that are known from geometry, on grids of any orientation; parts, sides, grades, the command."""
 
 import dataclasses
+import itertools
 import json
 import math
 from pathlib import Path
@@ -10,12 +11,12 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from crossmoda import volume
-from crossmoda.anatomy import template
+from crossmoda.anatomy import markups, template
 from crossmoda.anatomy.ear_frame import EarFrame, EarFrames
-from crossmoda.measurement import COLUMNS, koos, measure, table
+from crossmoda.measurement import CASE_COLUMNS, COLUMNS, case_row, koos, measure, table
 from crossmoda.measurement.axial import HalfSpace, axial_diameters, slice_number
 from crossmoda.measurement.interval import VolumeInterval, uncertain_volume
-from crossmoda.measurement.meatus import MeatalParts, split_by_plane
+from crossmoda.measurement.meatus import MeatalParts, porus_plane, split_by_plane
 from crossmoda.volume.grid import Grid, Volume
 
 STRAIGHT = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
@@ -164,9 +165,10 @@ def tumor_to(medial_mm: float, side: str = "left") -> Volume:
 
 @pytest.mark.parametrize("side", ["left", "right"])
 def test_a_tumor_in_the_canal_is_intrameatal(side):
-    (tumor,) = measure(tumor_to(-1.0, side), FRAMES).tumors
+    (tumor,) = measure(tumor_to(-2.5, side), FRAMES).tumors
     assert (tumor.side, tumor.extrameatal_mm) == (side, 0.0)
-    assert tumor.koos is not None and tumor.koos.grade == "I"
+    assert tumor.parts is not None and tumor.parts.size == "intrameatal"
+    assert tumor.koos is not None and tumor.koos.grade == "I" and "leave" not in tumor.koos.reason
     assert "intrameatal" in tumor.sentence and "suggested" in str(tumor.koos)
 
 
@@ -178,11 +180,81 @@ def test_the_extrameatal_diameter_begins_at_the_porus(side):
     assert tumor.koos is not None and tumor.koos.grade == "II"
 
 
+@pytest.mark.parametrize("sign", [1, -1])
+def test_a_moved_plane_of_the_porus_divides_the_tumor_whatever_its_normal(sign):
+    plane = porus_plane(frame_at("left"))
+    moved = HalfSpace(plane.point + 4 * plane.normal, sign * plane.normal)
+    measures = measure(tumor_to(6.0), FRAMES, planes={"left": moved, "right": moved})
+    (tumor,) = measures.tumors
+    assert tumor.parts is not None and tumor.parts.extrameatal_mm3 == pytest.approx(math.pi * 4 * 2, rel=0.2)
+    assert measures.notes == ("Plane of the porus not used: no tumor on the right side.",)
+
+
+def test_a_plane_saved_in_slicer_divides_the_tumor_of_its_side(tmp_path, run):
+    label, planes = tmp_path / "label.nii.gz", tmp_path / "planes.mrk.json"
+    volume.write(label_map(vs=np.s_[5:9, 5:15, 5:15]), label)
+    _, before, _ = run("measure", label, "--json")
+    (tumor,) = json.loads(before)["tumors"]
+    assert tumor["meatus"] is None
+    middle = np.mean([tumor["diameter_3d"][end] for end in ("start_mm", "stop_mm")], axis=0)
+    ras = np.array([-1, -1, 1])
+    shape = markups.plane(f"T2 {tumor['side']} porus", middle * ras, np.array([1.0, 0, 0]), 20)
+    markups.write([{**shape, "coordinateSystem": "RAS"}], planes)
+    code, out, err = run("measure", label, "--planes", planes, "--json")
+    assert code == 0, err
+    meatus = json.loads(out)["tumors"][0]["meatus"]
+    assert meatus["porus_plane"]["point_mm"] == pytest.approx(middle, abs=0.01)
+    assert meatus["porus_plane"]["normal"] == [-1, 0, 0], "right of RAS is left of LPS"
+    assert meatus["extrameatal_mm3"] == pytest.approx(tumor["volume_mm3"] / 2)
+
+
+def test_planes_without_a_side_are_refused(tmp_path, run):
+    label, planes = tmp_path / "label.nii.gz", tmp_path / "planes.mrk.json"
+    volume.write(label_map(vs=np.s_[5:9, 5:15, 5:15]), label)
+    for name, reason in (("P", "unclear side"), ("left right", "unclear side"), (None, "No plane")):
+        shapes = [markups.plane(name, np.zeros(3), np.array([1.0, 0, 0]), 20)] if name else []
+        markups.write(shapes, planes)
+        code, out, err = run("measure", label, "--planes", planes)
+        assert (code, out) == (2, "") and reason in err and err.count("\n") == 1
+
+
+def test_a_tumor_that_ends_within_the_error_of_the_porus_states_both_sizes():
+    (tumor,) = measure(tumor_to(1.0), FRAMES).tumors
+    assert tumor.parts is not None and tumor.parts.is_intrameatal
+    assert tumor.parts.limits_mm == (0.0, pytest.approx(math.hypot(3, 4), abs=0.6))
+    assert "intrameatal or up to " in tumor.sentence
+    assert tumor.koos is not None and "or II" in tumor.koos.reason
+
+
+@pytest.mark.parametrize("reach_mm", [1.6, 1.9, 2.1, 2.4, 5.0])
+def test_the_limits_hold_the_diameter_wherever_the_plane_lies_within_its_error(reach_mm):
+    mask = tumor_to(reach_mm)
+    mask = mask.with_array(mask.array > 0)
+    plane = porus_plane(FRAMES.left)
+    limits = split_by_plane(mask, plane).limits_mm
+    for shift_mm in (-2.0, -1.0, 0.0, 1.0, 2.0):
+        exact = split_by_plane(mask, plane.moved(shift_mm), error_mm=0.0)
+        assert limits[0] - 1e-6 <= exact.limits_mm[0] <= limits[1] + 1e-6
+
+
+def test_limits_and_volumes_do_not_jump_where_a_round_tumor_becomes_extrameatal():
+    grid = centered_grid((40, 40, 40), (0.5, 0.5, 0.5), OBLIQUE)
+    ball = mask_where(grid, lambda points: np.linalg.norm(points, axis=-1) <= 4)
+    planes = [HalfSpace(np.array([x, 0, 0]), np.array([1.0, 0, 0])) for x in np.arange(1.0, 3.0, 0.1)]
+    parts = [split_by_plane(ball, plane) for plane in planes]
+    assert {each.is_intrameatal for each in parts} == {False, True}
+    for before, after in itertools.pairwise(parts):
+        assert before.extrameatal_mm3 - after.extrameatal_mm3 == pytest.approx(0, abs=6)
+        assert before.limits_mm[1] - after.limits_mm[1] == pytest.approx(0, abs=0.3)
+        # A cap of height h is 2 sqrt(h (2 r - h)) wide: 0 to 1.8 mm in the first 0.1 mm.
+        assert before.limits_mm[0] - after.limits_mm[0] == pytest.approx(0, abs=2.2)
+
+
 @pytest.mark.parametrize(("gap_mm", "size_mm", "grade"), [(8, 9, "II"), (0, 20, "III"), (-9, 26, "IV"), (-1, 33, "IV")])
 def test_the_suggested_grade_follows_size_and_gap(gap_mm, size_mm, grade):
     (tumor,) = measure(label_map(vs=np.s_[5:6, 10:11, 4:24])).tumors
     line = dataclasses.replace(tumor.axial.largest, stop=tumor.axial.largest.start + np.array([size_mm, 0, 0]))
-    parts = MeatalParts(1.0, 2.0, dataclasses.replace(tumor.axial, largest=line), None)
+    parts = MeatalParts(1.0, 2.0, dataclasses.replace(tumor.axial, largest=line), None, (size_mm, size_mm))
     suggestion = koos.suggest(parts, gap_mm)
     assert suggestion.grade == grade and "suggested" in str(suggestion)
 
@@ -237,3 +309,17 @@ def test_the_table_has_a_number_in_every_column_with_a_unit(tmp_path, run):
     header, tumor, cochlea = (line.split(",") for line in out.replace('"volume, ', '"volume ').splitlines())
     assert code == 0 and header[2] == "volume [mm3]" and float(tumor[2]) == pytest.approx(400 * 0.375)
     assert (tumor[0], cochlea[0]) == ("VS", "cochlea")
+
+
+def test_a_case_has_one_row_with_its_larger_tumor_and_both_cochleae():
+    grid = Grid((160, 10, 10), (0.5, 0.5, 0.5), (-40.0, 0.0, 0.0), STRAIGHT)
+    array = np.zeros(grid.shape, np.uint8)
+    array[5, 5, 10:14] = array[5, 5, 140:148] = 2
+    array[4:7, 4:7, 20:40], array[4:7, 4:7, 120:130] = 1, 1
+    row = dict(zip(CASE_COLUMNS, case_row(measure(Volume(array, grid)), grid), strict=True))
+    assert (row["tumors"], row["side"]) == (2, "right")
+    assert row["volume [mm3]"] == pytest.approx(180 / 8)
+    assert row["volume of the other tumor [mm3]"] == pytest.approx(90 / 8, abs=0.01)
+    assert (row["left cochlea [mm3]"], row["right cochlea [mm3]"]) == (1.0, 0.5)
+    nothing = dict(zip(CASE_COLUMNS, case_row(measure(label_map()), GRID), strict=True))
+    assert nothing["tumors"] == 0 and nothing["volume [mm3]"] is None

@@ -1,4 +1,4 @@
-"""Take the pictures of the user guide: what a user sees in the panel, with views drawn by Slicer's own managers.
+"""Take the pictures of the pages: what a user sees in the panel, with views drawn by Slicer's own managers.
 
 ``python Testing/slicer/make_screenshots.py PART DATA RESULTS`` writes into Resources/Screenshots.
 The pictures are of the test bed: the widgets look a little different in Slicer itself.

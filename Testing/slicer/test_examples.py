@@ -1,4 +1,4 @@
-"""The examples of the user guide run as they are printed there."""
+"""The examples of the page for researchers run as they are printed there."""
 
 import runpy
 import subprocess
@@ -50,8 +50,8 @@ def test_the_cli_example_registers_without_waiting(application, panel, named):
     assert slicer.util.arrayFromVolume(slicer.util.getNode("atlas 1 on T2 label")).max() == 2
 
 
-def test_every_example_is_in_the_user_guide():
-    guide = (EXAMPLES.parent / "user_guide.md").read_text(encoding="utf-8")
+def test_every_example_is_on_the_page_for_researchers():
+    guide = (EXAMPLES.parent / "researcher.md").read_text(encoding="utf-8")
     for path in EXAMPLES.glob("*.py"):
         assert f"examples/{path.name}" in guide
 

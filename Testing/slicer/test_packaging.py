@@ -17,7 +17,10 @@ import package_extension as packing  # noqa: E402
 
 pytestmark = pytest.mark.bed
 
-CLI_MODULES = ("CrossModaPropagate", "CrossModaRegister", "CrossModaFuse", "CrossModaPredict", "CrossModaTrain")
+CLI_MODULES = (
+    *("CrossModaPropagate", "CrossModaRegister", "CrossModaFuse"),
+    *("CrossModaGrowth", "CrossModaMeasure", "CrossModaPredict", "CrossModaTrain"),
+)
 
 
 def tracked(*folders: str) -> set[str]:
@@ -77,13 +80,15 @@ def test_icons_have_the_sizes_that_slicer_shows():
     assert size("Resources/Icons/CrossModa-16.png") == (16, 16)
 
 
-def test_the_panel_requires_what_the_engine_requires_beyond_slicer_and_torch():
+def test_the_panel_requires_what_engine_and_reports_require_beyond_slicer_and_torch():
     project = (PROJECT / "pyproject.toml").read_text("utf-8")
     needed = re.findall(r'"([^"]+)"', re.search(r"^dependencies = \[(.*?)^\]", project, re.DOTALL | re.MULTILINE)[1])
     bundled = ("numpy", "scipy", "SimpleITK", "pydicom", "torch")
     lines = (PROJECT / "CrossModaSeg/Resources/requirements.txt").read_text("utf-8").splitlines()
     wanted = [line for line in lines if line and not line.startswith("#")]
-    assert wanted == [item for item in needed if not item.startswith(bundled)]
+    app = re.findall(r'"([^"]+)"', re.search(r"^app = \[(.*)\]", project, re.MULTILINE)[1])
+    reports = [item for item in app if item.startswith(("matplotlib", "jinja2"))]
+    assert wanted == [item for item in needed if not item.startswith(bundled)] + reports
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from crossmoda.errors import InputError
-from crossmoda.output import write_json
+from crossmoda.output import read_json, write_json
 
 ENDING = ".mrk.json"
 _SCHEMA = (
@@ -31,6 +31,31 @@ def write(markups: Sequence[Mapping[str, Any]], path: Path | str) -> None:
     """
     check_ending(path)
     write_json(path, {"@schema": _SCHEMA, "markups": list(markups)})
+
+
+def read_planes(path: Path | str) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Return center (LPS mm) and unit normal of each plane in a file, by name.
+
+    Raises:
+        InputError: the file cannot be read or holds no plane.
+
+    """
+    check_ending(path)
+    try:
+        shapes = [shape for shape in read_json(path)["markups"] if shape["type"] == "Plane"]
+        planes = {shape["name"]: _center_and_normal(shape) for shape in shapes}
+    except (OSError, ValueError, LookupError, TypeError) as cause:
+        raise InputError(f"Not a readable markups file: {path}. Save the planes again.") from cause
+    if not planes:
+        raise InputError(f"No plane in {path}. Save a plane from Slicer, or write one with measure --markups.")
+    return planes
+
+
+def _center_and_normal(shape: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:
+    matrices = [np.reshape(shape.get(key, np.eye(4)), (4, 4)).astype(float) for key in ("baseToNode", "objectToBase")]
+    matrix = matrices[0] @ matrices[1]
+    signs = {"LPS": (1, 1, 1), "RAS": (-1, -1, 1)}[shape.get("coordinateSystem", "LPS")]
+    return matrix[:3, 3] * signs, matrix[:3, 2] * signs / np.linalg.norm(matrix[:3, 2])
 
 
 def points(name: str, positions: Mapping[str, np.ndarray]) -> dict[str, Any]:

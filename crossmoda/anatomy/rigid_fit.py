@@ -25,6 +25,11 @@ def robust_rigid(points: np.ndarray, targets: np.ndarray, center: np.ndarray) ->
     return matrix, float(np.median(residuals))
 
 
+def rigid_between(points: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    """Return the rigid 4 x 4 matrix from points to targets (n, 3) of least squares."""
+    return _weighted_rigid(points, targets, np.ones(len(points)))
+
+
 def _weighted_rigid(points: np.ndarray, targets: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """Return the rigid 4 x 4 matrix of weighted least squares (W. Kabsch, 1976)."""
     weights = weights / weights.sum()

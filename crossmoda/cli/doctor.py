@@ -1,12 +1,11 @@
 """The command ``crossmoda doctor``."""
 
 import dataclasses
-import json
 from pathlib import Path
 
 import click
 
-from crossmoda.cli.framework import PATH, echo
+from crossmoda.cli.framework import PATH, echo, echo_json
 from crossmoda.errors import BAD_INPUT
 
 
@@ -19,7 +18,7 @@ def command(folder: Path, as_json: bool) -> None:
 
     checks = doctor.checks(folder)
     if as_json:
-        echo(json.dumps([dataclasses.asdict(check) for check in checks], indent=2))
+        echo_json([dataclasses.asdict(check) for check in checks])
     else:
         for check in checks:
             echo(f"{'OK  ' if check.is_ok else 'FAIL'}  {check.name:<17} {check.text}")

@@ -1,14 +1,23 @@
 """The command ``crossmoda export``."""
 
-import dataclasses
 from pathlib import Path
 
 import click
 
 from crossmoda import output as files
 from crossmoda import volume
-from crossmoda.cli.framework import PATH, echo, open_data, path_option, progress_bar, structure_option
+from crossmoda.cli.framework import (
+    PATH,
+    echo,
+    echo_json,
+    json_option,
+    open_data,
+    path_option,
+    progress_bar,
+    structure_option,
+)
 from crossmoda.dataset.case import CET1, HRT2
+from crossmoda.dataset.scan_selection import scan_of_label
 from crossmoda.errors import InputError
 
 
@@ -20,6 +29,7 @@ from crossmoda.errors import InputError
 @click.option("--corrected", is_flag=True, help="Mark the segments of a DICOM SEG as corrected by a person.")
 @path_option("--results", help="Results whose noisy labels or predictions are exported where a scan has no label.")
 @click.option("--modality", type=click.Choice([HRT2, CET1]), default=HRT2, show_default=True, help="Scans of SOURCE.")
+@json_option
 @structure_option
 def command(
     source: Path,
@@ -29,6 +39,7 @@ def command(
     corrected: bool,
     results: Path | None,
     modality: str,
+    as_json: bool,
 ) -> None:
     """SOURCE is a label (.seg.nrrd, .nii.gz, ...) that becomes a DICOM SEG, or a data set.
 
@@ -37,8 +48,14 @@ def command(
     """
     if (form or ("dicom" if output.name.lower().endswith(".dcm") else "nnunet")) == "dicom":
         _export_dicom(source, output, scan, corrected)
+        count = 1
     else:
-        _export_data_set(source, output, form or "nnunet", results, modality)
+        count = _export_data_set(source, output, form or "nnunet", results, modality)
+    if as_json:
+        echo_json({"output": output, "labeled_scans": count})
+        return
+    echo("1 labeled scan" if count == 1 else f"{count} labeled scans")
+    echo(output)
 
 
 def _export_dicom(label: Path, output: Path, scan: Path | None, is_corrected: bool) -> None:
@@ -49,6 +66,7 @@ def _export_dicom(label: Path, output: Path, scan: Path | None, is_corrected: bo
         raise InputError("A DICOM SEG refers to the scan. Give its DICOM series with --scan.")
     files.check_ending(output, export.ENDING)
     files.check_apart([output], [label, scan])
+    scan = scan_of_label(scan, label)
     export.check_series(scan)
     grid = volume.read_scan(scan).grid
     label_map = read_label(label, grid)
@@ -56,26 +74,14 @@ def _export_dicom(label: Path, output: Path, scan: Path | None, is_corrected: bo
         difference = label_map.grid.difference_to(grid)
         raise InputError(f"Label and scan lie on different grids: {difference}. Give the series that was labeled.")
     export.write_dicom_segmentation(label_map, scan, output, is_corrected=is_corrected)
-    echo(output)
 
 
-def _export_data_set(folder: Path, output: Path, form: str, results: Path | None, modality: str) -> None:
-    from crossmoda.dataset.results import label_to_review
-    from crossmoda.export.training_data import export_training_data
+def _export_data_set(folder: Path, output: Path, form: str, results: Path | None, modality: str) -> int:
+    from crossmoda.export import export_training_data, labeled_cases
 
-    labels, cases = {}, []
-    for case in open_data(folder).cases:
-        if case.modality != modality:
-            continue
-        label = case.label
-        if label is None and results is not None and (results / case.id).is_dir():
-            label = label_to_review(results / case.id)
-        if label is None:
-            echo(f"Note: no label, left out: {case.id}", err=True)
-            continue
-        labels[case.id] = label
-        cases.append(dataclasses.replace(case, label=label))
+    cases, labels, unlabeled = labeled_cases(open_data(folder), results, modality)
+    for case_id in unlabeled:
+        echo(f"Note: no label, left out: {case_id}", err=True)
     with progress_bar() as progress:
         written = export_training_data(cases, labels, output, form, progress)
-    echo(f"{len(written) // 2} labeled scans")
-    echo(output)
+    return len(written) // 2

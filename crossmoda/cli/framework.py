@@ -14,7 +14,7 @@ import click
 
 import crossmoda
 from crossmoda.errors import BAD_INPUT, InputError
-from crossmoda.output import printable
+from crossmoda.output import json_text, printable
 from crossmoda.parameters import Settings, parameters, shown
 from crossmoda.progress import Progress
 from crossmoda.steps.declaration import StepDeclaration
@@ -33,6 +33,7 @@ COMMANDS = {
     "propagate": "Propagate atlas labels to targets: register, warp, fuse to noisy labels.",
     "segment": "Segment scans with a trained network, and measure the tumor.",
     "measure": "Measure a segmentation: volumes, diameters, meatal parts, suggested Koos grade.",
+    "growth": "Measure whether a tumor has grown between two or more scans of a patient.",
     "report": "Write the report of one patient: key images, measures, provenance.",
     "export": "Write a label as DICOM SEG, or labeled scans as an nnU-Net or BIDS data set.",
     "train": "Train a network on labeled sources and noisy labels of targets.",
@@ -223,11 +224,23 @@ def progress_bar() -> Iterator[Progress | None]:
         yield lambda fraction, message: bars.update(task, completed=fraction, description=printable(message))
 
 
-def report_cases(results: Mapping[str, Any], failures: Mapping[str, str]) -> None:
+json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+
+
+def echo_json(content: Any) -> None:
+    """Print a result as JSON."""
+    echo(json_text(content))
+
+
+def report_cases(results: Mapping[str, Any], failures: Mapping[str, str], as_json: bool = False) -> None:
     """Print notes and folder of each finished case (``.notes``, ``.folder``) and the causes of failures.
 
     After a failure the command ends with the exit code of bad input.
     """
+    if as_json:
+        cases = {name: {"folder": result.folder, "notes": list(result.notes)} for name, result in results.items()}
+        echo_json({"cases": cases, "failed": failures})
+        results = {}
     for name, result in results.items():
         for note in result.notes:
             echo(f"{name}: {note}")

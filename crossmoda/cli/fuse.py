@@ -5,7 +5,16 @@ from typing import Any
 
 import click
 
-from crossmoda.cli.framework import PATH, echo, options, path_option, progress_bar, structure_option
+from crossmoda.cli.framework import (
+    PATH,
+    echo,
+    echo_json,
+    json_option,
+    options,
+    path_option,
+    progress_bar,
+    structure_option,
+)
 from crossmoda.fusion.files import FileFusionSettings, FusionOutputs, find_label_maps, fuse_files
 from crossmoda.parameters import from_arguments
 
@@ -25,8 +34,9 @@ _FILES = {
 @structure_option
 @click.argument("label_maps", type=PATH, nargs=-1, required=True)
 @path_option("--output", required=True, help="Folder of the fused label and its maps.")
+@json_option
 @options(FileFusionSettings)
-def command(label_maps: tuple[Path, ...], output: Path, **values: Any) -> None:
+def command(label_maps: tuple[Path, ...], output: Path, as_json: bool, **values: Any) -> None:
     """LABEL_MAPS are files on one grid, or one folder of them."""
     paths = list(label_maps)
     if len(paths) == 1 and paths[0].is_dir():
@@ -35,6 +45,9 @@ def command(label_maps: tuple[Path, ...], output: Path, **values: Any) -> None:
     settings = from_arguments(FileFusionSettings, values)
     with progress_bar() as progress:
         result = fuse_files(paths, outputs, settings, progress)
+    if as_json:
+        echo_json({**result.measurements(), "notes": list(result.fusion.notes), "output": output})
+        return
     for note in result.fusion.notes:
         echo(note)
     for name, value in result.measurements().items():

@@ -1,6 +1,5 @@
 """The command ``crossmoda locate``."""
 
-import json
 from pathlib import Path
 
 import click
@@ -8,7 +7,8 @@ import click
 from crossmoda import output as files
 from crossmoda import volume
 from crossmoda.anatomy import ear_frame, landmarks, markups, template
-from crossmoda.cli.framework import PATH, echo, path_option, progress_bar
+from crossmoda.cli.framework import PATH, echo, echo_json, path_option, progress_bar
+from crossmoda.dataset.scan_selection import select_scan
 from crossmoda.errors import InputError
 
 
@@ -24,11 +24,11 @@ def command(scan: Path, output: Path | None, folder: Path | None, as_json: bool)
     files.check_apart([output], [scan])
     with progress_bar() as progress:
         atlas = template.load(folder) if folder else template.load()
-        frames = ear_frame.ear_frames(volume.read_scan(scan), atlas, progress)
+        frames = ear_frame.ear_frames(volume.read_scan(select_scan(scan).path), atlas, progress)
     if as_json:
-        echo(json.dumps(landmarks.summary(frames), indent=2))
+        echo_json(landmarks.summary(frames))
     if not frames.accepted:
-        raise InputError(frames.notes[0])
+        raise InputError(f"{frames.notes[0]} Select an MR scan that shows an inner ear.")
     if output is not None:
         landmarks.write_markups(frames, output)
     if as_json:

@@ -7,6 +7,7 @@ import click
 
 from crossmoda import dataset, deeds, fusion, propagation
 from crossmoda.cli.framework import (
+    json_option,
     open_data,
     options,
     path_option,
@@ -31,6 +32,7 @@ from crossmoda.steps.propagate import STEP
 @path_option("--atlas-label", multiple=True, help="Label map of an atlas, in the order of the images.")
 @path_option("--output", required=True, help="Folder of the results, one folder per target.")
 @pseudonymize_option
+@json_option
 @options(*STEP.settings)
 def command(
     target: tuple[Path, ...],
@@ -40,6 +42,7 @@ def command(
     atlas_label: tuple[Path, ...],
     output: Path,
     pseudonymize: bool,
+    as_json: bool,
     **values: Any,
 ) -> None:
     """A second run reuses finished registrations in OUTPUT."""
@@ -70,4 +73,4 @@ def command(
             registration=from_arguments(deeds.Settings, values),
             fusion_settings=from_arguments(fusion.Settings, values),
         )
-    report_cases(results, failures)
+    report_cases(results, failures, as_json)

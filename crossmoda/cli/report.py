@@ -6,19 +6,21 @@ from typing import Any
 import click
 
 from crossmoda import output as files
-from crossmoda.cli.framework import PATH, echo, path_option, progress_bar, structure_option
+from crossmoda.cli.framework import PATH, echo, echo_json, json_option, path_option, progress_bar, structure_option
 from crossmoda.dataset.results import record_beside
-from crossmoda.dataset.scan_selection import select_scan
+from crossmoda.dataset.scan_selection import scan_of_label
 
 
 @click.command()
 @click.argument("label", type=PATH)
-@path_option("--scan", required=True, help="Scan of the label.")
+@path_option("--scan", required=True, help="Scan of the label, or its DICOM study.")
 @path_option("-o", "--output", required=True, help="Report (.html); measures as .json and .csv beside it.")
 @path_option("--probability", help="Probability map of the tumor, for the interval of its volume.")
 @path_option("--weights", help="Weights that segmented the scan, instead of the bundled ones.")
 @click.option("--reviewer", default="", help="Name or initials of the person who corrected the segmentation.")
 @click.option("--identify", is_flag=True, help="State the patient's name and ID, or the file name of the scan.")
+@click.option("--pdf", is_flag=True, help="Write the report as PDF, too; needs Chromium, Chrome or Edge.")
+@json_option
 @structure_option
 def command(
     label: Path,
@@ -28,26 +30,33 @@ def command(
     weights: Path | None,
     reviewer: str,
     identify: bool,
+    pdf: bool,
+    as_json: bool,
 ) -> None:
-    """LABEL is the segmentation of a scan. The report is one page without a name; print it from the browser."""
-    from crossmoda import measurement
+    """LABEL is the segmentation of a scan. The report is one page without a name; --pdf, or a browser, prints it."""
+    from crossmoda import measurement, printing
     from crossmoda import weights as models
-    from crossmoda.measurement.report import About, about_scan, write_report
+    from crossmoda.measurement.report import About, about_scan, files_of, write_report
 
     files.check_ending(output, ".html")
-    beside = [output, output.with_suffix(".json"), output.with_suffix(".csv")]
-    files.check_apart(beside, [label, scan, probability, weights])
-    selected = select_scan(scan).path
+    if pdf:
+        printing.browser()
+    files.check_apart(files_of(output, pdf), [label, scan, probability, weights])
+    selected = scan_of_label(scan, label)
     with progress_bar() as progress:
         result = measurement.measure_files(label, selected, probability, weights, progress)
     date, patient = about_scan(selected, identify)
     _, card = models.read_tensors(weights or models.bundled())
     warning = str(card.get("notes", ""))
     record = _record_of(label)
-    write_report(result, output, About(record, warning if record else "", date, patient, reviewer))
+    about = About(record, warning if record else "", date, patient, reviewer)
+    written = write_report(result, output, about, pdf=pdf)
+    if as_json:
+        echo_json({"sentences": list(result.measures.sentences), "files": written})
+        return
     for sentence in result.measures.sentences:
         echo(sentence)
-    for path in beside:
+    for path in written:
         echo(path)
 
 

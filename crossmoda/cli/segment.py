@@ -1,6 +1,5 @@
 """The command ``crossmoda segment``; ``predict`` is its earlier name."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ from crossmoda import inference
 from crossmoda.cli.framework import (
     PATH,
     echo,
+    echo_json,
     files,
     open_data,
     options,
@@ -47,6 +47,7 @@ from crossmoda.steps.predict import STEP
     help="Format of the segmentations of several scans.",
 )
 @path_option("--probabilities", help="Prefix of the probability maps, one per structure.")
+@path_option("--report-dicom", help="Measures as a DICOM structured report (.dcm, TID 1500), beside a DICOM SEG.")
 @files(STEP, "weights", "uncertainty")
 @click.option("--json", "as_json", is_flag=True, help="Print measures and provenance as JSON.")
 @pseudonymize_option
@@ -66,12 +67,13 @@ def command(
     """IMAGES are files, DICOM folders (searched in any depth), or folders of image files.
 
     Of a DICOM study with several series, the only high-resolution T2 is segmented, else the only ceT1; --series chooses
-    another one. Several scans are written into the folder OUTPUT, with a table of all measures (measures.csv).
+    another one. Several scans are written into the folder OUTPUT, with tables of all measures: a row per scan
+    (cases.csv), and a row per tumor and cochlea (measures.csv).
 
     With --targets, OUTPUT/<id>/prediction receives everything about each scan (label map, probabilities,
     uncertainty, provenance); a second run reuses finished scans.
     """
-    maps = {name: values[name] for name in ("probabilities", "uncertainty")}
+    maps = {name: values[name] for name in ("probabilities", "uncertainty", "report_dicom")}
     settings = from_arguments(inference.Settings, values)
     paths = (*images, *inputs)
     if bool(paths) == (targets is not None):
@@ -79,7 +81,7 @@ def command(
     if pseudonymize:
         create_key([targets] if targets is not None else sorted({path.parent for path in paths}))
     if targets is not None:
-        _segment_data_set(targets, output, weights, settings, maps)
+        _segment_data_set(targets, output, weights, settings, maps, as_json)
     elif len(paths) == 1 and not scan_files.is_image_folder(paths[0]):
         selection = select_scan(paths[0], series)
         if selection.note and not as_json:
@@ -89,7 +91,9 @@ def command(
         _print(result, output, as_json)
     else:
         if any(maps.values()):
-            raise InputError("Maps are written for one scan or with --targets. Omit --probabilities and --uncertainty.")
+            raise InputError(
+                "Maps and DICOM reports are written for one scan. Omit --probabilities, --uncertainty, --report-dicom."
+            )
         scans = {name: select_scan(path, series).path for name, path in scan_files.scans_of(paths).items()}
         with progress_bar() as progress:
             results, failures = scan_files.predict_scans(scans, output, weights, settings, progress, f".{ending}")
@@ -97,22 +101,27 @@ def command(
 
 
 def _segment_data_set(
-    targets: Path, output: Path, weights: Path | None, settings: inference.Settings, maps: dict[str, Any]
+    targets: Path,
+    output: Path,
+    weights: Path | None,
+    settings: inference.Settings,
+    maps: dict[str, Any],
+    as_json: bool,
 ) -> None:
     if any(maps.values()):
-        raise InputError("--targets writes every map. Omit --probabilities and --uncertainty.")
+        raise InputError("--targets writes every map. Omit --probabilities, --uncertainty and --report-dicom.")
     cases = open_data(targets).targets
     if not cases:
         raise InputError(f"No hrT2 scan in {targets}. Choose a data set with hrT2 scans.")
     with progress_bar() as progress:
         results, failures = inference.predict_all(cases, output, weights, settings, progress)
-    report_cases(results, failures)
+    report_cases(results, failures, as_json)
 
 
 def _print(result: Prediction, output: Path, as_json: bool) -> None:
     """Print the result of one scan."""
     if as_json:
-        echo(json.dumps({**result.provenance, "output": str(output)}, indent=2))
+        echo_json({**result.provenance, "output": str(output)})
         return
     for sentence in result.measures.sentences:
         echo(sentence)
@@ -129,7 +138,7 @@ def _print_all(
     """Print the results of several scans; after a failure the command ends with the exit code of bad input."""
     if as_json:
         records = {name: result.provenance for name, result in results.items()}
-        echo(json.dumps({"scans": records, "failed": failures}, indent=2))
+        echo_json({"scans": records, "failed": failures})
     else:
         for name, result in results.items():
             for sentence in result.measures.sentences:
@@ -137,6 +146,7 @@ def _print_all(
             for note in result.provenance["notes"]:
                 echo(f"{name}: {note}")
         echo(output / scan_files.MEASURES)
+        echo(output / scan_files.CASES)
     for name, cause in failures.items():
         echo(f"{name}: failed: {cause}", err=True)
     if failures:

@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from crossmoda import simulation
-from crossmoda.cli.framework import PATH, echo, options, path_option, progress_bar
+from crossmoda.cli.framework import PATH, echo, echo_json, json_option, options, path_option, progress_bar
 from crossmoda.parameters import from_arguments
 
 
@@ -21,8 +21,9 @@ from crossmoda.parameters import from_arguments
 @click.option("--base", default="phantom", show_default=True, help="Anatomy: phantom, or icbm (real average head).")
 @path_option("--base-folder", help="Folder of the ICBM152 images, for base icbm.")
 @path_option("--shapes-folder", help="Folder of expert label maps whose shapes are used.")
+@json_option
 @options(simulation.Settings)
-def command(folder: Path, **values: Any) -> None:
+def command(folder: Path, as_json: bool, **values: Any) -> None:
     """FOLDER must be new; it receives the layout of crossMoDA 2021."""
     settings = from_arguments(simulation.Settings, values)
     names = ("sources", "targets", "tests", "seed", "base", "base_folder", "shapes_folder")
@@ -30,4 +31,7 @@ def command(folder: Path, **values: Any) -> None:
         simulation.simulate_dataset(
             folder, settings=settings, progress=progress, **{name: values[name] for name in names}
         )
-    echo(folder)
+    if as_json:
+        echo_json({"folder": folder})
+    else:
+        echo(folder)

@@ -6,7 +6,16 @@ from typing import Any
 import click
 
 from crossmoda import training
-from crossmoda.cli.framework import echo, files, options, path_option, progress_bar, structure_option
+from crossmoda.cli.framework import (
+    echo,
+    echo_json,
+    files,
+    json_option,
+    options,
+    path_option,
+    progress_bar,
+    structure_option,
+)
 from crossmoda.parameters import from_arguments
 from crossmoda.steps.train import STEP
 
@@ -15,11 +24,15 @@ from crossmoda.steps.train import STEP
 @structure_option
 @files(STEP, "data", "noisy", "validation", "initial")
 @path_option("--output", required=True, help=f"{STEP.file('output').help}.")
+@json_option
 @options(training.Settings)
-def command(data: Path, output: Path, **values: Any) -> None:
+def command(data: Path, output: Path, as_json: bool, **values: Any) -> None:
     """A second run resumes an interrupted training."""
     folders = {name: values[name] for name in ("noisy", "validation", "initial")}
     settings = from_arguments(training.Settings, values)
     with progress_bar() as progress:
         weights = training.train_folder(data, output, settings, progress, **folders)
-    echo(weights)
+    if as_json:
+        echo_json({"weights": weights})
+    else:
+        echo(weights)

@@ -1,12 +1,11 @@
 """The command ``crossmoda validate``."""
 
-import json
 from pathlib import Path
 
 import click
 
 from crossmoda import dataset
-from crossmoda.cli.framework import PATH, echo, progress_bar, pseudonymize_option, structure_option
+from crossmoda.cli.framework import PATH, echo, echo_json, progress_bar, pseudonymize_option, structure_option
 from crossmoda.errors import BAD_INPUT
 from crossmoda.pseudonyms import create_key, key_for
 
@@ -29,7 +28,7 @@ def command(folder: Path, pseudonymize: bool, as_json: bool) -> None:
     if as_json:
         cases = [{"id": case.id, "modality": case.modality, "image": str(case.image)} for case in data.cases]
         listed = [{"file": str(problem.file), "problem": problem.message} for problem in problems]
-        echo(json.dumps({"cases": cases, "problems": listed, "notes": list(data.notes)}, indent=2))
+        echo_json({"cases": cases, "problems": listed, "notes": list(data.notes)})
         if problems:
             raise click.exceptions.Exit(BAD_INPUT)
         return

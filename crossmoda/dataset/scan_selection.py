@@ -78,6 +78,28 @@ def select_scan(path: Path | str, series: str | None = None) -> Selection:
     return Selection(chosen[0].path, f"series {chosen[0]}")
 
 
+def scan_of_label(path: Path | str, label: Path | str) -> Path:
+    """Return the scan of a label: of a DICOM study, the series on which a DICOM label was drawn.
+
+    Args:
+        path: an image file, or a folder with DICOM files in any depth.
+        label: a label file of any kind.
+
+    Raises:
+        InputError: the series of the label is not in the folder, or it is not stated and none or several fit.
+
+    """
+    path, label = Path(path), Path(label)
+    uid = dicom.series_of_drawing(label) if dicom.is_dicom(label) else None
+    if uid is None or not (path.is_dir() or dicom.is_dicom(path)):
+        return select_scan(path).path
+    candidates = _candidates(path) if path.is_dir() else [_Candidate(dicom.series_at(path), path)]
+    for candidate in candidates:
+        if candidate.series.uid == uid:
+            return candidate.path
+    raise InputError(f"{label.name} was drawn on a series that is not in {path}: {uid}. Give the study of that series.")
+
+
 def _ambiguous(
     path: Path, series: str | None, chosen: Sequence[_Candidate], candidates: Sequence[_Candidate]
 ) -> InputError:

@@ -12,7 +12,7 @@ from crossmoda import labels
 from crossmoda.anatomy import laterality
 from crossmoda.errors import InputError, cannot_read
 from crossmoda.output import atomic
-from crossmoda.volume import Volume, dicom
+from crossmoda.volume import Volume, dicom, dicom_frames
 
 if TYPE_CHECKING:
     from crossmoda.anatomy.ear_frame import EarFrames
@@ -27,8 +27,8 @@ _MAY_BE_EMPTY = (
 )  # fmt: skip
 #: SNOMED CT codes of the sides.
 _SIDES = {"left": ("7771000", "Left"), "right": ("24028007", "Right")}
-#: Number of the series beyond that of the scan.
-_SERIES_NUMBER = 1000
+#: Numbers of the series of a segmentation and of a report, beyond that of the scan.
+_SEGMENTATION_NUMBER, REPORT_NUMBER = 1000, 2000
 
 
 def check_series(series: Path) -> None:
@@ -57,7 +57,7 @@ def write_dicom_segmentation(
     *,
     is_corrected: bool = False,
     model: str = "",
-) -> None:
+) -> Any:
     """Write a DICOM segmentation with a segment for each structure and side that has voxels.
 
     Args:
@@ -68,6 +68,9 @@ def write_dicom_segmentation(
         is_corrected: whether a person corrected the label map: the segments are then semi-automatic.
         model: name or checksum of the weights.
 
+    Returns:
+        The segmentation, a :class:`highdicom.seg.Segmentation`.
+
     Raises:
         InputError: the label map is empty, lies on another grid or the series lacks what a reference needs.
 
@@ -76,7 +79,7 @@ def write_dicom_segmentation(
 
     series, path = Path(series), Path(path)
     check_series(series)
-    slices = _headers(series)
+    slices = headers(series)
     segments = list(_segments(label_map, frames))
     if not segments:
         raise InputError("Empty segmentation: a DICOM segmentation has no segment to hold. Choose another format.")
@@ -84,9 +87,11 @@ def write_dicom_segmentation(
     count = int(slices[0].get("NumberOfFrames", 1)) if len(slices) == 1 else len(slices)
     if array.shape[:3] != (count, int(slices[0].Rows), int(slices[0].Columns)):
         raise InputError(f"Label map and series lie on different grids: {series}. Give the series that was segmented.")
+    if len(slices) == 1 and count > 1:  # highdicom expects the order of the frames
+        by_place, array = array, np.empty_like(array)
+        array[dicom_frames.frames_of(dicom.files_in_order(series)[0]).stack.order] = by_place
     for header in slices:
         _state_distance(header, label_map.grid.spacing[2])
-    number = slices[0].get("SeriesNumber")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about values of the source that violate the standard
         try:
@@ -99,7 +104,7 @@ def write_dicom_segmentation(
                     for index, (structure, side, _) in enumerate(segments, start=1)
                 ],
                 series_instance_uid=highdicom.UID(),
-                series_number=_SERIES_NUMBER + (int(number) if number is not None else 0),
+                series_number=series_number(slices[0], _SEGMENTATION_NUMBER),
                 sop_instance_uid=highdicom.UID(),
                 instance_number=1,
                 manufacturer="CrossModa",
@@ -116,22 +121,33 @@ def write_dicom_segmentation(
     with atomic(path) as temporary, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         segmentation.save_as(temporary)
+    return segmentation
 
 
-def _headers(series: Path) -> list[Any]:
-    """Return the headers of the slices in their order."""
+def series_number(header: Any, beyond: int) -> int:
+    """Return the number of a derived series by the header of a slice of the scan."""
+    return beyond + int(header.get("SeriesNumber") or 0)
+
+
+def headers(series: Path) -> list[Any]:
+    """Return the headers of the slices of a series in their order, with what a reference to them needs.
+
+    Raises:
+        InputError: the series cannot be read, or states no identity.
+
+    """
     import pydicom
 
-    headers = [pydicom.dcmread(file, stop_before_pixels=True) for file in dicom.files_in_order(series)]
-    missing = [name for name in _REQUIRED if not headers[0].get(name)]
+    slices = [pydicom.dcmread(file, stop_before_pixels=True) for file in dicom.files_in_order(series)]
+    missing = [name for name in _REQUIRED if not slices[0].get(name)]
     if missing:
         reason = f"no segmentation can refer to this series, which states no {', '.join(missing)}"
         raise cannot_read(series, reason, "Export the series again from the archive")
-    for header in headers:
+    for header in slices:
         for name in _MAY_BE_EMPTY:
             if name not in header:
                 setattr(header, name, "")
-    return headers
+    return slices
 
 
 def _state_distance(header: Any, distance: float) -> None:
@@ -157,7 +173,7 @@ def _description(number: int, structure: labels.Structure, side: str, is_correct
     import highdicom
     from pydicom.sr.codedict import codes
 
-    category, kind, region = (_code(structure.terminology.split("~")[place]) for place in (1, 2, 5))
+    category, kind, region = (code(structure.terminology.split("~")[place]) for place in (1, 2, 5))
     description = highdicom.seg.SegmentDescription(
         segment_number=number,
         segment_label=structure.name + (f", {side}" if side in _SIDES else ""),
@@ -175,9 +191,8 @@ def _description(number: int, structure: labels.Structure, side: str, is_correct
         tracking_uid=highdicom.UID(),
         tracking_id=f"{structure.key} {side}",
     )
-    if side in _SIDES:
-        value, meaning = _SIDES[side]
-        modifier = highdicom.sr.CodedConcept(value, "SCT", meaning)
+    modifier = side_code(side)
+    if modifier is not None:
         if region is not None:
             description.AnatomicRegionSequence[0].AnatomicRegionModifierSequence = [modifier]
         else:
@@ -185,7 +200,14 @@ def _description(number: int, structure: labels.Structure, side: str, is_correct
     return description
 
 
-def _code(text: str) -> Any:
+def side_code(side: str) -> Any:
+    """Return the code of a side; None for an unknown one."""
+    import highdicom
+
+    return highdicom.sr.CodedConcept(_SIDES[side][0], "SCT", _SIDES[side][1]) if side in _SIDES else None
+
+
+def code(text: str) -> Any:
     """Return the code of a terminology entry ``scheme^value^meaning``; None for an empty one."""
     import highdicom
 

@@ -84,7 +84,7 @@ def predict_ears(
     frames = ear_frames(image, progress=part(progress, 0.0, 0.6))
     chosen = list(frames) if settings.any_ear and np.isfinite([f.matrix for f in frames]).all() else frames.accepted
     if not chosen:
-        raise InputError(" ".join(frames.notes))
+        raise InputError(f"{' '.join(frames.notes)} Select an MR scan that shows an inner ear.")
     report(progress, 0.6, "segmenting")
     rule = Calling.of(model.card)
     ears, fallbacks = predict_patches(model, image, chosen, settings, device)
@@ -96,9 +96,7 @@ def predict_ears(
             fallbacks = list(dict.fromkeys([*fallbacks, *more]))
     raw = _restored(ears, [ear.probabilities for ear in ears], image.grid, rule.cochlea_up_mm)
     called = [ear.probabilities for ear in ears] if settings.keep_all else call(ears, rule)
-    region, inside = _restored_region(ears, called, image.grid, rule.cochlea_up_mm)
-    label_map = np.zeros(image.grid.shape, np.uint8)
-    label_map[region] = inside.argmax(axis=0)
+    label_map = label_map_of(ears, called, image.grid, rule.cochlea_up_mm)
     cut_notes = [] if settings.keep_all else _cut_notes(ears, called)
     return EarsPrediction(raw, label_map, frames, fallbacks, [*fallbacks, *frames.notes, *cut_notes])
 
@@ -157,14 +155,18 @@ def call(ears: Sequence[EarPrediction], rule: Calling) -> list[np.ndarray]:
         if number != strongest and decisions[number]:
             whole = ears[strongest].holds(candidates[strongest].mask, ear.points(candidates[number].mask))
             decisions[number] = whole.mean() < _SAME_TUMOR
-    results = []
-    for ear, candidate, called in zip(ears, candidates, decisions, strict=True):
-        tumor = solid(candidate.mask) if called else np.zeros_like(candidate.mask)
-        cochlea = _largest(ear, labels.COCHLEA)
-        if cochlea.sum() * ear.voxel_mm3 < rule.smallest_cochlea_mm3:
-            cochlea = np.zeros_like(cochlea)
-        results.append(_only(ear.probabilities, tumor, cochlea))
-    return results
+    return [
+        restrict(ear, solid(candidate.mask) if called else np.zeros_like(candidate.mask), rule)
+        for ear, candidate, called in zip(ears, candidates, decisions, strict=True)
+    ]
+
+
+def restrict(ear: EarPrediction, tumor: np.ndarray, rule: Calling) -> np.ndarray:
+    """Return the probabilities (label, z, y, x) of an ear of which only this tumor and its cochlea are left."""
+    cochlea = _largest(ear, labels.COCHLEA)
+    if cochlea.sum() * ear.voxel_mm3 < rule.smallest_cochlea_mm3:
+        cochlea = np.zeros_like(cochlea)
+    return _only(ear.probabilities, tumor, cochlea)
 
 
 def _largest(ear: EarPrediction, value: int) -> np.ndarray:
@@ -190,6 +192,16 @@ def _only(probabilities: np.ndarray, tumor: np.ndarray, cochlea: np.ndarray) -> 
     result[1:] /= np.maximum(1 - np.minimum(background, 0), 1)
     result[0] = np.maximum(background, 0)
     return result
+
+
+def label_map_of(
+    ears: Sequence[EarPrediction], maps: Sequence[np.ndarray], grid: Grid, cochlea_up_mm: float = 0.0
+) -> np.ndarray:
+    """Return the label map (z, y, x) uint8 of the patches' probabilities on the scan's grid."""
+    region, inside = _restored_region(ears, maps, grid, cochlea_up_mm)
+    label_map = np.zeros(grid.shape, np.uint8)
+    label_map[region] = inside.argmax(axis=0)
+    return label_map
 
 
 def _restored(

@@ -29,6 +29,7 @@ def predict_files(
     *,
     probabilities: Path | str | Mapping[str, Path | str] | None = None,
     uncertainty: Path | str | None = None,
+    report_dicom: Path | str | None = None,
     keep_record: bool = True,
 ) -> Prediction:
     """Segment a scan file and write the results, as the command and the Slicer module do.
@@ -40,16 +41,21 @@ def predict_files(
         model: the weights; None: bundled weights.
         probabilities: output probability maps: a prefix (``PREFIX_VS.nii.gz``), or a path per structure key.
         uncertainty: output uncertainty map.
+        report_dicom: output measures as a DICOM structured report, beside a DICOM SEG.
         keep_record: whether to write the provenance beside the segmentation, as ``NAME.provenance.json``.
 
     """
     scan, target = Path(image), Path(segmentation)
     record = layout.record_beside(target) if keep_record else None
     maps = {structure: _probability_path(probabilities, structure) for structure in labels.STRUCTURES}
-    output.check_apart([target, record, *maps.values(), uncertainty], [scan, model])
+    output.check_apart([target, record, *maps.values(), uncertainty, report_dicom], [scan, model])
     is_dicom = target.name.lower().endswith(export.ENDING)
     if is_dicom:
         export.check_series(scan)
+    if report_dicom is not None:
+        output.check_ending(report_dicom, export.ENDING)
+        if not is_dicom:
+            raise InputError(f"A DICOM report refers to a DICOM SEG, not to {target.name}. End the output in .dcm.")
     for path in (None if is_dicom else target, *maps.values(), uncertainty):
         if path is not None:
             check_ending(path)
@@ -59,7 +65,11 @@ def predict_files(
             volume.write_segmentation(result.label_map, target, result.provenance)
         elif is_dicom:
             weights_sha256 = result.provenance["inputs"]["weights"]["sha256"]
-            export.write_dicom_segmentation(result.label_map, scan, target, result.frames, model=weights_sha256)
+            segmentation = export.write_dicom_segmentation(
+                result.label_map, scan, target, result.frames, model=weights_sha256
+            )
+            if report_dicom is not None:
+                export.write_dicom_report(result.measures, segmentation, scan, report_dicom)
         else:
             volume.write(result.label_map, target)
         if record is not None:

@@ -1,4 +1,4 @@
-"""Predictions of many scan files with any names: a segmentation of each and one table of all measures."""
+"""Predictions of many scan files with any names: a segmentation of each, and tables of all measures."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -11,13 +11,13 @@ from crossmoda.dataset.case_id import id_of_file
 from crossmoda.errors import InputError
 from crossmoda.inference.prediction_files import predict_files
 from crossmoda.inference.settings import Settings
-from crossmoda.measurement import COLUMNS, Measures, table
+from crossmoda.measurement import CASE_COLUMNS, COLUMNS, Measures, case_row, table
 from crossmoda.progress import Progress
 from crossmoda.pseudonyms import pseudonym
 from crossmoda.volume import dicom
 
-#: The table of the measures, and the endings of segmentations.
-MEASURES, ENDINGS = "measures.csv", (".seg.nrrd", ".nii.gz", ".nrrd", ".dcm")
+#: The tables: a row per tumor and cochlea, a row per scan; the endings of segmentations.
+MEASURES, CASES, ENDINGS = "measures.csv", "cases.csv", (".seg.nrrd", ".nii.gz", ".nrrd", ".dcm")
 _IMAGES = (".nii", ".nii.gz", ".nrrd", ".nhdr", ".mha", ".mhd")
 
 
@@ -71,8 +71,9 @@ def predict_scans(
     progress: Progress | None = None,
     ending: str = ENDINGS[0],
 ) -> tuple[dict[str, ScanResult], dict[str, str]]:
-    """Segment scans into ``folder/NAME.seg.nrrd`` and write their measures to ``folder/measures.csv``.
+    """Segment scans into ``folder/NAME.seg.nrrd`` and write their measures.
 
+    ``folder/measures.csv`` has a row per tumor and cochlea, ``folder/cases.csv`` one per scan, also of a failed one.
     The failure of a scan does not stop the others.
 
     Returns:
@@ -89,13 +90,24 @@ def predict_scans(
     settings = settings or Settings()
 
     rows: list[list[object]] = []
+    cases_rows: dict[str, list[object]] = {}
 
     def work(case: Case, step: Progress | None) -> ScanResult:
         result = predict_files(case.image, folder / f"{case.id}{ending}", path, settings, step)
         rows.extend([case.id, *row] for row in table(result.measures, result.label_map.grid))
+        notes = " ".join(result.provenance["notes"])
+        *values, measured = case_row(result.measures, result.label_map.grid)
+        cases_rows[case.id] = [*values, f"{measured} {notes}".strip(), None]
         return ScanResult(result.measures, result.provenance)
 
     cases = [Case(name, HRT2, scan) for name, scan in scans.items()]
     results, failures = batch.for_each(cases, work, progress)
-    output.write_csv(folder / MEASURES, ["scan", *COLUMNS], rows)
+    failed = {name: [*[None] * len(CASE_COLUMNS), cause] for name, cause in failures.items()}
+    with output.together():
+        output.write_csv(folder / MEASURES, ["scan", *COLUMNS], rows)
+        output.write_csv(
+            folder / CASES,
+            ["scan", *CASE_COLUMNS, "failure"],
+            [[name, *(cases_rows.get(name) or failed[name])] for name in scans],
+        )
     return results, failures

@@ -7,10 +7,12 @@ planes are the slices, and the outline goes through the voxel faces.
 """
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 from scipy import ndimage
 
+from crossmoda.errors import InputError
 from crossmoda.measurement.surface import Line, diagonal, farthest_pair, largest_first
 from crossmoda.volume.grid import Grid, Volume
 from crossmoda.volume.masks import bounding_box, widened
@@ -35,10 +37,28 @@ class HalfSpace:
     normal: np.ndarray
     """unit vector into the half space, (3,)"""
 
+    @classmethod
+    def at(cls, point: Sequence[float], normal: Sequence[float]) -> "HalfSpace":
+        """Return the half space of a plane through a point (LPS mm) with a normal of any length.
+
+        Raises:
+            InputError: a number is missing or not finite, or the normal is zero.
+
+        """
+        values = np.array([*point, *normal], float)
+        length = float(np.linalg.norm(values[3:]))
+        if len(values) != 6 or not np.isfinite(values).all() or length < 1e-6:
+            raise InputError(f"Not a plane: point {list(point)}, normal {list(normal)}. Give three numbers for each.")
+        return cls(values[:3], values[3:] / length)
+
     def depth_mm(self, points: np.ndarray) -> np.ndarray:
         """Return how deep points (..., 3) lie in the half space; negative outside of it."""
         depth: np.ndarray = (points - self.point) @ self.normal
         return depth
+
+    def moved(self, distance_mm: float) -> "HalfSpace":
+        """Return the half space whose plane lies farther inside by a distance; negative: farther outside."""
+        return HalfSpace(self.point + distance_mm * self.normal, self.normal)
 
     @property
     def complement(self) -> "HalfSpace":

@@ -1,7 +1,7 @@
 """Measures of label files, and their files: JSON, CSV, Slicer markups."""
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +9,10 @@ import numpy as np
 
 from crossmoda import volume
 from crossmoda.anatomy import ear_frame, markups
+from crossmoda.anatomy.laterality import SIDES, UNKNOWN_SIDE
 from crossmoda.dataset.label_reading import read_label_and_parts
 from crossmoda.errors import InputError
-from crossmoda.measurement.axial import slice_number
+from crossmoda.measurement.axial import HalfSpace, slice_number
 from crossmoda.measurement.measures import Measures, TumorMeasures, measure
 from crossmoda.measurement.surface import Line
 from crossmoda.progress import Progress
@@ -36,6 +37,7 @@ def measure_files(
     probability: Path | str | None = None,
     weights: Path | str | None = None,
     progress: Progress | None = None,
+    planes: Mapping[str, HalfSpace] | None = None,
 ) -> FileMeasures:
     """Measure a label file.
 
@@ -44,6 +46,8 @@ def measure_files(
         scan: its scan, in which the ears are located; None: no plane of the porus.
         probability: the tumor's probability map on the grid of the label; None: no interval of the volume.
         weights: the weights that predicted it; None: bundled weights.
+        progress: called with the fraction done.
+        planes: the plane of the porus by side (``"left"``, ``"right"``), such as one that a person moved.
 
     Raises:
         InputError: a file cannot be read, or the grids differ.
@@ -64,8 +68,24 @@ def measure_files(
             raise InputError(f"Probability map and label lie on different grids: {difference}. Predict them together.")
         values, card = map_.array, models.read_tensors(weights or models.bundled())[1]
     frames = ear_frame.ear_frames(image, progress=progress) if image is not None else None
-    measures = measure(label_map, frames, parts=parts, probability=values, card=card)
+    measures = measure(label_map, frames, parts=parts, planes=planes, probability=values, card=card)
     return FileMeasures(measures, label_map, image)
+
+
+def read_porus_planes(path: Path | str) -> dict[str, HalfSpace]:
+    """Return the planes of the porus of a markups file by side, which their names have ("left porus").
+
+    Raises:
+        InputError: the file cannot be read, or a plane names no side or one twice.
+
+    """
+    planes: dict[str, HalfSpace] = {}
+    for name, (center, normal) in markups.read_planes(path).items():
+        sides = set(name.lower().split()) & {*SIDES, UNKNOWN_SIDE}
+        if len(sides) != 1 or sides & planes.keys():
+            raise InputError(f"Plane of unclear side in {path}: {name}. Name planes “left porus” and “right porus”.")
+        planes[sides.pop()] = HalfSpace.at(center.tolist(), normal.tolist())
+    return planes
 
 
 def as_json(measures: Measures, grid: Grid) -> dict[str, Any]:
@@ -104,6 +124,7 @@ def _tumor_json(tumor: TumorMeasures, grid: Grid) -> dict[str, Any]:
             "extrameatal_mm3": round(parts.extrameatal_mm3, 2),
             "is_intrameatal": parts.is_intrameatal,
             "extrameatal_diameter": _line_json(parts.extrameatal.largest) if parts.extrameatal else None,
+            "extrameatal_diameter_limits_mm": [round(limit, 2) for limit in parts.limits_mm],
             "porus_plane": {"point_mm": markups.rounded(parts.plane.point), "normal": _unit(parts.plane.normal)}
             if parts.plane
             else None,
@@ -127,7 +148,8 @@ def _unit(normal: np.ndarray) -> list[float]:
 COLUMNS = (
     "structure", "side", "volume [mm3]", "volume [mL]", "volume, low [mm3]", "volume, high [mm3]",
     "axial diameter [mm]", "axial slice", "perpendicular diameter [mm]", "craniocaudal extent [mm]",
-    "3D diameter [mm]", "extrameatal diameter [mm]", "intrameatal volume [mm3]", "extrameatal volume [mm3]",
+    "3D diameter [mm]", "extrameatal diameter [mm]", "extrameatal diameter, low [mm]",
+    "extrameatal diameter, high [mm]", "intrameatal volume [mm3]", "extrameatal volume [mm3]",
     "gap to left cochlea [mm]", "gap to right cochlea [mm]", "suggested Koos grade",
 )  # fmt: skip
 
@@ -143,6 +165,21 @@ def table(measures: Measures, grid: Grid) -> list[list[object]]:
         row[COLUMNS.index("3D diameter [mm]")] = round(cochlea.diameter_3d.length_mm, 2)
         rows.append(row)
     return rows
+
+
+#: Columns of a table with one row per case.
+CASE_COLUMNS = (
+    "tumors", *COLUMNS[1:], "volume of the other tumor [mm3]", "left cochlea [mm3]", "right cochlea [mm3]", "notes",
+)  # fmt: skip
+
+
+def case_row(measures: Measures, grid: Grid) -> list[object]:
+    """Return the row of :data:`CASE_COLUMNS` of a case: its tumor, of two tumors the larger one, and both cochleae."""
+    tumors = sorted(measures.tumors, key=lambda tumor: -tumor.volume_mm3)
+    row = _tumor_row(tumors[0], grid)[1:] if tumors else [None] * (len(COLUMNS) - 1)
+    cochleae = {cochlea.side: round(cochlea.volume_mm3, 2) for cochlea in measures.cochleae}
+    other = round(tumors[1].volume_mm3, 2) if len(tumors) > 1 else None
+    return [len(tumors), *row, other, cochleae.get("left"), cochleae.get("right"), " ".join(measures.notes)]
 
 
 def _tumor_row(tumor: TumorMeasures, grid: Grid) -> list[object]:
@@ -161,6 +198,7 @@ def _tumor_row(tumor: TumorMeasures, grid: Grid) -> list[object]:
         tumor.craniocaudal_mm,
         tumor.diameter_3d.length_mm,
         tumor.extrameatal_mm,
+        *(parts.limits_mm if parts else (None, None)),
         parts.intrameatal_mm3 if parts else None,
         parts.extrameatal_mm3 if parts else None,
         tumor.gaps_mm.get("left"),

@@ -44,7 +44,8 @@ def gap_to_brainstem_mm(tumor: Volume, frame: EarFrame) -> float:
 def suggest(parts: MeatalParts, gap_mm: float) -> KoosSuggestion:
     """Return the suggested grade of a tumor by its parts and its gap to the brainstem."""
     if parts.extrameatal is None:
-        return KoosSuggestion("I", "the tumor ends within the internal auditory canal")
+        doubt = ", or II, for it may leave the canal" if parts.limits_mm[1] else ""
+        return KoosSuggestion("I", f"the tumor ends within the internal auditory canal{doubt}")
     size_mm = parts.extrameatal.largest.length_mm
     size = f"{size_mm:.1f} mm extrameatal"
     if size_mm > LARGEST_III_MM:

@@ -11,7 +11,7 @@ from crossmoda.anatomy import laterality
 from crossmoda.anatomy.ear_frame import EarFrame, EarFrames
 from crossmoda.anatomy.laterality import UNKNOWN_SIDE
 from crossmoda.measurement import koos, surface
-from crossmoda.measurement.axial import AxialDiameters, axial_diameters
+from crossmoda.measurement.axial import AxialDiameters, HalfSpace, axial_diameters
 from crossmoda.measurement.interval import VolumeInterval, uncertain_volume
 from crossmoda.measurement.koos import KoosSuggestion
 from crossmoda.measurement.meatus import MeatalParts, porus_plane, split_by_labels, split_by_plane
@@ -45,7 +45,7 @@ class TumorMeasures:
 
     @property
     def extrameatal_mm(self) -> float | None:
-        """The consensus size, the largest extrameatal diameter in the axial plane: 0 within the canal, None unknown."""
+        """The consensus size, the largest extrameatal diameter in the axial plane: 0 intrameatal, None unknown."""
         if self.parts is None:
             return None
         return self.parts.extrameatal.largest.length_mm if self.parts.extrameatal else 0.0
@@ -55,7 +55,7 @@ class TumorMeasures:
         """The result in one sentence."""
         size = f"{self.axial.largest.length_mm:.1f} mm in the axial plane"
         if self.parts is not None:
-            size = "intrameatal, " + size if self.parts.is_intrameatal else f"{self.extrameatal_mm:.1f} mm extrameatal"
+            size = f"{self.parts.size}, {size}" if self.parts.is_intrameatal else self.parts.size
         side = "side unknown" if self.side == UNKNOWN_SIDE else self.side
         return f"VS {self.volume_mm3 / 1000:.2f} mL, {side}, {size}; check the outline."
 
@@ -90,6 +90,7 @@ def measure(
     frames: EarFrames | None = None,
     *,
     parts: np.ndarray | None = None,
+    planes: Mapping[str, HalfSpace] | None = None,
     probability: np.ndarray | None = None,
     card: Mapping[str, Any] | None = None,
 ) -> Measures:
@@ -99,6 +100,7 @@ def measure(
         label_map: with the values of :data:`crossmoda.labels.VALUES`, in any orientation.
         frames: the ear frames of its scan; None: no plane of the porus.
         parts: 1 intrameatal, 2 extrameatal, (z, y, x), where labels state the parts of the tumor.
+        planes: the plane of the porus of an ear by side, instead of that of its frame.
         probability: of the tumor, (z, y, x), by the network of ``card``; None: no interval of the volume.
         card: the model card.
 
@@ -107,26 +109,36 @@ def measure(
     faces = {side: face_centers(mask) for side, mask in cochleae.items()}
     interval = VolumeInterval.of(card or {})
     notes = [] if frames is None else list(frames.notes)
-    rows = []
+    planes, rows = planes or {}, []
     for side, mask in tumors.items():
         frame = next((frame for frame in frames.accepted if frame.side == side), None) if frames else None
-        row = _tumor(side, mask, faces, _parts(mask, parts, frame), frame)
+        row = _tumor(side, mask, faces, _parts(mask, parts, planes.get(side), frame), frame)
         if interval is not None and probability is not None:
             limits = interval.around(row.volume_mm3, uncertain_volume(mask, probability))
             row = dataclasses.replace(row, interval_mm3=limits)
         rows.append(row)
         notes += _notes(side, mask, row.volume_mm3)
+    notes += [f"Plane of the porus not used: no tumor on the {side} side." for side in planes if side not in tumors]
     measured = (
         CochleaMeasures(side, _volume_mm3(mask), surface.largest_diameter(mask)) for side, mask in cochleae.items()
     )
     return Measures(tuple(rows), tuple(measured), tuple(notes))
 
 
-def _parts(tumor: Volume, parts: np.ndarray | None, frame: EarFrame | None) -> MeatalParts | None:
-    """Return the parts of a tumor by labels, else by the plane of the porus."""
+def _parts(
+    tumor: Volume, parts: np.ndarray | None, plane: HalfSpace | None, frame: EarFrame | None
+) -> MeatalParts | None:
+    """Return the parts of a tumor by labels, else by the plane that is given, else by that of the ear frame.
+
+    The plane of a person counts as exact; its normal may point either way if there is an ear frame.
+    """
     if parts is not None and parts[tumor.array].any():
         return split_by_labels(tumor, parts)
-    return split_by_plane(tumor, porus_plane(frame)) if frame is not None else None
+    located = porus_plane(frame) if frame is not None else None
+    if plane is not None:
+        is_flipped = located is not None and plane.normal @ located.normal < 0
+        return split_by_plane(tumor, plane.complement if is_flipped else plane, error_mm=0)
+    return split_by_plane(tumor, located) if located is not None else None
 
 
 def _tumor(

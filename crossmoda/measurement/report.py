@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from crossmoda import labels, output
+from crossmoda import labels, output, printing
+from crossmoda.dataset.scan_date import date_in_header, header_of
 from crossmoda.figures import window
 from crossmoda.measurement.files import COLUMNS, FileMeasures, as_json, table
 from crossmoda.measurement.measures import TumorMeasures
 from crossmoda.measurement.surface import Line
 from crossmoda.report import Report
-from crossmoda.volume import Grid, Volume, dicom, resample
+from crossmoda.volume import Grid, Volume, resample
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -44,30 +45,33 @@ class About:
 
 def about_scan(scan: Path, identify: bool) -> tuple[str, str]:
     """Return date and patient of a scan: of its DICOM header; the file name of any other, if it is to be identified."""
-    if not scan.is_dir() and not dicom.is_dicom(scan):
+    header = header_of(scan)
+    if header is None:
         return "", scan.name if identify else ""
-    import pydicom
-
-    header = pydicom.dcmread(dicom.series_at(scan).files[0], stop_before_pixels=True)
-    day = str(header.get("AcquisitionDate") or header.get("SeriesDate") or header.get("StudyDate") or "")
-    date = f"{day[:4]}-{day[4:6]}-{day[6:8]}" if len(day) == 8 and day.isdigit() else ""
+    date = date_in_header(header)
     name = ", ".join(str(header.get(key)) for key in ("PatientName", "PatientID") if header.get(key))
-    return date, name if identify else ""
+    return date.isoformat() if date else "", name if identify else ""
 
 
-def write_report(result: FileMeasures, path: Path | str, about: About) -> list[Path]:
+def files_of(path: Path, pdf: bool = False) -> list[Path]:
+    """Return the files of a report: the page, its measures as JSON and CSV, and the page as PDF."""
+    return [path, *(path.with_suffix(ending) for ending in (".json", ".csv", *([".pdf"] if pdf else [])))]
+
+
+def write_report(result: FileMeasures, path: Path | str, about: About, *, pdf: bool = False) -> list[Path]:
     """Write the report (.html), and the measures beside it as JSON and CSV, together.
 
     Args:
         result: measures with their scan.
         path: output, ending in ``.html``.
         about: what else is stated.
+        pdf: whether to write the page as PDF, too.
 
     Returns:
         The files.
 
     Raises:
-        InputError: the path has another ending or cannot be written.
+        InputError: the path has another ending or cannot be written, or there is no browser that writes a PDF.
 
     """
     path = Path(path)
@@ -87,11 +91,16 @@ def write_report(result: FileMeasures, path: Path | str, about: About) -> list[P
     if measures.notes:
         report.section("Notes", " ".join(measures.notes))
     _provenance_section(report, about, grid)
-    files = [path, path.with_suffix(".json"), path.with_suffix(".csv")]
+    page = report.html()
+    printed = printing.pdf_of(page) if pdf else b""
+    files = files_of(path, pdf)
     with output.together():
-        report.write(files[0])
+        output.write_text(files[0], page)
         output.write_json(files[1], {**as_json(measures, grid), "provenance": _record(about)})
         output.write_csv(files[2], COLUMNS, table(measures, grid))
+        if pdf:
+            with output.atomic(files[3]) as temporary:
+                temporary.write_bytes(printed)
     return files
 
 
@@ -112,8 +121,7 @@ def _tumor_rows(tumor: TumorMeasures, grid: Grid) -> list[list[str]]:
     interval = f" ({low:.0f} to {high:.0f})" if low is not None and high is not None else ""
     rows = [["volume [mm³]" + (" with its 90 % interval" if interval else ""), f"{tumor.volume_mm3:.0f}{interval}"]]
     if tumor.parts is not None:
-        size = "intrameatal" if tumor.parts.is_intrameatal else f"{tumor.extrameatal_mm:.1f}"
-        rows.append(["largest extrameatal diameter, axial (Kanzaki et al. 2003) [mm]", size])
+        rows.append(["largest extrameatal diameter, axial (Kanzaki et al. 2003)", tumor.parts.size])
         rows.append(["intrameatal volume [mm³]", f"{tumor.parts.intrameatal_mm3:.0f}"])
         rows.append(["extrameatal volume [mm³]", f"{tumor.parts.extrameatal_mm3:.0f}"])
     rows += [
@@ -139,25 +147,26 @@ def _images_section(report: Report, result: FileMeasures) -> None:
         report.figure(key_images(result.scan, result.label_map, tumor), caption)
 
 
-def key_images(scan: Volume, label_map: Volume, tumor: TumorMeasures) -> "Figure":
+def key_images(scan: Volume, label_map: Volume, tumor: TumorMeasures) -> "list[Figure]":
     """Draw the axial plane of the largest diameter, and the coronal and sagittal plane through its middle."""
     from matplotlib.figure import Figure
 
     center = (tumor.axial.largest.start + tumor.axial.largest.stop) / 2
     side_mm = max(_SIDE_MM, tumor.diameter_3d.length_mm + 20)
-    figure = Figure(figsize=(9.6, 3.4), layout="constrained", dpi=110)
-    limits = window(scan.array)
-    for axes, name in zip(figure.subplots(1, 3), _PLANES, strict=True):
-        plane = _plane(center, side_mm, name)
+    limits, figures = window(scan.array), []
+    for name in _PLANES:
+        figures.append(Figure(figsize=(3.2, 3.2), dpi=130))
+        axes = figures[-1].add_axes((0, 0, 1, 1))
+        plane = plane_through(center, side_mm, name)
         _draw(axes, scan, label_map, plane, name, limits)
-        axes.set_title(name, fontsize=9)
+        axes.text(8, plane.size[1] - 10, name, color="white", fontsize=9)
         if name == "axial":
             _draw_line(axes, tumor.axial.largest, plane, _COLORS["axial diameter"])
             _draw_line(axes, tumor.axial.perpendicular, plane, _COLORS["perpendicular"])
-    return figure
+    return figures
 
 
-def _plane(center: np.ndarray, side_mm: float, name: str) -> Grid:
+def plane_through(center: np.ndarray, side_mm: float, name: str) -> Grid:
     """Return the grid of one LPS slice around a point; rows of sagittal and coronal planes run downwards."""
     column, row, sign = _PLANES[name]
     axes = np.zeros((3, 3))
@@ -193,12 +202,13 @@ def _draw_line(axes: "Axes", line: Line, plane: Grid, color: str) -> None:
 def _provenance_section(report: Report, about: About, grid: Grid) -> None:
     record = about.record
     inputs: Mapping[str, Mapping[str, str]] = record.get("inputs", {})
+    day, _, time = str(record.get("created", "")).partition("T")
     rows: Sequence[tuple[str, str]] = [
         ("patient", about.patient),
         ("date of the scan", about.date),
         ("grid of the scan", str(grid)),
         ("corrected by", about.reviewer),
-        ("segmented", f"{record['created']}, CrossModa {record['crossmoda']}" if "created" in record else ""),
+        ("segmented", f"{day} {time[:5]}, CrossModa {record.get('crossmoda', '')}" if day else ""),
         ("weights, SHA-256", inputs.get("weights", {}).get("sha256", "")[:16]),
         ("scan, SHA-256", inputs.get("image", {}).get("sha256", "")[:16]),
     ]

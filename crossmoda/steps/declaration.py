@@ -16,6 +16,7 @@ KINDS = {
     "transform": ".h5",
     "linear transform": ".h5,.tfm",
     "table": ".csv",
+    "markups": ".mrk.json",
     "weights": ".safetensors",
     "folder": "",
 }

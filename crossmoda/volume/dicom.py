@@ -11,8 +11,10 @@ from typing import Any
 import numpy as np
 import SimpleITK as sitk
 
-from crossmoda.errors import InputError, cannot_read, reason_of
+from crossmoda.errors import cannot_read, reason_of
 from crossmoda.output import refuse_undecodable
+from crossmoda.volume import dicom_frames
+from crossmoda.volume.dicom_geometry import Stack, numbers, stack_of, unusable
 
 _TAGS = (
     "SeriesInstanceUID",
@@ -46,8 +48,11 @@ _TAGS = (
 )
 #: The transfer syntaxes whose pixel data has the size of the image.
 _UNCOMPRESSED = ("1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2")
-#: Attributes of all slices of a multi-frame file, and of each slice.
-_FUNCTIONAL_GROUPS = ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence")
+#: What GDCM decodes: these, RLE, JPEG (8 and 12 bits, lossless), JPEG-LS and JPEG 2000.
+_READABLE = (
+    *_UNCOMPRESSED,
+    *(f"1.2.840.10008.1.2.{last}" for last in ("1.99", "5", *(f"4.{n}" for n in (50, 51, 57, 70, 80, 81, 90, 91)))),
+)
 #: Attributes that all slices of a series share.
 _SLICE_KIND = ("Rows", "Columns", "BitsAllocated", "SamplesPerPixel", "PhotometricInterpretation")
 #: The groups with which files without a preamble begin, file information or identification, and the maximum length of
@@ -58,7 +63,6 @@ _PIXELS, _PADDING = 0x7FE0, 0xFFFC
 #: The kinds of objects that are drawn on an image series: contours, segmentations.
 STRUCTURE_SET, SEGMENTATION = "1.2.840.10008.5.1.4.1.1.481.3", "1.2.840.10008.5.1.4.1.1.66.4"
 DRAWN = (STRUCTURE_SET, SEGMENTATION, "1.2.840.10008.5.1.4.1.1.66.7")
-_EXPORT = "Export it again as a 3D series"
 _GDCM = "GDCMImageIO"
 
 
@@ -202,6 +206,8 @@ def series_at(path: Path) -> Series:
 def files_in_order(path: Path) -> list[Path]:
     """Return the files of the series that :func:`read_series` reads, in the order of its slices.
 
+    A file of several slices is alone: :func:`crossmoda.volume.dicom_frames.frames_of` has their order.
+
     Raises:
         InputError: as :func:`read_series`.
 
@@ -231,30 +237,24 @@ def read_series(path: Path) -> sitk.Image:
         file for file, header in zip(series.files, series.headers, strict=True) if _count(header, "NumberOfFrames") > 1
     ]
     if len(series.files) == 1:
-        positions = _positions_of_frames(multi_frame[0], series.headers[0]) if multi_frame else None
+        frames = dicom_frames.frames_of(multi_frame[0]) if multi_frame else None
         image = _execute(sitk.ImageFileReader(), series.files)
-        if positions is not None:
-            _check_positions(positions, image, multi_frame[0])
-        return image
+        return dicom_frames.placed(image, frames) if frames else image
     if multi_frame:
-        raise _unusable(
+        raise unusable(
             folder,
             f"several files with several slices each, such as {multi_frame[0].name}",
             "Move one of them to a folder of its own, or export the series again as one volume",
         )
-    files, origin, spacing_z, direction = _stack(series, folder)
+    files, stack = _stack(series, folder)
     reader = sitk.ImageSeriesReader()
     if len({(str(item.get("RescaleSlope")), str(item.get("RescaleIntercept"))) for item in series.headers}) > 1:
         reader.SetOutputPixelType(sitk.sitkFloat32)  # else all would be rounded to the type of the first slice
     image = _execute(reader, files)
-    image.SetOrigin(origin)
-    image.SetSpacing((*image.GetSpacing()[:2], spacing_z))
-    image.SetDirection(direction)
+    image.SetOrigin(stack.origin)
+    image.SetSpacing((*image.GetSpacing()[:2], stack.distance_mm))
+    image.SetDirection(stack.direction)
     return image
-
-
-def _unusable(folder: Path, reason: str, remedy: str = _EXPORT) -> InputError:
-    return cannot_read(f"the DICOM series in {folder}", reason, remedy)
 
 
 def _execute(reader: Any, files: list[Path]) -> sitk.Image:
@@ -266,11 +266,21 @@ def _execute(reader: Any, files: list[Path]) -> sitk.Image:
         return reader.Execute()
     except RuntimeError as cause:
         faulty = next((file for file in files if len(files) == 1 or not _can_be_read(file)), None)
+        syntax = _transfer_syntax(faulty) if faulty is not None else None
+        if syntax is not None and syntax not in _READABLE:
+            remedy = "Export it uncompressed, or as RLE, JPEG-LS or JPEG 2000"
+            raise cannot_read(faulty, f"compressed as {syntax.name}, which is not supported", remedy) from cause
         detail = reason_of(cause) if faulty is None else "its pixel data"
         reason = f"truncated, damaged or compressed in an unsupported way ({detail})"
         raise cannot_read(
             faulty or files[0].parent, reason, "Copy it again, or export the series uncompressed"
         ) from cause
+
+
+def _transfer_syntax(file: Path) -> Any:
+    """Return the UID of the coding of a file's pixel data; None where it is not stated."""
+    header = _header(file, ())
+    return None if header is None else header.file_meta.get("TransferSyntaxUID")
 
 
 def _can_be_read(file: Path) -> bool:
@@ -338,88 +348,24 @@ def _count(header: Any, name: str) -> int:
     return int(value) if isinstance(value, int) and value > 0 else 1
 
 
-def _numbers(header: Any, name: str, count: int) -> np.ndarray | None:
-    """Return the numbers of an element; None unless there are ``count`` and all are finite."""
-    try:
-        values = np.array(header.get(name), dtype=float)
-    except (TypeError, ValueError):
-        return None
-    return values if values.shape == (count,) and np.isfinite(values).all() else None
-
-
-def _positions_of_frames(file: Path, about: Any) -> np.ndarray:
-    """Return the positions of the slices of a multi-frame file; without positions, ITK would invent them (1 mm)."""
-    header = _header(file, _FUNCTIONAL_GROUPS)
-    shared, each = ([] if header is None else header.get(name) or [] for name in _FUNCTIONAL_GROUPS)
-
-    def known(group: str, name: str, count: int) -> list[np.ndarray]:
-        items = [item for frame in (*shared, *each) for item in frame.get(group) or []]
-        return [values for item in items if (values := _numbers(item, name, count)) is not None]
-
-    spacings = known("PixelMeasuresSequence", "PixelSpacing", 2)
-    positions = np.array(known("PlanePositionSequence", "ImagePositionPatient", 3))
-    orientations = known("PlaneOrientationSequence", "ImageOrientationPatient", 6)
-    if (
-        not spacings
-        or min(map(min, spacings)) <= 0
-        or not orientations
-        or len(positions) != _count(about, "NumberOfFrames")
-    ):
-        raise cannot_read(file, "missing position, orientation or pixel spacing of some slices", _EXPORT)
-    return positions
-
-
-def _check_positions(positions: np.ndarray, image: sitk.Image, file: Path) -> None:
-    """Refuse slices whose positions differ from those of the image."""
-    expected = [image.TransformIndexToPhysicalPoint((0, 0, number)) for number in range(len(positions))]
-    if np.abs(positions - expected).max() > 0.1 * image.GetSpacing()[2] + 0.05:
-        raise cannot_read(file, "slices are not evenly spaced, or not in order", "Export the series as one volume")
-
-
-def _stack(series: Series, folder: Path) -> tuple[list[Path], tuple[float, ...], float, tuple[float, ...]]:
-    """Sort the slices along their normal; return files, origin, slice spacing and direction of the stack."""
+def _stack(series: Series, folder: Path) -> tuple[list[Path], Stack]:
+    """Sort the slices along their normal; return the files and the stack."""
     known = []
     for file, header in zip(series.files, series.headers, strict=True):
-        orientation = _numbers(header, "ImageOrientationPatient", 6)
-        position, spacing = _numbers(header, "ImagePositionPatient", 3), _numbers(header, "PixelSpacing", 2)
+        orientation = numbers(header, "ImageOrientationPatient", 6)
+        position, spacing = numbers(header, "ImagePositionPatient", 3), numbers(header, "PixelSpacing", 2)
         if orientation is None or position is None or spacing is None or spacing.min() <= 0:
-            raise _unusable(folder, f"slices without position, orientation or pixel spacing, such as {file.name}")
+            raise unusable(folder, f"slices without position, orientation or pixel spacing, such as {file.name}")
         known.append((orientation, position, spacing))
     orientations, positions, spacings = (np.array(values) for values in zip(*known, strict=True))
     if len({str(header.get("PatientID")) for header in series.headers}) > 1:
-        raise _unusable(folder, "slices of several patients", "Leave the slices of one patient in the folder")
+        raise unusable(folder, "slices of several patients", "Leave the slices of one patient in the folder")
     if (
         np.abs(orientations - orientations[0]).max() > 1e-3
         or np.abs(spacings - spacings[0]).max() > 1e-3 * spacings[0].min()
         or len({tuple(str(header.get(name)) for name in _SLICE_KIND) for header in series.headers}) > 1
     ):
         reason = "slices of different orientation, size or kind (a localizer?)"
-        raise _unusable(folder, reason, "Select a series of parallel slices")
-    rows, columns = orientations[0, :3], orientations[0, 3:]
-    normal = np.cross(rows, columns)
-    if max(abs(np.linalg.norm(rows) - 1), abs(np.linalg.norm(columns) - 1)) > 1e-2 or np.linalg.norm(normal) < 0.1:
-        raise _unusable(folder, "rows and columns of slices are not two directions of length 1")
-    depth = positions @ normal
-    order = np.argsort(depth, kind="stable")
-    steps = np.diff(depth[order])
-    step = float(np.median(steps))
-    if steps.min() < 1e-3:
-        first = int(np.argmin(steps))
-        names = " and ".join(series.files[order[number]].name for number in (first, first + 1))
-        reason = f"several slices at one position, such as {names} (copies, or a 4D series?)"
-        raise _unusable(folder, reason, "Leave one volume in the folder")
-    if np.abs(steps - step).max() > max(0.05 * step, 0.05):
-        gap = int(np.argmax(np.abs(steps - step)))
-        reason = f"not evenly spaced, {steps[gap]:.2f} mm after slice {gap + 1}, {step:.2f} mm between most slices"
-        raise _unusable(folder, reason, "Slices may be missing: download it again")
-    step = float((depth[order[-1]] - depth[order[0]]) / (len(order) - 1))
-    expected = positions[order[0]] + np.outer(np.arange(len(order)) * step, normal)
-    if np.abs(positions[order] - expected).max() > 0.1 * step + 0.05:
-        raise _unusable(folder, "slices are shifted against each other", "Resample it on a rectangular grid")
-    direction = np.stack([rows, columns, normal], axis=1)
-    return (
-        [series.files[number] for number in order],
-        tuple(positions[order[0]].tolist()),
-        step,
-        tuple(direction.ravel().tolist()),
-    )
+        raise unusable(folder, reason, "Select a series of parallel slices")
+    stack = stack_of(orientations, positions, [file.name for file in series.files], folder)
+    return [series.files[number] for number in stack.order], stack

@@ -65,6 +65,10 @@ def read(path: Path) -> tuple[Volume, Mapping[str, str]]:
     # highdicom's index order is that of the array, (z, y, x), and its positions are LPS.
     affine = np.array(volume.affine, float)
     affine[:, :3] = affine[:, 2::-1]
+    if np.linalg.det(affine[:3, :3]) < 0:  # slices follow each other along rows x columns, as those of a scan
+        array = array[::-1]
+        affine[:, 3] += (len(array) - 1) * affine[:, 2]
+        affine[:, 2] *= -1
     grid = geometry.grid_of_affine(affine, array.shape[2::-1])
     return Volume(array.astype(np.uint8), grid), fields
 

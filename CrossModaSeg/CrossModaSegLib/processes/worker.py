@@ -14,7 +14,7 @@ if sys.path[0] == str(Path(__file__).resolve().parent):
 
 import CrossModaSegLib  # noqa: F401  (makes the engine importable)
 from crossmoda.errors import InputError
-from CrossModaSegLib.processes import review_verbs
+from CrossModaSegLib.processes import growth_verb, review_verbs
 
 
 def device() -> dict:
@@ -93,24 +93,57 @@ def locate(scan: str, progress) -> dict:
     return landmarks.summary(ear_frame.ear_frames(read(Path(scan)), progress=progress))
 
 
-def measure(label_map: str, scan: str, progress) -> dict:
-    """Return the measures of a label map file and its scan: a table, sentences, and the axial diameters (LPS, mm)."""
+def measure(label_map: str, scan: str, planes: dict[str, list], progress) -> dict:
+    """Return the measures of a label map file and its scan: a table, sentences, axial diameters and planes (LPS, mm).
+
+    ``planes`` are planes of the porus that a person moved: point and normal by side.
+    """
     from crossmoda import measurement
 
-    result = measurement.measure_files(Path(label_map), Path(scan), progress=progress)
+    result = _measured(label_map, scan, planes, progress)
     measures, grid = result.measures, result.label_map.grid
+    moved = ["moved" if row[0] == "VS" and row[1] in planes else None for row in measurement.table(measures, grid)]
+    title = ["plane of the porus"] if any(moved) else []
     diameters = [
         {"name": f"{tumor['side']} {name}", **tumor[key]}
         for tumor in measurement.as_json(measures, grid)["tumors"]
         for name, key in (("axial diameter", "axial_diameter"), ("perpendicular diameter", "perpendicular_diameter"))
     ]
     return {
-        "columns": measurement.COLUMNS,
-        "rows": measurement.table(measures, grid),
+        "columns": [*measurement.COLUMNS, *title],
+        "rows": [
+            row + [entry] * len(title) for row, entry in zip(measurement.table(measures, grid), moved, strict=True)
+        ],
         "sentences": measures.sentences,
         "notes": [*(str(tumor.koos) for tumor in measures.tumors if tumor.koos), *measures.notes],
         "diameters": diameters,
+        "planes": {
+            tumor.side: [tumor.parts.plane.point.tolist(), tumor.parts.plane.normal.tolist()]
+            for tumor in measures.tumors
+            if tumor.parts is not None and tumor.parts.plane is not None
+        },
     }
+
+
+def report(
+    label_map: str, scan: str, path: str, planes: dict[str, list], record: dict, instance: str, reviewer: str, progress
+) -> dict:
+    """Write the report of a segmentation; ``instance`` is a DICOM file of its scan, ``record`` its provenance."""
+    from crossmoda.measurement.report import About, about_scan, write_report
+
+    result = _measured(label_map, scan, planes, progress)
+    date, patient = about_scan(Path(instance), False) if instance else ("", "")
+    write_report(result, path, About(record, record.get("caution", ""), date, patient, reviewer))
+    return {"path": path}
+
+
+def _measured(label_map: str, scan: str, planes: dict[str, list], progress):
+    """Return the measures of files, with planes of the porus by side that replace those of the ear frames."""
+    from crossmoda import measurement
+    from crossmoda.measurement.axial import HalfSpace
+
+    half_spaces = {side: HalfSpace.at(*where) for side, where in planes.items()}
+    return measurement.measure_files(Path(label_map), Path(scan), progress=progress, planes=half_spaces)
 
 
 def segment_all(scans: dict[str, str], folder: str, weights: str, device: str, flips: bool, progress) -> dict:
@@ -188,9 +221,10 @@ def main() -> int:
         "dicom_segmentation": dicom_segmentation,
         "simulate": simulate,
         "measure": measure,
+        "report": report,
         "convert": convert,
     }
-    verbs |= review_verbs.VERBS
+    verbs |= {"growth": growth_verb.growth, **review_verbs.VERBS}
     try:
         write_json(folder / "answer.json", verbs[verb](**arguments, **({} if verb == "device" else {"progress": _tag})))
     except InputError as error:

@@ -68,8 +68,7 @@ class Export(LabelMapWork):
         if not (segmentation_file or label_map or surfaces):
             raise InputError(_("Choose at least one format to export."))
         self.files: list[Path] = []
-        name = "".join(letter if letter not in '<>:"/\\|?*' else "_" for letter in segmentation.GetName())
-        self._target_folder, self._stem = folder, _free_stem(folder, name)
+        self._target_folder, self._stem = folder, free_stem(folder, segmentation.GetName())
         self._segmentation_file, self._with_label_map, self._surfaces = segmentation_file, label_map, surfaces
 
     def tasks(self) -> list[Task]:
@@ -125,7 +124,9 @@ class Export(LabelMapWork):
         return self.files
 
 
-def _free_stem(folder: Path, stem: str) -> str:
+def free_stem(folder: Path, name: str) -> str:
+    """Return a name as that of a file, with a number if a file of the folder has it."""
+    stem = "".join(letter if letter not in '<>:"/\\|?*' else "_" for letter in name)
     taken = {path.name.split(".")[0] for path in folder.glob("*")} if folder.is_dir() else set()
     stem = stem.replace(".", "_")
     number, free = 2, stem

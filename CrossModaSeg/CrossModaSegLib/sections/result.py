@@ -6,12 +6,14 @@ import qt
 import slicer
 from slicer.i18n import tr as _
 
-from CrossModaSegLib.scene import dicom, display, export, measures, nodes
+from CrossModaSegLib.scene import dicom, display, export, measures, nodes, porus, report
 from CrossModaSegLib.sections.section import Section, reported, reported_beside, set_columns, wrappable
 from CrossModaSegLib.sections.structure_names import map_unknown
 
 #: Of the table of measures (pixels): all rows are in sight.
 _ROW_HEIGHT = 20
+#: Time after the last move of a plane of the porus until it is measured, ms.
+_AFTER_MOVE_MS = 600
 
 
 class ResultSection(Section):
@@ -27,7 +29,11 @@ class ResultSection(Section):
         self.ui.measuresTable.setSizeAdjustPolicy(qt.QAbstractScrollArea.AdjustToContents)  # as high as its rows
         self.ui.measuresTable.verticalHeader().setDefaultSectionSize(_ROW_HEIGHT)
         self.ui.measuresTable.setSizePolicy(qt.QSizePolicy.Ignored, qt.QSizePolicy.Fixed)
-        for name in ("edit", "measure", "uncertainty", "export", "dicom"):
+        self._plane_timer = qt.QTimer()
+        self._plane_timer.setSingleShot(True)
+        self._plane_timer.setInterval(_AFTER_MOVE_MS)
+        self._plane_timer.connect("timeout()", self.on_plane)
+        for name in ("edit", "measure", "uncertainty", "report", "pdf", "export", "dicom"):
             getattr(self.ui, name + "Button").connect("clicked(bool)", getattr(self, f"on_{name}"))
 
     def update(self) -> None:
@@ -44,6 +50,8 @@ class ResultSection(Section):
         no_scan = nodes.without_scan(result) if result else nothing
         self.allow(self.ui.measureButton, no_scan or busy, _("Measure the segmentation as it is now"))
         self.allow(self.ui.exportButton, nothing or no_folder or busy, _("Write the selected files"))
+        self.allow(self.ui.reportButton, no_scan or busy, _("Write the report of the scan and open it in the browser"))
+        self.allow(self.ui.pdfButton, no_scan or busy, _("Print the report of the scan to a PDF file and open it"))
         no_series = dicom.problem(result) if result else nothing
         self.allow(
             self.ui.dicomButton,
@@ -53,6 +61,7 @@ class ResultSection(Section):
         self._show_uncertainty_button(parameters.uncertainty)
         self._show_texts(result)
         self._fill(measures.table_of(result))
+        porus.watch(result, self._plane_timer.start)
 
     def _show_uncertainty_button(self, uncertainty) -> None:
         nothing = nodes.without_scan(uncertainty) if uncertainty else _("Segment a scan first.")
@@ -98,7 +107,7 @@ class ResultSection(Section):
         if table is None:
             return
         structures, rows = measures.by_measure(table)
-        set_columns(view, ["", *structures], 0)
+        set_columns(view, [measures.UNITS, *structures], 0)
         view.setRowCount(len(rows))
         for row, (name, texts) in enumerate(rows):
             for column, text in enumerate([name, *texts]):
@@ -135,6 +144,43 @@ class ResultSection(Section):
         map_unknown(result, self.widget)
         measurement = measures.Measurement(result, result.GetNodeReference(nodes.TARGET))
         self.start(self.logic.run(measurement.tasks()), lambda _table: self.say(""))
+
+    def on_plane(self) -> None:
+        """Measure with the plane of the porus where it was dragged to, as soon as nothing else runs."""
+        if self.parameters is None or self.parameters.result is None:
+            return
+        if self.logic.busy:
+            self._plane_timer.start()
+        elif not nodes.without_scan(self.parameters.result):
+            self.on_measure()
+
+    @reported
+    def on_report(self) -> None:
+        """Write the report as a page."""
+        self._report(as_pdf=False)
+
+    @reported
+    def on_pdf(self) -> None:
+        """Print the report to a PDF file."""
+        self._report(as_pdf=True)
+
+    def _report(self, as_pdf: bool) -> None:
+        """Write the report into the folder for files, which is chosen first, at best beside the scan."""
+        parameters = self.parameters
+        if not parameters.exportFolder:
+            storage = parameters.result.GetNodeReference(nodes.TARGET).GetStorageNode()
+            beside = str(Path(storage.GetFileName() or "").parent) if storage is not None else ""
+            parameters.exportFolder = qt.QFileDialog.getExistingDirectory(
+                self.widget, _("Folder of the report"), beside
+            )
+        if parameters.exportFolder:
+            map_unknown(parameters.result, self.widget)
+            work = report.Report(parameters.result, Path(parameters.exportFolder), parameters.reviewer, as_pdf)
+            self.start(self.logic.run(work.tasks()), self._show_report)
+
+    def _show_report(self, file: Path) -> None:
+        self.say(_("Written: <a href='{link}'>{name}</a>.").format(link=file.as_uri(), name=file.name))
+        report.open_file(file)
 
     @reported
     def on_export(self) -> None:

@@ -1,6 +1,6 @@
 """Growth of the cost: registration by voxels and threads, propagation by atlases; exponents, one picture.
 
-    python Testing/benchmarks/bench_growth.py --millions 0.5 2 8 20 40 --threads 1 2 --atlases 1 3 9 --figure growth.png
+    python Testing/benchmarks/bench_scaling.py --millions 0.5 2 8 20 40 --threads 1 2 --atlases 1 3 9 --figure cost.png
 
 Processor seconds of registrations of two simulated subjects, resampled to ever finer voxels of the same field of view
 (memory permitting), and of propagations of copies of one atlas in this process, after the ears were located. Each

@@ -1,0 +1,96 @@
+"""The command ``crossmoda growth``."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from crossmoda.cli.framework import PATH, echo, files, options, path_option, progress_bar, structure_option
+from crossmoda.errors import InputError
+from crossmoda.growth.settings import Settings
+from crossmoda.parameters import from_arguments
+from crossmoda.steps.growth import STEP
+
+
+@click.command()
+@structure_option
+@click.argument("scans", type=PATH, nargs=-1)
+@path_option("--output", required=True, help="Folder of the results.")
+@path_option("--patients", help="Folder with a folder per patient, or CSV (patient, date, scan), instead of SCANS.")
+@click.option("--dates", default="", help="Dates of the scans in their order (YYYY-MM-DD,YYYY-MM-DD).")
+@click.option(
+    "--label", "labels", multiple=True, metavar="N=FILE", help="Corrected label of scan N, from 1; repeat for several."
+)
+@files(STEP, "weights")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@options(Settings)
+def command(
+    scans: tuple[Path, ...],
+    output: Path,
+    patients: Path | None,
+    dates: str,
+    labels: tuple[str, ...],
+    weights: Path | None,
+    as_json: bool,
+    **values: Any,
+) -> None:
+    """SCANS are two or more T2 or ceT1 scans of one patient: files or folders with a DICOM series.
+
+    Dates come from DICOM headers, else from names (2024-01-31, 20240131), else from --dates. OUTPUT receives
+    growth.json, growth.csv, growth.html, the labels on the grids of their scans, and the scans aligned to the first.
+    """
+    from crossmoda import growth
+
+    settings = from_arguments(Settings, values)
+    if bool(scans) == (patients is not None):
+        raise InputError("Either SCANS or --patients is required. Give one of them.")
+    if patients is not None:
+        if dates or labels:
+            raise InputError("--dates and --label belong to the SCANS of one patient. Put the dates into the table.")
+        _cohort(patients, output, weights, settings)
+        return
+    with progress_bar() as progress:
+        content = growth.growth_files(
+            scans, output, dates.split(",") if dates else (), _numbered(labels, len(scans)), weights, settings, progress
+        )
+    if as_json:
+        echo(json.dumps(content, indent=2))
+        return
+    for sentence in content["sentences"]:
+        echo(sentence)
+    for point in content["time_points"]:
+        if point["alignment"]:
+            error, name = point["alignment"]["error_mm"], point["date"] or point["name"]
+            echo(f"Alignment error of {name}: {error:.2f} mm")
+    for note in content["notes"]:
+        echo(f"Note: {note}")
+    echo(output / growth.PAGE)
+
+
+def _numbered(labels: tuple[str, ...], count: int) -> dict[int, Path]:
+    """Return the labels by the number of their scan, from 0."""
+    result = {}
+    for text in labels:
+        number, separator, file = text.partition("=")
+        if not separator or not number.isdigit() or not 1 <= int(number) <= count:
+            raise InputError(f"Not the label of a scan: {text}. Write --label N=FILE with N from 1 to {count}.")
+        result[int(number) - 1] = Path(file)
+    return result
+
+
+def _cohort(patients: Path, output: Path, weights: Path | None, settings: Settings) -> None:
+    """Measure the patients of a cohort, and print their results."""
+    from crossmoda import growth
+    from crossmoda.errors import BAD_INPUT
+
+    with progress_bar() as progress:
+        results, failures = growth.growth_of_patients(patients, output, weights, settings, progress)
+    for name, content in results.items():
+        for sentence in content["sentences"]:
+            echo(f"{name}: {sentence}")
+    echo(output / growth.COHORT_PAGE)
+    for name, cause in failures.items():
+        echo(f"{name}: failed: {cause}", err=True)
+    if failures:
+        raise click.exceptions.Exit(BAD_INPUT)

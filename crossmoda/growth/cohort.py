@@ -1,0 +1,109 @@
+"""Growth of the tumors of many patients: a folder of results for each, one table and one page."""
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from crossmoda import batch, output
+from crossmoda.dataset.case import HRT2, Case
+from crossmoda.dataset.case_id import safe_id
+from crossmoda.errors import cannot_read
+from crossmoda.growth.files import COLUMNS, add_change_table, growth_files, table
+from crossmoda.growth.settings import Settings
+from crossmoda.inference.scan_files import scans_of
+from crossmoda.progress import Progress
+from crossmoda.report import Report
+
+COHORT_TABLE, COHORT_PAGE = "growth.csv", "growth.html"
+#: The columns of a table of patients; further ones are ignored.
+PATIENT_COLUMNS = ("patient", "date", "scan")
+
+
+def patients_of(path: Path | str) -> dict[str, tuple[list[Path], list[str]]]:
+    """Return scans and dates of each patient; no dates where headers and names are to state them.
+
+    Args:
+        path: a folder with a folder of scans (image files or DICOM folders) per patient, or a CSV with
+            :data:`PATIENT_COLUMNS`, paths relative to it.
+
+    Raises:
+        InputError: there is no patient, or the table has other columns.
+
+    """
+    path = Path(path)
+    patients: dict[str, tuple[list[Path], list[str]]] = {}
+    if path.is_dir():
+        for folder in sorted(item for item in path.iterdir() if item.is_dir() and not item.name.startswith(".")):
+            parts = sorted(item for item in folder.iterdir() if item.is_dir() and not item.name.startswith("."))
+            scans = parts or list(scans_of([folder]).values())
+            patients[folder.name] = scans, []
+    else:
+        for row in _rows(path):
+            scans, dates = patients.setdefault(row["patient"], ([], []))
+            scans.append(path.parent / row["scan"])
+            dates.append(row["date"])
+        patients = {name: (scans, dates if any(dates) else []) for name, (scans, dates) in patients.items()}
+    if not patients:
+        raise cannot_read(path, "no patients", "Give a folder with a folder per patient, or a table")
+    return patients
+
+
+def _rows(path: Path) -> Sequence[dict[str, str]]:
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            rows = list(csv.DictReader(file))
+    except (OSError, UnicodeDecodeError, csv.Error) as cause:
+        raise cannot_read(path, str(cause), "Give a CSV file in UTF-8") from cause
+    missing = [name for name in PATIENT_COLUMNS if not rows or name not in rows[0]]
+    if missing:
+        raise cannot_read(path, f"no column {', '.join(missing)}", f"Use the columns {', '.join(PATIENT_COLUMNS)}")
+    return rows
+
+
+def growth_of_patients(
+    patients: Path | str,
+    folder: Path | str,
+    model: Path | str | None = None,
+    settings: Settings = Settings(),  # noqa: B008 (frozen)
+    progress: Progress | None = None,
+) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
+    """Measure the growth of each patient into ``folder/PATIENT``; finished patients are reused.
+
+    Args:
+        patients: see :func:`patients_of`.
+        folder: receives a folder per patient, :data:`COHORT_TABLE` and :data:`COHORT_PAGE`.
+        model: the weights; None: bundled weights.
+        settings: of the criterion.
+        progress: callback(fraction, message); raise Cancelled to abort. Finished patients remain.
+
+    Returns:
+        The result (:func:`crossmoda.growth.files.as_json`) of each patient, and the reason of each failure.
+
+    Raises:
+        InputError: the patients cannot be read, or the folder cannot be written.
+
+    """
+    folder, listed = Path(folder), patients_of(patients)
+    output.check_writable(folder, is_folder=True)
+
+    def work(case: Case, step: Progress | None) -> dict[str, Any]:
+        scans, dates = listed[case.id]
+        return growth_files(scans, folder / safe_id(case.id), dates, None, model, settings, step)
+
+    cases = [Case(name, HRT2, scans[0]) for name, (scans, _) in listed.items()]
+    results, failures = batch.for_each(cases, work, progress)
+    rows = [[name, *row] for name, content in results.items() for row in table(content)]
+    rows += [[name, "", "", "", "", f"failed: {cause}"] for name, cause in failures.items()]
+    page = Report("Vestibular schwannoma: growth in a cohort", f"{len(results)} patients; {len(failures)} failed.")
+    for name, content in results.items():
+        page.section(name, " ".join(content["sentences"]))
+        if content["intervals"]:
+            add_change_table(page, content)
+    if failures:
+        page.section("Failed")
+        page.table(["patient", "reason"], list(failures.items()))
+    with output.together():
+        output.write_csv(folder / COHORT_TABLE, ["patient", *COLUMNS], rows)
+        page.write(folder / COHORT_PAGE)
+    return results, failures

@@ -1,0 +1,326 @@
+"""Growth of the scans of a patient in files: results as JSON and CSV, labels, transforms, figures and a page."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from crossmoda import cache, locks, output, provenance, volume, weights
+from crossmoda import device as devices
+from crossmoda.dataset.label_reading import checksum_of
+from crossmoda.errors import InputError
+from crossmoda.growth import figure
+from crossmoda.growth.patient import Interval, MeasuredTimePoint, PatientGrowth, measure_growth
+from crossmoda.growth.settings import Settings
+from crossmoda.growth.time_points import read_time_points
+from crossmoda.progress import Progress, part, report
+from crossmoda.report import Report
+from crossmoda.volume.transforms import affine_transform
+
+#: Bump to invalidate earlier results.
+_REVISION = 1
+RESULT, TABLE, PAGE, PICTURES = "growth.json", "growth.csv", "growth.html", ("growth.png", "growth.svg")
+#: Columns of the table: a row per tumor and interval.
+COLUMNS = (
+    "side", "from", "to", "days", "verdict", "volume before [mm3]", "volume after [mm3]", "change [mm3]", "change [%]",
+    "change, low [%]", "change, high [%]", "change per year [%]", "volume doubling time [years]",
+    "diameter change [mm]", "alignment error [mm]",
+)  # fmt: skip
+
+
+def label_file(number: int) -> str:
+    """Return the name of the segmentation of a time point (numbered from 1), on the grid of its scan."""
+    return f"label_{number}.seg.nrrd"
+
+
+def aligned_files(number: int) -> tuple[str, str, str]:
+    """Return the names of scan and label map of a time point on the grid of the first scan, and of the transform."""
+    return f"aligned_scan_{number}.nii.gz", f"aligned_label_{number}.nii.gz", f"transform_{number}.h5"
+
+
+def growth_files(
+    scans: Sequence[Path | str],
+    folder: Path | str,
+    dates: Sequence[str] = (),
+    labels: Mapping[int, Path | str] | None = None,
+    model: Path | str | None = None,
+    settings: Settings = Settings(),  # noqa: B008 (frozen)
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Measure the growth of the tumors of one patient and write the results; those of the same inputs are reused.
+
+    Args:
+        scans: at least two scans, in any order if they have dates.
+        folder: receives the results; see docs/user_guide.md.
+        dates: date of each scan (YYYY-MM-DD); empty: of the DICOM headers, else in the names.
+        labels: corrected label by the number of its scan, from 0.
+        model: the weights; None: bundled weights.
+        settings: of the criterion.
+        progress: callback(fraction, message); raise Cancelled to abort.
+
+    Returns:
+        The content of :data:`RESULT`.
+
+    Raises:
+        InputError: the scans cannot be compared, or the folder cannot be written.
+
+    """
+    folder, labels = Path(folder), dict(labels or {})
+    output.check_writable(folder, is_folder=True)
+    path = Path(model or weights.bundled())
+    with locks.locked(folder):
+        _refuse_edited(folder)
+        step = cache.CachedStep(
+            folder,
+            revision=_REVISION,
+            scans=[provenance.checksum(scan) for scan in scans],
+            labels={str(number): checksum_of(label) for number, label in labels.items()},
+            dates=list(dates),
+            names=[Path(scan).name for scan in scans],
+            weights=provenance.checksum(path),
+            settings={key: value for key, value in dataclasses.asdict(settings).items() if key != "device"},
+        )
+        earlier = step.results()
+        if earlier is not None:
+            report(progress, 1.0, "reused")
+            return earlier
+        report(progress, 0.0, "reading the scans")
+        points, notes = read_time_points(scans, dates, labels, settings.any_patient)
+        inputs = {
+            f"{role}_{number}": file
+            for number, point in enumerate(points, start=1)
+            for role, file in point.files.items()
+        }
+        record = provenance.Record(
+            "growth", settings, {**inputs, "weights": path}, devices.describe(devices.choose(settings.device))
+        )
+        result = measure_growth(points, weights.load(path), settings, part(progress, 0.05, 0.9))
+        report(progress, 0.9, "writing the results")
+        content = as_json(result, [*notes, *result.notes]) | {"provenance": record.finish()}
+        step.begin(names := _names(result))
+        _write(result, content, folder)
+        step.finish(names, content)
+    report(progress, 1.0, "done")
+    return content
+
+
+def _names(result: PatientGrowth) -> list[str]:
+    names = [RESULT, TABLE, PAGE, *(PICTURES if result.intervals else ())]
+    for number in range(1, len(result.points) + 1):
+        names += [label_file(number), *(aligned_files(number) if number > 1 else ())]
+    return names
+
+
+def _refuse_edited(folder: Path) -> None:
+    """Refuse a folder in which the user has changed a label, or that holds files of anything else.
+
+    Raises:
+        InputError: it does.
+
+    """
+    if not (folder / cache.SEAL).exists():
+        if (folder / RESULT).exists() or (folder / label_file(1)).exists():
+            raise InputError(f"Not a folder of growth results: {folder}. Choose an empty folder.")
+        return
+    files = output.read_json(folder / cache.SEAL).get("files") or {}
+    for name, digest in files.items():
+        file = folder / name
+        if name.startswith("label_") and digest and file.exists() and provenance.checksum_of_file(file) != digest:
+            number = name.split("_")[1].split(".")[0]
+            raise InputError(
+                f"Edited after it was written: {file}. Move it to another folder, and give it: --label {number}=FILE."
+            )
+
+
+def as_json(result: PatientGrowth, notes: Sequence[str] = ()) -> dict[str, Any]:
+    """Return a result as JSON content: volumes in mm3, lengths in mm, changes in percent, intervals of 95 %."""
+    return {
+        "sentences": list(result.sentences),
+        "criterion": str(result.intervals[0].growth.criterion) if result.intervals else None,
+        "time_points": [_point_json(each, number) for number, each in enumerate(result.points, start=1)],
+        "intervals": [_interval_json(interval, result) for interval in result.intervals],
+        "notes": list(notes),
+    }
+
+
+def _point_json(measured: MeasuredTimePoint, number: int) -> dict[str, Any]:
+    point, alignment = measured.point, measured.alignment
+    return {
+        "name": point.name,
+        "date": point.date.isoformat() if point.date else None,
+        "label": label_file(number),
+        "segmented_by": "corrected label" if point.label is not None else "network",
+        "alignment": None
+        if alignment is None
+        else {
+            "error_mm": round(measured.error_mm, 3),
+            "similarity": round(alignment.similarity, 3),
+            "matrix": [[round(float(value), 6) for value in row] for row in alignment.matrix],
+        },
+        "tumors": [
+            {
+                "side": side,
+                "volume_mm3": round(size.volume_mm3, 2),
+                "volume_interval_mm3": [round(value, 2) for value in size.interval_mm3],
+                "axial_mm": round(size.axial_mm, 2),
+                "extrameatal_mm": None if size.extrameatal_mm is None else round(size.extrameatal_mm, 2),
+            }
+            for side, size in measured.sizes.items()
+        ],
+    }
+
+
+def _interval_json(interval: Interval, result: PatientGrowth) -> dict[str, Any]:
+    growth = interval.growth
+    return {
+        "side": interval.side,
+        "from": result.points[interval.first].point.title,
+        "to": result.points[interval.later].point.title,
+        "from_number": interval.first + 1,
+        "to_number": interval.later + 1,
+        "days": growth.days,
+        "verdict": growth.verdict,
+        "volume_before_mm3": _rounded(growth.before.volume_mm3 if growth.before else None),
+        "volume_after_mm3": _rounded(growth.after.volume_mm3 if growth.after else None),
+        "change_mm3": _rounded(growth.change_mm3),
+        "change_percent": _rounded(growth.change_percent),
+        "percent_per_year": _rounded(growth.percent_per_year),
+        "doubling_years": _rounded(growth.doubling_years),
+        "linear_mm": _rounded(growth.linear_mm),
+    }
+
+
+def _rounded(value: Any) -> Any:
+    """Return a number, or low, measured and high, with two decimals; None stays."""
+    if isinstance(value, tuple):
+        return dict(zip(("low", "measured", "high"), map(_rounded, value), strict=True))
+    return None if value is None else round(float(value), 2)
+
+
+def table(content: Mapping[str, Any]) -> list[list[object]]:
+    """Return the rows of :data:`COLUMNS` of a result's JSON content."""
+    points = content["time_points"]
+    rows: list[list[object]] = []
+    for each in content["intervals"]:
+        change, yearly, doubling, linear = (
+            each[name] or {} for name in ("change_percent", "percent_per_year", "doubling_years", "linear_mm")
+        )
+        errors = [points[each[name] - 1]["alignment"] for name in ("from_number", "to_number")]
+        error = np.sqrt(sum(item["error_mm"] ** 2 for item in errors if item))
+        rows.append(
+            [
+                each["side"],
+                each["from"],
+                each["to"],
+                each["days"],
+                each["verdict"],
+                each["volume_before_mm3"],
+                each["volume_after_mm3"],
+                each["change_mm3"],
+                change.get("measured"),
+                change.get("low"),
+                change.get("high"),
+                yearly.get("measured"),
+                doubling.get("measured"),
+                linear.get("measured"),
+                round(float(error), 3),
+            ]
+        )
+    return rows
+
+
+def _write(result: PatientGrowth, content: Mapping[str, Any], folder: Path) -> None:
+    """Write all files of a result."""
+    first = result.points[0].label_map.grid
+    with output.together():
+        output.write_json(folder / RESULT, content)
+        output.write_csv(folder / TABLE, COLUMNS, table(content))
+        for number, each in enumerate(result.points, start=1):
+            volume.write_segmentation(each.label_map, folder / label_file(number), dict(content["provenance"]))
+            if number > 1:
+                transform = affine_transform(each.matrix)
+                scan_file, label, transform_file = aligned_files(number)
+                scan = each.point.scan
+                volume.write(
+                    volume.resample(scan, first, transform, outside=float(scan.array.min())), folder / scan_file
+                )
+                volume.write(volume.resample(each.label_map, first, transform, "label"), folder / label)
+                write_transform(result.points[0], each, folder / transform_file)
+        if result.intervals:
+            drawing = figure.volume_figure(result)
+            for name in PICTURES:
+                with output.atomic(folder / name) as temporary:
+                    drawing.savefig(temporary)
+        _page(result, content).write(folder / PAGE)
+
+
+def write_transform(first: MeasuredTimePoint, later: MeasuredTimePoint, path: Path) -> None:
+    """Write the rigid transform from points of one time point to points of another (LPS mm): it resamples the later."""
+    import SimpleITK as sitk
+
+    transform = affine_transform(later.matrix @ np.linalg.inv(first.matrix))
+    with output.atomic(path) as temporary:
+        sitk.WriteTransform(transform, str(temporary))
+
+
+def _page(result: PatientGrowth, content: Mapping[str, Any]) -> Report:
+    """Return the page of a result."""
+    page = Report("Vestibular schwannoma: growth", " ".join(content["sentences"]))
+    page.section("Change", f"Criterion: {content['criterion']}." if content["criterion"] else "")
+    if result.intervals:
+        page.figure(figure.volume_figure(result), "Volumes with their 95 % intervals of repeatability.")
+        add_change_table(page, content)
+        page.section("Aligned scans", "Outlines: first scan yellow, last scan red. The patient's right is on the left.")
+        for side in result.sides:
+            page.figure(
+                figure.outline_figure(result, side), f"{side.capitalize()} tumor, axial plane of the first scan."
+            )
+    page.section("Scans")
+    page.table(
+        ["scan", "date", "segmented by", "alignment error [mm]"],
+        [
+            [
+                each["name"], each["date"] or "", each["segmented_by"],
+                f"{each['alignment']['error_mm']:.2f}" if each["alignment"] else "first scan",
+            ]
+            for each in content["time_points"]
+        ],
+    )  # fmt: skip
+    if content["notes"]:
+        page.section("Notes", " ".join(content["notes"]))
+    return page
+
+
+def add_change_table(page: Report, content: Mapping[str, Any]) -> None:
+    """Add the table of changes of a result's JSON content to the current section of a report."""
+    rows = []
+    for each in content["intervals"]:
+        change, yearly, doubling, linear = (
+            each[name] for name in ("change_percent", "percent_per_year", "doubling_years", "linear_mm")
+        )
+        volumes = [each[name] for name in ("volume_before_mm3", "volume_after_mm3")]
+        rows.append(
+            [
+                each["side"],
+                f"{each['from']} to {each['to']}",
+                each["verdict"],
+                " to ".join("none" if value is None else f"{value / 1000:.2f}" for value in volumes),
+                f"{change['measured']:+.0f} ({change['low']:+.0f} to {change['high']:+.0f})" if change else "",
+                f"{yearly['measured']:+.0f}" if yearly else "",
+                f"{doubling['measured']:.1f}" if doubling else "",
+                f"{linear['measured']:+.1f}" if linear else "",
+            ]
+        )
+    columns = [
+        "side",
+        "interval",
+        "verdict",
+        "volume [mL]",
+        "change [%]",
+        "a year [%]",
+        "doubling [years]",
+        "diameter [mm]",
+    ]
+    page.table(columns, rows, "Change with its 95 % interval of repeatability.")
