@@ -73,6 +73,7 @@ class Photographer:
     def clinician(self, scan: Path, previous: Path | None = None) -> None:
         """Go from a loaded scan to its measures with the bundled model, then to the growth since a previous scan."""
         import slicer
+        from CrossModaSegLib.scene import growth
 
         panel = self.panel
         panel.exit()
@@ -97,7 +98,7 @@ class Photographer:
             panel.growth.ui.sectionButton.collapsed = False
             panel.update()
             self.press(panel.growth.ui.compareButton)
-            self.window.show(60)
+            self.aim(growth.outlines(growth.table_of(scans[0]))[1], "VS", 60)
             self.take("growth")
         self.animate("click_through")
 

@@ -121,14 +121,10 @@ def by_measure(table) -> tuple[list[str], list[tuple[str, list[str]]]]:
     Measures that nothing has are left out, volumes in mL as well.
     """
     structures, measured = tables.turned(table)
-    shown = [(name, texts) for name, texts in measured if not name.endswith("[mL]")]
-    return structures, [(_short(name), [text.removesuffix(" (suggested)") for text in texts]) for name, texts in shown]
-
-
-def _short(name: str) -> str:
-    """Return the name of a measure without its unit (:data:`UNITS`); that of a limit without that of its measure."""
-    _measure, is_limit, limit = name.partition(", ")
-    return re.sub(r" \[mm3?\]$", "", f"    {limit}" if is_limit else name)
+    rows = []
+    for name, texts in tables.with_intervals([row for row in measured if not row[0].endswith("[mL]")]):
+        rows.append((re.sub(r" \[mm3?\]$", "", name), [text.removesuffix(" (suggested)") for text in texts]))
+    return structures, rows
 
 
 def _show_diameters(segmentation, diameters: list[dict]) -> None:
