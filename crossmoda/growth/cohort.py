@@ -9,7 +9,8 @@ from crossmoda import batch, output
 from crossmoda.dataset.case import HRT2, Case
 from crossmoda.dataset.case_id import safe_id
 from crossmoda.errors import cannot_read
-from crossmoda.growth.files import COLUMNS, add_change_table, growth_files, table
+from crossmoda.growth.files import COLUMNS, growth_files, table
+from crossmoda.growth.page import add_change_table
 from crossmoda.growth.settings import Settings
 from crossmoda.inference.scan_files import scans_of
 from crossmoda.progress import Progress
