@@ -17,7 +17,7 @@ from crossmoda.anatomy.ear_frame import EarFrame, EarFrames, patch_grid
 from crossmoda.anatomy.sampling import moved
 from crossmoda.errors import InputError
 from crossmoda.growth import patient, rigid_alignment
-from crossmoda.growth.files import aligned_files, label_file, read_result  # noqa: E402
+from crossmoda.growth.files import aligned_files, label_file, read_result
 from crossmoda.growth.joint_estimate import corrected, smoothed_over_time, volume_mm3
 from crossmoda.growth.page import add_change
 from crossmoda.inference.ear_patches import EarPrediction, covered
