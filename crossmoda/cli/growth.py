@@ -1,7 +1,7 @@
 """The command ``crossmoda growth``."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -21,12 +21,17 @@ from crossmoda.growth.settings import Settings
 from crossmoda.parameters import from_arguments
 from crossmoda.steps.growth import STEP
 
+if TYPE_CHECKING:
+    from crossmoda.study.settings import ClusterSettings
+
 
 @click.command()
 @structure_option
 @click.argument("scans", type=PATH, nargs=-1)
 @path_option("--output", required=True, help="Folder of the results.")
 @path_option("--patients", help="Folder with a folder per patient, or CSV (patient, date, scan), instead of SCANS.")
+@click.option("--workers", type=click.IntRange(0), default=0, help="Dask worker processes for --patients; 0: none.")
+@click.option("--scheduler", default="", help="Address of a running Dask scheduler for --patients.")
 @click.option("--dates", default="", help="Dates of the scans in their order (YYYY-MM-DD,YYYY-MM-DD).")
 @click.option(
     "--label", "labels", multiple=True, metavar="N=FILE", help="Corrected label of scan N, from 1; repeat for several."
@@ -38,6 +43,8 @@ def command(
     scans: tuple[Path, ...],
     output: Path,
     patients: Path | None,
+    workers: int,
+    scheduler: str,
     dates: str,
     labels: tuple[str, ...],
     weights: Path | None,
@@ -57,7 +64,7 @@ def command(
     if patients is not None:
         if dates or labels:
             raise InputError("--dates and --label belong to the SCANS of one patient. Put the dates into the table.")
-        _cohort(patients, output, weights, settings, as_json)
+        _cohort(patients, output, weights, settings, _cluster(workers, scheduler), as_json)
         return
     with progress_bar() as progress:
         content = growth.growth_files(
@@ -87,13 +94,27 @@ def _numbered(labels: tuple[str, ...], count: int) -> dict[int, Path]:
     return result
 
 
-def _cohort(patients: Path, output: Path, weights: Path | None, settings: Settings, as_json: bool) -> None:
+def _cluster(workers: int, scheduler: str) -> "ClusterSettings | None":
+    """Return where the patients of a cohort are measured; None: in this process."""
+    from crossmoda.study.settings import ClusterSettings
+
+    return ClusterSettings(workers=workers, address=scheduler) if workers or scheduler else None
+
+
+def _cohort(
+    patients: Path,
+    output: Path,
+    weights: Path | None,
+    settings: Settings,
+    cluster: "ClusterSettings | None",
+    as_json: bool,
+) -> None:
     """Measure the patients of a cohort, and print their results."""
     from crossmoda import growth
     from crossmoda.errors import BAD_INPUT
 
     with progress_bar() as progress:
-        results, failures = growth.growth_of_patients(patients, output, weights, settings, progress)
+        results, failures = growth.growth_of_patients(patients, output, weights, settings, progress, cluster)
     if as_json:
         echo_json({"patients": results, "failed": failures})
     else:
