@@ -2,7 +2,7 @@
 
 import csv
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -119,7 +119,8 @@ def _one_by_one(
 ) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
     """Return the results and the failures of all patients, measured in this process."""
     cases = [Case(name, HRT2, job[0][0]) for name, job in jobs.items()]
-    return batch.for_each(cases, lambda case, step: growth_files(*jobs[case.id], progress=step), progress)
+    measure: Callable[..., dict[str, Any]] = growth_files
+    return batch.for_each(cases, lambda case, step: measure(*jobs[case.id], step), progress)
 
 
 def _as_tasks(
