@@ -15,6 +15,8 @@ class CrossModaSegParameterNode:
     datasetFolder: str = ""
     excluded: str = ""
     target: vtkMRMLScalarVolumeNode
+    previous: vtkMRMLScalarVolumeNode
+    criterion: Annotated[str, Choice(["volume", "linear"])] = "volume"
     tumorSide: Annotated[str, Choice(["auto", "left", "right", "unknown"])] = "auto"
     registerSettings: str = ""
     noisyLabel: vtkMRMLSegmentationNode

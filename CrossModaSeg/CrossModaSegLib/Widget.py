@@ -11,6 +11,7 @@ from slicer.util import VTKObservationMixin
 from CrossModaSegLib.scene import cases, display, nodes
 from CrossModaSegLib.sections.cases import CasesSection
 from CrossModaSegLib.sections.correct import CorrectSection
+from CrossModaSegLib.sections.growth import GrowthSection
 from CrossModaSegLib.sections.improve import ImproveSection
 from CrossModaSegLib.sections.measure import MeasureSection
 from CrossModaSegLib.sections.register import RegisterSection
@@ -39,12 +40,13 @@ class Panel(VTKObservationMixin):
         self.register = RegisterSection(self)
         self.measure = MeasureSection(self)
         self.result = ResultSection(self)
+        self.growth = GrowthSection(self)
         self.review = ReviewSection(self)
         self.correct = CorrectSection(self)
         self.improve = ImproveSection(self)
         self.tabs, self.pages, self._sections_of_tab = qt.QTabBar(), [], []
         layout.addWidget(self.tabs)
-        self._add_tab(_("Measure"), self.measure, self.result, self.setup)
+        self._add_tab(_("Measure"), self.measure, self.result, self.growth, self.setup)
         self._add_tab(_("Review"), self.review, self.correct)
         self._add_tab(_("Atlases && training"), self.cases, self.register, self.improve)
         self.sections = tuple(section for sections in self._sections_of_tab for section in sections)
@@ -53,8 +55,13 @@ class Panel(VTKObservationMixin):
             page.setVisible(page is self.pages[0])
         layout.addStretch(1)
         self.tabs.connect("currentChanged(int)", self._on_tab)
-        scan_selector = self.measure.ui.scanSelector
-        self._scan_selectors = (scan_selector, self.cases.ui.volumeSelector, self.register.ui.targetSelector)
+        scan_selector, previous_selector = self.measure.ui.scanSelector, self.measure.ui.previousSelector
+        self._scan_selectors = (
+            scan_selector,
+            previous_selector,
+            self.cases.ui.volumeSelector,
+            self.register.ui.targetSelector,
+        )
         self._selectors = (*self._scan_selectors, self.cases.ui.labelSelector, self.register.ui.noisyLabelSelector)
         self._selectors += (self.result.ui.resultSelector,)
         for selector in (self.cases.ui.volumeSelector, self.cases.ui.labelSelector):

@@ -11,7 +11,7 @@ import pytest
 import SimpleITK as sitk
 
 from crossmoda import cli, demo, inference, propagation, simulation, training, volume
-from crossmoda.cli.framework import COMMANDS
+from crossmoda.cli.framework import COMMANDS, progress_bar
 from crossmoda.deeds.files import RegistrationSettings
 from crossmoda.errors import BAD_INPUT, BUG, INTERRUPTED, Cancelled
 from crossmoda.fusion.files import FileFusionSettings
@@ -245,3 +245,36 @@ def test_json_is_all_that_is_printed(tmp_path: Path, run: Callable[..., tuple[in
     assert code == 0 and next(iter(scores["cases"].values()))["VS"]["dice"] == 1
     code, out, _ = run("fuse", tmp_path / "a.nrrd", "--output", tmp_path / "fused", "--json")
     assert code == 0 and json.loads(out)["fused"] == 1
+
+
+def test_a_missing_graphics_card_is_refused_before_the_scan_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: Callable[..., tuple[int, str, str]]
+) -> None:
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    missing = tmp_path / "missing.nii.gz"
+    code, _, err = run("segment", missing, "-o", tmp_path / "result.nii.gz", "--device", "cuda")
+    assert code == BAD_INPUT
+    assert "No CUDA device is available" in err and "missing.nii.gz" not in err
+
+
+@pytest.mark.parametrize(("is_terminal", "is_quiet", "shown"), [(True, False, True), (True, True, False), (False,) * 3])
+def test_progress_is_shown_on_a_terminal_only(
+    monkeypatch: pytest.MonkeyPatch, is_terminal: bool, is_quiet: bool, shown: bool
+) -> None:
+    monkeypatch.setattr("sys.stderr.isatty", lambda: is_terminal, raising=False)
+    with click.Context(cli.crossmoda_command, obj={"quiet": is_quiet}), progress_bar() as progress:
+        assert (progress is not None) == shown
+        if progress is not None:
+            progress(0.5, "half")
+
+
+def test_an_empty_segmentation_has_no_measures_but_a_sentence(
+    tmp_path: Path, run: Callable[..., tuple[int, str, str]]
+) -> None:
+    grid = Grid((8, 8, 4), (1, 1, 1), (0, 0, 0), (1, 0, 0, 0, 1, 0, 0, 0, 1))
+    volume.write(Volume(np.zeros(grid.shape, np.uint8), grid), tmp_path / "empty.nii.gz")
+    assert run("measure", tmp_path / "empty.nii.gz")[:2] == (0, "No tumor.\n")
+    code, out, _ = run("measure", tmp_path / "empty.nii.gz", "--json")
+    assert code == 0 and json.loads(out)["tumors"] == []

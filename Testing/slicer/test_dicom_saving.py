@@ -76,6 +76,29 @@ def test_a_segmentation_is_saved_where_it_lies_in_the_series(application, panel,
     assert set(Path(application.temporaryPath).glob("CrossModa-*")) == temporary
 
 
+def algorithm_types(segmentation) -> set[str]:
+    """Return the types in the DICOM tags of the segments."""
+    import vtk
+
+    content, types = segmentation.GetSegmentation(), set()
+    for number in range(content.GetNumberOfSegments()):
+        value = vtk.mutable("")
+        assert content.GetNthSegment(number).GetTag("DICOM.SegmentAlgorithmType", value)
+        types.add(str(value))
+    return types
+
+
+def test_the_segments_state_how_they_were_made_and_that_they_were_corrected(panel, segmented):
+    from CrossModaSegLib import selftest
+    from CrossModaSegLib.scene import nodes
+
+    result = panel.parameters.result
+    nodes.watch_corrections(result)
+    assert algorithm_types(result) == {"AUTOMATIC"}
+    selftest.paint_ball(result, "VS")
+    assert algorithm_types(result) == {"SEMIAUTOMATIC"}
+
+
 def test_a_lost_slice_is_a_reason_not_to_save(panel, segmented, database):
     volume, _label = segmented
     volume.SetAttribute("DICOM.instanceUIDs", database + " 9.9.9")

@@ -109,6 +109,22 @@ def test_without_folders_the_buttons_say_what_is_missing(panel):
     assert "Choose both folders" in panel.improve.ui.reportButton.toolTip
 
 
+@pytest.mark.parametrize(("form", "name"), [("nnunet", "Dataset501_CrossModa"), ("bids", "bids")])
+def test_the_labels_are_exported_for_other_trainers(application, corrected, tmp_path, monkeypatch, form, name):
+    import qt
+
+    target = tmp_path / "out"
+    target.mkdir()
+    monkeypatch.setattr(qt.QFileDialog, "getExistingDirectory", lambda *_: str(target))
+    for expected in ("3 labeled scans written", "The folder is not empty"):
+        getattr(corrected.improve.ui, f"{form}Button").click()
+        application.wait_until(lambda: not corrected.logic.busy)
+        corrected.update()
+        assert expected in corrected.improve.ui.messageLabel.text
+    pattern = "labelsTr/*.nii.gz" if form == "nnunet" else "derivatives/**/*dseg.nii.gz"
+    assert len(list((target / name).glob(pattern))) == 3
+
+
 def test_the_report_of_the_cohort_is_written_and_linked(application, corrected):
     corrected.improve.ui.reportButton.click()
     application.wait_until(lambda: not corrected.logic.busy)

@@ -1,5 +1,7 @@
 """While work is running: the panel stays alive, cancels at once, and survives what happens to the scene."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import SimpleITK as sitk
@@ -113,7 +115,7 @@ def test_all_checked_targets_of_a_folder_are_measured_into_one_table(
     panel.parameters.datasetFolder = str(sample_folder)
     panel.update()
     button = panel.cases.ui.segmentAllButton
-    assert not button.enabled and "Open a folder" in button.toolTip
+    assert not button.enabled and button.toolTip == "Check T2 scans of the scene or of a folder."
     panel.cases.ui.openButton.click()
     application.wait_until(lambda: not panel.logic.busy)
     panel.update()
@@ -124,6 +126,33 @@ def test_all_checked_targets_of_a_folder_are_measured_into_one_table(
     header, *rows = (tmp_path / "measures.csv").read_text(encoding="utf-8").splitlines()
     assert header.startswith("scan,structure,side,volume [mm3]")
     assert {row.split(",")[0] for row in rows} == {"crossmoda_4"}
+
+
+def test_checked_scans_of_the_scene_are_measured_and_an_unchecked_one_is_not(
+    application, panel, add_volume, weights, tmp_path, monkeypatch
+):
+    import qt
+
+    monkeypatch.setattr(qt.QFileDialog, "getExistingDirectory", lambda *_: str(tmp_path))
+    panel.parameters.weights = str(weights)
+    for name in ("first/scan", "unchecked", "third"):
+        panel.logic.addCase(add_volume(name))
+    panel.parameters.excluded = "unchecked hrT2"
+    panel.update()
+    button, temporary = panel.cases.ui.segmentAllButton, set(Path(application.temporaryPath).glob("CrossModa-*"))
+    button.click()
+    application.wait_until(lambda: panel.logic.queue.tasks[1].state == "running")
+    panel.cases.ui.cancelButton.click()
+    application.wait_until(lambda: not panel.logic.busy)
+    assert panel.cases.ui.messageLabel.text == "Cancelled."
+    assert set(Path(application.temporaryPath).glob("CrossModa-*")) == temporary
+    panel.update()
+    button.click()
+    application.wait_until(lambda: not panel.logic.busy)
+    assert "2 of 2 segmented and measured" in panel.cases.ui.messageLabel.text, panel.cases.ui.messageLabel.text
+    _header, *rows = (tmp_path / "measures.csv").read_text(encoding="utf-8").splitlines()
+    assert {row.split(",")[0] for row in rows} == {"first_scan", "third"}
+    assert set(Path(application.temporaryPath).glob("CrossModa-*")) == temporary
 
 
 @pytest.mark.bed

@@ -1,6 +1,5 @@
 """The command ``crossmoda export``."""
 
-import dataclasses
 from pathlib import Path
 
 import click
@@ -78,21 +77,11 @@ def _export_dicom(label: Path, output: Path, scan: Path | None, is_corrected: bo
 
 
 def _export_data_set(folder: Path, output: Path, form: str, results: Path | None, modality: str) -> int:
-    from crossmoda.dataset.results import label_to_review
-    from crossmoda.export.training_data import export_training_data
+    from crossmoda.export import export_training_data, labeled_cases
 
-    labels, cases = {}, []
-    for case in open_data(folder).cases:
-        if case.modality != modality:
-            continue
-        label = case.label
-        if label is None and results is not None and (results / case.id).is_dir():
-            label = label_to_review(results / case.id)
-        if label is None:
-            echo(f"Note: no label, left out: {case.id}", err=True)
-            continue
-        labels[case.id] = label
-        cases.append(dataclasses.replace(case, label=label))
+    cases, labels, unlabeled = labeled_cases(open_data(folder), results, modality)
+    for case_id in unlabeled:
+        echo(f"Note: no label, left out: {case_id}", err=True)
     with progress_bar() as progress:
         written = export_training_data(cases, labels, output, form, progress)
     return len(written) // 2

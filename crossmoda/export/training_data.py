@@ -1,12 +1,14 @@
 """Labeled scans for other trainers: an nnU-Net v2 raw data set, or BIDS derivatives."""
 
+import dataclasses
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from crossmoda import labels, output, volume
-from crossmoda.dataset.case import CET1, Case
+from crossmoda.dataset.case import CET1, HRT2, Case, Dataset
 from crossmoda.dataset.label_reading import read_label
+from crossmoda.dataset.results import label_to_review
 from crossmoda.errors import InputError
 from crossmoda.progress import Progress, report
 
@@ -59,6 +61,32 @@ def export_training_data(
         files += paths
     _describe(folder, form, len(cases), cases[0].modality)
     return files
+
+
+def labeled_cases(
+    data: Dataset, results: Path | None = None, modality: str = HRT2
+) -> tuple[list[Case], dict[str, Path], list[str]]:
+    """Return the scans of a modality that have a label, their labels by ID, and the IDs of those without one.
+
+    Args:
+        data: the data set; its labels, with the corrections, come first.
+        results: folder of results, whose noisy labels or predictions stand in where a scan has no label.
+        modality: of the scans.
+
+    """
+    cases, label_files, unlabeled = [], {}, []
+    for case in data.cases:
+        if case.modality != modality:
+            continue
+        label = case.label
+        if label is None and results is not None and (results / case.id).is_dir():
+            label = label_to_review(results / case.id)
+        if label is None:
+            unlabeled.append(case.id)
+        else:
+            label_files[case.id] = label
+            cases.append(dataclasses.replace(case, label=label))
+    return cases, label_files, unlabeled
 
 
 def _check(cases: Sequence[Case], folder: Path, form: str) -> None:

@@ -98,6 +98,16 @@ def review_report(data: str, results: str, models: str, folder: str, progress) -
     }
 
 
+def export_training_data(data: str, results: str, folder: str, form: str, progress) -> dict:
+    """Write the labeled T2 scans of a data set for other trainers; return their number and the IDs left out."""
+    from crossmoda import export
+    from crossmoda.dataset import open_dataset
+
+    cases, labels, unlabeled = export.labeled_cases(open_dataset(Path(data)), Path(results) if results else None)
+    export.export_training_data(cases, labels, folder, form, progress)
+    return {"count": len(cases), "unlabeled": unlabeled, "folder": folder}
+
+
 def _target(data: str, case_id: str):
     from crossmoda.dataset import open_dataset
 
@@ -155,4 +165,5 @@ VERBS = {
     "review_case": review_case,
     "review_report": review_report,
     "compare_cochleae": compare_cochleae,
+    "export_training_data": export_training_data,
 }

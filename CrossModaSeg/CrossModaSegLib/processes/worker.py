@@ -14,7 +14,7 @@ if sys.path[0] == str(Path(__file__).resolve().parent):
 
 import CrossModaSegLib  # noqa: F401  (makes the engine importable)
 from crossmoda.errors import InputError
-from CrossModaSegLib.processes import review_verbs
+from CrossModaSegLib.processes import growth_verb, review_verbs
 
 
 def device() -> dict:
@@ -224,7 +224,7 @@ def main() -> int:
         "report": report,
         "convert": convert,
     }
-    verbs |= review_verbs.VERBS
+    verbs |= {"growth": growth_verb.growth, **review_verbs.VERBS}
     try:
         write_json(folder / "answer.json", verbs[verb](**arguments, **({} if verb == "device" else {"progress": _tag})))
     except InputError as error:

@@ -15,11 +15,30 @@ def show_target(target) -> None:
     _show(target, foreground=None, label=None, fit=True)
 
 
+def show_aligned(scan, previous) -> None:
+    """Show a scan with the previous one, aligned, over it; transparent at first."""
+    _show(scan, foreground=previous, foregroundOpacity=0.0, also=previous, fit=True)
+
+
+def fade_previous(previous, percent: float) -> None:
+    """Set the opacity of the previous scan where it is shown over a scan."""
+    for composite in slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode"):
+        if previous is not None and composite.GetForegroundVolumeID() == previous.GetID():
+            composite.SetForegroundOpacity(percent / 100)
+
+
+def center_of(segmentation):
+    """Return the center of the tumor of a segmentation (RAS); None without a tumor."""
+    if segmentation is None:
+        return None
+    tumor = next((segment for structure, segment in segments.known_segments(segmentation) if structure.key == "VS"), "")
+    return segmentation.GetSegmentCenterRAS(tumor)
+
+
 def show_result(segmentation) -> None:
     """Show the target of a result alone, with the center of the tumor in all slice views."""
     show_target(segmentation.GetNodeReference(nodes.TARGET))
-    tumor = next((segment for structure, segment in segments.known_segments(segmentation) if structure.key == "VS"), "")
-    center = segmentation.GetSegmentCenterRAS(tumor)
+    center = center_of(segmentation)
     if center is not None:
         jump(center)
 
@@ -48,19 +67,21 @@ def jump(center_ras) -> None:
         crosshair.SetCrosshairRAS(center_ras)
 
 
-def _show(target, **layers) -> None:
-    """Show a target with layers over it; segmentations of other targets are hidden meanwhile."""
+def _show(target, also=None, **layers) -> None:
+    """Show a target with layers over it; what belongs to other targets (but ``also``) is hidden meanwhile."""
     slicer.util.setSliceViewerLayers(background=target, **layers)
-    for segmentation in slicer.util.getNodesByClass("vtkMRMLSegmentationNode"):
-        display, scan = segmentation.GetDisplayNode(), segmentation.GetNodeReference(nodes.TARGET)
-        if display is None or not segmentation.GetAttribute(nodes.ROLE):
-            continue
-        if scan is target and display.GetAttribute(HIDDEN):
-            display.SetAttribute(HIDDEN, None)
-            display.SetVisibility(True)
-        elif scan is not target and display.GetVisibility():
-            display.SetAttribute(HIDDEN, "true")
-            display.SetVisibility(False)
+    shown = [scan for scan in (target, also) if scan is not None]
+    for kind in ("vtkMRMLSegmentationNode", "vtkMRMLMarkupsNode", "vtkMRMLModelNode"):
+        for node in slicer.util.getNodesByClass(kind):
+            display, scan = node.GetDisplayNode(), nodes.scan_of(node)
+            if display is None or not node.GetAttribute(nodes.ROLE):
+                continue
+            if scan in shown and display.GetAttribute(HIDDEN):
+                display.SetAttribute(HIDDEN, None)
+                display.SetVisibility(True)
+            elif scan not in shown and display.GetVisibility():
+                display.SetAttribute(HIDDEN, "true")
+                display.SetVisibility(False)
 
 
 def hide_earlier(result) -> None:

@@ -1,5 +1,6 @@
 """The measures of a segmentation: a table, sentences, the axial diameters as lines, the porus as a plane."""
 
+import re
 from collections.abc import Callable
 from functools import partial
 
@@ -9,10 +10,12 @@ from slicer.i18n import tr as _
 
 from CrossModaSegLib.processes import cli_runs
 from CrossModaSegLib.processes.tasks import PythonTask, StepsTask, Task
-from CrossModaSegLib.scene import export, nodes, porus
+from CrossModaSegLib.scene import export, nodes, porus, tables
 
 #: Reference role of the table of a segmentation, and the attribute with its measures in words.
 TABLE, SENTENCES = "CrossModa.table", "CrossModa.Sentences"
+#: Units of the measures in the narrow table.
+UNITS = "mm, mm3"
 #: Role of the lines of a segmentation's diameters.
 DIAMETER = "diameter"
 
@@ -80,15 +83,7 @@ def fill_table(segmentation, columns: list[str], rows: list[list]):
         table = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLTableNode", segmentation.GetName() + " measures")
         segmentation.SetNodeReferenceID(TABLE, table.GetID())
         nodes.place_beside(table, segmentation)
-    table.RemoveAllColumns()
-    for title, values in zip(columns, zip(*rows, strict=True), strict=True):
-        is_text = any(isinstance(value, str) for value in values)
-        column = vtk.vtkStringArray() if is_text else vtk.vtkDoubleArray()
-        column.SetName(title)
-        for value in values:
-            column.InsertNextValue(("" if is_text else float("nan")) if value is None else value)
-        table.AddColumn(column)
-    return table
+    return tables.fill(table, columns, rows)
 
 
 def by_measure(table) -> tuple[list[str], list[tuple[str, list[str]]]]:
@@ -96,19 +91,15 @@ def by_measure(table) -> tuple[list[str], list[tuple[str, list[str]]]]:
 
     Measures that nothing has are left out, volumes in mL as well.
     """
-    content = table.GetTable()
-    columns = [content.GetColumn(number) for number in range(content.GetNumberOfColumns())]
-    count = content.GetNumberOfRows()
-    structures = ["\n".join(filter(None, (_text(column, row) for column in columns[:2]))) for row in range(count)]
-    measured = [(column.GetName(), [_text(column, row) for row in range(count)]) for column in columns[2:]]
-    return structures, [(name, texts) for name, texts in measured if any(texts) and not name.endswith("[mL]")]
+    structures, measured = tables.turned(table)
+    shown = [(name, texts) for name, texts in measured if not name.endswith("[mL]")]
+    return structures, [(_short(name), [text.removesuffix(" (suggested)") for text in texts]) for name, texts in shown]
 
 
-def _text(column, row: int) -> str:
-    value = column.GetValue(row)
-    if isinstance(value, str):
-        return value.removesuffix(" (suggested)")  # the name of the measure says so
-    return "" if value != value else f"{value:.0f}" if column.GetName().endswith("slice") else f"{value:.1f}"
+def _short(name: str) -> str:
+    """Return the name of a measure without its unit (:data:`UNITS`); that of a limit without that of its measure."""
+    _measure, is_limit, limit = name.partition(", ")
+    return re.sub(r" \[mm3?\]$", "", f"    {limit}" if is_limit else name)
 
 
 def _show_diameters(segmentation, diameters: list[dict]) -> None:

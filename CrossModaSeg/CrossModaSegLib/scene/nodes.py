@@ -23,6 +23,8 @@ UNCORRECTED = "CrossModa.Uncorrected"
 REGISTRATIONS, SIDE_CHOSEN = "CrossModa.Registrations", "CrossModa.SideChosen"
 LABEL, TARGET, DISAGREEMENT = "CrossModa.label", "CrossModa.target", "CrossModa.disagreement"
 SIDE_NAMES = {"left": _("left"), "right": _("right")}
+#: The role of the transforms under which the panel puts a previous scan and what is in its space.
+ALIGNMENT = "alignment"
 #: The roles of segmentations that work made of a target.
 RESULTS = ("noisy label", "prediction")
 
@@ -41,7 +43,7 @@ def volume_problem(volume) -> str:
         return _("{name} is a single slice; choose a 3D volume.").format(name=name)
     if sequence_of(volume) is not None:
         return _("{name} is one frame of a sequence; export the frame as a volume of its own first.").format(name=name)
-    if volume.GetParentTransformNode() is not None:
+    if is_moved(volume):
         return _("{name} is under the transform {transform}; harden the transform first.").format(
             name=name, transform=volume.GetParentTransformNode().GetName()
         )
@@ -56,6 +58,28 @@ def volume_problem(volume) -> str:
             name=name, air=AIR_IN_CT
         )
     return ""
+
+
+def is_moved(node) -> bool:
+    """Whether a node is under a transform of the user; an alignment of the panel leaves its own space as it is."""
+    transform = node.GetParentTransformNode()
+    return transform is not None and transform.GetAttribute(ROLE) != ALIGNMENT
+
+
+def scan_of(node):
+    """Return the scan of a segmentation, a model, or markups of either; None where there is none."""
+    owner = node.GetNodeReference(TARGET)
+    return owner.GetNodeReference(TARGET) if owner is not None and owner.IsA("vtkMRMLSegmentationNode") else owner
+
+
+def in_space_of(volume) -> list:
+    """Return the nodes that work made of a volume, and the markups of its segmentations."""
+    made: list = [volume]
+    for node in slicer.util.getNodesByClass("vtkMRMLTransformableNode"):
+        if node.IsA("vtkMRMLSegmentationNode") or node.IsA("vtkMRMLVolumeNode"):
+            made += [node] if node.GetNodeReference(TARGET) is volume and node is not volume else []
+    marks = slicer.util.getNodesByClass("vtkMRMLMarkupsNode")
+    return [*made[1:], *(mark for mark in marks if mark.GetNodeReference(TARGET) in made)]
 
 
 def harden(node) -> None:
@@ -82,7 +106,7 @@ def label_problem(label, volume) -> str:
     from crossmoda import labels
 
     name = label.GetName()
-    if label.GetParentTransformNode() is not None:
+    if is_moved(label):
         return _("The label {name} is under a transform; harden it first.").format(name=name)
     if label.IsA("vtkMRMLSegmentationNode"):
         if problem := segments.problem(label):
@@ -201,8 +225,10 @@ def make_segmentation(label_map, volume, name: str, role: str):
         if structure.terminology:
             segment.SetTag(slicer.vtkSegment.GetTerminologyEntryTagName(), structure.terminology)
         set_segment(segmentation, segment_id, array == structure.value, volume)
+    segments.state_algorithm(segmentation, is_corrected=False)
     segmentation.SetAttribute(ROLE, role)
     segmentation.SetNodeReferenceID(TARGET, volume.GetID())
+    segmentation.SetAndObserveTransformNodeID(volume.GetTransformNodeID())
     place_beside(segmentation, volume)
     return segmentation
 
@@ -309,6 +335,8 @@ def _compare(label, _event=None) -> None:
         is_corrected = uncorrected != _checksum(label)
         if is_corrected != bool(label.GetAttribute(CORRECTED)):
             label.SetAttribute(CORRECTED, time.strftime("%Y-%m-%dT%H:%M:%S") if is_corrected else None)
+        if label.GetAttribute(ROLE):  # else a person made it
+            segments.state_algorithm(label, is_corrected)
 
 
 def _checksum(segmentation) -> str:

@@ -86,3 +86,17 @@ def _is_empty(segmentation, segment_id: str) -> bool:
     if not segmentation.GetBinaryLabelmapRepresentation(segment_id, image):
         return False
     return not image.GetNumberOfPoints() or not vtk_to_numpy(image.GetPointData().GetScalars()).any()
+
+
+def state_algorithm(segmentation, is_corrected: bool) -> None:
+    """State in the segments' DICOM tags how they were made, for any export as DICOM SEG."""
+    import crossmoda
+
+    content = segmentation.GetSegmentation()
+    tags = {"Type": "SEMIAUTOMATIC" if is_corrected else "AUTOMATIC", "Name": f"CrossModa {crossmoda.__version__}"}
+    for number in range(content.GetNumberOfSegments()):
+        segment = content.GetNthSegment(number)
+        for name, value in tags.items():
+            stated = vtk.mutable("")
+            if not segment.GetTag(f"DICOM.SegmentAlgorithm{name}", stated) or str(stated) != value:
+                segment.SetTag(f"DICOM.SegmentAlgorithm{name}", value)

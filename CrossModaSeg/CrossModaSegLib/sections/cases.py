@@ -6,7 +6,7 @@ import qt
 from slicer.i18n import tr as _
 
 from CrossModaSegLib.processes.case_files import CaseLoading, FolderListing, simulation_task
-from CrossModaSegLib.processes.tasks import PythonTask
+from CrossModaSegLib.processes.cohort import CohortSegmentation
 from CrossModaSegLib.scene import cases, display, nodes
 from CrossModaSegLib.sections.section import Section, red, refuse, reported, set_columns, shortened
 from CrossModaSegLib.sections.structure_names import map_unknown
@@ -70,11 +70,11 @@ class CasesSection(Section):
             self.ui.addAtlasButton, choose or no_label, _("Use the volume and its label as a labeled ceT1 atlas")
         )
         self.allow(self.ui.addTargetButton, choose, _("Use the volume as an hrT2 target"))
-        no_target = "" if self._checked_targets() else _("Open a folder and check its T2 scans.")
+        no_target = "" if self._checked_targets() else _("Check T2 scans of the scene or of a folder.")
         self.allow(
             self.ui.segmentAllButton,
             busy or no_target,
-            _("Segment and measure the checked T2 scans of the folder into one table (CSV)"),
+            _("Segment and measure the checked T2 scans into one table (CSV)"),
         )
         self.show_progress()
         self.ui.cancelButton.setVisible(self.running)
@@ -89,7 +89,7 @@ class CasesSection(Section):
     def _transformed(self) -> list:
         """Return the volumes and labels of the table that are under a transform."""
         all_nodes = [node for row in self.rows for node in (row.volume, row.label) if node is not None]
-        return [node for node in all_nodes if node.GetParentTransformNode() is not None]
+        return [node for node in all_nodes if nodes.is_moved(node)]
 
     def selected(self) -> list[cases.Row]:
         """Return the selected cases."""
@@ -100,11 +100,11 @@ class CasesSection(Section):
         """Return the selected atlases that can be registered."""
         return [row for row in self.selected() if row.is_atlas and row.volume is not None and not row.problem()]
 
-    def _checked_targets(self) -> dict[str, str]:
-        """Return the files of the targets of the folder that are selected and have no problem, by case ID."""
-        checked = {row.id for row in self.selected() if not row.is_atlas}
-        targets = [row for row in self.in_folder if row.id in checked and not row.is_atlas and not row.file_problem]
-        return {row.id: row.image_path for row in targets}
+    def _checked_targets(self) -> list[cases.Row]:
+        """Return the selected targets without a problem; those of the folder as files, also if they are loaded."""
+        files = {row.id: row for row in self.in_folder if not row.is_atlas}
+        targets = [files.get(row.id, row) for row in self.selected() if not row.is_atlas]
+        return [row for row in targets if not row.problem()]
 
     def _fill(self) -> None:
         self.rows = cases.merged(self.in_folder)
@@ -207,22 +207,17 @@ class CasesSection(Section):
 
     @reported
     def on_segment_all(self) -> None:
-        """Segment and measure the checked targets of the folder."""
+        """Segment and measure the checked targets."""
         parameters = self.parameters
         folder = qt.QFileDialog.getExistingDirectory(
             self.widget, _("Folder of the segmentations and of their table"), parameters.exportFolder
         )
         if not folder:
             return
-        arguments = {
-            "scans": self._checked_targets(),
-            "folder": folder,
-            "weights": parameters.weights,
-            "device": parameters.device,
-            "flips": parameters.flips,
-        }
-        task = PythonTask("segment_all", arguments, _("Segment all checked"))
-        self.start(self.logic.run([task]), self._show_cohort)
+        work = CohortSegmentation(
+            self._checked_targets(), folder, parameters.weights, parameters.device, parameters.flips
+        )
+        self.start(self.logic.run(work.tasks()), self._show_cohort)
 
     def _show_cohort(self, answer: dict) -> None:
         table, failures = Path(answer["table"]), answer["failures"]

@@ -33,7 +33,7 @@ class ImproveSection(Section):
         self.ui.comparisonTable.setVisible(False)
         self.ui.comparisonLabel.setVisible(False)
         self.ui.progressBar.setVisible(False)
-        for name in ("improve", "switch", "report"):
+        for name in ("improve", "switch", "report", "nnunet", "bids"):
             getattr(self.ui, name + "Button").connect("clicked(bool)", getattr(self, f"on_{name}"))
 
     # ---------------------------------------------------------------- state
@@ -79,6 +79,10 @@ class ImproveSection(Section):
             missing or self.busy_reason(),
             _("Write a report of all cases: agreement, corrections, volumes, models"),
         )
+        no_data = "" if parameters.datasetFolder else _("Choose the folder of a data set in “Review”.")
+        for button in (self.ui.nnunetButton, self.ui.bidsButton):
+            tip = _("Write the T2 scans with their corrected labels, else those of the results, into a new folder")
+            self.allow(button, no_data or self.busy_reason(), tip)
         self._show_chosen()
 
     def _hindrance(self) -> str:
@@ -223,6 +227,37 @@ class ImproveSection(Section):
         }
         task = PythonTask("review_report", arguments, _("Report of the cohort"))
         self.start(self.logic.run([task]), self._show_report)
+
+    @reported
+    def on_nnunet(self) -> None:
+        """Export the labeled scans as an nnU-Net v2 raw data set."""
+        self._export("nnunet", "Dataset501_CrossModa")
+
+    @reported
+    def on_bids(self) -> None:
+        """Export the labeled scans as BIDS derivatives."""
+        self._export("bids", "bids")
+
+    def _export(self, form: str, name: str) -> None:
+        """Write the labeled scans into a new folder, in a folder that the user chooses."""
+        parameters = self.parameters
+        parent = qt.QFileDialog.getExistingDirectory(
+            self.widget, _("Folder that receives {name}").format(name=name), parameters.exportFolder
+        )
+        if parent:
+            arguments = {
+                "data": parameters.datasetFolder,
+                "results": parameters.resultsFolder,
+                "folder": str(Path(parent) / name),
+                "form": form,
+            }
+            task = PythonTask("export_training_data", arguments, _("Export the labeled scans"))
+            self.start(self.logic.run([task]), self._show_export)
+
+    def _show_export(self, answer: dict) -> None:
+        text = _("{count} labeled scans written to {folder}.").format(count=answer["count"], folder=answer["folder"])
+        left_out = _("Left out, without a label: {names}.").format(names=", ".join(answer["unlabeled"]))
+        self.say(f"{text} {left_out}" if answer["unlabeled"] else text)
 
     def _show_report(self, files: dict) -> None:
         report, table = Path(files["report"]), Path(files["table"])

@@ -7,7 +7,7 @@ from slicer.i18n import tr as _
 
 from CrossModaSegLib.processes.prediction import Predict
 from CrossModaSegLib.processes.tasks import DONE
-from CrossModaSegLib.scene import display, measures, nodes
+from CrossModaSegLib.scene import display, growth, measures, nodes
 from CrossModaSegLib.sections.model_choice import ModelChoice
 from CrossModaSegLib.sections.parameter_controls import ParameterControls
 from CrossModaSegLib.sections.section import Section, refuse, reported
@@ -52,6 +52,8 @@ class MeasureSection(Section):
             return _("Weights not found: {path}. Choose the weights again.").format(path=parameters.weights)
         if not self.panel.setup.versions["torch"]:
             return _("PyTorch is missing; install it in “Setup”.")
+        if parameters.previous is not None:
+            return growth.problem(parameters.target, parameters.previous)
         return nodes.volume_problem(parameters.target)
 
     @reported
@@ -69,7 +71,7 @@ class MeasureSection(Section):
 
     @reported
     def on_apply(self) -> None:
-        """Segment the scan, then measure what was segmented."""
+        """Segment the scan, measure what was segmented, and compare it with the previous scan."""
         refuse(self._hindrance())
         parameters = self.parameters
         task = Predict(
@@ -77,7 +79,8 @@ class MeasureSection(Section):
         )
         self._task, self._is_shown = task, False
         measurement = measures.Measurement(lambda: task.result[0], task.volume)
-        self.start(self.logic.run([task, *measurement.tasks()]), self._show_measures)
+        comparison = self.panel.growth.comparison().tasks() if parameters.previous else []
+        self.start(self.logic.run([task, *measurement.tasks(), *comparison]), self._show_measures)
 
     def on_work(self) -> None:
         """Show the state of the work, and the segmentation as soon as it is there."""
@@ -96,5 +99,7 @@ class MeasureSection(Section):
 
     def _show_measures(self, table) -> None:
         task = self._task
+        if growth.is_table(table):
+            self.panel.growth.show_comparison(table, task.volume)
         done = _("{name}: done in {seconds:.0f} s.").format(name=task.volume.GetName(), seconds=task.seconds)
         self.say(f"{done} {task.notes}".strip())

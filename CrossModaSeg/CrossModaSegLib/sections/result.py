@@ -107,7 +107,7 @@ class ResultSection(Section):
         if table is None:
             return
         structures, rows = measures.by_measure(table)
-        set_columns(view, ["", *structures], 0)
+        set_columns(view, [measures.UNITS, *structures], 0)
         view.setRowCount(len(rows))
         for row, (name, texts) in enumerate(rows):
             for column, text in enumerate([name, *texts]):

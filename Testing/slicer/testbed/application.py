@@ -32,6 +32,7 @@ LOGICS = (
     ("Models", "vtkSlicerModelsLogic"),
     ("Markups", "vtkSlicerMarkupsLogic"),
     ("Tables", "vtkSlicerTablesLogic"),
+    ("Plots", "vtkSlicerPlotsLogic"),
     ("Units", "vtkSlicerUnitsLogic"),
     ("Sequences", "vtkSlicerSequencesLogic"),
 )

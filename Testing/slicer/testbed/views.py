@@ -8,7 +8,11 @@ import vtk
 from PySide6 import QtCore, QtGui, QtWidgets
 from vtk.util.numpy_support import vtk_to_numpy
 
-MANAGERS = ("vtkMRMLSegmentationsDisplayableManager2D", "vtkMRMLModelSliceDisplayableManager")
+MANAGERS = (
+    "vtkMRMLSegmentationsDisplayableManager2D",
+    "vtkMRMLModelSliceDisplayableManager",
+    "vtkMRMLMarkupsDisplayableManager",
+)
 ORIENTATIONS = {"Red": "Axial", "Green": "Coronal", "Yellow": "Sagittal"}
 
 
@@ -78,6 +82,8 @@ class ThreeDView:
         "vtkMRMLViewDisplayableManager",
         "vtkMRMLModelDisplayableManager",
         "vtkMRMLSegmentationsDisplayableManager3D",
+        "vtkMRMLMarkupsDisplayableManager",
+        "vtkMRMLColorLegendDisplayableManager",
     )
 
     def __init__(self, application, width, height):
@@ -102,14 +108,32 @@ class ThreeDView:
         self._group.SetMRMLDisplayableNode(self.node)
 
     def picture(self) -> np.ndarray:
-        """Return the view as (rows, columns, RGB) bytes, the first row on top, everything in sight."""
+        """Return the view as (rows, columns, RGB) bytes, the first row on top; what is shown fills it."""
         camera = self._renderer.GetActiveCamera()
         camera.SetPosition(0.0, 500.0, 0.0)
         camera.SetFocalPoint(0.0, 0.0, 0.0)
         camera.SetViewUp(0.0, 0.0, 1.0)
-        self._renderer.ResetCamera()
+        bounds = self._bounds()
+        self._renderer.ResetCamera(*([bounds.GetBound(number) for number in range(6)] if bounds.IsValid() else []))
         self._window.Render()
         return _grabbed(self._window)
+
+    @staticmethod
+    def _bounds():
+        """Return the box around the surfaces that are shown."""
+        box = vtk.vtkBoundingBox()
+        for kind in ("vtkMRMLSegmentationNode", "vtkMRMLModelNode"):
+            for node in slicer.util.getNodesByClass(kind):
+                display, bounds = node.GetDisplayNode(), [0.0] * 6
+                is_surface = kind == "vtkMRMLModelNode" and not node.IsA("vtkMRMLSliceNode") and node.GetPolyData()
+                if (
+                    display is not None
+                    and display.GetVisibility()
+                    and (is_surface or node.IsA("vtkMRMLSegmentationNode"))
+                ):
+                    node.GetRASBounds(bounds)
+                    box.AddBounds(bounds) if bounds[0] <= bounds[1] else None
+        return box
 
 
 def _grabbed(window) -> np.ndarray:
