@@ -1,6 +1,9 @@
 """The processor that does the work: its choice, name, cores and memory."""
 
+import ctypes
+import functools
 import os
+import sys
 from typing import Any
 
 from crossmoda.errors import InputError
@@ -11,13 +14,15 @@ CHOICES = ("auto", "cpu", "cuda")
 def choose(device: str = "auto") -> str:
     """Return ``"cuda"`` or ``"cpu"``; ``"auto"`` is CUDA where it is available.
 
+    Without the driver of a graphics card, ``"auto"`` is the CPU, and torch, which takes seconds to import, is left out.
+
     Raises:
         InputError: CUDA is requested and not available, or ``device`` is not one of :data:`CHOICES`.
 
     """
     if device not in CHOICES:
         raise InputError(f"Unknown device: {device!r}. Choose one of {', '.join(CHOICES)}.")
-    if device == "cpu":
+    if device == "cpu" or (device == "auto" and "torch" not in sys.modules and not _has_driver()):
         return "cpu"
     import torch
 
@@ -26,6 +31,16 @@ def choose(device: str = "auto") -> str:
     if device == "cuda":
         raise InputError("No CUDA device is available: 'cuda'. Choose device 'auto' or 'cpu'.")
     return "cpu"
+
+
+@functools.cache
+def _has_driver() -> bool:
+    """Return whether this computer has the driver of a graphics card: NVIDIA's, or on Linux AMD's."""
+    try:
+        ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
+    except OSError:
+        return os.path.exists("/dev/kfd")  # noqa: PTH110 (a device)
+    return True
 
 
 def cores() -> int:

@@ -250,3 +250,9 @@ def test_the_papers_network_can_see_ears(tmp_path, head):
     card = weights.new_card(settings.network, preprocessing.Preparation())
     path = weights.save(tmp_path / "paper.safetensors", network.build(settings.network).state_dict(), card)
     assert inference.predict(head[0], path, CPU).label_map.grid == GRID
+
+
+def test_the_refusal_of_a_scan_says_what_to_select():
+    reasons = ("Left ear not recognized: 0.4.", "Right ear not recognized: 0.3.")
+    refused = EarFrames(frame("left", reasons[0]), frame("right", reasons[1]), "T2", 0.9)
+    assert refused.refusal == " ".join([*reasons, "Select an MR scan that shows an inner ear."])

@@ -285,6 +285,13 @@ def test_cuda_is_taken_where_it_is_and_refused_where_it_is_not(monkeypatch: pyte
         device.choose("cuda")
 
 
+def test_torch_is_not_imported_to_choose_the_cpu_where_no_card_has_a_driver(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "torch", raising=False)
+    monkeypatch.setattr(device, "_has_driver", lambda: False)
+    assert device.choose("auto") == "cpu"
+    assert "torch" not in sys.modules
+
+
 def test_an_unknown_device_is_refused() -> None:
     with pytest.raises(InputError, match=r"Unknown device: 'tpu'\. Choose one of auto, cpu, cuda"):
         device.choose("tpu")

@@ -143,6 +143,11 @@ class EarFrames:
         """Why frames are refused."""
         return list(dict.fromkeys(frame.reason for frame in self if frame.reason))
 
+    @property
+    def refusal(self) -> str:
+        """Why no frame is accepted, and what to do."""
+        return " ".join([*self.notes, *(["Select an MR scan that shows an inner ear."] if self.shows_head else [])])
+
     def to_json(self) -> dict[str, Any]:
         """Return the frames in JSON's types."""
         content = dataclasses.asdict(self)
@@ -187,7 +192,8 @@ def ear_frames(
         scan: T1 or T2 of a head or a part of it, in any orientation that its header states correctly.
         template: see :func:`crossmoda.anatomy.template.load`; None: the bundled one.
         progress: callback(fraction, message); raise Cancelled to abort.
-        confirm: accepts frames by further evidence; without any accepted one, every pitch of the head is tried.
+        confirm: accepts frames by further evidence; without any accepted one, every pitch of the head is tried, unless
+            the alignment of the skull base is certain.
 
     Returns:
         Both frames. A frame that cannot be relied on is refused and states the reason.
@@ -195,7 +201,7 @@ def ear_frames(
     """
     search, confirm = _Search(scan, template), confirm or (lambda frames: frames)
     frames = confirm(search.frames("first", part(progress, 0.0, 0.4)))
-    if not frames.accepted:
+    if not frames.accepted and frames.base_similarity < skull_base.CERTAIN_SIMILARITY:
         frames = max(frames, confirm(search.frames("thorough", part(progress, 0.4, 1.0))), key=_rank)
     report(progress, 1.0, "ears located")
     return frames

@@ -4,8 +4,6 @@ Both backends offer the same functions with the same results: compiled loops on 
 messages of the spanning tree depend on each other; they are computed on the CPU in both cases.
 """
 
-import ctypes.util
-import sys
 from typing import Any, Protocol, cast
 
 import numpy as np
@@ -49,13 +47,7 @@ class Backend(Protocol):
 
 
 def choose(device_choice: str) -> tuple[str, Backend]:
-    """Return the device (``"cpu"`` or ``"cuda"``) and its backend for one of :data:`device.CHOICES`.
-
-    Without an NVIDIA driver, ``"auto"`` is the CPU, and torch, which takes seconds to import, is not imported.
-    """
-    if device_choice == "auto" and "torch" not in sys.modules:
-        driver = "nvcuda" if sys.platform == "win32" else "cuda"
-        device_choice = "auto" if ctypes.util.find_library(driver) else "cpu"
+    """Return the device (``"cpu"`` or ``"cuda"``) and its backend for one of :data:`device.CHOICES`."""
     chosen = device.choose(device_choice)
     if chosen == "cuda":
         from crossmoda.deeds.backend_cuda import CudaBackend

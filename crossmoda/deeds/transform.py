@@ -339,20 +339,9 @@ class Registration:
 
 def _determinant(field: sitk.Image) -> np.ndarray:
     """Return :meth:`Registration.jacobian_determinant` of displacements at the points of a grid."""
-    displacement, grid = sitk.GetArrayFromImage(field), Grid.of(field)
-    along = []
-    for axis in (2, 1, 0):
-        change = np.diff(displacement, axis=axis) / np.float32(grid.spacing[2 - axis])
-        for other in {0, 1, 2} - {axis}:
-            low, high = (change[(slice(None),) * other + (part,)] for part in (slice(-1), slice(1, None)))
-            change = (low + high) / 2
-        along.append(change)
-    local = np.stack(along, axis=-1)  # d u_lps / d axis
-    local = local @ np.linalg.inv(np.reshape(grid.direction, (3, 3))).astype(np.float32)
-    (a, b, c), (d, e, f), (g, h, i) = (
-        [local[..., row, column] + np.float32(row == column) for column in range(3)] for row in range(3)
-    )
-    return a * (e * i - f * h) - b * (d * i - f * g) + c * (d * h - e * g)
+    from crossmoda.deeds.jacobian import determinants
+
+    return determinants(sitk.GetArrayFromImage(field), field.GetSpacing(), field.GetDirection())
 
 
 def load(folder: Path | str) -> Registration:

@@ -84,7 +84,7 @@ def predict_ears(
     frames = ear_frames(image, progress=part(progress, 0.0, 0.6))
     chosen = list(frames) if settings.any_ear and np.isfinite([f.matrix for f in frames]).all() else frames.accepted
     if not chosen:
-        raise InputError(f"{' '.join(frames.notes)} Select an MR scan that shows an inner ear.")
+        raise InputError(frames.refusal)
     report(progress, 0.6, "segmenting")
     rule = Calling.of(model.card)
     ears, fallbacks = predict_patches(model, image, chosen, settings, device)

@@ -35,10 +35,10 @@ def growth(
 
     """
     import numpy as np
-    from crossmoda.growth import files
 
     from crossmoda import growth as engine
     from crossmoda import weights as models
+    from crossmoda.growth import files
 
     order = list(scans)
     stated = _dates(dates, names)
