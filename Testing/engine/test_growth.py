@@ -17,9 +17,11 @@ from crossmoda.anatomy.ear_frame import EarFrame, EarFrames, patch_grid
 from crossmoda.anatomy.sampling import moved
 from crossmoda.errors import InputError
 from crossmoda.growth import patient, rigid_alignment
-from crossmoda.growth.files import aligned_files, label_file
+from crossmoda.growth.files import aligned_files, label_file, read_result
 from crossmoda.growth.joint_estimate import corrected, smoothed_over_time, volume_mm3
+from crossmoda.growth.page import add_change
 from crossmoda.inference.ear_patches import EarPrediction, covered
+from crossmoda.report import Report
 from crossmoda.steps.growth import STEP
 from crossmoda.volume import Grid, Volume
 from crossmoda.volume.transforms import affine_transform
@@ -243,6 +245,9 @@ def test_the_command_writes_all_files_reuses_them_and_guards_edited_labels(files
     assert volume.read(scan_file).grid.same_as(first) and volume.read_label_map(label).grid.same_as(first)
     assert transform.exists() and "Grown" in (folder / "growth.html").read_text("utf-8")
     assert (folder / "growth.png").read_bytes()[:4] == b"\x89PNG" and (folder / "growth.svg").exists()
+    page = Report("a report", "")
+    add_change(page, read_result(folder / "growth.json"))
+    assert "<td>grown</td>" in page.html() and "data:image/png" in page.html()
     stamp = (folder / "growth.json").stat().st_mtime_ns
     assert run("growth", files[1], files[0], "-o", folder, "--device", "cpu")[0] == 0
     assert (folder / "growth.json").stat().st_mtime_ns == stamp, "reused"
@@ -264,6 +269,13 @@ def test_a_cohort_has_one_table_and_one_page_and_a_failure_stops_no_other(files,
     lines = (tmp_path / "cohort" / "growth.csv").read_text("utf-8").splitlines()
     assert lines[1].startswith("P1,left,2020-01-01,2024-01-01,1461,grown") and "failed" in lines[2]
     assert "P1" in (tmp_path / "cohort" / "growth.html").read_text("utf-8")
+
+
+def test_a_report_refuses_a_file_that_is_no_result_before_any_work(run, tmp_path):
+    (tmp_path / "growth.json").write_text('{"sentences": []}', encoding="utf-8")
+    names = ("label.nii.gz", "--scan", "scan.nii.gz", "--growth", "growth.json", "-o", "report.html")
+    code, _, error = run("report", *(name if name.startswith("-") else tmp_path / name for name in names))
+    assert code == 2 and "not a result of crossmoda growth" in error
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ from crossmoda.inference import Settings as InferenceSettings
 from crossmoda.inference.ear_patches import EarPrediction, extend, predict_patches
 from crossmoda.inference.ears import Calling, Candidate, call, label_map_of, restrict
 from crossmoda.measurement import Measures, measure
-from crossmoda.measurement.growth import MANUAL, Growth, Repeatability, TumorSize
+from crossmoda.measurement.growth import MANUAL, Criterion, Growth, Repeatability, TumorSize
 from crossmoda.measurement.interval import uncertain_volume
 from crossmoda.measurement.measures import TumorMeasures
 from crossmoda.progress import Progress, part, report
@@ -81,6 +81,7 @@ class PatientGrowth:
     """earliest first"""
     intervals: tuple[Interval, ...]
     """left before right; consecutive time points, then first to last"""
+    criterion: Criterion
     notes: tuple[str, ...]
 
     @property
@@ -88,13 +89,18 @@ class PatientGrowth:
         """The sides on which there was a tumor at any time."""
         return tuple(dict.fromkeys(interval.side for interval in self.intervals))
 
+    def title(self, number: int) -> str:
+        """Return how a time point (numbered from 0) is called: its date, or its number where there is none."""
+        date = self.points[number].point.date
+        return date.isoformat() if date else f"scan {number + 1}"
+
     @property
     def sentences(self) -> tuple[str, ...]:
         """The result over the whole time in one sentence per tumor."""
         whole = {interval.side: interval for interval in self.intervals}  # the last of each side
         return tuple(
-            f"{side.capitalize()}, {self.points[interval.first].point.title} to "
-            f"{self.points[interval.later].point.title}: {interval.growth.sentence}"
+            f"{side.capitalize()}, {self.title(interval.first)} to {self.title(interval.later)}: "
+            f"{interval.growth.sentence}"
             for side, interval in whole.items()
         ) or ("No tumor at any time point.",)
 
@@ -144,7 +150,8 @@ def measure_growth(
     report(progress, 0.9, "measuring")
     measured, notes = _measured(points, patches, alignments, common, model)
     report(progress, 1.0, "measured")
-    return PatientGrowth(tuple(measured), tuple(_intervals(measured, settings)), tuple(notes))
+    criterion = settings.chosen()
+    return PatientGrowth(tuple(measured), tuple(_intervals(measured, criterion)), criterion, tuple(notes))
 
 
 @dataclasses.dataclass(eq=False)
@@ -364,9 +371,9 @@ def _size(row: TumorMeasures, volume_mm3: float, spread: float) -> TumorSize:
     return TumorSize(volume_mm3, float(spread), row.axial.largest.length_mm, row.extrameatal_mm)
 
 
-def _intervals(measured: Sequence[MeasuredTimePoint], settings: Settings) -> list[Interval]:
+def _intervals(measured: Sequence[MeasuredTimePoint], criterion: Criterion) -> list[Interval]:
     """Return the intervals of each side with a tumor at any time."""
-    criterion, last = settings.chosen(), len(measured) - 1
+    last = len(measured) - 1
     pairs: list[Any] = list(itertools.pairwise(range(len(measured)))) + ([(0, last)] if last > 1 else [])
     sides = [side for side in (*SIDES, laterality.UNKNOWN_SIDE) if any(side in each.sizes for each in measured)]
     intervals = []
