@@ -116,7 +116,7 @@ def test_the_measures_are_shown_without_scrolling(application, panel, add_volume
         application.processEvents()
     table = panel.result.ui.measuresTable
     viewport, header = QtWidgets.QTableView.viewport(table), QtWidgets.QTableView.horizontalHeader(table)
-    assert table.rowCount == len(COLUMNS) - 3, "all but structure, side and mL"
+    assert table.rowCount == len(COLUMNS) - 5, "all but structure, side and mL; each interval is one row"
     assert sum(table.rowHeight(row) for row in range(table.rowCount)) <= viewport.height()
     assert header.length() <= viewport.width()
     assert header.sectionSize(0) >= 80, "“perpendicular dia…”"
