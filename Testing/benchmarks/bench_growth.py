@@ -127,8 +127,8 @@ def run_pair(pair: Any, percent: float, model: weights.TrainedNetwork) -> dict[s
     result["align_mm"]["SimpleITK"] = error_mm(itk)
     itk_frame = dataclasses.replace(own[0], matrix=itk @ own[0].matrix)
     ears = [
-        predict_patches(model, scan, [frame], InferenceSettings(), "cpu")[0][0]
-        for scan, frame in ((scans[0], own[0]), (scans[1], own[1]), (scans[1], itk_frame))
+        predict_patches(model, scans[n], [frame], frames[n].contrast, InferenceSettings(), "cpu")[0][0]
+        for n, frame in ((0, own[0]), (1, own[1]), (1, itk_frame))
     ]
     volumes = [tumor_volume(ear, rule) for ear in ears]
     result["uncertain"] = [round(each[1], 4) for each in volumes[:2]]

@@ -72,7 +72,7 @@ def stub(monkeypatch):
     """Replace the network by a threshold and the search for the ears by their known poses; return how to state them."""
     poses: dict[int, np.ndarray] = {}
 
-    def predict_patches(model, image, frames, settings, device):
+    def predict_patches(model, image, frames, contrast, settings, device):
         ears = []
         for frame in frames:
             share = np.clip((frame.sample(image).array - 1000) / (TUMOR - 1000), 0.001, 0.999)

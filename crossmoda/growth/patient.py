@@ -131,7 +131,9 @@ def measure_growth(
         frames.append(ear_alignment.labeled_ear_frames(point.scan, point.label, step))
     device = devices.choose(settings.device)
     report(progress, 0.4, f"{points[0].title}: segmenting")
-    first = _Patches.of(points[0], frames[0].accepted, model, device) if frames[0].accepted else None
+    first = (
+        _Patches.of(points[0], frames[0].accepted, frames[0].contrast, model, device) if frames[0].accepted else None
+    )
     alignments: list[RigidAlignment | None] = [None]
     for number, point in enumerate(points[1:], start=1):
         report(progress, 0.5 + 0.2 * number / len(points), f"{point.title}: aligning")
@@ -145,7 +147,7 @@ def measure_growth(
             patches.append(first)
         else:
             own = [dataclasses.replace(frame, matrix=matrices[number] @ frame.matrix) for frame in common]
-            patches.append(_Patches.of(point, own, model, device))
+            patches.append(_Patches.of(point, own, frames[number].contrast, model, device))
     _extend_together(patches, model, device)
     report(progress, 0.9, "measuring")
     measured, notes = _measured(points, patches, alignments, common, model)
@@ -162,8 +164,15 @@ class _Patches:
     ears: list[EarPrediction]
 
     @classmethod
-    def of(cls, point: TimePoint, frames: Sequence[EarFrame], model: weights.TrainedNetwork, device: str) -> "_Patches":
-        ears, _ = predict_patches(model, point.scan, list(frames), InferenceSettings(), device)
+    def of(
+        cls,
+        point: TimePoint,
+        frames: Sequence[EarFrame],
+        contrast: str,
+        model: weights.TrainedNetwork,
+        device: str,
+    ) -> "_Patches":
+        ears, _ = predict_patches(model, point.scan, list(frames), contrast, InferenceSettings(), device)
         return cls(point, ears)
 
     def label_share(self, number: int) -> np.ndarray:
