@@ -216,7 +216,7 @@ def noise_example() -> Any:
     image = np.random.default_rng(0).normal(size=(1, *label.shape)).astype(np.float32)
     targets = torch.from_numpy(np.stack([label, np.ones_like(label)]))
     voxels = tuple(np.argwhere(label == value) for value in (1, 2))
-    return Example("noise", torch.from_numpy(image), targets, 1.0, (1.5, 0.5, 0.5), voxels)
+    return Example("noise", torch.from_numpy(image), targets, (1.5, 0.5, 0.5), voxels)
 
 
 def training(folder: Path, device: str, quick: bool) -> list[Row]:

@@ -54,9 +54,9 @@ def compare(before: Path, repetitions: int) -> None:
     times: dict[str, list[float]] = {name: [] for name in checkouts}
     for repetition in range(repetitions + 1):
         for name, project in checkouts.items():
-            seconds = propagation_seconds(project)
+            elapsed = propagation_seconds(project)
             if repetition:
-                times[name].append(seconds)
+                times[name].append(elapsed)
     print("\n| panel | fastest of the runs (s) |\n|---|---|")
     for name, seconds in times.items():
         print(f"| {name} | {min(seconds):.1f} |")

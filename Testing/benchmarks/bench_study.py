@@ -23,7 +23,7 @@ def seconds(data: dataset.Dataset, atlases: int, workers: int, threads: int, fol
     examined = [examine(case) for case in data.sources[: atlases + 1]]
     target = data.targets[0]
     job = tasks.Job(
-        target, folder, propagation.Settings(), deeds.Settings(device="cpu"), fusion.Settings(), True, folder / "stop"
+        target, folder, propagation.Settings(), deeds.Settings(device="cpu"), fusion.Settings(), folder / "stop"
     )
     settings = ClusterSettings(workers=workers, threads=threads)
     with cluster.connected(settings, {}) as client:

@@ -106,7 +106,7 @@ def training_step() -> None:
     image = torch.from_numpy(rng.normal(size=(1, *label.shape)).astype(np.float32))
     voxels = tuple(np.argwhere(label == value) for value in (1, 2))
     targets = torch.from_numpy(np.stack([label, np.ones_like(label)]))
-    example = sampling.Example("one", image, targets, 1.0, (1.5, 0.5, 0.5), voxels)
+    example = sampling.Example("one", image, targets, (1.5, 0.5, 0.5), voxels)
     for batch in (2, 8):
         settings = training.Settings(device="cpu", batch=batch)
         student = learner.Learner([example], training.routine(settings), settings, None)

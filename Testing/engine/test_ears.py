@@ -77,6 +77,27 @@ def test_an_ear_has_one_tumor_and_what_is_not_called_is_background():
     assert (called.argmax(axis=0) == labels.COCHLEA).any()
 
 
+def test_what_is_as_bright_as_fluid_is_no_schwannoma_on_t2():
+    both = ear("left", LARGE, ((40.0, 45.0, -30.0), 3.5, 0.9))
+    rng = np.random.default_rng(0)
+    anatomy = np.where(rng.random(patch_grid().shape) < 0.35, 10.0, 100.0)
+    anatomy[:4] = 300.0
+    tumor, spot = ball(LARGE[0], LARGE[1]), ball((40, 45, -30), 3.5)
+
+    def found(t2: np.ndarray | None) -> tuple[bool, bool]:
+        (called,) = ears.call([dataclasses.replace(both, t2=t2)], RULE)
+        mask = called.argmax(axis=0) == labels.VS
+        return bool(mask[tumor].any()), bool(mask[spot].any())
+
+    assert found(None) == (True, False) and found(np.where(tumor, 130.0, anatomy)) == (True, False)
+    fluid = np.where(tumor, 310.0, anatomy)
+    assert found(np.where(spot, 110.0, fluid)) == (False, True), "the darker one is the tumor"
+    alone = dataclasses.replace(ear("left", LARGE), t2=fluid)
+    assert not (ears.call([alone], RULE)[0].argmax(axis=0) == labels.VS).any()
+    (note,) = ears._fluid_notes([alone, dataclasses.replace(both, t2=None)], RULE)
+    assert "left canal" in note and "as bright as fluid" in note and f"{4 / 3 * np.pi * LARGE[1] ** 3:.0f}"[0] in note
+
+
 @pytest.mark.parametrize("side", ["left", "right"])
 def test_structures_return_to_their_place_in_thick_slices(side):
     one = ear(side, LARGE)
@@ -117,7 +138,7 @@ def head(monkeypatch):
     for center, radius, value in (((22, 30, -42), 8, 1), ((38, 23, -45), 4, 2), ((-38, 23, -45), 4, 2)):
         label[np.linalg.norm(points - np.array(center, float), axis=-1) < radius] = value
     array[label > 0] += 40 * label[label > 0]
-    frames = EarFrames(frame("left"), frame("right"), "T2", 0.8)
+    frames = EarFrames(frame("left"), frame("right"), "T1", 0.8)
     monkeypatch.setattr(ears, "ear_frames", lambda scan, progress=None: frames)
     monkeypatch.setattr(sampling, "ear_frames", lambda scan: frames)
     return volume.Volume(array, GRID), volume.Volume(label, GRID)
@@ -250,3 +271,9 @@ def test_the_papers_network_can_see_ears(tmp_path, head):
     card = weights.new_card(settings.network, preprocessing.Preparation())
     path = weights.save(tmp_path / "paper.safetensors", network.build(settings.network).state_dict(), card)
     assert inference.predict(head[0], path, CPU).label_map.grid == GRID
+
+
+def test_the_refusal_of_a_scan_says_what_to_select():
+    reasons = ("Left ear not recognized: 0.4.", "Right ear not recognized: 0.3.")
+    refused = EarFrames(frame("left", reasons[0]), frame("right", reasons[1]), "T2", 0.9)
+    assert refused.refusal == " ".join([*reasons, "Select an MR scan that shows an inner ear."])

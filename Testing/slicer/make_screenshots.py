@@ -28,7 +28,7 @@ class Photographer:
         """Start the application and open the panel."""
         import slicer
 
-        self.folder = folder
+        self.folder, self.frames = folder, []
         self.app = bed.start()
         self.module = self.app.load_scripted_module(PROJECT / "CrossModaSeg/CrossModaSeg.py")
         for xml in sorted(PROJECT.glob("CrossModa*/*.xml")):
@@ -39,10 +39,11 @@ class Photographer:
         self.app.wait_until(lambda: self.panel.setup._search.over)
 
     def take(self, name: str) -> None:
-        """Take a picture of what a user sees now, with 256 colors."""
+        """Take a picture of what a user sees now, with few colors."""
         self.panel.update()
         path = self.folder / f"{name}.png"
         self.window.picture(self.module.widgetRepresentation()).save(str(path))
+        self.frames.append(Image.open(path).convert("RGB"))
         Image.open(path).quantize(COLORS, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE).save(
             path, optimize=True
         )
@@ -69,21 +70,67 @@ class Photographer:
         center = matrix.MultiplyPoint([*np.argwhere(array).mean(0)[::-1], 1.0])[:3]
         self.window.show(field_of_view_mm, center)
 
-    def clinician(self, scan: Path) -> None:
-        """Go from a loaded scan to its measures, with the bundled model."""
+    def clinician(self, scan: Path, previous: Path | None = None) -> None:
+        """Go from a loaded scan to its measures with the bundled model, then to the growth since a previous scan."""
         import slicer
+        from CrossModaSegLib.scene import growth
 
         panel = self.panel
         panel.exit()
-        slicer.util.loadVolume(str(scan), {"name": "T2"})
+        scans = [slicer.util.loadVolume(str(file)) for file in (scan, previous) if file is not None]
         panel.enter()
         self.window.show()
         self.take("opened")
-        self.press(panel.measure.ui.applyButton)
+        panel.measure.ui.applyButton.click()
+        self.app.wait_until(lambda: panel.logic.queue.progress > 0.3 or not panel.logic.busy, 1200)
+        self.frame()
+        self.app.wait_until(lambda: not panel.logic.busy, 1200)
+        panel.update()
         self.aim(panel.parameters.result, "VS", 90)
         self.take("measured")
         panel.result.ui.uncertaintyButton.click()
         self.take("uncertainty")
+        panel.result.ui.uncertaintyButton.click()
+        self.drag_porus()
+        self.frame()
+        if previous is not None:
+            panel.parameters.previous = scans[1]
+            panel.growth.ui.sectionButton.collapsed = False
+            panel.update()
+            self.press(panel.growth.ui.compareButton)
+            self.aim(growth.outlines(growth.table_of(scans[0]))[1], "VS", 60)
+            self.take("growth")
+        self.animate("click_through")
+
+    def drag_porus(self) -> None:
+        """Drag the plane of the porus by 3 mm, and wait until it is measured."""
+        from CrossModaSegLib.scene import porus
+
+        for plane in porus.planes_of(self.panel.parameters.result).values():
+            moved = np.array(plane.GetOriginWorld()) + 3 * np.array(plane.GetNormalWorld())
+            plane.SetOriginWorld(*moved)
+            self.app.wait_until(lambda: self.panel.logic.busy, 20)
+            self.app.wait_until(lambda: not self.panel.logic.busy, 600)
+            self.panel.update()
+
+    def frame(self) -> None:
+        """Keep what a user sees now as a picture of the animation."""
+        path = self.folder / "frame.png"
+        self.panel.update()
+        self.window.picture(self.module.widgetRepresentation()).save(str(path))
+        self.frames.append(Image.open(path).convert("RGB"))
+        path.unlink()
+
+    def animate(self, name: str) -> None:
+        """Write the pictures so far as an animation, two seconds each."""
+        height = max(frame.height for frame in self.frames)
+        padded = [Image.new("RGB", (frame.width, height), "#efefef") for frame in self.frames]
+        for canvas, frame in zip(padded, self.frames, strict=True):
+            canvas.paste(frame)
+        first, *others = (frame.quantize(COLORS, dither=Image.Dither.NONE) for frame in padded)
+        path = self.folder / f"{name}.gif"
+        first.save(path, save_all=True, append_images=others, duration=2000, loop=0, optimize=True)
+        print(path, f"{path.stat().st_size / 1024:.0f} KB, {len(padded)} pictures")
 
     def cases(self, data: Path) -> None:
         """Load a data set."""
@@ -185,12 +232,14 @@ if __name__ == "__main__":
     parser.add_argument("part", choices=["clinician", "atlases", "problems", "review"], help="part of the guide")
     parser.add_argument("data", type=Path, help="data set with atlases and two targets, as of `crossmoda simulate`")
     parser.add_argument("results", type=Path, help="its results, of `crossmoda propagate` and `crossmoda predict`")
+    parser.add_argument("--scan", type=Path, help="scan of the clinician, instead of the first target of DATA")
+    parser.add_argument("--previous", type=Path, help="a previous scan of the same patient")
     parser.add_argument("--output", type=Path, default=PROJECT / "Resources/Screenshots", help="folder of the pictures")
     options = parser.parse_args()
     options.output.mkdir(parents=True, exist_ok=True)
     photographer = Photographer(options.output)
     if options.part == "clinician":
-        photographer.clinician(min(options.data.rglob("*_hrT2.nii.gz")))
+        photographer.clinician(options.scan or min(options.data.rglob("*_hrT2.nii.gz")), options.previous)
     elif options.part == "atlases":
         photographer.cases(options.data)
         photographer.atlases()

@@ -152,6 +152,20 @@ def test_a_moved_plane_is_kept_in_a_saved_scene_and_can_be_dragged_on(applicatio
     assert column(panel, "extrameatal volume [mm3]")[0] < moved
 
 
+def test_the_interval_of_the_volume_is_kept_until_a_person_corrects(measured):
+    from CrossModaSegLib import selftest
+    from CrossModaSegLib.scene import measures
+
+    result = measured.parameters.result
+    result.SetAttribute(measures.INTERVALS, json.dumps({"left": [150.0, 290.0]}))
+    selftest.press(measured, measured.result.ui.measureButton)
+    limits = ("volume, low [mm3]", "volume, high [mm3]")
+    assert [column(measured, name)[0] for name in limits] == [150, 290]
+    selftest.paint_ball(result, "VS", radius_voxels=8)
+    selftest.press(measured, measured.result.ui.measureButton)
+    assert np.isnan([column(measured, name)[0] for name in limits]).all()
+
+
 def test_the_report_is_written_beside_the_scan_and_opened(application, measured, opened_files, tmp_path, monkeypatch):
     import qt
     from CrossModaSegLib import selftest

@@ -113,6 +113,7 @@ def test_from_a_loaded_t2_one_click_gives_the_volume(application, panel, sample_
     application.wait_until(lambda: not panel.logic.busy, 500)
     panel.update()
     assert clicks == ["applyButton"]
+    assert not [node for node in slicer.util.getNodesByClass("vtkMRMLVolumeNode") if "probability" in node.GetName()]
     result, table = panel.parameters.result, panel.result.ui.measuresTable
     voxels = slicer.util.arrayFromSegmentBinaryLabelmap(result, "VS", panel.parameters.target)
     volume_mm3 = float(voxels.sum() * np.prod(panel.parameters.target.GetSpacing()))

@@ -143,6 +143,11 @@ class EarFrames:
         """Why frames are refused."""
         return list(dict.fromkeys(frame.reason for frame in self if frame.reason))
 
+    @property
+    def refusal(self) -> str:
+        """Why no frame is accepted, and what to do."""
+        return " ".join([*self.notes, *(["Select an MR scan that shows an inner ear."] if self.shows_head else [])])
+
     def to_json(self) -> dict[str, Any]:
         """Return the frames in JSON's types."""
         content = dataclasses.asdict(self)

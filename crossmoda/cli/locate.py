@@ -28,7 +28,7 @@ def command(scan: Path, output: Path | None, folder: Path | None, as_json: bool)
     if as_json:
         echo_json(landmarks.summary(frames))
     if not frames.accepted:
-        raise InputError(f"{frames.notes[0]} Select an MR scan that shows an inner ear.")
+        raise InputError(frames.refusal)
     if output is not None:
         landmarks.write_markups(frames, output)
     if as_json:

@@ -1,19 +1,24 @@
 """Growth of the tumors of many patients: a folder of results for each, one table and one page."""
 
 import csv
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from crossmoda import batch, output
 from crossmoda.dataset.case import HRT2, Case
 from crossmoda.dataset.case_id import safe_id
 from crossmoda.errors import cannot_read
-from crossmoda.growth.files import COLUMNS, add_change_table, growth_files, table
+from crossmoda.growth.files import COLUMNS, growth_files, table
+from crossmoda.growth.page import add_change_table
 from crossmoda.growth.settings import Settings
 from crossmoda.inference.scan_files import scans_of
-from crossmoda.progress import Progress
+from crossmoda.progress import Progress, report
 from crossmoda.report import Report
+
+if TYPE_CHECKING:
+    from crossmoda.study.settings import ClusterSettings
 
 COHORT_TABLE, COHORT_PAGE = "growth.csv", "growth.html"
 #: The columns of a table of patients; further ones are ignored.
@@ -67,6 +72,7 @@ def growth_of_patients(
     model: Path | str | None = None,
     settings: Settings = Settings(),  # noqa: B008 (frozen)
     progress: Progress | None = None,
+    cluster: "ClusterSettings | None" = None,
 ) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
     """Measure the growth of each patient into ``folder/PATIENT``; finished patients are reused.
 
@@ -76,6 +82,7 @@ def growth_of_patients(
         model: the weights; None: bundled weights.
         settings: of the criterion.
         progress: callback(fraction, message); raise Cancelled to abort. Finished patients remain.
+        cluster: where patients are measured as tasks on Dask; None: one after the other in this process.
 
     Returns:
         The result (:func:`crossmoda.growth.files.as_json`) of each patient, and the reason of each failure.
@@ -87,12 +94,10 @@ def growth_of_patients(
     folder, listed = Path(folder), patients_of(patients)
     output.check_writable(folder, is_folder=True)
 
-    def work(case: Case, step: Progress | None) -> dict[str, Any]:
-        scans, dates = listed[case.id]
-        return growth_files(scans, folder / safe_id(case.id), dates, None, model, settings, step)
-
-    cases = [Case(name, HRT2, scans[0]) for name, (scans, _) in listed.items()]
-    results, failures = batch.for_each(cases, work, progress)
+    jobs = {
+        name: (scans, folder / safe_id(name), dates, None, model, settings) for name, (scans, dates) in listed.items()
+    }
+    results, failures = _one_by_one(jobs, progress) if cluster is None else _as_tasks(jobs, cluster, progress)
     rows = [[name, *row] for name, content in results.items() for row in table(content)]
     rows += [[name, "", "", "", "", f"failed: {cause}"] for name, cause in failures.items()]
     page = Report("Vestibular schwannoma: growth in a cohort", f"{len(results)} patients; {len(failures)} failed.")
@@ -107,3 +112,46 @@ def growth_of_patients(
         output.write_csv(folder / COHORT_TABLE, ["patient", *COLUMNS], rows)
         page.write(folder / COHORT_PAGE)
     return results, failures
+
+
+def _one_by_one(
+    jobs: Mapping[str, tuple[Any, ...]], progress: Progress | None
+) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
+    """Return the results and the failures of all patients, measured in this process."""
+    cases = [Case(name, HRT2, job[0][0]) for name, job in jobs.items()]
+    measure: Callable[..., dict[str, Any]] = growth_files
+    return batch.for_each(cases, lambda case, step: measure(*jobs[case.id], step), progress)
+
+
+def _as_tasks(
+    jobs: Mapping[str, tuple[Any, ...]], cluster: "ClusterSettings", progress: Progress | None
+) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
+    """Return the results and the failures of all patients, measured on the workers of a cluster."""
+    from crossmoda.study import tasks
+    from crossmoda.study.cluster import connected
+    from crossmoda.study.executor import Executor
+
+    results: dict[str, dict[str, Any]] = {}
+    failures: dict[str, str] = {}
+
+    def shown() -> None:
+        done = len(results) + len(failures)
+        report(progress, done / len(jobs), f"{done} of {len(jobs)} patients")
+
+    def store(name: str, result: Any) -> None:
+        if isinstance(result, tasks.Failed):
+            failures[name] = result.why
+        else:
+            results[name] = result
+        shown()
+
+    with connected(cluster, {}) as client:
+        executor = Executor(client, cluster.retries, cluster.patience)
+        try:
+            for name, job in jobs.items():
+                executor.submit(functools.partial(store, name), tasks.growth, *job, name="growth")
+            executor.work(shown)
+        except BaseException:
+            executor.dismiss()
+            raise
+    return {name: results[name] for name in jobs if name in results}, failures

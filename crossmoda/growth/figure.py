@@ -1,6 +1,7 @@
 """Pictures of growth: volumes over time with intervals and criterion, and the outlines of the aligned scans."""
 
 import datetime
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,47 +22,47 @@ _OUTLINES = ("#ffd166", "#e6503c")
 _SIDE_MM = 56.0
 
 
-def volume_figure(result: PatientGrowth) -> "Figure":
-    """Draw the volumes over time, the interval of each, and the band within which a tumor counts as stable."""
+def volume_figure(content: Mapping[str, Any]) -> "Figure":
+    """Draw the volumes over time, the interval of each, and the band within which a tumor counts as stable.
+
+    Args:
+        content: of growth.json, with a tumor at a time point at least.
+
+    """
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(6.4, 3.6), layout="constrained", dpi=110)
     axes = figure.subplots()
-    dates = [each.point.date for each in result.points]
-    is_dated = all(dates)
-    times: list[Any] = list(dates) if is_dated else list(range(1, len(dates) + 1))
-    for side in result.sides:
-        sizes = [
-            (time, each.sizes[side]) for time, each in zip(times, result.points, strict=True) if side in each.sizes
+    points = content["time_points"]
+    dates = [datetime.date.fromisoformat(point["date"]) for point in points if point["date"]]
+    is_dated = len(dates) == len(points)
+    times: list[Any] = list(dates) if is_dated else list(range(1, len(points) + 1))
+    for side, color in _SIDES.items():
+        tumors = [
+            (time, tumor)
+            for time, point in zip(times, points, strict=True)
+            for tumor in point["tumors"]
+            if tumor["side"] == side
         ]
-        volumes = np.array([size.volume_mm3 for _, size in sizes]) / 1000
-        limits = np.array([size.interval_mm3 for _, size in sizes]) / 1000
-        color = _SIDES[side]
-        axes.errorbar(
-            [time for time, _ in sizes],
-            volumes,
-            yerr=np.abs(limits.T - volumes),
-            color=color,
-            marker="o",
-            capsize=4,
-            label=f"{side}, 95 % interval",
-        )
-        criterion = next(interval.growth.criterion for interval in result.intervals if interval.side == side)
-        if not criterion.is_linear:
-            share = criterion.least / 100
-            axes.axhspan(
-                volumes[0] * (1 - share), volumes[0] * (1 + share), color=color, alpha=0.12, linewidth=0,
-                label=f"less than {criterion.least:g} % change",
-            )  # fmt: skip
+        if not tumors:
+            continue
+        volumes = np.array([tumor["volume_mm3"] for _, tumor in tumors]) / 1000
+        limits = np.array([tumor["volume_interval_mm3"] for _, tumor in tumors]) / 1000
+        when, errors = [time for time, _ in tumors], np.abs(limits.T - volumes)
+        axes.errorbar(when, volumes, yerr=errors, color=color, marker="o", capsize=4, label=f"{side}, 95 % interval")
+        criterion = content["criterion"]
+        if criterion["unit"] == "%":
+            band = volumes[0] * (1 + np.array([-1, 1]) * criterion["least"] / 100)
+            name = f"{side}, changed by less than {criterion['least']:g} %"
+            axes.axhspan(*band, color=color, alpha=0.12, linewidth=0, label=name)
     axes.set_ylim(bottom=0)
     axes.set_ylabel("volume [mL]")
     if is_dated:
-        first, last = min(times), max(times)
-        margin = max((last - first) * 0.08, datetime.timedelta(days=10))
-        axes.set_xlim(first - margin, last + margin)
-        axes.set_xticks(times, [time.isoformat() for time in times], rotation=20 if len(times) > 4 else 0)
+        margin = max((max(dates) - min(dates)) * 0.08, datetime.timedelta(days=10))
+        axes.set_xlim(min(times) - margin, max(times) + margin)
+        axes.set_xticks(times, [date.isoformat() for date in dates], rotation=20 if len(times) > 4 else 0)
     else:
-        axes.set_xticks(times, [each.point.name for each in result.points])
+        axes.set_xticks(times, [f"scan {number}" for number in times])
         axes.set_xlim(0.5, len(times) + 0.5)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, fontsize=8, loc="lower right")
@@ -80,7 +81,8 @@ def outline_figure(result: PatientGrowth, side: str) -> "Figure":
     center = (tumors[0].axial.largest.start + tumors[0].axial.largest.stop) / 2
     plane = plane_through(center, max(_SIDE_MM, tumors[0].diameter_3d.length_mm + 24), "axial")
     figure = Figure(figsize=(7.2, 3.9), layout="constrained", dpi=110)
-    for axes, each in zip(figure.subplots(1, 2), shown, strict=True):
+    numbers = (0, len(result.points) - 1)
+    for axes, each, number in zip(figure.subplots(1, 2), shown, numbers, strict=True):
         transform = affine_transform(each.matrix)
         scan = each.point.scan
         low, high = window(scan.array)
@@ -90,7 +92,7 @@ def outline_figure(result: PatientGrowth, side: str) -> "Figure":
             level = resample(_tumor_of(outlined), plane, affine_transform(outlined.matrix)).array[0]
             if (level > 0.5).any():
                 axes.contour(level, levels=[0.5], colors=[color], linewidths=1.3)
-        axes.set_title(each.point.title, fontsize=9)
+        axes.set_title(result.title(number), fontsize=9)
         axes.set_axis_off()
     return figure
 

@@ -10,13 +10,14 @@ import numpy as np
 from crossmoda import cache, locks, output, provenance, volume, weights
 from crossmoda import device as devices
 from crossmoda.dataset.label_reading import checksum_of
-from crossmoda.errors import InputError
+from crossmoda.errors import InputError, cannot_read
 from crossmoda.growth import figure
+from crossmoda.growth.page import page_of
 from crossmoda.growth.patient import Interval, MeasuredTimePoint, PatientGrowth, measure_growth
 from crossmoda.growth.settings import Settings
 from crossmoda.growth.time_points import read_time_points
+from crossmoda.measurement.growth import Criterion
 from crossmoda.progress import Progress, part, report
-from crossmoda.report import Report
 from crossmoda.volume.transforms import affine_transform
 
 #: Bump to invalidate earlier results.
@@ -138,11 +139,16 @@ def as_json(result: PatientGrowth, notes: Sequence[str] = ()) -> dict[str, Any]:
     """Return a result as JSON content: volumes in mm3, lengths in mm, changes in percent, intervals of 95 %."""
     return {
         "sentences": list(result.sentences),
-        "criterion": str(result.intervals[0].growth.criterion) if result.intervals else None,
+        "criterion": _criterion_json(result.criterion),
         "time_points": [_point_json(each, number) for number, each in enumerate(result.points, start=1)],
         "intervals": [_interval_json(interval, result) for interval in result.intervals],
         "notes": list(notes),
     }
+
+
+def _criterion_json(criterion: Criterion) -> dict[str, Any]:
+    unit = "mm" if criterion.is_linear else "%"
+    return {**dataclasses.asdict(criterion), "unit": unit, "text": str(criterion)}
 
 
 def _point_json(measured: MeasuredTimePoint, number: int) -> dict[str, Any]:
@@ -176,8 +182,8 @@ def _interval_json(interval: Interval, result: PatientGrowth) -> dict[str, Any]:
     growth = interval.growth
     return {
         "side": interval.side,
-        "from": result.points[interval.first].point.title,
-        "to": result.points[interval.later].point.title,
+        "from": result.title(interval.first),
+        "to": result.title(interval.later),
         "from_number": interval.first + 1,
         "to_number": interval.later + 1,
         "days": growth.days,
@@ -197,6 +203,21 @@ def _rounded(value: Any) -> Any:
     if isinstance(value, tuple):
         return dict(zip(("low", "measured", "high"), map(_rounded, value), strict=True))
     return None if value is None else round(float(value), 2)
+
+
+def read_result(path: Path | str) -> dict[str, Any]:
+    """Read the result of :func:`growth_files`.
+
+    Raises:
+        InputError: the file is none.
+
+    """
+    try:
+        content = output.read_json(Path(path))
+        assert {"criterion", "time_points", "intervals"} <= set(content)
+    except (OSError, ValueError, TypeError, AssertionError) as cause:
+        raise cannot_read(path, "not a result of crossmoda growth", f"Give the file {RESULT} of its folder") from cause
+    return dict(content)
 
 
 def table(content: Mapping[str, Any]) -> list[list[object]]:
@@ -249,11 +270,11 @@ def _write(result: PatientGrowth, content: Mapping[str, Any], folder: Path) -> N
                 volume.write(volume.resample(each.label_map, first, transform, "label"), folder / label)
                 write_transform(result.points[0], each, folder / transform_file)
         if result.intervals:
-            drawing = figure.volume_figure(result)
+            drawing = figure.volume_figure(content)
             for name in PICTURES:
                 with output.atomic(folder / name) as temporary:
                     drawing.savefig(temporary)
-        _page(result, content).write(folder / PAGE)
+        page_of(result, content).write(folder / PAGE)
 
 
 def write_transform(first: MeasuredTimePoint, later: MeasuredTimePoint, path: Path) -> None:
@@ -263,64 +284,3 @@ def write_transform(first: MeasuredTimePoint, later: MeasuredTimePoint, path: Pa
     transform = affine_transform(later.matrix @ np.linalg.inv(first.matrix))
     with output.atomic(path) as temporary:
         sitk.WriteTransform(transform, str(temporary))
-
-
-def _page(result: PatientGrowth, content: Mapping[str, Any]) -> Report:
-    """Return the page of a result."""
-    page = Report("Vestibular schwannoma: growth", " ".join(content["sentences"]))
-    page.section("Change", f"Criterion: {content['criterion']}." if content["criterion"] else "")
-    if result.intervals:
-        page.figure(figure.volume_figure(result), "Volumes with their 95 % intervals of repeatability.")
-        add_change_table(page, content)
-        page.section("Aligned scans", "Outlines: first scan yellow, last scan red. The patient's right is on the left.")
-        for side in result.sides:
-            page.figure(
-                figure.outline_figure(result, side), f"{side.capitalize()} tumor, axial plane of the first scan."
-            )
-    page.section("Scans")
-    page.table(
-        ["scan", "date", "segmented by", "alignment error [mm]"],
-        [
-            [
-                each["name"], each["date"] or "", each["segmented_by"],
-                f"{each['alignment']['error_mm']:.2f}" if each["alignment"] else "first scan",
-            ]
-            for each in content["time_points"]
-        ],
-    )  # fmt: skip
-    if content["notes"]:
-        page.section("Notes", " ".join(content["notes"]))
-    return page
-
-
-def add_change_table(page: Report, content: Mapping[str, Any]) -> None:
-    """Add the table of changes of a result's JSON content to the current section of a report."""
-    rows = []
-    for each in content["intervals"]:
-        change, yearly, doubling, linear = (
-            each[name] for name in ("change_percent", "percent_per_year", "doubling_years", "linear_mm")
-        )
-        volumes = [each[name] for name in ("volume_before_mm3", "volume_after_mm3")]
-        rows.append(
-            [
-                each["side"],
-                f"{each['from']} to {each['to']}",
-                each["verdict"],
-                " to ".join("none" if value is None else f"{value / 1000:.2f}" for value in volumes),
-                f"{change['measured']:+.0f} ({change['low']:+.0f} to {change['high']:+.0f})" if change else "",
-                f"{yearly['measured']:+.0f}" if yearly else "",
-                f"{doubling['measured']:.1f}" if doubling else "",
-                f"{linear['measured']:+.1f}" if linear else "",
-            ]
-        )
-    columns = [
-        "side",
-        "interval",
-        "verdict",
-        "volume [mL]",
-        "change [%]",
-        "a year [%]",
-        "doubling [years]",
-        "diameter [mm]",
-    ]
-    page.table(columns, rows, "Change with its 95 % interval of repeatability.")

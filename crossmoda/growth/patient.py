@@ -22,7 +22,7 @@ from crossmoda.inference import Settings as InferenceSettings
 from crossmoda.inference.ear_patches import EarPrediction, extend, predict_patches
 from crossmoda.inference.ears import Calling, Candidate, call, label_map_of, restrict
 from crossmoda.measurement import Measures, measure
-from crossmoda.measurement.growth import MANUAL, Growth, Repeatability, TumorSize
+from crossmoda.measurement.growth import MANUAL, Criterion, Growth, Repeatability, TumorSize
 from crossmoda.measurement.interval import uncertain_volume
 from crossmoda.measurement.measures import TumorMeasures
 from crossmoda.progress import Progress, part, report
@@ -81,6 +81,7 @@ class PatientGrowth:
     """earliest first"""
     intervals: tuple[Interval, ...]
     """left before right; consecutive time points, then first to last"""
+    criterion: Criterion
     notes: tuple[str, ...]
 
     @property
@@ -88,13 +89,18 @@ class PatientGrowth:
         """The sides on which there was a tumor at any time."""
         return tuple(dict.fromkeys(interval.side for interval in self.intervals))
 
+    def title(self, number: int) -> str:
+        """Return how a time point (numbered from 0) is called: its date, or its number where there is none."""
+        date = self.points[number].point.date
+        return date.isoformat() if date else f"scan {number + 1}"
+
     @property
     def sentences(self) -> tuple[str, ...]:
         """The result over the whole time in one sentence per tumor."""
         whole = {interval.side: interval for interval in self.intervals}  # the last of each side
         return tuple(
-            f"{side.capitalize()}, {self.points[interval.first].point.title} to "
-            f"{self.points[interval.later].point.title}: {interval.growth.sentence}"
+            f"{side.capitalize()}, {self.title(interval.first)} to {self.title(interval.later)}: "
+            f"{interval.growth.sentence}"
             for side, interval in whole.items()
         ) or ("No tumor at any time point.",)
 
@@ -125,7 +131,9 @@ def measure_growth(
         frames.append(ear_alignment.labeled_ear_frames(point.scan, point.label, step))
     device = devices.choose(settings.device)
     report(progress, 0.4, f"{points[0].title}: segmenting")
-    first = _Patches.of(points[0], frames[0].accepted, model, device) if frames[0].accepted else None
+    first = (
+        _Patches.of(points[0], frames[0].accepted, frames[0].contrast, model, device) if frames[0].accepted else None
+    )
     alignments: list[RigidAlignment | None] = [None]
     for number, point in enumerate(points[1:], start=1):
         report(progress, 0.5 + 0.2 * number / len(points), f"{point.title}: aligning")
@@ -139,12 +147,13 @@ def measure_growth(
             patches.append(first)
         else:
             own = [dataclasses.replace(frame, matrix=matrices[number] @ frame.matrix) for frame in common]
-            patches.append(_Patches.of(point, own, model, device))
+            patches.append(_Patches.of(point, own, frames[number].contrast, model, device))
     _extend_together(patches, model, device)
     report(progress, 0.9, "measuring")
     measured, notes = _measured(points, patches, alignments, common, model)
     report(progress, 1.0, "measured")
-    return PatientGrowth(tuple(measured), tuple(_intervals(measured, settings)), tuple(notes))
+    criterion = settings.chosen()
+    return PatientGrowth(tuple(measured), tuple(_intervals(measured, criterion)), criterion, tuple(notes))
 
 
 @dataclasses.dataclass(eq=False)
@@ -155,8 +164,15 @@ class _Patches:
     ears: list[EarPrediction]
 
     @classmethod
-    def of(cls, point: TimePoint, frames: Sequence[EarFrame], model: weights.TrainedNetwork, device: str) -> "_Patches":
-        ears, _ = predict_patches(model, point.scan, list(frames), InferenceSettings(), device)
+    def of(
+        cls,
+        point: TimePoint,
+        frames: Sequence[EarFrame],
+        contrast: str,
+        model: weights.TrainedNetwork,
+        device: str,
+    ) -> "_Patches":
+        ears, _ = predict_patches(model, point.scan, list(frames), contrast, InferenceSettings(), device)
         return cls(point, ears)
 
     def label_share(self, number: int) -> np.ndarray:
@@ -364,9 +380,9 @@ def _size(row: TumorMeasures, volume_mm3: float, spread: float) -> TumorSize:
     return TumorSize(volume_mm3, float(spread), row.axial.largest.length_mm, row.extrameatal_mm)
 
 
-def _intervals(measured: Sequence[MeasuredTimePoint], settings: Settings) -> list[Interval]:
+def _intervals(measured: Sequence[MeasuredTimePoint], criterion: Criterion) -> list[Interval]:
     """Return the intervals of each side with a tumor at any time."""
-    criterion, last = settings.chosen(), len(measured) - 1
+    last = len(measured) - 1
     pairs: list[Any] = list(itertools.pairwise(range(len(measured)))) + ([(0, last)] if last > 1 else [])
     sides = [side for side in (*SIDES, laterality.UNKNOWN_SIDE) if any(side in each.sizes for each in measured)]
     intervals = []

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 _EDGE = 1
 #: How far a further patch is moved, voxels (14 mm).
 _STEP = 20
+#: Percentiles of the brightness of an ear's patch in T2: brain, with bone and air the darkest two fifths; fluid.
+_BRAIN, _FLUID = 70, 98
 #: A face of a patch: axis (z, y, x) and direction.
 Face = tuple[int, int]
 
@@ -37,11 +39,20 @@ class EarPrediction:
     """bool: which voxels of the patch lie in the scan"""
     grid: Grid = dataclasses.field(default_factory=patch_grid)
     """of the patch, canonical LPS mm"""
+    t2: np.ndarray | None = None
+    """the patch (z, y, x) of a T2 scan; None for another contrast"""
 
     @property
     def voxel_mm3(self) -> float:
         """Volume of a voxel."""
         return self.grid.voxel_volume_mm3
+
+    def brightness(self, mask: np.ndarray) -> float:
+        """Return the median of a mask on a scale from brain (0) to fluid (1) of a T2 scan; NaN for another contrast."""
+        if self.t2 is None or not mask.any():
+            return float("nan")
+        brain, fluid = np.percentile(self.t2[self.covered], [_BRAIN, _FLUID])
+        return float((np.median(self.t2[mask]) - brain) / max(fluid - brain, 1e-6))
 
     def touched(self, mask: np.ndarray) -> list[Face]:
         """Return the faces of the patch that a mask reaches where the scan goes on."""
@@ -70,19 +81,33 @@ def _outermost(face: Face) -> tuple[slice, ...]:
 
 
 def predict_patches(
-    model: weights.TrainedNetwork, image: Volume, frames: list[EarFrame], settings: Settings, device: str
+    model: weights.TrainedNetwork,
+    image: Volume,
+    frames: list[EarFrame],
+    contrast: str,
+    settings: Settings,
+    device: str,
 ) -> tuple[list[EarPrediction], list[str]]:
     """Return the prediction of each ear, both in one batch, and the fallbacks.
+
+    Args:
+        model: a network that sees ears.
+        image: the scan.
+        frames: of its ears.
+        contrast: ``"T1"`` or ``"T2"``, as :class:`crossmoda.anatomy.ear_frame.EarFrames` states it.
+        settings: of the prediction.
+        device: where to compute.
 
     Raises:
         InputError: probabilities are not finite.
 
     """
     grid = patch_grid()
-    probabilities, fallbacks = _probabilities(model, [frame.sample(image, grid) for frame in frames], settings, device)
+    patches = [frame.sample(image, grid) for frame in frames]
+    probabilities, fallbacks = _probabilities(model, patches, settings, device)
     ears = [
-        EarPrediction(frame, values, covered(frame, grid, image.grid), grid)
-        for frame, values in zip(frames, probabilities, strict=True)
+        EarPrediction(frame, values, covered(frame, grid, image.grid), grid, patch.array if contrast == "T2" else None)
+        for frame, values, patch in zip(frames, probabilities, patches, strict=True)
     ]
     return ears, fallbacks
 
@@ -116,7 +141,8 @@ def extend(
     total /= np.maximum(weight, 1e-6)
     total[0][weight == 0] = 1
     reached = covered(ear.frame, canvas, image.grid) & (weight > 0)
-    return EarPrediction(ear.frame, total, reached, canvas), fallbacks
+    t2 = None if ear.t2 is None else ear.frame.sample(image, canvas).array
+    return EarPrediction(ear.frame, total, reached, canvas, t2), fallbacks
 
 
 def _box(first: np.ndarray, stop: np.ndarray) -> Box:

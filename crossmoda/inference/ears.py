@@ -19,6 +19,8 @@ from crossmoda.volume.resampling import block_means
 
 #: Fraction of a candidate inside the other ear's tumor from which on both are one tumor.
 _SAME_TUMOR = 0.5
+#: A region of T2 at least this bright, from brain (0) to fluid (1), is fluid: schwannomas are darker.
+_FLUID_BRIGHTNESS = 0.8
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,10 +86,10 @@ def predict_ears(
     frames = ear_frames(image, progress=part(progress, 0.0, 0.6))
     chosen = list(frames) if settings.any_ear and np.isfinite([f.matrix for f in frames]).all() else frames.accepted
     if not chosen:
-        raise InputError(f"{' '.join(frames.notes)} Select an MR scan that shows an inner ear.")
+        raise InputError(frames.refusal)
     report(progress, 0.6, "segmenting")
     rule = Calling.of(model.card)
-    ears, fallbacks = predict_patches(model, image, chosen, settings, device)
+    ears, fallbacks = predict_patches(model, image, chosen, frames.contrast, settings, device)
     report(progress, 0.8, "resampling to the scan's grid")
     for number, ear in enumerate(ears):
         faces = ear.touched(Candidate.of(ear).mask)
@@ -97,13 +99,13 @@ def predict_ears(
     raw = _restored(ears, [ear.probabilities for ear in ears], image.grid, rule.cochlea_up_mm)
     called = [ear.probabilities for ear in ears] if settings.keep_all else call(ears, rule)
     label_map = label_map_of(ears, called, image.grid, rule.cochlea_up_mm)
-    cut_notes = [] if settings.keep_all else _cut_notes(ears, called)
-    return EarsPrediction(raw, label_map, frames, fallbacks, [*fallbacks, *frames.notes, *cut_notes])
+    notes = [] if settings.keep_all else [*_fluid_notes(ears, rule), *_cut_notes(ears, called)]
+    return EarsPrediction(raw, label_map, frames, fallbacks, [*fallbacks, *frames.notes, *notes])
 
 
 @dataclasses.dataclass(frozen=True)
 class Candidate:
-    """What may be the schwannoma of an ear: the component with the largest sum of probabilities."""
+    """What may be the schwannoma of an ear: the component with the largest sum of probabilities that is no fluid."""
 
     mask: np.ndarray
     """bool, in the patch"""
@@ -170,13 +172,15 @@ def restrict(ear: EarPrediction, tumor: np.ndarray, rule: Calling) -> np.ndarray
 
 
 def _largest(ear: EarPrediction, value: int) -> np.ndarray:
-    """Return the component of a structure with the largest sum of probabilities."""
+    """Return the component of a structure with the largest sum of probabilities; for a tumor, none of fluid."""
     mask = ear.covered & (ear.probabilities.argmax(axis=0) == value)
     numbers, count = components(mask)
-    if count == 0:
-        return mask
-    mass = np.bincount(numbers.ravel(), weights=ear.probabilities[value].ravel(), minlength=count + 1)[1:]
-    return numbers == 1 + int(mass.argmax())
+    masses = np.bincount(numbers.ravel(), weights=ear.probabilities[value].ravel(), minlength=count + 1)
+    for number in 1 + np.argsort(-masses[1:]):
+        component = numbers == number
+        if value != labels.VS or not ear.brightness(component) >= _FLUID_BRIGHTNESS:
+            return component
+    return np.zeros_like(mask)
 
 
 def _only(probabilities: np.ndarray, tumor: np.ndarray, cochlea: np.ndarray) -> np.ndarray:
@@ -245,6 +249,20 @@ def _restored_region(
     result[1:] /= np.maximum(total, 1)
     result[0] = 1 - np.minimum(total, 1)
     return region, result
+
+
+def _fluid_notes(ears: Sequence[EarPrediction], rule: Calling) -> list[str]:
+    """Return a sentence for each ear where the network marks a region as bright as fluid, and nothing darker."""
+    notes = []
+    for ear in ears:
+        marked = ear.covered & (ear.probabilities.argmax(axis=0) == labels.VS)
+        volume_mm3 = marked.sum() * ear.voxel_mm3
+        if volume_mm3 >= rule.smallest_mm3 and ear.brightness(marked) >= _FLUID_BRIGHTNESS:
+            notes.append(
+                f"{volume_mm3:.0f} mm³ beside the {ear.frame.side} canal resemble a schwannoma but are as bright as "
+                "fluid: not called, look for a cystic one"
+            )
+    return notes
 
 
 def _cut_notes(ears: list[EarPrediction], called: list[np.ndarray]) -> list[str]:

@@ -1,7 +1,7 @@
 """The report of one patient: key images, measures, provenance and warnings on one page, without a name."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -58,7 +58,14 @@ def files_of(path: Path, pdf: bool = False) -> list[Path]:
     return [path, *(path.with_suffix(ending) for ending in (".json", ".csv", *([".pdf"] if pdf else [])))]
 
 
-def write_report(result: FileMeasures, path: Path | str, about: About, *, pdf: bool = False) -> list[Path]:
+def write_report(
+    result: FileMeasures,
+    path: Path | str,
+    about: About,
+    *,
+    pdf: bool = False,
+    further: Sequence[Callable[[Report], None]] = (),
+) -> list[Path]:
     """Write the report (.html), and the measures beside it as JSON and CSV, together.
 
     Args:
@@ -66,6 +73,7 @@ def write_report(result: FileMeasures, path: Path | str, about: About, *, pdf: b
         path: output, ending in ``.html``.
         about: what else is stated.
         pdf: whether to write the page as PDF, too.
+        further: functions that add further sections after the measures.
 
     Returns:
         The files.
@@ -88,6 +96,8 @@ def write_report(result: FileMeasures, path: Path | str, about: About, *, pdf: b
             [item.side, f"{item.volume_mm3:.0f}", f"{item.diameter_3d.length_mm:.1f}"] for item in measures.cochleae
         ]
         report.table(["side", "volume [mm³]", "3D diameter [mm]"], rows)
+    for add in further:
+        add(report)
     if measures.notes:
         report.section("Notes", " ".join(measures.notes))
     _provenance_section(report, about, grid)

@@ -269,3 +269,11 @@ def evaluate(files: dict[str, Path], reference: Path) -> dict[str, evaluation.Sc
             truth = volume.resample(truth, label_map.grid, interpolation="label")
         scores[name] = evaluation.evaluate(label_map, truth)
     return scores
+
+
+@_task
+def growth(*arguments: Any) -> dict[str, Any]:
+    """Measure the growth of one patient: :func:`crossmoda.growth.growth_files` with these arguments."""
+    from crossmoda.growth import growth_files
+
+    return growth_files(*arguments)

@@ -13,11 +13,15 @@ from CrossModaSegLib.scene import nodes
 class Predict(CliTask):
     """A run of CrossModaPredict; its result is (segmentation, uncertainty volume)."""
 
-    def __init__(self, volume, weights="", device="auto", flips=False, settings=None):
-        """Name the scan, the weights (empty: the bundled ones), and parameters of the module."""
+    def __init__(self, volume, weights="", device="auto", flips=False, settings=None, with_probability=False):
+        """Name the scan, the weights (empty: the bundled ones), and parameters of the module.
+
+        ``with_probability``: :attr:`probability` is the tumor's probability map afterwards, a hidden node.
+        """
         super().__init__("CrossModaPredict", _("Segment"))
         self.volume, self.weights = volume, weights
         self.settings = {"device": device, "flips": flips, **(settings or {})}
+        self._with_probability, self.probability = with_probability, None
         self._outputs: dict = {}
 
     def prepare(self) -> dict:
@@ -27,6 +31,8 @@ class Predict(CliTask):
         self._outputs["label_map"] = cli_runs.add_hidden("vtkMRMLLabelMapVolumeNode", f"{name} predicted")
         unique = slicer.mrmlScene.GenerateUniqueName(f"{name} uncertainty")
         self._outputs["uncertainty"] = cli_runs.add_hidden("vtkMRMLScalarVolumeNode", unique)
+        if self._with_probability:
+            self._outputs["vs_probability"] = cli_runs.add_hidden("vtkMRMLScalarVolumeNode", f"{name} VS probability")
         weights = {"weights": self.weights} if self.weights else {}
         return {"image": self.volume, **self._outputs, **weights, **self.settings}
 
@@ -34,6 +40,7 @@ class Predict(CliTask):
         """Show the results with their provenance."""
         cli_runs.require_present([self.volume, *self._outputs.values()])
         label_map, uncertainty = self._outputs.pop("label_map"), self._outputs["uncertainty"]
+        self.probability = self._outputs.get("vs_probability")
         name = _("{name} segmentation").format(name=self.volume.GetName())
         segmentation = nodes.make_segmentation(label_map, self.volume, name, "prediction")
         cli_runs.remove([label_map])

@@ -93,14 +93,30 @@ def locate(scan: str, progress) -> dict:
     return landmarks.summary(ear_frame.ear_frames(read(Path(scan)), progress=progress))
 
 
-def measure(label_map: str, scan: str, planes: dict[str, list], progress) -> dict:
+def measure(
+    label_map: str,
+    scan: str,
+    planes: dict[str, list],
+    progress,
+    probability: str = "",
+    weights: str = "",
+    intervals: dict[str, list[float]] | None = None,
+) -> dict:
     """Return the measures of a label map file and its scan: a table, sentences, axial diameters and planes (LPS, mm).
 
-    ``planes`` are planes of the porus that a person moved: point and normal by side.
+    Args:
+        label_map: on the grid of the scan.
+        scan: the scan.
+        planes: planes of the porus that a person moved: point and normal by side.
+        progress: callback(fraction, message).
+        probability: probability map of the tumor; empty: none.
+        weights: the weights that predicted it; empty: bundled weights.
+        intervals: of the volumes by side (mm3), where they are known from an earlier measurement.
+
     """
     from crossmoda import measurement
 
-    result = _measured(label_map, scan, planes, progress)
+    result = _measured(label_map, scan, planes, progress, probability, weights, intervals)
     measures, grid = result.measures, result.label_map.grid
     moved = ["moved" if row[0] == "VS" and row[1] in planes else None for row in measurement.table(measures, grid)]
     title = ["plane of the porus"] if any(moved) else []
@@ -117,6 +133,7 @@ def measure(label_map: str, scan: str, planes: dict[str, list], progress) -> dic
         "sentences": measures.sentences,
         "notes": [*(str(tumor.koos) for tumor in measures.tumors if tumor.koos), *measures.notes],
         "diameters": diameters,
+        "intervals": {tumor.side: tumor.interval_mm3 for tumor in measures.tumors if tumor.interval_mm3},
         "planes": {
             tumor.side: [tumor.parts.plane.point.tolist(), tumor.parts.plane.normal.tolist()]
             for tumor in measures.tumors
@@ -126,24 +143,42 @@ def measure(label_map: str, scan: str, planes: dict[str, list], progress) -> dic
 
 
 def report(
-    label_map: str, scan: str, path: str, planes: dict[str, list], record: dict, instance: str, reviewer: str, progress
+    label_map: str,
+    scan: str,
+    path: str,
+    planes: dict[str, list],
+    intervals: dict[str, list[float]],
+    record: dict,
+    instance: str,
+    reviewer: str,
+    progress,
 ) -> dict:
     """Write the report of a segmentation; ``instance`` is a DICOM file of its scan, ``record`` its provenance."""
     from crossmoda.measurement.report import About, about_scan, write_report
 
-    result = _measured(label_map, scan, planes, progress)
+    result = _measured(label_map, scan, planes, progress, intervals=intervals)
     date, patient = about_scan(Path(instance), False) if instance else ("", "")
     write_report(result, path, About(record, record.get("caution", ""), date, patient, reviewer))
     return {"path": path}
 
 
-def _measured(label_map: str, scan: str, planes: dict[str, list], progress):
-    """Return the measures of files, with planes of the porus by side that replace those of the ear frames."""
+def _measured(label_map: str, scan: str, planes: dict[str, list], progress, probability="", weights="", intervals=None):
+    """Return the measures of files; planes of the porus and intervals of volumes by side replace those measured."""
+    import dataclasses
+
     from crossmoda import measurement
     from crossmoda.measurement.axial import HalfSpace
 
-    half_spaces = {side: HalfSpace.at(*where) for side, where in planes.items()}
-    return measurement.measure_files(Path(label_map), Path(scan), progress=progress, planes=half_spaces)
+    given = {side: HalfSpace.at(*where) for side, where in planes.items()}
+    result = measurement.measure_files(
+        label_map, scan, probability or None, weights or None, progress=progress, planes=given
+    )
+    known = {side: tuple(limits) for side, limits in (intervals or {}).items()}
+    tumors = [
+        dataclasses.replace(tumor, interval_mm3=known.get(tumor.side, tumor.interval_mm3))
+        for tumor in result.measures.tumors
+    ]
+    return dataclasses.replace(result, measures=dataclasses.replace(result.measures, tumors=tuple(tumors)))
 
 
 def segment_all(scans: dict[str, str], folder: str, weights: str, device: str, flips: bool, progress) -> dict:

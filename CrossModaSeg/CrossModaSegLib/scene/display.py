@@ -71,17 +71,34 @@ def _show(target, also=None, **layers) -> None:
     """Show a target with layers over it; what belongs to other targets (but ``also``) is hidden meanwhile."""
     slicer.util.setSliceViewerLayers(background=target, **layers)
     shown = [scan for scan in (target, also) if scan is not None]
-    for kind in ("vtkMRMLSegmentationNode", "vtkMRMLMarkupsNode", "vtkMRMLModelNode"):
-        for node in slicer.util.getNodesByClass(kind):
-            display, scan = node.GetDisplayNode(), nodes.scan_of(node)
-            if display is None or not node.GetAttribute(nodes.ROLE):
-                continue
-            if scan in shown and display.GetAttribute(HIDDEN):
-                display.SetAttribute(HIDDEN, None)
-                display.SetVisibility(True)
-            elif scan not in shown and display.GetVisibility():
-                display.SetAttribute(HIDDEN, "true")
-                display.SetVisibility(False)
+    for node in _made():
+        display, is_shown = node.GetDisplayNode(), nodes.scan_of(node) in shown
+        if is_shown and display.GetAttribute(HIDDEN):
+            display.SetAttribute(HIDDEN, None)
+            display.SetVisibility(True)
+        elif not is_shown:
+            _hide(node)
+
+
+def hide_others(shown: list) -> None:
+    """Hide all that work made but these nodes, until a target is shown again."""
+    for node in _made():
+        if node not in shown:
+            _hide(node)
+
+
+def _made() -> list:
+    """Return the segmentations, markups and models that work made and that have a display."""
+    kinds = ("vtkMRMLSegmentationNode", "vtkMRMLMarkupsNode", "vtkMRMLModelNode")
+    every = [node for kind in kinds for node in slicer.util.getNodesByClass(kind)]
+    return [node for node in every if node.GetAttribute(nodes.ROLE) and node.GetDisplayNode() is not None]
+
+
+def _hide(node) -> None:
+    display = node.GetDisplayNode()
+    if display.GetVisibility():
+        display.SetAttribute(HIDDEN, "true")
+        display.SetVisibility(False)
 
 
 def hide_earlier(result) -> None:

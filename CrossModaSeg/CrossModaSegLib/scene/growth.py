@@ -19,6 +19,8 @@ ROLE, TABLE = "growth", "CrossModa.growth"
 PREVIOUS, ALIGNMENT, OUTLINES, CHANGE, CHART = "previous", "alignment", "outlines", "change", "chart"
 #: Attributes of the table: the result in words, and what a reader has to know.
 SENTENCES = "CrossModa.Sentences"
+#: Values of the table that the sentence states as well.
+_IN_SENTENCE = ("to", "days", "volume before", "volume after", "change [mm3]")
 #: The outline of the tumor in the previous scan.
 _PREVIOUS_COLOR = (0.2, 0.8, 1.0)
 #: The change at the ends of the colors of the surface, mm: a growth that counts in diameter is 2 mm.
@@ -154,12 +156,13 @@ def remove(scan) -> None:
 
 
 def show(table, scan) -> None:
-    """Show both scans in linked views, the outlines of both, the plot, and the change in 3D."""
+    """Show both scans in linked views, the outlines of both, the plot, and the change in 3D; nothing else of them."""
     for view in slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode"):
         view.SetLinkedControl(True)
         view.SetHotLinkedControl(True)
     display.show_aligned(scan, table.GetNodeReference(PREVIOUS))
     shown = outlines(table)
+    display.hide_others([*shown, table.GetNodeReference(CHANGE)])
     for outline in shown:
         if outline is not None:
             outline.GetDisplayNode().SetVisibility(True)
@@ -174,6 +177,12 @@ def show_change(table, is_shown: bool) -> None:
     """Show the change of the surface in the 3D views, or hide it."""
     if has_change(table):
         table.GetNodeReference(CHANGE).GetDisplayNode().SetVisibility(is_shown)
+
+
+def rows_of(table) -> tuple[list[str], list[tuple[str, list[str]]]]:
+    """Return the texts of a table for a narrow panel: the ears, and a row for each value that no sentence has."""
+    titles, rows = tables.turned(table)
+    return titles, tables.with_intervals([row for row in rows if not row[0].startswith(_IN_SENTENCE)])
 
 
 def has_change(table) -> bool:

@@ -1,5 +1,6 @@
 """The measures of a segmentation: a table, sentences, the axial diameters as lines, the porus as a plane."""
 
+import json
 import re
 from collections.abc import Callable
 from functools import partial
@@ -16,6 +17,8 @@ from CrossModaSegLib.scene import export, nodes, porus, tables
 TABLE, SENTENCES = "CrossModa.table", "CrossModa.Sentences"
 #: Units of the measures in the narrow table.
 UNITS = "mm, mm3"
+#: Attribute of a segmentation: the intervals of the volumes, by the network's probabilities (JSON).
+INTERVALS = "CrossModa.VolumeIntervals"
 #: Role of the lines of a segmentation's diameters.
 DIAMETER = "diameter"
 
@@ -23,22 +26,28 @@ DIAMETER = "diameter"
 class Measurement(export.LabelMapWork):
     """The measurement of a segmentation on the grid of its scan."""
 
-    def __init__(self, segmentation, volume):
-        """Name the segmentation, or a function that returns it when its turn has come, and its scan."""
+    def __init__(self, segmentation, volume, probability: Callable | None = None, weights: str = ""):
+        """Name the segmentation, or a function that returns it when its turn has come, and its scan.
+
+        ``probability()`` returns the tumor's probability map by the network of ``weights``; it is removed at the end.
+        """
         super().__init__(segmentation)
-        self.volume = volume
+        self.volume, self._weights = volume, weights
+        self._probability = probability or (lambda: None)
 
     def tasks(self) -> list[Task]:
         """Return the tasks; the result of the last is the table node."""
         return [
-            StepsTask(_("Write the label map"), self._steps, abandon=self._remove_folder),
-            PythonTask("measure", self._arguments, _("Measure"), self._finish, self._remove_folder),
+            StepsTask(_("Write the label map"), self._steps, abandon=self._clean),
+            PythonTask("measure", self._arguments, _("Measure"), self._finish, self._clean),
         ]
 
     def _steps(self) -> list[Callable[[], None]]:
         cli_runs.require(self.volume, nodes.volume_problem)
         write_label_map = self._label_map_step(self.volume)
-        return [write_label_map, partial(export.write_volume, nodes.rounded_copy(self.volume), self._scan)]
+        files = {self._scan: self.volume, self._folder / "probability.nrrd": self._probability()}
+        volumes = [(nodes.rounded_copy(volume), file) for file, volume in files.items() if volume is not None]
+        return [write_label_map, *(partial(export.write_volume, *pair) for pair in volumes)]
 
     @property
     def _scan(self):
@@ -46,10 +55,23 @@ class Measurement(export.LabelMapWork):
 
     def _arguments(self) -> dict:
         planes = porus.moved_planes(self.segmentation)
-        return {"label_map": str(self._label_map), "scan": str(self._scan), "planes": planes}
+        probability = self._folder / "probability.nrrd"
+        return {
+            "label_map": str(self._label_map),
+            "scan": str(self._scan),
+            "planes": planes,
+            "probability": str(probability) if probability.is_file() else "",
+            "weights": self._weights,
+            "intervals": intervals(self.segmentation),
+        }
+
+    def _clean(self) -> None:
+        self._remove_folder()
+        if self._probability() is not None:
+            cli_runs.remove([self._probability()])
 
     def _finish(self, answer: dict):
-        self._remove_folder()
+        self._clean()
         segmentation = self.segmentation
         cli_runs.require_present([segmentation])
         table = fill_table(segmentation, answer["columns"], answer["rows"])
@@ -57,9 +79,16 @@ class Measurement(export.LabelMapWork):
         notes = [note for note in answer["notes"] if note.lower() not in known]  # the others are shown beside it
         table.SetAttribute(SENTENCES, "\n".join([*answer["sentences"], *notes]))
         table.SetAttribute(nodes.CORRECTED, segmentation.GetAttribute(nodes.CORRECTED))
+        segmentation.SetAttribute(INTERVALS, json.dumps(answer["intervals"]))
         _show_diameters(segmentation, answer["diameters"])
         porus.show(segmentation, answer["planes"])
         return table
+
+
+def intervals(segmentation) -> dict[str, list[float]]:
+    """Return the intervals of the tumors' volumes by side (mm3); none of a segmentation that a person corrected."""
+    is_corrected = segmentation.GetAttribute(nodes.CORRECTED)
+    return {} if is_corrected else json.loads(segmentation.GetAttribute(INTERVALS) or "{}")
 
 
 def table_of(segmentation):
@@ -92,14 +121,10 @@ def by_measure(table) -> tuple[list[str], list[tuple[str, list[str]]]]:
     Measures that nothing has are left out, volumes in mL as well.
     """
     structures, measured = tables.turned(table)
-    shown = [(name, texts) for name, texts in measured if not name.endswith("[mL]")]
-    return structures, [(_short(name), [text.removesuffix(" (suggested)") for text in texts]) for name, texts in shown]
-
-
-def _short(name: str) -> str:
-    """Return the name of a measure without its unit (:data:`UNITS`); that of a limit without that of its measure."""
-    _measure, is_limit, limit = name.partition(", ")
-    return re.sub(r" \[mm3?\]$", "", f"    {limit}" if is_limit else name)
+    rows = []
+    for name, texts in tables.with_intervals([row for row in measured if not row[0].endswith("[mL]")]):
+        rows.append((re.sub(r" \[mm3?\]$", "", name), [text.removesuffix(" (suggested)") for text in texts]))
+    return structures, rows
 
 
 def _show_diameters(segmentation, diameters: list[dict]) -> None:

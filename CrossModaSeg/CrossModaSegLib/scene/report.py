@@ -11,7 +11,7 @@ from slicer.i18n import tr as _
 from crossmoda.errors import InputError
 from CrossModaSegLib.processes import cli_runs
 from CrossModaSegLib.processes.tasks import PythonTask, StepsTask, Task
-from CrossModaSegLib.scene import dicom, export, nodes, porus
+from CrossModaSegLib.scene import dicom, export, measures, nodes, porus
 
 #: Margins of the printed page (mm), and its resolution, at which the fonts of a page in a browser have their size.
 _MARGINS_MM, _DOTS_PER_INCH = (14, 12, 14, 12), 96
@@ -58,6 +58,7 @@ class Report(export.LabelMapWork):
             "scan": str(self._folder / "scan.nrrd"),
             "path": str((self._folder if self._as_pdf else self._target_folder) / f"{self._stem}.html"),
             "planes": porus.moved_planes(segmentation),
+            "intervals": measures.intervals(segmentation),
             "record": nodes.provenance(segmentation),
             "instance": instances[0] if instances else "",
             "reviewer": self._reviewer if segmentation.GetAttribute(nodes.CORRECTED) else "",

@@ -3,8 +3,16 @@
 import qt
 from slicer.i18n import tr as _
 
-from CrossModaSegLib.scene import dates, display, growth, tables
-from CrossModaSegLib.sections.section import Section, refuse, reported, reported_beside, set_columns, wrappable
+from CrossModaSegLib.scene import dates, display, growth
+from CrossModaSegLib.sections.section import (
+    ROW_HEIGHT,
+    Section,
+    refuse,
+    reported,
+    reported_beside,
+    set_columns,
+    wrappable,
+)
 
 
 class GrowthSection(Section):
@@ -24,6 +32,9 @@ class GrowthSection(Section):
             getattr(self.ui, f"{name}Button").connect("clicked(bool)", getattr(self, f"on_{name}"))
         self.ui.changeCheckBox.connect("clicked(bool)", self.on_change)
         self.ui.fadeSlider.connect("valueChanged(double)", self.on_fade)
+        self.ui.growthTable.setSizeAdjustPolicy(qt.QAbstractScrollArea.AdjustToContents)  # as high as its rows
+        self.ui.growthTable.verticalHeader().setDefaultSectionSize(ROW_HEIGHT)
+        self.ui.growthTable.setSizePolicy(qt.QSizePolicy.Ignored, qt.QSizePolicy.Fixed)
         self.ui.sectionButton.collapsed = True
 
     def update(self) -> None:
@@ -67,7 +78,7 @@ class GrowthSection(Section):
         view.setVisible(table is not None)
         if table is None:
             return
-        titles, rows = tables.turned(table)
+        titles, rows = growth.rows_of(table)
         set_columns(view, ["", *titles], 0)
         view.setRowCount(len(rows))
         for row, (name, texts) in enumerate(rows):
@@ -112,7 +123,6 @@ class GrowthSection(Section):
         self.say("")
         if self.shows(scan):
             growth.show(table, scan)
-            self.ui.sectionButton.collapsed = False
 
     @reported_beside
     def on_show(self) -> None:

@@ -74,11 +74,12 @@ class MeasureSection(Section):
         """Segment the scan, measure what was segmented, and compare it with the previous scan."""
         refuse(self._hindrance())
         parameters = self.parameters
-        task = Predict(
-            parameters.target, parameters.weights, parameters.device, parameters.flips, self.controls.values()
-        )
+        chosen = (parameters.target, parameters.weights, parameters.device, parameters.flips, self.controls.values())
+        task = Predict(*chosen, with_probability=True)
         self._task, self._is_shown = task, False
-        measurement = measures.Measurement(lambda: task.result[0], task.volume)
+        measurement = measures.Measurement(
+            lambda: task.result[0], task.volume, lambda: task.probability, parameters.weights
+        )
         comparison = self.panel.growth.comparison().tasks() if parameters.previous else []
         self.start(self.logic.run([task, *measurement.tasks(), *comparison]), self._show_measures)
 

@@ -7,11 +7,9 @@ import slicer
 from slicer.i18n import tr as _
 
 from CrossModaSegLib.scene import dicom, display, export, measures, nodes, porus, report
-from CrossModaSegLib.sections.section import Section, reported, reported_beside, set_columns, wrappable
+from CrossModaSegLib.sections.section import ROW_HEIGHT, Section, reported, reported_beside, set_columns, wrappable
 from CrossModaSegLib.sections.structure_names import map_unknown
 
-#: Of the table of measures (pixels): all rows are in sight.
-_ROW_HEIGHT = 20
 #: Time after the last move of a plane of the porus until it is measured, ms.
 _AFTER_MOVE_MS = 600
 
@@ -27,7 +25,7 @@ class ResultSection(Section):
         self.bind_path(self.ui.exportFolderEdit, "exportFolder")
         self.ui.resultSelector.addAttribute("vtkMRMLSegmentationNode", nodes.ROLE)
         self.ui.measuresTable.setSizeAdjustPolicy(qt.QAbstractScrollArea.AdjustToContents)  # as high as its rows
-        self.ui.measuresTable.verticalHeader().setDefaultSectionSize(_ROW_HEIGHT)
+        self.ui.measuresTable.verticalHeader().setDefaultSectionSize(ROW_HEIGHT)
         self.ui.measuresTable.setSizePolicy(qt.QSizePolicy.Ignored, qt.QSizePolicy.Fixed)
         self._plane_timer = qt.QTimer()
         self._plane_timer.setSingleShot(True)

@@ -21,6 +21,8 @@ _RED_ON_LIGHT, _RED_ON_DARK = "#b3261e", "#f2b8b5"
 _LONG_WORD = 32
 #: The least width of a selector of nodes or choices (pixels).
 _SELECTOR_WIDTH = 80
+#: Of the tables of measures (pixels): all rows are in sight.
+ROW_HEIGHT = 18
 
 
 def reported(method, keeps_remark: bool = False):

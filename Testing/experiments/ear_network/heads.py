@@ -17,6 +17,7 @@ from canal_tumors import draw_canal_tumor
 
 from crossmoda.anatomy import ear_frame, template
 from crossmoda.anatomy.cochlea import LABEL_MM3, mean_cochlea
+from crossmoda.anatomy.rigid_fit import robust_rigid
 from crossmoda.anatomy.sampling import covering, moved, positions
 from crossmoda.simulation import deformation, subject
 from crossmoda.simulation.deformation import LOWEST, STEP_MM, Deformation
@@ -139,7 +140,7 @@ def known_frame(smooth: Deformation, side: str) -> np.ndarray:
     center = moved(mirror, template.load().modiolus)
     ball = positions(covering(center - 22.0, center + 22.0, 2.0)).reshape(-1, 3)
     points = ball[np.linalg.norm(ball - center, axis=1) <= 22.0]
-    rigid, _ = ear_frame._robust_rigid(points, smooth.from_canonical(points), center)
+    rigid, _ = robust_rigid(points, smooth.from_canonical(points), center)
     return rigid @ mirror
 
 

@@ -9,10 +9,11 @@ backgrounds with implanted tumors (:mod:`real`); ``--check`` names people whose 
 
 import argparse
 import csv
+import dataclasses
 import itertools
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -87,6 +88,48 @@ def objective(logits: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
     return losses.cross_entropy(logits, label, confidence) + torch.where(real > 0, overlap, absent).mean()
 
 
+@dataclasses.dataclass(frozen=True)
+class Step:
+    """A step of a training."""
+
+    number: int
+    """from 1"""
+    done: float
+    """share of the training, 1 for the last step"""
+    loss: float
+
+
+def fit(
+    model: torch.nn.Module,
+    average: torch.nn.Module,
+    stream: Iterable[tuple[torch.Tensor, torch.Tensor]],
+    peak: float,
+    done: Callable[[int], float],
+) -> Iterator[Step]:
+    """Train a model and its running average step by step, with half a cosine of the share that is done after a step."""
+    optimizer = torch.optim.AdamW(model.parameters(), lr=peak, weight_decay=_DECAY)
+    for number, (image, label) in enumerate(stream):
+        share = min(done(number), 1.0)
+        rate = min(share / 0.03 + 0.02, 1.0) * (0.5 + 0.5 * math.cos(math.pi * share)) + 0.01
+        for group in optimizer.param_groups:
+            group["lr"] = peak * rate
+        model.train()
+        with torch.autocast("cpu", torch.bfloat16):
+            logits = model(image)
+        loss = objective(logits.float(), label)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        keep = min(_AVERAGE, (1 + number) / (10 + number))
+        with torch.no_grad():
+            for kept, new in zip(average.state_dict().values(), model.state_dict().values(), strict=True):
+                kept.mul_(keep).add_(new, alpha=1 - keep) if kept.is_floating_point() else kept.copy_(new)
+        yield Step(number + 1, share, loss.item())
+        if share >= 1:
+            break
+
+
 @torch.inference_mode()
 def validate(model: torch.nn.Module, held_out: list[tuple[torch.Tensor, torch.Tensor]]) -> dict[str, float]:
     """Return mean Dice of both structures, missed tumors, and false tumors in healthy ears."""
@@ -140,34 +183,16 @@ def main() -> None:
         for n, (ear, p) in enumerate(itertools.product(unseen, checking))
     ]
     stream = DataLoader(Stream(options.heads, backgrounds, options), batch_size=2, num_workers=1, prefetch_factor=4)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=options.peak, weight_decay=_DECAY)
     rows: list[dict] = []
     recent: list[float] = []
     start = saved = time.monotonic()
-    used = 0.0
-    for step, (image, label) in enumerate(stream):
-        done = min((time.monotonic() - start) / options.seconds, 1.0)
-        rate = min(done / 0.03 + 0.02, 1.0) * (0.5 + 0.5 * math.cos(math.pi * done)) + 0.01
-        for group in optimizer.param_groups:
-            group["lr"] = options.peak * rate
-        begun = time.process_time()
-        model.train()
-        with torch.autocast("cpu", torch.bfloat16):
-            logits = model(image)
-        loss = objective(logits.float(), label)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        used += time.process_time() - begun
-        recent.append(loss.item())
-        keep = min(_AVERAGE, (1 + step) / (10 + step))
-        with torch.no_grad():
-            for kept, new in zip(average.state_dict().values(), model.state_dict().values(), strict=True):
-                kept.mul_(keep).add_(new, alpha=1 - keep) if kept.is_floating_point() else kept.copy_(new)
-        if time.monotonic() - saved > 240 or done >= 1:
+    used = time.process_time()
+    for step in fit(model, average, stream, options.peak, lambda _: (time.monotonic() - start) / options.seconds):
+        recent.append(step.loss)
+        if time.monotonic() - saved > 240 or step.done >= 1:
             saved = time.monotonic()
-            row = {"step": step + 1, "seconds": round(saved - start), "cpu_seconds": round(used)}
+            minutes = (time.process_time() - used) / 60
+            row = {"step": step.number, "seconds": round(saved - start), "cpu_minutes": round(minutes, 1)}
             row |= {"loss": round(float(np.mean(recent)), 4), **validate(average, held_out)}
             if real_held_out:
                 row |= {f"real_{name}": value for name, value in validate(average, real_held_out).items()}
@@ -178,19 +203,9 @@ def main() -> None:
                 writer = csv.DictWriter(file, list(row))
                 writer.writeheader()
                 writer.writerows(rows)
-            card = weights.new_card(
-                settings,
-                preprocessing.Preparation(),
-                training={
-                    "steps": step + 1,
-                    "seed": options.seed,
-                    "processor_minutes": round(used / 60, 1),
-                    "curve": rows[-1],
-                },
-            )
+            training = {"steps": step.number, "seed": options.seed, "processor_minutes": minutes, "curve": row}
+            card = weights.new_card(settings, preprocessing.Preparation(), training=training)
             weights.save(options.output / "last.safetensors", average.state_dict(), card, half=True)
-        if done >= 1:
-            break
 
 
 if __name__ == "__main__":

@@ -121,19 +121,57 @@ class ThreeDView:
     @staticmethod
     def _bounds():
         """Return the box around the surfaces that are shown."""
-        box = vtk.vtkBoundingBox()
-        for kind in ("vtkMRMLSegmentationNode", "vtkMRMLModelNode"):
-            for node in slicer.util.getNodesByClass(kind):
-                display, bounds = node.GetDisplayNode(), [0.0] * 6
-                is_surface = kind == "vtkMRMLModelNode" and not node.IsA("vtkMRMLSliceNode") and node.GetPolyData()
-                if (
-                    display is not None
-                    and display.GetVisibility()
-                    and (is_surface or node.IsA("vtkMRMLSegmentationNode"))
-                ):
-                    node.GetRASBounds(bounds)
-                    box.AddBounds(bounds) if bounds[0] <= bounds[1] else None
+        box, bounds = vtk.vtkBoundingBox(), [0.0] * 6
+        segmentations = slicer.util.getNodesByClass("vtkMRMLSegmentationNode")
+        shown = [node for node in segmentations if node.GetDisplayNode() and node.GetDisplayNode().GetVisibility3D()]
+        models = [node for node in slicer.util.getNodesByClass("vtkMRMLModelNode") if node.GetPolyData()]
+        for node in [*shown, *models]:
+            if node.GetDisplayNode() is not None and node.GetDisplayNode().GetVisibility():
+                node.GetRASBounds(bounds)
+                box.AddBounds(bounds)
         return box
+
+
+class PlotView:
+    """The plot of the chart that a layout would show."""
+
+    def __init__(self, application, width, height):
+        self._selection = application.applicationLogic().GetSelectionNode()
+        self._view = vtk.vtkContextView()
+        self._window = self._view.GetRenderWindow()
+        self._window.SetOffScreenRendering(1)
+        self._window.SetSize(width, height)
+        self._chart = vtk.vtkChartXY()
+        self._chart.SetShowLegend(True)
+        self._chart.GetLegend().SetHorizontalAlignment(vtk.vtkChartLegend.LEFT)
+        self._view.GetScene().AddItem(self._chart)
+
+    @property
+    def node(self):
+        """The chart that is shown, or None."""
+        return slicer.mrmlScene.GetNodeByID(self._selection.GetActivePlotChartID() or "")
+
+    def picture(self) -> np.ndarray:
+        """Return the view as (rows, columns, RGB) bytes, the first row on top."""
+        self._chart.ClearPlots()
+        for number in range(self.node.GetNumberOfPlotSeriesNodes()):
+            series = self.node.GetNthPlotSeriesNode(number)
+            plot = self._chart.AddPlot(vtk.vtkChart.LINE)
+            plot.SetInputData(series.GetTableNode().GetTable(), series.GetXColumnName(), series.GetYColumnName())
+            plot.SetColorF(*series.GetColor())
+            plot.SetLabel(series.GetYColumnName())
+            plot.SetWidth(2)
+            is_dashed = series.GetLineStyle() == series.LineStyleDash
+            plot.GetPen().SetLineType(vtk.vtkPen.DASH_LINE if is_dashed else vtk.vtkPen.SOLID_LINE)
+            plot.SetMarkerStyle(0 if is_dashed else vtk.vtkPlotPoints.CIRCLE)
+        for axis, title in (
+            (vtk.vtkAxis.BOTTOM, self.node.GetXAxisTitle()),
+            (vtk.vtkAxis.LEFT, self.node.GetYAxisTitle()),
+        ):
+            self._chart.GetAxis(axis).SetTitle(title)
+        self._chart.RecalculateBounds()
+        self._window.Render()
+        return _grabbed(self._window)
 
 
 def _grabbed(window) -> np.ndarray:
@@ -155,7 +193,7 @@ def to_image(picture: np.ndarray) -> QtGui.QImage:
 
 
 class Window:
-    """The panel on the left at Slicer's usual width, four views on the right: axial, 3D, coronal, sagittal."""
+    """The panel on the left at Slicer's usual width, four views on the right: axial, 3D, coronal, sagittal or plot."""
 
     PANEL, VIEW, GAP = 325, 400, 4
     COLORS: typing.ClassVar = {"Red": "#f34a33", "3D": "#7985ff", "Green": "#6eb04b", "Yellow": "#edd54c"}
@@ -164,6 +202,7 @@ class Window:
         self._application = application
         self.views = {name: SliceView(application, name, self.VIEW, self.VIEW) for name in ORIENTATIONS}
         self._three_d = ThreeDView(application, self.VIEW, self.VIEW)
+        self._plot = PlotView(application, self.VIEW, self.VIEW)
 
     def show(self, field_of_view_mm=None, center_ras=None):
         """Aim the slice views."""
@@ -188,10 +227,12 @@ class Window:
         for number, (name, color) in enumerate(self.COLORS.items()):
             row, column = divmod(number, 2)
             x, y = self.PANEL + self.GAP + column * step, row * step
-            painter.drawImage(x, y, to_image((self.views.get(name) or self._three_d).picture()))
+            is_plot = name == "Yellow" and self._plot.node is not None
+            view = self._plot if is_plot else self.views.get(name) or self._three_d
+            painter.drawImage(x, y, to_image(view.picture()))
             painter.fillRect(x, y, self.VIEW, 4, QtGui.QColor(color))
             painter.setPen(QtGui.QColor("white"))
-            title = ORIENTATIONS.get(name, name)
+            title = "" if is_plot else ORIENTATIONS.get(name, name)
             painter.drawText(QtCore.QRect(x + 8, y + 8, 200, 20), QtCore.Qt.AlignLeft, title)
         painter.end()
         return canvas

@@ -10,7 +10,17 @@ pytestmark = pytest.mark.bed
 
 #: The previous scan lies 2 mm to the left (LPS x) and 1 mm higher than the scan.
 SHIFT_LPS_MM = (2.0, 0.0, 1.0)
-COLUMNS = ["side", "from", "to", "verdict", "volume before [mm3]", "volume after [mm3]", "change [%]"]
+COLUMNS = [
+    "side",
+    "from",
+    "to",
+    "verdict",
+    "volume before [mm3]",
+    "volume after [mm3]",
+    "change [%]",
+    "change, low [%]",
+    "change, high [%]",
+]
 
 
 def cube(z: slice, y: slice, x: slice) -> np.ndarray:
@@ -34,7 +44,7 @@ def answer(tmp_path):
     ear = {"volume": [0.04, 0.12], "low": [0.03, 0.1], "high": [0.05, 0.14], "criterion": [0.048, 0.048]}
     return {
         "columns": COLUMNS,
-        "rows": [["left", "2023-01-02", "2024-01-02", "grown", 40.5, 120.0, 196.0]],
+        "rows": [["left", "2023-01-02", "2024-01-02", "grown", 40.5, 120.0, 196.0, 150.0, 250.0]],
         "sentences": ["Left, 2023-01-02 to 2024-01-02: Grown: 0.04 to 0.12 mL, +196 % (+150 to +250)."],
         "notes": ["A note."],
         "matrix": matrix.tolist(),
@@ -104,11 +114,11 @@ def test_dates_come_from_the_names_or_the_user(application, panel, add_volume, e
 def test_the_result_is_in_words_and_in_the_table(compared):
     ui = compared.growth.ui
     assert ui.sentenceLabel.text.startswith("Left, 2023-01-02 to 2024-01-02: Grown: 0.04 to 0.12 mL")
-    assert not ui.growthTable.isHidden() and not ui.sectionButton.collapsed
+    assert ui.sectionButton.collapsed and not ui.sentenceLabel.isHidden(), "the verdict needs no unfolding"
     rows = {
         ui.growthTable.item(row, 0).text(): ui.growthTable.item(row, 1).text() for row in range(ui.growthTable.rowCount)
     }
-    assert rows["verdict"] == "grown" and rows["volume after [mm3]"] == "120.0"
+    assert rows == {"verdict": "grown", "change [%]": "196.0", "    interval": "150…250"}
 
 
 def test_the_previous_scan_lies_on_the_scan(compared):
