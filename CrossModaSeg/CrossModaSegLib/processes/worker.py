@@ -169,9 +169,9 @@ def _measured(label_map: str, scan: str, planes: dict[str, list], progress, prob
     from crossmoda import measurement
     from crossmoda.measurement.axial import HalfSpace
 
-    given = {side: HalfSpace.at(*where) for side, where in planes.items()}
+    half_spaces = {side: HalfSpace.at(*where) for side, where in planes.items()}
     result = measurement.measure_files(
-        label_map, scan, probability or None, weights or None, progress=progress, planes=given
+        label_map, scan, probability or None, weights or None, progress=progress, planes=half_spaces
     )
     limits_by_side = {side: tuple(limits) for side, limits in (intervals or {}).items()}
     tumors = [
