@@ -193,7 +193,7 @@ def test_another_head_and_exchanged_sides_are_refused(monkeypatch, mirrored, mes
         patient._aligned(*points, frames_in(pose()), frames_in(pose()), None)
 
 
-def test_a_voxel_that_is_uncertain_in_one_scan_follows_the_other_and_a_certain_change_stays():
+def test_an_uncertain_voxel_follows_the_other_scan_and_a_certain_change_stays():
     def voxel(tumor: float) -> np.ndarray:
         return np.array([1 - tumor, tumor, 0.0]).reshape(3, 1, 1, 1)
 
