@@ -35,7 +35,7 @@ def with_intervals(rows: list[tuple[str, list[str]]]) -> list[tuple[str, list[st
     merged: list[tuple[str, list[str]]] = []
     for name, texts in rows:
         if ", high" in name:
-            merged[-1] = (_("    interval"), [_between(*pair) for pair in zip(merged[-1][1], texts, strict=True)])
+            merged[-1] = ("    " + _("interval"), [_between(*pair) for pair in zip(merged[-1][1], texts, strict=True)])
         else:
             merged.append((name, texts))
     return [row for row in merged if any(row[1])]
