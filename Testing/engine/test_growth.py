@@ -173,7 +173,7 @@ def test_a_tumor_whose_ear_is_in_one_scan_only_is_said_and_not_compared(stub, mo
     grid = dataclasses.replace(later.grid, size=(columns, *later.grid.size[1:]))
     right = Volume(later.array[:, :, :columns].copy(), grid)
     result = measured(stub, model, (FIRST, whole), (LATER, right))
-    assert result.intervals == () and result.sentences[0].startswith("Left, 2020-01-01: tumor of 0.8")
+    assert result.intervals == () and result.sentences[0].startswith("Left, 2020-01-01: tumor of 0.7")
     assert "not compared" in result.sentences[0] and any(note.startswith("Left ear outside") for note in result.notes)
 
 
