@@ -4,9 +4,9 @@
     python Testing/benchmarks/bench_measures.py SET --output FOLDER --calibrate     # interval of volumes -> model card
 
 Every hrT2 of a head with a tumor is segmented and measured; the truth is the label map, measured with the true plane
-of the porus, which the set's generator states. Finished cases of the same weights and the same code of the measures are
-reused, so that a run that was stopped goes on. ``--calibrate`` writes the interval of volumes into the card of the
-weights: calibrate on the tuning set, state coverage on another one.
+of the porus, which the set's generator states. The predictions of a network are kept in FOLDER, so that a run that was
+stopped goes on, and changed measures are taken again without the network. ``--calibrate`` writes the interval of
+volumes into the card of the weights: calibrate on the tuning set, state coverage on another one.
 """
 
 import argparse
@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import set_scores
 
-from crossmoda import inference, labels, measurement, output, volume, weights
+from crossmoda import inference, labels, output, volume, weights
 from crossmoda.anatomy import template
 from crossmoda.anatomy.ear_frame import ear_frames
 from crossmoda.measurement import measure
@@ -67,7 +67,19 @@ def numbers(tumor: TumorMeasures, side: str) -> dict[str, float | None]:
     }
 
 
-def run_case(case: set_scores.Case, model: weights.TrainedNetwork) -> dict[str, Any]:
+def predicted(case: set_scores.Case, model: weights.TrainedNetwork, mark: str, folder: Path) -> tuple[Volume, Volume]:
+    """Return the label map and the tumor's probability of a head; those of the same network are reused."""
+    about, label, probability = (folder / f"{case.id}{end}" for end in (".json", "_label.nii.gz", "_VS.nii.gz"))
+    if not about.exists() or output.read_json(about).get("network") != mark:
+        about.unlink(missing_ok=True)
+        prediction = inference.predict(volume.read_scan(case.scan), model)
+        volume.write(prediction.label_map, label)
+        volume.write(prediction.label_map.with_array(prediction.probabilities[labels.VS]), probability)
+        output.write_json(about, {"network": mark})
+    return volume.read_label_map(label), volume.read(probability)
+
+
+def run_case(case: set_scores.Case, model: weights.TrainedNetwork, mark: str, folder: Path) -> dict[str, Any]:
     """Segment and measure one head; return what the tables need."""
     truth, scan = case.truth(), volume.read_scan(case.scan)
     assert truth is not None
@@ -88,13 +100,13 @@ def run_case(case: set_scores.Case, model: weights.TrainedNetwork) -> dict[str, 
     own["extrameatal diameter"] = parts.extrameatal.largest.length_mm if parts.extrameatal else 0.0
     own["intrameatal volume"], own["extrameatal volume"] = parts.intrameatal_mm3, parts.extrameatal_mm3
     result["true"] = own
-    prediction = inference.predict(scan, model)
-    matched = [tumor for tumor in prediction.measures.tumors if tumor.side == case.side]
+    label_map, probability = predicted(case, model, mark, folder)
+    matched = [tumor for tumor in measure(label_map, frames).tumors if tumor.side == case.side]
     if matched:
-        mask = Volume(prediction.label_map.array == labels.VS, scan.grid)
+        mask = Volume(label_map.array == labels.VS, label_map.grid)
         result["measured"] = numbers(matched[0], case.side)
         result["extrameatal limits"] = list(matched[0].parts.limits_mm) if matched[0].parts else None
-        result["uncertain"] = uncertain_volume(mask, prediction.probabilities[labels.VS])
+        result["uncertain"] = uncertain_volume(mask, probability.array)
     return result
 
 
@@ -210,15 +222,10 @@ def main() -> None:
     parser.add_argument("--picture", type=Path)
     parser.add_argument("--calibrate", action="store_true")
     options = parser.parse_args()
-    model, mark = weights.load(options.weights), f"{checksum_of_network(options.weights)} {checksum_of_measures()}"
+    model, mark = weights.load(options.weights), checksum_of_network(options.weights)
     results = []
     for case in set_scores.cases(options.set, ["heads"])[: options.cases]:
-        path = options.output / f"{case.id}.json"
-        stored = output.read_json(path) if path.exists() else {}
-        if stored.get("weights") != mark:
-            stored = {**run_case(case, model), "weights": mark}
-            output.write_json(path, stored)
-        results.append(stored)
+        results.append(run_case(case, model, mark, options.output))
     tumors = [result for result in results if result["side"]]
     print(f"{len(tumors)} tumors, {sum('measured' not in result for result in tumors)} of them not found.\n")
     print(error_table(tumors), plane_table(results), sep="\n\n", end="\n\n")
@@ -235,12 +242,6 @@ def checksum_of_network(path: Path) -> str:
     tensors, card = weights.read_tensors(path)
     total = sum(float(tensor.double().sum()) for tensor in tensors.values())
     return f"{total:.9g} {checksum_text({name: value for name, value in card.items() if name != KEY})}"
-
-
-def checksum_of_measures() -> str:
-    """Return a checksum of the code that measures."""
-    files = sorted(Path(measurement.__file__).parent.glob("*.py"))
-    return f"{zlib.crc32(b''.join(file.read_bytes() for file in (*files, Path(__file__)))):08x}"
 
 
 def checksum_text(card: dict[str, Any]) -> str:

@@ -217,7 +217,7 @@ def test_another_head_and_exchanged_sides_are_refused(monkeypatch, mirrored, mes
         patient._aligned(*points, frames_in(pose()), frames_in(pose()), None)
 
 
-def test_a_voxel_that_is_uncertain_in_one_scan_follows_the_other_and_a_certain_change_stays():
+def test_an_uncertain_voxel_follows_the_other_scan_and_a_certain_change_stays():
     def voxel(tumor: float) -> np.ndarray:
         return np.array([1 - tumor, tumor, 0.0]).reshape(3, 1, 1, 1)
 
@@ -396,3 +396,56 @@ def test_the_module_says_in_one_sentence_what_it_cannot_use(files, tmp_path):
     assert done.returncode == 2
     assert done.stderr.strip() == f"Same scan twice: {name}, {name}. Give two different scans."
     assert not (tmp_path / "t.csv").exists()
+
+
+@pytest.fixture
+def ask(files, poses_by_grid, tmp_path, monkeypatch):
+    """Compare both scans with these dates, as the panel does in a process of its own."""
+    monkeypatch.syspath_prepend(Path(__file__).resolve().parents[2] / "CrossModaSeg")
+    from CrossModaSegLib.processes import growth_verb
+
+    def ask(previous: str, scan: str) -> dict:
+        keys = ("previous", "scan")
+        return growth_verb.growth(
+            folder=str(tmp_path),
+            scans=dict(zip(keys, map(str, files), strict=True)),
+            names={"previous": "T2 before", "scan": "T2 now"},
+            labels={},
+            dates={"previous": previous, "scan": scan},
+            weights="",
+            device="cpu",
+            criterion="volume",
+            progress=lambda *_: None,
+        )
+
+    return ask
+
+
+def test_the_answer_has_label_maps_on_the_grids_the_alignment_and_the_plot(ask, files):
+    answer = ask("2020-03-01", "2021-03-01")
+    assert len(answer["rows"]) == 1 and len(answer["rows"][0]) == len(answer["columns"])
+    assert "Grown" in answer["sentences"][0]
+    for key, file in zip(("previous", "scan"), files, strict=True):
+        label_map = np.load(answer["label_maps"][key])
+        assert label_map.shape == volume.read(file).array.shape and (label_map == 1).any()
+    expected = LATER @ np.linalg.inv(FIRST)
+    point = np.array([24.0, 30.0, -43.0, 1.0])
+    assert np.array(answer["matrix"]) @ FIRST @ point == pytest.approx(expected @ FIRST @ point, abs=1.0)
+    plot = answer["plot"]
+    assert plot["times"] == [0, pytest.approx(1.0, abs=0.01)]
+    ear = plot["ears"]["left"]
+    assert ear["low"][0] < ear["volume"][0] < ear["high"][0]
+    assert ear["criterion"] == pytest.approx([1.2 * ear["volume"][0]] * 2)
+
+
+@pytest.mark.parametrize(
+    ("dates", "message"),
+    [
+        (("2020-03-01", ""), "No date: T2 now. State the dates of both scans in “Growth”."),
+        (("2022-03-01", "2021-03-01"), "is later than the scan"),
+        (("2020-13-01", "2021-03-01"), "Not a date: 2020-13-01"),
+    ],
+)
+def test_wrong_dates_are_refused_before_any_work(ask, dates, message):
+    with pytest.raises(InputError, match=message):
+        ask(*dates)

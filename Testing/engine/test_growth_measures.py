@@ -34,7 +34,7 @@ def test_the_verdict_needs_the_criterion_and_the_repeatability(before, after, sp
     assert growth(size(before, spread), size(after, spread)).verdict == verdict
 
 
-def test_the_linear_criterion_takes_the_extrameatal_diameter_of_tumors_outside_the_canal():
+def test_the_linear_criterion_takes_the_extrameatal_diameter_outside_the_canal():
     grown = growth(size(1000, extrameatal_mm=8.0), size(1000, axial_mm=12.0, extrameatal_mm=10.5), criterion=LINEAR)
     assert grown.linear_mm is not None and grown.linear_mm[1] == pytest.approx(2.5) and grown.verdict == "grown"
     within = growth(size(300, extrameatal_mm=0.0), size(300, axial_mm=12.4, extrameatal_mm=0.0), criterion=LINEAR)

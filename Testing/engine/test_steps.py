@@ -13,6 +13,7 @@ import crossmoda
 from crossmoda.cli import crossmoda_command
 from crossmoda.parameters import Settings, parameters
 from crossmoda.steps.fuse import LabelMapSelection
+from crossmoda.steps.growth import ScanDates
 
 PROJECT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(PROJECT / "tools"))
@@ -106,7 +107,8 @@ def test_an_empty_optional_file_is_omitted_not_the_current_folder(path, step):
 @pytest.mark.parametrize(("path", "step"), STEPS)
 def test_the_command_has_each_parameter_with_the_same_choices_and_help(path, step):
     options = options_of(COMMAND[path.stem])
-    shared = [each for each in step.settings if each is not LabelMapSelection]  # a shell selects files itself
+    # A shell selects files itself, and states the dates of any number of scans.
+    shared = [each for each in step.settings if each not in (LabelMapSelection, ScanDates)]
     for item in (item for each in shared for item in parameters(each)):
         option = options[item.name]
         assert (option.default, option.help) == (item.default, item.help_with_unit)

@@ -105,7 +105,7 @@ def test_the_measures_are_shown_without_scrolling(application, panel, add_volume
 
     target = add_volume("T2")
     result = panel.parameters.result = nodes.make_segmentation(np.ones((12, 20, 24)), target, "result", "prediction")
-    tumor = ["VS", "right", *[1234.56] * (len(COLUMNS) - 3), "III (suggested)"]
+    tumor = ["VS", "right", *(1234.56 + number for number in range(len(COLUMNS) - 3)), "III (suggested)"]
     cochleae = [["cochlea", side, 81.2, 0.0812, *[None] * (len(COLUMNS) - 4)] for side in ("left", "right")]
     measures.fill_table(result, COLUMNS, [tumor, *cochleae])
     panel.update()

@@ -161,7 +161,7 @@ def test_the_interval_of_the_volume_is_kept_until_a_person_corrects(measured):
     selftest.press(measured, measured.result.ui.measureButton)
     limits = ("volume, low [mm3]", "volume, high [mm3]")
     assert [column(measured, name)[0] for name in limits] == [150, 290]
-    selftest.paint_ball(result, "VS")
+    selftest.paint_ball(result, "VS", radius_voxels=8)
     selftest.press(measured, measured.result.ui.measureButton)
     assert np.isnan([column(measured, name)[0] for name in limits]).all()
 

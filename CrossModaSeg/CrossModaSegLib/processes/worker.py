@@ -169,13 +169,13 @@ def _measured(label_map: str, scan: str, planes: dict[str, list], progress, prob
     from crossmoda import measurement
     from crossmoda.measurement.axial import HalfSpace
 
-    given = {side: HalfSpace.at(*where) for side, where in planes.items()}
+    half_spaces = {side: HalfSpace.at(*where) for side, where in planes.items()}
     result = measurement.measure_files(
-        label_map, scan, probability or None, weights or None, progress=progress, planes=given
+        label_map, scan, probability or None, weights or None, progress=progress, planes=half_spaces
     )
-    known = {side: tuple(limits) for side, limits in (intervals or {}).items()}
+    limits_by_side = {side: tuple(limits) for side, limits in (intervals or {}).items()}
     tumors = [
-        dataclasses.replace(tumor, interval_mm3=known.get(tumor.side, tumor.interval_mm3))
+        dataclasses.replace(tumor, interval_mm3=limits_by_side.get(tumor.side, tumor.interval_mm3))
         for tumor in result.measures.tumors
     ]
     return dataclasses.replace(result, measures=dataclasses.replace(result.measures, tumors=tuple(tumors)))

@@ -16,20 +16,18 @@ def of(volume) -> str:
     if stated := volume.GetAttribute(DATE):
         return stated
     storage, files = volume.GetStorageNode(), dicom.source_files(volume)
-    found = _of_file(files[0]) if files else None
+    date = _of_file(files[0]) if files else None
     for name in (volume.GetName(), storage.GetFileName() if storage is not None else ""):
-        found = found or (date_in_name(Path(name)) if name else None)
-    return found.isoformat() if found else ""
+        date = date or (date_in_name(Path(name)) if name else None)
+    return date.isoformat() if date else ""
 
 
 @functools.lru_cache
 def _of_file(file: str):
     """Return the date in a DICOM file, or None."""
-    import pydicom
+    from crossmoda.dataset.scan_date import date_in_header, header_of
 
-    from crossmoda.dataset.scan_date import date_in_header
-
-    return date_in_header(pydicom.dcmread(file, stop_before_pixels=True))
+    return date_in_header(header_of(Path(file)))
 
 
 def state(volume, date: str) -> None:

@@ -35,16 +35,16 @@ def with_intervals(rows: list[tuple[str, list[str]]]) -> list[tuple[str, list[st
     merged: list[tuple[str, list[str]]] = []
     for name, texts in rows:
         if ", high" in name:
-            merged[-1] = (_("    interval"), [_between(*pair) for pair in zip(merged[-1][1], texts, strict=True)])
+            merged[-1] = ("    " + _("interval"), [_between(*pair) for pair in zip(merged[-1][1], texts, strict=True)])
         else:
             merged.append((name, texts))
-    return merged
+    return [row for row in merged if any(row[1])]
 
 
 def _between(low: str, high: str) -> str:
-    """Return an interval in words, with whole numbers where they are large."""
+    """Return an interval, with whole numbers where they are large; nothing where the limits are the same."""
     limits = [f"{float(text):.0f}" if len(text) > len("99.9") else text for text in (low, high) if text]
-    return _("{low} to {high}").format(low=limits[0], high=limits[1]) if len(limits) == 2 else ""
+    return f"{limits[0]}…{limits[1]}" if len(set(limits)) == 2 else ""
 
 
 def text(column, row: int) -> str:

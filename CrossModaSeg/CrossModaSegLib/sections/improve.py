@@ -183,7 +183,7 @@ class ImproveSection(Section):
                 table.setItem(number, column, qt.QTableWidgetItem(text))
         table.setVisible(True)
         gain, cases = comparison["gain"], len(comparison["before"])
-        words = _("better") if gain > 0 else _("not better")
+        words = _("better") if round(gain, 3) > 0 else _("not better")
         self.ui.comparisonLabel.text = _(
             "<b>{new}</b> is {words} than the model in use ({old}) on {cases} not used for training: "
             "mean Dice {gain:+.3f}. <a href='{folder}'>Pictures</a>"

@@ -73,7 +73,7 @@ def main() -> None:
     parser.add_argument("--real", type=Path, required=True, help="folder of shared data with real_t2")
     parser.add_argument("--people", type=Path, help="folder of further real scans for training")
     parser.add_argument("--check", type=Path, required=True, help="real scans of people for validation")
-    parser.add_argument("--steps", type=int, default=400)
+    parser.add_argument("--steps", type=int, default=1500)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--arms", nargs="+", choices=list(ARMS), default=list(ARMS))
     options = parser.parse_args()

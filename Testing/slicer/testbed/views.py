@@ -121,18 +121,14 @@ class ThreeDView:
     @staticmethod
     def _bounds():
         """Return the box around the surfaces that are shown."""
-        box = vtk.vtkBoundingBox()
-        for kind in ("vtkMRMLSegmentationNode", "vtkMRMLModelNode"):
-            for node in slicer.util.getNodesByClass(kind):
-                display, bounds = node.GetDisplayNode(), [0.0] * 6
-                is_surface = kind == "vtkMRMLModelNode" and not node.IsA("vtkMRMLSliceNode") and node.GetPolyData()
-                if (
-                    display is not None
-                    and display.GetVisibility()
-                    and (is_surface or node.IsA("vtkMRMLSegmentationNode"))
-                ):
-                    node.GetRASBounds(bounds)
-                    box.AddBounds(bounds) if bounds[0] <= bounds[1] else None
+        box, bounds = vtk.vtkBoundingBox(), [0.0] * 6
+        segmentations = slicer.util.getNodesByClass("vtkMRMLSegmentationNode")
+        shown = [node for node in segmentations if node.GetDisplayNode() and node.GetDisplayNode().GetVisibility3D()]
+        models = [node for node in slicer.util.getNodesByClass("vtkMRMLModelNode") if node.GetPolyData()]
+        for node in [*shown, *models]:
+            if node.GetDisplayNode() is not None and node.GetDisplayNode().GetVisibility():
+                node.GetRASBounds(bounds)
+                box.AddBounds(bounds)
         return box
 
 

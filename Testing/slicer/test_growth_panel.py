@@ -118,7 +118,7 @@ def test_the_result_is_in_words_and_in_the_table(compared):
     rows = {
         ui.growthTable.item(row, 0).text(): ui.growthTable.item(row, 1).text() for row in range(ui.growthTable.rowCount)
     }
-    assert rows == {"verdict": "grown", "change [%]": "196.0", "    interval": "150 to 250"}
+    assert rows == {"verdict": "grown", "change [%]": "196.0", "    interval": "150…250"}
 
 
 def test_the_previous_scan_lies_on_the_scan(compared):
