@@ -29,9 +29,9 @@ from crossmoda.progress import Progress, part, report
 from crossmoda.volume import Grid, Volume
 from crossmoda.volume.masks import grown
 
-#: Scans of one head are at least so similar after their alignment: of one contrast, and of two
-#: (docs/validation/growth.md).
-LEAST_SIMILARITY = (0.55, 0.36)
+#: Scans of one head are at least so similar after their alignment; from the second value on, left and right are surely
+#: in order: of one contrast, and of two (docs/validation/growth.md).
+LEAST_SIMILARITY, _IN_ORDER = (0.47, 0.36), (0.6, 0.5)
 #: Radius around the cochlea that a scan has to show, mm.
 _SURROUNDINGS_MM = 15.0
 #: A scan whose mirror image is more similar by this has left and right exchanged.
@@ -213,8 +213,9 @@ def _aligned(
         alignment = align(first.scan, later.scan, ears, start, changed)
     except InputError as error:
         raise InputError(f"{first.name} and {later.name}: {error}") from error
-    least = LEAST_SIMILARITY[one.contrast != other.contrast]
-    if alignment.similarity >= least:
+    contrasts = int(one.contrast != other.contrast)
+    least = LEAST_SIMILARITY[contrasts]
+    if alignment.similarity >= _IN_ORDER[contrasts]:
         return alignment
     mirrored = laterality.mirrored(later.scan)
     frames = ear_alignment.mirrored(other, later.scan.grid)
@@ -225,6 +226,8 @@ def _aligned(
             f"Left and right are exchanged between {first.name} and {later.name}: the mirror image matches. Correct "
             "the orientation in the header of one of them."
         )
+    if alignment.similarity >= least:
+        return alignment
     raise InputError(
         f"{first.name} and {later.name} do not show the same head: similarity {alignment.similarity:.2f} after the "
         f"alignment, at least {least:g} needed. Give scans of one patient with the same ear in both."
