@@ -24,6 +24,8 @@ _guard = threading.Lock()
 def locked(folder: Path | str, patience_s: float = 0.0) -> Iterator[None]:
     """Hold the lock of a folder, which is made if it is missing; a thread may hold it twice.
 
+    A folder that was made here and is empty when the work fails is removed again.
+
     Args:
         folder: the folder to write into.
         patience_s: time to wait for another holder.
@@ -36,7 +38,7 @@ def locked(folder: Path | str, patience_s: float = 0.0) -> Iterator[None]:
 
     folder = Path(folder)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        is_new = _make(folder)
         key = str(folder.resolve())
     except OSError as cause:
         raise InputError(f"Cannot write {folder}: {reason_of(cause)}. Choose a folder that can be written.") from cause
@@ -60,8 +62,30 @@ def locked(folder: Path | str, patience_s: float = 0.0) -> Iterator[None]:
                     f"Cannot write {folder}: {reason_of(cause)}. Choose a folder that can be written."
                 ) from cause
             yield
+    except BaseException:
+        if is_new:
+            _remove_empty(folder)
+        raise
     finally:
         own.release()
+
+
+def _make(folder: Path) -> bool:
+    """Make a folder; return whether it was missing."""
+    try:
+        folder.mkdir(parents=True)
+    except FileExistsError:
+        folder.mkdir(exist_ok=True)  # a file is refused
+        return False
+    return True
+
+
+def _remove_empty(folder: Path) -> None:
+    """Remove a folder that has nothing but its lock."""
+    with contextlib.suppress(OSError):
+        if [file.name for file in folder.iterdir()] == [LOCK]:
+            (folder / LOCK).unlink()
+            folder.rmdir()
 
 
 @contextlib.contextmanager

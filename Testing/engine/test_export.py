@@ -190,3 +190,9 @@ def test_scans_have_a_row_each_also_where_one_fails(tmp_path, monkeypatch):
     assert rows[0].startswith("a,1,left,") and "Doubtful." in rows[0]
     assert rows[1].endswith(",Cannot read broken.")
     assert len((tmp_path / "results" / "measures.csv").read_text(encoding="utf-8").splitlines()) == 1 + 2 * 3
+
+
+def test_a_label_becomes_a_dicom_seg_whatever_the_output_is_called(run, tmp_path):
+    (tmp_path / "a.nii.gz").touch()
+    code, _, err = run("export", tmp_path / "a.nii.gz", "--scan", tmp_path, "-o", tmp_path / "b.nii.gz")
+    assert code == 2 and "b.nii.gz. Use .dcm." in err

@@ -1,8 +1,10 @@
 """Growth between scans of a phantom: the template's ears in several poses, with painted tumors that a stub segments."""
 
 import contextlib
+import dataclasses
 import datetime
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -18,6 +20,7 @@ from crossmoda.anatomy.ear_frame import EarFrame, EarFrames, patch_grid
 from crossmoda.anatomy.sampling import moved
 from crossmoda.errors import InputError
 from crossmoda.growth import patient, rigid_alignment
+from crossmoda.growth.figure import outline_figure
 from crossmoda.growth.files import aligned_files, label_file, read_result
 from crossmoda.growth.joint_estimate import corrected, smoothed_over_time, volume_mm3
 from crossmoda.growth.page import add_change
@@ -154,6 +157,27 @@ def test_without_a_tumor_at_any_time_there_is_no_row(stub, model):
     assert result.intervals == () and result.sentences == ("No tumor at any time point.",)
 
 
+def test_a_tumor_of_the_middle_scan_alone_is_drawn(stub, model):
+    result = measured(
+        stub,
+        model,
+        (FIRST, scan(FIRST)),
+        (LATER, scan(LATER, ("left", 7.0), seed=1)),
+        (FIRST, scan(FIRST, seed=2)),
+    )
+    assert result.sides == ("left",) and outline_figure(result, "left").axes
+
+
+def test_a_tumor_whose_ear_is_in_one_scan_only_is_said_and_not_compared(stub, model):
+    whole, later = scan(FIRST, ("left", 6.0)), scan(LATER, seed=1)
+    columns = 75  # of 1 mm: up to the midline
+    grid = dataclasses.replace(later.grid, size=(columns, *later.grid.size[1:]))
+    right = Volume(later.array[:, :, :columns].copy(), grid)
+    result = measured(stub, model, (FIRST, whole), (LATER, right))
+    assert result.intervals == () and result.sentences[0].startswith("Left, 2020-01-01: tumor of 0.7")
+    assert "not compared" in result.sentences[0] and any(note.startswith("Left ear outside") for note in result.notes)
+
+
 def test_a_corrected_label_is_the_truth_and_the_other_scan_follows_it(stub, model):
     first = scan(FIRST, ("left", 6.0))
     center = moved(FIRST, np.array([CENTER]))
@@ -276,6 +300,45 @@ def test_a_cohort_has_one_table_and_one_page_and_a_failure_stops_no_other(files,
     lines = (tmp_path / "cohort" / "growth.csv").read_text("utf-8").splitlines()
     assert lines[1].startswith("P1,left,2020-01-01,2024-01-01,1461,grown") and "failed" in lines[2]
     assert "P1" in (tmp_path / "cohort" / "growth.html").read_text("utf-8")
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ("P1,2020-01-01", "no patient or no scan in row 1"),
+        (",,\nP1,2020-01-01,a.nii.gz", "no patient or no scan in row 1"),
+        ("P/1,2020-99-01,a.nii.gz\nP/1,2021-01-01,b.nii.gz", "P_1-.*: failed: Not a date: 2020-99-01"),
+    ],
+)
+def test_a_damaged_row_of_a_table_of_patients_is_said(run, tmp_path, rows, message):
+    (tmp_path / "p.csv").write_text(f"patient,date,scan\n{rows}\n", encoding="utf-8")
+    for name in ("a.nii.gz", "b.nii.gz"):
+        volume.write(scan(FIRST), tmp_path / name)
+    code, _, error = run("growth", "--patients", tmp_path / "p.csv", "-o", tmp_path / "out")
+    assert code == 2 and re.search(message, error)
+
+
+def test_a_folder_without_scans_fails_alone_and_results_among_the_patients_are_refused(run, tmp_path):
+    (tmp_path / "patients" / "P1").mkdir(parents=True)
+    code, _, error = run("growth", "--patients", tmp_path / "patients", "-o", tmp_path / "out")
+    assert code == 2 and "P1: failed: Growth needs at least two scans of one patient; got 0." in error
+    code, _, error = run("growth", "--patients", tmp_path / "patients", "-o", tmp_path / "patients" / "out")
+    assert code == 2 and "among the patients" in error and not (tmp_path / "patients" / "out").exists()
+
+
+def test_files_of_the_user_and_inputs_in_the_folder_of_the_results_are_kept(files, run, tmp_path):
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    (folder / aligned_files(2)[0]).write_bytes(files[1].read_bytes())
+    code, _, error = run("growth", *files, "-o", folder)
+    assert code == 2 and f"has {aligned_files(2)[0]}" in error
+    (folder / "finished.json").write_text('{"files": {}}', encoding="utf-8")
+    code, _, error = run("growth", files[0], folder / aligned_files(2)[0], "-o", folder)
+    assert code == 2 and "has results, and an input" in error and (folder / aligned_files(2)[0]).exists()
+    code, _, error = run("growth", files[0], folder, "-o", folder / "growth")
+    assert code == 2 and "folder of a scan" in error and not (folder / "growth").exists()
+    code, _, error = run("growth", *files, "-o", tmp_path / "new", "--workers", "2")
+    assert code == 2 and "--workers" in error and not (tmp_path / "new").exists()
 
 
 def test_a_report_refuses_a_file_that_is_no_result_before_any_work(run, tmp_path):

@@ -73,6 +73,17 @@ def test_a_second_run_in_a_folder_is_refused_and_a_killed_run_leaves_no_lock(tmp
         pass
 
 
+def test_a_failed_run_removes_the_folder_that_it_made_unless_there_are_files_in_it(tmp_path: Path) -> None:
+    for name, keeps in (("new", False), ("with_files", True), ("made_before", True)):
+        if name == "made_before":
+            (tmp_path / name).mkdir()
+        with pytest.raises(InputError, match="bad"), locked(tmp_path / name):
+            if name == "with_files":
+                (tmp_path / name / "a.txt").touch()
+            raise InputError("bad")
+        assert (tmp_path / name).exists() is keeps
+
+
 def test_the_unfinished_files_of_a_killed_run_are_removed_by_the_next_and_no_others(tmp_path: Path) -> None:
     code = "import os, sys; from crossmoda.output import atomic\nwith atomic(sys.argv[1]) as t: t.touch(); os._exit(9)"
     subprocess.run([sys.executable, "-c", code, str(tmp_path / "a.csv")], check=False)

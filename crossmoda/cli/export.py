@@ -24,7 +24,7 @@ from crossmoda.errors import InputError
 @click.command()
 @click.argument("source", type=PATH)
 @path_option("-o", "--output", required=True, help="DICOM SEG (.dcm), or the new folder of the data set.")
-@click.option("--format", "form", type=click.Choice(["dicom", "nnunet", "bids"]), help="Format. [default: by OUTPUT]")
+@click.option("--format", "form", type=click.Choice(["dicom", "nnunet", "bids"]), help="Format. [default: by SOURCE]")
 @path_option("--scan", help="DICOM series of the label, for a DICOM SEG.")
 @click.option("--corrected", is_flag=True, help="Mark the segments of a DICOM SEG as corrected by a person.")
 @path_option("--results", help="Results whose noisy labels or predictions are exported where a scan has no label.")
@@ -46,7 +46,8 @@ def command(
     A data set becomes an nnU-Net v2 raw data set (OUTPUT is named like Dataset501_CrossModa) or BIDS with derivatives:
     all scans of a modality with their corrected labels, else their labels in --results.
     """
-    if (form or ("dicom" if output.name.lower().endswith(".dcm") else "nnunet")) == "dicom":
+    is_label = output.name.lower().endswith(".dcm") or source.is_file()
+    if (form or ("dicom" if is_label else "nnunet")) == "dicom":
         _export_dicom(source, output, scan, corrected)
         count = 1
     else:

@@ -66,6 +66,8 @@ def command(
             raise InputError("--dates and --label belong to the SCANS of one patient. Put the dates into the table.")
         _cohort(patients, output, weights, settings, _cluster(workers, scheduler), as_json)
         return
+    if workers or scheduler:
+        raise InputError("--workers and --scheduler belong to --patients. Omit them.")
     with progress_bar() as progress:
         content = growth.growth_files(
             scans, output, dates.split(",") if dates else (), _numbered(labels, len(scans)), weights, settings, progress

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from crossmoda import batch, output
 from crossmoda.dataset.case import HRT2, Case
 from crossmoda.dataset.case_id import safe_id
-from crossmoda.errors import cannot_read
+from crossmoda.errors import InputError, cannot_read, reason_of
 from crossmoda.growth.files import COLUMNS, growth_files, table
 from crossmoda.growth.page import add_change_table
 from crossmoda.growth.settings import Settings
@@ -26,26 +26,28 @@ PATIENT_COLUMNS = ("patient", "date", "scan")
 
 
 def patients_of(path: Path | str) -> dict[str, tuple[list[Path], list[str]]]:
-    """Return scans and dates of each patient; no dates where headers and names are to state them.
+    """Return scans and dates of each patient by an ID that is safe as a name of a folder.
+
+    There are no dates where headers and names are to state them.
 
     Args:
         path: a folder with a folder of scans (image files or DICOM folders) per patient, or a CSV with
             :data:`PATIENT_COLUMNS`, paths relative to it.
 
     Raises:
-        InputError: there is no patient, or the table has other columns.
+        InputError: there is no patient, or the table has other columns or an incomplete row.
 
     """
     path = Path(path)
     patients: dict[str, tuple[list[Path], list[str]]] = {}
     if path.is_dir():
         for folder in sorted(item for item in path.iterdir() if item.is_dir() and not item.name.startswith(".")):
-            parts = sorted(item for item in folder.iterdir() if item.is_dir() and not item.name.startswith("."))
-            scans = parts or list(scans_of([folder]).values())
-            patients[folder.name] = scans, []
+            items = sorted(item for item in folder.iterdir() if not item.name.startswith("."))
+            scans = [item for item in items if item.is_dir()] or (list(scans_of([folder]).values()) if items else [])
+            patients[safe_id(folder.name)] = scans, []
     else:
         for row in _rows(path):
-            scans, dates = patients.setdefault(row["patient"], ([], []))
+            scans, dates = patients.setdefault(safe_id(row["patient"]), ([], []))
             scans.append(path.parent / row["scan"])
             dates.append(row["date"])
         patients = {name: (scans, dates if any(dates) else []) for name, (scans, dates) in patients.items()}
@@ -57,12 +59,18 @@ def patients_of(path: Path | str) -> dict[str, tuple[list[Path], list[str]]]:
 def _rows(path: Path) -> Sequence[dict[str, str]]:
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            rows = list(csv.DictReader(file))
+            reader = csv.DictReader(file)
+            missing = [name for name in PATIENT_COLUMNS if name not in (reader.fieldnames or ())]
+            rows = [] if missing else [{key: (row[key] or "").strip() for key in PATIENT_COLUMNS} for row in reader]
     except (OSError, UnicodeDecodeError, csv.Error) as cause:
-        raise cannot_read(path, str(cause), "Give a CSV file in UTF-8") from cause
-    missing = [name for name in PATIENT_COLUMNS if not rows or name not in rows[0]]
+        raise cannot_read(path, reason_of(cause), "Give a CSV file in UTF-8") from cause
     if missing:
-        raise cannot_read(path, f"no column {', '.join(missing)}", f"Use the columns {', '.join(PATIENT_COLUMNS)}")
+        raise cannot_read(
+            path, f"no column {', '.join(missing)}", f"Use the columns {','.join(PATIENT_COLUMNS)}, with commas"
+        )
+    for number, row in enumerate(rows, start=1):
+        if not row["patient"] or not row["scan"]:
+            raise cannot_read(path, f"no patient or no scan in row {number} below the header", "Complete the row")
     return rows
 
 
@@ -88,17 +96,21 @@ def growth_of_patients(
         The result (:func:`crossmoda.growth.files.as_json`) of each patient, and the reason of each failure.
 
     Raises:
-        InputError: the patients cannot be read, or the folder cannot be written.
+        InputError: the patients cannot be read, or the folder cannot be written or lies among the patients.
 
     """
     folder, listed = Path(folder), patients_of(patients)
+    if Path(patients).is_dir() and folder.resolve().is_relative_to(Path(patients).resolve()):
+        raise InputError(f"The results would lie among the patients: {folder}. Choose a folder outside of {patients}.")
     output.check_writable(folder, is_folder=True)
 
-    jobs = {
-        name: (scans, folder / safe_id(name), dates, None, model, settings) for name, (scans, dates) in listed.items()
-    }
+    jobs = {name: (scans, folder / name, dates, None, model, settings) for name, (scans, dates) in listed.items()}
     results, failures = _one_by_one(jobs, progress) if cluster is None else _as_tasks(jobs, cluster, progress)
-    rows = [[name, *row] for name, content in results.items() for row in table(content)]
+    rows = [
+        [name, *row]
+        for name, content in results.items()
+        for row in table(content) or [["", "", "", "", " ".join(content["sentences"])]]
+    ]
     rows += [[name, "", "", "", "", f"failed: {cause}"] for name, cause in failures.items()]
     page = Report("Vestibular schwannoma: growth in a cohort", f"{len(results)} patients; {len(failures)} failed.")
     for name, content in results.items():
@@ -118,7 +130,7 @@ def _one_by_one(
     jobs: Mapping[str, tuple[Any, ...]], progress: Progress | None
 ) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
     """Return the results and the failures of all patients, measured in this process."""
-    cases = [Case(name, HRT2, job[0][0]) for name, job in jobs.items()]
+    cases = [Case(name, HRT2, next(iter(job[0]), Path())) for name, job in jobs.items()]
     measure: Callable[..., dict[str, Any]] = growth_files
     return batch.for_each(cases, lambda case, step: measure(*jobs[case.id], step), progress)
 

@@ -77,7 +77,7 @@ def outline_figure(result: PatientGrowth, side: str) -> "Figure":
     from matplotlib.figure import Figure
 
     shown = [result.points[0], result.points[-1]]
-    tumors = [tumor for each in reversed(shown) for tumor in each.measures.tumors if tumor.side == side]
+    tumors = [tumor for each in reversed(result.points) for tumor in each.measures.tumors if tumor.side == side]
     center = (tumors[0].axial.largest.start + tumors[0].axial.largest.stop) / 2
     plane = plane_through(center, max(_SIDE_MM, tumors[0].diameter_3d.length_mm + 24), "axial")
     figure = Figure(figsize=(7.2, 3.9), layout="constrained", dpi=110)

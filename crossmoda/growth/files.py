@@ -54,7 +54,7 @@ def growth_files(
 
     Args:
         scans: at least two scans, in any order if they have dates.
-        folder: receives the results; see docs/user_guide.md.
+        folder: receives the results; see docs/clinician.md.
         dates: date of each scan (YYYY-MM-DD); empty: of the DICOM headers, else in the names.
         labels: corrected label by the number of its scan, from 0.
         model: the weights; None: bundled weights.
@@ -65,14 +65,15 @@ def growth_files(
         The content of :data:`RESULT`.
 
     Raises:
-        InputError: the scans cannot be compared, or the folder cannot be written.
+        InputError: the scans cannot be compared, or the folder cannot be written or has other files of these names.
 
     """
     folder, labels = Path(folder), dict(labels or {})
     output.check_writable(folder, is_folder=True)
+    _refuse_inputs(folder, [*map(Path, scans), *map(Path, labels.values())])
     path = Path(model or weights.bundled())
     with locks.locked(folder):
-        _refuse_edited(folder)
+        _refuse_edited(folder, _names(len(scans)))
         step = cache.CachedStep(
             folder,
             revision=_REVISION,
@@ -100,30 +101,49 @@ def growth_files(
         result = measure_growth(points, weights.load(path), settings, part(progress, 0.05, 0.9))
         report(progress, 0.9, "writing the results")
         content = as_json(result, [*notes, *result.notes]) | {"provenance": record.finish()}
-        step.begin(names := _names(result))
+        step.begin(names := _names(len(result.points), has_pictures=bool(result.intervals)))
         _write(result, content, folder)
         step.finish(names, content)
     report(progress, 1.0, "done")
     return content
 
 
-def _names(result: PatientGrowth) -> list[str]:
-    names = [RESULT, TABLE, PAGE, *(PICTURES if result.intervals else ())]
-    for number in range(1, len(result.points) + 1):
+def _names(count: int, has_pictures: bool = True) -> list[str]:
+    """Return the names of the files of a result with ``count`` time points."""
+    names = [RESULT, TABLE, PAGE, *(PICTURES if has_pictures else ())]
+    for number in range(1, count + 1):
         names += [label_file(number), *(aligned_files(number) if number > 1 else ())]
     return names
 
 
-def _refuse_edited(folder: Path) -> None:
-    """Refuse a folder in which the user has changed a label, or that holds files of anything else.
+def _refuse_inputs(folder: Path, inputs: Sequence[Path]) -> None:
+    """Refuse a folder that is, or lies in, the folder of a DICOM series, and inputs that are earlier results in it.
+
+    Raises:
+        InputError: it is one.
+
+    """
+    place = folder.resolve()
+    for path in (item.resolve() for item in inputs):
+        if path.is_dir() and place.is_relative_to(path):
+            raise InputError(f"The results would lie in the folder of a scan: {folder}. Choose another folder.")
+        if path.parent == place and (place / cache.SEAL).exists():
+            raise InputError(f"The output folder has results, and an input: {path}. Choose another folder.")
+
+
+def _refuse_edited(folder: Path, names: Sequence[str]) -> None:
+    """Refuse a folder in which the user has changed a label, or that holds other files of these names.
 
     Raises:
         InputError: it does.
 
     """
     if not (folder / cache.SEAL).exists():
-        if (folder / RESULT).exists() or (folder / label_file(1)).exists():
-            raise InputError(f"Not a folder of growth results: {folder}. Choose an empty folder.")
+        existing = [name for name in names if (folder / name).exists()]
+        if existing:
+            raise InputError(
+                f"Not a folder of growth results, but has {existing[0]}: {folder}. Choose an empty folder."
+            )
         return
     files = output.read_json(folder / cache.SEAL).get("files") or {}
     for name, digest in files.items():

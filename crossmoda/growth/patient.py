@@ -98,11 +98,19 @@ class PatientGrowth:
     def sentences(self) -> tuple[str, ...]:
         """The result over the whole time in one sentence per tumor."""
         whole = {interval.side: interval for interval in self.intervals}  # the last of each side
-        return tuple(
+        compared = [
             f"{side.capitalize()}, {self.title(interval.first)} to {self.title(interval.later)}: "
             f"{interval.growth.sentence}"
             for side, interval in whole.items()
-        ) or ("No tumor at any time point.",)
+        ]
+        single = [
+            f"{side.capitalize()}, {self.title(number)}: tumor of {size.volume_mm3 / 1000:.2f} mL, not compared: no "
+            "scan next to it shows the ear."
+            for number, each in enumerate(self.points)
+            for side, size in each.sizes.items()
+            if side not in whole
+        ]
+        return (*compared, *single) or ("No tumor at any time point.",)
 
 
 def measure_growth(

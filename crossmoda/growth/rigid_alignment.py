@@ -38,8 +38,8 @@ _BLOCK_MM = 25.0
 _SYSTEMATIC_MM = 0.1
 #: Each frame counts with the ends of a cross of this radius around its cochlea, mm.
 _CROSS_MM = 20.0
-#: Fewer samples do not align two scans.
-_FEWEST = 2000
+#: A smaller common volume does not align two scans, mm3.
+_SMALLEST_MM3 = 2000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -151,7 +151,7 @@ class _Level:
         if changed is not None:
             occupied = changed.with_array(changed.array.astype(np.float32))
             compared &= volume.resample(occupied, inner).array < 0.05
-        if np.count_nonzero(compared) * step_mm**3 < _FEWEST:
+        if np.count_nonzero(compared) * step_mm**3 < _SMALLEST_MM3:
             raise InputError("The scans share too little around the ears to be aligned. Give scans of both ears.")
         gradient = np.stack([np.gradient(features, axis=a)[:, compared] / step_mm for a in (3, 2, 1)], axis=-1)
         center = centers.mean(axis=0)

@@ -96,7 +96,7 @@ def _parsed(text: str) -> datetime.date:
     try:
         return datetime.date.fromisoformat(text.strip())
     except ValueError:
-        raise InputError(f"Not a date: {text}. Write YYYY-MM-DD.") from None
+        raise InputError(f"Not a date: {text.strip() or '(empty)'}. Write YYYY-MM-DD.") from None
 
 
 def _refuse_copies(points: Sequence[TimePoint]) -> None:

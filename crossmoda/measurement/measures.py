@@ -173,7 +173,7 @@ def _notes(side: str, mask: Volume, volume_mm3: float) -> list[str]:
     if count > 1:
         notes.append(f"The tumor ({side}) has {count} separate pieces: volumes are of all, diameters of one.")
     if volume_mm3 < _SMALLEST_MM3:
-        notes.append(f"The tumor ({side}) has {volume_mm3:.0f} mm3 only: check that it is no stray mark.")
+        notes.append(f"The tumor ({side}) has {volume_mm3:.2g} mm3 only: check that it is no stray mark.")
     if side == UNKNOWN_SIDE:
         notes.append("The side of the tumor is unknown: label both cochleae, or give the scan.")
     return notes
