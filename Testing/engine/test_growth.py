@@ -278,6 +278,10 @@ def test_the_command_writes_all_files_reuses_them_and_guards_edited_labels(files
     assert (folder / "growth.png").read_bytes()[:4] == b"\x89PNG" and (folder / "growth.svg").exists()
     page = Report("a report", "")
     add_change(page, read_result(folder / "growth.json"))
+    content["intervals"][0]["doubling_years"] = {"low": 2.04, "measured": 174.0, "high": None}
+    page_of_stable = Report("a report", "")
+    add_change(page_of_stable, content)
+    assert "<td>over 2.0</td>" in page_of_stable.html() and "174" not in page_of_stable.html()
     assert "<td>grown</td>" in page.html() and "data:image/png" in page.html()
     stamp = (folder / "growth.json").stat().st_mtime_ns
     assert run("growth", files[1], files[0], "-o", folder, "--device", "cpu")[0] == 0
