@@ -191,6 +191,13 @@ def test_a_corrected_label_is_the_truth_and_the_other_scan_follows_it(stub, mode
     assert result.points[0].label_map is label
 
 
+def test_a_corrected_label_without_a_tumor_is_noted(stub, model):
+    first, later = scan(FIRST, ("left", 6.0)), scan(LATER, ("left", 6.0), seed=1)
+    label = first.with_array(np.zeros(first.grid.shape, np.uint8))
+    result = measured(stub, model, (FIRST, first), (LATER, later), labels_={0: label})
+    assert result.notes == ("The corrected label of scan 1 has no tumor, and scans without a label follow it.",)
+
+
 def test_a_label_of_a_tumor_that_the_network_does_not_see_makes_the_change_uncertain(stub, model):
     first, later = scan(FIRST), scan(LATER, seed=1)
     inside = np.linalg.norm(
