@@ -20,6 +20,7 @@ from crossmoda.anatomy.ear_frame import EarFrame, EarFrames, patch_grid
 from crossmoda.anatomy.sampling import moved
 from crossmoda.errors import InputError
 from crossmoda.growth import patient, rigid_alignment
+from crossmoda.growth.cohort import patients_of
 from crossmoda.growth.figure import outline_figure
 from crossmoda.growth.files import aligned_files, label_file, read_result
 from crossmoda.growth.joint_estimate import corrected, smoothed_over_time, volume_mm3
@@ -327,6 +328,12 @@ def test_a_damaged_row_of_a_table_of_patients_is_said(run, tmp_path, rows, messa
         volume.write(scan(FIRST), tmp_path / name)
     code, _, error = run("growth", "--patients", tmp_path / "p.csv", "-o", tmp_path / "out")
     assert code == 2 and re.search(message, error)
+
+
+def test_a_patient_has_image_files_and_folders_as_scans(tmp_path):
+    (tmp_path / "P1" / "dicom").mkdir(parents=True)
+    (tmp_path / "P1" / "a.nii.gz").touch()
+    assert patients_of(tmp_path) == {"P1": ([tmp_path / "P1" / "dicom", tmp_path / "P1" / "a.nii.gz"], [])}
 
 
 def test_a_folder_without_scans_fails_alone_and_results_among_the_patients_are_refused(run, tmp_path):
