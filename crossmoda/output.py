@@ -147,7 +147,7 @@ def check_apart(outputs: Iterable[Path | str | None], inputs: Iterable[Path | st
     """Refuse, before work begins, files that could not be written later; None is an omitted file.
 
     Raises:
-        InputError: an output is an input, two outputs are one file, or an output cannot be written.
+        InputError: an output is an input or a DICOM image, two outputs are one file, or an output cannot be written.
 
     """
     input_paths = [Path(path) for path in inputs if path is not None]
@@ -158,6 +158,8 @@ def check_apart(outputs: Iterable[Path | str | None], inputs: Iterable[Path | st
         if any(_is_same_file(output, path) for path in checked):
             raise InputError(f"Two outputs have the same file name: {output}. Choose different file names.")
         check_writable(output)
+        if _is_dicom_image(output):
+            raise InputError(f"The output would replace a DICOM image: {output}. Choose another file name.")
         checked.append(output)
 
 
@@ -190,6 +192,18 @@ def check_writable(path: Path | str, is_folder: bool = False) -> None:
             raise PermissionError(13, "Permission denied")
     except OSError as cause:
         raise _cannot_write(path, cause, "Choose another path") from cause
+
+
+def _is_dicom_image(path: Path) -> bool:
+    """Return whether a file is an image in DICOM, such as a slice of a scan; segmentations and reports are none."""
+    from crossmoda.volume import dicom
+
+    if not path.is_file() or not dicom.is_dicom(path):
+        return False
+    import pydicom
+
+    header = pydicom.dcmread(path, force=True, stop_before_pixels=True, specific_tags=["Modality"])
+    return header.get("Modality") not in ("SEG", "SR")
 
 
 def _is_same_file(first: Path, second: Path) -> bool:

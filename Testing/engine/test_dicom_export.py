@@ -234,3 +234,17 @@ def test_a_report_of_another_series_or_another_label_is_refused(
     code, _, err = run("segment", series, "-o", tmp_path / "no.nii.gz", "--report-dicom", tmp_path / "no.dcm")
     assert code == 2 and "refers to a DICOM SEG" in err
     assert not (tmp_path / "no.dcm").exists()
+
+
+def test_no_slice_of_a_study_is_replaced_and_an_earlier_segmentation_is(
+    written: tuple[Path, Volume, Path], tmp_path: Path, run: Callable[..., tuple[int, str, str]]
+) -> None:
+    segmentation, _, series = written
+    slice_file = sorted(series.iterdir())[0]
+    before = slice_file.read_bytes()
+    for command in ("export", "segment"):
+        source = [segmentation, "--scan", series] if command == "export" else [series]
+        code, _, err = run(command, *source, "-o", slice_file)
+        assert code == 2 and "would replace a DICOM image" in err and slice_file.read_bytes() == before
+    for _ in range(2):
+        assert run("export", segmentation, "--scan", series, "-o", tmp_path / "again.dcm")[0] == 0

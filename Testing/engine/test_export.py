@@ -162,6 +162,8 @@ def test_a_folder_of_images_with_any_names_is_a_list_of_scans(data):
 
     scans = scans_of([data])
     assert set(scans) == {path.name.removesuffix(".nii.gz") for path in data.iterdir()}
+    with pytest.raises(InputError, match="given twice"):
+        scans_of([data, next(data.iterdir())])
 
 
 def test_the_demo_refuses_a_folder_that_it_did_not_make(tmp_path, run):

@@ -20,6 +20,7 @@ from crossmoda.anatomy.ear_frame import EarFrame, EarFrames, patch_grid
 from crossmoda.anatomy.sampling import moved
 from crossmoda.errors import InputError
 from crossmoda.growth import patient, rigid_alignment
+from crossmoda.growth.cohort import patients_of
 from crossmoda.growth.figure import outline_figure
 from crossmoda.growth.files import aligned_files, label_file, read_result
 from crossmoda.growth.joint_estimate import corrected, smoothed_over_time, volume_mm3
@@ -191,6 +192,13 @@ def test_a_corrected_label_is_the_truth_and_the_other_scan_follows_it(stub, mode
     assert result.points[0].label_map is label
 
 
+def test_a_corrected_label_without_a_tumor_is_noted(stub, model):
+    first, later = scan(FIRST, ("left", 6.0)), scan(LATER, ("left", 6.0), seed=1)
+    label = first.with_array(np.zeros(first.grid.shape, np.uint8))
+    result = measured(stub, model, (FIRST, first), (LATER, later), labels_={0: label})
+    assert result.notes == ("The corrected label of scan 1 has no tumor, and scans without a label follow it.",)
+
+
 def test_a_label_of_a_tumor_that_the_network_does_not_see_makes_the_change_uncertain(stub, model):
     first, later = scan(FIRST), scan(LATER, seed=1)
     inside = np.linalg.norm(
@@ -278,6 +286,10 @@ def test_the_command_writes_all_files_reuses_them_and_guards_edited_labels(files
     assert (folder / "growth.png").read_bytes()[:4] == b"\x89PNG" and (folder / "growth.svg").exists()
     page = Report("a report", "")
     add_change(page, read_result(folder / "growth.json"))
+    content["intervals"][0]["doubling_years"] = {"low": 2.04, "measured": 174.0, "high": None}
+    page_of_stable = Report("a report", "")
+    add_change(page_of_stable, content)
+    assert "<td>over 2.0</td>" in page_of_stable.html() and "174" not in page_of_stable.html()
     assert "<td>grown</td>" in page.html() and "data:image/png" in page.html()
     stamp = (folder / "growth.json").stat().st_mtime_ns
     assert run("growth", files[1], files[0], "-o", folder, "--device", "cpu")[0] == 0
@@ -316,6 +328,12 @@ def test_a_damaged_row_of_a_table_of_patients_is_said(run, tmp_path, rows, messa
         volume.write(scan(FIRST), tmp_path / name)
     code, _, error = run("growth", "--patients", tmp_path / "p.csv", "-o", tmp_path / "out")
     assert code == 2 and re.search(message, error)
+
+
+def test_a_patient_has_image_files_and_folders_as_scans(tmp_path):
+    (tmp_path / "P1" / "dicom").mkdir(parents=True)
+    (tmp_path / "P1" / "a.nii.gz").touch()
+    assert patients_of(tmp_path) == {"P1": ([tmp_path / "P1" / "dicom", tmp_path / "P1" / "a.nii.gz"], [])}
 
 
 def test_a_folder_without_scans_fails_alone_and_results_among_the_patients_are_refused(run, tmp_path):

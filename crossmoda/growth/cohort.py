@@ -13,7 +13,7 @@ from crossmoda.errors import InputError, cannot_read, reason_of
 from crossmoda.growth.files import COLUMNS, growth_files, table
 from crossmoda.growth.page import add_change_table
 from crossmoda.growth.settings import Settings
-from crossmoda.inference.scan_files import scans_of
+from crossmoda.inference.scan_files import is_image_folder, scans_of
 from crossmoda.progress import Progress, report
 from crossmoda.report import Report
 
@@ -43,7 +43,9 @@ def patients_of(path: Path | str) -> dict[str, tuple[list[Path], list[str]]]:
     if path.is_dir():
         for folder in sorted(item for item in path.iterdir() if item.is_dir() and not item.name.startswith(".")):
             items = sorted(item for item in folder.iterdir() if not item.name.startswith("."))
-            scans = [item for item in items if item.is_dir()] or (list(scans_of([folder]).values()) if items else [])
+            scans = [item for item in items if item.is_dir()]
+            if is_image_folder(folder) or (items and not scans):
+                scans += scans_of([folder]).values()
             patients[safe_id(folder.name)] = scans, []
     else:
         for row in _rows(path):

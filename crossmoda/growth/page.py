@@ -59,7 +59,7 @@ def add_change_table(page: Report, content: Mapping[str, Any]) -> None:
                 " to ".join("none" if value is None else f"{value / 1000:.2f}" for value in volumes),
                 f"{change['measured']:+.0f} ({change['low']:+.0f} to {change['high']:+.0f})" if change else "",
                 f"{yearly['measured']:+.0f}" if yearly else "",
-                f"{doubling['measured']:.1f}" if doubling else "",
+                _doubling(doubling) if doubling else "",
                 f"{linear['measured']:+.1f}" if linear else "",
             ]
         )
@@ -74,3 +74,8 @@ def add_change_table(page: Report, content: Mapping[str, Any]) -> None:
         "diameter [mm]",
     ]
     page.table(columns, rows, "Change with its 95 % interval of repeatability.")
+
+
+def _doubling(years: Mapping[str, float | None]) -> str:
+    """Return a doubling time in words: its lower limit where no growth is possible, too."""
+    return f"{years['measured']:.1f}" if years["high"] is not None else f"over {years['low']:.1f}"

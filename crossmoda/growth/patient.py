@@ -325,6 +325,8 @@ def _measured(
     notes = dict.fromkeys(note for item in measured for note in item.measures.notes)
     for item in measured:
         notes |= dict.fromkeys(f"{side.capitalize()} ear outside of {item.point.name}." for side in sorted(item.unseen))
+        if item.point.label is not None and not (item.point.label.array == labels.VS).any():
+            notes[f"The corrected label of {item.point.name} has no tumor, and scans without a label follow it."] = None
     return measured, list(notes)
 
 

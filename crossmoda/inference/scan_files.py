@@ -25,12 +25,16 @@ def scans_of(paths: Sequence[Path]) -> dict[str, Path]:
     """Return the scans of paths by unique names: image files, folders of image files, DICOM folders.
 
     Raises:
-        InputError: a folder has no scan.
+        InputError: a scan is given twice, or two have the same name.
 
     """
     scans: dict[str, Path] = {}
+    used: set[Path] = set()
     for path in paths:
         for scan in _images_of(path) or [path]:
+            if scan.resolve() in used:
+                raise InputError(f"Scan given twice: {scan}. Name it once.")
+            used.add(scan.resolve())
             name = pseudonym(id_of_file(scan) if not scan.is_dir() else scan.name, scan)
             free = name if name not in scans else f"{scan.parent.name}_{name}"
             if free in scans:

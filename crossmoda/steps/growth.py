@@ -53,8 +53,9 @@ def run(values: Mapping[str, Any], progress: Progress | None = None) -> dict[str
     report(progress, 1.0, "done")
     intervals = result.intervals
     changes = [interval.growth.change_percent for interval in intervals]
+    without = "not compared" if any(each.sizes for each in result.points) else "no tumor"
     return {
-        "verdict": ", ".join(f"{interval.side}: {interval.growth.verdict}" for interval in intervals) or "no tumor",
+        "verdict": ", ".join(f"{interval.side}: {interval.growth.verdict}" for interval in intervals) or without,
         "change_percent": next((round(change[1], 2) for change in changes if change), 0.0),
         "alignment_error_mm": round(max(each.error_mm for each in result.points), 3),
         "sentences": " ".join(content["sentences"]),
