@@ -202,6 +202,23 @@ def test_a_tumor_that_crosses_the_midline_is_one_tumor(head, weight_file, monkey
     assert "right schwannoma" not in " ".join(found.provenance["notes"])
 
 
+def test_a_tumor_that_both_patches_show_is_of_the_nearer_ear(monkeypatch):
+    frames = [frame("left"), frame("right")]
+    center, radius = np.array([10.0, 34.0, -42.0]), 17.0
+    predictions = []
+    for one, size in zip(frames, (80, 110), strict=True):  # the right patch, extended, shows more of the left tumor
+        grid = patch_grid()
+        grid = grid.crop((slice(0, 64), slice(0, 80), slice(80 - size, 80)))
+        scan_points = one.to_scan(grid.points(np.ones(grid.shape, bool)))
+        inside = (np.linalg.norm(scan_points - center, axis=1) < radius).reshape(grid.shape)
+        tumor = np.where(inside, 0.95, 0.01).astype(np.float32)
+        values = np.stack([0.99 - tumor, tumor, np.full_like(tumor, 0.01)])
+        predictions.append(ear_patches.EarPrediction(one, values, np.ones(grid.shape, bool), grid))
+    assert ears.Candidate.of(predictions[1]).volume_mm3 > ears.Candidate.of(predictions[0]).volume_mm3
+    left, right = (int((one.argmax(axis=0) == labels.VS).sum()) for one in ears.call(predictions, RULE))
+    assert left > 1000 and right == 0
+
+
 def test_a_tumor_cut_by_the_edge_of_the_scan_is_said_to_be_incomplete(head, weight_file, monkeypatch):
     grid = dataclasses.replace(GRID, size=(70, 60, 7))
     points = grid.points(np.ones(grid.shape, bool)).reshape(*grid.shape, 3)

@@ -313,10 +313,8 @@ def _measured(
         measures = measure(in_first, frames)
         sizes = {}
         for row in measures.tumors:
-            if point.label is not None:
-                sizes[row.side] = _size(row, row.volume_mm3, MANUAL / np.sqrt(2))
-            elif row.side in volumes:
-                sizes[row.side] = _size(row, *volumes[row.side])
+            by_label = row.volume_mm3, MANUAL / np.sqrt(2)
+            sizes[row.side] = _size(row, *(by_label if point.label else volumes.get(row.side, by_label)))
         marked = in_first.grid.points(in_first.array == labels.VS)
         at = marked if len(marked) else np.array([frame.cochlea for frame in common])
         error_mm = 0.0 if alignment is None else alignment.error_mm(at)

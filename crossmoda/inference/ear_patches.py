@@ -7,6 +7,7 @@ import numpy as np
 
 from crossmoda import device as devices
 from crossmoda import weights
+from crossmoda.anatomy import template
 from crossmoda.anatomy.ear_frame import EarFrame, patch_grid
 from crossmoda.anatomy.sampling import moved
 from crossmoda.errors import InputError
@@ -63,6 +64,11 @@ class EarPrediction:
     def points(self, mask: np.ndarray) -> np.ndarray:
         """Return the positions (n, 3) of a mask of the patch in the scan, LPS mm."""
         return self.frame.to_scan(self.grid.points(mask))
+
+    def gap_to_porus_mm(self, mask: np.ndarray) -> float:
+        """Return the least distance of a mask to the opening of the canal."""
+        apart = self.grid.points(mask) - template.load().landmarks["porus"]
+        return float(np.linalg.norm(apart, axis=1).min())
 
     def holds(self, mask: np.ndarray, points: np.ndarray) -> np.ndarray:
         """Return which points (n, 3) in the scan, LPS mm, a mask of the patch holds, bool (n,)."""

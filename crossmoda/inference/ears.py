@@ -17,7 +17,7 @@ from crossmoda.volume.grid import Box
 from crossmoda.volume.masks import components, solid
 from crossmoda.volume.resampling import block_means
 
-#: Fraction of a candidate inside the other ear's tumor from which on both are one tumor.
+#: Fraction of a candidate inside that of the contralateral ear from which on both are one tumor.
 _SAME_TUMOR = 0.5
 #: A region of T2 at least this bright, from brain (0) to fluid (1), is fluid: schwannomas are darker.
 _FLUID_BRIGHTNESS = 0.8
@@ -147,20 +147,27 @@ def decide(candidates: Sequence[Candidate], rule: Calling) -> list[bool]:
 def call(ears: Sequence[EarPrediction], rule: Calling) -> list[np.ndarray]:
     """Return the probabilities (label, z, y, x) of each ear with what is not called given to the background.
 
-    An ear has at most one schwannoma, without holes, and one cochlea. A tumor that crosses the midline is one tumor:
-    what the contralateral ear's patch shows of it is no second one.
+    An ear has at most one schwannoma, without holes, and one cochlea. A tumor that both patches show is one tumor.
     """
-    candidates = [Candidate.of(ear) for ear in ears]
+    candidates = _apart(ears, [Candidate.of(ear) for ear in ears])
     decisions = decide(candidates, rule)
-    strongest = int(np.argmax([candidate.evidence for candidate in candidates]))
-    for number, ear in enumerate(ears):
-        if number != strongest and decisions[number]:
-            whole = ears[strongest].holds(candidates[strongest].mask, ear.points(candidates[number].mask))
-            decisions[number] = whole.mean() < _SAME_TUMOR
     return [
         restrict(ear, solid(candidate.mask) if called else np.zeros_like(candidate.mask), rule)
         for ear, candidate, called in zip(ears, candidates, decisions, strict=True)
     ]
+
+
+def _apart(ears: Sequence[EarPrediction], candidates: list[Candidate]) -> list[Candidate]:
+    """Return the candidates with one that both ears' patches show given to the ear whose canal it is nearer."""
+    if len(ears) < 2 or not all(candidate.volume_mm3 for candidate in candidates):
+        return candidates
+    smaller, larger = np.argsort([candidate.volume_mm3 for candidate in candidates])
+    shared = ears[larger].holds(candidates[larger].mask, ears[smaller].points(candidates[smaller].mask))
+    if shared.mean() < _SAME_TUMOR:
+        return candidates
+    gaps = [ear.gap_to_porus_mm(candidate.mask) for ear, candidate in zip(ears, candidates, strict=True)]
+    nothing = Candidate(np.zeros_like(candidates[int(np.argmax(gaps))].mask), 0.0, 0.0)
+    return [nothing if number == np.argmax(gaps) else candidate for number, candidate in enumerate(candidates)]
 
 
 def restrict(ear: EarPrediction, tumor: np.ndarray, rule: Calling) -> np.ndarray:
