@@ -12,6 +12,8 @@ from pathlib import Path
 
 os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
 os.environ.setdefault("VTK_DEFAULT_OPENGL_WINDOW", "vtkEGLRenderWindow")
+#: Slicer starts CLI modules at the lowest priority: on a busy machine tests would wait for them for minutes.
+os.environ.setdefault("SLICER_BACKGROUND_THREAD_PRIORITY", "0")
 
 import slicer
 import slicer.util
