@@ -162,7 +162,7 @@ def test_a_folder_of_images_with_any_names_is_a_list_of_scans(data):
 
     scans = scans_of([data])
     assert set(scans) == {path.name.removesuffix(".nii.gz") for path in data.iterdir()}
-    with pytest.raises(InputError, match="given twice"):
+    with pytest.raises(InputError, match="named twice"):
         scans_of([data, next(data.iterdir())])
 
 

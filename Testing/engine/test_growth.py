@@ -336,7 +336,7 @@ def test_a_patient_has_image_files_and_folders_as_scans(tmp_path):
     assert patients_of(tmp_path) == {"P1": ([tmp_path / "P1" / "dicom", tmp_path / "P1" / "a.nii.gz"], [])}
 
 
-def test_a_folder_without_scans_fails_alone_and_results_among_the_patients_are_refused(run, tmp_path):
+def test_an_empty_folder_fails_alone_and_results_among_patients_are_refused(run, tmp_path):
     (tmp_path / "patients" / "P1").mkdir(parents=True)
     code, _, error = run("growth", "--patients", tmp_path / "patients", "-o", tmp_path / "out")
     assert code == 2 and "P1: failed: Growth needs at least two scans of one patient; got 0." in error

@@ -33,7 +33,7 @@ def scans_of(paths: Sequence[Path]) -> dict[str, Path]:
     for path in paths:
         for scan in _images_of(path) or [path]:
             if scan.resolve() in used:
-                raise InputError(f"Scan given twice: {scan}. Name it once.")
+                raise InputError(f"Scan named twice: {scan}. Name it once.")
             used.add(scan.resolve())
             name = pseudonym(id_of_file(scan) if not scan.is_dir() else scan.name, scan)
             free = name if name not in scans else f"{scan.parent.name}_{name}"
