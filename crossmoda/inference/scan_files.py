@@ -25,7 +25,7 @@ def scans_of(paths: Sequence[Path]) -> dict[str, Path]:
     """Return the scans of paths by unique names: image files, folders of image files, DICOM folders.
 
     Raises:
-        InputError: a scan is given twice, or two have the same name.
+        InputError: a scan is named twice, or two have the same name.
 
     """
     scans: dict[str, Path] = {}
