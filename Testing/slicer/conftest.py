@@ -107,6 +107,15 @@ def panel(application, scene):
 
 
 @pytest.fixture
+def folded(panel):
+    """Fold what other tests unfolded: the tests of a process share the panel."""
+    for section in panel.sections:
+        for name in dir(section.ui):
+            if name.endswith(("sectionButton", "GroupBox")):
+                getattr(section.ui, name).collapsed = True
+
+
+@pytest.fixture
 def add_volume(scene):
     """Add a volume with a bright box to the scene: ``add_volume("T2", spacing=..., kind=...)``."""
     import slicer

@@ -6,7 +6,7 @@ The answer of the engine is made here.
 import numpy as np
 import pytest
 
-pytestmark = pytest.mark.bed
+pytestmark = [pytest.mark.bed, pytest.mark.usefixtures("folded")]
 
 #: The previous scan lies 2 mm to the left (LPS x) and 1 mm higher than the scan.
 SHIFT_LPS_MM = (2.0, 0.0, 1.0)

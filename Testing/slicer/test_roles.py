@@ -7,13 +7,7 @@ import pytest
 HEIGHT, WIDTH = 900, 325
 
 
-@pytest.fixture(autouse=True)
-def folded(panel):
-    """Fold what other tests unfolded: the tests of a process share the panel."""
-    for section in panel.sections:
-        for name in dir(section.ui):
-            if name.endswith(("sectionButton", "GroupBox")):
-                getattr(section.ui, name).collapsed = True
+pytestmark = pytest.mark.usefixtures("folded")
 
 
 def reopen(panel) -> None:
