@@ -35,7 +35,8 @@ def height_of(application, panel, section) -> int:
 
 
 def test_the_panel_opens_with_measure(application, panel):
-    assert panel.tabs.tabText(panel.tabs.currentIndex) == "Measure"
+    titles = [panel.tabs.tabText(number) for number in range(len(panel.pages))]
+    assert titles == ["Measure", "Review", "Atlases && training"], "the first tab is shown until another is selected"
     assert panel.setup.ui.sectionButton.collapsed, "nothing is missing"
     assert panel.measure.ui.advancedGroupBox.collapsed
     assert panel.measure.ui.applyButton.toolTip == "Select a scan."
