@@ -16,7 +16,7 @@ from scipy.ndimage import gaussian_filter, zoom
 from scipy.spatial.transform import Rotation
 from subjects import SIDES, Head, Tumor, draw_head
 
-from crossmoda.volume import Grid, Volume
+from crossmoda.volume import Volume
 
 #: Changes of the tumor, percent of its volume.
 CHANGES = (0, 0, 5, 10, 20, 40, -20)
@@ -123,7 +123,7 @@ def follow_up(
     pose = np.eye(4)
     pose[:3, :3] = Rotation.from_rotvec(np.radians(rng.normal(0, 5, 3))).as_matrix()
     pose[:3, 3] = rng.normal(0, 12, 3)
-    moved = _moved(scans[1].grid, pose)
+    moved = scans[1].grid.moved(pose)
     return FollowUp(
         (scans[0], Volume(scans[1].array, moved)),
         (truths[0], Volume(truths[1].array, moved)),
@@ -133,9 +133,3 @@ def follow_up(
         (heads[0], heads[1]),
         pose,
     )
-
-
-def _moved(grid: Grid, matrix: np.ndarray) -> Grid:
-    origin = matrix[:3, :3] @ np.asarray(grid.origin) + matrix[:3, 3]
-    axes = matrix[:3, :3] @ grid.axes
-    return Grid(grid.size, grid.spacing, tuple(origin.tolist()), tuple(axes.ravel().tolist()))

@@ -8,7 +8,6 @@ import numpy as np
 from crossmoda import labels
 from crossmoda.anatomy import laterality
 from crossmoda.anatomy.ear_frame import LEAST_INSIDE, EarFrame, EarFrames, ear_frames
-from crossmoda.anatomy.sampling import moved
 from crossmoda.anatomy.template import FOLDER, load
 from crossmoda.progress import Progress
 from crossmoda.volume import Grid, Volume
@@ -44,12 +43,7 @@ def mirrored(frames: EarFrames, grid: Grid) -> EarFrames:
     reflection = matrix_of(laterality.reflection(grid))
 
     def contralateral(frame: EarFrame) -> EarFrame:
-        return dataclasses.replace(
-            frame,
-            side=laterality.contralateral(frame.side),
-            matrix=reflection @ frame.matrix,
-            landmarks={name: moved(reflection, point) for name, point in frame.landmarks.items()},
-        )
+        return dataclasses.replace(frame.moved(reflection), side=laterality.contralateral(frame.side))
 
     return dataclasses.replace(frames, left=contralateral(frames.right), right=contralateral(frames.left))
 

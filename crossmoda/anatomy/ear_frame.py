@@ -104,6 +104,11 @@ class EarFrame:
         """Return a patch in canonical space (probabilities, labels) on the scan's grid; 0 outside the patch."""
         return volume.resample(patch, grid, affine_transform(np.linalg.inv(self.matrix)), interpolation)
 
+    def moved(self, matrix: np.ndarray) -> "EarFrame":
+        """Return the frame of the scan under a 4 x 4 matrix (LPS mm)."""
+        landmarks = {name: moved(matrix, point) for name, point in self.landmarks.items()}
+        return dataclasses.replace(self, matrix=matrix @ self.matrix, landmarks=landmarks)
+
     def to_canonical(self, points_mm: np.ndarray) -> np.ndarray:
         """Return the canonical positions of points (n, 3) in the scan, LPS mm."""
         return moved(np.linalg.inv(self.matrix), points_mm)

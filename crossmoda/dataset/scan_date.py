@@ -12,7 +12,7 @@ _DATE = re.compile(r"(?<!\d)((?:19|20)\d{2})([-_.]?)(0[1-9]|1[0-2])\2(0[1-9]|[12
 
 
 def header_of(scan: Path) -> Any:
-    """Return the header of one slice of a DICOM series; None of any other file.
+    """Return the header of a DICOM file, or of a slice of the series in a folder; None of any other file.
 
     Raises:
         InputError: a folder has no series, or several.
@@ -22,7 +22,8 @@ def header_of(scan: Path) -> Any:
         return None
     import pydicom
 
-    return pydicom.dcmread(dicom.series_at(scan).files[0], stop_before_pixels=True)
+    file = dicom.series_at(scan).files[0] if scan.is_dir() else scan
+    return pydicom.dcmread(file, stop_before_pixels=True)
 
 
 def date_in_header(header: Any) -> datetime.date | None:

@@ -142,10 +142,11 @@ def measure_growth(
     first = (
         _Patches.of(points[0], frames[0].accepted, frames[0].contrast, model, device) if frames[0].accepted else None
     )
+    changed = None if first is None else _around(first.tumor_in(), points[0].scan.grid)
     alignments: list[RigidAlignment | None] = [None]
     for number, point in enumerate(points[1:], start=1):
         report(progress, 0.5 + 0.2 * number / len(points), f"{point.title}: aligning")
-        alignments.append(_aligned(points[0], point, frames[0], frames[number], first))
+        alignments.append(_aligned(points[0], point, frames[0], frames[number], changed))
     matrices = [np.eye(4) if each is None else each.matrix for each in alignments]
     common = _common_frames(frames, matrices)
     patches = []
@@ -154,7 +155,7 @@ def measure_growth(
         if number == 0 and first is not None and len(first.ears) == len(common):
             patches.append(first)
         else:
-            own = [dataclasses.replace(frame, matrix=matrices[number] @ frame.matrix) for frame in common]
+            own = [frame.moved(matrices[number]) for frame in common]
             patches.append(_Patches.of(point, own, frames[number].contrast, model, device))
     _extend_together(patches, model, device)
     report(progress, 0.9, "measuring")
@@ -198,9 +199,9 @@ class _Patches:
 
 
 def _aligned(
-    first: TimePoint, later: TimePoint, one: EarFrames, other: EarFrames, patches: _Patches | None
+    first: TimePoint, later: TimePoint, one: EarFrames, other: EarFrames, changed: Volume | None
 ) -> RigidAlignment:
-    """Return the alignment of a later scan.
+    """Return the alignment of a later scan; what ``changed`` holds may have changed and is not compared.
 
     Raises:
         InputError: it shows another head, or left and right are exchanged.
@@ -208,7 +209,6 @@ def _aligned(
     """
     try:
         start = frame_alignment(one, other)
-        changed = None if patches is None else _around(patches.tumor_in(), first.scan.grid)
         ears = [ear for ear, match in zip(one, other, strict=True) if ear.accepted and match.accepted]
         alignment = align(first.scan, later.scan, ears, start, changed)
     except InputError as error:
@@ -253,9 +253,7 @@ def _common_frames(frames: Sequence[EarFrames], matrices: Sequence[np.ndarray]) 
         for each, matrix in zip(frames, matrices, strict=True):
             frame: EarFrame = getattr(each, side)
             if frame.accepted:
-                back = np.linalg.inv(matrix)
-                marks = {name: back[:3, :3] @ point + back[:3, 3] for name, point in frame.landmarks.items()}
-                common.append(dataclasses.replace(frame, matrix=back @ frame.matrix, landmarks=marks))
+                common.append(frame.moved(np.linalg.inv(matrix)))
                 break
     return common
 
@@ -309,7 +307,7 @@ def _measured(
             label_map_of(each.ears, maps, point.scan.grid, rule.cochlea_up_mm), point.scan.grid
         )
         matrix = np.eye(4) if alignment is None else alignment.matrix
-        in_first = Volume(label_map.array, _moved(label_map.grid, np.linalg.inv(matrix)))
+        in_first = Volume(label_map.array, label_map.grid.moved(np.linalg.inv(matrix)))
         measures = measure(in_first, frames)
         sizes = {}
         for row in measures.tumors:
@@ -378,13 +376,6 @@ def _as_pair(common: Sequence[EarFrame]) -> EarFrames | None:
         for side in SIDES
     )
     return EarFrames(left, right, "T2", 1.0)
-
-
-def _moved(grid: Grid, matrix: np.ndarray) -> Grid:
-    """Return a grid under a rigid 4 x 4 matrix."""
-    origin = matrix[:3, :3] @ np.asarray(grid.origin) + matrix[:3, 3]
-    axes = matrix[:3, :3] @ grid.axes
-    return Grid(grid.size, grid.spacing, tuple(origin.tolist()), tuple(axes.ravel().tolist()))
 
 
 def _size(row: TumorMeasures, volume_mm3: float, spread: float) -> TumorSize:

@@ -1,6 +1,7 @@
 """The network on patches of ears: both in one batch, and further patches where a tumor is larger than one."""
 
 import dataclasses
+import functools
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -52,8 +53,15 @@ class EarPrediction:
         """Return the median of a mask on a scale from brain (0) to fluid (1) of a T2 scan; NaN for another contrast."""
         if self.t2 is None or not mask.any():
             return float("nan")
-        brain, fluid = np.percentile(self.t2[self.covered], [_BRAIN, _FLUID])
+        brain, fluid = self._levels
         return float((np.median(self.t2[mask]) - brain) / max(fluid - brain, 1e-6))
+
+    @functools.cached_property
+    def _levels(self) -> tuple[float, float]:
+        """The brightness of brain and of fluid in a T2 scan."""
+        assert self.t2 is not None
+        brain, fluid = np.percentile(self.t2[self.covered], [_BRAIN, _FLUID]).tolist()
+        return brain, fluid
 
     def touched(self, mask: np.ndarray) -> list[Face]:
         """Return the faces of the patch that a mask reaches where the scan goes on."""

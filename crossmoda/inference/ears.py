@@ -166,8 +166,9 @@ def _apart(ears: Sequence[EarPrediction], candidates: list[Candidate]) -> list[C
     if shared.mean() < _SAME_TUMOR:
         return candidates
     gaps = [ear.gap_to_porus_mm(candidate.mask) for ear, candidate in zip(ears, candidates, strict=True)]
-    nothing = Candidate(np.zeros_like(candidates[int(np.argmax(gaps))].mask), 0.0, 0.0)
-    return [nothing if number == np.argmax(gaps) else candidate for number, candidate in enumerate(candidates)]
+    farther = int(np.argmax(gaps))
+    nothing = Candidate(np.zeros_like(candidates[farther].mask), 0.0, 0.0)
+    return [nothing if number == farther else candidate for number, candidate in enumerate(candidates)]
 
 
 def restrict(ear: EarPrediction, tumor: np.ndarray, rule: Calling) -> np.ndarray:

@@ -145,6 +145,12 @@ class Grid:
         origin = self.to_lps((np.asarray(factors) - 1) / 2)
         return Grid(size, tuple(spacing.tolist()), tuple(origin.tolist()), self.direction)  # type: ignore[arg-type]
 
+    def moved(self, matrix: np.ndarray) -> "Grid":
+        """Return the grid under a rigid 4 x 4 matrix (LPS mm)."""
+        axes = matrix[:3, :3] @ self.axes
+        origin = _mapped(matrix, self.origin)
+        return Grid(self.size, self.spacing, tuple(origin.tolist()), tuple(axes.ravel().tolist()))
+
     def same_as(self, reference: "Grid", tolerance: float = SAME_VOXEL) -> bool:
         """Return whether both grids place every voxel at the same position (up to ``tolerance`` voxels)."""
         if self.size != reference.size:

@@ -6,8 +6,6 @@ from pathlib import Path
 
 from crossmoda.errors import InputError
 
-_DAYS_PER_YEAR = 365.25
-
 
 def growth(
     folder: str,
@@ -77,11 +75,13 @@ def _dates(dates: Mapping[str, str], names: Mapping[str, str]) -> list[str]:
 
 def _plot(result, settings) -> dict:
     """Return the volumes of each ear over time (mL) with their intervals, and the criterion."""
+    from crossmoda.measurement.growth import DAYS_PER_YEAR
+
     dates = [each.point.date for each in result.points]
     title, times = "scan", [float(number) for number in range(1, len(dates) + 1)]
     if all(dates):
         title = "time since the first scan [years]"
-        times = [(date - dates[0]).days / _DAYS_PER_YEAR for date in dates]
+        times = [(date - dates[0]).days / DAYS_PER_YEAR for date in dates]
     chosen, ears = settings.chosen(), {}
     for side in result.sides:
         sizes = [each.sizes.get(side) for each in result.points]

@@ -118,7 +118,8 @@ def measure(
 
     result = _measured(label_map, scan, planes, progress, probability, weights, intervals)
     measures, grid = result.measures, result.label_map.grid
-    moved = ["moved" if row[0] == "VS" and row[1] in planes else None for row in measurement.table(measures, grid)]
+    rows = measurement.table(measures, grid)
+    moved = ["moved" if row[0] == "VS" and row[1] in planes else None for row in rows]
     title = ["plane of the porus"] if any(moved) else []
     diameters = [
         {"name": f"{tumor['side']} {name}", **tumor[key]}
@@ -127,9 +128,7 @@ def measure(
     ]
     return {
         "columns": [*measurement.COLUMNS, *title],
-        "rows": [
-            row + [entry] * len(title) for row, entry in zip(measurement.table(measures, grid), moved, strict=True)
-        ],
+        "rows": [row + [entry] * len(title) for row, entry in zip(rows, moved, strict=True)],
         "sentences": measures.sentences,
         "notes": [*(str(tumor.koos) for tumor in measures.tumors if tumor.koos), *measures.notes],
         "diameters": diameters,

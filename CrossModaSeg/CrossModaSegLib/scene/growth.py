@@ -1,6 +1,5 @@
 """The growth of a tumor between two scans: previous scan aligned, both outlines, table, plot, change of the surface."""
 
-import shutil
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -107,8 +106,7 @@ class Comparison:
         return outline
 
     def _remove_folder(self) -> None:
-        if self._folder is not None:
-            shutil.rmtree(self._folder, ignore_errors=True)
+        export.remove_folder(self._folder)
 
 
 def problem(scan, previous) -> str:

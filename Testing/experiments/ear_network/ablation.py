@@ -17,7 +17,7 @@ import real
 import torch
 from heads import read
 from samples import Sample, draw
-from train import fit, prepared, stored, validate
+from train import PEAK, fit, prepared, stored, validate
 
 from crossmoda import network
 
@@ -28,7 +28,7 @@ ARMS = {
     "both": network.Settings("default", 1.0, "ear", "both"),
     "paper (MIND-SSC)": network.Settings("paper", 1.0, "ear", "mind"),
 }
-_BATCH, _PEAK = 2, 2.5e-3
+_BATCH = 2
 _FIELDS = ("arm", "seed", "steps", "vs", "cochlea", "missed", "false", "real_vs", "real_missed", "real_false")
 
 
@@ -95,7 +95,7 @@ def main() -> None:
         model, average = network.build(settings), network.build(settings).eval()
         average.load_state_dict(model.state_dict())
         batches = stream(folder, options.steps, settings.inputs, seed)
-        for _ in fit(model, average, batches, _PEAK, lambda number: (number + 1) / options.steps):
+        for _ in fit(model, average, batches, PEAK, lambda number: (number + 1) / options.steps):
             pass
         scores = validate(average, [prepared(sample, settings.inputs) for sample in heads])
         on_real = validate(average, [prepared(sample, settings.inputs) for sample in implanted])

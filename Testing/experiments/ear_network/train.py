@@ -33,7 +33,7 @@ FIRST_LEARNED = 20010
 IGNORED = 255
 #: Weight of what is marked where there is nothing, and the voxels from which on it counts in proportion.
 _ABSENT, _ABSENT_VOXELS = 0.15, 10.0
-_PEAK, _DECAY, _AVERAGE = 2.5e-3, 1e-4, 0.99
+PEAK, _DECAY, _AVERAGE = 2.5e-3, 1e-4, 0.99
 
 
 def stored(folder: Path, *, learned: bool) -> list[Path]:
@@ -163,7 +163,7 @@ def main() -> None:
     parser.add_argument("--real-share", type=float, default=0.4, help="how many samples have a real background")
     parser.add_argument("--check", type=Path, help="real scans of people for validation only")
     parser.add_argument("--initial", type=Path)
-    parser.add_argument("--peak", type=float, default=_PEAK)
+    parser.add_argument("--peak", type=float, default=PEAK)
     options = parser.parse_args()
     options.output.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)
