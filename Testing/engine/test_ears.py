@@ -93,9 +93,31 @@ def test_what_is_as_bright_as_fluid_is_no_schwannoma_on_t2():
     fluid = np.where(tumor, 310.0, anatomy)
     assert found(np.where(spot, 110.0, fluid)) == (False, True), "the darker one is the tumor"
     alone = dataclasses.replace(ear("left", LARGE), t2=fluid)
-    assert not (ears.call([alone], RULE)[0].argmax(axis=0) == labels.VS).any()
-    (note,) = ears._fluid_notes([alone, dataclasses.replace(both, t2=None)], RULE)
+    called = ears.call([alone, dataclasses.replace(both, t2=None)], RULE)
+    assert not (called[0].argmax(axis=0) == labels.VS).any()
+    (note,) = ears._fluid_notes([alone, dataclasses.replace(both, t2=None)], called, RULE)
     assert "left canal" in note and "as bright as fluid" in note and f"{4 / 3 * np.pi * LARGE[1] ** 3:.0f}"[0] in note
+
+
+def test_a_tumor_is_kept_without_the_fluid_that_is_marked_beside_it():
+    (center, radius, _), beside = LARGE, np.array([7.0, 0, 0])
+    one = ear("left", LARGE, (tuple(center + beside), 6.0, 0.9))
+    anatomy = np.where(np.random.default_rng(0).random(patch_grid().shape) < 0.35, 10.0, 100.0)
+    anatomy[:4] = 300.0
+    tumor = ball(center, radius)
+    lobe = ball(center + beside, 6.0) & ~tumor
+    cyst = ball(center, 1.5)
+    t2 = np.where(lobe | cyst, 310.0, np.where(tumor, 130.0, anatomy))
+    one = dataclasses.replace(one, t2=t2)
+    called = ears.call([one], RULE)
+    found = called[0].argmax(axis=0) == labels.VS
+    assert (found & lobe).sum() == 0, "more fluid than tumor"
+    assert (found & tumor).sum() >= 0.97 * tumor.sum() and found[cyst].all(), "an enclosed cyst belongs to it"
+    (note,) = ears._fluid_notes([one], called, RULE)
+    assert "left schwannoma" in note and "cyst" in note
+    plain = dataclasses.replace(one, t2=None)
+    called = ears.call([plain], RULE)
+    assert (called[0].argmax(axis=0) == labels.VS)[lobe].all() and not ears._fluid_notes([plain], called, RULE)
 
 
 @pytest.mark.parametrize("side", ["left", "right"])

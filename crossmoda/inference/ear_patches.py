@@ -26,6 +26,8 @@ _EDGE = 1
 _STEP = 20
 #: Percentiles of the brightness of an ear's patch in T2: brain, with bone and air the darkest two fifths; fluid.
 _BRAIN, _FLUID = 70, 98
+#: Voxels of T2 at least this bright, from brain (0) to fluid (1), are fluid: schwannomas are darker.
+_FLUID_BRIGHTNESS = 0.7
 #: A face of a patch: axis (z, y, x) and direction.
 Face = tuple[int, int]
 
@@ -49,19 +51,13 @@ class EarPrediction:
         """Volume of a voxel."""
         return self.grid.voxel_volume_mm3
 
-    def brightness(self, mask: np.ndarray) -> float:
-        """Return the median of a mask on a scale from brain (0) to fluid (1) of a T2 scan; NaN for another contrast."""
-        if self.t2 is None or not mask.any():
-            return float("nan")
-        brain, fluid = self._levels
-        return float((np.median(self.t2[mask]) - brain) / max(fluid - brain, 1e-6))
-
     @functools.cached_property
-    def _levels(self) -> tuple[float, float]:
-        """The brightness of brain and of fluid in a T2 scan."""
-        assert self.t2 is not None
+    def fluid(self) -> np.ndarray:
+        """bool (z, y, x): what is as bright as fluid in T2; nothing in another contrast."""
+        if self.t2 is None or not self.covered.any():
+            return np.zeros(self.covered.shape, bool)
         brain, fluid = np.percentile(self.t2[self.covered], [_BRAIN, _FLUID]).tolist()
-        return brain, fluid
+        return self.t2 - brain >= _FLUID_BRIGHTNESS * max(fluid - brain, 1e-6)
 
     def touched(self, mask: np.ndarray) -> list[Face]:
         """Return the faces of the patch that a mask reaches where the scan goes on."""

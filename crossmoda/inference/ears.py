@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from scipy.ndimage import binary_dilation
+from scipy.ndimage import binary_dilation, binary_opening
 
 from crossmoda import labels, weights
 from crossmoda.anatomy.ear_frame import PATCH_SPACING_MM, EarFrames, ear_frames
@@ -14,13 +14,11 @@ from crossmoda.inference.settings import Settings
 from crossmoda.progress import Progress, part, report
 from crossmoda.volume import Grid, Volume
 from crossmoda.volume.grid import Box
-from crossmoda.volume.masks import components, solid
+from crossmoda.volume.masks import NEIGHBORHOOD, components, largest_component, solid
 from crossmoda.volume.resampling import block_means
 
 #: Fraction of a candidate inside that of the contralateral ear from which on both are one tumor.
 _SAME_TUMOR = 0.5
-#: A region of T2 at least this bright, from brain (0) to fluid (1), is fluid: schwannomas are darker.
-_FLUID_BRIGHTNESS = 0.8
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,7 +97,7 @@ def predict_ears(
     raw = _restored(ears, [ear.probabilities for ear in ears], image.grid, rule.cochlea_up_mm)
     called = [ear.probabilities for ear in ears] if settings.keep_all else call(ears, rule)
     label_map = label_map_of(ears, called, image.grid, rule.cochlea_up_mm)
-    notes = [] if settings.keep_all else [*_fluid_notes(ears, rule), *_cut_notes(ears, called)]
+    notes = [] if settings.keep_all else [*_fluid_notes(ears, called, rule), *_cut_notes(ears, called)]
     return EarsPrediction(raw, label_map, frames, fallbacks, [*fallbacks, *frames.notes, *notes])
 
 
@@ -180,15 +178,24 @@ def restrict(ear: EarPrediction, tumor: np.ndarray, rule: Calling) -> np.ndarray
 
 
 def _largest(ear: EarPrediction, value: int) -> np.ndarray:
-    """Return the component of a structure with the largest sum of probabilities; for a tumor, none of fluid."""
+    """Return the component of a structure with the largest sum of probabilities; of a tumor, what is no fluid."""
     mask = ear.covered & (ear.probabilities.argmax(axis=0) == value)
+    if value == labels.VS:
+        mask = _without_fluid(mask, ear.fluid)
     numbers, count = components(mask)
     masses = np.bincount(numbers.ravel(), weights=ear.probabilities[value].ravel(), minlength=count + 1)
-    for number in 1 + np.argsort(-masses[1:]):
-        component = numbers == number
-        if value != labels.VS or not ear.brightness(component) >= _FLUID_BRIGHTNESS:
-            return component
-    return np.zeros_like(mask)
+    return mask if count < 2 else numbers == 1 + int(masses[1:].argmax())
+
+
+def _without_fluid(mask: np.ndarray, fluid: np.ndarray) -> np.ndarray:
+    """Return a mask without fluid and without the rim that fluid and bone or brain share; unchanged if it has none.
+
+    A tumor may lie beside bright fluid that the network marks, too: what is darker is kept.
+    """
+    if not (mask & fluid).any():
+        return mask
+    dark = mask & ~fluid
+    return binary_dilation(binary_opening(dark, NEIGHBORHOOD), iterations=2, mask=dark)
 
 
 def _only(probabilities: np.ndarray, tumor: np.ndarray, cochlea: np.ndarray) -> np.ndarray:
@@ -259,16 +266,19 @@ def _restored_region(
     return region, result
 
 
-def _fluid_notes(ears: Sequence[EarPrediction], rule: Calling) -> list[str]:
-    """Return a sentence for each ear where the network marks a region as bright as fluid, and nothing darker."""
+def _fluid_notes(ears: Sequence[EarPrediction], called: Sequence[np.ndarray], rule: Calling) -> list[str]:
+    """Return a sentence for each ear where the network marks a region as bright as fluid."""
     notes = []
-    for ear in ears:
+    for ear, probabilities in zip(ears, called, strict=True):
+        tumor = probabilities.argmax(axis=0) == labels.VS
         marked = ear.covered & (ear.probabilities.argmax(axis=0) == labels.VS)
-        volume_mm3 = marked.sum() * ear.voxel_mm3
-        if volume_mm3 >= rule.smallest_mm3 and ear.brightness(marked) >= _FLUID_BRIGHTNESS:
+        bright = largest_component(binary_opening(marked & ear.fluid & ~tumor, NEIGHBORHOOD))
+        volume_mm3 = bright.sum() * ear.voxel_mm3
+        if volume_mm3 >= rule.smallest_mm3:
+            place = "schwannoma" if tumor.any() else "canal"
             notes.append(
-                f"{volume_mm3:.0f} mm³ beside the {ear.frame.side} canal resemble a schwannoma but are as bright as "
-                "fluid: not called, look for a cystic one"
+                f"{volume_mm3:.0f} mm³ beside the {ear.frame.side} {place} resemble a tumor but are as bright as "
+                "fluid: left out, look for a cyst"
             )
     return notes
 
