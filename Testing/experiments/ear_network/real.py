@@ -1,8 +1,8 @@
 """Real scans of people without a tumor as backgrounds: simulated and expert tumor shapes are implanted.
 
-The people are in none of the tests: p03 (shared data) and, of the same public set (Lesjak et al., Neuroinformatics
-2016, CC BY; ``longitudinal/raw`` of github.com/muschellij2/open_ms_data), patients 12 (T2 and T1), 19 and 20 (T1), and
-04 (T2) for validation. Their cochleae were not outlined; the surroundings are ignored in training. A tumor may cover
+The people are in none of the tests: p03 and the stroke patient of the shared data (the latter 1 mm, MIT license), and,
+of the public set of p03 (Lesjak et al., Neuroinformatics 2016, CC BY; ``longitudinal/raw`` of
+github.com/muschellij2/open_ms_data), patients 12 (T2 and T1), 19 and 20 (T1), and 04 (T2) for validation. Their cochleae were not outlined; the surroundings are ignored in training. A tumor may cover
 what was there, or push it aside outside of the canal, with or without a cleft of fluid.
 """
 
@@ -21,7 +21,10 @@ from crossmoda.anatomy import template
 from crossmoda.anatomy.ear_frame import EarFrame, ear_frames
 from crossmoda.simulation.kernels import in_slabs, jit, trilinear
 
-SHARED = ("real_t2/p03_study1_T2W", "real_t2/p03_study2_T2W", "real_t2/p03_study2_T1W")
+SHARED = (
+    *(f"real_t2/p03_{name}" for name in ("study1_T2W", "study2_T2W", "study2_T1W")),
+    *(f"stroke_t1_t2/stroke_{name}" for name in ("T2", "T1")),
+)
 IGNORED = 255
 _IGNORED_MM = 5.5
 #: Signal of cerebrospinal fluid in T1, relative to the brain.
@@ -98,13 +101,12 @@ def draw(background: Background, ear: StoredEar, rng: np.random.Generator) -> Sa
     fluid = background.fluid
     if ear.about["tumor"]:
         distance = ear.tumor.astype(np.float32) / 10
-        if rng.random() < 0.55:
+        if rng.random() < 0.65:
             image = _pushed(image, distance, rng)
             if rng.random() < 0.6:
                 image = _cleft(image, distance, fluid, rng)
         image = _with_tumor(image, distance, background.contrast, rng)
-    fine = rng.random() < 0.8
-    sample = scan(image.astype(np.float32), ear.tumor, background.cochlea, rng, background.contrast, fine=fine)
+    sample = scan(image.astype(np.float32), ear.tumor, background.cochlea, rng, background.contrast, real=True)
     sample.label[sample.label == 2] = IGNORED
     return sample
 
@@ -136,7 +138,7 @@ def _pushed(image: np.ndarray, distance: np.ndarray, rng: np.random.Generator) -
     smooth = gaussian_filter(distance, 2.0, truncate=2)
     gradient = np.stack(np.gradient(smooth, SPACING_MM)).astype(np.float32)
     gradient /= np.maximum(np.linalg.norm(gradient, axis=0), 0.3)
-    depth = min(float(-distance.min()), 12.0) * rng.uniform(0.3, 1.0)
+    depth = min(float(-distance.min()), 12.0) * rng.uniform(0.5, 1.0)
     shift = depth * np.clip(1 - distance / _REACH_MM, 0, 1) ** 2 * (distance > 0) * _medial()
     out = np.empty(image.shape, np.float32)
     arguments = np.ascontiguousarray(image, np.float32), gradient, (shift / SPACING_MM).astype(np.float32), out

@@ -208,14 +208,17 @@ def scan(
     rng: np.random.Generator,
     contrast: str,
     *,
-    fine: bool = False,
+    real: bool = False,
 ) -> Sample:
-    """Scan a painted box with random geometry and artifacts, and return the patch; ``fine``: in thin slices."""
+    """Scan a painted box with random geometry and artifacts, and return the patch.
+
+    ``real``: the box shows a real scan, which has slices of its own: it stays as it is, or is put into thick axial ones.
+    """
     grid, box = ear_frame.patch_grid(), box_grid()
     center = np.asarray(ear_frame.PATCH_CENTER)
     anatomy = _jitter(rng, center)
     field = _elastic(rng), np.asarray(box.origin), 18.0
-    index_to_mm, shape = _scan_geometry(rng, grid, fine)
+    index_to_mm, shape = _scan_geometry(rng, grid, real)
     thickness = np.linalg.norm(index_to_mm[:3, 2])
     samples = max(1, round(thickness / SPACING_MM))
     image = np.empty(shape, np.float32)
@@ -252,14 +255,17 @@ def _elastic(rng: np.random.Generator) -> np.ndarray:
     return rng.normal(0, rng.uniform(0.2, 1.2), (6, 6, 6, 3)).clip(-2.5, 2.5)
 
 
-def _scan_geometry(rng: np.random.Generator, patch: Grid, fine: bool) -> tuple[np.ndarray, tuple[int, int, int]]:
+def _scan_geometry(rng: np.random.Generator, patch: Grid, real: bool) -> tuple[np.ndarray, tuple[int, int, int]]:
     """Return the 4 x 4 matrix from scan indices (x, y, z) to frame mm, and the shape of a scan around the patch."""
-    axes = np.eye(3)[:, [(0, 1, 2), (0, 2, 1), (1, 2, 0)][int(rng.choice(3, p=[0.6, 0.2, 0.2]))]]
+    axial = 0.9 if real else 0.6
+    orientation = int(rng.choice(3, p=[axial, (1 - axial) / 2, (1 - axial) / 2]))
+    axes = np.eye(3)[:, [(0, 1, 2), (0, 2, 1), (1, 2, 0)][orientation]]
     turn = Rotation.from_euler("xyz", rng.normal(0, 8, 3), degrees=True).as_matrix()
     axes = turn @ axes
     choices = [rng.uniform(0.5, 1.0), rng.uniform(1.0, 1.6), rng.uniform(1.6, 4.2)]
     thick = float(rng.choice(choices, p=[0.35, 0.3, 0.35]))
-    thick = 0.6 if fine else thick
+    if real:
+        thick = 0.6 if rng.random() < 0.4 else rng.uniform(1.5, 4.8)
     pixel = rng.uniform(0.5, 1.0) if thick > 0.8 else thick * rng.uniform(0.8, 1.2)
     spacing = np.array([pixel, pixel, thick])
     extent = np.abs(axes).T @ (np.asarray(patch.size) * patch.spacing[0])
