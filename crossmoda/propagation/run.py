@@ -17,7 +17,7 @@ from crossmoda.anatomy import contralateral, laterality
 from crossmoda.errors import CASE_ERRORS, InputError, sentence_of
 from crossmoda.output import CannotWrite
 from crossmoda.progress import Progress, part, report
-from crossmoda.propagation import missing_cochlea, noisy_label, registrations
+from crossmoda.propagation import atlas_selection, missing_cochlea, noisy_label, registrations
 from crossmoda.propagation.atlases import Atlas, examine
 from crossmoda.propagation.label_fusion import CHANCE, failures, fuse, with_side_uncertainty
 from crossmoda.propagation.noisy_label import AtlasOutcome
@@ -78,6 +78,7 @@ class Run:
         self._unusable: tuple[str, ...] = ()
         self._selected: list[Atlas] | None = None
         self._side: TumorSide | None = None
+        self._wanted: list[PlannedRegistration] | None = None
         self.record = Record(
             "propagate", self._parameters(), {"target": case.image}, getattr(registration, "device", "cpu")
         )
@@ -124,11 +125,14 @@ class Run:
     def pending(self, progress: Progress | None = None) -> list[PlannedRegistration]:
         """Return the registrations that the next decision waits for; none when only the fusion is left.
 
-        Once the atlases are selected the target is compared with its mirror image, reported to ``progress``.
+        Once the atlases are selected their ears are located, the target is compared with its mirror image, and the
+        best-matching atlases are chosen, all reported to ``progress``.
         """
         for stage in (self.comparisons, self.wanted, self.copies):
-            if stage == self.wanted:
-                self.tumor_side(progress)
+            if stage == self.wanted and self._wanted is None:
+                self.registrations.locate(self.selected(), part(progress, 0.0, 0.7))
+                self.tumor_side(part(progress, 0.7, 0.9))
+                self._wanted = self._choose(part(progress, 0.9, 1.0))
             if pending := [planned for planned in stage() if not self.registrations.is_finished(planned)]:
                 return pending
         return []
@@ -229,12 +233,32 @@ class Run:
             return None
 
     def wanted(self) -> list[PlannedRegistration]:
-        """Return the registrations to fuse: of the selected atlases, mirrored where their tumor is contralateral."""
-        side = self.side()
-        return [
+        """Return the registrations to fuse: of the chosen atlases, mirrored where their tumor is contralateral."""
+        if self._wanted is None:
+            self._wanted = self._choose()
+        return self._wanted
+
+    def _choose(self, progress: Progress | None = None) -> list[PlannedRegistration]:
+        """Return the registrations of the selected atlases, of too many those that match the target best before it."""
+        side, most = self.side(), self.settings.most_atlases
+        planned = [
             PlannedRegistration(atlas, bool(self.settings.mirror and side and atlas.side and atlas.side != side))
             for atlas in self.selected()
         ]
+        if not 0 < most < len(planned) or self.registrations.target.frames is None:
+            return planned
+        last = set(atlas_selection.kept_ranking(self.registrations, planned, side, progress)[most:])
+        chosen = [item for item in planned if item.atlas.id not in last]
+        self.notes.append(
+            f"{len(chosen)} of {len(planned)} atlases were registered, those whose ears match the target best."
+        )
+        reason = f"the ears of {most} atlases match the target better (most_atlases)."
+        self.outcomes += [
+            AtlasOutcome(item.atlas.id, item.side, item.mirrored, excluded=reason)
+            for item in planned
+            if item.atlas.id in last
+        ]
+        return chosen
 
     def _side_without_cochlea(self) -> str | None:
         """Return the side whose cochlea only mirrored copies can contribute, if any."""
@@ -324,16 +348,20 @@ class Run:
 
 
 def registrations_at_most(atlases: Sequence[Atlas], settings: Settings) -> tuple[int, int]:
-    """Return the maximum number of registrations of a propagation, and how many of them are of mirrored copies."""
+    """Return the maximum number of registrations of a propagation, and how many of them are of mirrored copies.
+
+    The number of atlases is limited for targets whose ears are found.
+    """
     groups = _by_side(atlases, settings)
     selected = [min(len(candidates), count) for candidates, count in groups]
     comparisons = sum(len(candidates) for candidates, count in groups if len(candidates) > count)
-    lateral = sum(selected[: len(laterality.SIDES)])
-    copies = 0
+    lateral, chosen, copies = sum(selected[: len(laterality.SIDES)]), sum(selected), 0
+    if settings.most_atlases and settings.initialization in ("auto", "frames"):
+        chosen = min(chosen, settings.most_atlases)
     sides = laterality.SIDES if settings.tumor_side == "auto" else {settings.tumor_side} & set(laterality.SIDES)
     if settings.mirror and any(missing_cochlea.may_be_missing(groups, side) for side in sides):
-        copies = min(missing_cochlea.most_copies(sum(selected)), lateral)
-    return comparisons + sum(selected) + copies, copies
+        copies = min(missing_cochlea.most_copies(chosen), lateral)
+    return comparisons + chosen + copies, copies
 
 
 def _by_side(atlases: Sequence[Atlas], settings: Settings) -> list[tuple[list[Atlas], int]]:
