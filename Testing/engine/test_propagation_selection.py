@@ -15,6 +15,7 @@ from crossmoda import propagation, user_cache, volume
 from crossmoda.anatomy.ear_frame import EarFrame, EarFrames
 from crossmoda.anatomy.template import NAMES
 from crossmoda.dataset import Case
+from crossmoda.errors import InputError
 from crossmoda.propagation import Settings, atlas_selection, frames
 from crossmoda.propagation.atlases import examine
 from crossmoda.propagation.ear_patches import GRID as EARS
@@ -136,6 +137,17 @@ def test_the_ranking_does_not_depend_on_the_order_of_the_atlases_and_is_kept(atl
     assert register.calls == 0 and {item.atlas for item in again.contributors} == contributors
 
 
+def test_sides_with_many_atlases_are_ranked_instead_of_compared_by_linear_registrations(atlases, target, tmp_path):
+    register, settings = Register(), dataclasses.replace(SETTINGS, most_atlases=5, right_atlases=1)
+    result = run(target, atlases, tmp_path / "out", settings, register)
+    reason = "1 atlases with the tumor on the right match the target better."
+    left_out = {item.atlas for item in result.outcomes if item.excluded == reason}
+    assert len(left_out) == 2 and "b_garbled" in left_out
+    assert register.calls == 1 + registrations_at_most([examine(case) for case in atlases], settings)[0] == 5
+    with pytest.raises(InputError, match="No atlas is selected"):
+        run(target, atlases, tmp_path / "none", dataclasses.replace(settings, left_atlases=0, right_atlases=0))
+
+
 def test_an_unreadable_atlas_takes_no_place_and_states_its_own_reason(atlases, target, tmp_path):
     Path(atlases[0].image).write_bytes(b"nothing")
     result = run(target, atlases, tmp_path / "out", dataclasses.replace(SETTINGS, most_atlases=4))
@@ -147,7 +159,7 @@ def test_an_unreadable_atlas_takes_no_place_and_states_its_own_reason(atlases, t
 def test_without_ears_all_atlases_are_registered(atlases, target, tmp_path):
     settings = dataclasses.replace(SETTINGS, most_atlases=2, initialization="image")
     result = run(target, atlases, tmp_path / "out", settings)
-    assert not any("most_atlases" in item.excluded for item in result.outcomes)
+    assert not any("match the target better" in item.excluded for item in result.outcomes)
     assert registrations_at_most([examine(case) for case in atlases], settings) == (6, 0)
     assert registrations_at_most(
         [examine(case) for case in atlases], dataclasses.replace(SETTINGS, most_atlases=2)

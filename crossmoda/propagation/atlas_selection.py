@@ -21,6 +21,7 @@ from crossmoda.propagation.registrations import (
     default_parallel_registrations,
     run_in_parallel,
 )
+from crossmoda.propagation.settings import Settings
 from crossmoda.propagation.similarity import OUTSIDE
 from crossmoda.propagation.storage import storing
 
@@ -90,6 +91,29 @@ def ranking(
     aligned = [_aligned(item, ears[item.atlas.id], target) for item in planned]
     names = {item.name: item.atlas.id for item in aligned}
     return [names[name] for name in structure_scores(aligned, target.image, side, ON_LEFT).ranking()]
+
+
+def left_out(ranking: Sequence[str], sides: Mapping[str, str | None], settings: Settings) -> dict[str, str]:
+    """Return the atlases that are not registered: ID -> reason.
+
+    Args:
+        ranking: the IDs, the best-matching atlas first.
+        sides: ID -> tumor side of the atlas; None: none.
+        settings: the maximum numbers of atlases.
+
+    """
+    most = {"left": settings.left_atlases, "right": settings.right_atlases}
+    chosen: list[str | None] = []  # their tumor sides
+    reasons = {}
+    for name in ranking:
+        side = sides[name]
+        if chosen.count(side) >= most.get(side or "", len(ranking)):
+            reasons[name] = f"{most[side or '']} atlases with the tumor on the {side} match the target better."
+        elif len(chosen) >= settings.most_atlases:
+            reasons[name] = f"the ears of {settings.most_atlases} atlases match the target better."
+        else:
+            chosen.append(side)
+    return reasons
 
 
 def _aligned(planned: PlannedRegistration, ears: AtlasEars, target: TargetEars) -> RegisteredAtlas:

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 _REVISION = 16
 #: Atlases whose tumors tell where a tumor may be, for the tumor side.
 _TUMOR_ATLASES = 12
+_NO_ATLAS = "No atlas is selected. Allow more than 0 atlases on the left or on the right."
 
 
 class Run:
@@ -163,18 +164,26 @@ class Run:
         return [
             PlannedRegistration(atlas, linear=True)
             for candidates, count in _by_side(self.atlases, self.settings)
-            if len(candidates) > count
+            if len(candidates) > count and not self._ranks_ears()
             for atlas in candidates
         ]
 
+    def _ranks_ears(self) -> bool:
+        """Whether the ears choose among the atlases: there are more than are registered, and the target's are known."""
+        return 0 < self.settings.most_atlases < len(self.atlases) and self.registrations.target.frames is not None
+
     def selected(self) -> list[Atlas]:
-        """Return the atlases of each side that are most similar to the target after linear registration."""
+        """Return the atlases of each side that are most similar to the target after linear registration.
+
+        All of them if the ears choose among them once the tumor side is known.
+        """
         if self._selected is None:
             self._selected = []
             for candidates, count in _by_side(self.atlases, self.settings):
-                self._selected += candidates if len(candidates) <= count else self._most_similar(candidates, count)
+                is_few = len(candidates) <= count or self._ranks_ears()
+                self._selected += candidates if is_few else self._most_similar(candidates, count)
             if not self._selected:
-                raise InputError("No atlas is selected. Allow more than 0 atlases on the left or on the right.")
+                raise InputError(_NO_ATLAS)
         return self._selected
 
     def _most_similar(self, candidates: list[Atlas], count: int) -> list[Atlas]:
@@ -240,24 +249,26 @@ class Run:
 
     def _choose(self, progress: Progress | None = None) -> list[PlannedRegistration]:
         """Return the registrations of the selected atlases, of too many those that match the target best before it."""
-        side, most = self.side(), self.settings.most_atlases
+        side = self.side()
         planned = [
             PlannedRegistration(atlas, bool(self.settings.mirror and side and atlas.side and atlas.side != side))
             for atlas in self.selected()
         ]
-        if not 0 < most < len(planned) or self.registrations.target.frames is None:
+        if not self._ranks_ears():
             return planned
-        last = set(atlas_selection.kept_ranking(self.registrations, planned, side, progress)[most:])
-        chosen = [item for item in planned if item.atlas.id not in last]
+        ranking = atlas_selection.kept_ranking(self.registrations, planned, side, progress)
+        left_out = atlas_selection.left_out(ranking, {atlas.id: atlas.side for atlas in self.atlases}, self.settings)
+        self.outcomes += [
+            AtlasOutcome(item.atlas.id, item.side, item.mirrored, excluded=left_out[item.atlas.id])
+            for item in planned
+            if item.atlas.id in left_out
+        ]
+        chosen = [item for item in planned if item.atlas.id not in left_out]
+        if not chosen:
+            raise InputError(_NO_ATLAS)
         self.notes.append(
             f"{len(chosen)} of {len(planned)} atlases were registered, those whose ears match the target best."
         )
-        reason = f"the ears of {most} atlases match the target better (most_atlases)."
-        self.outcomes += [
-            AtlasOutcome(item.atlas.id, item.side, item.mirrored, excluded=reason)
-            for item in planned
-            if item.atlas.id in last
-        ]
         return chosen
 
     def _side_without_cochlea(self) -> str | None:
@@ -354,9 +365,10 @@ def registrations_at_most(atlases: Sequence[Atlas], settings: Settings) -> tuple
     """
     groups = _by_side(atlases, settings)
     selected = [min(len(candidates), count) for candidates, count in groups]
-    comparisons = sum(len(candidates) for candidates, count in groups if len(candidates) > count)
+    is_ranked = 0 < settings.most_atlases < len(atlases) and settings.initialization in ("auto", "frames")
+    comparisons = sum(len(candidates) for candidates, count in groups if len(candidates) > count and not is_ranked)
     lateral, chosen, copies = sum(selected[: len(laterality.SIDES)]), sum(selected), 0
-    if settings.most_atlases and settings.initialization in ("auto", "frames"):
+    if is_ranked:
         chosen = min(chosen, settings.most_atlases)
     sides = laterality.SIDES if settings.tumor_side == "auto" else {settings.tumor_side} & set(laterality.SIDES)
     if settings.mirror and any(missing_cochlea.may_be_missing(groups, side) for side in sides):
