@@ -7,6 +7,7 @@ labels of fewer atlases are fused from the same registrations. No atlas has the 
 
 import argparse
 import csv
+import dataclasses
 import tempfile
 from pathlib import Path
 
@@ -28,6 +29,8 @@ def study(
 ) -> dict[tuple[str, int], tuple[float, float]]:
     """Return the Dice of VS and cochlea by choice and number of atlases."""
     settings, registration = propagation.Settings(most_atlases=0), deeds.Settings(device="cpu")
+    # As many atlases contribute as of all.
+    contributing = settings.contributing_fraction * len(atlases)
     propagation.propagate(target, atlases, folder, settings, registration=registration)
     run = Run(target, folder, settings, registration)
     run.examine(atlases)
@@ -37,7 +40,8 @@ def study(
 
     def dice(chosen: list[str]) -> tuple[float, float]:
         items = [item for item in registered if item.atlas.id in chosen]
-        label, _ = fuse(items, scan.part, side, settings, fusion.Settings(), comparison=comparison)
+        limited = dataclasses.replace(settings, contributing_fraction=min(contributing / len(items), 1.0))
+        label, _ = fuse(items, scan.part, side, limited, fusion.Settings(), comparison=comparison)
         scores = [evaluation.dice(label.label_map == value, truth_array == value) for value in labels.VALUES[1:]]
         return scores[0], scores[1]
 

@@ -318,6 +318,11 @@ class Run:
             self.notes.append(f"No atlas has the {side} cochlea: {copies} it.")
         return registered
 
+    def _settings_of_fusion(self) -> Settings:
+        """Return the settings with the contributing fraction of the registered atlases: as many as of the selected."""
+        fraction = self.settings.contributing_fraction * (len(self.selected()) / len(self.wanted()))
+        return dataclasses.replace(self.settings, contributing_fraction=min(fraction, 1.0))
+
     def fuse_and_write(self, progress: Progress | None = None) -> Volume:
         """Fuse the registered atlases and write all outputs on the target's grid; return the label map."""
         registered, side = self.usable(), self.side()
@@ -325,7 +330,7 @@ class Run:
         self.notes += [target.note] if target.note else []
         comparison = self._comparison_for_outline(part(progress, 0.0, 0.3))
         fused, contributors = fuse(
-            *(registered, self.registrations.target.part, side, self.settings, self.fusion_settings),
+            *(registered, self.registrations.target.part, side, self._settings_of_fusion(), self.fusion_settings),
             comparison=comparison,
             progress=part(progress, 0.3, 0.5),
         )
