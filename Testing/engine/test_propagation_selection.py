@@ -140,9 +140,8 @@ def test_the_ranking_does_not_depend_on_the_order_of_the_atlases_and_is_kept(atl
 def test_as_many_atlases_contribute_as_of_all(atlases, target, tmp_path):
     settings = dataclasses.replace(SETTINGS, most_atlases=4, contributing_fraction=0.6)
     result = run(target, atlases, tmp_path / "out", settings)
-    assert (
-        sum("VS" in item.contributes_to for item in result.contributors) == 4
-    )  # 0.6 of six, of four it would be three
+    # 0.6 of six; of four it would be three.
+    assert sum("VS" in item.contributes_to for item in result.contributors) == 4
 
 
 def test_sides_with_many_atlases_are_ranked_instead_of_compared_by_linear_registrations(atlases, target, tmp_path):
