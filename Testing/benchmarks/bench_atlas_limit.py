@@ -77,7 +77,8 @@ def main() -> None:
             own = [atlas for atlas in atlases if rows[atlas.id]["expert"] != rows[target.id]["expert"]]
             truth = options.folder / "truth" / f"{target.id}_Label.nii.gz"
             scores = study(target, own, truth, (options.output or Path(scratch)) / target.id, options.limits)
-            print(target.id, {key: [round(float(value), 3) for value in pair] for key, pair in scores.items()}, flush=True)
+            rounded = {key: [round(float(value), 3) for value in pair] for key, pair in scores.items()}
+            print(target.id, rounded, flush=True)
             for (choice, count), pair in scores.items():
                 collected.setdefault((choice.split()[0], 0 if choice == "all" else count), []).append(pair)
     print("| atlases | Dice VS | Dice cochlea |\n|---|---|---|")
