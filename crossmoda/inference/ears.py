@@ -102,7 +102,7 @@ def predict_ears(
     called = raw if settings.keep_all else call(ears, rule)
     region, probabilities = _restored(ears, raw, image.grid, rule.cochlea_up_mm)
     _, inside = _restored(ears, called, image.grid, rule.cochlea_up_mm)
-    label_map = inside.argmax(axis=0).astype(np.uint8)
+    label_map = _most_probable(inside)
     notes = [] if settings.keep_all else [*_fluid_notes(ears, rule), *_cut_notes(ears, called)]
     return EarsPrediction(region, probabilities, label_map, frames, fallbacks, [*fallbacks, *frames.notes, *notes])
 
@@ -216,7 +216,7 @@ def label_map_of(
     """Return the label map (z, y, x) uint8 of the patches' probabilities on the scan's grid."""
     region, inside = _restored(ears, maps, grid, cochlea_up_mm)
     label_map = np.zeros(grid.shape, np.uint8)
-    label_map[region] = inside.argmax(axis=0)
+    label_map[region] = _most_probable(inside)
     return label_map
 
 
@@ -248,10 +248,20 @@ def _restored(
             values = block_means(ear.frame.restore(patch, fine).array, factors)
             covering = result[structure.value][inner]
             np.maximum(covering, values, out=covering)
-    total = result[1:].sum(axis=0)
-    result[1:] /= np.maximum(total, 1)
-    result[0] = 1 - np.minimum(total, 1)
+    for section in np.moveaxis(result, 1, 0):
+        total = section[1:].sum(axis=0)
+        section[1:] /= np.maximum(total, 1)
+        section[0] = 1 - np.minimum(total, 1)
     return region, result
+
+
+def _most_probable(probabilities: np.ndarray) -> np.ndarray:
+    """Return the most probable label of each voxel, uint8: the argmax over few labels, in less time."""
+    best, label_map = probabilities[0].copy(), np.zeros(probabilities.shape[1:], np.uint8)
+    for value, values in enumerate(probabilities[1:], start=1):
+        label_map[values > best] = value
+        np.maximum(best, values, out=best)
+    return label_map
 
 
 def _fluid_notes(ears: Sequence[EarPrediction], rule: Calling) -> list[str]:
