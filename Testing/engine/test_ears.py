@@ -158,7 +158,7 @@ def test_a_prediction_lies_on_the_grid_of_the_scan(head, weight_file):
     assert 0 < np.abs(moved.probabilities - found.probabilities).max() < 0.5
 
 
-def test_beyond_the_patches_all_is_certain_background_whatever_the_type_of_the_voxels(head, weight_file):
+def test_beyond_the_patches_all_is_background_whatever_the_voxel_type(head, weight_file):
     larger = volume.Grid((110, 90, 60), (1.2, 1.2, 1.5), (66.0, -24.0, -86.0), (-1, 0, 0, 0, 1, 0, 0, 0, 1))
     array = np.rint(volume.resample(head[0], larger).array).astype(np.int16)
     found, same = (

@@ -88,7 +88,7 @@ def test_a_diameter_does_not_span_two_pieces_and_the_pieces_are_noted():
 
 
 @pytest.mark.parametrize("cochlea", [True, False])
-def test_measures_do_not_depend_on_the_part_of_the_grid_around_the_labels(cochlea):
+def test_measures_do_not_depend_on_the_part_of_the_grid_that_is_given(cochlea):
     grid = Grid((160, 30, 20), (0.5, 0.5, 0.5), (-55.0, 0.0, 0.0), STRAIGHT)
     array, probability = np.zeros(grid.shape, np.uint8), np.random.default_rng(0).random(grid.shape)
     array[8:12, 8:16, 120:140] = 1

@@ -200,7 +200,7 @@ def test_an_unknown_interpolation_is_a_programming_error() -> None:
         resample(ellipsoids(55.0, 0), turned((1, 1, 1), 0, 0), None, "cubic")
 
 
-def test_only_the_part_that_a_grid_needs_is_resampled_with_the_same_result(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_the_part_that_a_grid_needs_is_resampled(monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(0)
     image = Volume(rng.normal(size=FINE.shape).astype(np.float32), FINE)
     given: list[int] = []
