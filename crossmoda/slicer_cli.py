@@ -10,9 +10,9 @@ import time
 import traceback
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from html import escape
 from pathlib import Path
 from typing import Any, NoReturn
-from xml.sax.saxutils import escape
 
 from crossmoda.errors import BAD_INPUT, BUG, INTERRUPTED, NOT_ENOUGH_MEMORY, Cancelled, InputError
 from crossmoda.output import end_as_interrupted, printable, use_utf8, write_text
@@ -39,7 +39,8 @@ def _print(text: str) -> None:
 
 def progress_tags(fraction: float, message: str) -> None:
     """Report progress to Slicer; a :data:`crossmoda.progress.Progress`."""
-    _print(f"<filter-progress>{fraction:.4f}</filter-progress><filter-comment>{escape(message)}</filter-comment>")
+    comment = escape(message, quote=False)
+    _print(f"<filter-progress>{fraction:.4f}</filter-progress><filter-comment>{comment}</filter-comment>")
 
 
 def write_return_parameters(path: Path | str | None, values: Mapping[str, Any]) -> None:

@@ -80,7 +80,8 @@ def run(kernel: Callable[..., Any], count: int, *arguments: Any) -> None:
 def both(first: Callable[[], Any], second: Callable[[], Any], at_once: bool) -> tuple[Any, Any]:
     """Return the results of two functions.
 
-    ``at_once``, a GPU has work while the CPU computes: ``first`` runs on a thread of its own and is not attended.
+    ``at_once``, a GPU has work while the CPU computes, or a core is free: ``first`` runs on a thread of its own and is
+    not attended.
     """
     if not at_once:
         return first(), second()

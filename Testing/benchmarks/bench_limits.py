@@ -1,7 +1,7 @@
 """Distance to the limit: the kernels of deeds against what this processor does in simple loops, one thread, one run.
 
     python Testing/benchmarks/bench_limits.py
-    NUMBA_CPU_NAME=haswell NUMBA_CACHE_DIR=/tmp/haswell python Testing/benchmarks/bench_limits.py    # AVX2, no AVX-512
+    NUMBA_CPU_NAME=haswell NUMBA_CPU_FEATURES=+avx2,+fma python Testing/benchmarks/bench_limits.py    # no AVX-512
 
 Limits are loops over arrays that lie in the first cache (popcount, multiply-add, add-minimum) and over arrays that do
 not (copy, counted as read and written). What a kernel needs is what its algorithm needs, not what it does:
@@ -128,8 +128,10 @@ def main() -> None:
     info = Path("/proc/cpuinfo").read_text("utf-8") if Path("/proc/cpuinfo").exists() else platform.processor()
     flags = " ".join(line for line in info.splitlines() if line.startswith("flags"))
     name = next((line.partition(":")[2].strip() for line in info.splitlines() if line.startswith("model name")), info)
-    target = numba.config.CPU_NAME or "host"
-    print(f"{name}; AVX-512 popcount {'yes' if 'vpopcntdq' in flags else 'no'}; compiled for {target}\n")
+    # The name alone changes nothing: numba adds the features of the host, unless NUMBA_CPU_FEATURES states others.
+    _, target, features = numba.core.registry.cpu_target.target_context.codegen().magic_tuple()
+    used = "with" if "+avx512f" in features.split(",") else "without"
+    print(f"{name}; AVX-512 popcount {'yes' if 'vpopcntdq' in flags else 'no'}; compiled for {target} {used} AVX-512\n")
     most = limits()
     needs = codes()
     rows = [

@@ -89,15 +89,23 @@ def exponent(rows: list[Row]) -> float:
 
 
 def draw(tables: dict[str, list[Row]], path: Path) -> None:
-    """Draw the processor seconds over each quantity, with their exponents."""
+    """Draw the processor seconds over each quantity on one scale, with their exponents."""
     from matplotlib.figure import Figure
+    from PIL import Image
 
     figure = Figure(figsize=(3.4 * len(tables), 3), layout="constrained")
-    for axis, (name, rows) in zip(np.atleast_1d(figure.subplots(1, len(tables))), tables.items(), strict=True):
+    axes = np.atleast_1d(figure.subplots(1, len(tables), sharey=True))
+    for axis, (name, rows) in zip(axes, tables.items(), strict=True):
         axis.loglog([row[0] for row in rows], [row[1] for row in rows], "o-", color="0.2")
-        axis.set(xlabel=name, ylabel="processor seconds", title=f"power {exponent(rows):.2f}")
+        axis.set(xlabel=name, title=f"power {exponent(rows):.2f}")
+        axis.xaxis.set_major_formatter("{x:g}")
+        axis.yaxis.set_major_formatter("{x:g}")
         axis.grid(alpha=0.3, which="both")
+    axes[0].set_ylim(bottom=1)
+    axes[0].set_ylabel("processor seconds")
     figure.savefig(path, dpi=100)
+    with Image.open(path) as picture:
+        picture.convert("P", palette=Image.Palette.ADAPTIVE, colors=16).save(path, optimize=True)
 
 
 def main() -> None:

@@ -123,9 +123,8 @@ def test_a_tumor_is_kept_without_the_fluid_that_is_marked_beside_it():
 @pytest.mark.parametrize("side", ["left", "right"])
 def test_structures_return_to_their_place_in_thick_slices(side):
     one = ear(side, LARGE)
-    found = ears._restored([one], [one.probabilities], GRID)
-    tumor = volume.Volume((found.argmax(axis=0) == labels.VS).astype(np.uint8), GRID)
-    points = GRID.points(tumor.array > 0)
+    region, found = ears._restored([one], [one.probabilities], GRID)
+    points = GRID.crop(region).points(found.argmax(axis=0) == labels.VS)
     expected = np.array([22.0 if side == "left" else -22.0, 30.0, -42.0])
     np.testing.assert_allclose(points.mean(axis=0), expected, atol=0.6)
     assert len(points) * GRID.voxel_volume_mm3 == pytest.approx(4 / 3 * np.pi * 6**3, rel=0.12)
@@ -134,8 +133,8 @@ def test_structures_return_to_their_place_in_thick_slices(side):
 
 def test_cochleae_are_lowered_by_what_the_network_places_them_too_high():
     one, fine = ear("left"), patch_grid()
-    plain, lowered = (ears._restored([one], [one.probabilities], fine, up) for up in (0.0, 1.4))
-    centers = [fine.points(found.argmax(axis=0) == labels.COCHLEA).mean(axis=0) for found in (plain, lowered)]
+    maps = [ears.label_map_of([one], [one.probabilities], fine, up) for up in (0.0, 1.4)]
+    centers = [fine.points(label_map == labels.COCHLEA).mean(axis=0) for label_map in maps]
     np.testing.assert_allclose(centers[0] - centers[1], [0, 0, 1.4], atol=0.01)
 
 
@@ -179,6 +178,23 @@ def test_a_prediction_lies_on_the_grid_of_the_scan(head, weight_file):
     np.testing.assert_allclose(found.probabilities.sum(axis=0), 1, atol=1e-4)
     moved = inference.predict(head[0], weight_file, dataclasses.replace(CPU, flips=True))
     assert 0 < np.abs(moved.probabilities - found.probabilities).max() < 0.5
+
+
+def test_beyond_the_patches_all_is_background_whatever_the_voxel_type(head, weight_file):
+    larger = volume.Grid((110, 90, 60), (1.2, 1.2, 1.5), (66.0, -24.0, -86.0), (-1, 0, 0, 0, 1, 0, 0, 0, 1))
+    array = np.rint(volume.resample(head[0], larger).array).astype(np.int16)
+    found, same = (
+        inference.predict(volume.Volume(array.astype(kind), larger), weight_file, CPU)
+        for kind in (np.int16, np.float32)
+    )
+    np.testing.assert_array_equal(found.probabilities, same.probabilities)
+    beyond = np.ones(larger.shape, bool)
+    beyond[found.region] = False
+    assert beyond.any() and not beyond.all()
+    assert np.all(found.probabilities[:, beyond] == np.array([[1], [0], [0]]))
+    np.testing.assert_allclose(found.uncertainty.array, inference.entropy(found.probabilities), atol=1e-6)
+    for structure in labels.STRUCTURES:
+        np.testing.assert_array_equal(found.probability(structure).array, found.probabilities[structure.value])
 
 
 def bright_is_tumor(model, patches, settings, device):

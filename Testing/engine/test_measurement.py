@@ -87,6 +87,22 @@ def test_a_diameter_does_not_span_two_pieces_and_the_pieces_are_noted():
     assert any("2 separate pieces" in note for note in measures.notes)
 
 
+@pytest.mark.parametrize("cochlea", [True, False])
+def test_measures_do_not_depend_on_the_part_of_the_grid_that_is_given(cochlea):
+    grid = Grid((160, 30, 20), (0.5, 0.5, 0.5), (-55.0, 0.0, 0.0), STRAIGHT)
+    array, probability = np.zeros(grid.shape, np.uint8), np.random.default_rng(0).random(grid.shape)
+    array[8:12, 8:16, 120:140] = 1
+    if cochlea:  # without one, the side follows from the middle of the whole grid
+        array[8:12, 8:12, 146:150] = 2
+    region = (slice(2, 18), slice(1, 23), slice(113, 157))
+    card = {"volume_interval": {"factor": 1.0, "nominal": 0.9, "scans": 9}}
+    whole = measure(Volume(array, grid), probability=probability, card=card)
+    part = measure(Volume(array, grid), probability=probability[region], card=card, region=region)
+    rows = [table(measures, grid)[0] for measures in (whole, part)]
+    assert [cell if isinstance(cell, str) else pytest.approx(cell) for cell in rows[0]] == rows[1]
+    assert part.tumors[0].side == "left"
+
+
 def test_an_empty_label_map_has_no_tumor_and_no_lengths():
     measures = measure(label_map())
     assert measures.sentences == ("No tumor.",)

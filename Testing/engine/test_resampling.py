@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from crossmoda.volume import Grid, Volume, resample
+from crossmoda.volume import Grid, Volume, resample, resampling
 
 AXES = tuple(np.eye(3).ravel().tolist())
 FINE = Grid((56, 56, 24), (0.5, 0.5, 1.5), (-14.0, -14.0, -18.0), AXES)
@@ -198,3 +198,21 @@ def test_outside_an_image_its_given_value_stands() -> None:
 def test_an_unknown_interpolation_is_a_programming_error() -> None:
     with pytest.raises(ValueError, match="got 'cubic'"):
         resample(ellipsoids(55.0, 0), turned((1, 1, 1), 0, 0), None, "cubic")
+
+
+def test_only_the_part_that_a_grid_needs_is_resampled(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    image = Volume(rng.normal(size=FINE.shape).astype(np.float32), FINE)
+    given: list[int] = []
+    whole = Volume.to_sitk
+    monkeypatch.setattr(Volume, "to_sitk", lambda self: given.append(self.array.size) or whole(self))
+    for seed in range(8):
+        shift = rng.uniform(-16, 16, 3)
+        small = turned((0.8, 0.8, 0.8), 20.0, seed).crop((slice(20, 30),) * 3)
+        move = sitk.TranslationTransform(3, shift.tolist())
+        part = resample(image, small, move, outside=-9.0)
+        monkeypatch.setattr(resampling, "_LARGEST_SHARE", 0.0)
+        np.testing.assert_allclose(part.array, resample(image, small, move, outside=-9.0).array, atol=1e-5)
+        monkeypatch.undo()
+        monkeypatch.setattr(Volume, "to_sitk", lambda self: given.append(self.array.size) or whole(self))
+    assert min(given) < image.array.size == max(given)

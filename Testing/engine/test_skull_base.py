@@ -37,3 +37,33 @@ def test_starts_are_refined_best_first_until_one_is_certain(monkeypatch, at_star
     found = locate_thoroughly(scan, ears)
     assert tried == pitches
     assert found.similarity == max(refined[int(pitch / 20)] for pitch in pitches)
+
+
+def test_starts_that_cannot_reach_the_labeled_cochleae_are_not_refined(monkeypatch):
+    ears = template.load()
+    cochleae = ears.modiolus * np.array([[1, 1, 1], [-1, 1, 1]])
+    shifts = {70.0: 0.0, 30.0: 20.0, -70.0: 40.0}
+    starts = []
+    for shift, pitch in shifts.items():
+        matrix = np.eye(4)
+        matrix[0, 3] = shift  # by 70 mm to the side, one cochlea lies where the contralateral one was
+        starts.append(Start(matrix, 0.9 - pitch / 100, pitch, matrix[:3, 3]))
+    tried = []
+
+    def refine(_scan, _template, matrix):
+        tried.append(shifts[matrix[0, 3]])
+        return SkullBase(matrix, 0.4, "T2")
+
+    monkeypatch.setattr(skull_base, "candidates", lambda *_: starts)
+    monkeypatch.setattr(skull_base, "_similarities", lambda *_: {"T2": 0.3})
+    monkeypatch.setattr(skull_base, "_refined", refine)
+    monkeypatch.setattr(skull_base, "_REACH_MM", 32.0)
+    scan = Volume(np.zeros(GRID.shape, np.float32), GRID)
+    skull_base.locate(scan, ears, cochleae)
+    locate_thoroughly(scan, ears, None, cochleae)
+    assert tried == [20.0, 20.0]
+    far = cochleae + np.array([0, 500.0, 0])
+    assert skull_base.locate(scan, ears, far).similarity == locate_thoroughly(scan, ears, None, far).similarity == 0
+    assert len(tried) == 2
+    skull_base.locate(scan, ears, np.empty((0, 3)))  # without a label every start may be right
+    assert tried[2:] == [0.0]

@@ -51,6 +51,14 @@ def test_the_ears_of_a_scan_are_looked_for_once_and_again_where_the_file_is_dama
     assert len(searched) == 4
 
 
+def test_the_type_of_the_voxels_does_not_matter(folder, searched):
+    image = scan()
+    whole = np.rint(image.array)
+    for kind in (np.float32, np.int16):
+        ear_frame.ear_frames(Volume(whole.astype(kind), GRID))
+    assert searched.count("locate") == 1
+
+
 def test_a_scan_with_another_voxel_or_place_is_searched_anew(folder, searched):
     ear_frame.ear_frames(scan())
     image = scan()

@@ -10,7 +10,7 @@ import pytest
 import SimpleITK as sitk
 
 from crossmoda.errors import InputError
-from crossmoda.volume import Grid, Volume, read, read_label_map, write
+from crossmoda.volume import Grid, Volume, read, read_label_map, read_typed_scan, write
 
 IDENTITY = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
 
@@ -305,3 +305,15 @@ def test_whole_numbers_stored_as_floats_are_a_label_map(tmp_path: Path) -> None:
     back = read_label_map(tmp_path / "label.nii.gz")
     assert back.array.dtype == np.uint8
     assert np.array_equal(back.array, array)
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.int16, np.uint16, np.int32, np.float32])
+def test_small_integers_stay_as_they_are_on_request(tmp_path: Path, kind: type) -> None:
+    grid = Grid((4, 5, 6), (0.5, 0.5, 1.5), (1.0, 2.0, 3.0), (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0))
+    array = np.arange(120).reshape(grid.shape).astype(kind)
+    write(Volume(array, grid), tmp_path / "scan.nii.gz")
+    for keep_small in (False, True):
+        scan, stored = read_typed_scan(tmp_path / "scan.nii.gz", keep_small)
+        is_small = keep_small and np.dtype(kind).itemsize <= 2
+        assert stored == kind and scan.array.dtype == (kind if is_small else np.float32)
+        assert np.array_equal(scan.array, array)

@@ -50,7 +50,7 @@ def mirrored(frames: EarFrames, grid: Grid) -> EarFrames:
 
 def confirmed(frames: EarFrames, label_map: Volume) -> EarFrames:
     """Return the frames of a labeled scan; a refused one is accepted where the label map has the cochlea there."""
-    points = label_map.grid.points(label_map.array == labels.COCHLEA)
+    points = _cochleae(label_map)
 
     def checked(frame: EarFrame) -> EarFrame:
         if frame.accepted or frame.inside < LEAST_INSIDE:
@@ -64,10 +64,17 @@ def confirmed(frames: EarFrames, label_map: Volume) -> EarFrames:
     return dataclasses.replace(frames, left=checked(frames.left), right=checked(frames.right))
 
 
+def _cochleae(label_map: Volume) -> np.ndarray:
+    """Return the labeled points (n, 3) of cochleae, LPS mm."""
+    return label_map.grid.points(label_map.array == labels.COCHLEA)
+
+
 def labeled_ear_frames(scan: Volume, label_map: Volume | None, progress: Progress | None = None) -> EarFrames:
     """Return the frames of a scan, :func:`confirmed` by its labels if there are any."""
-    confirm = None if label_map is None else functools.partial(confirmed, label_map=label_map)
-    return ear_frames(scan, progress=progress, confirm=confirm)
+    if label_map is None:
+        return ear_frames(scan, progress=progress)
+    confirm = functools.partial(confirmed, label_map=label_map)
+    return ear_frames(scan, progress=progress, confirm=confirm, cochleae=_cochleae(label_map))
 
 
 def ears_box(frames: EarFrames, grid: Grid) -> Box:

@@ -190,21 +190,23 @@ def ear_frames(
     template: Template | None = None,
     progress: Progress | None = None,
     confirm: Callable[[EarFrames], EarFrames] | None = None,
+    cochleae: np.ndarray | None = None,
 ) -> EarFrames:
     """Return the canonical frames of both ears in a scan.
 
     Args:
-        scan: T1 or T2 of a head or a part of it, in any orientation that its header states correctly.
+        scan: T1 or T2 of a head or a part of it, in any orientation that its header states correctly, of any type.
         template: see :func:`crossmoda.anatomy.template.load`; None: the bundled one.
         progress: callback(fraction, message); raise Cancelled to abort.
         confirm: accepts frames by further evidence; without any accepted one, every pitch of the head is tried, unless
             the alignment of the skull base is certain.
+        cochleae: labeled points (n, 3) of the scan, LPS mm: alignments that cannot reach them are not tried.
 
     Returns:
         Both frames. A frame that cannot be relied on is refused and states the reason.
 
     """
-    search, confirm = _Search(scan, template), confirm or (lambda frames: frames)
+    search, confirm = _Search(scan, template, cochleae), confirm or (lambda frames: frames)
     frames = confirm(search.frames("first", part(progress, 0.0, 0.4)))
     if not frames.accepted and frames.base_similarity < skull_base.CERTAIN_SIMILARITY:
         frames = max(frames, confirm(search.frames("thorough", part(progress, 0.4, 1.0))), key=_rank)
@@ -215,8 +217,8 @@ def ear_frames(
 class _Search:
     """The search for the ears in one scan; what it finds with the bundled template is kept for the next run."""
 
-    def __init__(self, scan: Volume, template: Template | None):
-        self._scan, self._template = scan, template or templates.load()
+    def __init__(self, scan: Volume, template: Template | None, cochleae: np.ndarray | None = None):
+        self._scan, self._template, self._cochleae = scan, template or templates.load(), cochleae
         self._is_kept = template is None
 
     @functools.cached_property
@@ -229,8 +231,11 @@ class _Search:
 
     @functools.cached_property
     def _key(self) -> str:
-        """The digest of scan and program."""
-        digest = hashlib.sha256(np.ascontiguousarray(self._scan.array))
+        """The digest of what is searched, of labeled cochleae and of the program."""
+        digest = hashlib.sha256(self._coarse.array)
+        digest.update(self._fine.array)
+        if self._cochleae is not None:
+            digest.update(np.ascontiguousarray(self._cochleae))
         digest.update(f"{self._scan.grid!r} {user_cache.code_digest('anatomy', 'deeds', 'volume')}".encode())
         return digest.hexdigest()
 
@@ -242,9 +247,9 @@ class _Search:
                 return EarFrames.from_json(earlier)
         report(progress, 0.0, "aligning the skull base")
         if search == "first":
-            base = skull_base.locate(self._coarse, self._template)
+            base = skull_base.locate(self._coarse, self._template, self._cochleae)
         else:
-            base = skull_base.locate_thoroughly(self._coarse, self._template, part(progress, 0.0, 0.8))
+            base = skull_base.locate_thoroughly(self._coarse, self._template, part(progress, 0.0, 0.8), self._cochleae)
         report(progress, 0.8, "aligning the ears")
         frames = _frames(self._scan.grid, self._fine, self._template, base)
         if self._is_kept:

@@ -90,12 +90,12 @@ def midplane_of(label_map: Volume) -> float | None:
     return _between(_centers(label_map, labels.COCHLEA))
 
 
-def find_sides(label_map: Volume) -> Sides:
+def find_sides(label_map: Volume, middle_mm: float | None = None) -> Sides:
     """Return the midplane and the sides of each structure of a label map.
 
     The midplane lies midway between the cochleae where both are labeled. With one cochlea and a tumor, the
-    tumor is medial of the cochlea. With no cochlea the midplane is the center of the grid, and structures near it are
-    central.
+    tumor is medial of the cochlea. With no cochlea the midplane is at ``middle_mm`` (LPS x; None: the center of the
+    grid), and structures near it are central.
     """
     centers = {structure.value: _centers(label_map, structure.value) for structure in labels.STRUCTURES}
     between = _between(centers[labels.COCHLEA])
@@ -103,7 +103,8 @@ def find_sides(label_map: Volume) -> Sides:
         cochlea, tumor = (_mean(centers[value]) for value in (labels.COCHLEA, labels.VS))
         between = cochlea - np.sign(cochlea - tumor) * _COCHLEA_TO_MIDPLANE_MM
     central_mm = CENTRAL_MM if between is None else 0.0
-    midplane_mm = float(label_map.grid.center[0]) if between is None else float(between)
+    middle_mm = float(label_map.grid.center[0]) if middle_mm is None else middle_mm
+    midplane_mm = middle_mm if between is None else float(between)
     of = {}
     for value, parts in centers.items():
         lateral = [(x - midplane_mm, size) for x, size in parts if abs(x - midplane_mm) >= central_mm]
@@ -117,11 +118,14 @@ def tumor_side(label_map: Volume) -> str | None:
     return find_sides(label_map).tumor
 
 
-def by_side(label_map: Volume, value: int, frames: "EarFrames | None" = None) -> dict[str, Volume]:
+def by_side(
+    label_map: Volume, value: int, frames: "EarFrames | None" = None, middle_mm: float | None = None
+) -> dict[str, Volume]:
     """Return the mask (bool) of a structure on each side on which it has voxels: left, right, unknown.
 
     A connected piece belongs to the nearer ear of the scan's ear frames; without them, to the side of the midplane on
-    which its center lies. Without frames and cochleae, the side of a piece near the middle is unknown.
+    which its center lies. Without frames and cochleae, the midplane is at ``middle_mm`` (LPS x; None: the center of the
+    grid), and the side of a piece near it is unknown.
     """
     mask = label_map.array == value
     if not mask.any():
@@ -131,7 +135,7 @@ def by_side(label_map: Volume, value: int, frames: "EarFrames | None" = None) ->
     grid = label_map.grid.crop(box)
     centers = ndimage.center_of_mass(mask[box], numbers, range(1, count + 1))
     ears = frames.accepted if frames is not None else []
-    midplane_mm, central_mm = _midplane(label_map) if len(ears) < 2 else (0.0, 0.0)
+    midplane_mm, central_mm = _midplane(label_map, middle_mm) if len(ears) < 2 else (0.0, 0.0)
     sides = np.array(["", *(_side_of(grid.to_lps(center[::-1]), ears, midplane_mm, central_mm) for center in centers)])
     masks = {}
     for side in (*SIDES, UNKNOWN_SIDE):
@@ -142,13 +146,13 @@ def by_side(label_map: Volume, value: int, frames: "EarFrames | None" = None) ->
     return masks
 
 
-def _midplane(label_map: Volume) -> tuple[float, float]:
+def _midplane(label_map: Volume, middle_mm: float | None) -> tuple[float, float]:
     """Return the LPS x of the midplane, and the distance from it below which a side is unknown, mm."""
     midplane_mm = midplane_of(label_map)
     if midplane_mm is not None:
         return midplane_mm, 0.0
     is_guess = not (label_map.array == labels.COCHLEA).any()
-    return find_sides(label_map).midplane_mm, CENTRAL_MM if is_guess else 0.0
+    return find_sides(label_map, middle_mm).midplane_mm, CENTRAL_MM if is_guess else 0.0
 
 
 def _side_of(center: np.ndarray, ears: "Sequence[EarFrame]", midplane_mm: float, central_mm: float) -> str:

@@ -45,15 +45,18 @@ def averaged(scan: Volume, spacing_mm: float) -> Volume:
     blocks = [max(1, min(round(spacing_mm / step), count)) for step, count in zip(spacing, size, strict=True)]
     counts = [count // block for count, block in zip(size, blocks, strict=True)]
     array = scan.array[tuple(slice(counts[axis] * blocks[axis]) for axis in (2, 1, 0))]
-    for axis in range(3):
-        count, block = counts[2 - axis], blocks[2 - axis]
-        if block > 1:
-            shape = (*array.shape[:axis], count, block, *array.shape[axis + 1 :])
-            array = array.reshape(shape).mean(axis=axis + 1, dtype=np.float32)
+    result = np.empty(counts[::-1], np.float32)
+    for number, averages in enumerate(result):  # section by section: a large scan is read, hardly anything is written
+        section = array[number * blocks[2] : (number + 1) * blocks[2]]
+        for axis, (count, block) in enumerate(zip((1, counts[1], counts[0]), blocks[::-1], strict=True)):
+            if block > 1:
+                shape = (*section.shape[:axis], count, block, *section.shape[axis + 1 :])
+                section = section.reshape(shape).mean(axis=axis + 1, dtype=np.float32)
+        averages[:] = section[0]
     origin = (scan.grid.index_to_physical @ [*((block - 1) / 2 for block in blocks), 1.0])[:3]
     steps = tuple(step * block for step, block in zip(spacing, blocks, strict=True))
     grid = Grid(tuple(counts), steps, tuple(origin.tolist()), scan.grid.direction)  # type: ignore[arg-type]
-    return Volume(np.ascontiguousarray(array, np.float32), grid)
+    return Volume(result, grid)
 
 
 def smoothed(image: Volume, spacing_mm: float) -> Volume:

@@ -29,6 +29,8 @@ _TRIALS, _LEAST_AT_START = 5, 0.2
 CERTAIN_SIMILARITY = 0.5
 #: Control points 7 to 4 voxels apart, displacements of up to 20 voxels.
 _SETTINGS = deeds.Settings(linear="rigid", levels=0, units="voxel", device="cpu")
+#: The same displacements, mm: a start whose cochleae lie farther from the labeled ones cannot become right.
+_REACH_MM = 20 * _SPACING_MM
 #: How far around the template the scan is cut out, mm.
 _MARGIN_MM = 16.0
 #: How far beyond the scan the template is compared with it, mm: a start may be wrong by that much.
@@ -47,21 +49,29 @@ class SkullBase:
     """the template's contrast that resembles the scan"""
 
 
-def locate(scan: Volume, template: Template) -> SkullBase:
+def locate(scan: Volume, template: Template, cochleae: np.ndarray | None = None) -> SkullBase:
     """Return the alignment of the template's skull base with a scan; its similarity tells whether there is one.
 
     Args:
         scan: T1 or T2, sampled at about 2 mm.
         template: the template.
+        cochleae: labeled points (n, 3) of the scan, LPS mm: starts that cannot reach them are not tried.
 
     """
-    return _refined(scan, template, candidates(scan, template.slab["T2"], _FIRST_PITCHES_DEG)[0].matrix)
+    starts = candidates(scan, template.slab["T2"], _FIRST_PITCHES_DEG)
+    reaching = _reaching(starts, template, cochleae)
+    return _refined(scan, template, reaching[0].matrix) if reaching else _missed(starts[0].matrix)
 
 
-def locate_thoroughly(scan: Volume, template: Template, progress: Progress | None = None) -> SkullBase:
+def locate_thoroughly(
+    scan: Volume, template: Template, progress: Progress | None = None, cochleae: np.ndarray | None = None
+) -> SkullBase:
     """Return the first certain one of several alignments, else the best, for heads that :func:`locate` misses."""
-    starts = [start for name in CONTRASTS for start in candidates(scan, template.slab[name], _ALL_PITCHES_DEG)]
-    starts = _distinct(sorted(starts, key=lambda start: -start.similarity))[:_TRIALS]
+    every = [start for name in CONTRASTS for start in candidates(scan, template.slab[name], _ALL_PITCHES_DEG)]
+    starts = _reaching(sorted(every, key=lambda start: -start.similarity), template, cochleae)
+    if not starts:
+        return _missed(every[0].matrix)
+    starts = _distinct(starts)[:_TRIALS]
     rated = [(max(_similarities(scan, template, start.matrix).values()), start) for start in starts]
     rated.sort(key=lambda pair: -pair[0])
     best: SkullBase | None = None
@@ -71,8 +81,21 @@ def locate_thoroughly(scan: Volume, template: Template, progress: Progress | Non
         report(progress, number / len(rated), f"trying a head pitch of {start.pitch_deg:g} degrees")
         trial = _refined(scan, template, start.matrix)
         best = trial if best is None or trial.similarity > best.similarity else best
-    assert best is not None  # candidates() returns one start per pitch
+    assert best is not None  # the first start is always tried
     return best
+
+
+def _reaching(starts: list[Start], template: Template, cochleae: np.ndarray | None) -> list[Start]:
+    """Return the starts from which the refinement can reach labeled cochleae; all of them without labels."""
+    if cochleae is None or not len(cochleae):
+        return starts
+    modioli = template.modiolus * np.array([[1, 1, 1], [-1, 1, 1]])
+
+    def distance_mm(start: Start) -> float:
+        apart = cochleae[:, None] - moved(start.matrix, modioli)
+        return float(np.linalg.norm(apart, axis=-1).min(axis=1).mean())
+
+    return [start for start in starts if distance_mm(start) <= _REACH_MM]
 
 
 def _distinct(starts: list[Start]) -> list[Start]:
@@ -101,10 +124,15 @@ def _refined(scan: Volume, template: Template, start: np.ndarray) -> SkullBase:
     try:
         matrix = start @ matrix_of(deeds.register(slab, image, _SETTINGS).transform)
     except InputError:  # constant, no overlap, or nothing in common
-        return SkullBase(start, 0.0, CONTRASTS[0])
+        return _missed(start)
     similarities = _similarities(scan, template, matrix)
     contrast = max(similarities, key=lambda name: similarities[name])
     return SkullBase(matrix, similarities[contrast], contrast)
+
+
+def _missed(start: np.ndarray) -> SkullBase:
+    """Return an alignment that is none."""
+    return SkullBase(start, 0.0, CONTRASTS[0])
 
 
 def _reach(grid: Grid, matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

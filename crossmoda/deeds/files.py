@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import json
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -11,10 +12,11 @@ from typing import Any
 import numpy as np
 import SimpleITK as sitk
 
-from crossmoda import labels, provenance, volume
+from crossmoda import labels, provenance, threads, volume
 from crossmoda.anatomy.ear_alignment import alignment, ears_box, labeled_ear_frames
 from crossmoda.anatomy.ear_frame import EarFrames, ear_frames
 from crossmoda.deeds import center_alignment, register
+from crossmoda.deeds.registration import warm_up
 from crossmoda.deeds.settings import Settings
 from crossmoda.deeds.transform import (
     INVERSE,
@@ -229,8 +231,12 @@ def _ears(
     has_cochlea = label is not None and bool((label.array == labels.COCHLEA).any())
     if settings.region == "whole" or (settings.region == "auto" and not has_cochlea):
         return None
-    fixed = ear_frames(inputs.fixed, progress=part(progress, 0.0, 0.5))
-    moving = labeled_ear_frames(inputs.moving, label, part(progress, 0.5, 1.0))
+    warm_up(part(progress, 0.0, 0.1))
+    fixed, moving = threads.both(
+        functools.partial(ear_frames, inputs.fixed),
+        functools.partial(labeled_ear_frames, inputs.moving, label, part(progress, 0.1, 1.0)),
+        at_once=threads.thread_count() > 1,
+    )
     if alignment(fixed, moving) is not None:
         return fixed, moving
     if settings.region == "ears":

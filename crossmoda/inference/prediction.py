@@ -19,7 +19,8 @@ from crossmoda.inference.probabilities import predict_probabilities
 from crossmoda.inference.settings import Settings
 from crossmoda.measurement import Measures, as_json, measure
 from crossmoda.progress import Progress, part, report
-from crossmoda.volume import Volume
+from crossmoda.volume import Grid, Volume
+from crossmoda.volume.grid import Box
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,22 +29,37 @@ class Prediction:
 
     label_map: Volume
     """uint8"""
-    probabilities: np.ndarray
-    """(label, z, y, x), float32, background first; their sum is 1"""
+    region_probabilities: np.ndarray
+    """(label, z, y, x), float32, background first, in ``region``; their sum is 1"""
     provenance: dict[str, Any]
     measures: Measures = dataclasses.field(default_factory=lambda: Measures((), (), ()))
     """of tumors and cochleae"""
     frames: EarFrames | None = None
     """ear frames of the scan, by a network that sees ears"""
+    region: Box = (slice(None),) * 3
+    """the part of the scan outside of which all is certain background"""
+
+    @functools.cached_property
+    def probabilities(self) -> np.ndarray:
+        """The probabilities (label, z, y, x) of the whole scan, float32, background first; their sum is 1."""
+        background = self._whole(self.region_probabilities[labels.BACKGROUND], 1.0)
+        others = (self._whole(values) for values in self.region_probabilities[labels.BACKGROUND + 1 :])
+        return np.stack([background, *others])
 
     @functools.cached_property
     def uncertainty(self) -> Volume:
         """Return the entropy of the probabilities, float32, 0 (certain) to 1 (all labels equally probable)."""
-        return self.label_map.with_array(entropy(self.probabilities))
+        return self.label_map.with_array(self._whole(entropy(self.region_probabilities)))
 
     def probability(self, structure: labels.Structure) -> Volume:
         """Return the probability map of a structure."""
-        return self.label_map.with_array(self.probabilities[structure.value])
+        return self.label_map.with_array(self._whole(self.region_probabilities[structure.value]))
+
+    def _whole(self, inside: np.ndarray, outside: float = 0.0) -> np.ndarray:
+        """Return values of the region (z, y, x) on the whole scan."""
+        result = np.full(self.label_map.array.shape, outside, inside.dtype)
+        result[self.region] = inside
+        return result
 
 
 def predict(
@@ -57,7 +73,7 @@ def predict(
     """Segment a scan.
 
     Args:
-        image: the scan, in any orientation.
+        image: the scan, in any orientation, of any real type.
         model: trained weights, as a path or from :func:`crossmoda.weights.load`; None: bundled weights.
         inputs: files of the scan, for the provenance.
 
@@ -73,29 +89,33 @@ def predict(
     device = devices.choose(settings.device)
     record = provenance.Record("predict", settings, files, devices.describe(device))
     if model.settings.field == "ear":
-        ears = predict_ears(model, image, settings, device, part(progress, 0.1, 1.0))
-        probabilities, label_map, fallbacks, notes = ears.probabilities, ears.label_map, ears.fallbacks, ears.notes
+        ears = predict_ears(model, image, settings, device, part(progress, 0.1, 0.95))
+        probabilities, inside, fallbacks, notes = ears.probabilities, ears.label_map, ears.fallbacks, ears.notes
+        region = ears.region
         frames: EarFrames | None = ears.frames
     else:
-        probabilities, label_map, fallbacks = _predict_scan(model, image, settings, device, progress)
+        probabilities, inside, fallbacks = _predict_scan(model, image, settings, device, progress)
+        region = tuple(slice(0, count) for count in image.grid.shape)
         notes, frames = list(fallbacks), None
     report(progress, 0.95, "measuring")
+    label_map = np.zeros(image.grid.shape, np.uint8)
+    label_map[region] = inside
     segmentation = image.with_array(label_map)
-    measures = measure(segmentation, frames, probability=probabilities[labels.VS], card=model.card)
+    measures = measure(segmentation, frames, probability=probabilities[labels.VS], card=model.card, region=region)
     report(progress, 1.0, "segmented")
-    mean_probability = _mean_probability(label_map, probabilities)
+    mean_probability = _mean_probability(inside, probabilities)
     voxel_mm3 = image.grid.voxel_volume_mm3
-    volumes = {item.key: round(float((label_map == item.value).sum()) * voxel_mm3, 2) for item in labels.STRUCTURES}
+    volumes = {item.key: round(float((inside == item.value).sum()) * voxel_mm3, 2) for item in labels.STRUCTURES}
     notes += coverage.notes(model.card, image.grid, volumes["VS"])
     finished = record.finish(
         fallbacks=fallbacks,
-        notes=[*notes, *_warnings(mean_probability, model.card.get(weights.DOUBTFUL, {}), label_map, image)],
+        notes=[*notes, *_warnings(mean_probability, model.card.get(weights.DOUBTFUL, {}), inside, image.grid)],
         network=model.card["network"],
         volumes_mm3=volumes,
         mean_probability=mean_probability,
         measures=as_json(measures, image.grid),
     )
-    return Prediction(segmentation, probabilities, finished, measures, frames)
+    return Prediction(segmentation, probabilities, finished, measures, frames, region)
 
 
 def _predict_scan(
@@ -103,6 +123,7 @@ def _predict_scan(
 ) -> tuple[np.ndarray, np.ndarray, list[str]]:
     """Return probabilities and label map of a network that sees the scan as it is, and the fallbacks."""
     report(progress, 0.1, "preparing the scan")
+    image = image.with_array(image.array.astype(np.float32, copy=False))
     try:
         prepared = preprocessing.prepare(image, None, model.preparation)
     except MemoryError as cause:
@@ -137,7 +158,7 @@ def _mean_probability(label_map: np.ndarray, probabilities: np.ndarray) -> dict[
 
 
 def _warnings(
-    mean_probability: Mapping[str, float], doubtful_below: Mapping[str, float], label_map: np.ndarray, image: Volume
+    mean_probability: Mapping[str, float], doubtful_below: Mapping[str, float], label_map: np.ndarray, grid: Grid
 ) -> list[str]:
     """Return warnings about absent and doubtful structures."""
     if not any(mean_probability.values()):
@@ -147,6 +168,6 @@ def _warnings(
     reasons = []
     if mean_probability["VS"] < doubtful_below.get("VS", 0.0):
         reasons.append(f"mean probability {mean_probability['VS']:.2f}, typical of false positives")
-    if not plausibility.beside_a_cochlea(label_map, image.grid):
+    if not plausibility.beside_a_cochlea(label_map, grid):
         reasons.append("no cochlea next to it")
     return [f"the schwannoma is doubtful ({', and '.join(reasons)}): check it in the scan"] if reasons else []

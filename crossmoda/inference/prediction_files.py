@@ -59,7 +59,8 @@ def predict_files(
     for path in (None if is_dicom else target, *maps.values(), uncertainty):
         if path is not None:
             check_ending(path)
-    result = predict(volume.read_scan(scan), model, settings, progress, inputs={"image": scan})
+    image_volume, _ = volume.read_typed_scan(scan, keep_small=True)  # only its ears are ever computed with
+    result = predict(image_volume, model, settings, progress, inputs={"image": scan})
     with output.together():
         if target.name.lower().endswith(".seg.nrrd"):
             volume.write_segmentation(result.label_map, target, result.provenance)

@@ -19,7 +19,7 @@ from crossmoda.volume.masks import bounding_box, grown
 #: Key of the model card.
 KEY = "volume_interval"
 #: The probabilities around the tumor that count, mm.
-_AROUND_MM = 3.0
+AROUND_MM = 3.0
 #: Added to u, so that a certain network has an interval as well.
 _OFFSET = 0.02
 
@@ -69,7 +69,7 @@ def uncertain_volume(tumor: Volume, probability: np.ndarray) -> float:
         probability: of the tumor, (z, y, x), 0 to 1, on its grid.
 
     """
-    box = bounding_box(tumor.array, tumor.grid.voxels(_AROUND_MM))
+    box = bounding_box(tumor.array, tumor.grid.voxels(AROUND_MM))
     part = tumor.crop(box)
-    values = probability[box][grown(part.array, _AROUND_MM, part.grid)].astype(float)
+    values = probability[box][grown(part.array, AROUND_MM, part.grid)].astype(float)
     return float((values * (1 - values)).sum() / max(values.sum(), 1e-6))

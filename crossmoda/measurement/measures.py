@@ -12,11 +12,11 @@ from crossmoda.anatomy.ear_frame import EarFrame, EarFrames
 from crossmoda.anatomy.laterality import UNKNOWN_SIDE
 from crossmoda.measurement import koos, surface
 from crossmoda.measurement.axial import AxialDiameters, HalfSpace, axial_diameters
-from crossmoda.measurement.interval import VolumeInterval, uncertain_volume
+from crossmoda.measurement.interval import AROUND_MM, VolumeInterval, uncertain_volume
 from crossmoda.measurement.koos import KoosSuggestion
 from crossmoda.measurement.meatus import MeatalParts, porus_plane, split_by_labels, split_by_plane
 from crossmoda.measurement.surface import Line, face_centers, gap_mm
-from crossmoda.volume.grid import Volume
+from crossmoda.volume.grid import Box, Volume
 from crossmoda.volume.masks import bounding_box, components
 
 #: A smaller tumor is probably a stray mark, mm3.
@@ -93,6 +93,7 @@ def measure(
     planes: Mapping[str, HalfSpace] | None = None,
     probability: np.ndarray | None = None,
     card: Mapping[str, Any] | None = None,
+    region: Box | None = None,
 ) -> Measures:
     """Measure the tumors and the cochleae of a label map.
 
@@ -103,9 +104,17 @@ def measure(
         planes: the plane of the porus of an ear by side, instead of that of its frame.
         probability: of the tumor, (z, y, x), by the network of ``card``; None: no interval of the volume.
         card: the model card.
+        region: the box that holds all that is labeled, and on which ``parts`` and ``probability`` lie; None: the grid.
 
     """
-    tumors, cochleae = (laterality.by_side(label_map, value, frames) for value in (labels.VS, labels.COCHLEA))
+    middle_mm = float(label_map.grid.center[0])
+    if region is None:
+        region = bounding_box(label_map.array > 0, label_map.grid.voxels(AROUND_MM))
+        parts, probability = (None if values is None else values[region] for values in (parts, probability))
+    label_map = label_map.crop(region)
+    tumors, cochleae = (
+        laterality.by_side(label_map, value, frames, middle_mm) for value in (labels.VS, labels.COCHLEA)
+    )
     faces = {side: face_centers(mask) for side, mask in cochleae.items()}
     interval = VolumeInterval.of(card or {})
     notes = [] if frames is None else list(frames.notes)

@@ -82,9 +82,39 @@ def cochlea_score(item: RegisteredAtlas, half: np.ndarray, grid: Grid) -> float:
 
 def best(scores: Mapping[str, float], fraction: float) -> frozenset[str]:
     """Return the names with the highest scores: a fraction of them, but at least three (or all there are)."""
+    names = ranked(scores)
+    return frozenset(names[: max(math.ceil(fraction * len(names)), min(3, len(names)))])
+
+
+def ranked(scores: Mapping[str, float]) -> list[str]:
+    """Return the names of known scores, the highest first."""
     known = {name: score for name, score in scores.items() if not math.isnan(score)}
-    count = max(math.ceil(fraction * len(known)), min(3, len(known)))
-    return frozenset(sorted(known, key=lambda name: (-known[name], name))[:count])
+    return sorted(known, key=lambda name: (-known[name], name))
+
+
+@dataclasses.dataclass(frozen=True)
+class StructureScores:
+    """How well the atlases match the target at each structure (name -> score; higher: better, NaN: unknown)."""
+
+    tumor: dict[str, float]
+    """of the atlases with a tumor on the target's tumor side, see :func:`tumor_scores`"""
+    cochlea: dict[str, dict[str, float]]
+    """side -> those of all atlases, see :func:`cochlea_score`"""
+
+    def ranking(self) -> list[str]:
+        """Return the names, best-matching first; those without any known score last.
+
+        Each structure has to find its atlases among the first ones: in turns the next best one for the tumor, for the
+        left cochlea, for the tumor, and for the right cochlea.
+        """
+        tumor, left, right = (iter(ranked(each)) for each in (self.tumor, *self.cochlea.values()))
+        ranking: dict[str, None] = {}
+        for _ in self.cochlea["left"]:
+            for order in (tumor, left, tumor, right):
+                name = next((name for name in order if name not in ranking), None)
+                if name is not None:
+                    ranking[name] = None
+        return list(ranking | dict.fromkeys(sorted(self.cochlea["left"])))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,17 +145,25 @@ def rank_atlases(
         on_left: mask of the voxels left of the midplane, (z, y, x) or broadcastable to it.
 
     """
+    scores = structure_scores(registered, target, side, on_left)
+    tumor = {name: scores.tumor[name] for name in best(scores.tumor, fraction)}
+    return Contributors(tumor, {half: best(each, fraction) for half, each in scores.cochlea.items()})
+
+
+def structure_scores(
+    registered: Sequence[RegisteredAtlas], target: Volume, side: str | None, on_left: np.ndarray
+) -> StructureScores:
+    """Return how well each atlas matches the target at each structure; arguments as of :func:`rank_atlases`."""
     with_tumor = [
         item
         for item in registered
         if (side is None or item.side in (side, None)) and (item.label_map == labels.VS).any()
     ]
     scores = tumor_scores(with_tumor, target) if with_tumor else np.zeros(0)
-    by_name = {item.name: float(score) for item, score in zip(with_tumor, scores, strict=True)}
-    tumor = {name: by_name[name] for name in best(by_name, fraction)}
+    tumor = {item.name: float(score) for item, score in zip(with_tumor, scores, strict=True)}
     left = np.broadcast_to(on_left, target.grid.shape)
     cochlea = {
-        name: best({item.name: cochlea_score(item, half, target.grid) for item in registered}, fraction)
+        name: {item.name: cochlea_score(item, half, target.grid) for item in registered}
         for name, half in (("left", left), ("right", ~left))
     }
-    return Contributors(tumor, cochlea)
+    return StructureScores(tumor, cochlea)

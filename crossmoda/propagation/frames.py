@@ -1,14 +1,17 @@
-"""The ear frames of target and atlases, located once and kept in the folder of the target."""
+"""The ears of target and atlases, located once: frames in the folder of the target, atlases for the user as well."""
 
+import contextlib
 import functools
+import zlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
-from crossmoda import cache
+from crossmoda import cache, user_cache
 from crossmoda.anatomy.ear_alignment import labeled_ear_frames
 from crossmoda.anatomy.ear_frame import EarFrames, ear_frames
 from crossmoda.propagation.atlases import Atlas
+from crossmoda.propagation.ear_patches import AtlasEars, atlas_ears
 from crossmoda.propagation.storage import storing
 from crossmoda.volume import Volume
 
@@ -19,6 +22,14 @@ if TYPE_CHECKING:
 FRAMES = "frames"
 #: Bump to invalidate cached frames.
 _REVISION = 2
+
+
+class LocatedAtlas(NamedTuple):
+    """The ears of an atlas."""
+
+    frames: EarFrames
+    """confirmed by its labels"""
+    ears: AtlasEars
 
 
 def target_frames(image: Volume, key: str, folder: Path) -> EarFrames:
@@ -36,7 +47,7 @@ def target_frames(image: Volume, key: str, folder: Path) -> EarFrames:
 def atlas_frames(atlas: Atlas, folder: Path) -> EarFrames:
     """Return the frames of an atlas, confirmed by its labels; they are kept in ``folder``, the target's."""
     image, label, _ = atlas.key()
-    return _kept(folder, f"atlas_{atlas.id}", [image, label], lambda: _confirmed(atlas.case, image, label))
+    return _kept(folder, f"atlas_{atlas.id}", [image, label], lambda: located(atlas).frames)
 
 
 def _kept(folder: Path, name: str, content: list[str | None], locate: Callable[[], EarFrames]) -> EarFrames:
@@ -51,6 +62,27 @@ def _kept(folder: Path, name: str, content: list[str | None], locate: Callable[[
     return frames
 
 
-@functools.lru_cache(maxsize=1024)
-def _confirmed(case: "Case", _content: str | None, _label: str | None) -> EarFrames:
-    return labeled_ear_frames(case.read_image(), case.read_label())
+def located(atlas: Atlas) -> LocatedAtlas:
+    """Return the ears of an atlas; for the next target they are kept in the user's cache.
+
+    Raises:
+        InputError: a file cannot be read.
+
+    """
+    image, label, _ = atlas.key()
+    return _located(atlas.case, image, label)
+
+
+@functools.lru_cache(maxsize=256)
+def _located(case: "Case", image_key: str | None, label_key: str | None) -> LocatedAtlas:
+    program = user_cache.code_digest("anatomy", "deeds", "volume", "propagation")
+    key = cache.digest([image_key, label_key, program])
+    earlier = user_cache.recall("atlas_ears", key)
+    if earlier is not None:
+        with contextlib.suppress(AttributeError, LookupError, TypeError, ValueError, zlib.error):  # damaged
+            return LocatedAtlas(EarFrames.from_json(earlier["frames"]), AtlasEars.from_json(earlier["ears"]))
+    image, label_map = case.read_image(), case.read_label()
+    frames = labeled_ear_frames(image, label_map)
+    ears = atlas_ears(image, label_map, frames)
+    user_cache.keep("atlas_ears", key, {"frames": frames.to_json(), "ears": ears.to_json()})
+    return LocatedAtlas(frames, ears)

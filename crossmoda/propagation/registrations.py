@@ -1,5 +1,6 @@
 """The registrations of atlases to one target: performed several at a time, sealed on disk, loaded when finished."""
 
+import contextlib
 import dataclasses
 import time
 from collections.abc import Callable, Sequence
@@ -18,6 +19,7 @@ from crossmoda.output import CannotWrite
 from crossmoda.preprocessing import in_lps_order
 from crossmoda.progress import Progress, part, report
 from crossmoda.propagation.atlases import Atlas
+from crossmoda.propagation.frames import atlas_frames
 from crossmoda.propagation.initial_alignment import InitialAlignment
 from crossmoda.propagation.settings import Settings
 from crossmoda.propagation.similarity import OUTSIDE, compare
@@ -75,7 +77,7 @@ class RegisteredAtlas:
     @property
     def side(self) -> str | None:
         """The tumor side on the target."""
-        return laterality.contralateral(self.atlas.side) if self.mirrored and self.atlas.side else self.atlas.side
+        return PlannedRegistration(self.atlas, self.mirrored).side
 
     def dissimilarity_at(self, mask: np.ndarray) -> float:
         """Return the mean dissimilarity (0 to 1) over ``mask`` inside the field of view; NaN where that is empty."""
@@ -116,6 +118,11 @@ class PlannedRegistration(NamedTuple):
     def key(self) -> tuple[str, bool, bool]:
         """The identity among the registrations of one target."""
         return self.atlas.id, self.mirrored, self.linear
+
+    @property
+    def side(self) -> str | None:
+        """The tumor side on the target."""
+        return laterality.contralateral(self.atlas.side) if self.mirrored and self.atlas.side else self.atlas.side
 
 
 class Registrations:
@@ -175,6 +182,17 @@ class Registrations:
     def is_finished(self, planned: PlannedRegistration) -> bool:
         """Whether a registration is done, in this run or on disk."""
         return planned.key in self._results or self._step(planned).results() is not None
+
+    def locate(self, atlases: Sequence[Atlas], progress: Progress | None = None) -> None:
+        """Locate the ears of atlases, several at a time, where registrations start from them."""
+        if self.target.frames is None:
+            return
+
+        def work(atlas: Atlas, _: Progress | None) -> None:
+            with contextlib.suppress(InputError):  # its registration states the reason
+                atlas_frames(atlas, self.folder)
+
+        run_in_parallel(work, atlases, default_parallel_registrations(self.registration), progress)
 
     def register(
         self, pending: Sequence[PlannedRegistration], progress: Progress | None = None, parallel: int | None = None

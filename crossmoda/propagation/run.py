@@ -17,7 +17,7 @@ from crossmoda.anatomy import contralateral, laterality
 from crossmoda.errors import CASE_ERRORS, InputError, sentence_of
 from crossmoda.output import CannotWrite
 from crossmoda.progress import Progress, part, report
-from crossmoda.propagation import missing_cochlea, noisy_label, registrations
+from crossmoda.propagation import atlas_selection, missing_cochlea, noisy_label, registrations
 from crossmoda.propagation.atlases import Atlas, examine
 from crossmoda.propagation.label_fusion import CHANCE, failures, fuse, with_side_uncertainty
 from crossmoda.propagation.noisy_label import AtlasOutcome
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 _REVISION = 16
 #: Atlases whose tumors tell where a tumor may be, for the tumor side.
 _TUMOR_ATLASES = 12
+_NO_ATLAS = "No atlas is selected. Allow more than 0 atlases on the left or on the right."
 
 
 class Run:
@@ -78,6 +79,7 @@ class Run:
         self._unusable: tuple[str, ...] = ()
         self._selected: list[Atlas] | None = None
         self._side: TumorSide | None = None
+        self._wanted: list[PlannedRegistration] | None = None
         self.record = Record(
             "propagate", self._parameters(), {"target": case.image}, getattr(registration, "device", "cpu")
         )
@@ -124,11 +126,14 @@ class Run:
     def pending(self, progress: Progress | None = None) -> list[PlannedRegistration]:
         """Return the registrations that the next decision waits for; none when only the fusion is left.
 
-        Once the atlases are selected the target is compared with its mirror image, reported to ``progress``.
+        Once the atlases are selected their ears are located, the target is compared with its mirror image, and the
+        best-matching atlases are chosen, all reported to ``progress``.
         """
         for stage in (self.comparisons, self.wanted, self.copies):
-            if stage == self.wanted:
-                self.tumor_side(progress)
+            if stage == self.wanted and self._wanted is None:
+                self.registrations.locate(self.selected(), part(progress, 0.0, 0.7))
+                self.tumor_side(part(progress, 0.7, 0.9))
+                self._wanted = self._choose(part(progress, 0.9, 1.0))
             if pending := [planned for planned in stage() if not self.registrations.is_finished(planned)]:
                 return pending
         return []
@@ -159,18 +164,26 @@ class Run:
         return [
             PlannedRegistration(atlas, linear=True)
             for candidates, count in _by_side(self.atlases, self.settings)
-            if len(candidates) > count
+            if len(candidates) > count and not self._ranks_ears()
             for atlas in candidates
         ]
 
+    def _ranks_ears(self) -> bool:
+        """Whether the ears choose among the atlases: there are more than are registered, and the target's are known."""
+        return 0 < self.settings.most_atlases < len(self.atlases) and self.registrations.target.frames is not None
+
     def selected(self) -> list[Atlas]:
-        """Return the atlases of each side that are most similar to the target after linear registration."""
+        """Return the atlases of each side that are most similar to the target after linear registration.
+
+        All of them if the ears choose among them once the tumor side is known.
+        """
         if self._selected is None:
             self._selected = []
             for candidates, count in _by_side(self.atlases, self.settings):
-                self._selected += candidates if len(candidates) <= count else self._most_similar(candidates, count)
+                is_few = len(candidates) <= count or self._ranks_ears()
+                self._selected += candidates if is_few else self._most_similar(candidates, count)
             if not self._selected:
-                raise InputError("No atlas is selected. Allow more than 0 atlases on the left or on the right.")
+                raise InputError(_NO_ATLAS)
         return self._selected
 
     def _most_similar(self, candidates: list[Atlas], count: int) -> list[Atlas]:
@@ -229,12 +242,34 @@ class Run:
             return None
 
     def wanted(self) -> list[PlannedRegistration]:
-        """Return the registrations to fuse: of the selected atlases, mirrored where their tumor is contralateral."""
+        """Return the registrations to fuse: of the chosen atlases, mirrored where their tumor is contralateral."""
+        if self._wanted is None:
+            self._wanted = self._choose()
+        return self._wanted
+
+    def _choose(self, progress: Progress | None = None) -> list[PlannedRegistration]:
+        """Return the registrations of the selected atlases, of too many those that match the target best before it."""
         side = self.side()
-        return [
+        planned = [
             PlannedRegistration(atlas, bool(self.settings.mirror and side and atlas.side and atlas.side != side))
             for atlas in self.selected()
         ]
+        if not self._ranks_ears():
+            return planned
+        ranking = atlas_selection.kept_ranking(self.registrations, planned, side, progress)
+        left_out = atlas_selection.left_out(ranking, {atlas.id: atlas.side for atlas in self.atlases}, self.settings)
+        self.outcomes += [
+            AtlasOutcome(item.atlas.id, item.side, item.mirrored, excluded=left_out[item.atlas.id])
+            for item in planned
+            if item.atlas.id in left_out
+        ]
+        chosen = [item for item in planned if item.atlas.id not in left_out]
+        if not chosen:
+            raise InputError(_NO_ATLAS)
+        self.notes.append(
+            f"{len(chosen)} of {len(planned)} atlases were registered, those whose ears match the target best."
+        )
+        return chosen
 
     def _side_without_cochlea(self) -> str | None:
         """Return the side whose cochlea only mirrored copies can contribute, if any."""
@@ -283,6 +318,11 @@ class Run:
             self.notes.append(f"No atlas has the {side} cochlea: {copies} it.")
         return registered
 
+    def _settings_of_fusion(self) -> Settings:
+        """Return the settings with the contributing fraction of the registered atlases: as many as of the selected."""
+        fraction = self.settings.contributing_fraction * (len(self.selected()) / len(self.wanted()))
+        return dataclasses.replace(self.settings, contributing_fraction=min(fraction, 1.0))
+
     def fuse_and_write(self, progress: Progress | None = None) -> Volume:
         """Fuse the registered atlases and write all outputs on the target's grid; return the label map."""
         registered, side = self.usable(), self.side()
@@ -290,7 +330,7 @@ class Run:
         self.notes += [target.note] if target.note else []
         comparison = self._comparison_for_outline(part(progress, 0.0, 0.3))
         fused, contributors = fuse(
-            *(registered, self.registrations.target.part, side, self.settings, self.fusion_settings),
+            *(registered, self.registrations.target.part, side, self._settings_of_fusion(), self.fusion_settings),
             comparison=comparison,
             progress=part(progress, 0.3, 0.5),
         )
@@ -324,16 +364,21 @@ class Run:
 
 
 def registrations_at_most(atlases: Sequence[Atlas], settings: Settings) -> tuple[int, int]:
-    """Return the maximum number of registrations of a propagation, and how many of them are of mirrored copies."""
+    """Return the maximum number of registrations of a propagation, and how many of them are of mirrored copies.
+
+    The number of atlases is limited for targets whose ears are found.
+    """
     groups = _by_side(atlases, settings)
     selected = [min(len(candidates), count) for candidates, count in groups]
-    comparisons = sum(len(candidates) for candidates, count in groups if len(candidates) > count)
-    lateral = sum(selected[: len(laterality.SIDES)])
-    copies = 0
+    is_ranked = 0 < settings.most_atlases < len(atlases) and settings.initialization in ("auto", "frames")
+    comparisons = sum(len(candidates) for candidates, count in groups if len(candidates) > count and not is_ranked)
+    lateral, chosen, copies = sum(selected[: len(laterality.SIDES)]), sum(selected), 0
+    if is_ranked:
+        chosen = min(chosen, settings.most_atlases)
     sides = laterality.SIDES if settings.tumor_side == "auto" else {settings.tumor_side} & set(laterality.SIDES)
     if settings.mirror and any(missing_cochlea.may_be_missing(groups, side) for side in sides):
-        copies = min(missing_cochlea.most_copies(sum(selected)), lateral)
-    return comparisons + sum(selected) + copies, copies
+        copies = min(missing_cochlea.most_copies(chosen), lateral)
+    return comparisons + chosen + copies, copies
 
 
 def _by_side(atlases: Sequence[Atlas], settings: Settings) -> list[tuple[list[Atlas], int]]:

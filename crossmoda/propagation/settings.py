@@ -13,6 +13,12 @@ class Settings(parameters.Settings):
 
     left_atlases: int = parameter(15, "Maximum number of atlases with the tumor on the left", minimum=0, maximum=1000)
     right_atlases: int = parameter(15, "Maximum number of atlases with the tumor on the right", minimum=0, maximum=1000)
+    most_atlases: int = parameter(
+        12,
+        "Maximum number of registered atlases, best-matching ears first; 0: all",
+        minimum=0,
+        maximum=1000,
+    )
     tumor_side: str = parameter(
         "auto", "Side of the target's tumor (patient's left or right)", choices=("auto", "left", "right", "unknown")
     )

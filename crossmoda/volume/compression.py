@@ -74,15 +74,17 @@ def read_array(stream: IO[bytes], shape: tuple[int, ...], dtype: np.dtype, path:
 
     """
     size = refuse_large(shape, dtype, path)
-    content = bytearray()
+    content, filled = np.empty(size, np.uint8), 0  # takes memory only where it is filled
+    view = memoryview(content)
     try:
-        while len(content) < size and (chunk := stream.read(min(_CHUNK, size - len(content)))):
-            content += chunk
+        while filled < size and (chunk := stream.read(min(_CHUNK, size - filled))):
+            view[filled : filled + len(chunk)] = chunk
+            filled += len(chunk)
     except DAMAGED as cause:
         raise cannot_read(path, "truncated or damaged", COPY_AGAIN) from cause
-    if len(content) < size:
-        raise cannot_read(path, f"truncated to {len(content)} of {size} bytes", COPY_AGAIN)
-    return np.frombuffer(content, dtype).reshape(shape)
+    if filled < size:
+        raise cannot_read(path, f"truncated to {filled} of {size} bytes", COPY_AGAIN)
+    return content.view(dtype).reshape(shape)
 
 
 @contextlib.contextmanager

@@ -53,10 +53,14 @@ def read_scan(path: Path | str) -> Volume:
     return scan
 
 
-def read_typed_scan(path: Path | str) -> tuple[Volume, np.dtype]:
-    """Read an MR scan as :func:`read_scan`; return it and the type of its voxels in the file."""
+def read_typed_scan(path: Path | str, keep_small: bool = False) -> tuple[Volume, np.dtype]:
+    """Read an MR scan as :func:`read_scan`; return it and the type of its voxels in the file.
+
+    With ``keep_small``, integers of up to 16 bits stay as they are: half of the memory, and the same values.
+    """
     image = _load_gray(Path(path))
-    scan = _as_float32(image, Path(path))
+    is_small = image.array.dtype.kind in "iu" and image.array.dtype.itemsize <= 2
+    scan = image if keep_small and is_small else _as_float32(image, Path(path))
     _refuse_missing_geometry(scan.grid, Path(path))
     refuse_ct(scan.array, Path(path))
     _refuse_empty_slices(scan.array, Path(path))

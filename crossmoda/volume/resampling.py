@@ -8,7 +8,7 @@ import SimpleITK as sitk
 from scipy import ndimage
 
 from crossmoda.volume.grid import Box, Grid, Volume
-from crossmoda.volume.masks import used_along
+from crossmoda.volume.masks import used_along, widened
 from crossmoda.volume.transforms import is_deformation
 
 _INTERPOLATORS = {"linear": sitk.sitkLinear, "nearest": sitk.sitkNearestNeighbor, "bspline": sitk.sitkBSpline}
@@ -17,6 +17,8 @@ _INTERPOLATORS = {"linear": sitk.sitkLinear, "nearest": sitk.sitkNearestNeighbor
 _COARSE_STEP = 4
 #: The most sample points per output voxel and axis.
 _MOST_SAMPLES = 8
+#: A larger fraction of a volume is not cut out of it before it is resampled.
+_LARGEST_SHARE = 0.5
 #: A field of view is sampled once for every so many voxels along each axis.
 _FIELD_OF_VIEW_STEP = 4
 
@@ -57,6 +59,8 @@ def _on_grid(volume: Volume, grid: Grid, transform: sitk.Transform, interpolatio
         from crossmoda.volume.warping import warp  # numba
 
         return warp(volume, grid, transform, outside)
+    if interpolation == "linear" and transform.IsLinear():
+        volume = _part_for(volume, grid, transform)
     image = volume.to_sitk()
     if interpolation != "nearest" and not np.issubdtype(volume.array.dtype, np.floating):
         image = sitk.Cast(image, sitk.sitkFloat32)
@@ -72,6 +76,17 @@ def _on_grid(volume: Volume, grid: Grid, transform: sitk.Transform, interpolatio
         image.GetPixelID(),
     )
     return sitk.GetArrayFromImage(resampled)
+
+
+def _part_for(volume: Volume, grid: Grid, transform: sitk.Transform) -> Volume:
+    """Return the part of a volume between whose voxels a linear transform places those of ``grid``.
+
+    ITK works on a copy of all that it is given. A volume of which most is needed, or nothing, comes back whole.
+    """
+    corners = np.array([transform.TransformPoint(corner) for corner in grid.corners.tolist()])
+    box = widened(volume.grid.box_around(corners), 1, volume.array.shape)
+    share = np.prod([(side.stop - side.start) / count for side, count in zip(box, volume.array.shape, strict=True)])
+    return volume.crop(box) if 0 < share < _LARGEST_SHARE else volume
 
 
 def _resample_labels(volume: Volume, grid: Grid, transform: sitk.Transform) -> np.ndarray:
