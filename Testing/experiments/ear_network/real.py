@@ -1,9 +1,10 @@
 """Real scans of people without a tumor as backgrounds: simulated and expert tumor shapes are implanted.
 
-The people are in none of the tests: p03 and the stroke patient of the shared data (the latter 1 mm, MIT license), and,
+The people are in none of the tests: p03 and the stroke patient of the shared data (the latter 1 mm, MIT license), and
 of the public set of p03 (Lesjak et al., Neuroinformatics 2016, CC BY; ``longitudinal/raw`` of
-github.com/muschellij2/open_ms_data), patients 12 (T2 and T1), 19 and 20 (T1), and 04 (T2) for validation. Their cochleae were not outlined; the surroundings are ignored in training. A tumor may cover
-what was there, or push it aside outside of the canal, with or without a cleft of fluid.
+github.com/muschellij2/open_ms_data) patients 12 (T2 and T1), 19 and 20 (T1), and 04 (T2) for validation. Their
+cochleae were not outlined; the surroundings are ignored in training. A tumor may cover what was there, or push it
+aside outside of the canal, with or without a cleft of fluid.
 """
 
 import csv

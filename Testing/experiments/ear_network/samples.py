@@ -212,7 +212,8 @@ def scan(
 ) -> Sample:
     """Scan a painted box with random geometry and artifacts, and return the patch.
 
-    ``real``: the box shows a real scan, which has slices of its own: it stays as it is, or is put into thick axial ones.
+    ``real``: the box shows a real scan, which has slices of its own: it stays as it is, or is put into thick slices,
+    most of them axial.
     """
     grid, box = ear_frame.patch_grid(), box_grid()
     center = np.asarray(ear_frame.PATCH_CENTER)
