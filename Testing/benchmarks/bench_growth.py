@@ -228,10 +228,8 @@ def calibrate(results: list[dict[str, Any]], path: Path) -> None:
     ]
     rank = min(math.ceil((len(scores) + 1) * 0.95), len(scores))
     factor = round(float(np.sort(scores)[rank - 1]), 3)
-    card = path.with_suffix(".json")
-    content = output.read_json(card)
-    content[KEY] = {"factor": factor, "offset": default.offset}
-    output.write_json(card, content)
+    tensors, card = weights.read_tensors(path)
+    weights.save(path, tensors, {**card, KEY: {"factor": factor, "offset": default.offset}})
     print(f"{KEY}: factor {factor} of {len(scores)} pairs")
 
 

@@ -144,7 +144,7 @@ def test_as_many_atlases_contribute_as_of_all(atlases, target, tmp_path):
     assert sum("VS" in item.contributes_to for item in result.contributors) == 4
 
 
-def test_sides_with_many_atlases_are_ranked_instead_of_compared_by_linear_registrations(atlases, target, tmp_path):
+def test_sides_with_many_atlases_are_ranked_without_linear_registrations(atlases, target, tmp_path):
     register, settings = Register(), dataclasses.replace(SETTINGS, most_atlases=5, right_atlases=1)
     result = run(target, atlases, tmp_path / "out", settings, register)
     reason = "1 atlases with the tumor on the right match the target better."

@@ -52,7 +52,7 @@ LINEAR_MM = 1.4
 class Repeatability:
     """The half width of the 95 % interval of the logarithm of a ratio of two volumes of a network."""
 
-    factor: float = 0.8
+    factor: float = 1.25
     """half width per relative uncertain volume (:func:`crossmoda.measurement.interval.uncertain_volume`)"""
     offset: float = 0.02
     """added to the relative uncertain volume"""
