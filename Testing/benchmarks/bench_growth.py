@@ -26,6 +26,7 @@ from typing import Any
 import numpy as np
 import SimpleITK as sitk
 from bench_ear_frame import DATA
+from bench_measures import write_to_card
 from scipy.stats import mannwhitneyu
 
 from crossmoda import growth, labels, output, volume, weights
@@ -228,9 +229,8 @@ def calibrate(results: list[dict[str, Any]], path: Path) -> None:
     ]
     rank = min(math.ceil((len(scores) + 1) * 0.95), len(scores))
     factor = round(float(np.sort(scores)[rank - 1]), 3)
-    tensors, card = weights.read_tensors(path)
-    weights.save(path, tensors, {**card, KEY: {"factor": factor, "offset": default.offset}})
-    print(f"{KEY}: factor {factor} of {len(scores)} pairs")
+    write_to_card(path, KEY, {"factor": factor, "offset": default.offset})
+    print(f"of {len(scores)} pairs")
 
 
 def real_pairs() -> list[str]:

@@ -10,6 +10,7 @@ volumes into the card of the weights: calibrate on the tuning set, state coverag
 """
 
 import argparse
+import dataclasses
 import json
 import sys
 import zlib
@@ -234,7 +235,7 @@ def main() -> None:
     if options.picture:
         picture(tumors, options.picture)
     if options.calibrate and interval is not None:
-        write_interval(options.weights, interval)
+        write_to_card(options.weights, KEY, dataclasses.asdict(interval))
 
 
 def checksum_of_network(path: Path) -> str:
@@ -249,13 +250,11 @@ def checksum_text(card: dict[str, Any]) -> str:
     return f"{zlib.crc32(json.dumps(card, sort_keys=True).encode()):08x}"
 
 
-def write_interval(path: Path, interval: VolumeInterval) -> None:
-    """Write the interval into the card of weights."""
-    import dataclasses
-
+def write_to_card(path: Path, key: str, entry: dict[str, Any]) -> None:
+    """Write an entry into the card of weights."""
     tensors, card = weights.read_tensors(path)
-    weights.save(path, tensors, {**card, KEY: dataclasses.asdict(interval)})
-    print(f"Written to {path}: {KEY} = {dataclasses.asdict(interval)}")
+    weights.save(path, tensors, {**card, key: entry})
+    print(f"Written to {path}: {key} = {entry}")
 
 
 if __name__ == "__main__":

@@ -51,6 +51,10 @@ class EarPrediction:
         """Volume of a voxel."""
         return self.grid.voxel_volume_mm3
 
+    def marked(self, value: int) -> np.ndarray:
+        """Return where a structure is the most probable label inside the scan, bool (z, y, x)."""
+        return self.covered & (self.probabilities.argmax(axis=0) == value)
+
     @functools.cached_property
     def fluid(self) -> np.ndarray:
         """bool (z, y, x): what is as bright as fluid in T2; nothing in another contrast."""

@@ -183,7 +183,7 @@ def restrict(ear: EarPrediction, tumor: np.ndarray, rule: Calling) -> np.ndarray
 
 def _largest(ear: EarPrediction, value: int) -> np.ndarray:
     """Return the component of a structure with the largest sum of probabilities; of a tumor, what is no fluid."""
-    mask = ear.covered & (ear.probabilities.argmax(axis=0) == value)
+    mask = ear.marked(value)
     if value == labels.VS:
         mask = _without_fluid(mask, ear.fluid)
     numbers, count = components(mask)
@@ -276,8 +276,7 @@ def _fluid_notes(ears: Sequence[EarPrediction], called: Sequence[np.ndarray], ru
     notes = []
     for ear, probabilities in zip(ears, called, strict=True):
         tumor = probabilities.argmax(axis=0) == labels.VS
-        marked = ear.covered & (ear.probabilities.argmax(axis=0) == labels.VS)
-        bright = largest_component(binary_opening(marked & ear.fluid & ~tumor, NEIGHBORHOOD))
+        bright = largest_component(binary_opening(ear.marked(labels.VS) & ear.fluid & ~tumor, NEIGHBORHOOD))
         volume_mm3 = bright.sum() * ear.voxel_mm3
         if volume_mm3 >= rule.smallest_mm3:
             place = "schwannoma" if tumor.any() else "canal"
