@@ -3,6 +3,8 @@
 A step of a long run owns a folder. When its files are complete, a seal is written beside them: a digest of everything
 the step depends on (its *key*), the files with their checksums, and its results. A later run with the same key reuses
 them; with another key, after a killed run, or with a missing or damaged file, it removes them and repeats the step.
+
+One run at a time works in a folder: its commands hold the lock of the output folder (:mod:`crossmoda.locks`).
 """
 
 import dataclasses

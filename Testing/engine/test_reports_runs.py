@@ -178,16 +178,18 @@ _STEP = """
 import sys
 from crossmoda.cache import CachedStep
 from crossmoda.errors import InputError
+from crossmoda.locks import locked
 folder, key = sys.argv[1:]
 step = CachedStep(folder, key=key)
 print("ready", flush=True)
 while True:
     try:
-        step.begin(["result.bin"])
-        with open(folder + "/result.bin", "w") as stream:
-            stream.write(key * 1000)
-        step.finish(["result.bin"], {"key": key})
-    except (InputError, OSError):
+        with locked(folder):
+            step.begin(["result.bin"])
+            with open(folder + "/result.bin", "w") as stream:
+                stream.write(key * 1000)
+            step.finish(["result.bin"], {"key": key})
+    except InputError:
         pass
 """
 
