@@ -7,17 +7,15 @@ labels of fewer atlases are fused from the same registrations. No atlas has the 
 
 import argparse
 import csv
-import dataclasses
 import tempfile
 from pathlib import Path
 
 import numpy as np
 
-from crossmoda import dataset, deeds, evaluation, fusion, labels, propagation, volume
+from crossmoda import dataset, deeds, evaluation, labels, propagation, volume
 from crossmoda.propagation.atlas_selection import ranking
-from crossmoda.propagation.ear_patches import target_ears
+from crossmoda.propagation.canonical_ears import target_ears
 from crossmoda.propagation.frames import located
-from crossmoda.propagation.label_fusion import fuse
 from crossmoda.propagation.run import Run
 
 #: Random choices of the same number of atlases, whose mean is taken.
@@ -29,19 +27,14 @@ def study(
 ) -> dict[tuple[str, int], tuple[float, float]]:
     """Return the Dice of VS and cochlea by choice and number of atlases."""
     settings, registration = propagation.Settings(most_atlases=0), deeds.Settings(device="cpu")
-    # As many atlases contribute as of all.
-    contributing = settings.contributing_fraction * len(atlases)
     propagation.propagate(target, atlases, folder, settings, registration=registration)
     run = Run(target, folder, settings, registration)
     run.examine(atlases)
     registered, side, scan = run.usable(), run.side(), run.registrations.target
-    comparison = run._comparison_for_outline(None)
     truth_array = volume.read_label_map(truth).array[scan.box]
 
     def dice(chosen: list[str]) -> tuple[float, float]:
-        items = [item for item in registered if item.atlas.id in chosen]
-        limited = dataclasses.replace(settings, contributing_fraction=min(contributing / len(items), 1.0))
-        label, _ = fuse(items, scan.part, side, limited, fusion.Settings(), comparison=comparison)
+        label, _ = run.fuse([item for item in registered if item.atlas.id in chosen])
         scores = [evaluation.dice(label.label_map == value, truth_array == value) for value in labels.VALUES[1:]]
         return scores[0], scores[1]
 

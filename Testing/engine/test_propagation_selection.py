@@ -18,8 +18,8 @@ from crossmoda.dataset import Case
 from crossmoda.errors import InputError
 from crossmoda.propagation import Settings, atlas_selection, frames
 from crossmoda.propagation.atlases import examine
-from crossmoda.propagation.ear_patches import GRID as EARS
-from crossmoda.propagation.ear_patches import AtlasEars, atlas_ears, target_ears
+from crossmoda.propagation.canonical_ears import GRID as EARS
+from crossmoda.propagation.canonical_ears import AtlasEars, atlas_ears, target_ears
 from crossmoda.propagation.registrations import PlannedRegistration
 from crossmoda.propagation.run import registrations_at_most
 from crossmoda.volume import Grid, Volume

@@ -12,7 +12,7 @@ from crossmoda import cache, mind
 from crossmoda.errors import InputError
 from crossmoda.progress import Progress
 from crossmoda.propagation.atlas_ranking import structure_scores
-from crossmoda.propagation.ear_patches import GRID, ON_LEFT, AtlasEars, TargetEars, target_ears
+from crossmoda.propagation.canonical_ears import GRID, ON_LEFT, AtlasEars, TargetEars, target_ears
 from crossmoda.propagation.frames import located
 from crossmoda.propagation.registrations import (
     PlannedRegistration,

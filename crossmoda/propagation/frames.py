@@ -11,7 +11,7 @@ from crossmoda import cache, user_cache
 from crossmoda.anatomy.ear_alignment import labeled_ear_frames
 from crossmoda.anatomy.ear_frame import EarFrames, ear_frames
 from crossmoda.propagation.atlases import Atlas
-from crossmoda.propagation.ear_patches import AtlasEars, atlas_ears
+from crossmoda.propagation.canonical_ears import AtlasEars, atlas_ears
 from crossmoda.propagation.storage import storing
 from crossmoda.volume import Volume
 

@@ -18,8 +18,9 @@ from crossmoda.errors import CASE_ERRORS, InputError, sentence_of
 from crossmoda.output import CannotWrite
 from crossmoda.progress import Progress, part, report
 from crossmoda.propagation import atlas_selection, missing_cochlea, noisy_label, registrations
+from crossmoda.propagation.atlas_ranking import Contributors
 from crossmoda.propagation.atlases import Atlas, examine
-from crossmoda.propagation.label_fusion import CHANCE, failures, fuse, with_side_uncertainty
+from crossmoda.propagation.label_fusion import CHANCE, NoisyLabel, failures, fuse, with_side_uncertainty
 from crossmoda.propagation.noisy_label import AtlasOutcome
 from crossmoda.propagation.registrations import (
     Load,
@@ -318,22 +319,26 @@ class Run:
             self.notes.append(f"No atlas has the {side} cochlea: {copies} it.")
         return registered
 
-    def _settings_of_fusion(self) -> Settings:
-        """Return the settings with the contributing fraction of the registered atlases: as many as of the selected."""
-        fraction = self.settings.contributing_fraction * (len(self.selected()) / len(self.wanted()))
-        return dataclasses.replace(self.settings, contributing_fraction=min(fraction, 1.0))
+    def fuse(
+        self, registered: list[RegisteredAtlas], progress: Progress | None = None
+    ) -> tuple[NoisyLabel, Contributors]:
+        """Fuse registered atlases, of which as many contribute as of all that are selected."""
+        comparison = self._comparison_for_outline(part(progress, 0.0, 0.6))
+        count = len({item.atlas.id for item in registered})
+        fraction = min(self.settings.contributing_fraction * len(self.selected()) / count, 1.0)
+        return fuse(
+            *(registered, self.registrations.target.part, self.side()),
+            *(dataclasses.replace(self.settings, contributing_fraction=fraction), self.fusion_settings),
+            comparison=comparison,
+            progress=part(progress, 0.6, 1.0),
+        )
 
     def fuse_and_write(self, progress: Progress | None = None) -> Volume:
         """Fuse the registered atlases and write all outputs on the target's grid; return the label map."""
         registered, side = self.usable(), self.side()
         target = self.registrations.target
         self.notes += [target.note] if target.note else []
-        comparison = self._comparison_for_outline(part(progress, 0.0, 0.3))
-        fused, contributors = fuse(
-            *(registered, self.registrations.target.part, side, self._settings_of_fusion(), self.fusion_settings),
-            comparison=comparison,
-            progress=part(progress, 0.3, 0.5),
-        )
+        fused, contributors = self.fuse(registered, part(progress, 0.0, 0.5))
         tumor_side = self.tumor_side()
         if tumor_side.contralateral is not None:
             fused = with_side_uncertainty(fused, tumor_side.certainty, tumor_side.contralateral)

@@ -9,6 +9,7 @@ effect of the tumor, as :func:`crossmoda.anatomy.ear_frame.ear_frames` fits them
 import argparse
 import dataclasses
 import json
+import sys
 import zlib
 from pathlib import Path
 
@@ -28,6 +29,9 @@ from crossmoda.simulation.settings import Settings
 from crossmoda.simulation.tissues import Tissue
 from crossmoda.volume import Grid
 from crossmoda.volume.masks import bounding_box
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "independent_sets"))
+import expert_tumors
 
 #: Voxels (x, y, z) and spacing of the box around an ear: the patch with room for jitter, turns and sizes.
 SIZE, SPACING_MM = (124, 124, 108), 0.6
@@ -196,7 +200,18 @@ def with_defined_cochlea(ear: StoredEar) -> StoredEar:
     return dataclasses.replace(ear, cochlea=cochlea, about={**ear.about, "cochlea": "defined"})
 
 
-def draw_head(seed: int, folder: Path, base_folder: Path, shapes: Path | None) -> list[StoredEar]:
+def shapes_for_training(contours: Path, folder: Path) -> Path:
+    """Link the label maps of the tuning set's subjects into a folder of their own: nothing learns a claim's shapes."""
+    shapes = folder / "shapes"
+    shapes.mkdir(parents=True, exist_ok=True)
+    for subject_name, _ in expert_tumors.subjects(contours)["tuning"]:
+        name = f"{subject_name}_T1wspace_label.nii.gz"
+        if not (shapes / name).exists():
+            (shapes / name).symlink_to((contours / "labels" / name).resolve())
+    return shapes
+
+
+def draw_head(seed: int, folder: Path, base_folder: Path, shapes: Path) -> list[StoredEar]:
     """Return both ears of a simulated head; seeds 20 apart have tumors of one kind."""
     rng = np.random.default_rng([seed, 0])
     body = np.random.default_rng([seed, 1])
@@ -214,7 +229,7 @@ def draw_head(seed: int, folder: Path, base_folder: Path, shapes: Path | None) -
         volume_mm3 = float(np.exp(rng.uniform(np.log(50), np.log(500))))
     elif kind == "large":
         volume_mm3 = float(np.exp(rng.uniform(np.log(4000), np.log(18000))))
-    elif kind == "expert" and shapes is not None:
+    elif kind == "expert":
         contours, volume_mm3 = shapes, draw_volume(rng)
     else:
         volume_mm3 = draw_volume(rng)
@@ -261,14 +276,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--base-folder", type=Path, required=True, help="ICBM152 images")
-    parser.add_argument("--shapes-folder", type=Path, help="expert label maps of the training subjects")
+    parser.add_argument("--contours", type=Path, required=True, help="expert contours, with volumes.csv and labels")
     parser.add_argument("--seeds", type=int, nargs=2, default=(20000, 20100), help="first and last + 1")
     options = parser.parse_args()
-    options.folder.mkdir(parents=True, exist_ok=True)
+    shapes = shapes_for_training(options.contours, options.folder)
     for seed in range(*options.seeds):
         if (options.folder / f"{seed}_right.ear").exists():
             continue
-        for ear in draw_head(seed, options.folder, options.base_folder, options.shapes_folder):
+        for ear in draw_head(seed, options.folder, options.base_folder, shapes):
             write(ear, options.folder / f"{seed}_{ear.about['side']}.ear")
         print(seed, ear.about["base"], ear.about["kind"], flush=True)
 

@@ -9,6 +9,8 @@ aside outside of the canal, with or without a cleft of fluid.
 
 import csv
 import dataclasses
+import functools
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,7 +22,7 @@ from scipy.ndimage import gaussian_filter
 from crossmoda import volume
 from crossmoda.anatomy import template
 from crossmoda.anatomy.ear_frame import EarFrame, ear_frames
-from crossmoda.simulation.kernels import in_slabs, jit, trilinear
+from crossmoda.simulation.kernels import in_slabs, jit, mapped, trilinear
 
 SHARED = (
     *(f"real_t2/p03_{name}" for name in ("study1_T2W", "study2_T2W", "study2_T1W")),
@@ -36,16 +38,19 @@ _PUSHED_FROM_MM, _PUSHED_FULLY_MM, _REACH_MM = -1.0, 3.0, 12.7
 
 @dataclasses.dataclass(frozen=True)
 class Background:
-    """A real ear in the canonical frame."""
+    """A real ear with the slices of its scan."""
 
-    image: np.ndarray
-    """(z, y, x) float32 on the box's grid, relative to the brain"""
+    scan: np.ndarray
+    """(z, y, x) float32: the part of the scan around the ear, relative to the brain"""
+    to_box: np.ndarray
+    """4 x 4, from its index (x, y, z) to that of the canonical box"""
+    slice_mm: float
     fluid: float
     """signal of cerebrospinal fluid, relative to the brain"""
     contrast: str
     """real T2 or real T1"""
     cochlea: np.ndarray
-    """int8: distance to a ball around the cochlea, 0.1 mm"""
+    """int8 on the box's grid: distance to a ball around the cochlea, 0.1 mm"""
 
 
 def backgrounds(shared: Path, folder: Path | None = None) -> list[Background]:
@@ -64,12 +69,16 @@ def _ears(path: Path, centers: dict[tuple[str, str], np.ndarray]) -> list[Backgr
     image, t2 = volume.read(path), "_T2" in path.name
     found = []
     for frame in ear_frames(image).accepted:
-        array = frame.sample(image, box_grid()).array.astype(np.float32)
-        near = array[20:90, 30:100, 20:80]
+        box = box_grid()
+        near = frame.sample(image, box).array[20:90, 30:100, 20:80]
         brain = float(np.median(near))
         fluid = float(np.percentile(near, 98)) / brain if t2 else _FLUID_T1
+        corners = box.to_lps(np.array(list(itertools.product(*((0, n - 1) for n in box.size)))))
+        part = image.crop(image.grid.box_around(frame.to_scan(corners)))
+        matrix = np.linalg.inv(frame.matrix @ box.index_to_physical) @ part.grid.index_to_physical
         ball = _ball(frame, centers.get((path.name, frame.side)))
-        found.append(Background(array / brain, fluid, "real T2" if t2 else "real T1", ball))
+        scan = np.ascontiguousarray(part.array / brain, np.float32)
+        found.append(Background(scan, matrix, part.grid.spacing[2], fluid, "real T2" if t2 else "real T1", ball))
     return found
 
 
@@ -95,23 +104,32 @@ def _ball(frame: EarFrame, center: np.ndarray | None) -> np.ndarray:
 
 
 def draw(background: Background, ear: StoredEar, rng: np.random.Generator) -> Sample:
-    """Draw a sample: the background with the ear's tumor, if it has one."""
-    image = background.image
-    if rng.random() < 0.5:
-        image = np.maximum(image, 0) ** np.float32(rng.uniform(0.75, 1.3))
-    fluid = background.fluid
+    """Draw a sample: the background with the ear's tumor, if it has one, in the slices of its scan."""
+    power = rng.uniform(0.7, 1.35) if rng.random() < 0.5 else 1.0
+    image = np.maximum(background.scan, 0) ** np.float32(power) if power != 1 else background.scan
     if ear.about["tumor"]:
-        distance = ear.tumor.astype(np.float32) / 10
-        if rng.random() < 0.65:
-            image = _pushed(image, distance, rng)
-            if rng.random() < 0.6:
-                image = _cleft(image, distance, fluid, rng)
-        image = _with_tumor(image, distance, background.contrast, rng)
-    sample = scan(image.astype(np.float32), ear.tumor, background.cochlea, rng, background.contrast, real=True)
+        image = _implanted(image, background, float(background.fluid**power), ear.tumor.astype(np.float32) / 10, rng)
+    box = np.empty(ear.tumor.shape, np.float32)
+    from_box = np.ascontiguousarray(np.linalg.inv(background.to_box)[:3])
+    image = np.ascontiguousarray(image, np.float32)
+    in_slabs(len(box), lambda a, b: _sampled(image, from_box, image.min(), box, a, b))
+    sample = scan(box, ear.tumor, background.cochlea, rng, background.contrast, real=True)
     sample.label[sample.label == 2] = IGNORED
     return sample
 
 
+@jit
+def _sampled(image, matrix, outside, out, start, stop):
+    nz, ny, nx = image.shape
+    for k in range(start, stop):
+        for j in range(out.shape[1]):
+            for i in range(out.shape[2]):
+                x, y, z = mapped(matrix, i, j, k)
+                within = x > -1 and y > -1 and z > -1 and x < nx and y < ny and z < nz
+                out[k, j, i] = trilinear(image, x, y, z) if within else outside
+
+
+@functools.cache
 def _medial() -> np.ndarray:
     """Return how far tissue gives way: 0 in the bone, 1 medial of the canal; (z, y, x) float32."""
     landmarks = template.load().landmarks
@@ -121,49 +139,83 @@ def _medial() -> np.ndarray:
     return (part * part * (3 - 2 * part)).astype(np.float32)
 
 
+def _implanted(
+    image: np.ndarray, background: Background, fluid: float, distance: np.ndarray, rng: np.random.Generator
+) -> np.ndarray:
+    """Return a scan with a tumor that covers what was there, or pushes it aside, with or without a cleft of fluid.
+
+    Every voxel of the scan holds the average over its slice, as a scanner would measure it.
+    """
+    gradient, shift, cleft = np.zeros((3, 2, 2, 2), np.float32), np.zeros((2, 2, 2), np.float32), np.float32(0)
+    if rng.random() < 0.65:
+        gradient, shift = _push(distance, rng)
+        if rng.random() < 0.6:
+            cleft = _cleft(distance, rng)
+    out = np.empty((4, *image.shape), np.float32)
+    profile = rng.uniform(0.85, 1.3)
+    parts = int(np.clip(np.ceil(background.slice_mm * profile / 0.5), 1, 9))
+    offsets = profile * ((np.arange(parts) + 0.5) / parts - 0.5)
+    matrix, back = background.to_box[:3], np.linalg.inv(background.to_box)[:3]
+    _, coarse = _noises()
+    start = rng.integers(0, len(coarse), 3)
+    cleft = np.broadcast_to(cleft, distance.shape) if np.ndim(cleft) == 0 else cleft
+    arguments = np.ascontiguousarray(matrix), np.ascontiguousarray(back), image, gradient, shift, distance, cleft
+    in_slabs(len(image), lambda a, b: _in_slices(*arguments, offsets, coarse, start, out, a, b))
+    moved, share, share_of_fluid, coarse_noise = out
+    in_plane = (0.0, *rng.uniform(0.3, 1.2, 2))
+    share, share_of_fluid = (gaussian_filter(part, in_plane, truncate=2.5) for part in (share, share_of_fluid))
+    moved = moved * (1 - share_of_fluid) + np.float32(fluid * rng.uniform(0.6, 1.0)) * share_of_fluid
+    grain = gaussian_filter(rng.standard_normal(image.shape, dtype=np.float32), (0, 0.6, 0.6), truncate=2)
+    rough = rng.uniform(0.03, 0.2) * coarse_noise + rng.uniform(0.0, 0.1) / 0.47 * grain
+    level = rng.uniform(0.75, 1.5) if background.contrast == "real T2" else rng.uniform(1.2, 2.6)
+    return moved * (1 - share) + np.float32(level) * np.maximum(1 + rough, 0.05) * share
+
+
 @jit
-def _moved(image, gradient, shift, out, start, stop):
+def _in_slices(matrix, back, image, gradient, shift, distance, cleft, offsets, coarse, offset, out, start, stop):
+    """Write the pushed image, the shares of tumor and of fluid in each voxel's slice, and smooth noise."""
+    moves, period = shift.shape[0] > 2, coarse.shape[0]
     for k in range(start, stop):
-        for j in range(out.shape[1]):
-            for i in range(out.shape[2]):
-                s = shift[k, j, i]
-                if s == 0:
-                    out[k, j, i] = image[k, j, i]
-                else:
-                    gx, gy, gz = gradient[2, k, j, i], gradient[1, k, j, i], gradient[0, k, j, i]
-                    out[k, j, i] = trilinear(image, i - s * gx, j - s * gy, k - s * gz)
+        for j in range(image.shape[1]):
+            for i in range(image.shape[2]):
+                u, v, w = mapped(matrix, i, j, k)
+                value = image[k, j, i]
+                s = trilinear(shift, u, v, w) if moves else np.float32(0)
+                if s > 0:
+                    x = u - s * trilinear(gradient[2], u, v, w)
+                    y = v - s * trilinear(gradient[1], u, v, w)
+                    z = w - s * trilinear(gradient[0], u, v, w)
+                    a, b, c = mapped(back, x, y, z)
+                    value = trilinear(image, a, b, c)
+                inside = fluid = np.float32(0)
+                if trilinear(distance, u, v, w) < 6:
+                    for n in range(len(offsets)):
+                        x, y, z = mapped(matrix, i, j, k + offsets[n])
+                        inside += min(max(0.5 - trilinear(distance, x, y, z) / 0.6, 0.0), 1.0)
+                        fluid += trilinear(cleft, x, y, z)
+                out[0, k, j, i] = value
+                out[1, k, j, i] = inside / len(offsets)
+                out[2, k, j, i] = fluid / len(offsets)
+                p, q, r = (int(u) + offset[0]) % period, (int(v) + offset[1]) % period, (int(w) + offset[2]) % period
+                out[3, k, j, i] = coarse[r, q, p]
 
 
-def _pushed(image: np.ndarray, distance: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Return the image with the tissue of the tumor's place pressed into its surroundings."""
+def _push(distance: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Return in which direction (3, z, y, x) and how far (voxels of the box) the tumor presses tissue aside."""
     smooth = gaussian_filter(distance, 2.0, truncate=2)
     gradient = np.stack(np.gradient(smooth, SPACING_MM)).astype(np.float32)
     gradient /= np.maximum(np.linalg.norm(gradient, axis=0), 0.3)
     depth = min(float(-distance.min()), 12.0) * rng.uniform(0.5, 1.0)
     shift = depth * np.clip(1 - distance / _REACH_MM, 0, 1) ** 2 * (distance > 0) * _medial()
-    out = np.empty(image.shape, np.float32)
-    arguments = np.ascontiguousarray(image, np.float32), gradient, (shift / SPACING_MM).astype(np.float32), out
-    in_slabs(len(out), lambda a, b: _moved(*arguments, a, b))
-    return out
+    return gradient, (shift / SPACING_MM).astype(np.float32)
 
 
-def _cleft(image: np.ndarray, distance: np.ndarray, fluid: float, rng: np.random.Generator) -> np.ndarray:
-    """Return the image with fluid between parts of the tumor and the brain."""
+def _cleft(distance: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Return the share of fluid between parts of the tumor and the brain."""
     _, coarse = _noises()
-    width = np.clip(rng.uniform(0.3, 1.2) + 0.8 * _shifted(coarse, image.shape, rng), 0, 2.5)
-    share = gaussian_filter(((distance > 0) & (distance < width)).astype(np.float32), 0.6) * _medial()
-    return image * (1 - share) + np.float32(fluid * rng.uniform(0.6, 1.0)) * share
-
-
-def _with_tumor(image: np.ndarray, distance: np.ndarray, contrast: str, rng: np.random.Generator) -> np.ndarray:
-    """Return the image with the tumor in it, its edge blurred by thick slices."""
-    fine, coarse = _noises()
-    depth = np.clip(-distance + 0.3, 0, 0.6) / 0.6
-    blurred = gaussian_filter(depth, (rng.uniform(0.5, 3.5), rng.uniform(0.5, 1.2), rng.uniform(0.5, 1.2)), truncate=2)
-    rough = rng.uniform(0.03, 0.2) * _shifted(coarse, image.shape, rng)
-    rough = rough + rng.uniform(0.0, 0.1) * _shifted(fine, image.shape, rng)
-    level = rng.uniform(0.75, 1.5) if contrast == "real T2" else rng.uniform(1.2, 2.6)
-    return image * (1 - blurred) + np.float32(level) * np.maximum(1 + rough, 0.05) * blurred
+    width = np.clip(rng.uniform(0.3, 1.2) + 0.8 * _shifted(coarse, distance.shape, rng), 0, 2.5)
+    within = ((distance > 0) & (distance < width)).astype(np.float32)
+    return (gaussian_filter(within, 0.6) * _medial()).astype(np.float32)
 
 
 def _shifted(noise: np.ndarray, shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:

@@ -266,7 +266,7 @@ def _scan_geometry(rng: np.random.Generator, patch: Grid, real: bool) -> tuple[n
     choices = [rng.uniform(0.5, 1.0), rng.uniform(1.0, 1.6), rng.uniform(1.6, 4.2)]
     thick = float(rng.choice(choices, p=[0.35, 0.3, 0.35]))
     if real:
-        thick = 0.6 if rng.random() < 0.4 else rng.uniform(1.5, 4.8)
+        thick = 0.6 if rng.random() < 0.5 else rng.uniform(1.5, 5.0)
     pixel = rng.uniform(0.5, 1.0) if thick > 0.8 else thick * rng.uniform(0.8, 1.2)
     spacing = np.array([pixel, pixel, thick])
     extent = np.abs(axes).T @ (np.asarray(patch.size) * patch.spacing[0])

@@ -33,6 +33,7 @@ FIRST_LEARNED = 20010
 IGNORED = 255
 #: Weight of what is marked where there is nothing, and the voxels from which on it counts in proportion.
 _ABSENT, _ABSENT_VOXELS = 0.15, 10.0
+_COMPACT_MM3 = 500.0
 PEAK, _DECAY, _AVERAGE = 2.5e-3, 1e-4, 0.99
 
 
@@ -65,6 +66,8 @@ class Stream(IterableDataset):
             paths = stored(self.folder, learned=True)  # heads may still be added
             ear = read(paths[rng.integers(len(paths))])
             if self.backgrounds and rng.random() < self.share:
+                while ear.about["tumor_mm3"] > _COMPACT_MM3 and rng.random() < 0.5:  # compact ones are the hard ones
+                    ear = read(paths[rng.integers(len(paths))])
                 sample = real.draw(next(real_ears), ear, rng)
             else:
                 sample = draw(ear, rng)
