@@ -16,7 +16,7 @@ TESTING = Path(__file__).resolve().parents[1]
 @pytest.fixture
 def sets(monkeypatch, shared_data):
     """Return a function that imports a module of the sets."""
-    for folder in ("independent_sets", "benchmarks"):
+    for folder in ("independent_sets", "benchmarks", "experiments/ear_network"):
         monkeypatch.syspath_prepend(str(TESTING / folder))
     return importlib.import_module
 
@@ -27,6 +27,33 @@ def test_no_expert_contour_is_in_both_sets(sets, shared_data) -> None:
     tuning, claim = ({subject for subject, _ in by_set[name]} for name in ("tuning", "claim"))
     assert not tuning & claim
     assert len(tuning) + len(claim) == 79
+
+
+@pytest.mark.shared_data
+def test_no_shape_of_the_claim_set_is_learned(sets, shared_data, tmp_path) -> None:
+    contours = shared_data / "vs_seg_contours"
+    claim = {subject for subject, _ in sets("expert_tumors").subjects(contours)["claim"]}
+    learned = list(sets("heads").shapes_for_training(contours, tmp_path).glob("*.nii.gz"))
+    assert len(learned) == 40
+    assert not {path.name.split("_")[0] for path in learned} & claim
+
+
+@pytest.mark.shared_data
+def test_a_tumor_in_a_real_background_is_averaged_over_the_slices_of_the_scan(sets) -> None:
+    real, box = sets("real"), sets("heads").box_grid()
+    z, y, x = np.meshgrid(*(0.6 * np.arange(n) for n in box.shape), indexing="ij", sparse=True)
+    distance = np.sqrt((x - 36) ** 2 + (y - 36) ** 2 + (z - 31) ** 2) - 5.0
+    to_box = np.diag([0.5 / 0.6, 0.5 / 0.6, 4.0 / 0.6, 1.0])
+    background = real.Background(np.zeros((16, 140, 140), np.float32), to_box, 4.0, 2.5, "real T2", np.zeros(1))
+    rng = np.random.default_rng(9)
+    assert rng.random() > 0.65  # covers what was there
+    marked = real._implanted(background.scan, background, 2.5, distance.astype(np.float32), np.random.default_rng(9))
+    sums = marked.sum(axis=(1, 2))
+    depth = np.abs(4.0 * np.arange(16) - 31)
+    assert np.all(sums[depth > 7.7] == 0)
+    assert np.all(sums[depth < 6.5] > 0)
+    areas = sums * 0.25 / marked[8].max()
+    assert areas.sum() * 4.0 == pytest.approx(4 / 3 * np.pi * 5**3, rel=0.25)
 
 
 @pytest.mark.shared_data
