@@ -99,7 +99,7 @@ def predict_ears(
     raw = [ear.probabilities for ear in ears]
     called = raw if settings.keep_all else call(ears, rule)
     region, probabilities = _restored(ears, raw, image.grid, rule.cochlea_up_mm)
-    _, inside = _restored(ears, called, image.grid, rule.cochlea_up_mm)
+    inside = probabilities if settings.keep_all else _restored(ears, called, image.grid, rule.cochlea_up_mm)[1]
     label_map = _most_probable(inside)
     notes = [] if settings.keep_all else [*_fluid_notes(ears, called, rule), *_cut_notes(ears, called)]
     return EarsPrediction(region, probabilities, label_map, frames, fallbacks, [*fallbacks, *frames.notes, *notes])
