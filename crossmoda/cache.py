@@ -2,7 +2,8 @@
 
 A step of a long run owns a folder. When its files are complete, a seal is written beside them: a digest of everything
 the step depends on (its *key*), the files with their checksums, and its results. A later run with the same key reuses
-them; with another key, after a killed run, or with a missing or damaged file, it removes them and repeats the step.
+them; with another key, after a killed run, or with a missing file, it removes them and repeats the step. A result that
+somebody changed is never removed (:meth:`CachedStep.refuse_changed`).
 
 One run at a time works in a folder: its commands hold the lock of the output folder (:mod:`crossmoda.locks`).
 """
@@ -12,7 +13,7 @@ import hashlib
 import json
 import os
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -61,19 +62,51 @@ class CachedStep:
         results = seal.get("results")
         return results if isinstance(results, dict) else None
 
+    def refuse_changed(
+        self, files: Sequence[str], remedy: Callable[[str, Mapping[str, Any]], str | None] = lambda *_: None
+    ) -> None:
+        """Refuse to replace results that were changed after the step was finished, or that lie there without a seal.
+
+        The outputs of a run that was killed are no results: they are not sealed, and are replaced.
+
+        Args:
+            files: the outputs (names inside the folder).
+            remedy: ``remedy(name, results)`` returns what to do with a changed file; None: the usual advice.
+
+        Raises:
+            InputError: a file was changed, or is not of this software.
+
+        """
+        if not (self.folder / SEAL).exists():
+            for name in files:
+                if (self.folder / name).exists():
+                    raise InputError(
+                        f"Not a result of a finished run: {self.folder / name}. Move it, or choose another folder."
+                    )
+        for name, sealed in _sealed_files(self.folder).items():
+            file = self.folder / name
+            if sealed and file.exists() and not _has_digest(file, sealed):
+                results = (_seal_of(self.folder) or {}).get("results")
+                advice = remedy(name, results if isinstance(results, dict) else {})
+                advice = advice or "Move it to another folder, then run again."
+                raise InputError(f"Edited or damaged after it was written: {file}. {advice}")
+
     def begin(self, files: Sequence[str] = ()) -> None:
         """Make the folder, and remove earlier outputs and their seal: the step is unfinished from then on.
 
         Args:
-            files: the outputs (names inside the folder).
+            files: the outputs (names inside the folder) that a user opens and may change; without them, all files are
+                of the program alone, and are made again where they are damaged.
+
+        Raises:
+            InputError: one of these outputs was changed; see :meth:`refuse_changed`.
 
         """
+        if files:
+            self.refuse_changed(files)
         self.folder.mkdir(parents=True, exist_ok=True)
-        earlier = _seal_of(self.folder)
-        listed = earlier.get("files") if earlier else None
-        for name in {*files, *(listed if isinstance(listed, dict) else ())}:
-            if (self.folder / name).resolve().is_relative_to(self.folder.resolve()):
-                (self.folder / name).unlink(missing_ok=True)
+        for name in {*files, *_sealed_files(self.folder)}:
+            (self.folder / name).unlink(missing_ok=True)
         output.remove_leftovers(self.folder)
         self._token = uuid.uuid4().hex
         output.write_json(self.folder / SEAL, {"begun": self._token, "files": dict.fromkeys(files)})
@@ -110,10 +143,22 @@ def is_intact(folder: Path) -> bool:
     files = seal.get("files") if seal else None
     if seal is None or "key" not in seal or not isinstance(files, dict):
         return False
+    return all(_has_digest(folder / name, digest) for name, digest in files.items())
+
+
+def _has_digest(file: Path, digest: str | None) -> bool:
     try:
-        return all(checksum_of_file(folder / name) == digest for name, digest in files.items())
+        return checksum_of_file(file) == digest
     except OSError:
         return False
+
+
+def _sealed_files(folder: Path) -> dict[str, str | None]:
+    """Return the checksums of the files that the seal of a folder lists; None: begun and not finished."""
+    files = (_seal_of(folder) or {}).get("files")
+    inside = folder.resolve()
+    listed = files.items() if isinstance(files, dict) else ()
+    return {name: digest for name, digest in listed if (folder / name).resolve().is_relative_to(inside)}
 
 
 def _seal_of(folder: Path) -> dict[str, Any] | None:

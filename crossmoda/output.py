@@ -143,6 +143,12 @@ def together() -> Iterator[None]:
             temporary.unlink(missing_ok=True)
 
 
+def content_of(path: Path | str) -> Path:
+    """Return the file with the content of ``path``: within a block of :func:`together`, what waits for this name."""
+    waiting = {target: temporary for temporary, target in _waiting.get() or ()}
+    return waiting.get(Path(path), Path(path))
+
+
 def check_apart(outputs: Iterable[Path | str | None], inputs: Iterable[Path | str | None]) -> None:
     """Refuse, before work begins, files that could not be written later; None is an omitted file.
 
@@ -150,17 +156,18 @@ def check_apart(outputs: Iterable[Path | str | None], inputs: Iterable[Path | st
         InputError: an output is an input or a DICOM image, two outputs are one file, or an output cannot be written.
 
     """
-    input_paths = [Path(path) for path in inputs if path is not None]
-    checked: list[Path] = []
+    input_files = {_identity(Path(path)) for path in inputs if path is not None}
+    checked: set[object] = set()
     for output in (Path(path) for path in outputs if path is not None):
-        if any(_is_same_file(output, path) for path in input_paths):
-            raise InputError(f"The output would replace an input: {output}. Choose another file name.")
-        if any(_is_same_file(output, path) for path in checked):
+        identity = _identity(output)
+        if identity in input_files:
+            raise InputError(f"The output would replace an input: {output}. Choose another file name or folder.")
+        if identity in checked:
             raise InputError(f"Two outputs have the same file name: {output}. Choose different file names.")
         check_writable(output)
         if _is_dicom_image(output):
             raise InputError(f"The output would replace a DICOM image: {output}. Choose another file name.")
-        checked.append(output)
+        checked.add(identity)
 
 
 def check_ending(path: Path | str, ending: str) -> None:
@@ -206,11 +213,13 @@ def _is_dicom_image(path: Path) -> bool:
     return header.get("Modality") not in ("SEG", "SR")
 
 
-def _is_same_file(first: Path, second: Path) -> bool:
+def _identity(path: Path) -> object:
+    """Return what two paths have in common exactly where they are one file, whether it exists or not."""
     try:
-        return first.samefile(second)
-    except OSError:  # a file does not exist yet
-        return os.path.normcase(os.path.realpath(first)) == os.path.normcase(os.path.realpath(second))
+        status = path.stat()
+    except (OSError, ValueError):  # a file does not exist yet
+        return os.path.normcase(os.path.realpath(path))
+    return status.st_dev, status.st_ino
 
 
 def refuse_undecodable(path: Path) -> None:

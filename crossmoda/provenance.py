@@ -1,5 +1,6 @@
 """The provenance of a result: version, parameters, inputs, device, time."""
 
+import contextlib
 import dataclasses
 import datetime
 import functools
@@ -7,12 +8,12 @@ import hashlib
 import platform
 import stat
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import crossmoda
-from crossmoda import pseudonyms
+from crossmoda import output, pseudonyms
 from crossmoda.errors import InputError, cannot_read, reason_of
 
 
@@ -56,6 +57,43 @@ def checksum_of_file(file: Path) -> str:
     """
     status = file.stat()
     return _digest(file, status.st_size, status.st_mtime_ns)
+
+
+def checksums_of_outputs(outputs: Mapping[str, Path | str | None]) -> dict[str, str]:
+    """Return the SHA-256 of each output by role, also of what waits in a block of ``output.together``.
+
+    Stored as ``outputs`` of a record, they tell a result from what somebody made of it (:func:`refuse_foreign`).
+    """
+    return {role: checksum_of_file(output.content_of(path)) for role, path in outputs.items() if path is not None}
+
+
+def refuse_foreign(files: Iterable[Path | str | None], record: Path) -> None:
+    """Refuse to replace files that this software did not write, or that were edited since; None is an omitted file.
+
+    Args:
+        files: the outputs; those that do not exist are accepted.
+        record: the provenance in which the run that wrote them stored their checksums.
+
+    Raises:
+        InputError: a file exists that the record does not list with its checksum, or the record is another file.
+
+    """
+    existing = [Path(path) for path in files if path is not None and Path(path).is_file()]
+    listed: Any = {}
+    if record.is_file():
+        try:
+            content = output.read_json(record)
+            listed, _ = content.get("outputs"), content["crossmoda"]
+        except (OSError, ValueError, LookupError, TypeError, AttributeError):
+            existing.append(record)
+    known = set(map(str, listed.values())) if isinstance(listed, dict) else set()
+    for path in existing:
+        with contextlib.suppress(OSError):
+            if checksum_of_file(path) in known:
+                continue
+        raise InputError(
+            f"Edited since it was written, or not a result of CrossModa: {path}. Move it, or choose another output."
+        )
 
 
 class Record:

@@ -69,7 +69,7 @@ def test_beginning_again_withdraws_the_seal_and_removes_what_a_killed_run_left(t
         killed = temporary.name.replace(f"-{os.getpid()}-", f"-{_ended_process()}-")
         temporary.with_name(killed).write_bytes(b"half")
         temporary.write_bytes(b"12345")
-    step.begin()
+    step.begin(["result.bin"])
     assert step.results() is None and [path.name for path in tmp_path.iterdir()] == [SEAL]
 
 
@@ -83,6 +83,45 @@ def test_a_damaged_file_of_the_same_size_is_not_finished(tmp_path):
     finished(tmp_path)
     (tmp_path / "result.bin").write_bytes(b"12346")
     assert CachedStep(tmp_path).results() is None and not is_intact(tmp_path)
+
+
+@pytest.mark.parametrize("depends_on", [{}, {"more": 1}], ids=["same key", "another key"])
+@pytest.mark.parametrize("name", ["result.bin", "older.bin"])
+def test_a_result_that_was_edited_or_is_of_others_is_never_removed(tmp_path, depends_on, name):
+    first = CachedStep(tmp_path)
+    first.begin(names := ["result.bin", "older.bin"])
+    for each in names:
+        (tmp_path / each).write_bytes(b"12345")
+    first.finish(names, {})
+    (tmp_path / name).write_bytes(b"edited")
+    again = CachedStep(tmp_path, **depends_on)
+    content = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(InputError, match=rf"Edited or damaged after it was written: .*{name}\. Move it"):
+        again.begin(["result.bin"])
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == content
+    (tmp_path / name).rename(tmp_path / "mine.bin")
+    again.begin(["result.bin"])
+    assert sorted(path.name for path in tmp_path.iterdir()) == [SEAL, "mine.bin"]
+
+
+def test_a_file_without_a_seal_is_not_removed_but_that_of_a_killed_run_is(tmp_path):
+    step = CachedStep(tmp_path)
+    (tmp_path / "result.bin").write_bytes(b"by hand")
+    with pytest.raises(InputError, match=r"Not a result of a finished run: .*result\.bin"):
+        step.begin(["result.bin"])
+    assert (tmp_path / "result.bin").read_bytes() == b"by hand"
+    (tmp_path / "result.bin").unlink()
+    step.begin(["result.bin"])
+    (tmp_path / "result.bin").write_bytes(b"half")  # the run is killed here
+    CachedStep(tmp_path).begin(["result.bin"])
+    assert [path.name for path in tmp_path.iterdir()] == [SEAL]
+
+
+def test_a_damaged_file_of_the_program_alone_is_made_again(tmp_path):
+    step = finished(tmp_path)
+    (tmp_path / "result.bin").write_bytes(b"123")
+    step.begin()
+    assert not (tmp_path / "result.bin").exists()
 
 
 def test_a_run_that_was_overtaken_does_not_seal_the_files_of_another(tmp_path):

@@ -15,12 +15,13 @@ pytest.importorskip("torch")
 
 from growth_phantoms import FIRST, LATER, frames_in, scan
 
-from crossmoda import growth, volume
+from crossmoda import growth, volume, weights
 from crossmoda.errors import InputError
 from crossmoda.growth import patient
 from crossmoda.growth.cohort import patients_of
 from crossmoda.growth.files import aligned_files, label_file, read_result
 from crossmoda.growth.page import add_change
+from crossmoda.measurement.growth import KEY
 from crossmoda.report import Report
 from crossmoda.steps.growth import STEP
 from crossmoda.volume import Grid, Volume
@@ -61,8 +62,10 @@ def test_the_command_writes_all_files_reuses_them_and_guards_edited_labels(files
     header, row = (folder / "growth.csv").read_text("utf-8").splitlines()
     assert header.startswith("side,from,to,days,verdict") and row.startswith("left,2020-03-01,2021-03-01,365,grown")
     first, later = (volume.read(path).grid for path in files)
-    assert volume.read_label_map(folder / label_file(2)).grid.same_as(later)
-    scan_file, label, transform = (folder / name for name in aligned_files(2))
+    assert [point["label"] for point in content["time_points"]] == [label_file(2), label_file(1)], "numbered as given"
+    assert volume.read_label_map(folder / label_file(1)).grid.same_as(later)
+    assert not (folder / aligned_files(2)[0]).exists()
+    scan_file, label, transform = (folder / name for name in aligned_files(1))
     assert volume.read(scan_file).grid.same_as(first) and volume.read_label_map(label).grid.same_as(first)
     assert transform.exists() and "Grown" in (folder / "growth.html").read_text("utf-8")
     assert (folder / "growth.png").read_bytes()[:4] == b"\x89PNG" and (folder / "growth.svg").exists()
@@ -76,10 +79,44 @@ def test_the_command_writes_all_files_reuses_them_and_guards_edited_labels(files
     stamp = (folder / "growth.json").stat().st_mtime_ns
     assert run("growth", files[1], files[0], "-o", folder, "--device", "cpu")[0] == 0
     assert (folder / "growth.json").stat().st_mtime_ns == stamp, "reused"
-    edited = volume.read_label_map(folder / label_file(1))
-    volume.write_segmentation(edited.with_array(np.zeros_like(edited.array)), folder / label_file(1), {})
-    code, _, error = run("growth", files[0], files[1], "-o", folder, "--criterion", "linear", "--device", "cpu")
-    assert code == 2 and "--label 1=FILE" in error
+
+
+def test_an_edited_result_is_kept_and_the_advised_label_is_that_of_its_scan(files, poses_by_grid, run, tmp_path):
+    first, later = files
+    folder, options = tmp_path / "growth", ("-o", tmp_path / "growth", "--device", "cpu")
+    assert run("growth", later, first, *options)[0] == 0
+    label = folder / label_file(1)
+    edited = volume.read_label_map(label)
+    volume.write_segmentation(edited.with_array(np.zeros_like(edited.array)), label, {})
+    content = {path: path.read_bytes() for path in folder.iterdir()}
+    for scans, number in (((later, first), 1), ((first, later), 2)):
+        code, _, error = run("growth", *scans, *options, "--criterion", "linear")
+        assert code == 2 and str(label) in error and f"--label {number}=FILE" in error and error.count("\n") == 1
+    code, _, error = run("growth", first, first, *options)
+    assert code == 2 and "Move it to another folder, then run again." in error, "it is the label of neither scan"
+    assert {path: path.read_bytes() for path in folder.iterdir()} == content
+    corrected = tmp_path / "corrected.seg.nrrd"
+    label.rename(corrected)
+    code, out, error = run("growth", first, later, *options, "--label", f"2={corrected}")
+    assert code == 0 and "The corrected label of anna_2021-03-01 has no tumor" in out, error
+    (folder / "growth.csv").write_text("my remarks", encoding="utf-8")
+    code, _, error = run("growth", first, later, *options)
+    assert code == 2 and "growth.csv" in error and (folder / "growth.csv").read_text("utf-8") == "my remarks"
+
+
+def test_weights_without_calibrated_repeatability_are_noted(files, poses_by_grid, run, tmp_path):
+    tensors, card = weights.read_tensors(weights.bundled())
+    for name, entry in (("odd", {"factor": float("nan"), "offset": 0.02}), ("other", None)):
+        about = {key: value for key, value in card.items() if key != KEY} | ({KEY: entry} if entry else {})
+        weights.write_tensors(tmp_path / f"{name}.safetensors", tensors, about)
+    options = "-o", tmp_path / "growth", "--device", "cpu", "--weights"
+    code, _, error = run("growth", *files, *options, tmp_path / "odd.safetensors")
+    assert code == 2 and "Invalid model card (growth_repeatability: numbers for factor, offset)" in error
+    code, out, _ = run("growth", *files, *options, tmp_path / "other.safetensors")
+    assert code == 0 and "Note: Repeatability not calibrated for these weights" in out
+    assert "Repeatability not calibrated" in (tmp_path / "growth" / "growth.html").read_text("utf-8")
+    code, out, _ = run("growth", *files, "-o", tmp_path / "bundled", "--device", "cpu")
+    assert code == 0 and "not calibrated" not in out
 
 
 @pytest.fixture
@@ -161,7 +198,7 @@ def test_files_of_the_user_and_inputs_in_the_folder_of_the_results_are_kept(file
     folder.mkdir()
     (folder / aligned_files(2)[0]).write_bytes(files[1].read_bytes())
     code, _, error = run("growth", *files, "-o", folder)
-    assert code == 2 and f"has {aligned_files(2)[0]}" in error
+    assert code == 2 and f"Not a result of a finished run: {folder / aligned_files(2)[0]}" in error
     (folder / "finished.json").write_text('{"files": {}}', encoding="utf-8")
     code, _, error = run("growth", files[0], folder / aligned_files(2)[0], "-o", folder)
     assert code == 2 and "has results, and an input" in error and (folder / aligned_files(2)[0]).exists()
@@ -223,6 +260,18 @@ def test_the_step_writes_both_segmentations_the_transform_and_the_table(files, p
     assert set(results) == {result.name for result in STEP.results}
     assert volume.read_label_map(outputs["current_segmentation"]).grid.same_as(volume.read(files[1]).grid)
     assert outputs["transform"].exists() and "grown" in outputs["table"].read_text("utf-8")
+
+
+def test_the_step_takes_the_folder_of_a_study_and_scans_in_any_order(files, poses_by_grid, tmp_path):
+    study = tmp_path / "study"
+    write_series(study / "T2", volume.read_scan(files[1]), uid="1.2.3.4", SeriesDescription="T2 CISS")
+    write_series(study / "scout", volume.read_scan(files[1]), uid="1.2.3.5", SeriesDescription="localizer")
+    outputs = {name: tmp_path / f"{name}.nrrd" for name in ("previous_segmentation", "current_segmentation")}
+    values = vars(STEP.parser().parse_args([str(study), str(files[0])])) | outputs | {"device": "cpu"}
+    results = STEP.run(values | {"previous_date": "2023-01-01", "current_date": "2020-01-01"}, None)
+    assert results["verdict"] == "left: grown" and "sorted by date" in results["notes"]
+    for name, path in zip(outputs, (files[1], files[0]), strict=True):
+        assert volume.read_label_map(outputs[name]).grid.same_as(volume.read(path).grid)
 
 
 def test_the_module_says_in_one_sentence_what_it_cannot_use(files, tmp_path):

@@ -5,6 +5,7 @@ import math
 
 import pytest
 
+from crossmoda.errors import InputError
 from crossmoda.measurement.growth import CRITERIA, Growth, Repeatability, TumorSize
 
 VOLUME, LINEAR = CRITERIA["volume"], CRITERIA["linear"]
@@ -76,9 +77,12 @@ def test_without_a_tumor_in_one_scan_there_is_no_number(before, after, verdict):
         assert value is None
 
 
-def test_the_model_card_states_the_repeatability_and_a_damaged_entry_is_ignored():
+def test_the_model_card_states_the_repeatability_and_a_damaged_entry_is_refused():
     assert Repeatability.of({"growth_repeatability": {"factor": 2.0, "offset": 0.0}}).share(0.1) == pytest.approx(
         0.2 / math.sqrt(2)
     )
-    for card in ({}, {"growth_repeatability": {"factor": "much"}}, {"growth_repeatability": 3}):
-        assert Repeatability.of(card) == Repeatability()
+    assert Repeatability.of({}) is None
+    negative, undefined, partial = {"factor": -1.0, "offset": 0}, {"factor": math.nan, "offset": 0}, {"factor": 2.0}
+    for entry in ({"factor": "much", "offset": 0}, 3, None, negative, undefined, partial):
+        with pytest.raises(InputError, match="growth_repeatability: numbers for factor, offset"):
+            Repeatability.of({"growth_repeatability": entry})

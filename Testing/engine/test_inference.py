@@ -1,5 +1,6 @@
 """Inference: from weights and a scan to segmentation, probabilities and uncertainty on the scan's own grid."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -9,11 +10,18 @@ from phantoms import ball
 
 torch = pytest.importorskip("torch")
 
-from crossmoda import inference, labels, locks, network, preprocessing, volume, weights  # noqa: E402
+from crossmoda import inference, labels, locks, network, preprocessing, provenance, volume, weights  # noqa: E402
 from crossmoda.anatomy import plausibility  # noqa: E402
 from crossmoda.dataset import Case, results  # noqa: E402
 from crossmoda.errors import Cancelled, InputError  # noqa: E402
-from crossmoda.inference import Settings, predict, predict_all, predict_files, probabilities  # noqa: E402
+from crossmoda.inference import (  # noqa: E402
+    Settings,
+    predict,
+    predict_all,
+    predict_files,
+    probabilities,
+    scan_files,
+)
 from crossmoda.inference.probabilities import predict_probabilities  # noqa: E402
 
 CPU = Settings(device="cpu")
@@ -265,6 +273,105 @@ def test_cancelling_leaves_nothing_behind(weight_file, scan, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["scan.nii.gz"]
 
 
+def contents(folder):
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+class TestFilesOfTheUser:
+    """Nothing that a user made is replaced by a segmentation."""
+
+    @pytest.fixture
+    def scans(self, scan, tmp_path):
+        folder = tmp_path / "scans"
+        volume.write(scan, folder / "T2.nii.gz")
+        volume.write(scan.with_array(scan.array + 1), folder / "T2.nrrd")
+        return folder
+
+    @pytest.fixture
+    def segment(self, run, weight_file):
+        return lambda *arguments: run("segment", *arguments, "--weights", weight_file, "--device", "cpu")
+
+    @pytest.mark.parametrize(
+        ("ending", "message"),
+        [
+            ("seg.nrrd", "Edited since it was written, or not a result of CrossModa: {}/T2.seg.nrrd. Move it, or"),
+            ("nrrd", "The output would replace an input: {}/T2.nrrd. Choose another"),
+        ],
+    )
+    def test_several_scans_replace_neither_a_drawing_nor_a_scan(self, ending, message, scans, segment):
+        (scans / "T2.seg.nrrd").write_bytes(b"drawn by hand")
+        before = contents(scans)
+        code, out, error = segment(scans, "-o", scans, "--format", ending)
+        assert (code, out) == (2, "") and message.format(scans) in error and error.count("\n") == 1
+        assert contents(scans) == before
+
+    def test_a_second_run_replaces_its_own_results_and_no_corrected_one(self, scans, segment, scan, tmp_path):
+        folder = tmp_path / "results"
+        assert segment(scans, "-o", folder)[0] == 0
+        first = contents(folder)
+        record = json.loads((folder / "T2.provenance.json").read_text("utf-8"))
+        assert record["outputs"] == {"segmentation": provenance.checksum_of_file(folder / "T2.seg.nrrd")}
+        assert segment(scans, "-o", folder, "--keep-all")[0] == 0
+        again = contents(folder)
+        assert again.keys() == first.keys() and again != first, "its own results are replaced"
+        for name in ("scans_T2.seg.nrrd", "measures.csv", "cases.csv"):
+            (folder / name).write_bytes(b"corrected")
+            before = contents(folder)
+            code, out, error = segment(scans, "-o", folder)
+            assert (code, out) == (2, "") and str(folder / name) in error and error.count("\n") == 1
+            assert contents(folder) == before
+            (folder / name).unlink()
+        assert segment(scans, "-o", folder)[0] == 0
+
+    def test_a_table_that_is_not_of_this_software_is_kept(self, scans, segment):
+        (scans / "cases.csv").write_text("patient,remark", encoding="utf-8")
+        before = contents(scans)
+        code, _, error = segment(scans, "-o", scans)
+        assert code == 2 and "cases.csv" in error and contents(scans) == before
+
+    def test_a_single_scan_replaces_its_own_result_and_no_corrected_one(self, scans, segment):
+        target, prefix = scans / "out.nii.gz", scans / "p"
+        command = scans / "T2.nii.gz", "-o", target, "--probabilities", prefix
+        target.write_bytes(b"drawn by hand")
+        before = contents(scans)
+        code, _, error = segment(*command)
+        assert code == 2 and str(target) in error and contents(scans) == before
+        target.unlink()
+        assert segment(*command)[0] == 0
+        assert segment(*command, "--keep-all")[0] == 0
+        for path in (target, scans / "p_VS.nii.gz"):
+            written = path.read_bytes()
+            path.write_bytes(b"corrected")
+            before = contents(scans)
+            code, _, error = segment(*command)
+            assert code == 2 and str(path) in error and contents(scans) == before
+            path.write_bytes(written)
+
+    @pytest.mark.parametrize("record", ["not JSON", "[]", '{"mine": 1}', '{"crossmoda": "0.1.0", "outputs": [1]}'])
+    def test_a_record_that_cannot_be_read_vouches_for_nothing(self, scans, segment, record):
+        (scans / "out.provenance.json").write_text(record, encoding="utf-8")
+        (scans / "out.nrrd").write_bytes(b"drawn by hand")
+        before = contents(scans)
+        code, _, error = segment(scans / "T2.nii.gz", "-o", scans / "out.nrrd")
+        assert code == 2 and "not a result of CrossModa" in error and contents(scans) == before
+
+    def test_without_a_record_the_files_of_a_program_are_replaced(self, scans, weight_file):
+        (scans / "out.nrrd").write_bytes(b"made by Slicer for the result")
+        predict_files(scans / "T2.nii.gz", scans / "out.nrrd", weight_file, CPU, keep_record=False)
+        assert volume.read_label_map(scans / "out.nrrd").grid.same_as(volume.read(scans / "T2.nii.gz").grid)
+
+    def test_several_scans_print_the_notes_that_one_prints(self, scans, segment, tmp_path, monkeypatch):
+        predicted = scan_files.predict_files
+
+        def noted(*arguments):
+            result = predicted(*arguments)
+            return dataclasses.replace(result, measures=dataclasses.replace(result.measures, notes=("Cut off.",)))
+
+        monkeypatch.setattr(scan_files, "predict_files", noted)
+        code, out, _ = segment(scans, "-o", tmp_path / "results")
+        assert code == 0 and "T2: Cut off." in out and "scans_T2: Cut off." in out
+
+
 class TestSeveralTargets:
     @pytest.fixture
     def targets(self, scan, tmp_path):
@@ -308,6 +415,20 @@ class TestSeveralTargets:
             (first["b"].folder / results.UNCERTAINTY).unlink()
         again, _ = predict_all(targets[1:2], tmp_path / "out", path, settings)
         assert not again["b"].reused and (again["b"].folder / results.UNCERTAINTY).is_file()
+
+    @pytest.mark.parametrize("name", [results.SEGMENTATION, results.LABEL_MAP])
+    @pytest.mark.parametrize("settings", [CPU, Settings(device="cpu", keep_all=True)], ids=["same", "other"])
+    def test_an_edited_result_is_never_removed(self, name, settings, targets, weight_file, tmp_path):
+        first, _ = predict_all(targets[1:2], tmp_path / "out", weight_file, CPU)
+        file = first["b"].folder / name
+        file.write_bytes(b"edited")
+        before = contents(tmp_path / "out")
+        done, failed = predict_all(targets[1:2], tmp_path / "out", weight_file, settings)
+        assert not done and f"Edited or damaged after it was written: {file}. Move it" in failed["b"]
+        assert contents(tmp_path / "out") == before
+        file.rename(tmp_path / "edited")
+        again, _ = predict_all(targets[1:2], tmp_path / "out", weight_file, settings)
+        assert not again["b"].reused and file.is_file() and (tmp_path / "edited").read_bytes() == b"edited"
 
     def test_cancelling_keeps_what_is_finished(self, targets, weight_file, scan, tmp_path):
         volume.write(scan.with_array(scan.array + 1), tmp_path / "data" / "c.nii.gz")

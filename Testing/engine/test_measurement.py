@@ -13,6 +13,7 @@ from scipy.spatial.transform import Rotation
 from crossmoda import volume
 from crossmoda.anatomy import markups, template
 from crossmoda.anatomy.ear_frame import EarFrame, EarFrames
+from crossmoda.errors import InputError
 from crossmoda.measurement import CASE_COLUMNS, COLUMNS, case_row, koos, measure, table
 from crossmoda.measurement.axial import HalfSpace, axial_diameters, slice_number
 from crossmoda.measurement.interval import VolumeInterval, uncertain_volume
@@ -300,6 +301,9 @@ def test_the_interval_covers_the_nominal_share_of_such_scans():
     assert 0.84 <= np.mean(covered) <= 0.96  # 0.9, and three standard errors of 200 draws
     assert VolumeInterval.of({"volume_interval": dataclasses.asdict(model)}) == model
     assert VolumeInterval.of({}) is None
+    for entry in (None, {"factor": 1.2}, dataclasses.asdict(model) | {"factor": math.nan}):
+        with pytest.raises(InputError, match="volume_interval: numbers for factor, nominal, scans"):
+            VolumeInterval.of({"volume_interval": entry})
 
 
 def test_a_certain_network_has_no_uncertain_volume():

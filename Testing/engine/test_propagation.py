@@ -5,6 +5,7 @@ import dataclasses
 import json
 import math
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -21,7 +22,7 @@ from scipy import ndimage
 
 from crossmoda import cache, deeds, fusion, propagation, volume
 from crossmoda.dataset import Case
-from crossmoda.dataset.results import PROPAGATION_FILES
+from crossmoda.dataset.results import NOISY_LABEL, NOISY_SEGMENTATION, PROPAGATION_FILES
 from crossmoda.errors import Cancelled, InputError
 from crossmoda.output import CannotWrite
 from crossmoda.propagation import Settings, propagate
@@ -107,6 +108,12 @@ def run(
     atlases = options.pop("atlases", None) or atlases_of(cases)
     target = options.pop("target", cases["target"])
     return propagate(target, atlases, folder, settings, register=register or Register(), **options)
+
+
+def forget(folder: Path) -> None:
+    """Remove the noisy label, and keep the registrations."""
+    for name in (cache.SEAL, *PROPAGATION_FILES):
+        (folder / name).unlink()
 
 
 class TestNoisyLabel:
@@ -339,13 +346,13 @@ class TestResuming:
 
     def test_the_target_is_compared_with_its_mirror_image_once(self, cases, tmp_path):
         run(cases, tmp_path)
-        (tmp_path / cache.SEAL).unlink()
+        forget(tmp_path)
         (tmp_path / "contralateral" / "contralateral.nii.gz").unlink()
         register = Register()
         for calls in (1, 1):
             run(cases, tmp_path, register=register)
             assert register.calls == calls
-            (tmp_path / cache.SEAL).unlink()
+            forget(tmp_path)
 
     def test_a_target_that_cannot_be_compared_with_its_mirror_image_has_no_side(self, cases, tmp_path, monkeypatch):
         def fail(*_: Any) -> Any:
@@ -374,6 +381,22 @@ class TestResuming:
         run(cases, tmp_path, settings, register)
         assert register.calls == 3  # two atlases, the target's mirror image
 
+    def test_an_edited_noisy_label_is_never_removed(self, cases, tmp_path):
+        run(cases, tmp_path)
+        file = tmp_path / NOISY_SEGMENTATION
+        file.write_bytes(b"edited")
+        before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+        register = Register()
+        for options in ({}, {"fusion_settings": fusion.Settings(smoothness=0.5)}):
+            with pytest.raises(InputError, match=re.escape(f"Edited or damaged after it was written: {file}. Move it")):
+                run(cases, tmp_path, register=register, **options)
+        assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+        file.unlink()
+        (tmp_path / cache.SEAL).unlink()
+        with pytest.raises(InputError, match="Not a result of a finished run"):
+            run(cases, tmp_path, register=register)
+        assert register.calls == 0 and (tmp_path / NOISY_LABEL).is_file()
+
     @pytest.mark.parametrize("damage", ["truncate", "delete", "unsealed"])
     def test_a_damaged_registration_is_done_again(self, cases, tmp_path, damage):
         settings = dataclasses.replace(WHOLE, tumor_side="left")
@@ -384,7 +407,7 @@ class TestResuming:
             victim.write_bytes(victim.read_bytes()[:-20])
         else:
             victim.unlink()
-        (tmp_path / cache.SEAL).unlink()
+        forget(tmp_path)
         register = Register()
         again = run(cases, tmp_path, settings, register)
         assert register.calls == 1

@@ -34,7 +34,11 @@ if TYPE_CHECKING:
 @click.option("--scheduler", default="", help="Address of a running Dask scheduler for --patients.")
 @click.option("--dates", default="", help="Dates of the scans in their order (YYYY-MM-DD,YYYY-MM-DD).")
 @click.option(
-    "--label", "labels", multiple=True, metavar="N=FILE", help="Corrected label of scan N, from 1; repeat for several."
+    "--label",
+    "labels",
+    multiple=True,
+    metavar="N=FILE",
+    help="Corrected label of scan N as given (from 1); repeat for several.",
 )
 @files(STEP, "weights")
 @json_option
@@ -54,7 +58,8 @@ def command(
     """SCANS are two or more T2 or ceT1 scans of one patient: files or folders with a DICOM series.
 
     Dates come from DICOM headers, else from names (2024-01-31, 20240131), else from --dates. OUTPUT receives
-    growth.json, growth.csv, growth.html, the labels on the grids of their scans, and the scans aligned to the first.
+    growth.json, growth.csv, growth.html, the labels on the grids of their scans (label_N.seg.nrrd of scan N as given),
+    and the scans aligned to the earliest.
     """
     from crossmoda import growth
 

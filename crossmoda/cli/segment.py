@@ -143,7 +143,7 @@ def _print_all(
         for name, result in results.items():
             for sentence in result.measures.sentences:
                 echo(f"{name}: {sentence}")
-            for note in result.provenance["notes"]:
+            for note in (*result.measures.notes, *result.provenance["notes"]):
                 echo(f"{name}: {note}")
         echo(output / scan_files.MEASURES)
         echo(output / scan_files.CASES)

@@ -46,9 +46,9 @@ PREDICTION_FILES = (LABEL_MAP, SEGMENTATION, *PROBABILITIES, UNCERTAINTY, PROVEN
 
 
 def refuse_unfinished(file: Path) -> None:
-    """Raise :class:`InputError` if a result is not of the run that was finished in its folder, or was damaged."""
+    """Raise :class:`InputError` if a result is not of the run that was finished in its folder, or was changed."""
     if not cache.is_intact(file.parent):
-        raise InputError(f"Unfinished or damaged result: {file}. Run its step again.")
+        raise InputError(f"Unfinished, edited or damaged result: {file}. Run its step again.")
 
 
 def label_to_review(folder: Path | str) -> Path:

@@ -1,7 +1,7 @@
 """Growth of the scans of a patient in files: results as JSON and CSV, labels, transforms, figures and a page."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ import numpy as np
 from crossmoda import cache, locks, output, provenance, volume, weights
 from crossmoda import device as devices
 from crossmoda.dataset.label_reading import checksum_of
+from crossmoda.dataset.scan_selection import select_scan
 from crossmoda.errors import InputError, cannot_read
 from crossmoda.growth import figure
 from crossmoda.growth.page import page_of
@@ -32,12 +33,12 @@ COLUMNS = (
 
 
 def label_file(number: int) -> str:
-    """Return the name of the segmentation of a time point (numbered from 1), on the grid of its scan."""
+    """Return the name of the segmentation of a scan (numbered as given, from 1), on its grid."""
     return f"label_{number}.seg.nrrd"
 
 
 def aligned_files(number: int) -> tuple[str, str, str]:
-    """Return the names of scan and label map of a time point on the grid of the first scan, and of the transform."""
+    """Return the names of a scan (numbered as given) and its label map on the earliest scan's grid, and transform."""
     return f"aligned_scan_{number}.nii.gz", f"aligned_label_{number}.nii.gz", f"transform_{number}.h5"
 
 
@@ -73,7 +74,6 @@ def growth_files(
     _refuse_inputs(folder, [*map(Path, scans), *map(Path, labels.values())])
     path = Path(model or weights.bundled())
     with locks.locked(folder):
-        _refuse_edited(folder, _names(len(scans)))
         step = cache.CachedStep(
             folder,
             revision=_REVISION,
@@ -88,32 +88,30 @@ def growth_files(
         if earlier is not None:
             report(progress, 1.0, "reused")
             return earlier
+        numbers = range(1, len(scans) + 1)
+        step.refuse_changed(_names(numbers, numbers), lambda name, earlier: _label_advice(name, earlier, scans))
         report(progress, 0.0, "reading the scans")
         points, notes = read_time_points(scans, dates, labels, settings.any_patient)
-        inputs = {
-            f"{role}_{number}": file
-            for number, point in enumerate(points, start=1)
-            for role, file in point.files.items()
-        }
+        inputs = {f"{role}_{point.number}": file for point in points for role, file in point.files.items()}
         record = provenance.Record(
             "growth", settings, {**inputs, "weights": path}, devices.describe(devices.choose(settings.device))
         )
         result = measure_growth(points, weights.load(path), settings, part(progress, 0.05, 0.9))
         report(progress, 0.9, "writing the results")
         content = as_json(result, [*notes, *result.notes]) | {"provenance": record.finish()}
-        step.begin(names := _names(len(result.points), has_pictures=bool(result.intervals)))
+        order = [each.point.number for each in result.points]
+        step.begin(names := _names(sorted(order), sorted(order[1:]), has_pictures=bool(result.intervals)))
         _write(result, content, folder)
         step.finish(names, content)
     report(progress, 1.0, "done")
     return content
 
 
-def _names(count: int, has_pictures: bool = True) -> list[str]:
-    """Return the names of the files of a result with ``count`` time points."""
+def _names(numbers: Iterable[int], aligned: Iterable[int], has_pictures: bool = True) -> list[str]:
+    """Return the names of the files of a result with these scans, of which some are aligned to the earliest."""
     names = [RESULT, TABLE, PAGE, *(PICTURES if has_pictures else ())]
-    for number in range(1, count + 1):
-        names += [label_file(number), *(aligned_files(number) if number > 1 else ())]
-    return names
+    names += map(label_file, numbers)
+    return names + [name for number in aligned for name in aligned_files(number)]
 
 
 def _refuse_inputs(folder: Path, inputs: Sequence[Path]) -> None:
@@ -131,28 +129,17 @@ def _refuse_inputs(folder: Path, inputs: Sequence[Path]) -> None:
             raise InputError(f"The output folder has results, and an input: {path}. Choose another folder.")
 
 
-def _refuse_edited(folder: Path, names: Sequence[str]) -> None:
-    """Refuse a folder in which the user has changed a label, or that holds other files of these names.
+def _label_advice(name: str, earlier: Mapping[str, Any], scans: Sequence[Path | str]) -> str | None:
+    """Return how to use the edited label of an earlier result with these scans; None: it is of none of them.
 
-    Raises:
-        InputError: it does.
-
+    The earlier run may have had the scans in another order: the checksum of its scan tells which one it belongs to.
     """
-    if not (folder / cache.SEAL).exists():
-        existing = [name for name in names if (folder / name).exists()]
-        if existing:
-            raise InputError(
-                f"Not a folder of growth results, but has {existing[0]}: {folder}. Choose an empty folder."
-            )
-        return
-    files = output.read_json(folder / cache.SEAL).get("files") or {}
-    for name, digest in files.items():
-        file = folder / name
-        if name.startswith("label_") and digest and file.exists() and provenance.checksum_of_file(file) != digest:
-            number = name.split("_")[1].split(".")[0]
-            raise InputError(
-                f"Edited after it was written: {file}. Move it to another folder, and give it: --label {number}=FILE."
-            )
+    inputs = earlier.get("provenance", {}).get("inputs", {})
+    labeled = [inputs[f"scan_{n}"]["sha256"] for n in range(1, len(inputs) + 1) if name == label_file(n)]
+    for number, scan in enumerate(scans, start=1):
+        if provenance.checksum(select_scan(scan).path) in labeled:
+            return f"Move it to another folder, and give it: --label {number}=FILE."
+    return None
 
 
 def as_json(result: PatientGrowth, notes: Sequence[str] = ()) -> dict[str, Any]:
@@ -160,7 +147,7 @@ def as_json(result: PatientGrowth, notes: Sequence[str] = ()) -> dict[str, Any]:
     return {
         "sentences": list(result.sentences),
         "criterion": _criterion_json(result.criterion),
-        "time_points": [_point_json(each, number) for number, each in enumerate(result.points, start=1)],
+        "time_points": [_point_json(each) for each in result.points],
         "intervals": [_interval_json(interval, result) for interval in result.intervals],
         "notes": list(notes),
     }
@@ -171,12 +158,12 @@ def _criterion_json(criterion: Criterion) -> dict[str, Any]:
     return {**dataclasses.asdict(criterion), "unit": unit, "text": str(criterion)}
 
 
-def _point_json(measured: MeasuredTimePoint, number: int) -> dict[str, Any]:
+def _point_json(measured: MeasuredTimePoint) -> dict[str, Any]:
     point, alignment = measured.point, measured.alignment
     return {
         "name": point.name,
         "date": point.date.isoformat() if point.date else None,
-        "label": label_file(number),
+        "label": label_file(point.number),
         "segmented_by": "corrected label" if point.label is not None else "network",
         "alignment": None
         if alignment is None
@@ -278,9 +265,10 @@ def _write(result: PatientGrowth, content: Mapping[str, Any], folder: Path) -> N
     with output.together():
         output.write_json(folder / RESULT, content)
         output.write_csv(folder / TABLE, COLUMNS, table(content))
-        for number, each in enumerate(result.points, start=1):
+        for each in result.points:
+            number = each.point.number
             volume.write_segmentation(each.label_map, folder / label_file(number), dict(content["provenance"]))
-            if number > 1:
+            if each is not result.points[0]:
                 transform = affine_transform(each.matrix)
                 scan_file, label, transform_file = aligned_files(number)
                 scan = each.point.scan

@@ -34,6 +34,11 @@ from crossmoda.volume.masks import grown
 LEAST_SIMILARITY, _IN_ORDER = (0.47, 0.36), (0.6, 0.5)
 #: Radius around the cochlea that a scan has to show, mm.
 _SURROUNDINGS_MM = 15.0
+#: The note on weights whose model card has no repeatability.
+UNCALIBRATED = (
+    "Repeatability not calibrated for these weights: intervals and verdicts are computed with that of the bundled "
+    "weights. Verify the verdicts by the outlines."
+)
 #: A scan whose mirror image is more similar by this has left and right exchanged.
 _MIRRORED = 0.05
 
@@ -133,6 +138,7 @@ def measure_growth(
     """
     if model.settings.field != "ear":
         raise InputError("Growth needs weights of a network that sees ears. Use the bundled weights.")
+    rule, repeatability = Calling.of(model.card), Repeatability.of(model.card)  # refused before any work
     frames = []
     for number, point in enumerate(points):
         step = part(progress, 0.4 * number / len(points), 0.4 * (number + 1) / len(points), f"{point.title}: ")
@@ -159,7 +165,9 @@ def measure_growth(
             patches.append(_Patches.of(point, own, frames[number].contrast, model, device))
     _extend_together(patches, model, device)
     report(progress, 0.9, "measuring")
-    measured, notes = _measured(points, patches, alignments, common, model)
+    measured, notes = _measured(points, patches, alignments, common, rule, repeatability or Repeatability())
+    if repeatability is None and any(point.label is None for point in points):
+        notes.append(UNCALIBRATED)
     report(progress, 1.0, "measured")
     criterion = settings.chosen()
     return PatientGrowth(tuple(measured), tuple(_intervals(measured, criterion)), criterion, tuple(notes))
@@ -275,10 +283,10 @@ def _measured(
     patches: Sequence[_Patches],
     alignments: Sequence[RigidAlignment | None],
     common: Sequence[EarFrame],
-    model: weights.TrainedNetwork,
+    rule: Calling,
+    repeatability: Repeatability,
 ) -> tuple[list[MeasuredTimePoint], list[str]]:
     """Return the measured time points, and notes."""
-    rule, repeatability = Calling.of(model.card), Repeatability.of(model.card)
     spreads = _follow_labels(patches, repeatability)
     over_time = [
         joint_estimate.smoothed_over_time([each.ears[number].probabilities for each in patches])

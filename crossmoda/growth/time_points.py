@@ -30,6 +30,8 @@ class TimePoint:
     """the corrected label on the grid of the scan, taken as truth; None: segmented by the network"""
     files: Mapping[str, Path] = dataclasses.field(default_factory=dict)
     """``scan`` and ``label``, for the provenance"""
+    number: int = 0
+    """the number of the scan as given, from 1"""
 
     @property
     def title(self) -> str:
@@ -83,7 +85,7 @@ def read_time_points(
                     f"Label and scan {number + 1} lie on different grids: {difference}. Give its own label."
                 )
         name = Path(path).name if Path(path).is_dir() else id_of_file(Path(path))
-        points.append(TimePoint(pseudonym(name, path), scan, date, label, files))
+        points.append(TimePoint(pseudonym(name, path), scan, date, label, files, number + 1))
     if len(set(patients.values())) > 1 and not any_patient:
         raise InputError(
             "Patient IDs differ: " + ", ".join(patients) + ". Give scans of one patient, or --any-patient if they are."

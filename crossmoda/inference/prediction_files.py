@@ -42,13 +42,22 @@ def predict_files(
         probabilities: output probability maps: a prefix (``PREFIX_VS.nii.gz``), or a path per structure key.
         uncertainty: output uncertainty map.
         report_dicom: output measures as a DICOM structured report, beside a DICOM SEG.
-        keep_record: whether to write the provenance beside the segmentation, as ``NAME.provenance.json``.
+        keep_record: whether to write the provenance beside the segmentation, as ``NAME.provenance.json``. Existing
+            outputs are then replaced only if they are listed there and unchanged; without it, they are replaced.
+
+    Raises:
+        InputError: the scan or the weights cannot be used, an output cannot be written, or would replace an input, or a
+            file that is edited or of other software.
 
     """
     scan, target = Path(image), Path(segmentation)
     record = layout.record_beside(target) if keep_record else None
     maps = {structure: _probability_path(probabilities, structure) for structure in labels.STRUCTURES}
-    output.check_apart([target, record, *maps.values(), uncertainty, report_dicom], [scan, model])
+    files = {"segmentation": target, "uncertainty": uncertainty, "report": report_dicom}
+    files |= {f"probability_{structure.key}": path for structure, path in maps.items()}
+    output.check_apart([record, *files.values()], [scan, model])
+    if record is not None:
+        provenance.refuse_foreign(files.values(), record)
     is_dicom = target.name.lower().endswith(export.ENDING)
     if is_dicom:
         export.check_series(scan)
@@ -73,13 +82,13 @@ def predict_files(
                 export.write_dicom_report(result.measures, segmentation, scan, report_dicom)
         else:
             volume.write(result.label_map, target)
-        if record is not None:
-            output.write_json(record, result.provenance)
         for structure, path in maps.items():
             if path is not None:
                 volume.write(result.probability(structure), path)
         if uncertainty is not None:
             volume.write(result.uncertainty, uncertainty)
+        if record is not None:
+            output.write_json(record, {**result.provenance, "outputs": provenance.checksums_of_outputs(files)})
     return result
 
 

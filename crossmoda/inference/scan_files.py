@@ -1,11 +1,13 @@
 """Predictions of many scan files with any names: a segmentation of each, and tables of all measures."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from crossmoda import batch, output, weights
+from crossmoda import batch, output, provenance, weights
+from crossmoda import device as devices
+from crossmoda.dataset import results as layout
 from crossmoda.dataset.case import HRT2, Case
 from crossmoda.dataset.case_id import id_of_file
 from crossmoda.errors import InputError
@@ -77,27 +79,34 @@ def predict_scans(
 ) -> tuple[dict[str, ScanResult], dict[str, str]]:
     """Segment scans into ``folder/NAME.seg.nrrd`` and write their measures.
 
-    ``folder/measures.csv`` has a row per tumor and cochlea, ``folder/cases.csv`` one per scan, also of a failed one.
-    The failure of a scan does not stop the others.
+    ``folder/measures.csv`` has a row per tumor and cochlea, ``folder/cases.csv`` one per scan, also of a failed one;
+    ``folder/cases.csv.provenance.json`` says how both were made. The failure of a scan does not stop the others.
 
     Returns:
         The result of each scan by name, and the reason for each failure.
 
     Raises:
-        InputError: the weights cannot be used, or the folder cannot be written.
+        InputError: the weights cannot be used, the folder cannot be written, or an output would replace a scan, or a
+            file that is edited or of other software; nothing is written then.
 
     """
     folder = Path(folder)
     output.check_writable(folder, is_folder=True)
     path = Path(weights_path or weights.bundled())
+    segmentations = {name: folder / f"{name}{ending}" for name in scans}
+    tables = {"measures": folder / MEASURES, "cases": folder / CASES}
+    tables_record = layout.record_beside(folder / CASES)
+    _refuse_replacing(segmentations.values(), tables.values(), tables_record, [*scans.values(), path])
     weights.load(path)  # refused at once, not once per scan
     settings = settings or Settings()
+    device = devices.describe(devices.choose(settings.device))
+    record = provenance.Record("predict", settings, {"weights": path}, device)
 
     rows: list[list[object]] = []
     cases_rows: dict[str, list[object]] = {}
 
     def work(case: Case, step: Progress | None) -> ScanResult:
-        result = predict_files(case.image, folder / f"{case.id}{ending}", path, settings, step)
+        result = predict_files(case.image, segmentations[case.id], path, settings, step)
         rows.extend([case.id, *row] for row in table(result.measures, result.label_map.grid))
         notes = " ".join(result.provenance["notes"])
         *values, measured = case_row(result.measures, result.label_map.grid)
@@ -108,10 +117,28 @@ def predict_scans(
     results, failures = batch.for_each(cases, work, progress)
     failed = {name: [*[None] * len(CASE_COLUMNS), cause] for name, cause in failures.items()}
     with output.together():
-        output.write_csv(folder / MEASURES, ["scan", *COLUMNS], rows)
+        output.write_csv(tables["measures"], ["scan", *COLUMNS], rows)
         output.write_csv(
-            folder / CASES,
+            tables["cases"],
             ["scan", *CASE_COLUMNS, "failure"],
             [[name, *(cases_rows.get(name) or failed[name])] for name in scans],
         )
+        checksums = provenance.checksums_of_outputs(tables)
+        output.write_json(tables_record, record.finish(outputs=checksums))
     return results, failures
+
+
+def _refuse_replacing(
+    segmentations: Iterable[Path], tables: Iterable[Path], tables_record: Path, inputs: Sequence[Path]
+) -> None:
+    """Refuse, before the first scan is read, any output that would replace an input or a file of the user.
+
+    Raises:
+        InputError: an output would.
+
+    """
+    records = {path: layout.record_beside(path) for path in segmentations}
+    output.check_apart([*records, *records.values(), *tables, tables_record], inputs)
+    for path, record in records.items():
+        provenance.refuse_foreign([path], record)
+    provenance.refuse_foreign(tables, tables_record)

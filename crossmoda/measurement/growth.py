@@ -10,6 +10,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from crossmoda.measurement.interval import calibration_of
+
 #: Key of the model card.
 KEY = "growth_repeatability"
 DAYS_PER_YEAR = 365.25
@@ -50,7 +52,10 @@ LINEAR_MM = 1.4
 
 @dataclasses.dataclass(frozen=True)
 class Repeatability:
-    """The half width of the 95 % interval of the logarithm of a ratio of two volumes of a network."""
+    """The half width of the 95 % interval of the logarithm of a ratio of two volumes of a network.
+
+    The defaults are those of the bundled weights.
+    """
 
     factor: float = 1.25
     """half width per relative uncertain volume (:func:`crossmoda.measurement.interval.uncertain_volume`)"""
@@ -58,13 +63,15 @@ class Repeatability:
     """added to the relative uncertain volume"""
 
     @classmethod
-    def of(cls, card: Mapping[str, Any]) -> "Repeatability":
-        """Return the values of a model card; the defaults where it has none."""
-        entry = card.get(KEY)
-        try:
-            return cls(**{name: float(value) for name, value in dict(entry or {}).items()})
-        except (TypeError, ValueError):
-            return cls()
+    def of(cls, card: Mapping[str, Any]) -> "Repeatability | None":
+        """Return the values of a model card; None where the network was not calibrated.
+
+        Raises:
+            InputError: the entry of the card is damaged.
+
+        """
+        entry = calibration_of(card, KEY, [field.name for field in dataclasses.fields(cls)])
+        return None if entry is None else cls(**entry)
 
     def share(self, uncertain: float) -> float:
         """Return the part of one volume in the half width of a ratio; those of both add up as squares."""

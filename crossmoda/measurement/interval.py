@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from crossmoda.errors import InputError
 from crossmoda.volume.grid import Volume
 from crossmoda.volume.masks import bounding_box, grown
 
@@ -37,14 +38,14 @@ class VolumeInterval:
 
     @classmethod
     def of(cls, card: Mapping[str, Any]) -> "VolumeInterval | None":
-        """Return the model of a model card; None where the network was not calibrated."""
-        entry = card.get(KEY)
-        if not isinstance(entry, dict):
-            return None
-        try:
-            return cls(float(entry["factor"]), float(entry["nominal"]), int(entry["scans"]))
-        except (KeyError, TypeError, ValueError):
-            return None
+        """Return the model of a model card; None where the network was not calibrated.
+
+        Raises:
+            InputError: the entry of the card is damaged.
+
+        """
+        entry = calibration_of(card, KEY, [field.name for field in dataclasses.fields(cls)])
+        return None if entry is None else cls(entry["factor"], entry["nominal"], int(entry["scans"]))
 
     @classmethod
     def calibrated(
@@ -59,6 +60,22 @@ class VolumeInterval:
         """Return the interval, mm3."""
         spread = math.exp(self.factor * (uncertain + _OFFSET))
         return volume_mm3 / spread, volume_mm3 * spread
+
+
+def calibration_of(card: Mapping[str, Any], key: str, names: Sequence[str]) -> dict[str, float] | None:
+    """Return the numbers of a calibration in a model card by their names; None where the network was not calibrated.
+
+    Raises:
+        InputError: a number is missing, or an entry is none, negative or not finite.
+
+    """
+    if key not in card:
+        return None
+    entry = card[key]
+    is_complete = isinstance(entry, dict) and set(entry) == set(names)
+    if not is_complete or not all(type(value) in (int, float) and 0 <= value < math.inf for value in entry.values()):
+        raise InputError(f"Invalid model card ({key}: numbers for {', '.join(names)}). Download the weights again.")
+    return dict(entry)
 
 
 def uncertain_volume(tumor: Volume, probability: np.ndarray) -> float:

@@ -39,8 +39,7 @@ def run(values: Mapping[str, Any], progress: Progress | None = None) -> dict[str
     model = weights.load(values["weights"] or weights.bundled())
     result = engine.measure_growth(points, model, settings, part(progress, 0.1, 0.95))
     content = as_json(result, [*notes, *result.notes])
-    by_scan = {each.point.files["scan"]: each for each in result.points}
-    previous, current = (by_scan[scan] for scan in scans)
+    previous, current = sorted(result.points, key=lambda each: each.point.number)
     report(progress, 0.95, "writing the outputs")
     with output.together():
         for each, name in ((previous, "previous_segmentation"), (current, "current_segmentation")):
