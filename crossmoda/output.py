@@ -217,7 +217,7 @@ def _identity(path: Path) -> object:
     """Return what two paths have in common exactly where they are one file, whether it exists or not."""
     try:
         status = path.stat()
-    except (OSError, ValueError):  # a file does not exist yet
+    except OSError:  # a file does not exist yet
         return os.path.normcase(os.path.realpath(path))
     return status.st_dev, status.st_ino
 

@@ -22,7 +22,7 @@ from crossmoda.progress import Progress, part, report
 from crossmoda.volume.transforms import affine_transform
 
 #: Bump to invalidate earlier results.
-_REVISION = 1
+_REVISION = 2
 RESULT, TABLE, PAGE, PICTURES = "growth.json", "growth.csv", "growth.html", ("growth.png", "growth.svg")
 #: Columns of the table: a row per tumor and interval.
 COLUMNS = (
