@@ -41,8 +41,13 @@ def test_the_documents_are_found() -> None:
 
 def test_citation_and_changelog_name_the_version_of_the_engine() -> None:
     citation, changelog = ((PROJECT / name).read_text("utf-8") for name in ("CITATION.cff", "CHANGELOG.md"))
-    assert f"\nversion: {crossmoda.__version__}\n" in citation
-    assert re.findall(r"^## \[(\d.*?)\]", changelog, re.MULTILINE)[0] == crossmoda.__version__
+    release = re.findall(r"^## \[(\d.*?)\]", changelog, re.MULTILINE)[0]
+    assert f"\nversion: {release}\n" in citation
+    unreleased = changelog.partition("## [Unreleased]")[2].partition("\n## [")[0].strip()
+    assert ("dev" in crossmoda.__version__) == bool(unreleased), (
+        "results of unreleased changes have a version of their own"
+    )
+    assert unreleased or crossmoda.__version__ == release
 
 
 ARCHITECTURE = (PROJECT / "docs/architecture.md").read_text("utf-8")
