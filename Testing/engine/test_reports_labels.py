@@ -1,6 +1,7 @@
 """Public reports: names and values of structures, and what evaluate scores."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -171,6 +172,12 @@ def test_a_reference_of_contours_is_scored_on_the_grid_of_the_prediction(
     volume.write(a_label(), tmp_path / "prediction.nii.gz")
     code, out, _ = run("evaluate", tmp_path / "prediction.nii.gz", reference, "--json", "-")
     assert code == 0 and '"dice": 1.0' in out
+    for folder, file in (("predictions", tmp_path / "prediction.nii.gz"), ("references", reference)):
+        (tmp_path / folder).mkdir()
+        shutil.copy(file, tmp_path / folder / f"case_1{''.join(file.suffixes)}")
+    (tmp_path / "references" / "summary.json").write_text('{"cases": []}')
+    code, out, _ = run("evaluate", tmp_path / "predictions", tmp_path / "references", "--json", "-")
+    assert code == 0 and list(json.loads(out)["cases"]) == ["case_1"]
     # Half of the tumor, cropped as by Slicer: the other half of the reference counts all the same.
     volume.write_segmentation(a_label().crop((slice(3, 5), slice(4, 9), slice(4, 10))), tmp_path / "half.seg.nrrd")
     scores = evaluate_files(tmp_path / "half.seg.nrrd", reference)["VS"]
