@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from crossmoda.volume import Volume
+from crossmoda.volume import Grid, Volume
 
 
 def write_series(
@@ -54,6 +54,22 @@ def write_series(
         for name, value in elements.items():
             setattr(header, name, value)
         pydicom.dcmwrite(folder / f"{volume.grid.size[2] - number:03d}.dcm", header, enforce_file_format=True)
+
+
+def write_mixed_study(folder: Path, patient: str = "VS-SEG-001") -> dict[str, Volume]:
+    """Write a T2 and a ceT1 into one folder, the first and the last file by name of T2; return the scans by name."""
+    grid = Grid((10, 8, 6), (0.4, 0.5, 1.5), (-20.0, -30.0, 40.0), (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0))
+    scans = {}
+    for number, name in enumerate(("t2_space", "t1_mpr gd"), start=1):
+        array = np.random.default_rng(number).integers(0, 1000, grid.shape).astype(np.float32)
+        scans[name] = Volume(array, grid)
+        part = folder / name
+        write_series(part, scans[name], f"1.2.7.{number}", SeriesDescription=name, PatientID=patient)
+        for index, file in enumerate(sorted(part.iterdir())):
+            prefix = "m" if number == 2 else "az"[index % 2]
+            shutil.move(file, folder / f"{prefix}{file.name}")
+        part.rmdir()
+    return scans
 
 
 def write_frames(file: Path, scan: Volume, **changes: Any) -> None:

@@ -7,4 +7,4 @@ Arrays are ``(z, y, x)`` or ``(channel, z, y, x)``; lengths are in mm; physical 
 Importing this package imports nothing heavy; import the module you need (``from crossmoda import deeds``).
 """
 
-__version__ = "0.1.0"
+__version__ = "0.2.0.dev0"

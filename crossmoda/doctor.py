@@ -1,7 +1,6 @@
-"""The check of an installation: Python, packages, device, memory, cache, disk, weights; each fine or one sentence."""
+"""The check of an installation: Python, packages, device, memory, folders, disk, weights; each fine or one sentence."""
 
 import dataclasses
-import importlib.metadata
 import platform
 import shutil
 import sys
@@ -9,12 +8,11 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from crossmoda import device, weights
+from crossmoda import device, requirements, weights
 from crossmoda.errors import InputError
 
-#: Packages without which nothing is segmented, and what the others are for.
-REQUIRED = ("numpy", "scipy", "SimpleITK", "pydicom", "torch", "numba", "safetensors", "nibabel", "pynrrd", "isal")
-OPTIONAL = {"highdicom": "DICOM segmentations", "matplotlib": "reports and demo", "distributed": "studies"}
+#: What the extras of the package are for; those of tests are not checked.
+_EXTRAS = {"app": "evaluation, reports, demo and DICOM SEG", "study": "studies", "training": "curves of a training"}
 _OLDEST_PYTHON = (3, 11)
 #: Memory of a segmentation, and disk of a run with some results, GiB.
 _MEMORY_GIB, _DISK_GIB = 4.0, 2.0
@@ -32,7 +30,16 @@ class Check:
 
 def checks(folder: Path | str = ".") -> list[Check]:
     """Return all checks; ``folder`` is where results are to be written."""
-    return [_python(), *_packages(), *_devices(), _memory(), _cache(), _disk(Path(folder)), _weights()]
+    return [
+        _python(),
+        *_packages(),
+        *_devices(),
+        _memory(),
+        _temporary(),
+        _compiled_code(),
+        _disk(Path(folder)),
+        _weights(),
+    ]
 
 
 def _python() -> Check:
@@ -43,14 +50,16 @@ def _python() -> Check:
 
 
 def _packages() -> Iterator[Check]:
-    for name in (*REQUIRED, *OPTIONAL):
-        try:
-            yield Check(name, True, importlib.metadata.version(name))
-        except importlib.metadata.PackageNotFoundError:
-            if name in OPTIONAL:
-                yield Check(name, True, f"not installed; needed for {OPTIONAL[name]} only")
-            else:
-                yield Check(name, False, f"Package not installed: {name}. Run: pip install {name}.")
+    for item in requirements.declared():
+        if item.extra and item.extra not in _EXTRAS:
+            continue
+        if item.is_met:
+            yield Check(item.name, True, item.version)
+        elif item.extra and not item.version:
+            yield Check(item.name, True, f"not installed; needed for {_EXTRAS[item.extra]} only")
+        else:
+            problem = f"Package too old: {item.version}" if item.version else f"Package not installed: {item.name}"
+            yield Check(item.name, False, f'{problem}. Run: pip install "{item.text}".')
 
 
 def _devices() -> Iterator[Check]:
@@ -71,8 +80,8 @@ def _memory() -> Check:
     return Check("memory", True, f"{total:.1f} GiB" if total else "not known on this system")
 
 
-def _cache() -> Check:
-    """Return whether compiled code can be kept: else every start compiles again."""
+def _temporary() -> Check:
+    """Return whether temporary files can be written."""
     folder = Path(tempfile.gettempdir())
     try:
         with tempfile.TemporaryFile(dir=folder):
@@ -80,6 +89,16 @@ def _cache() -> Check:
     except OSError:
         return Check("temporary folder", False, f"Cannot write {folder}. Set TMPDIR to a folder that can be written.")
     return Check("temporary folder", True, str(folder))
+
+
+def _compiled_code() -> Check:
+    """Return where compiled code is kept; without a folder for it everything works, but starts slowly."""
+    try:
+        from crossmoda import jit_cache
+    except ImportError as cause:
+        return Check("compiled code", False, f"Numba cannot be loaded ({cause}). Install it again.")
+    folder = jit_cache.folder()
+    return Check("compiled code", True, f"not kept; {jit_cache.NOT_KEPT}" if folder is None else str(folder))
 
 
 def _disk(folder: Path) -> Check:

@@ -68,7 +68,8 @@ def evaluate(prediction: Volume, reference: Volume) -> Scores:
 def evaluate_files(prediction: Path | str | None, reference: Path | str) -> Scores:
     """Compare a label file with its reference, both read as everywhere else (:mod:`crossmoda.dataset.label_reading`).
 
-    Cropped segmentations and turned axes are brought to the grid of the other file.
+    Cropped segmentations and turned axes are brought to the grid of the other file. A reference of contours takes the
+    grid of the prediction, extended to its contours where the prediction is cropped.
 
     Args:
         prediction: the label; None counts as an empty one.
@@ -78,8 +79,13 @@ def evaluate_files(prediction: Path | str | None, reference: Path | str) -> Scor
         InputError: a file cannot be read, or the grids differ.
 
     """
-    from crossmoda.dataset.label_reading import read_label
+    from crossmoda.dataset import contours
+    from crossmoda.dataset.label_reading import has_contours, read_label
 
+    if prediction is not None and has_contours(Path(reference)):
+        predicted = read_label(prediction)
+        predicted = predicted.crop(contours.box_with(contours.read_contours(reference), predicted.grid))
+        return evaluate(predicted, read_label(reference, predicted.grid))
     expected = read_label(reference)
     if prediction is None:
         return evaluate(expected.with_array(np.zeros_like(expected.array)), expected)

@@ -8,10 +8,14 @@ code is compiled anew in each process, and a warning says so once.
 import contextlib
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numba
 from numba.core.caching import FunctionCache
+
+#: What follows where compiled code is not kept, and the remedy.
+NOT_KEPT = "each run compiles it again, for about a minute. Set NUMBA_CACHE_DIR to a folder that can be written."
 
 _has_warned = False
 
@@ -26,11 +30,15 @@ def _warn(fact: str, cause: Exception, remedy: str) -> None:
 
 
 def _warn_not_kept(cause: Exception) -> None:
-    _warn(
-        "Compiled code is not kept",
-        cause,
-        "each run compiles it again, for about a minute. Set NUMBA_CACHE_DIR to a folder that can be written.",
-    )
+    _warn("Compiled code is not kept", cause, NOT_KEPT)
+
+
+def folder() -> Path | None:
+    """Return the folder in which compiled code of this package is kept; None where none can be written."""
+    try:
+        return Path(FunctionCache(folder).cache_path)
+    except RuntimeError:
+        return None
 
 
 class _TolerantCache(FunctionCache):

@@ -77,7 +77,8 @@ def _cannot_write(path: Path, cause: OSError, remedy: str) -> InputError:
 def atomic(path: Path | str) -> Iterator[Path]:
     """Give a temporary path beside ``path``; rename it to ``path`` when the block ends, delete it when the block fails.
 
-    The temporary name keeps the ending (``.nii.gz``, ``.seg.nrrd``), since writers choose the format by it.
+    The temporary name keeps the ending (``.nii.gz``, ``.seg.nrrd``), since writers choose the format by it; in lower
+    case, since some know no other.
     Missing folders are made.
 
     Raises:
@@ -88,7 +89,7 @@ def atomic(path: Path | str) -> Iterator[Path]:
     path = Path(path)
     refuse_undecodable(path)
     _, dot, ending = path.name.partition(".")
-    temporary = path.with_name(f"{_own_partial()}{uuid.uuid4().hex[:8]}{dot}{ending}")
+    temporary = path.with_name(f"{_own_partial()}{uuid.uuid4().hex[:8]}{dot}{ending.lower()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         if not os.access(path.parent, os.W_OK):

@@ -57,8 +57,13 @@ def new_card(settings: networks.Settings, preparation: preprocessing.Preparation
 
 def caution(card: dict[str, Any]) -> str:
     """Return what a user of the network has to know of its training data, from its card; empty if nothing."""
-    only_simulated = str(card.get("data", "")).startswith("simulated") and not card.get("learned_from")
-    return "Trained on simulated scans only." if only_simulated else ""
+    covered = card.get(COVERS)
+    not_seen = str(covered.get("not_seen", "")) if isinstance(covered, dict) else ""
+    return (
+        "No real schwannoma was in its training."
+        if "real schwannomas" in not_seen and not card.get("learned_from")
+        else ""
+    )
 
 
 def inherited(initial: Path | str | None) -> dict[str, Any]:

@@ -112,7 +112,7 @@ def check_click_through(case) -> None:
     check_result(case, panel.parameters.noisyLabel, target)
     disagreement = panel.parameters.noisyLabel.GetNodeReference(nodes.DISAGREEMENT)
     case.assertGreater(disagreement.GetImageData().GetScalarRange()[1], 0)
-    case.assertEqual(panel.cases.rows[-1].state(target), "label from atlases")
+    case.assertEqual(panel.cases.rows[-1].state(target), "fused label")
     for mode in ("fade", "checkerboard", "contour"):
         panel.parameters.check = mode
         panel.register.ui.checkButton.click()

@@ -1,7 +1,7 @@
 """Whole commands as processes, files included, as a user or Slicer starts them: seconds, processor seconds, memory.
 
     DEEDSBCV=.../deedsBCV PYTHONPATH=.../convexadam python Testing/benchmarks/bench_commands.py --pairs 2
-    python Testing/benchmarks/bench_commands.py --pairs 0 --predict ../shared/data/real_t2/*_T2*.nii.gz
+    python Testing/benchmarks/bench_commands.py --pairs 0 --predict $CROSSMODA_TEST_DATA/real_t2/*_T2*.nii.gz
     python Testing/benchmarks/bench_commands.py --pairs 0 --propagate DATA      # DATA: 30 sources, 2 targets
 
 A pair: ceT1 (moving) to hrT2 (fixed) of two simulated subjects, 384 x 384 x 64, labels warped, all methods in one run.

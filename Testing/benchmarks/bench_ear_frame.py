@@ -5,7 +5,7 @@
     python Testing/benchmarks/bench_ear_frame.py --speed          # a head of 448 x 448 x 80 voxels
     python Testing/benchmarks/bench_ear_frame.py --pictures FOLDER
 
-Reads ../shared/data or $CROSSMODA_TEST_DATA. Errors are distances from the listed centers, which are good to 1.5 mm.
+Reads the real data of Testing/README.md. Errors are distances from the listed centers, which are good to 1.5 mm.
 Processor seconds (all threads) hardly depend on the load of the machine.
 """
 

@@ -4,7 +4,7 @@
     python Testing/benchmarks/bench_real_pairs.py --only p03 --methods frames --alpha 1.6 2.4
     DEEDSBCV_LINEAR=.../linearBCV DEEDSBCV_DEEDS=.../deedsBCV python Testing/benchmarks/bench_real_pairs.py --peers
 
-Reads ../shared/data or $CROSSMODA_TEST_DATA. Within a person the truth are the authors' rigid transforms (open_ms) or
+Reads the real data of Testing/README.md. Within a person the truth are the authors' rigid transforms (open_ms) or
 the common frame of reference (fnndsc); errors are distances within 18 mm of the cochleae, the shift is their mean
 vector. Between people the truth are the listed cochlear centers, good to 1.5 mm. Folding is that around the ears.
 Settings were tuned on p03; fnndsc and p01 are for the result.

@@ -1,6 +1,6 @@
 """Real scans, and any step on an independent set.
 
-Real scans of ../shared/data (or $CROSSMODA_TEST_DATA):
+Real scans (Testing/README.md):
     python Testing/benchmarks/bench_real_scans.py --repeatability    # two sessions of a person, T1 against T2
     python Testing/benchmarks/bench_real_scans.py --doors            # a DICOM series: read, locate, predict
     python Testing/benchmarks/bench_real_scans.py --pictures FOLDER  # every scan, its landmarks and cochleae

@@ -12,6 +12,7 @@ import SimpleITK as sitk
 from crossmoda.dataset import Case, open_dataset, validate
 from crossmoda.errors import Cancelled, InputError
 from crossmoda.volume import Grid, Volume, write, write_segmentation
+from dicom_series import write_mixed_study
 
 AXES = tuple(np.eye(3).ravel().tolist())
 GRID = Grid((40, 36, 10), (1.0, 1.0, 2.0), (-20.0, -18.0, -10.0), AXES)
@@ -196,6 +197,14 @@ def test_an_rtstruct_belongs_to_the_series_it_refers_to(tmp_path: Path, write_rt
     for case, number in zip(dataset.cases, (5, 4), strict=True):
         array = case.read_label().array
         assert list(np.flatnonzero(array.any(axis=(1, 2)))) == [number]
+
+
+def test_series_mixed_in_one_folder_are_cases_of_their_own(tmp_path: Path) -> None:
+    scans = write_mixed_study(tmp_path / "study")
+    dataset = open_dataset(tmp_path)
+    assert [(case.id, case.modality) for case in dataset.cases] == [("VS-SEG-001", "ceT1"), ("VS-SEG-001", "hrT2")]
+    for case, name in zip(dataset.cases, ("t1_mpr gd", "t2_space"), strict=True):
+        assert np.array_equal(case.read_image().array, scans[name].array)
 
 
 # --- problems --------------------------------------------------------------------------------------------------------

@@ -1,17 +1,24 @@
 """Registration of image files: the registered region."""
 
 import dataclasses
+import json
 
 import numpy as np
 import pytest
 
-from crossmoda import labels, volume
+from crossmoda import labels, structure_names, volume
 from crossmoda.deeds.files import RegistrationOutputs, RegistrationSettings, register_files
+from crossmoda.errors import InputError
 from crossmoda.volume import Grid, Volume, nifti
 
 GRID = Grid((48, 40, 24), (1.0, 1.0, 1.5), (-10.0, 20.0, 5.0), (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0))
 #: The same scan in a patient who lies 300 mm farther up.
 MOVED = dataclasses.replace(GRID, origin=(-10.0, 20.0, 305.0))
+
+
+@pytest.fixture(autouse=True)
+def no_mapping(monkeypatch):
+    monkeypatch.setattr(structure_names, "_mapped", {})
 
 
 @pytest.fixture
@@ -41,6 +48,63 @@ def test_scans_far_apart_are_registered_from_their_centers(pair):
     overlap = 2 * np.count_nonzero((warped.array > 0) & (label > 0)) / np.count_nonzero(warped.array + label)
     assert overlap > 0.9
     assert registration.transform.TransformPoint((10.0, 40.0, 20.0))[2] == pytest.approx(320.0, abs=2.0)
+
+
+#: A registration that leaves the image where it is.
+UNMOVED = {"device": "cpu", "levels": 0, "linear": "none"}
+
+
+def warped_label(folder, label, moving="fixed.nrrd", **settings):
+    """Return the values of a moving label after a registration, per structure of the fixture's label."""
+    outputs = RegistrationOutputs(warped_label=folder / "warped_label.nii.gz")
+    settings = RegistrationSettings(**UNMOVED, **settings)
+    register_files(folder / "fixed.nrrd", folder / moving, outputs, moving_label=folder / label, settings=settings)
+    return volume.read_label_map(folder / "warped_label.nii.gz").array
+
+
+def test_a_crossmoda_2023_label_is_read_as_structures_or_kept_for_the_whole_scan(pair):
+    folder, label = pair
+    parts = np.array([0, 1, 3], np.uint8)[label]
+    parts[:10][parts[:10] == 1] = 2  # the extrameatal part
+    volume.write(Volume(parts, GRID), folder / "parts.nii.gz")
+    assert np.array_equal(warped_label(folder, "parts.nii.gz"), label)
+    assert np.array_equal(warped_label(folder, "parts.nii.gz", region="whole"), parts)
+
+
+def test_a_value_of_a_moving_label_is_the_structure_that_names_it(pair, run):
+    folder, label = pair
+    volume.write(Volume(np.where(label == labels.VS, 255, 0).astype(np.uint8), GRID), folder / "other.nii.gz")
+    for region in ("auto", "whole"):
+        code, _, err = run(
+            *("--quiet", "register", folder / "fixed.nrrd", folder / "fixed.nrrd", "--region", region),
+            *("--moving-label", folder / "other.nii.gz", "--structure", "255=VS", "--output", folder / region),
+            *("--levels", 0, "--linear", "none", "--device", "cpu"),
+        )
+        assert code == 0, err
+        warped = volume.read_label_map(folder / region / "warped_label.nii.gz").array
+        assert np.array_equal(warped, np.where(label == labels.VS, labels.VS, 0))
+
+
+def test_contours_are_a_moving_label(pair, write_rtstruct):
+    folder, label = pair
+    slices = np.flatnonzero((label == labels.VS).any(axis=(1, 2)))
+    corners = np.array([[29.5, 14.5], [35.5, 14.5], [35.5, 19.5], [29.5, 19.5]])
+    polygons = [GRID.to_lps(np.column_stack([corners, np.full(4, number)])) for number in slices]
+    write_rtstruct(folder / "contours.dcm", {"VS": polygons})
+    entry = {"structure_name": "TV", "LPS_contour_points": [polygon.tolist() for polygon in polygons]}
+    (folder / "contours.json").write_text(json.dumps([entry]))
+    for name in ("contours.dcm", "contours.json"):
+        assert np.array_equal(warped_label(folder, name), np.where(label == labels.VS, labels.VS, 0))
+
+
+def test_other_organs_keep_their_values_or_are_refused_at_the_ears(pair):
+    folder, label = pair
+    organs = np.array([0, 7, 2], np.uint8)[label]
+    volume.write(Volume(organs, GRID), folder / "organs.nii.gz")
+    for region in ("auto", "whole"):
+        assert np.array_equal(warped_label(folder, "organs.nii.gz", region=region), organs)
+    with pytest.raises(InputError, match=r"Unknown label value in organs\.nii\.gz: 7.*set region 'whole'\."):
+        warped_label(folder, "organs.nii.gz", region="ears")
 
 
 def test_transforms_written_by_several_threads_are_whole(tmp_path):

@@ -18,7 +18,7 @@ from crossmoda.errors import InputError
 from crossmoda.export import read_own_segmentation, write_dicom_report, write_dicom_segmentation
 from crossmoda.measurement import measure
 from crossmoda.volume import Grid, Volume, read, read_label_map
-from dicom_series import write_frames, write_series
+from dicom_series import write_frames, write_mixed_study, write_series
 
 highdicom = pytest.importorskip("highdicom")
 OBLIQUE = tuple(Rotation.from_euler("xyz", (0.2, -0.1, 0.3)).as_matrix().ravel().tolist())
@@ -182,6 +182,13 @@ def test_the_only_t2_of_a_study_is_chosen_and_named(study: Path) -> None:
 @pytest.mark.parametrize("wanted", ["4", "t1_mpr gd", "T1_MPR", "1.2.5.4"])
 def test_a_series_is_chosen_by_number_description_or_uid(study: Path, wanted: str) -> None:
     assert select_scan(study, wanted).path == study / "b" / "ce"
+
+
+def test_a_series_between_the_files_of_another_one_is_chosen(tmp_path: Path) -> None:
+    scans = write_mixed_study(tmp_path / "study")
+    assert np.array_equal(read(select_scan(tmp_path / "study").path).array, scans["t2_space"].array)
+    chosen = select_scan(tmp_path / "study", "t1_mpr gd")
+    assert np.array_equal(read(chosen.path).array, scans["t1_mpr gd"].array)
 
 
 def test_candidates_are_listed_where_none_or_several_fit(study: Path) -> None:

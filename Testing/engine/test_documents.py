@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 import crossmoda
+from crossmoda import requirements
 
 PROJECT = Path(__file__).resolve().parents[2]
 DOCUMENTS = [
@@ -41,8 +42,13 @@ def test_the_documents_are_found() -> None:
 
 def test_citation_and_changelog_name_the_version_of_the_engine() -> None:
     citation, changelog = ((PROJECT / name).read_text("utf-8") for name in ("CITATION.cff", "CHANGELOG.md"))
-    assert f"\nversion: {crossmoda.__version__}\n" in citation
-    assert re.findall(r"^## \[(\d.*?)\]", changelog, re.MULTILINE)[0] == crossmoda.__version__
+    release = re.findall(r"^## \[(\d.*?)\]", changelog, re.MULTILINE)[0]
+    assert f"\nversion: {release}\n" in citation
+    unreleased = changelog.partition("## [Unreleased]")[2].partition("\n## [")[0].strip()
+    assert ("dev" in crossmoda.__version__) == bool(unreleased), (
+        "results of unreleased changes have a version of their own"
+    )
+    assert unreleased or crossmoda.__version__ == release
 
 
 ARCHITECTURE = (PROJECT / "docs/architecture.md").read_text("utf-8")
@@ -103,3 +109,27 @@ def test_the_commands_in_the_documents_exist_with_their_options(document: str, c
         known = crossmoda_command.commands.get(name) or crossmoda_command.get_command(None, name)
         assert known, f"{document}: no command {name}"
     assert options <= {text for parameter in known.params for text in (*parameter.opts, *parameter.secondary_opts)}
+
+
+def test_no_document_lists_a_part_of_the_packages() -> None:
+    """A command of pip takes requirements.txt, or one package by its name."""
+    names = {item.name for item in requirements.in_slicer()} - {"torch"}
+    commands = [
+        line
+        for path in DOCUMENTS
+        for line in path.read_text("utf-8").splitlines()
+        if re.search(r"pip[ _](download|install|uninstall)", line)
+    ]
+    assert [line for line in commands if len(names.intersection(re.findall(r"[\w-]+", line))) > 1] == []
+    offline = [line for line in commands if " download " in line]
+    assert [line for line in offline if "-r CrossModaSeg/Resources/requirements.txt" in line]
+    assert all("torch" in line and "requirements" not in line for line in offline if "--index-url" in line)
+
+
+def test_the_documents_install_every_extra_that_the_tests_need() -> None:
+    wanted = re.search(r'"\.\[([\w,-]+slicer-test)\]"', (PROJECT / "Makefile").read_text("utf-8"))
+    assert wanted is not None
+    for name in ("CONTRIBUTING.md", "docs/developer.md"):
+        text = (PROJECT / name).read_text("utf-8")
+        assert f".[{wanted[1]}]" in text
+        assert re.findall(r"\[slicer-test\]", text) == []

@@ -1,20 +1,24 @@
 """Data sets for other trainers, the report of a patient, the check of an installation, and what the command refuses."""
 
+import importlib.metadata
 import json
 import re
+import tomllib
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from crossmoda import cli, doctor, printing, volume
+from crossmoda import cli, jit_cache, printing, requirements, volume
 from crossmoda.errors import InputError
 from crossmoda.measurement import measure
 from crossmoda.measurement.files import FileMeasures
 from crossmoda.measurement.report import About, about_scan, write_report
+from crossmoda.requirements import Requirement
 from crossmoda.volume import Grid, Volume
 from dicom_series import write_series
 
+PROJECT = Path(__file__).resolve().parents[2]
 GRID = Grid((40, 20, 8), (1.0, 1.0, 2.0), (-20.0, 0.0, 5.0), (1, 0, 0, 0, 1, 0, 0, 0, 1))
 
 
@@ -128,13 +132,41 @@ def test_a_report_of_a_label_without_a_tumor_says_so(tmp_path):
     assert "No tumor." in html.read_text("utf-8")
 
 
-def test_the_doctor_names_what_is_missing(monkeypatch, run):
+def test_the_doctor_names_what_is_missing_or_too_old(monkeypatch, run):
     code, out, _ = run("doctor", "--json")
     names = {check["name"]: check for check in json.loads(out)}
-    assert code == 0 and {"Python", "torch", "memory", "disk", "bundled weights"} <= set(names)
-    monkeypatch.setattr(doctor, "REQUIRED", ("numpy", "a_package_that_nobody_has"))
+    assert code == 0 and {"Python", "torch", "filelock", "memory", "compiled code", "disk"} <= set(names)
+    known = [Requirement("numpy>=1.26"), Requirement("numba>=99"), Requirement("nobody-has-it>=1")]
+    monkeypatch.setattr(requirements, "declared", lambda: [*known, Requirement("nor-this", "study")])
     code, out, _ = run("doctor")
-    assert code == 2 and "FAIL  a_package_that_nobody_has Package not installed" in out
+    assert code == 2
+    assert 'FAIL  nobody-has-it     Package not installed: nobody-has-it. Run: pip install "nobody-has-it>=1".' in out
+    assert "FAIL  numba             Package too old: 0." in out and "OK    numpy " in out
+    assert "OK    nor-this          not installed; needed for studies only" in out
+
+
+def test_the_doctor_says_where_compiled_code_is_kept(monkeypatch, run):
+    checks = json.loads(run("doctor", "--json")[1])
+    assert [Path(check["text"]).is_dir() for check in checks if check["name"] == "compiled code"] == [True]
+    monkeypatch.setattr(jit_cache, "folder", lambda: None)
+    assert "not kept; each run compiles it again" in run("doctor")[1]
+
+
+def test_what_is_needed_is_declared_once(monkeypatch):
+    project = tomllib.loads((PROJECT / "pyproject.toml").read_text("utf-8"))["project"]
+    always = {Requirement(text).name for text in project["dependencies"]}
+    assert {item.name for item in requirements.declared() if not item.extra} == always
+    extras = {item.extra for item in requirements.declared()} - {""}
+    assert extras == set(project["optional-dependencies"])
+
+    def not_installed(name):
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(importlib.metadata, "requires", not_installed)
+    in_slicer = [item.name for item in requirements.declared()]
+    assert in_slicer[0] == "torch" and {"filelock", "numba", "jinja2"} < set(in_slicer)
+    bundled = {"numpy", "scipy", "simpleitk", "pydicom"}
+    assert always - bundled < set(in_slicer)
 
 
 def test_validate_prints_cases_and_problems_as_json(data, run):

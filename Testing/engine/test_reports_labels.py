@@ -1,6 +1,7 @@
 """Public reports: names and values of structures, and what evaluate scores."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -154,6 +155,34 @@ def test_a_segmentation_that_slicer_cropped_is_scored_on_the_whole_grid(tmp_path
         empty.SetMetaData(f"Segment0_{key}", text)
     sitk.WriteImage(empty, str(tmp_path / "empty.seg.nrrd"))
     assert evaluate_files(tmp_path / "empty.seg.nrrd", tmp_path / "reference.nii.gz")["VS"]["dice"] == 0.0
+
+
+@pytest.mark.parametrize("kind", ["json", "dcm"])
+def test_a_reference_of_contours_is_scored_on_the_grid_of_the_prediction(
+    tmp_path: Path, kind: str, write_rtstruct: Callable[..., None], run: Callable[..., tuple[int, str, str]]
+) -> None:
+    corners = np.array([[3.5, 3.5], [9.5, 3.5], [9.5, 8.5], [3.5, 8.5]])
+    polygons = [GRID.to_lps(np.column_stack([corners, np.full(4, number)])) for number in range(3, 7)]
+    reference = tmp_path / f"reference.{kind}"
+    if kind == "dcm":
+        write_rtstruct(reference, {"VS": polygons})
+    else:
+        entry = {"structure_name": "TV", "LPS_contour_points": [polygon.tolist() for polygon in polygons]}
+        reference.write_text(json.dumps([entry]))
+    volume.write(a_label(), tmp_path / "prediction.nii.gz")
+    code, out, _ = run("evaluate", tmp_path / "prediction.nii.gz", reference, "--json", "-")
+    assert code == 0 and '"dice": 1.0' in out
+    for folder, file in (("predictions", tmp_path / "prediction.nii.gz"), ("references", reference)):
+        (tmp_path / folder).mkdir()
+        shutil.copy(file, tmp_path / folder / f"case_1{''.join(file.suffixes)}")
+    (tmp_path / "references" / "summary.json").write_text('{"cases": []}')
+    code, out, _ = run("evaluate", tmp_path / "predictions", tmp_path / "references", "--json", "-")
+    assert code == 0 and list(json.loads(out)["cases"]) == ["case_1"]
+    # Half of the tumor, cropped as by Slicer: the other half of the reference counts all the same.
+    volume.write_segmentation(a_label().crop((slice(3, 5), slice(4, 9), slice(4, 10))), tmp_path / "half.seg.nrrd")
+    scores = evaluate_files(tmp_path / "half.seg.nrrd", reference)["VS"]
+    assert scores["dice"] == pytest.approx(2 / 3)
+    assert scores["reference_volume_mm3"] == pytest.approx(4 * 5 * 6 * GRID.voxel_volume_mm3)
 
 
 def test_a_label_with_its_axes_in_another_order_is_turned_to_its_image(tmp_path: Path) -> None:

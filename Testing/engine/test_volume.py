@@ -72,6 +72,13 @@ def test_the_grid_is_kept_to_the_bit_whichever_of_its_two_transforms_the_header_
         assert read_label_map(tmp_path / "result.nii.gz").grid == target.grid
 
 
+@pytest.mark.parametrize("name", ["X.NII.GZ", "x.Nii.gz", "X.NII", "X.NRRD", "X.MHA"])
+def test_the_ending_of_a_name_decides_in_any_case(tmp_path: Path, name: str) -> None:
+    write(a_volume(), tmp_path / name)
+    assert (tmp_path / name).read_bytes().startswith(b"\x1f\x8b") == name.lower().endswith(".gz")
+    assert np.array_equal(read(tmp_path / name).array, a_volume().array)
+
+
 def test_writing_leaves_nothing_but_the_file(tmp_path: Path) -> None:
     write(a_volume(), tmp_path / "scan.nii.gz")
     assert [file.name for file in tmp_path.iterdir()] == ["scan.nii.gz"]

@@ -2,7 +2,7 @@
 
 Usage: python Testing/experiments/render_cochlea.py PICTURE [SCAN ...]
 
-Without scans: the mean over both ears and both sessions of p03 in ../shared/data (or $CROSSMODA_TEST_DATA), and the
+Without scans: the mean over both ears and both sessions of p03 in the real data (Testing/README.md), and the
 ICBM152 average. Cyan: mean expert contour, yellow: label.
 """
 

@@ -2,7 +2,7 @@
 
 Usage: python Testing/independent_sets/make.py FOLDER --set tuning|claim [--heads N] [--parts PART ...]
 
-Reads ../shared/data or $CROSSMODA_TEST_DATA. The same set and number give the same files; heads that the table
+Reads the real data of Testing/README.md. The same set and number give the same files; heads that the table
 already lists are kept.
 """
 

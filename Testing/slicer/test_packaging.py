@@ -141,6 +141,15 @@ def test_the_panel_finds_its_engine_installed_and_in_a_checkout(installed, place
     assert done.stdout.strip() == str(engine / "__init__.py"), done.stderr
 
 
+def test_the_installed_engine_finds_the_packages_that_slicer_lacks(installed):
+    folder = installed / "qt-scripted-modules"
+    names = "from crossmoda import requirements; print(*(item.name for item in requirements.in_slicer()))"
+    done = run_alone(f"sys.path.insert(0, {str(folder)!r}); {names}")
+    lines = (PROJECT / "CrossModaSeg/Resources/requirements.txt").read_text("utf-8").splitlines()
+    wanted = [line.partition(">=")[0] for line in lines if line and not line.startswith("#")]
+    assert done.stdout.split() == ["torch", *wanted], done.stderr
+
+
 SLICER_STUB = """
 set(Slicer_USE_FILE ${CMAKE_CURRENT_LIST_DIR}/use.cmake)
 set(Slicer_EXTENSION_GENERATE_CONFIG ${CMAKE_CURRENT_LIST_DIR}/nothing.cmake)

@@ -190,15 +190,31 @@ def test_offline_everything_comes_from_the_wheel_folder(panel, monkeypatch, tmp_
 
     from crossmoda.errors import InputError
 
-    monkeypatch.setattr(dependencies, "missing", lambda: ["torch", "numba>=0.60"])
-    with pytest.raises(InputError, match="holds no wheels"):
+    monkeypatch.setattr(dependencies, "missing", lambda: ["numba>=0.60", "pynrrd>=1.0"])
+    with pytest.raises(InputError, match=r"holds no wheels .* of numba>=0\.60, pynrrd>=1\.0"):
         dependencies.install(str(tmp_path))
     (tmp_path / "numba-1-py3-none-any.whl").touch()
     asked = []
     monkeypatch.setattr(slicer.util, "confirmOkCancelDisplay", lambda text: True)
     monkeypatch.setattr(slicer.util, "pip_install", asked.append)
+    with pytest.raises(InputError, match=r"Not installed: pynrrd>=1\.0\. Their wheels are not in"):
+        dependencies.install(str(tmp_path))
+    (tmp_path / "pynrrd-1.1.3-py3-none-any.whl").touch()
     dependencies.install(str(tmp_path))
-    assert asked == [["--no-index", "--find-links", str(tmp_path), "torch", "numba>=0.60"]]
+    options = ["--no-index", "--find-links", str(tmp_path)]
+    assert asked == [[*options, "numba>=0.60"], [*options, "numba>=0.60", "pynrrd>=1.0"]]
+
+
+@pytest.mark.bed
+def test_a_package_that_is_too_old_is_installed_anew(panel, monkeypatch):
+    import importlib.metadata
+
+    from CrossModaSegLib.processes import dependencies
+
+    old = {"numba": "0.59.1", "torch": "2.13.0+cpu"}
+    monkeypatch.setattr(importlib.metadata, "version", lambda name: old.get(name, "99"))
+    assert dependencies.missing() == ["numba>=0.60"]
+    assert dependencies.versions()["numba"] == "" and dependencies.versions()["torch"] == "2.13.0+cpu"
 
 
 def test_without_the_pytorch_extension_the_remedy_is_named(panel, monkeypatch):

@@ -74,7 +74,7 @@ def test_the_label_is_that_of_the_engine(fused, quick_settings, sample_folder, t
 def test_the_table_of_cases_shows_the_use_and_the_quality_of_each_atlas(fused):
     target = fused.parameters.target
     states = [row.state(target) for row in fused.cases.rows]
-    assert states[0].startswith("used, quality 0.") and states[1:] == ["loaded", "loaded", "label from atlases"]
+    assert states[0].startswith("used, quality 0.") and states[1:] == ["loaded", "loaded", "fused label"]
 
 
 def test_a_reopened_scene_reuses_its_registrations(application, fused):

@@ -41,7 +41,7 @@ def test_the_panel_opens_with_measure(application, panel):
     assert panel.measure.ui.advancedGroupBox.collapsed
     assert panel.measure.ui.applyButton.toolTip == "Select a scan."
     assert panel.measure.ui.modelComboBox.currentText == "Bundled model"
-    assert panel.measure.ui.cautionLabel.text == "Trained on simulated scans only."
+    assert panel.measure.ui.cautionLabel.text == "No real schwannoma was in its training."
 
 
 def test_setup_is_open_where_a_package_is_missing(panel, monkeypatch):
@@ -154,7 +154,7 @@ def test_the_models_of_a_folder_are_in_the_list(panel, weights, tmp_path, monkey
     panel.update()
     assert panel.parameters.weights == str(tmp_path / "mine" / "weights.safetensors")
     assert combo_box.currentText == "mine"
-    assert panel.measure.ui.cautionLabel.isHidden(), "its card says nothing of simulated scans"
+    assert panel.measure.ui.cautionLabel.isHidden(), "its card names nothing that it has not seen"
     monkeypatch.setattr(qt.QFileDialog, "getExistingDirectory", lambda *_: str(tmp_path / "mine"))
     combo_box.activated.emit(combo_box.count - 1)
     assert "No models in" in panel.measure.ui.messageLabel.text

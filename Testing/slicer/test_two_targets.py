@@ -233,7 +233,7 @@ def test_a_fusion_that_ends_after_another_target_was_chosen_waits_for_its_own(ap
     assert f"{first.GetName()}: done in" in quick.register.ui.messageLabel.text
     assert (quick.parameters.noisyLabel, quick.parameters.result, background()) == (None, None, "second")
     choose(quick, first)
-    assert quick.parameters.noisyLabel.GetName() == f"{first.GetName()} label from atlases"
+    assert quick.parameters.noisyLabel.GetName() == f"{first.GetName()} fused label"
 
 
 def test_an_uncertain_side_is_in_the_table_and_at_the_result_of_a_reopened_scene(application, panel, targets, tmp_path):

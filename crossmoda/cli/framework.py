@@ -43,7 +43,7 @@ COMMANDS = {
     "models": "List the models of a folder, add one, or select the current one.",
     "review-report": "Write the report of a review: agreement, corrections, volumes, time, models.",
     "study": "Run a whole study: propagate, train, predict, score, report; on many processes or machines.",
-    "doctor": "Check the installation: packages, processor, memory, disk, weights.",
+    "doctor": "Check the installation: packages, processor, memory, folders, disk, weights.",
 }
 #: Earlier names of commands.
 ALIASES = {"predict": "segment"}

@@ -32,7 +32,11 @@ from crossmoda.steps.register import STEP
 def command(
     fixed: Path, moving: Path, output: Path, initial_transform: Path | None, as_json: bool, **values: Any
 ) -> None:
-    """FIXED is the target, MOVING the atlas."""
+    """FIXED is the target, MOVING the atlas.
+
+    The moving label is read as by every command: vestibular schwannoma and cochlea. A label map of other organs keeps
+    its values (except those of --structure) with --region whole, and with auto if a value is above 3.
+    """
     inputs = {name: values[name] for name in ("moving_label", "fixed_mask", "moving_mask")}
     settings = from_arguments(RegistrationSettings, values)
     with progress_bar() as progress:

@@ -17,7 +17,7 @@ import numpy as np
 from crossmoda import output, structure_names
 from crossmoda.errors import InputError, cannot_read
 from crossmoda.volume.dicom import is_dicom
-from crossmoda.volume.grid import Grid, Volume
+from crossmoda.volume.grid import Box, Grid, Volume, box_from
 
 #: Name of a structure in the file -> its polygons, each (points, 3), LPS mm.
 Contours = dict[str, list[np.ndarray]]
@@ -150,6 +150,22 @@ def rasterize(
                 raise InputError(f"The contours fill no voxel of the image: {name}. {_CONTOURED_IMAGE}.")
             array[mask] = value
     return Volume(array, grid)
+
+
+def box_with(contours: Mapping[str, Iterable[np.ndarray]], grid: Grid) -> Box:
+    """Return the voxels (z, y, x) of a grid and those around contours beyond it, as far as the grid is wide.
+
+    Args:
+        contours: polygons (points, 3) by structure name, LPS mm.
+        grid: the grid of a label that may be cropped.
+
+    """
+    points = [point for polygons in contours.values() for polygon in polygons for point in polygon]
+    size = np.asarray(grid.size)
+    index = grid.to_index(np.array(points)) if points else np.zeros((1, 3))
+    first = np.clip(np.floor(index.min(axis=0)), -size, 0)
+    stop = np.clip(np.ceil(index.max(axis=0)) + 1, size, 2 * size)
+    return box_from(first[::-1], (stop - first)[::-1])
 
 
 def _mask(polygons: list[np.ndarray], grid: Grid) -> np.ndarray:

@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 from crossmoda import output
+from crossmoda.dataset import contours
 from crossmoda.dataset.case_id import ENDING, id_of_file
 from crossmoda.dataset.results import LABEL_MAP, NOISY_LABEL, PREDICTION, SEGMENTATION
 from crossmoda.errors import InputError
@@ -76,6 +77,8 @@ def _labels(folder: Path) -> dict[str, Path]:
             names = (f"{PREDICTION}/{LABEL_MAP}", f"{PREDICTION}/{SEGMENTATION}", LABEL_MAP, NOISY_LABEL)
             label = next((file / name for name in names if (file / name).is_file()), None)
             case = file.name
+        elif file.suffix.lower() == ".json":
+            label, case = (file if _has_contours(file) else None), case_of(file.stem)
         else:
             label, case = (file if ENDING.search(file.name) else None), case_of(file.name)
         if label is None:
@@ -84,3 +87,11 @@ def _labels(folder: Path) -> dict[str, Path]:
             raise InputError(f"Two files of the case {case}: {labels[case]}, {label}. Keep one of them.")
         labels[case] = label
     return labels
+
+
+def _has_contours(file: Path) -> bool:
+    """Return whether a JSON file has contours, not results of another kind."""
+    try:
+        return bool(contours.read_contours(file))
+    except (InputError, OSError):
+        return False

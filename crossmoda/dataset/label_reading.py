@@ -74,6 +74,22 @@ def read_label_and_parts(path: Path | str, grid: Grid | None = None) -> tuple[Vo
     return label_map.with_array(array), parts
 
 
+def read_values(path: Path | str, grid: Grid | None = None) -> Volume:
+    """Read a label map of any organs: the values that a mapping names (``255=VS``) are replaced, all others kept.
+
+    Raises:
+        InputError: the label map cannot be read.
+
+    """
+    label_map = read_label_map(path, grid)
+    return label_map.with_array(_mapped(label_map.array, Path(path)))
+
+
+def may_have_structures(label_map: np.ndarray) -> bool:
+    """Return whether no value is beyond those that :func:`read_label` reads: 0 to 3 (crossMoDA 2023)."""
+    return int(label_map.max(initial=0)) < len(_PARTS)
+
+
 def _mapped(array: np.ndarray, path: Path) -> np.ndarray:
     """Return the array with the values that a mapping names (``255=VS``) replaced; the same array without any."""
     values = structure_names.mapped_values(structure_names.mapping_for(path))

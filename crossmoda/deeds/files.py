@@ -15,6 +15,7 @@ import SimpleITK as sitk
 from crossmoda import labels, provenance, threads, volume
 from crossmoda.anatomy.ear_alignment import alignment, ears_box, labeled_ear_frames
 from crossmoda.anatomy.ear_frame import EarFrames, ear_frames
+from crossmoda.dataset import label_reading
 from crossmoda.deeds import center_alignment, register
 from crossmoda.deeds.registration import warm_up
 from crossmoda.deeds.settings import Settings
@@ -32,7 +33,7 @@ from crossmoda.errors import InputError
 from crossmoda.output import atomic, check_apart
 from crossmoda.parameters import parameter
 from crossmoda.progress import Progress, part, report
-from crossmoda.volume import Volume
+from crossmoda.volume import Grid, Volume
 from crossmoda.volume.transforms import affine_transform
 
 #: Files written at the same time: one is compressed while the next one is computed.
@@ -45,7 +46,7 @@ class RegistrationSettings(Settings):
 
     region: str = parameter(
         "auto",
-        "Registered region: around the ears (auto: if a cochlea is labeled), or the whole scan",
+        "Region: ears (auto: if a cochlea is labeled), or whole scan (keeps label values)",
         choices=("auto", "ears", "whole"),
     )
     initialization: str = parameter(
@@ -110,6 +111,7 @@ class _Inputs:
         fixed_mask: Path | str | None = None,
         moving_mask: Path | str | None = None,
         initial: Path | str | None = None,
+        region: str = "auto",
     ) -> "_Inputs":
         """Read the files that :func:`register_files` names.
 
@@ -124,7 +126,7 @@ class _Inputs:
         paths = {role: path for role, path in roles.items() if path is not None}
         check_apart(vars(outputs).values(), paths.values())
         fixed_image, (moving_image, moving_type) = volume.read_scan(fixed), volume.read_typed_scan(moving)
-        label = None if moving_label is None else volume.read_label_map(moving_label, moving_image.grid)
+        label = None if moving_label is None else _read_label(Path(moving_label), moving_image.grid, region)
         if label is not None and not label.grid.same_as(moving_image.grid):
             raise InputError(
                 f"The moving label map lies on another grid than the moving image {moving}: {moving_label} "
@@ -135,6 +137,19 @@ class _Inputs:
         )
         transform = None if initial is None else read_transform(initial, guarded=True)
         return cls(fixed_image, moving_image, moving_type, label, fixed_area, moving_area, transform, paths)
+
+
+def _read_label(path: Path, grid: Grid, region: str) -> Volume:
+    """Read the moving label: VS and cochlea, or the values of other organs as :func:`register_files` says."""
+    if label_reading.has_contours(path):
+        return label_reading.read_label(path, grid)
+    label = label_reading.read_values(path, grid)
+    if region == "whole" or (region == "auto" and not label_reading.may_have_structures(label.array)):
+        return label
+    try:
+        return label_reading.read_label(path, grid)
+    except InputError as cause:
+        raise InputError(f"{cause} To keep the values of other organs, set region 'whole'.") from cause
 
 
 #: The statistics in the provenance of a registration of files.
@@ -168,8 +183,10 @@ def register_files(
         fixed: the target image.
         moving: the atlas image.
         outputs: the files to write; a folder for all of them under their standard names.
-        moving_label: a label map on the moving image's grid. With a cochlea in it, the scans of heads are cropped to
-            the ears for the registration (see ``settings.region``).
+        moving_label: a label of the moving image, read by :mod:`crossmoda.dataset.label_reading`: label maps,
+            segmentations and contours of VS and cochlea. With a cochlea in it, the scans of heads are cropped to the
+            ears for the registration (see ``settings.region``). A label map of other organs keeps its values: with the
+            region ``whole``, and with ``auto`` if one is above 3.
         fixed_mask: the voxels of the fixed image to compare, on its grid.
         moving_mask: the voxels of the moving image to compare, on its grid.
         initial: a linear transform from fixed to moving points, an ITK transform file.
@@ -186,7 +203,7 @@ def register_files(
     if not isinstance(outputs, RegistrationOutputs):
         outputs = RegistrationOutputs.in_folder(outputs, label=moving_label is not None)
     report(progress, 0.0, "reading the images")
-    inputs = _Inputs.read(fixed, moving, outputs, moving_label, fixed_mask, moving_mask, initial)
+    inputs = _Inputs.read(fixed, moving, outputs, moving_label, fixed_mask, moving_mask, initial, settings.region)
     record = provenance.Record("register", settings, inputs.paths)
     try:
         result = _register(inputs, settings, part(progress, 0.05, 0.85))

@@ -73,11 +73,6 @@ class AxialDiameters:
     largest: Line
     perpendicular: Line
 
-    @property
-    def superior_mm(self) -> float:
-        """Position of the plane along the superior axis, LPS mm."""
-        return float(self.largest.start[2])
-
 
 def axial_diameters(mask: Volume, within: HalfSpace | None = None) -> AxialDiameters | None:
     """Return the diameters of a mask, of one connected piece of it in the plane.

@@ -42,7 +42,7 @@ STEP = StepDeclaration(
     inputs=(
         File("fixed", "image", "Fixed image (target)", required=True),
         File("moving", "image", "Moving image (atlas)", required=True),
-        File("moving_label", "label", "Label map on the moving image's grid, warped as well"),
+        File("moving_label", "label", "Label of the moving image (label map, segmentation, contours), warped as well"),
         File("initial_transform", "linear transform", "Initial linear transform from fixed to moving points"),
         File("fixed_mask", "label", "Mask of the registered region, on the fixed image's grid", advanced=True),
         File("moving_mask", "label", "Mask of the registered region, on the moving image's grid", advanced=True),

@@ -263,7 +263,7 @@ def evaluate(files: dict[str, Path], reference: Path) -> dict[str, evaluation.Sc
     """Score label maps of one target against its reference."""
     scores = {}
     for name, path in files.items():
-        label_map = volume.read_label_map(path)
+        label_map = volume.read_label_map(path)  # of this study: a mapping of the data set's names is none of its own
         truth = read_label(reference, label_map.grid)
         if not truth.grid.same_as(label_map.grid):
             truth = volume.resample(truth, label_map.grid, interpolation="label")

@@ -241,7 +241,7 @@ def refuse_not_finite(array: np.ndarray, path: Path) -> None:
 
 
 def write(volume: Volume, path: Path, temporary: Path) -> None:
-    """Write a volume to ``temporary``; gzip if the name of ``path`` ends in ``.gz``.
+    """Write a volume to ``temporary``; gzip if the name of ``path`` ends in ``.gz``, in any case.
 
     The sform holds the grid. A grid that was read from NIfTI is read back from it to the bit.
 
@@ -260,11 +260,12 @@ def write(volume: Volume, path: Path, temporary: Path) -> None:
     header.set_xyzt_units("mm")
     header.set_slope_inter(1, 0)
     header["vox_offset"], header["magic"] = 352, b"n+1"
-    if shutil.disk_usage(temporary.parent).free < volume.array.nbytes // (20 if path.suffix == ".gz" else 1) + 352:
+    is_packed = path.suffix.lower() == ".gz"
+    if shutil.disk_usage(temporary.parent).free < volume.array.nbytes // (20 if is_packed else 1) + 352:
         raise OSError(28, "No space left on device")
     voxels = np.ascontiguousarray(volume.array).data
     with temporary.open("wb") as stream:
-        if path.suffix == ".gz":
+        if is_packed:
             with compression.packing(stream) as packed:
                 packed.write(header.binaryblock + b"\0" * 4)
                 packed.write(voxels)

@@ -1,27 +1,22 @@
 """The Python packages of the engine in Slicer, and their installation on request."""
 
-import importlib.metadata
-import re
 from pathlib import Path
 
 import slicer
 from slicer.i18n import tr as _
 
+from crossmoda import requirements
 from crossmoda.errors import InputError
-
-REQUIREMENTS = Path(__file__).resolve().parents[2] / "Resources" / "requirements.txt"
 
 
 def missing() -> list[str]:
     """Return the requirements that are not met, torch first; reads package metadata and imports nothing."""
-    return ([] if _installed("torch") else ["torch"]) + [
-        line for line in _requirements() if not _installed(_name(line))
-    ]
+    return [item.text for item in requirements.in_slicer() if not item.is_met]
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of the packages by name; empty for a missing package."""
-    return {name: _installed(name) for name in ("torch", *(_name(line) for line in _requirements()))}
+    """Return the versions of the packages by name; empty for a missing package or one that is too old."""
+    return {item.name: item.version if item.is_met else "" for item in requirements.in_slicer()}
 
 
 def install(wheel_folder: str = "") -> None:
@@ -64,37 +59,28 @@ def _install_torch() -> None:
         raise InputError(_("PyTorch was not installed; it is needed to segment and to use a graphics card."))
 
 
-def _install_packages(requirements: list[str]) -> None:
-    try:
-        import slicer.packaging as packaging
-    except ImportError:  # Slicer 5.10 and older
-        if not slicer.util.confirmOkCancelDisplay(_("Install {names}?").format(names=", ".join(requirements))):
-            raise RuntimeError(_("declined")) from None
-        slicer.util.pip_install(" ".join(requirements))
-        return
-    packaging.pip_ensure(requirements, requester="CrossModa")
+def _install_packages(packages: list[str]) -> None:
+    import slicer.packaging as packaging
+
+    packaging.pip_ensure(packages, requester="CrossModa")
 
 
-def _install_offline(requirements: list[str], folder: Path) -> None:
-    if not any(folder.glob("*.whl")):
-        raise InputError(_("{folder} holds no wheels (*.whl); choose another folder.").format(folder=folder))
-    names = ", ".join(requirements)
+def _install_offline(lacking: list[str], folder: Path) -> None:
+    """Install the packages whose wheels are there; pip would install none if one were missing."""
+    wheels = {requirements.normalized(file.name.split("-")[0]) for file in folder.glob("*.whl")}
+    packages = [text for text in lacking if requirements.Requirement(text).name in wheels]
+    absent = ", ".join(text for text in lacking if text not in packages)
+    if not packages:
+        raise InputError(
+            _("{folder} holds no wheels (*.whl) of {names}; choose another folder.").format(folder=folder, names=absent)
+        )
+    names = ", ".join(packages)
     if not slicer.util.confirmOkCancelDisplay(_("Install {names} from {folder}?").format(names=names, folder=folder)):
         raise InputError(_("Not installed: declined."))
-    slicer.util.pip_install(["--no-index", "--find-links", str(folder), *requirements])
-
-
-def _requirements() -> list[str]:
-    lines = REQUIREMENTS.read_text(encoding="utf-8").splitlines()
-    return [line.strip() for line in lines if line.strip() and not line.startswith("#")]
-
-
-def _name(requirement: str) -> str:
-    return re.split(r"[<>=!~;\[ ]", requirement)[0]
-
-
-def _installed(name: str) -> str:
-    try:
-        return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return ""
+    slicer.util.pip_install(["--no-index", "--find-links", str(folder), *packages])
+    if absent:
+        raise InputError(
+            _("Not installed: {names}. Their wheels are not in {folder}; download them, too.").format(
+                names=absent, folder=folder
+            )
+        )

@@ -123,7 +123,7 @@ class Propagate(CliTask):
         cli_runs.remove([self._input])
         cli_runs.require_present([self.target, *self._outputs.values()])
         label_map = self._outputs.pop("label")
-        name = _("{name} label from atlases").format(name=self.target.GetName())
+        name = _("{name} fused label").format(name=self.target.GetName())
         fused = nodes.make_segmentation(label_map, self.target, name, "noisy label")
         cli_runs.remove([label_map])
         record = self._record(node)

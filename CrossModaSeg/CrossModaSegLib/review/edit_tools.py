@@ -44,7 +44,7 @@ class EditTools:
         """Enable the buttons, or disable them with the reason ``hindrance``."""
         allow = self.section.allow
         for name, source, tip in (
-            ("Fused", "fused", _("Copy the label from atlases") + " (S)"),
+            ("Fused", "fused", _("Copy the fused label") + " (S)"),
             ("Network", "network", _("Copy the prediction of the network") + " (D)"),
             ("Majority", "majority", _("Copy the majority vote of the atlases") + " (M)"),
         ):

@@ -213,7 +213,7 @@ def _load_scan(made: dict, answer: dict) -> None:
 
 
 def _load_source(made: dict, answer: dict, name: str) -> None:
-    titles = {"fused": _("noisy label"), "network": _("prediction"), "majority": _("majority vote")}
+    titles = {"fused": _("fused label"), "network": _("prediction"), "majority": _("majority vote")}
     made[name] = _segmentation(
         answer["labels"][name], made["scan"], f"{answer['id']} {titles[name]}", SOURCES[name][1], answer["id"]
     )

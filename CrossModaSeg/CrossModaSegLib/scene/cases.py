@@ -56,7 +56,7 @@ class Row:
             return _("corrected")
         if results:
             return _("segmented")
-        return _("label from atlases") if fused else _("loaded")
+        return _("fused label") if fused else _("loaded")
 
     def _use(self, target) -> str:
         """Return the use of the atlas and the quality of its registration, or why it was excluded."""

@@ -283,7 +283,7 @@ def _dice(card: dict) -> str:
 
 def _learned(card: dict) -> str:
     counts = card["learned_from"]
-    return _("corrections ({corrected}), noisy labels ({noisy}) and atlases ({sources})").format(
+    return _("corrections ({corrected}), fused labels ({noisy}) and atlases ({sources})").format(
         **{key: counts.get(key, 0) for key in ("corrected", "noisy", "sources")}
     )
 

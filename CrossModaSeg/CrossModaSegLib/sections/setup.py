@@ -36,7 +36,7 @@ class SetupSection(Section):
         self.versions = dependencies.versions()
         self._lacking = dependencies.missing()
         self.ui.dependenciesLabel.text = "<br>".join(
-            f"✓ {name} {version}" if version else f"✗ <b>{name}</b> " + _("is missing")
+            f"✓ {name} {version}" if version else f"✗ <b>{name}</b> " + _("is missing or too old")
             for name, version in self.versions.items()
         )
 

@@ -2,8 +2,9 @@
 
     python ablation.py HEADS OUTPUT --real SHARED --people PEOPLE --check PERSON
 
-Samples are drawn once and stored without features, so that all arms see the same ones in the same order and number.
-Scores of each run go to ``OUTPUT/ablation.csv``; a run that is there is not repeated. The table is printed.
+Samples are drawn once and stored without features, so that all arms see the same ones in the same order and number:
+the part of the patch around the opening of the canal, which takes a seventh of the time. Scores of each run, in the
+same part, go to ``OUTPUT/ablation.csv``; a run that is there is not repeated. The table is printed.
 """
 
 import argparse
@@ -29,12 +30,20 @@ ARMS = {
     "paper (MIND-SSC)": network.Settings("paper", 1.0, "ear", "mind"),
 }
 _BATCH = 2
+#: The part of the patch (z, y, x): 22 x 28 x 34 mm around the opening of the canal, with the cochlea.
+_PART = (slice(16, 48), slice(13, 53), slice(17, 65))
 _FIELDS = ("arm", "seed", "steps", "vs", "cochlea", "missed", "false", "real_vs", "real_missed", "real_false")
 
 
+def part(sample: Sample) -> Sample:
+    """Return the part of a sample."""
+    return Sample(np.ascontiguousarray(sample.image[_PART]), np.ascontiguousarray(sample.label[_PART]), sample.contrast)
+
+
 def write(sample: Sample, path: Path) -> None:
-    """Store a sample."""
-    np.savez(path, image=sample.image.astype(np.float16), label=sample.label)
+    """Store the part of a sample."""
+    small = part(sample)
+    np.savez(path, image=small.image.astype(np.float16), label=small.label)
 
 
 def load(path: Path) -> Sample:
@@ -73,7 +82,7 @@ def main() -> None:
     parser.add_argument("--real", type=Path, required=True, help="folder of shared data with real_t2")
     parser.add_argument("--people", type=Path, help="folder of further real scans for training")
     parser.add_argument("--check", type=Path, required=True, help="real scans of people for validation")
-    parser.add_argument("--steps", type=int, default=1500)
+    parser.add_argument("--steps", type=int, default=800)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--arms", nargs="+", choices=list(ARMS), default=list(ARMS))
     options = parser.parse_args()
@@ -82,9 +91,9 @@ def main() -> None:
     folder.mkdir(parents=True, exist_ok=True)
     draw_all(options, folder)
     checking = [read(path) for path in stored(options.heads, learned=False)]
-    heads = [draw(ear, np.random.default_rng([1, n])) for n, ear in enumerate(checking)]
+    heads = [part(draw(ear, np.random.default_rng([1, n]))) for n, ear in enumerate(checking)]
     ears = itertools.product(real.people(options.check), checking)
-    implanted = [real.draw(*pair, np.random.default_rng([2, n])) for n, pair in enumerate(ears)]
+    implanted = [part(real.draw(*pair, np.random.default_rng([2, n]))) for n, pair in enumerate(ears)]
     table = options.output / "ablation.csv"
     rows = list(csv.DictReader(table.open(encoding="utf-8"))) if table.exists() else []
     for seed, name in itertools.product(range(options.seeds), options.arms):
