@@ -134,6 +134,11 @@ def test_a_cohort_has_one_table_and_one_page_and_a_failure_stops_no_other(cohort
     lines = (tmp_path / "cohort" / "growth.csv").read_text("utf-8").splitlines()
     assert lines[1].startswith("P1,left,2020-01-01,2024-01-01,1461,grown") and "failed" in lines[2]
     assert "P1" in (tmp_path / "cohort" / "growth.html").read_text("utf-8")
+    assert run("growth", "--patients", cohort_table, "-o", tmp_path / "cohort", "--device", "cpu")[1] == out
+    (tmp_path / "cohort" / "growth.csv").write_text("my remarks", encoding="utf-8")
+    code, out, error = run("growth", "--patients", cohort_table, "-o", tmp_path / "cohort", "--device", "cpu")
+    assert (code, out) == (2, "") and "Edited since it was written" in error and error.count("\n") == 1
+    assert (tmp_path / "cohort" / "growth.csv").read_text("utf-8") == "my remarks"
 
 
 def test_a_cohort_on_dask_gives_the_same_table_and_reuses_finished_patients(cohort_table, poses_by_grid, run, tmp_path):

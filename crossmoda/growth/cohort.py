@@ -6,9 +6,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from crossmoda import batch, output
+from crossmoda import batch, output, provenance, weights
 from crossmoda.dataset.case import HRT2, Case
 from crossmoda.dataset.case_id import safe_id
+from crossmoda.dataset.results import record_beside
 from crossmoda.errors import InputError, cannot_read, reason_of
 from crossmoda.growth.files import COLUMNS, growth_files, table
 from crossmoda.growth.page import add_change_table
@@ -98,13 +99,18 @@ def growth_of_patients(
         The result (:func:`crossmoda.growth.files.as_json`) of each patient, and the reason of each failure.
 
     Raises:
-        InputError: the patients cannot be read, or the folder cannot be written or lies among the patients.
+        InputError: the patients cannot be read, the folder cannot be written or lies among the patients, or its table
+            or page is edited or of other software.
 
     """
     folder, listed = Path(folder), patients_of(patients)
     if Path(patients).is_dir() and folder.resolve().is_relative_to(Path(patients).resolve()):
         raise InputError(f"The results would lie among the patients: {folder}. Choose a folder outside of {patients}.")
     output.check_writable(folder, is_folder=True)
+    pages = {"table": folder / COHORT_TABLE, "page": folder / COHORT_PAGE}
+    provenance.refuse_foreign(pages.values(), record_beside(pages["table"]))
+    inputs = {"weights": Path(model or weights.bundled())}
+    record = provenance.Record("growth", settings, inputs, settings.device)  # each patient's record names the processor
 
     jobs = {name: (scans, folder / name, dates, None, model, settings) for name, (scans, dates) in listed.items()}
     results, failures = _one_by_one(jobs, progress) if cluster is None else _as_tasks(jobs, cluster, progress)
@@ -123,8 +129,10 @@ def growth_of_patients(
         page.section("Failed")
         page.table(["patient", "reason"], list(failures.items()))
     with output.together():
-        output.write_csv(folder / COHORT_TABLE, ["patient", *COLUMNS], rows)
-        page.write(folder / COHORT_PAGE)
+        output.write_csv(pages["table"], ["patient", *COLUMNS], rows)
+        page.write(pages["page"])
+        checksums = provenance.checksums_of_outputs(pages)
+        output.write_json(record_beside(pages["table"]), record.finish(outputs=checksums))
     return results, failures
 
 
