@@ -65,9 +65,9 @@ class CachedStep:
     def refuse_changed(
         self, files: Sequence[str], remedy: Callable[[str, Mapping[str, Any]], str | None] = lambda *_: None
     ) -> None:
-        """Refuse to replace results that were changed after the step was finished, or that lie there without a seal.
+        """Refuse to replace results changed after the step was finished, and files that the seal does not list.
 
-        The outputs of a run that was killed are no results: they are not sealed, and are replaced.
+        Outputs of a run that was killed are no results: its seal lists them without checksums; they are replaced.
 
         Args:
             files: the outputs (names inside the folder).
@@ -77,13 +77,13 @@ class CachedStep:
             InputError: a file was changed, or is not of this software.
 
         """
-        if not (self.folder / SEAL).exists():
-            for name in files:
-                if (self.folder / name).exists():
-                    raise InputError(
-                        f"Not a result of a finished run: {self.folder / name}. Move it, or choose another folder."
-                    )
-        for name, sealed in _sealed_files(self.folder).items():
+        listed = _sealed_files(self.folder)
+        for name in files:
+            if name not in listed and (self.folder / name).exists():
+                raise InputError(
+                    f"Not a result of a finished run: {self.folder / name}. Move it, or choose another folder."
+                )
+        for name, sealed in listed.items():
             file = self.folder / name
             if sealed and file.exists() and not _has_digest(file, sealed):
                 results = (_seal_of(self.folder) or {}).get("results")

@@ -136,7 +136,8 @@ def together() -> Iterator[None]:
     token = _waiting.set(waiting)
     try:
         yield
-        for temporary, path in waiting:
+        # The last file is often the record of the others. Before them, it knows the earlier and the new ones.
+        for temporary, path in reversed(waiting):
             _rename(temporary, path)
     finally:
         _waiting.reset(token)

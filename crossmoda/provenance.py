@@ -59,12 +59,31 @@ def checksum_of_file(file: Path) -> str:
     return _digest(file, status.st_size, status.st_mtime_ns)
 
 
-def checksums_of_outputs(outputs: Mapping[str, Path | str | None]) -> dict[str, str]:
-    """Return the SHA-256 of each output by role, also of what waits in a block of ``output.together``.
+#: Entries of a record: SHA-256 of the outputs by role, and those of earlier runs with the same record.
+_OUTPUTS, _EARLIER = "outputs", "earlier_outputs"
 
-    Stored as ``outputs`` of a record, they tell a result from what somebody made of it (:func:`refuse_foreign`).
+
+def checksums_of_outputs(outputs: Mapping[str, Path | str | None], record: Path) -> dict[str, Any]:
+    """Return the entries of a record that tell a result from what somebody made of it (:func:`refuse_foreign`).
+
+    Args:
+        outputs: the files by role, also those that wait in a block of ``output.together``; None is an omitted file.
+        record: the file of the record; what an earlier run stored there stays known: its other outputs may still be
+            beside the new ones.
+
     """
-    return {role: checksum_of_file(output.content_of(path)) for role, path in outputs.items() if path is not None}
+    present = {role: checksum_of_file(output.content_of(path)) for role, path in outputs.items() if path is not None}
+    earlier = _listed_in(record) - set(present.values()) if record.is_file() else set()
+    return {_OUTPUTS: present, _EARLIER: sorted(earlier)}
+
+
+def _listed_in(record: Path) -> set[str]:
+    """Return the checksums that a record lists; none if it is damaged or another file."""
+    try:
+        content = output.read_json(record)
+        return {*map(str, content.get(_OUTPUTS, {}).values()), *map(str, content.get(_EARLIER, ()))}
+    except (OSError, ValueError, TypeError, AttributeError):
+        return set()
 
 
 def refuse_foreign(files: Iterable[Path | str | None], record: Path) -> None:
@@ -79,21 +98,27 @@ def refuse_foreign(files: Iterable[Path | str | None], record: Path) -> None:
 
     """
     existing = [Path(path) for path in files if path is not None and Path(path).is_file()]
-    listed: Any = {}
+    known: set[str] = set()
     if record.is_file():
-        try:
-            content = output.read_json(record)
-            listed, _ = content.get("outputs"), content["crossmoda"]
-        except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        known = _listed_in(record)
+        if not _is_record(record):
             existing.append(record)
-    known = set(map(str, listed.values())) if isinstance(listed, dict) else set()
     for path in existing:
         with contextlib.suppress(OSError):
             if checksum_of_file(path) in known:
                 continue
         raise InputError(
-            f"Edited since it was written, or not a result of CrossModa: {path}. Move it, or choose another output."
+            f"Edited since it was written, or not a result of this version of CrossModa: {path}. "
+            "Move it, or choose another output."
         )
+
+
+def _is_record(path: Path) -> bool:
+    """Return whether a file is a record of this software."""
+    try:
+        return "crossmoda" in output.read_json(path)
+    except (OSError, ValueError, TypeError):
+        return False
 
 
 class Record:

@@ -111,6 +111,13 @@ def test_a_file_without_a_seal_is_not_removed_but_that_of_a_killed_run_is(tmp_pa
         step.begin(["result.bin"])
     assert (tmp_path / "result.bin").read_bytes() == b"by hand"
     (tmp_path / "result.bin").unlink()
+    step.begin()
+    step.finish([], {})
+    (tmp_path / "result.bin").write_bytes(b"by hand, beside results")
+    with pytest.raises(InputError, match=r"Not a result of a finished run: .*result\.bin"):
+        step.begin(["result.bin"])
+    assert (tmp_path / "result.bin").read_bytes() == b"by hand, beside results"
+    (tmp_path / "result.bin").unlink()
     step.begin(["result.bin"])
     (tmp_path / "result.bin").write_bytes(b"half")  # the run is killed here
     CachedStep(tmp_path).begin(["result.bin"])

@@ -12,6 +12,7 @@ from scipy.spatial.transform import Rotation
 
 from crossmoda.errors import InputError
 from crossmoda.volume import Grid, Volume, read
+from crossmoda.volume.dicom import list_series
 from dicom_series import write_frames, write_series
 
 AXIAL = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
@@ -98,6 +99,23 @@ def test_a_damaged_slice_at_the_end_of_a_series_is_named_and_not_passed_over(
     write_series(tmp_path, a_scan())
     damage(tmp_path / "001.dcm")
     with pytest.raises(InputError, match=sentence):
+        read(tmp_path)
+
+
+def test_a_first_slice_whose_header_cannot_be_parsed_does_not_hide_the_series(tmp_path: Path) -> None:
+    import pydicom
+    from pydicom.errors import BytesLengthException
+
+    write_series(tmp_path, a_scan(), SeriesNumber=4)
+    files = sorted(tmp_path.iterdir())
+    content = files[0].read_bytes()
+    number = content.index(b"\x20\x00\x11\x00IS")
+    files[0].write_bytes(content[:number] + content[number:].replace(b"IS", b"FD", 1))
+    with pytest.raises(BytesLengthException):
+        _ = pydicom.dcmread(files[0]).SeriesNumber
+    (series,) = list_series(files)
+    assert series.files == files and series.description == "t1_mpr_tra"
+    with pytest.raises(InputError, match="damaged DICOM file"):
         read(tmp_path)
 
 

@@ -48,6 +48,14 @@ def written(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Path, Volum
     return tmp_path / "result.dcm", label_map, series
 
 
+def test_what_was_drawn_on_a_series_may_lie_in_its_folder(written: tuple[Path, Volume, Path]) -> None:
+    segmentation, label_map, series = written
+    (series / "seg.dcm").write_bytes(segmentation.read_bytes())
+    (series / ".partial-1-2.dcm").write_bytes(next(series.glob("0*.dcm")).read_bytes()[:300])
+    assert read(series).grid.same_as(label_map.grid)
+    write_dicom_segmentation(label_map, series, series / "seg.dcm", model="bundled")
+
+
 def test_segments_state_who_made_them_and_what_they_are(written: tuple[Path, Volume, Path]) -> None:
     import pydicom
 

@@ -294,7 +294,10 @@ class TestFilesOfTheUser:
     @pytest.mark.parametrize(
         ("ending", "message"),
         [
-            ("seg.nrrd", "Edited since it was written, or not a result of CrossModa: {}/T2.seg.nrrd. Move it, or"),
+            (
+                "seg.nrrd",
+                "Edited since it was written, or not a result of this version of CrossModa: {}/T2.seg.nrrd. Move",
+            ),
             ("nrrd", "The output would replace an input: {}/T2.nrrd. Choose another"),
         ],
     )
@@ -347,13 +350,28 @@ class TestFilesOfTheUser:
             assert code == 2 and str(path) in error and contents(scans) == before
             path.write_bytes(written)
 
+    def test_runs_with_other_formats_and_outputs_do_not_make_a_result_one_of_the_user(self, scans, segment):
+        seg, nifti, prefix = scans / "out.seg.nrrd", scans / "out.nii.gz", scans / "p"
+        for target, more in (
+            (seg, ("--probabilities", prefix)),
+            (nifti, ()),
+            (seg, ()),
+            (nifti, ("--keep-all",)),
+            (seg, ("--probabilities", prefix)),
+        ):
+            code, _, error = segment(scans / "T2.nii.gz", "-o", target, *more)
+            assert code == 0, error
+        nifti.write_bytes(b"corrected")
+        code, _, error = segment(scans / "T2.nii.gz", "-o", nifti)
+        assert code == 2 and str(nifti) in error and nifti.read_bytes() == b"corrected"
+
     @pytest.mark.parametrize("record", ["not JSON", "[]", '{"mine": 1}', '{"crossmoda": "0.1.0", "outputs": [1]}'])
     def test_a_record_that_cannot_be_read_vouches_for_nothing(self, scans, segment, record):
         (scans / "out.provenance.json").write_text(record, encoding="utf-8")
         (scans / "out.nrrd").write_bytes(b"drawn by hand")
         before = contents(scans)
         code, _, error = segment(scans / "T2.nii.gz", "-o", scans / "out.nrrd")
-        assert code == 2 and "not a result of CrossModa" in error and contents(scans) == before
+        assert code == 2 and "not a result of this version" in error and contents(scans) == before
 
     def test_without_a_record_the_files_of_a_program_are_replaced(self, scans, weight_file):
         (scans / "out.nrrd").write_bytes(b"made by Slicer for the result")

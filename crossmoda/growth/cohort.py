@@ -131,8 +131,8 @@ def growth_of_patients(
     with output.together():
         output.write_csv(pages["table"], ["patient", *COLUMNS], rows)
         page.write(pages["page"])
-        checksums = provenance.checksums_of_outputs(pages)
-        output.write_json(record_beside(pages["table"]), record.finish(outputs=checksums))
+        beside = record_beside(pages["table"])
+        output.write_json(beside, record.finish(**provenance.checksums_of_outputs(pages, beside)))
     return results, failures
 
 

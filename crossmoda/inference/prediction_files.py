@@ -88,7 +88,7 @@ def predict_files(
         if uncertainty is not None:
             volume.write(result.uncertainty, uncertainty)
         if record is not None:
-            output.write_json(record, {**result.provenance, "outputs": provenance.checksums_of_outputs(files)})
+            output.write_json(record, result.provenance | provenance.checksums_of_outputs(files, record))
     return result
 
 

@@ -123,8 +123,8 @@ def predict_scans(
             ["scan", *CASE_COLUMNS, "failure"],
             [[name, *(cases_rows.get(name) or failed[name])] for name in scans],
         )
-        checksums = provenance.checksums_of_outputs(tables)
-        output.write_json(tables_record, record.finish(outputs=checksums))
+        checksums = provenance.checksums_of_outputs(tables, tables_record)
+        output.write_json(tables_record, record.finish(**checksums))
     return results, failures
 
 

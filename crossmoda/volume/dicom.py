@@ -124,12 +124,13 @@ def is_structure_set(path: Path) -> bool:
 
 
 def find_series(folder: Path) -> list[Series]:
-    """Return the image series of a folder; files without an image (RTSTRUCT, DICOMDIR, notes) are ignored."""
-    return _series_of([file for file in sorted(folder.iterdir()) if is_dicom(file)])
+    """Return the image series of a folder; what was drawn on one, and files without an image, are ignored."""
+    files = [file for file in sorted(folder.iterdir()) if not file.name.startswith(".") and is_dicom(file)]
+    return [series for series in _series_of(files) if _storage_class(series.headers[0]) not in DRAWN]
 
 
 def list_series(files: list[Path]) -> list[Series]:
-    """Return the image series of DICOM files as :func:`find_series`, each with the header of its first file only.
+    """Return the image series of DICOM files, each with the header of its first file only that can be parsed.
 
     The SeriesInstanceUID of every file decides to which series it belongs: names mix the series of a study.
     """
@@ -139,7 +140,8 @@ def list_series(files: list[Path]) -> list[Series]:
         if _is_image(header):
             by_uid.setdefault(str(header.SeriesInstanceUID), []).append(file)
     # The files of a folder may be thousands: the three elements take two thirds of the time of all.
-    return [dataclasses.replace(_series_of(members[:1])[0], files=members) for members in by_uid.values()]
+    firsts = (next((found for file in members if (found := _series_of([file]))), []) for members in by_uid.values())
+    return [dataclasses.replace(first, files=by_uid[first.uid]) for found in firsts for first in found]
 
 
 def _header(file: Path, tags: tuple[str, ...]) -> Any:
