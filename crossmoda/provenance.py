@@ -73,17 +73,23 @@ def checksums_of_outputs(outputs: Mapping[str, Path | str | None], record: Path)
 
     """
     present = {role: checksum_of_file(output.content_of(path)) for role, path in outputs.items() if path is not None}
-    earlier = _listed_in(record) - set(present.values()) if record.is_file() else set()
+    earlier = (_listed_in(record) or set()) - set(present.values())
     return {_OUTPUTS: present, _EARLIER: sorted(earlier)}
 
 
-def _listed_in(record: Path) -> set[str]:
-    """Return the checksums that a record lists; none if it is damaged or another file."""
+def _listed_in(record: Path) -> set[str] | None:
+    """Return the checksums that a record lists, none if there is no record; None if the file is not one."""
+    if not record.is_file():
+        return set()
     try:
         content = output.read_json(record)
-        return {*map(str, content.get(_OUTPUTS, {}).values()), *map(str, content.get(_EARLIER, ()))}
-    except (OSError, ValueError, TypeError, AttributeError):
-        return set()
+    except (OSError, ValueError, RecursionError):
+        return None
+    if not isinstance(content, dict) or "crossmoda" not in content:
+        return None
+    outputs, earlier = content.get(_OUTPUTS), content.get(_EARLIER)
+    listed = [*(outputs.values() if isinstance(outputs, dict) else ()), *(earlier if isinstance(earlier, list) else ())]
+    return set(map(str, listed))
 
 
 def refuse_foreign(files: Iterable[Path | str | None], record: Path) -> None:
@@ -98,27 +104,17 @@ def refuse_foreign(files: Iterable[Path | str | None], record: Path) -> None:
 
     """
     existing = [Path(path) for path in files if path is not None and Path(path).is_file()]
-    known: set[str] = set()
-    if record.is_file():
-        known = _listed_in(record)
-        if not _is_record(record):
-            existing.append(record)
+    listed = _listed_in(record)
+    if listed is None:
+        existing.append(record)
     for path in existing:
         with contextlib.suppress(OSError):
-            if checksum_of_file(path) in known:
+            if checksum_of_file(path) in (listed or ()):
                 continue
         raise InputError(
             f"Edited since it was written, or not a result of this version of CrossModa: {path}. "
             "Move it, or choose another output."
         )
-
-
-def _is_record(path: Path) -> bool:
-    """Return whether a file is a record of this software."""
-    try:
-        return "crossmoda" in output.read_json(path)
-    except (OSError, ValueError, TypeError):
-        return False
 
 
 class Record:

@@ -108,7 +108,8 @@ def growth_of_patients(
         raise InputError(f"The results would lie among the patients: {folder}. Choose a folder outside of {patients}.")
     output.check_writable(folder, is_folder=True)
     pages = {"table": folder / COHORT_TABLE, "page": folder / COHORT_PAGE}
-    provenance.refuse_foreign(pages.values(), record_beside(pages["table"]))
+    beside = record_beside(pages["table"])
+    provenance.refuse_foreign(pages.values(), beside)
     inputs = {"weights": Path(model or weights.bundled())}
     record = provenance.Record("growth", settings, inputs, settings.device)  # each patient's record names the processor
 
@@ -131,7 +132,6 @@ def growth_of_patients(
     with output.together():
         output.write_csv(pages["table"], ["patient", *COLUMNS], rows)
         page.write(pages["page"])
-        beside = record_beside(pages["table"])
         output.write_json(beside, record.finish(**provenance.checksums_of_outputs(pages, beside)))
     return results, failures
 

@@ -146,7 +146,8 @@ def _implanted(
 
     Every voxel of the scan holds the average over its slice, as a scanner would measure it.
     """
-    gradient, shift, cleft = np.zeros((3, 2, 2, 2), np.float32), np.zeros((2, 2, 2), np.float32), np.float32(0)
+    gradient = np.zeros((3, *distance.shape), np.float32)
+    shift, cleft = np.zeros_like(distance), np.zeros_like(distance)
     if rng.random() < 0.65:
         gradient, shift = _push(distance, rng)
         if rng.random() < 0.6:
@@ -158,7 +159,6 @@ def _implanted(
     matrix, back = background.to_box[:3], np.linalg.inv(background.to_box)[:3]
     _, coarse = _noises()
     start = rng.integers(0, len(coarse), 3)
-    cleft = np.broadcast_to(cleft, distance.shape) if np.ndim(cleft) == 0 else cleft
     arguments = np.ascontiguousarray(matrix), np.ascontiguousarray(back), image, gradient, shift, distance, cleft
     in_slabs(len(image), lambda a, b: _in_slices(*arguments, offsets, coarse, start, out, a, b))
     moved, share, share_of_fluid, coarse_noise = out
@@ -174,13 +174,13 @@ def _implanted(
 @jit
 def _in_slices(matrix, back, image, gradient, shift, distance, cleft, offsets, coarse, offset, out, start, stop):
     """Write the pushed image, the shares of tumor and of fluid in each voxel's slice, and smooth noise."""
-    moves, period = shift.shape[0] > 2, coarse.shape[0]
+    period = coarse.shape[0]
     for k in range(start, stop):
         for j in range(image.shape[1]):
             for i in range(image.shape[2]):
                 u, v, w = mapped(matrix, i, j, k)
                 value = image[k, j, i]
-                s = trilinear(shift, u, v, w) if moves else np.float32(0)
+                s = trilinear(shift, u, v, w)
                 if s > 0:
                     x = u - s * trilinear(gradient[2], u, v, w)
                     y = v - s * trilinear(gradient[1], u, v, w)
