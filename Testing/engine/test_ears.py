@@ -13,10 +13,10 @@ from crossmoda.anatomy import template  # noqa: E402
 from crossmoda.anatomy.ear_frame import EarFrame, EarFrames, patch_grid  # noqa: E402
 from crossmoda.errors import InputError  # noqa: E402
 from crossmoda.inference import coverage, ear_patches, ears  # noqa: E402
-from crossmoda.network.features import features, normalized  # noqa: E402
+from crossmoda.network.features import CONTRASTS, features, normalized  # noqa: E402
 from crossmoda.training import sampling  # noqa: E402
 
-SETTINGS = network.Settings(field="ear", inputs="both", width=0.25)
+SETTINGS = network.Settings(field="ear", inputs="all", width=0.25)
 CPU = inference.Settings(device="cpu")
 RULE = ears.Calling(smallest_mm3=10, least_probability=0.6, second_mm3=40, second_probability=0.8, second_share=0.1)
 MIRROR = np.diag([-1.0, 1.0, 1.0, 1.0])
@@ -85,17 +85,17 @@ def test_what_is_as_bright_as_fluid_is_no_schwannoma_on_t2():
     tumor, spot = ball(LARGE[0], LARGE[1]), ball((40, 45, -30), 3.5)
 
     def found(t2: np.ndarray | None) -> tuple[bool, bool]:
-        (called,) = ears.call([dataclasses.replace(both, t2=t2)], RULE)
+        (called,) = ears.call([dataclasses.replace(both, image=t2, contrast="T2")], RULE)
         mask = called.argmax(axis=0) == labels.VS
         return bool(mask[tumor].any()), bool(mask[spot].any())
 
     assert found(None) == (True, False) and found(np.where(tumor, 130.0, anatomy)) == (True, False)
     fluid = np.where(tumor, 310.0, anatomy)
     assert found(np.where(spot, 110.0, fluid)) == (False, True), "the darker one is the tumor"
-    alone = dataclasses.replace(ear("left", LARGE), t2=fluid)
-    called = ears.call([alone, dataclasses.replace(both, t2=None)], RULE)
+    alone = dataclasses.replace(ear("left", LARGE), image=fluid, contrast="T2")
+    called = ears.call([alone, dataclasses.replace(both, contrast="T1")], RULE)
     assert not (called[0].argmax(axis=0) == labels.VS).any()
-    (note,) = ears._fluid_notes([alone, dataclasses.replace(both, t2=None)], called, RULE)
+    (note,) = ears._fluid_notes([alone, dataclasses.replace(both, contrast="T1")], called, RULE)
     assert "left canal" in note and "as bright as fluid" in note and f"{4 / 3 * np.pi * LARGE[1] ** 3:.0f}"[0] in note
 
 
@@ -108,14 +108,14 @@ def test_a_tumor_is_kept_without_the_fluid_that_is_marked_beside_it():
     lobe = ball(center + beside, 6.0) & ~tumor
     cyst = ball(center, 1.5)
     t2 = np.where(lobe | cyst, 310.0, np.where(tumor, 130.0, anatomy))
-    one = dataclasses.replace(one, t2=t2)
+    one = dataclasses.replace(one, image=t2, contrast="T2")
     called = ears.call([one], RULE)
     found = called[0].argmax(axis=0) == labels.VS
     assert (found & lobe).sum() == 0, "more fluid than tumor"
     assert (found & tumor).sum() >= 0.97 * tumor.sum() and found[cyst].all(), "an enclosed cyst belongs to it"
     (note,) = ears._fluid_notes([one], called, RULE)
     assert "left schwannoma" in note and "cyst" in note
-    plain = dataclasses.replace(one, t2=None)
+    plain = dataclasses.replace(one, contrast="T1")
     called = ears.call([plain], RULE)
     assert (called[0].argmax(axis=0) == labels.VS)[lobe].all() and not ears._fluid_notes([plain], called, RULE)
 
@@ -146,7 +146,33 @@ def test_intensities_are_relative_and_what_lies_outside_the_scan_does_not_count(
     padded = np.concatenate([patch, np.full_like(patch, -1000)])
     np.testing.assert_allclose(normalized(padded)[:8], seen, atol=0.05)
     image = torch.from_numpy(seen)
-    assert [features(image, kind).shape[0] for kind in ("intensity", "mind", "both")] == [1, 12, 13]
+    assert [features(image, kind).shape[0] for kind in ("intensity", "mind", "both", "all")] == [1, 12, 13, 14]
+
+
+def test_the_network_is_told_the_contrast_of_each_scan():
+    images = torch.rand(2, 6, 7, 8, generator=torch.Generator().manual_seed(0))
+    told = features(images, "all", torch.tensor([CONTRASTS["T1"], CONTRASTS["T2"]]))
+    assert torch.equal(told[:, :-1], features(images, "both"))
+    assert torch.equal(told[:, -1], torch.stack([-images[0], images[1]]))
+    assert torch.equal(features(images[0], "all", CONTRASTS["T1"]), told[0])
+    assert not features(images, "all")[:, -1].any(), "nobody knows"
+    with pytest.raises(InputError, match="field 'ear'"):
+        network.Settings(field="scan", inputs="all")
+
+
+@pytest.mark.parametrize(("inputs", "changes"), [("all", True), ("both", False)])
+def test_a_prediction_depends_on_the_contrast_where_the_network_is_told_it(inputs, changes, head, tmp_path):
+    settings = network.Settings(field="ear", inputs=inputs, width=0.25)
+    torch.manual_seed(0)
+    card = weights.new_card(settings, preprocessing.Preparation())
+    model = weights.load(
+        weights.save(tmp_path / "ear.safetensors", network.build(settings).state_dict(), card, half=True)
+    )
+    t1, t2 = (
+        ear_patches.predict_patches(model, head[0], [frame("left")], contrast, CPU, "cpu")[0][0].probabilities
+        for contrast in ("T1", "T2")
+    )
+    assert bool(np.abs(t1 - t2).max() > 1e-3) == changes
 
 
 @pytest.fixture
@@ -197,7 +223,7 @@ def test_beyond_the_patches_all_is_background_whatever_the_voxel_type(head, weig
         np.testing.assert_array_equal(found.probability(structure).array, found.probabilities[structure.value])
 
 
-def bright_is_tumor(model, patches, settings, device):
+def bright_is_tumor(model, patches, contrast, settings, device):
     """Stand in for the network: what is bright is tumor."""
     tumor = np.stack([np.where(patch.array > 80, 0.96, 0.02) for patch in patches]).astype(np.float32)
     return np.stack([0.99 - tumor, tumor, np.full_like(tumor, 0.01)], axis=1), []
@@ -317,6 +343,8 @@ def test_training_uses_both_ears_and_keeps_the_model_card(head, weight_file, tmp
     assert card["calling"] == {"smallest_mm3": 1.0} and "sha256" in card["initial_weights"]
     examples = sampling.load([case], preprocessing.Preparation(), tmp_path / "prepared", field="ear")
     assert [len(example.voxels) for example in examples] == [2, 1], "the right ear is healthy"
+    again = sampling.load([case], preprocessing.Preparation(), tmp_path / "prepared", field="ear")
+    assert [example.contrast for example in examples + again] == 4 * [CONTRASTS["T1"]]
 
 
 def test_the_papers_network_can_see_ears(tmp_path, head):

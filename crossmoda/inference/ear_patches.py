@@ -13,7 +13,7 @@ from crossmoda.anatomy.ear_frame import EarFrame, patch_grid
 from crossmoda.anatomy.sampling import moved
 from crossmoda.errors import InputError
 from crossmoda.inference.settings import Settings
-from crossmoda.network.features import features, normalized
+from crossmoda.network.features import CONTRASTS, features, normalized
 from crossmoda.volume import Grid, Volume
 from crossmoda.volume.grid import Box
 
@@ -43,8 +43,10 @@ class EarPrediction:
     """bool: which voxels of the patch lie in the scan"""
     grid: Grid = dataclasses.field(default_factory=patch_grid)
     """of the patch, canonical LPS mm"""
-    t2: np.ndarray | None = None
-    """the patch (z, y, x) of a T2 scan; None for another contrast"""
+    contrast: str = "T1"
+    """of the scan, ``"T1"`` or ``"T2"``"""
+    image: np.ndarray | None = None
+    """the patch (z, y, x) of the scan"""
 
     @property
     def voxel_mm3(self) -> float:
@@ -58,10 +60,10 @@ class EarPrediction:
     @functools.cached_property
     def fluid(self) -> np.ndarray:
         """bool (z, y, x): what is as bright as fluid in T2; nothing in another contrast."""
-        if self.t2 is None or not self.covered.any():
+        if self.image is None or self.contrast != "T2" or not self.covered.any():
             return np.zeros(self.covered.shape, bool)
-        brain, fluid = np.percentile(self.t2[self.covered], [_BRAIN, _FLUID]).tolist()
-        return self.t2 - brain >= _FLUID_BRIGHTNESS * max(fluid - brain, 1e-6)
+        brain, fluid = np.percentile(self.image[self.covered], [_BRAIN, _FLUID]).tolist()
+        return self.image - brain >= _FLUID_BRIGHTNESS * max(fluid - brain, 1e-6)
 
     def touched(self, mask: np.ndarray) -> list[Face]:
         """Return the faces of the patch that a mask reaches where the scan goes on."""
@@ -118,9 +120,9 @@ def predict_patches(
     """
     grid = patch_grid()
     patches = [frame.sample(image, grid) for frame in frames]
-    probabilities, fallbacks = _probabilities(model, patches, settings, device)
+    probabilities, fallbacks = _probabilities(model, patches, contrast, settings, device)
     ears = [
-        EarPrediction(frame, values, covered(frame, grid, image.grid), grid, patch.array if contrast == "T2" else None)
+        EarPrediction(frame, values, covered(frame, grid, image.grid), grid, contrast, patch.array)
         for frame, values, patch in zip(frames, probabilities, patches, strict=True)
     ]
     return ears, fallbacks
@@ -144,7 +146,7 @@ def extend(
     low, high = np.min(steps, axis=0), np.max(steps, axis=0) + shape
     canvas = ear.grid.crop(_box(low, high))
     patches = [ear.frame.sample(image, ear.grid.crop(_box(step, step + shape))) for step in steps[1:]]
-    further, fallbacks = _probabilities(model, patches, settings, device)
+    further, fallbacks = _probabilities(model, patches, ear.contrast, settings, device)
     reach = _distance_to_edge(ear.grid.shape)
     total = np.zeros((len(ear.probabilities), *canvas.shape), np.float32)
     weight = np.zeros(canvas.shape, np.float32)
@@ -155,8 +157,8 @@ def extend(
     total /= np.maximum(weight, 1e-6)
     total[0][weight == 0] = 1
     reached = covered(ear.frame, canvas, image.grid) & (weight > 0)
-    t2 = None if ear.t2 is None else ear.frame.sample(image, canvas).array
-    return EarPrediction(ear.frame, total, reached, canvas, t2), fallbacks
+    whole = ear.frame.sample(image, canvas).array
+    return EarPrediction(ear.frame, total, reached, canvas, ear.contrast, whole), fallbacks
 
 
 def _box(first: np.ndarray, stop: np.ndarray) -> Box:
@@ -170,7 +172,7 @@ def _distance_to_edge(shape: tuple[int, int, int]) -> np.ndarray:
 
 
 def _probabilities(
-    model: weights.TrainedNetwork, patches: list[Volume], settings: Settings, device: str
+    model: weights.TrainedNetwork, patches: list[Volume], contrast: str, settings: Settings, device: str
 ) -> tuple[np.ndarray, list[str]]:
     """Return the probabilities (patch, label, z, y, x), and the fallbacks."""
     import torch
@@ -178,28 +180,30 @@ def _probabilities(
     batch = torch.stack([torch.from_numpy(normalized(patch.array)) for patch in patches])
     fallbacks: list[str] = []
     try:
-        probabilities = _softmax(model, batch, settings, device)
+        probabilities = _softmax(model, batch, contrast, settings, device)
     except RuntimeError as error:
         if device == "cpu" or not devices.ran_out_of_memory(error):
             raise
         devices.free_unused_memory()
         fallbacks = ["out of memory: predicted on the CPU"]
-        probabilities = _softmax(model, batch, settings, "cpu")
+        probabilities = _softmax(model, batch, contrast, settings, "cpu")
     if not np.isfinite(probabilities).all():
         raise InputError("Predicted probabilities are not finite. Download the weights again, or train again.")
     return probabilities, fallbacks
 
 
-def _softmax(model: weights.TrainedNetwork, batch: "torch.Tensor", settings: Settings, device: str) -> np.ndarray:
+def _softmax(
+    model: weights.TrainedNetwork, batch: "torch.Tensor", contrast: str, settings: Settings, device: str
+) -> np.ndarray:
     """Return the probabilities (ear, label, z, y, x) of normalized patches (ear, z, y, x)."""
     import torch
 
     network = model.network.to(device)
     with torch.inference_mode():
-        logits = network(features(batch.to(device), model.settings.inputs)).float()
+        logits = network(features(batch.to(device), model.settings.inputs, CONTRASTS[contrast])).float()
         if settings.flips:  # the ear moved by a voxel, not mirrored: no ear looks like its mirror image
             shifted = torch.nn.functional.pad(batch, (1, 0, 1, 0, 1, 0), mode="replicate")[:, :-1, :-1, :-1]
-            again = network(features(shifted.to(device), model.settings.inputs)).float()
+            again = network(features(shifted.to(device), model.settings.inputs, CONTRASTS[contrast])).float()
             back = torch.nn.functional.pad(again[..., 1:, 1:, 1:], (0, 1, 0, 1, 0, 1), mode="replicate")
             logits = (logits + back) / 2
         return logits.softmax(dim=1).cpu().numpy()

@@ -17,8 +17,8 @@ from crossmoda.network.settings import Settings
 if TYPE_CHECKING:
     import torch
 
-#: Channels of each kind of input: MIND-SSC, the normalized intensity, or both.
-INPUTS = {"mind": 12, "intensity": 1, "both": 13}
+#: Channels of each kind of input: MIND-SSC, the normalized intensity, both, or both and the contrast.
+INPUTS = {"mind": 12, "intensity": 1, "both": 13, "all": 14}
 
 Triple = tuple[int, int, int]
 ONE: Triple = (1, 1, 1)

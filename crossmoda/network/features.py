@@ -1,4 +1,4 @@
-"""The network's input: MIND-SSC, normalized intensity, or both. Imports torch: import this module inside functions."""
+"""The network's input: MIND-SSC, normalized intensity, T1 or T2. Imports torch: import this module inside functions."""
 
 from typing import TYPE_CHECKING
 
@@ -11,6 +11,8 @@ if TYPE_CHECKING:
 
 #: Normalized intensities end here.
 _LOWEST, _HIGHEST = -2.0, 4.0
+#: What the network is told about the contrast of a scan; 0 where nobody knows.
+CONTRASTS = {"T1": -1.0, "T2": 1.0}
 
 
 def normalized(array: np.ndarray) -> np.ndarray:
@@ -24,12 +26,14 @@ def normalized(array: np.ndarray) -> np.ndarray:
     return np.clip((array - middle) / max(high - low, 1e-6), _LOWEST, _HIGHEST).astype(np.float32)
 
 
-def features(image: "torch.Tensor", inputs: str) -> "torch.Tensor":
+def features(image: "torch.Tensor", inputs: str, contrast: "torch.Tensor | float" = 0.0) -> "torch.Tensor":
     """Return the features (..., channel, z, y, x) of a normalized image (..., z, y, x).
 
     Args:
         image: float32.
-        inputs: ``"mind"``, ``"intensity"`` or ``"both"``, intensity first.
+        inputs: ``"mind"``, ``"intensity"``, ``"both"`` (intensity first), or ``"all"``: both, and the intensity
+            times the contrast last (a constant channel would not outlive the first instance normalization).
+        contrast: of all images, or of each, (...): a value of :data:`CONTRASTS`, or 0.
 
     """
     import torch
@@ -38,4 +42,10 @@ def features(image: "torch.Tensor", inputs: str) -> "torch.Tensor":
     if inputs == "intensity":
         return intensity
     descriptor = mind.mind_ssc(image)
-    return descriptor if inputs == "mind" else torch.cat([intensity, descriptor], dim=-4)
+    if inputs == "mind":
+        return descriptor
+    parts = [intensity, descriptor]
+    if inputs == "all":
+        told = torch.as_tensor(contrast, dtype=image.dtype, device=image.device)
+        parts.append(intensity * told[..., None, None, None, None])
+    return torch.cat(parts, dim=-4)

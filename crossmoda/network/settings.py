@@ -3,6 +3,7 @@
 import dataclasses
 
 from crossmoda import parameters
+from crossmoda.errors import InputError
 from crossmoda.parameters import parameter
 
 
@@ -23,7 +24,13 @@ class Settings(parameters.Settings):
     )
     inputs: str = parameter(
         "mind",
-        "Features: MIND-SSC, normalized intensity, or both",
-        choices=("mind", "intensity", "both"),
+        "Features: MIND-SSC, normalized intensity, both, or all: both, and whether the scan is T1 or T2 (ears only)",
+        choices=("mind", "intensity", "both", "all"),
         advanced=True,
     )
+
+    def __post_init__(self) -> None:
+        """Check the values, and that the contrast is known where the network is told it."""
+        super().__post_init__()
+        if self.inputs == "all" and self.field == "scan":
+            raise InputError("inputs 'all' needs field 'ear': the contrast of a whole scan is not known.")

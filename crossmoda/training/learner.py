@@ -299,7 +299,7 @@ class Learner:
             if self.network_settings.field == "ear":
                 image, target = sampling.central(example, self.crop)
                 image = sampling.standardized(image)
-            descriptors = features(image.to(self.device), inputs)
+            descriptors = features(image.to(self.device), inputs, example.contrast)
             prediction = logits_of(self.network, descriptors).argmax(1)[0].cpu().numpy()
             truth = target.cpu().numpy()
             for structure in labels.structures_in(truth.astype(np.uint8)):

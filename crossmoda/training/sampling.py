@@ -12,7 +12,7 @@ import torch
 from crossmoda import cache, dataset, labels, network, output, preprocessing, volume
 from crossmoda.anatomy.ear_frame import PATCH_SIZE, ear_frames, patch_grid
 from crossmoda.errors import InputError
-from crossmoda.network.features import features, normalized
+from crossmoda.network.features import CONTRASTS, features, normalized
 from crossmoda.progress import Progress, report
 from crossmoda.provenance import checksum
 from crossmoda.training import augmentation
@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from crossmoda.training.cases import TrainingCase
 
 #: Bump to invalidate cached volumes.
-_REVISION = 1
+_REVISION = 2
+_STORED = ("image", "label", "confidence", "spacing", "contrast")
 #: Voxels (x, y, z) around an ear: the patch, and room for the errors of its frame.
 _EAR_SIZE = (PATCH_SIZE[0] + 10, PATCH_SIZE[1] + 10, PATCH_SIZE[2] + 10)
 #: Minimum distance (voxels) of a sampled structure voxel from the border of its crop.
@@ -40,6 +41,8 @@ class Example:
     spacing_zyx: tuple[float, float, float]
     voxels: tuple[np.ndarray, ...]
     """voxel indices (n, 3), (z, y, x), of each structure present"""
+    contrast: float = 0.0
+    """of an ear's scan (:data:`crossmoda.network.features.CONTRASTS`); 0 for a whole scan"""
 
     def to(self, device: str) -> "Example":
         """Return the example with its tensors on a device."""
@@ -51,7 +54,7 @@ class Batch:
     """The crops of a training step."""
 
     features: torch.Tensor
-    """MIND-SSC, (batch, 12, z, y, x)"""
+    """what the network sees, (batch, channel, z, y, x)"""
     label: torch.Tensor
     """(batch, z, y, x), int64"""
     confidence: torch.Tensor
@@ -90,18 +93,22 @@ def _load(case: "TrainingCase", preparation: preprocessing.Preparation, folder: 
     cached = folder / f"{cache.digest([[checksum(file) for file in files], preparation, field, _REVISION])[:24]}.npz"
     try:
         with np.load(cached, allow_pickle=False) as stored:
-            images, label_maps, confidences, spacing = (
-                stored[name] for name in ("image", "label", "confidence", "spacing")
-            )
+            images, label_maps, confidences, *about = (stored[name] for name in _STORED)
     except (OSError, ValueError, KeyError, zipfile.BadZipFile):
-        images, label_maps, confidences, spacing = (_prepare_ears if field == "ear" else _prepare)(case, preparation)
+        prepared = (_prepare_ears if field == "ear" else _prepare)(case, preparation)
+        images, label_maps, confidences, *about = prepared
         with output.atomic(cached) as temporary:
-            np.savez(temporary, image=images, label=label_maps, confidence=confidences, spacing=spacing)
-    return [_example(case, *arrays, spacing) for arrays in zip(images, label_maps, confidences, strict=True)]
+            np.savez(temporary, **dict(zip(_STORED, prepared, strict=True)))
+    return [_example(case, *arrays, *about) for arrays in zip(images, label_maps, confidences, strict=True)]
 
 
 def _example(
-    case: "TrainingCase", image: np.ndarray, label: np.ndarray, confidence: np.ndarray, spacing: np.ndarray
+    case: "TrainingCase",
+    image: np.ndarray,
+    label: np.ndarray,
+    confidence: np.ndarray,
+    spacing: np.ndarray,
+    contrast: np.ndarray,
 ) -> Example:
     targets = np.stack([label.astype(np.float32), confidence.astype(np.float32)])
     voxels = tuple(np.argwhere(label == structure.value) for structure in labels.structures_in(label))
@@ -111,6 +118,7 @@ def _example(
         torch.from_numpy(targets),
         tuple(float(value) for value in spacing),  # type: ignore[arg-type]
         voxels,
+        float(contrast),
     )
 
 
@@ -132,21 +140,23 @@ def _read(case: "TrainingCase") -> tuple[volume.Volume, volume.Volume, volume.Vo
 
 
 def _prepare(case: "TrainingCase", preparation: preprocessing.Preparation) -> tuple[np.ndarray, ...]:
-    """Return image, label and confidence of the prepared scan, (1, z, y, x) each, and its spacing."""
+    """Return image, label and confidence of the prepared scan, (1, z, y, x) each, its spacing, and no contrast."""
     image, label, stored = _read(case)
     prepared = preprocessing.prepare(image, label, preparation)
     assert prepared.label is not None
     grid = prepared.image.grid
     confidence = volume.resample(stored, grid, outside=1.0).array.clip(0, 1).astype(np.float16)
-    return prepared.image.array[None], prepared.label.array[None], confidence[None], np.asarray(grid.spacing_zyx)
+    arrays = (prepared.image.array[None], prepared.label.array[None], confidence[None])
+    return *arrays, np.asarray(grid.spacing_zyx), np.zeros(())
 
 
 def _prepare_ears(case: "TrainingCase", _: preprocessing.Preparation) -> tuple[np.ndarray, ...]:
-    """Return image, label and confidence of each recognized ear, (ear, z, y, x) each, and their spacing."""
+    """Return image, label and confidence of each recognized ear, (ear, z, y, x) each, their spacing and contrast."""
     image, label, stored = _read(case)
     grid = patch_grid(_EAR_SIZE)
     images, label_maps, confidences = [], [], []
-    for frame in ear_frames(image).accepted:
+    frames = ear_frames(image)
+    for frame in frames.accepted:
         images.append(frame.sample(image, grid).array)
         label_maps.append(frame.sample(label, grid, "label").array)
         confidences.append(frame.sample(stored, grid).array.clip(0, 1))
@@ -156,6 +166,7 @@ def _prepare_ears(case: "TrainingCase", _: preprocessing.Preparation) -> tuple[n
         np.array(label_maps, np.uint8).reshape(shape),
         np.array(confidences, np.float16).reshape(shape),
         np.asarray(grid.spacing_zyx),
+        np.asarray(CONTRASTS[frames.contrast]),
     )
 
 
@@ -197,7 +208,8 @@ def draw(
         images = [standardized(image) for image in images]
     with torch.no_grad():
         inner = slice(augmentation.MARGIN, -augmentation.MARGIN)
-        stacked = features(torch.stack(images), seen.inputs)[..., inner, inner, inner]
+        told = torch.tensor([example.contrast for example in examples])
+        stacked = features(torch.stack(images), seen.inputs, told)[..., inner, inner, inner]
     stacked_targets = torch.stack(targets)
     return Batch(stacked, stacked_targets[:, 0].long(), stacked_targets[:, 1])
 

@@ -22,8 +22,9 @@ class Settings(parameters.Settings):
     )
     inputs: str = parameter(
         "auto",
-        "Features: MIND-SSC, normalized intensity, or both; 'auto': both for ears, else MIND",
-        choices=("auto", "mind", "intensity", "both"),
+        "Features: MIND-SSC, normalized intensity, both, or all: both, and whether the scan is T1 or T2 (ears only); "
+        "'auto': all for ears, else MIND",
+        choices=("auto", "mind", "intensity", "both", "all"),
         advanced=True,
     )
     from_scratch: bool = parameter(
@@ -63,6 +64,6 @@ class Settings(parameters.Settings):
     def network(self) -> network.Settings:
         """Settings of the network that is trained."""
         field = ("scan" if self.preset == "paper" else "ear") if self.field == "auto" else self.field
-        both = field == "ear" and self.preset == "default"
-        inputs = ("both" if both else "mind") if self.inputs == "auto" else self.inputs
+        of_ears = field == "ear" and self.preset == "default"
+        inputs = ("all" if of_ears else "mind") if self.inputs == "auto" else self.inputs
         return network.Settings(preset=self.preset, field=field, inputs=inputs, width=self.width)

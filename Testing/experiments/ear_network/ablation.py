@@ -9,7 +9,6 @@ same part, go to ``OUTPUT/ablation.csv``; a run that is there is not repeated. T
 
 import argparse
 import csv
-import dataclasses
 import itertools
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,18 +21,15 @@ from samples import Sample, draw
 from train import PEAK, fit, prepared, stored, validate
 
 from crossmoda import network
-from crossmoda.network.unet import UNet
 
 #: What each arm sees, and its network.
 ARMS = {
     "MIND-SSC": network.Settings("default", 1.0, "ear", "mind"),
     "intensity": network.Settings("default", 1.0, "ear", "intensity"),
     "both": network.Settings("default", 1.0, "ear", "both"),
-    "both and contrast": network.Settings("default", 1.0, "ear", "both"),
+    "both and contrast": network.Settings("default", 1.0, "ear", "all"),
     "paper (MIND-SSC)": network.Settings("paper", 1.0, "ear", "mind"),
 }
-#: The arm with a channel more, which tells T2 (1) from T1 (-1); 0 for random contrasts.
-_TOLD, _CONTRAST = "both and contrast", {"cet1": -1.0, "real T1": -1.0, "random": 0.0}
 _BATCH = 2
 #: The part of the patch (z, y, x): 22 x 28 x 34 mm around the opening of the canal, with the cochlea.
 _PART = (slice(16, 48), slice(13, 53), slice(17, 65))
@@ -57,22 +53,6 @@ def load(path: Path) -> Sample:
         return Sample(found["image"].astype(np.float32), found["label"], str(found["contrast"]))
 
 
-def seen(sample: Sample, arm: str) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return features and label of a sample."""
-    image, label = prepared(sample, ARMS[arm].inputs)
-    if arm == _TOLD:
-        image = torch.cat([image, torch.full_like(image[:1], _CONTRAST.get(sample.contrast, 1.0))])
-    return image, label
-
-
-def built(arm: str) -> torch.nn.Module:
-    """Return the untrained network of an arm."""
-    if arm != _TOLD:
-        return network.build(ARMS[arm])
-    plan = network.architecture(ARMS[arm])
-    return UNet(dataclasses.replace(plan, inputs=plan.inputs + 1))
-
-
 def draw_all(options: argparse.Namespace, folder: Path) -> None:
     """Draw the samples of all steps, a real background in four of ten."""
     backgrounds = real.backgrounds(options.real, options.people)
@@ -91,7 +71,7 @@ def stream(folder: Path, steps: int, arm: str, seed: int) -> Iterator[tuple[torc
     """Yield the batches in the order of a seed."""
     order = np.random.default_rng([seed, 3]).permutation(_BATCH * steps)
     for numbers in order.reshape(steps, _BATCH):
-        pairs = [seen(load(folder / f"{number:04d}.npz"), arm) for number in numbers]
+        pairs = [prepared(load(folder / f"{number:04d}.npz"), ARMS[arm].inputs) for number in numbers]
         yield torch.stack([image for image, _ in pairs]), torch.stack([label for _, label in pairs])
 
 
@@ -121,13 +101,13 @@ def main() -> None:
         if any(row["arm"] == name and row["seed"] == str(seed) for row in rows):
             continue
         torch.manual_seed(seed)
-        model, average = built(name), built(name).eval()
+        model, average = network.build(ARMS[name]), network.build(ARMS[name]).eval()
         average.load_state_dict(model.state_dict())
         batches = stream(folder, options.steps, name, seed)
         for _ in fit(model, average, batches, PEAK, lambda number: (number + 1) / options.steps):
             pass
-        scores = validate(average, [seen(sample, name) for sample in heads])
-        on_real = validate(average, [seen(sample, name) for sample in implanted])
+        scores = validate(average, [prepared(sample, ARMS[name].inputs) for sample in heads])
+        on_real = validate(average, [prepared(sample, ARMS[name].inputs) for sample in implanted])
         row = {"arm": name, "seed": seed, "steps": options.steps, **scores}
         row |= {f"real_{key}": value for key, value in on_real.items()}
         rows.append({field: str(row.get(field, "")) for field in _FIELDS})

@@ -10,6 +10,7 @@ import argparse
 from pathlib import Path
 
 from calibrate import add_to_cochlea, scale_logits
+from train import widened
 
 from crossmoda import weights
 
@@ -23,7 +24,7 @@ def main() -> None:
     parser.add_argument("--share", type=float, default=0.5, help="of the second")
     options = parser.parse_args()
     first, second = weights.load(options.before), weights.load(options.after)
-    before, after = first.network.state_dict(), second.network.state_dict()
+    before, after = widened(first.network.state_dict(), second.network), second.network.state_dict()
     add_to_cochlea(before, -float(first.card.get("cochlea_logit", 0.0)))
     scale_logits(before, float(first.card.get("temperature", 1.0)))
     mixed = {name: after[name] * options.share + value * (1 - options.share) for name, value in before.items()}

@@ -22,7 +22,7 @@ from crossmoda.anatomy.ear_frame import ear_frames, patch_grid
 from crossmoda.evaluation import dice
 from crossmoda.inference.ear_patches import EarPrediction, covered
 from crossmoda.inference.ears import Calling, Candidate, decide
-from crossmoda.network.features import features, normalized
+from crossmoda.network.features import CONTRASTS, features, normalized
 
 LICENSE = "Apache-2.0"
 DATA = (
@@ -59,10 +59,13 @@ def ears_of(model: weights.TrainedNetwork, image_path: Path, label_path: Path) -
     """Return the ears of a scan."""
     image, label = volume.read(image_path), volume.read_label_map(label_path)
     found = []
-    for frame in ear_frames(image).accepted:
+    frames = ear_frames(image)
+    for frame in frames.accepted:
         patch = torch.from_numpy(normalized(frame.sample(image).array))[None]
         with torch.inference_mode():
-            logits = model.network(features(patch, model.settings.inputs))[0].float().numpy()
+            logits = (
+                model.network(features(patch, model.settings.inputs, CONTRASTS[frames.contrast]))[0].float().numpy()
+            )
         truth = frame.sample(label, patch_grid(), "label").array
         found.append(Ear(image_path.name, logits.astype(np.float16), truth, covered(frame, patch_grid(), image.grid)))
     return found

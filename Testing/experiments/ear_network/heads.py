@@ -8,6 +8,7 @@ effect of the tumor, as :func:`crossmoda.anatomy.ear_frame.ear_frames` fits them
 
 import argparse
 import dataclasses
+import functools
 import json
 import sys
 import zlib
@@ -262,8 +263,9 @@ def write(ear: StoredEar, path: Path) -> None:
     partial.rename(path)
 
 
+@functools.lru_cache(maxsize=256)
 def read(path: Path) -> StoredEar:
-    """Read an ear."""
+    """Read an ear; it stays in memory (10 MB)."""
     about = json.loads(path.with_suffix(".json").read_text())
     content = np.frombuffer(zlib.decompress(path.read_bytes()), np.uint8).reshape(about["channels"], *SIZE[::-1])
     return StoredEar(

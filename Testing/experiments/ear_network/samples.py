@@ -14,6 +14,7 @@ from scipy.ndimage import gaussian_filter
 from scipy.spatial.transform import Rotation
 
 from crossmoda.anatomy import ear_frame
+from crossmoda.network import features
 from crossmoda.simulation.kernels import displaced, in_slabs, jit, mapped, trilinear
 from crossmoda.simulation.tissues import PROPERTIES, Contrast, Tissue, draw_contrast
 from crossmoda.volume import Grid
@@ -36,6 +37,13 @@ class Sample:
     label: np.ndarray
     """(z, y, x) uint8"""
     contrast: str
+    """of the simulation, or real T1, real T2"""
+
+    @property
+    def told(self) -> float:
+        """What the network is told about the contrast."""
+        weighting = {"random": "", "cet1": "T1", "real T1": "T1"}.get(self.contrast, "T2")
+        return features.CONTRASTS.get(weighting, 0.0)
 
 
 @functools.cache

@@ -46,7 +46,7 @@ def stored(folder: Path, *, learned: bool) -> list[Path]:
 def prepared(sample: Sample, inputs: str) -> tuple[torch.Tensor, torch.Tensor]:
     """Return features and label of a sample."""
     image = torch.from_numpy(normalized(sample.image))
-    return features(image, inputs).to(torch.bfloat16), torch.from_numpy(sample.label)
+    return features(image, inputs, sample.told).to(torch.bfloat16), torch.from_numpy(sample.label)
 
 
 class Stream(IterableDataset):
@@ -72,6 +72,15 @@ class Stream(IterableDataset):
             else:
                 sample = draw(ear, rng)
             yield prepared(sample, self.inputs)
+
+
+def widened(state: dict[str, torch.Tensor], model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """Return the state of a network with fewer input channels for a model: it ignores the further ones at first."""
+    wanted = model.state_dict()
+    first = next(iter(state))
+    further = wanted[first].shape[1] - state[first].shape[1]
+    zeros = state[first].new_zeros(len(state[first]), further, *state[first].shape[2:])
+    return state | {first: torch.cat([state[first], zeros], dim=1)}
 
 
 def mixed_precision() -> torch.autocast:
@@ -162,7 +171,7 @@ def main() -> None:
     parser.add_argument("heads", type=Path)
     parser.add_argument("output", type=Path)
     parser.add_argument("--seconds", type=float, default=4800)
-    parser.add_argument("--inputs", default="both", choices=list(network.INPUTS))
+    parser.add_argument("--inputs", default="all", choices=list(network.INPUTS))
     parser.add_argument("--preset", default="default", choices=("default", "paper"))
     parser.add_argument("--width", type=float, default=1.0)
     parser.add_argument("--seed", type=int, default=0)
@@ -180,7 +189,7 @@ def main() -> None:
     settings = network.Settings(preset=options.preset, width=options.width, field="ear", inputs=options.inputs)
     model = network.build(settings)
     if options.initial:
-        model.load_state_dict(weights.load(options.initial).network.state_dict())
+        model.load_state_dict(widened(weights.load(options.initial).network.state_dict(), model))
     average = network.build(settings).eval()
     average.load_state_dict(model.state_dict())
     checking = stored(options.heads, learned=False)
