@@ -28,8 +28,8 @@ LICENSE = "Apache-2.0"
 DATA = (
     "simulated ears (phantom and ICBM152 2009c average head, MNI), tumors drawn and in the shapes of expert contours "
     "(Vestibular-Schwannoma-SEG, TCIA, CC BY 4.0), contrast and resolution drawn anew in each sample; "
-    "tumors implanted into real T2 and T1 of five people without a tumor (Lesjak et al. 2016, CC BY; "
-    "VolumeRenderingData, MIT)"
+    "tumors implanted into real T2 and T1 of eight people without a tumor (Lesjak et al. 2016, CC BY; "
+    "VolumeRenderingData, MIT; niivue-demo-images, BSD 2-Clause)"
 )
 NOTES = (
     "Trained on simulated tumors only, never on a real vestibular schwannoma. For initializing a training on real data "

@@ -1,10 +1,13 @@
 """Real scans of people without a tumor as backgrounds: simulated and expert tumor shapes are implanted.
 
 The people are in none of the tests: p03 and the stroke patient of the shared data (the latter 1 mm, MIT license), and
-of the public set of p03 (Lesjak et al., Neuroinformatics 2016, CC BY; ``longitudinal/raw`` of
-github.com/muschellij2/open_ms_data) patients 12 (T2 and T1), 19 and 20 (T1), and 04 (T2) for validation. Their
-cochleae were not outlined; the surroundings are ignored in training. A tumor may cover what was there, or push it
-aside outside of the canal, with or without a cleft of fluid.
+in a folder patients 04 and 12 (T2 and T1), 19 and 20 (T1) of the public set of p03 (Lesjak et al., Neuroinformatics
+2016, CC BY; ``longitudinal/raw`` of github.com/muschellij2/open_ms_data), p51 (``register/T2w.nii.gz`` of
+github.com/niivue/niivue-demo-images, BSD 2-Clause) and p52 (T1, ``seg3D/MR.nii.gz`` of
+github.com/neurolabusc/VolumeRenderingData, MIT). For validation: p99 (``T2.nii.gz`` of
+github.com/muschellij2/msseg_test) and p98 (``BRAINIX/NIfTI/T2.nii.gz`` of github.com/muschellij2/Neurohacking_data,
+slices of 6 mm). Their cochleae were not outlined; the surroundings are ignored in training. A tumor may cover what was
+there, or push it aside outside of the canal, with or without a cleft of fluid.
 """
 
 import csv
