@@ -116,9 +116,20 @@ def draw(background: Background, ear: StoredEar, rng: np.random.Generator) -> Sa
     from_box = np.ascontiguousarray(np.linalg.inv(background.to_box)[:3])
     image = np.ascontiguousarray(image, np.float32)
     in_slabs(len(box), lambda a, b: _sampled(image, from_box, image.min(), box, a, b))
+    if background.contrast == "real T2" and rng.random() < 0.6:
+        _flow(box, float(background.fluid**power), rng)
     sample = scan(box, ear.tumor, background.cochlea, rng, background.contrast, real=True)
     sample.label[sample.label == 2] = IGNORED
     return sample
+
+
+def _flow(box: np.ndarray, fluid: float, rng: np.random.Generator) -> None:
+    """Darken parts of the fluid, as its flow does: what stays bright beside them is no tumor."""
+    _, coarse = _noises()
+    least = 1 + 0.5 * (fluid - 1)
+    share = np.clip((box - least) / max(fluid - least, 1e-3), 0, 1)
+    where = np.clip(0.5 + 0.8 * _shifted(coarse, box.shape, rng), 0, 1)
+    box -= np.float32(rng.uniform(0.2, 0.9)) * where * share * (box - 1)
 
 
 @jit
