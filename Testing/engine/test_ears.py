@@ -14,7 +14,7 @@ from crossmoda.anatomy.ear_frame import EarFrame, EarFrames, patch_grid  # noqa:
 from crossmoda.errors import InputError  # noqa: E402
 from crossmoda.inference import coverage, ear_patches, ears  # noqa: E402
 from crossmoda.network.features import CONTRASTS, features, normalized  # noqa: E402
-from crossmoda.training import sampling  # noqa: E402
+from crossmoda.training import augmentation, sampling  # noqa: E402
 
 SETTINGS = network.Settings(field="ear", inputs="all", width=0.25)
 CPU = inference.Settings(device="cpu")
@@ -345,6 +345,15 @@ def test_training_uses_both_ears_and_keeps_the_model_card(head, weight_file, tmp
     assert [len(example.voxels) for example in examples] == [2, 1], "the right ear is healthy"
     again = sampling.load([case], preprocessing.Preparation(), tmp_path / "prepared", field="ear")
     assert [example.contrast for example in examples + again] == 4 * [CONTRASTS["T1"]]
+
+
+@pytest.mark.parametrize(("changed", "told"), [(0.0, CONTRASTS["T2"]), (1.0, 0.0)])
+def test_a_training_sample_is_told_the_contrast_unless_that_was_changed(changed, told):
+    image = torch.rand(1, 30, 30, 30, generator=torch.Generator().manual_seed(0))
+    example = sampling.Example("a", image, torch.zeros(2, 30, 30, 30), (0.7, 0.7, 0.7), (), CONTRASTS["T2"])
+    strength = augmentation.Strength(pose=0, mirror=0, contrast=changed, blur=0, noise=0)
+    batch = sampling.draw([example], (8, 8, 8), strength, [np.random.default_rng(0)], 0.0, "cpu", SETTINGS)
+    assert torch.equal(batch.features[:, -1], told * batch.features[:, 0]) and batch.features[:, 0].std() > 0
 
 
 def test_the_papers_network_can_see_ears(tmp_path, head):

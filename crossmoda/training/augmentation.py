@@ -127,9 +127,10 @@ def blur(image: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
     return image
 
 
-def change_intensities(image: torch.Tensor, rng: np.random.Generator, strength: Strength) -> torch.Tensor:
-    """Change contrast, sharpness and noise of a crop (z, y, x) of a normalized image."""
-    if rng.random() < strength.contrast:
+def change_intensities(image: torch.Tensor, rng: np.random.Generator, strength: Strength) -> tuple[torch.Tensor, bool]:
+    """Change contrast, sharpness, noise of a crop (z, y, x) of a normalized image; say whether the contrast is new."""
+    is_new = bool(rng.random() < strength.contrast)
+    if is_new:
         image = change_contrast(image, rng)
     if rng.random() < strength.blur:
         image = blur(image, rng)
@@ -137,4 +138,4 @@ def change_intensities(image: torch.Tensor, rng: np.random.Generator, strength: 
         generator = torch.Generator(image.device).manual_seed(int(rng.integers(2**62)))
         deviation = float(rng.uniform(0, strength.noise)) * image.std()
         image = image + deviation * torch.randn(image.shape, generator=generator, device=image.device)
-    return image
+    return image, is_new

@@ -191,7 +191,7 @@ def draw(
         seen: what the network sees.
 
     """
-    images, targets = [], []
+    images, targets, told = [], [], []
     for example, rng in zip(examples, rngs, strict=True):
         center = _center(example, size, rng, around)
         matrix = None
@@ -202,14 +202,15 @@ def draw(
         target = augmentation.cut(example.targets, center, size, matrix, "nearest")
         if strength.mirror > 0 and rng.random() < strength.mirror:
             image, target = image.flip(-1), target.flip(-1)
-        images.append(augmentation.change_intensities(image.to(device), rng, strength))
+        image, is_new = augmentation.change_intensities(image.to(device), rng, strength)
+        images.append(image)
+        told.append(0.0 if is_new else example.contrast)
         targets.append(target.to(device))
     if seen.field == "ear":
         images = [standardized(image) for image in images]
     with torch.no_grad():
         inner = slice(augmentation.MARGIN, -augmentation.MARGIN)
-        told = torch.tensor([example.contrast for example in examples])
-        stacked = features(torch.stack(images), seen.inputs, told)[..., inner, inner, inner]
+        stacked = features(torch.stack(images), seen.inputs, torch.tensor(told))[..., inner, inner, inner]
     stacked_targets = torch.stack(targets)
     return Batch(stacked, stacked_targets[:, 0].long(), stacked_targets[:, 1])
 
