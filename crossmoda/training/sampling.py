@@ -4,7 +4,7 @@ import dataclasses
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -98,7 +98,8 @@ def _load(case: "TrainingCase", preparation: preprocessing.Preparation, folder: 
         prepared = (_prepare_ears if field == "ear" else _prepare)(case, preparation)
         images, label_maps, confidences, *about = prepared
         with output.atomic(cached) as temporary:
-            np.savez(temporary, **dict(zip(_STORED, prepared, strict=True)))
+            content: dict[str, Any] = dict(zip(_STORED, prepared, strict=True))
+            np.savez(temporary, **content)
     return [_example(case, *arrays, *about) for arrays in zip(images, label_maps, confidences, strict=True)]
 
 
