@@ -149,19 +149,19 @@ def test_intensities_are_relative_and_what_lies_outside_the_scan_does_not_count(
     assert [features(image, kind).shape[0] for kind in ("intensity", "mind", "both", "all")] == [1, 12, 13, 14]
 
 
-def test_the_network_is_told_the_contrast_of_each_scan():
+def test_the_contrast_of_each_scan_is_an_input():
     images = torch.rand(2, 6, 7, 8, generator=torch.Generator().manual_seed(0))
-    told = features(images, "all", torch.tensor([CONTRASTS["T1"], CONTRASTS["T2"]]))
-    assert torch.equal(told[:, :-1], features(images, "both"))
-    assert torch.equal(told[:, -1], torch.stack([-images[0], images[1]]))
-    assert torch.equal(features(images[0], "all", CONTRASTS["T1"]), told[0])
-    assert not features(images, "all")[:, -1].any(), "nobody knows"
+    both = features(images, "all", torch.tensor([CONTRASTS["T1"], CONTRASTS["T2"]]))
+    assert torch.equal(both[:, :-1], features(images, "both"))
+    assert torch.equal(both[:, -1], torch.stack([-images[0], images[1]]))
+    assert torch.equal(features(images[0], "all", CONTRASTS["T1"]), both[0])
+    assert not features(images, "all")[:, -1].any(), "not known"
     with pytest.raises(InputError, match="field 'ear'"):
         network.Settings(field="scan", inputs="all")
 
 
 @pytest.mark.parametrize(("inputs", "changes"), [("all", True), ("both", False)])
-def test_a_prediction_depends_on_the_contrast_where_the_network_is_told_it(inputs, changes, head, tmp_path):
+def test_a_prediction_depends_on_the_contrast_where_that_is_an_input(inputs, changes, head, tmp_path):
     settings = network.Settings(field="ear", inputs=inputs, width=0.25)
     torch.manual_seed(0)
     card = weights.new_card(settings, preprocessing.Preparation())
@@ -347,13 +347,13 @@ def test_training_uses_both_ears_and_keeps_the_model_card(head, weight_file, tmp
     assert [example.contrast for example in examples + again] == 4 * [CONTRASTS["T1"]]
 
 
-@pytest.mark.parametrize(("changed", "told"), [(0.0, CONTRASTS["T2"]), (1.0, 0.0)])
-def test_a_training_sample_is_told_the_contrast_unless_that_was_changed(changed, told):
+@pytest.mark.parametrize(("changed", "expected"), [(0.0, CONTRASTS["T2"]), (1.0, 0.0)])
+def test_a_training_sample_has_the_contrast_as_input_unless_that_was_changed(changed, expected):
     image = torch.rand(1, 30, 30, 30, generator=torch.Generator().manual_seed(0))
     example = sampling.Example("a", image, torch.zeros(2, 30, 30, 30), (0.7, 0.7, 0.7), (), CONTRASTS["T2"])
     strength = augmentation.Strength(pose=0, mirror=0, contrast=changed, blur=0, noise=0)
     batch = sampling.draw([example], (8, 8, 8), strength, [np.random.default_rng(0)], 0.0, "cpu", SETTINGS)
-    assert torch.equal(batch.features[:, -1], told * batch.features[:, 0]) and batch.features[:, 0].std() > 0
+    assert torch.equal(batch.features[:, -1], expected * batch.features[:, 0]) and batch.features[:, 0].std() > 0
 
 
 def test_the_papers_network_can_see_ears(tmp_path, head):

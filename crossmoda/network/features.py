@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 #: Normalized intensities end here.
 _LOWEST, _HIGHEST = -2.0, 4.0
-#: What the network is told about the contrast of a scan; 0 where nobody knows.
+#: The input for the contrast of a scan; 0 where it is not known.
 CONTRASTS = {"T1": -1.0, "T2": 1.0}
 
 
@@ -46,6 +46,6 @@ def features(image: "torch.Tensor", inputs: str, contrast: "torch.Tensor | float
         return descriptor
     parts = [intensity, descriptor]
     if inputs == "all":
-        told = torch.as_tensor(contrast, dtype=image.dtype, device=image.device)
-        parts.append(intensity * told[..., None, None, None, None])
+        factor = torch.as_tensor(contrast, dtype=image.dtype, device=image.device)
+        parts.append(intensity * factor[..., None, None, None, None])
     return torch.cat(parts, dim=-4)

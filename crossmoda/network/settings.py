@@ -24,13 +24,13 @@ class Settings(parameters.Settings):
     )
     inputs: str = parameter(
         "mind",
-        "Features: MIND-SSC, normalized intensity, both, or all: both, and whether the scan is T1 or T2 (ears only)",
+        "Features: MIND-SSC, intensity, both, or all: both and the contrast, T1 or T2 (ears only)",
         choices=("mind", "intensity", "both", "all"),
         advanced=True,
     )
 
     def __post_init__(self) -> None:
-        """Check the values, and that the contrast is known where the network is told it."""
+        """Check the values, and that the contrast is known where it is an input."""
         super().__post_init__()
         if self.inputs == "all" and self.field == "scan":
             raise InputError("inputs 'all' needs field 'ear': the contrast of a whole scan is not known.")

@@ -192,7 +192,7 @@ def draw(
         seen: what the network sees.
 
     """
-    images, targets, told = [], [], []
+    images, targets, contrasts = [], [], []
     for example, rng in zip(examples, rngs, strict=True):
         center = _center(example, size, rng, around)
         matrix = None
@@ -205,13 +205,13 @@ def draw(
             image, target = image.flip(-1), target.flip(-1)
         image, is_new = augmentation.change_intensities(image.to(device), rng, strength)
         images.append(image)
-        told.append(0.0 if is_new else example.contrast)
+        contrasts.append(0.0 if is_new else example.contrast)
         targets.append(target.to(device))
     if seen.field == "ear":
         images = [standardized(image) for image in images]
     with torch.no_grad():
         inner = slice(augmentation.MARGIN, -augmentation.MARGIN)
-        stacked = features(torch.stack(images), seen.inputs, torch.tensor(told))[..., inner, inner, inner]
+        stacked = features(torch.stack(images), seen.inputs, torch.tensor(contrasts))[..., inner, inner, inner]
     stacked_targets = torch.stack(targets)
     return Batch(stacked, stacked_targets[:, 0].long(), stacked_targets[:, 1])
 

@@ -22,8 +22,7 @@ class Settings(parameters.Settings):
     )
     inputs: str = parameter(
         "auto",
-        "Features: MIND-SSC, normalized intensity, both, or all: both, and whether the scan is T1 or T2 (ears only); "
-        "'auto': all for ears, else MIND",
+        "Features; all: MIND-SSC, intensity and contrast; 'auto': all for ears, else MIND-SSC",
         choices=("auto", "mind", "intensity", "both", "all"),
         advanced=True,
     )

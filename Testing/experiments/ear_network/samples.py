@@ -40,8 +40,8 @@ class Sample:
     """of the simulation, or real T1, real T2"""
 
     @property
-    def told(self) -> float:
-        """What the network is told about the contrast."""
+    def contrast_input(self) -> float:
+        """Value of the contrast for the network (:data:`crossmoda.network.features.CONTRASTS`); 0 for a random one."""
         weighting = {"random": "", "cet1": "T1", "real T1": "T1"}.get(self.contrast, "T2")
         return features.CONTRASTS.get(weighting, 0.0)
 

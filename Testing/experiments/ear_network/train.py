@@ -46,7 +46,7 @@ def stored(folder: Path, *, learned: bool) -> list[Path]:
 def prepared(sample: Sample, inputs: str) -> tuple[torch.Tensor, torch.Tensor]:
     """Return features and label of a sample."""
     image = torch.from_numpy(normalized(sample.image))
-    return features(image, inputs, sample.told).to(torch.bfloat16), torch.from_numpy(sample.label)
+    return features(image, inputs, sample.contrast_input).to(torch.bfloat16), torch.from_numpy(sample.label)
 
 
 class Stream(IterableDataset):
