@@ -199,12 +199,16 @@ def _softmax(
     import torch
 
     network = model.network.to(device)
+
+    def logits_of(patches: "torch.Tensor") -> "torch.Tensor":
+        result: torch.Tensor = network(features(patches.to(device), model.settings.inputs, CONTRASTS[contrast])).float()
+        return result
+
     with torch.inference_mode():
-        logits = network(features(batch.to(device), model.settings.inputs, CONTRASTS[contrast])).float()
+        logits = logits_of(batch)
         if settings.flips:  # the ear moved by a voxel, not mirrored: no ear looks like its mirror image
             shifted = torch.nn.functional.pad(batch, (1, 0, 1, 0, 1, 0), mode="replicate")[:, :-1, :-1, :-1]
-            again = network(features(shifted.to(device), model.settings.inputs, CONTRASTS[contrast])).float()
-            back = torch.nn.functional.pad(again[..., 1:, 1:, 1:], (0, 1, 0, 1, 0, 1), mode="replicate")
+            back = torch.nn.functional.pad(logits_of(shifted)[..., 1:, 1:, 1:], (0, 1, 0, 1, 0, 1), mode="replicate")
             logits = (logits + back) / 2
         return logits.softmax(dim=1).cpu().numpy()
 

@@ -42,8 +42,9 @@ class Sample:
     @property
     def contrast_input(self) -> float:
         """Value of the contrast for the network (:data:`crossmoda.network.features.CONTRASTS`); 0 for a random one."""
-        weighting = {"random": "", "cet1": "T1", "real T1": "T1"}.get(self.contrast, "T2")
-        return features.CONTRASTS.get(weighting, 0.0)
+        if self.contrast == "random":
+            return 0.0
+        return features.CONTRASTS["T1" if self.contrast in ("cet1", "real T1") else "T2"]
 
 
 @functools.cache
