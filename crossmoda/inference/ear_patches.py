@@ -1,7 +1,6 @@
 """The network on patches of ears: both in one batch, and further patches where a tumor is larger than one."""
 
 import dataclasses
-import functools
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -57,13 +56,17 @@ class EarPrediction:
         """Return where a structure is the most probable label inside the scan, bool (z, y, x)."""
         return self.covered & (self.probabilities.argmax(axis=0) == value)
 
-    @functools.cached_property
-    def fluid(self) -> np.ndarray:
-        """bool (z, y, x): what is as bright as fluid in T2; nothing in another contrast."""
+    def fluid(self, mask: np.ndarray) -> np.ndarray:
+        """Return what is fluid in T2 rather than the tissue that a mask marks, bool (z, y, x); nothing in T1.
+
+        Where a voxel holds fluid and a tumor, its brightness tells the share of either: half lies midway between both.
+        """
         if self.image is None or self.contrast != "T2" or not self.covered.any():
             return np.zeros(self.covered.shape, bool)
         brain, fluid = np.percentile(self.image[self.covered], [_BRAIN, _FLUID]).tolist()
-        return self.image - brain >= _FLUID_BRIGHTNESS * max(fluid - brain, 1e-6)
+        bright = self.image - brain >= _FLUID_BRIGHTNESS * max(fluid - brain, 1e-6)
+        tissue = self.image[mask & ~bright]
+        return bright | (self.image >= (np.median(tissue) + fluid) / 2) if len(tissue) else bright
 
     def touched(self, mask: np.ndarray) -> list[Face]:
         """Return the faces of the patch that a mask reaches where the scan goes on."""

@@ -185,7 +185,7 @@ def _largest(ear: EarPrediction, value: int) -> np.ndarray:
     """Return the component of a structure with the largest sum of probabilities; of a tumor, what is no fluid."""
     mask = ear.marked(value)
     if value == labels.VS:
-        mask = _without_fluid(mask, ear.fluid)
+        mask = _without_fluid(mask, ear.fluid(mask))
     numbers, count = components(mask)
     masses = np.bincount(numbers.ravel(), weights=ear.probabilities[value].ravel(), minlength=count + 1)
     return mask if count < 2 else numbers == 1 + int(masses[1:].argmax())
@@ -275,8 +275,8 @@ def _fluid_notes(ears: Sequence[EarPrediction], called: Sequence[np.ndarray], ru
     """Return a sentence for each ear where the network marks a region as bright as fluid."""
     notes = []
     for ear, probabilities in zip(ears, called, strict=True):
-        tumor = probabilities.argmax(axis=0) == labels.VS
-        bright = largest_component(binary_opening(ear.marked(labels.VS) & ear.fluid & ~tumor, NEIGHBORHOOD))
+        tumor, marked = probabilities.argmax(axis=0) == labels.VS, ear.marked(labels.VS)
+        bright = largest_component(binary_opening(marked & ear.fluid(marked) & ~tumor, NEIGHBORHOOD))
         volume_mm3 = bright.sum() * ear.voxel_mm3
         if volume_mm3 >= rule.smallest_mm3:
             place = "schwannoma" if tumor.any() else "canal"
