@@ -35,7 +35,7 @@ from crossmoda.errors import InputError
 from crossmoda.volume import Volume
 
 DATA = Path(os.environ.get("CROSSMODA_TEST_DATA", Path(__file__).resolve().parents[3] / "shared" / "data"))
-PARTS = ("heads", "spacings", "real", "broken")
+PARTS = ("heads", "spacings", "real", "others", "broken")
 #: A right frame lies within this distance of the cochlea, mm.
 RIGHT_MM = 3.0
 #: Sessions with rigid transforms to a common space, and the scans of each person.

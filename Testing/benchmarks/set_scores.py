@@ -35,7 +35,7 @@ class Case:
 
     @property
     def part(self) -> str:
-        """Heads, ceT1 (of the same heads), spacings, real or broken."""
+        """Heads, ceT1 (of the same heads), spacings, real, others or broken."""
         return "ceT1" if self.is_cet1 else self.row["part"]
 
     @property
@@ -176,7 +176,7 @@ def table(scores: Sequence[Score]) -> str:
 def _groups(scores: Sequence[Score]) -> list[tuple[str, list[Score]]]:
     """Return the groups of the table that have cases."""
     groups: list[tuple[str, list[Score]]] = []
-    for part in ("heads", "ceT1", "spacings", "real", "broken"):
+    for part in ("heads", "ceT1", "spacings", "real", "others", "broken"):
         members = [one for one in scores if one.case.part == part]
         if not members:
             continue
@@ -187,6 +187,9 @@ def _groups(scores: Sequence[Score]) -> list[tuple[str, list[Score]]]:
                 (f"- tumor {kind}", [one for one in members if one.case.row["tumor_kind"] == kind]) for kind in kinds
             ]
             groups.append(("- no tumor", [one for one in members if not one.case.side]))
+        if part == "others":
+            kinds = sorted({one.case.row["tumor_kind"] for one in members})
+            groups += [(f"- {kind}", [one for one in members if one.case.row["tumor_kind"] == kind]) for kind in kinds]
         if part == "heads":
             groups += [
                 (f"- {name}", [one for one in members if one.case.row["sequence"] == name]) for name in ("bssfp", "tse")

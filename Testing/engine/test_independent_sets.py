@@ -47,7 +47,9 @@ def test_a_tumor_in_a_real_background_is_averaged_over_the_slices_of_the_scan(se
     background = real.Background(np.zeros((16, 140, 140), np.float32), to_box, 4.0, 2.5, "real T2", np.zeros(1))
     rng = np.random.default_rng(9)
     assert rng.random() > 0.65  # covers what was there
-    marked = real._implanted(background.scan, background, 2.5, distance.astype(np.float32), np.random.default_rng(9))
+    marked = real._implanted(
+        background.scan, background, 2.5, distance.astype(np.float32), 1.0, np.random.default_rng(9)
+    )
     sums = marked.sum(axis=(1, 2))
     depth = np.abs(4.0 * np.arange(16) - 31)
     assert np.all(sums[depth > 7.7] == 0)

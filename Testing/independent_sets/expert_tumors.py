@@ -48,6 +48,11 @@ def _room() -> Volume:
     return Volume(distance_transform_edt(~(canal | behind)).astype(np.float32), grid)
 
 
+def depth_in_bone(points: np.ndarray) -> np.ndarray:
+    """Return how deep points (..., 3) of the left ear lie in bone, mm; 0 in the canal and in the posterior fossa."""
+    return sampled(_room(), points, 5.0)
+
+
 def expert_tumor(folder: Path, subject: str, side: str, rng: np.random.Generator, kind: str = "") -> Tumor:
     """Return the tumor of a subject in canonical space.
 
@@ -74,13 +79,12 @@ def expert_tumor(folder: Path, subject: str, side: str, rng: np.random.Generator
         tip = offsets[np.argsort(-offsets[:, 0])[: max(len(offsets) // 50, 3)]].mean(axis=0)
         offsets = tip + (offsets - tip) * size
     sparse = offsets[:: max(len(offsets) // 400, 1)]
-    room = _room()
     canal = template.load().landmarks
     goal = canal["fundus"] + rng.uniform(0.45, 0.75) * (canal["porus"] - canal["fundus"])
 
     def cost(pose: np.ndarray) -> float:
         moved = sparse @ Rotation.from_rotvec(pose[:3]).as_matrix().T + center + pose[3:]
-        loss = np.mean(sampled(room, moved, 5.0).clip(0, 4) ** 2) + 2.0 * np.sum((pose[:3] / 0.2) ** 2) / 6
+        loss = np.mean(depth_in_bone(moved).clip(0, 4) ** 2) + 2.0 * np.sum((pose[:3] / 0.2) ** 2) / 6
         if kind == COMPACT:
             return float(loss + 0.1 * np.sum((moved.mean(axis=0) - goal) ** 2))
         return float(loss + np.sum((pose[3:] / 2.0) ** 2) / 6)

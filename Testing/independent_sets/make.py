@@ -8,6 +8,7 @@ already lists are kept.
 
 import argparse
 import csv
+import itertools
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,12 +24,12 @@ from scanner import ORIENTATIONS, Protocol, scan, scan_grid, truth
 from subjects import SIDES, Head, Tumor, draw_head
 
 from crossmoda import volume
-from crossmoda.anatomy.ear_frame import ear_frames
+from crossmoda.anatomy.ear_frame import EarFrames, ear_frames
 from crossmoda.volume import Volume
 
 DATA = Path(os.environ.get("CROSSMODA_TEST_DATA", Path(__file__).resolve().parents[3] / "shared" / "data"))
 SOURCE, TARGET, TRUTH, TABLE = "source_training", "target_validation", "truth", "cases.csv"
-PARTS = ("heads", "spacings", "real", "broken")
+PARTS = ("heads", "spacings", "real", "others", "broken")
 #: Heads of a whole set; every second one has a tumor, whose kinds follow each other in this order.
 HEADS = 80
 KINDS = (COMPACT, "", COMPACT, "large", "")
@@ -36,6 +37,8 @@ KINDS = (COMPACT, "", COMPACT, "large", "")
 VARIED = 8
 #: Implanted tumors of each real ear: compact ones, and the same tumors moving tissue aside or covering it.
 COMPACT_IMPLANTS, LARGER_IMPLANTS = 2, 2
+#: Findings of each real ear that are no schwannoma.
+OTHERS = ("canal full of fluid", "cyst", "mass", "mass", "metal")
 SPACINGS = {0.4: 0.4, 1.0: 0.5, 1.5: 0.5, 3.0: 0.6}
 VIEWS = {"axial": (140.0, 110.0, 42.0), "coronal": (140.0, 52.0, 80.0), "sagittal": (112.0, 90.0, 70.0)}
 COLUMNS = (
@@ -154,6 +157,23 @@ def make_spacings(folder: Path, name: str, count: int, known: Rows) -> Iterator[
             yield _row(case_id, "spacings", name, head, kind, protocol)
 
 
+def _real_scan(path: str, name: str, part: str) -> tuple[Volume, EarFrames, str, dict[str, Any]]:
+    """Return a real scan, its frames, the stem of its cases and what their rows share."""
+    real = real_backgrounds.read(DATA, path)
+    common = {
+        "part": part,
+        "set": name,
+        "background": path,
+        "sequence": "tse",
+        "in_plane_mm": round(min(real.grid.spacing), 3),
+        "slice_mm": round(max(real.grid.spacing), 3),
+        "orientation": "axial",
+        "expected": "left right",
+        **_center_cells(real_backgrounds.centers(DATA, path)),
+    }
+    return real, ear_frames(real), path.split("/")[-1].removesuffix("_T2W").removesuffix("_T2"), common
+
+
 def make_real(folder: Path, name: str, count: int, known: Rows) -> Iterator[dict[str, Any]]:
     """Write real T2 as they are and with implanted tumors; yield their rows."""
     contours = DATA / "vs_seg_contours"
@@ -161,20 +181,7 @@ def make_real(folder: Path, name: str, count: int, known: Rows) -> Iterator[dict
     rng = np.random.default_rng([first_seed(name), 11])
     order = list(rng.permutation(len(shapes)))
     for path in real_backgrounds.SCANS[name]:
-        real = real_backgrounds.read(DATA, path)
-        frames = ear_frames(real)
-        stem = path.split("/")[-1].removesuffix("_T2W").removesuffix("_T2")
-        common = {
-            "part": "real",
-            "set": name,
-            "background": path,
-            "sequence": "tse",
-            "in_plane_mm": round(min(real.grid.spacing), 3),
-            "slice_mm": round(max(real.grid.spacing), 3),
-            "orientation": "axial",
-            "expected": "left right",
-            **_center_cells(real_backgrounds.centers(DATA, path)),
-        }
+        real, frames, stem, common = _real_scan(path, name, "real")
         _write(real, folder / TARGET / f"{stem}_hrT2.nii.gz")
         _write(real.with_array(np.zeros(real.array.shape, np.uint8)), folder / TRUTH / f"{stem}_Label.nii.gz")
         yield {"id": stem, **common, **_tumor_cells(None, "")}
@@ -190,6 +197,30 @@ def make_real(folder: Path, name: str, count: int, known: Rows) -> Iterator[dict
                     _write(image, folder / TARGET / f"{case_id}_hrT2.nii.gz")
                     _write(label, folder / TRUTH / f"{case_id}_Label.nii.gz")
                     yield {"id": case_id, **common, **_tumor_cells(tumor, kind)}
+
+
+def make_others(folder: Path, name: str, count: int, known: Rows) -> Iterator[dict[str, Any]]:
+    """Write real T2 with findings that are no schwannoma, which have no label; yield their rows."""
+    contours = DATA / "vs_seg_contours"
+    shapes = expert_tumors.subjects(contours)[name]
+    rng = np.random.default_rng([first_seed(name), 13])
+    for path in real_backgrounds.SCANS[name]:
+        real, frames, stem, common = _real_scan(path, name, "others")
+        for frame, (number, kind) in itertools.product(frames, enumerate(OTHERS, start=1)):
+            few = [subject for subject, mm3 in shapes if kind != "mass" or 300 < mm3 < 2500]
+            subject = few[int(rng.integers(len(few)))]
+            tumor = expert_tumor(contours, subject, frame.side, rng, COMPACT if kind == OTHERS[0] else "")
+            if kind == "metal":
+                image = real_backgrounds.with_metal(real, frame, rng)
+            elif kind == "mass":
+                image, _ = real_backgrounds.implant(real, frame, real_backgrounds.away(tumor, rng), rng)
+            else:
+                fluid = real_backgrounds.fluid_level(real, frame)
+                image, _ = real_backgrounds.implant(real, frame, tumor, rng, displacing=True, level=fluid)
+            case_id = f"{stem}_{frame.side}_{number}_{kind.replace(' ', '_')}"
+            _write(image, folder / TARGET / f"{case_id}_hrT2.nii.gz")
+            _write(real.with_array(np.zeros(real.array.shape, np.uint8)), folder / TRUTH / f"{case_id}_Label.nii.gz")
+            yield {"id": case_id, **common, "side": "", "tumor_mm3": 0, "tumor_kind": kind}
 
 
 def make_broken(folder: Path, name: str, count: int, known: Rows) -> Iterator[dict[str, Any]]:
@@ -217,7 +248,13 @@ def main() -> None:
         with table.open(encoding="utf-8", newline="") as file:
             known = {row["id"]: row for row in csv.DictReader(file)}
     rows = dict(known)
-    makers = {"heads": make_heads, "spacings": make_spacings, "real": make_real, "broken": make_broken}
+    makers = {
+        "heads": make_heads,
+        "spacings": make_spacings,
+        "real": make_real,
+        "others": make_others,
+        "broken": make_broken,
+    }
     for part in arguments.parts:
         for row in makers[part](folder, arguments.set, arguments.heads, known):
             rows[row["id"]] = row

@@ -1,16 +1,18 @@
-"""Expert tumors implanted into real T2 of people without one."""
+"""Expert tumors implanted into real T2 of people without one, and findings that are none."""
 
 import csv
+import dataclasses
 from pathlib import Path
 
 import numpy as np
+from expert_tumors import depth_in_bone
 from scipy.ndimage import gaussian_filter, map_coordinates
 from scipy.spatial import cKDTree
 from subjects import Tumor, sampled
 
 from crossmoda import volume
 from crossmoda.anatomy import template
-from crossmoda.anatomy.ear_frame import EarFrame
+from crossmoda.anatomy.ear_frame import EarFrame, patch_grid
 from crossmoda.volume import Volume
 
 #: Scans per set: p03 may be tuned on, the others are for claims only.
@@ -85,11 +87,18 @@ def _reach(points: np.ndarray, directions: np.ndarray) -> np.ndarray:
 
 
 def implant(
-    scan: Volume, frame: EarFrame, tumor: Tumor, rng: np.random.Generator, *, displacing: bool = False
+    scan: Volume,
+    frame: EarFrame,
+    tumor: Tumor,
+    rng: np.random.Generator,
+    *,
+    displacing: bool = False,
+    level: float | None = None,
 ) -> tuple[Volume, Volume]:
     """Return the scan with a tumor and the label map of the tumor (1; cochleae are not labeled).
 
-    ``displacing``: the tumor moves brain and fluid aside; else it covers them.
+    ``displacing``: the tumor moves brain and fluid aside; else it covers them. ``level``: its signal, hardly varying;
+    near that of the cerebellum and textured if None.
     """
     grid = scan.grid
     points = frame.to_scan(tumor.points)
@@ -113,12 +122,52 @@ def implant(
     spread = float(np.std(reference - np.mean(reference)))
     texture = gaussian_filter(rng.standard_normal(shape), [0.5, 4, 4])
     noise = gaussian_filter(rng.standard_normal(shape), [0, 0.6, 0.6])
-    level = np.median(reference) * rng.uniform(0.85, 1.35)
-    signal = level * (1 + rng.uniform(0.05, 0.15) * texture / texture.std()) + 0.6 * spread * noise / noise.std()
+    roughness = 0.03
+    if level is None:
+        level, roughness = np.median(reference) * rng.uniform(0.85, 1.35), rng.uniform(0.05, 0.15)
+    signal = level * (1 + roughness * texture / texture.std()) + 0.6 * spread * noise / noise.std()
     image[box] = image[box] * (1 - blurred) + signal * blurred
     label = np.zeros(grid.shape, np.uint8)
     label[box] = share > 0.5
     return Volume(np.clip(np.rint(image), 0, 32767).astype(np.int16), grid), Volume(label, grid)
+
+
+def fluid_level(scan: Volume, frame: EarFrame) -> float:
+    """Return the signal of fluid near an ear."""
+    return float(np.percentile(frame.sample(scan, patch_grid()).array, 98))
+
+
+def away(tumor: Tumor, rng: np.random.Generator) -> Tumor:
+    """Return a tumor's shape moved along the posterior face of the petrous bone, at least 5 mm off the canal.
+
+    Of random places up to 26 mm away it is the one with the least part in bone. Works for tumors below 2.5 mL.
+    """
+    marks = template.load().landmarks
+    canal = np.linspace(marks["fundus"], marks["porus"], 9)
+    places = []
+    for _ in range(300):
+        angle, way = rng.uniform(0, 2 * np.pi), rng.uniform(12, 26)
+        offset = way * np.array([0.729 * np.cos(angle), 0.684 * np.cos(angle), np.sin(angle)])
+        grid = tumor.distance.grid
+        origin = tuple((np.asarray(grid.origin) + offset).tolist())
+        moved = dataclasses.replace(
+            tumor, distance=Volume(tumor.distance.array, dataclasses.replace(grid, origin=origin))
+        )
+        if sampled(moved.distance, canal, 20.0).min() > 5:
+            places.append((float(np.mean(depth_in_bone(moved.points))), len(places), moved))
+    return min(places)[2]
+
+
+def with_metal(scan: Volume, frame: EarFrame, rng: np.random.Generator) -> Volume:
+    """Return the scan with the signal extinguished around a point of the mastoid, and a bright rim."""
+    center = template.load().modiolus + rng.uniform([18.0, 4.0, -8.0], [30.0, 20.0, 12.0])
+    radius = rng.uniform(8.0, 14.0)
+    box, points = _around(scan, frame.to_scan(center + (radius + 6) * np.array([[-1.0] * 3, [1.0] * 3])))
+    distance = np.linalg.norm(points - frame.to_scan(center[None])[0], axis=-1)
+    image = scan.array.astype(np.float32)
+    rim = np.median(_values(scan, frame)) * np.exp(-(((distance - radius) / 1.5) ** 2))
+    image[box] = image[box] * np.clip((distance - radius) / 2, 0, 1) + rim
+    return Volume(np.rint(image).astype(np.int16), scan.grid)
 
 
 def _values(scan: Volume, frame: EarFrame) -> np.ndarray:

@@ -7,7 +7,8 @@ github.com/niivue/niivue-demo-images, BSD 2-Clause) and p52 (T1, ``seg3D/MR.nii.
 github.com/neurolabusc/VolumeRenderingData, MIT). For validation: p99 (``T2.nii.gz`` of
 github.com/muschellij2/msseg_test) and p98 (``BRAINIX/NIfTI/T2.nii.gz`` of github.com/muschellij2/Neurohacking_data,
 slices of 6 mm). Their cochleae were not outlined; the surroundings are ignored in training. A tumor may cover what was
-there, or push it aside outside of the canal, with or without a cleft of fluid.
+there, or push it aside outside of the canal, with or without a cleft of fluid. What is no schwannoma is drawn as well,
+without a label: fluid in the shape of one (arachnoid cysts, canals after surgery), masses away from the canal, metal.
 """
 
 import csv
@@ -37,6 +38,10 @@ _IGNORED_MM = 5.5
 _FLUID_T1 = 0.35
 #: Where a tumor pushes tissue aside: medial of the opening of the canal (mm along its axis), up to this distance.
 _PUSHED_FROM_MM, _PUSHED_FULLY_MM, _REACH_MM = -1.0, 3.0, 12.7
+#: How often metal is drawn, and how often another mass is fluid; how far one that is not lies from the canal, mm.
+_METAL, _FLUID_FILLED, _AWAY_MM = 0.04, 0.6, 5.0
+#: Directions along the posterior face of the petrous bone (canonical): lateral and up.
+_ALONG_BONE = np.array([[0.729, 0.684, 0.0], [0.0, 0.0, 1.0]])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,21 +111,69 @@ def _ball(frame: EarFrame, center: np.ndarray | None) -> np.ndarray:
     return np.clip(10 * distance, -127, 127).astype(np.int8)
 
 
-def draw(background: Background, ear: StoredEar, rng: np.random.Generator) -> Sample:
-    """Draw a sample: the background with the ear's tumor, if it has one, in the slices of its scan."""
+def draw(background: Background, ear: StoredEar, rng: np.random.Generator, other: StoredEar | None = None) -> Sample:
+    """Draw a sample: the background with the ear's tumor, if it has one, in the slices of its scan.
+
+    ``other``: an ear whose tumor's shape becomes that of a finding that is no schwannoma.
+    """
     power = rng.uniform(0.7, 1.35) if rng.random() < 0.5 else 1.0
     image = np.maximum(background.scan, 0) ** np.float32(power) if power != 1 else background.scan
+    fluid, tumor = float(background.fluid**power), ear.tumor.astype(np.float32) / 10
+    if other is not None:
+        image = _with_other(image, background, fluid, other.tumor.astype(np.float32) / 10, rng)
     if ear.about["tumor"]:
-        image = _implanted(image, background, float(background.fluid**power), ear.tumor.astype(np.float32) / 10, rng)
+        image = _implanted(image, background, fluid, tumor, _tumor_level(background, rng), rng)
     box = np.empty(ear.tumor.shape, np.float32)
     from_box = np.ascontiguousarray(np.linalg.inv(background.to_box)[:3])
     image = np.ascontiguousarray(image, np.float32)
     in_slabs(len(box), lambda a, b: _sampled(image, from_box, image.min(), box, a, b))
     if background.contrast == "real T2" and rng.random() < 0.6:
-        _flow(box, float(background.fluid**power), rng)
+        _flow(box, fluid, rng)
+    if rng.random() < _METAL:
+        _metal(box, tumor, rng)
     sample = scan(box, ear.tumor, background.cochlea, rng, background.contrast, real=True)
     sample.label[sample.label == 2] = IGNORED
     return sample
+
+
+def _tumor_level(background: Background, rng: np.random.Generator) -> float:
+    """Return the signal of a tumor, relative to the brain."""
+    return float(rng.uniform(0.75, 1.5) if background.contrast == "real T2" else rng.uniform(1.2, 2.6))
+
+
+def _with_other(
+    image: np.ndarray, background: Background, fluid: float, shape: np.ndarray, rng: np.random.Generator
+) -> np.ndarray:
+    """Return a scan with a finding of a tumor's shape that is none: full of fluid, or solid and away from the canal."""
+    if rng.random() < _FLUID_FILLED:
+        return _implanted(image, background, fluid, shape, fluid * rng.uniform(0.85, 1.05), rng, rough=0.03)
+    angle, way = rng.uniform(0, 2 * np.pi), rng.uniform(12.0, 24.0)
+    shape = _shifted_by(shape, way * (np.cos(angle) * _ALONG_BONE[0] + np.sin(angle) * _ALONG_BONE[1]))
+    index = box_grid().to_index(np.array([template.load().landmarks[name] for name in ("porus", "fundus")]))
+    if min(shape[tuple(np.rint(point[::-1]).astype(int))] for point in index) < _AWAY_MM:
+        return image
+    return _implanted(image, background, fluid, shape, _tumor_level(background, rng), rng)
+
+
+def _shifted_by(distance: np.ndarray, offset_mm: np.ndarray) -> np.ndarray:
+    """Return distances moved by an offset (x, y, z) in canonical space; far from the shape where none are known."""
+    moved = np.full_like(distance, 12.7)
+    steps = np.rint(offset_mm[::-1] / SPACING_MM).astype(int)
+    to = tuple(slice(max(n, 0), size + min(n, 0)) for n, size in zip(steps, distance.shape, strict=True))
+    of = tuple(slice(max(-n, 0), size + min(-n, 0)) for n, size in zip(steps, distance.shape, strict=True))
+    moved[to] = distance[of]
+    return moved
+
+
+def _metal(box: np.ndarray, tumor: np.ndarray, rng: np.random.Generator) -> None:
+    """Extinguish the signal around a point, with a bright rim, where that hides no tumor."""
+    points = _positions()
+    center = points[tuple(rng.integers(0, n) for n in box.shape)]
+    distance = np.linalg.norm(points - center, axis=-1).astype(np.float32)
+    radius = rng.uniform(5.0, 18.0)
+    if distance[tumor < 0].min(initial=np.inf) > radius + 2:
+        box *= np.clip((distance - radius) / 2, 0, 1)
+        box += np.float32(rng.uniform(0.3, 2.0)) * np.exp(-(((distance - radius) / 1.5) ** 2))
 
 
 def _flow(box: np.ndarray, fluid: float, rng: np.random.Generator) -> None:
@@ -154,11 +207,27 @@ def _medial() -> np.ndarray:
 
 
 def _implanted(
-    image: np.ndarray, background: Background, fluid: float, distance: np.ndarray, rng: np.random.Generator
+    image: np.ndarray,
+    background: Background,
+    fluid: float,
+    distance: np.ndarray,
+    level: float,
+    rng: np.random.Generator,
+    rough: float = 0.2,
 ) -> np.ndarray:
     """Return a scan with a tumor that covers what was there, or pushes it aside, with or without a cleft of fluid.
 
     Every voxel of the scan holds the average over its slice, as a scanner would measure it.
+
+    Args:
+        image: the background's scan, (z, y, x).
+        background: where it lies, and its slices.
+        fluid: signal of fluid, relative to the brain.
+        distance: signed distance to the tumor on the box's grid, mm.
+        level: signal of the tumor, relative to the brain.
+        rng: random source.
+        rough: up to which share of it its signal varies.
+
     """
     gradient = np.zeros((3, *distance.shape), np.float32)
     shift, cleft = np.zeros_like(distance), np.zeros_like(distance)
@@ -180,9 +249,8 @@ def _implanted(
     share, share_of_fluid = (gaussian_filter(part, in_plane, truncate=2.5) for part in (share, share_of_fluid))
     moved = moved * (1 - share_of_fluid) + np.float32(fluid * rng.uniform(0.6, 1.0)) * share_of_fluid
     grain = gaussian_filter(rng.standard_normal(image.shape, dtype=np.float32), (0, 0.6, 0.6), truncate=2)
-    rough = rng.uniform(0.03, 0.2) * coarse_noise + rng.uniform(0.0, 0.1) / 0.47 * grain
-    level = rng.uniform(0.75, 1.5) if background.contrast == "real T2" else rng.uniform(1.2, 2.6)
-    return moved * (1 - share) + np.float32(level) * np.maximum(1 + rough, 0.05) * share
+    texture = rng.uniform(0.03, max(rough, 0.03)) * coarse_noise + rng.uniform(0.0, rough / 2) / 0.47 * grain
+    return moved * (1 - share) + np.float32(level) * np.maximum(1 + texture, 0.05) * share
 
 
 @jit

@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 import real
 import torch
-from heads import read
+from heads import StoredEar, read
 from samples import Sample, draw
 from torch.utils.data import DataLoader, IterableDataset
 
@@ -34,6 +34,8 @@ IGNORED = 255
 #: Weight of what is marked where there is nothing, and the voxels from which on it counts in proportion.
 _ABSENT, _ABSENT_VOXELS = 0.15, 10.0
 _COMPACT_MM3 = 500.0
+#: How many samples on a real background show a finding that is no schwannoma.
+_OTHERS = 0.3
 PEAK, _DECAY, _AVERAGE = 2.5e-3, 1e-4, 0.99
 
 
@@ -68,10 +70,18 @@ class Stream(IterableDataset):
             if self.backgrounds and rng.random() < self.share:
                 while ear.about["tumor_mm3"] > _COMPACT_MM3 and rng.random() < 0.5:  # compact ones are the hard ones
                     ear = read(paths[rng.integers(len(paths))])
-                sample = real.draw(next(real_ears), ear, rng)
+                other = _with_tumor(paths, rng) if rng.random() < _OTHERS else None
+                sample = real.draw(next(real_ears), ear, rng, other)
             else:
                 sample = draw(ear, rng)
             yield prepared(sample, self.inputs)
+
+
+def _with_tumor(paths: list[Path], rng: np.random.Generator) -> StoredEar:
+    """Return a random ear that has a tumor."""
+    while not (ear := read(paths[rng.integers(len(paths))])).about["tumor"]:
+        pass
+    return ear
 
 
 def widened(state: dict[str, torch.Tensor], model: torch.nn.Module) -> dict[str, torch.Tensor]:
