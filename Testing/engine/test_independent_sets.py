@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from crossmoda import labels, volume
+from crossmoda.anatomy import template
 from crossmoda.anatomy.cochlea import LABEL_MM3
 
 TESTING = Path(__file__).resolve().parents[1]
@@ -56,6 +57,44 @@ def test_a_tumor_in_a_real_background_is_averaged_over_the_slices_of_the_scan(se
     assert np.all(sums[depth < 6.5] > 0)
     areas = sums * 0.25 / marked[8].max()
     assert areas.sum() * 4.0 == pytest.approx(4 / 3 * np.pi * 5**3, rel=0.25)
+
+
+@pytest.mark.shared_data
+def test_findings_that_are_no_schwannoma_are_drawn_without_a_label(sets) -> None:
+    real, heads = sets("real"), sets("heads")
+    box = heads.box_grid()
+    center, offset = template.load().landmarks["porus"], np.array([6.0, 0.0, -12.0])
+    distance = np.linalg.norm(real._positions() - center, axis=-1) - 4.0
+    far = np.full(box.shape, 127, np.int8)
+    stored = np.clip(10 * distance, -127, 127).astype(np.int8)
+    parts = np.zeros((3, 1, 1, 1), np.uint8), np.zeros((2, 1, 1, 1), np.uint8), np.zeros(0, np.uint8)
+    healthy = heads.StoredEar(*parts, far, far, {"tumor": False})
+    other = heads.StoredEar(*parts, stored, far, {"tumor": True})
+    size = np.array([140, 140, 24])
+    to_box = np.diag([0.5 / 0.6, 0.5 / 0.6, 3.0 / 0.6, 1.0])
+    background = real.Background(np.ones(size[::-1], np.float32), to_box, 3.0, 2.5, "real T2", far)
+    kinds = set()
+    for seed in range(12):
+        sample = real.draw(background, healthy, np.random.default_rng(seed), other)
+        assert not (sample.label == labels.VS).any()
+        image = real._with_other(background.scan, background, 2.5, distance, np.random.default_rng(seed))
+        kinds.add("fluid" if image.max() > 1.9 else "solid" if image.std() > 0.001 else "none")
+    assert {"fluid", "solid"} <= kinds
+    moved = real._shifted_by(distance.astype(np.float32), offset)
+    inside = box.points(moved < 0).mean(axis=0)
+    assert inside == pytest.approx(center + offset, abs=0.4)
+
+
+@pytest.mark.shared_data
+def test_a_mass_lies_off_the_canal(sets, shared_data) -> None:
+    experts, backgrounds = sets("expert_tumors"), sets("real_backgrounds")
+    contours, rng = shared_data / "vs_seg_contours", np.random.default_rng(4)
+    subject = next(name for name, mm3 in experts.subjects(contours)["tuning"] if mm3 > 800)
+    tumor = experts.expert_tumor(contours, subject, "left", rng)
+    mass = backgrounds.away(tumor, rng)
+    marks = template.load().landmarks
+    gaps = [np.linalg.norm(mass.points - marks[name], axis=1).min() for name in ("fundus", "porus")]
+    assert min(gaps) > 4.0 and len(mass.points) == len(tumor.points)
 
 
 @pytest.mark.shared_data
