@@ -112,6 +112,7 @@ def test_a_tumor_is_kept_without_the_fluid_that_is_marked_beside_it():
     called = ears.call([one], RULE)
     found = called[0].argmax(axis=0) == labels.VS
     assert (found & lobe).sum() == 0, "more fluid than tumor"
+    assert not (ears.marked_tumor(one) & lobe).any() and (one.marked(labels.VS) & lobe).any()
     assert (found & tumor).sum() >= 0.97 * tumor.sum() and found[cyst].all(), "an enclosed cyst belongs to it"
     (note,) = ears._fluid_notes([one], called, RULE)
     assert "left schwannoma" in note and "cyst" in note

@@ -17,7 +17,7 @@ from crossmoda.anatomy.sampling import moved
 from crossmoda.errors import InputError
 from crossmoda.growth import patient, rigid_alignment
 from crossmoda.growth.figure import outline_figure
-from crossmoda.growth.joint_estimate import corrected, smoothed_over_time, volume_mm3
+from crossmoda.growth.joint_estimate import corrected, extent, smoothed_over_time, volume_mm3
 from crossmoda.volume import Volume
 
 
@@ -171,6 +171,16 @@ def test_an_uncertain_voxel_follows_the_other_scan_and_a_certain_change_stays():
     gone, _ = smoothed_over_time([voxel(0.999), voxel(0.001)])
     assert gone[1].item() > 0.98
     np.testing.assert_allclose(corrected(np.array([0.9, 0.0]), np.array([0.9, 0.9]), np.array([1.0, 0.9])), [1.0, 0.0])
+
+
+def test_the_tumor_of_a_time_point_is_what_it_marks_where_all_call_one():
+    marked = np.zeros((12, 12, 12), bool)
+    marked[2:6, 2:6, 2:6] = True
+    marked[9:11, 9:11, 9:11] = True
+    called = np.zeros_like(marked)
+    called[4:8, 4:8, 4:8] = True
+    assert extent(marked, called).sum() == 64 and extent(marked, called)[2, 2, 2]
+    assert np.array_equal(extent(np.zeros_like(marked), called), called)
 
 
 def test_the_volume_counts_surface_voxels_by_their_probability():

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 import numpy as np
 from scipy.ndimage import binary_dilation, binary_erosion
 
-from crossmoda import labels
 from crossmoda.volume.masks import components, solid
 
 #: Probability that a voxel has the same structure in the next scan. It decides on the presence of a tumor only: a
@@ -43,15 +42,15 @@ def smoothed_over_time(probabilities: Sequence[np.ndarray], stay: float = STAY) 
     return [result / np.maximum(result.sum(axis=0, keepdims=True), 1e-12) for result in results]
 
 
-def extent(probabilities: np.ndarray, called: np.ndarray) -> np.ndarray:
-    """Return the tumor of a time point by its own probabilities (label, z, y, x): the component within ``called``.
+def extent(marked: np.ndarray, called: np.ndarray) -> np.ndarray:
+    """Return the tumor of a time point by itself: the component of what is marked (bool) within ``called``.
 
     Args:
-        probabilities: of the time point alone.
+        marked: by the time point alone.
         called: the tumor (bool) by all time points; it is returned where nothing of it is a tumor by this one alone.
 
     """
-    numbers, count = components(probabilities.argmax(axis=0) == labels.VS)
+    numbers, count = components(marked)
     overlaps = np.bincount(numbers[called], minlength=count + 1)[1:]
     return solid(numbers == 1 + int(overlaps.argmax())) if overlaps.any() else called
 

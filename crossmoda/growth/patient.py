@@ -20,7 +20,7 @@ from crossmoda.growth.settings import Settings
 from crossmoda.growth.time_points import TimePoint
 from crossmoda.inference import Settings as InferenceSettings
 from crossmoda.inference.ear_patches import EarPrediction, extend, predict_patches
-from crossmoda.inference.ears import Calling, Candidate, call, label_map_of, restrict
+from crossmoda.inference.ears import Calling, Candidate, call, label_map_of, marked_tumor, restrict
 from crossmoda.measurement import Measures, measure
 from crossmoda.measurement.growth import MANUAL, Criterion, Growth, Repeatability, TumorSize
 from crossmoda.measurement.interval import uncertain_volume
@@ -303,7 +303,7 @@ def _measured(
         for number, ear in enumerate(each.ears):
             tumor = called[number].argmax(axis=0) == labels.VS
             if tumor.any():
-                tumor = joint_estimate.extent(ear.probabilities, tumor)
+                tumor = joint_estimate.extent(marked_tumor(ear), tumor)
                 probability = ear.probabilities[labels.VS]
                 volumes[ear.frame.side] = (
                     joint_estimate.volume_mm3(probability, tumor, ear.voxel_mm3),

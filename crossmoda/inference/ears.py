@@ -183,12 +183,16 @@ def restrict(ear: EarPrediction, tumor: np.ndarray, rule: Calling) -> np.ndarray
 
 def _largest(ear: EarPrediction, value: int) -> np.ndarray:
     """Return the component of a structure with the largest sum of probabilities; of a tumor, what is no fluid."""
-    mask = ear.marked(value)
-    if value == labels.VS:
-        mask = _without_fluid(mask, ear.fluid(mask))
+    mask = marked_tumor(ear) if value == labels.VS else ear.marked(value)
     numbers, count = components(mask)
     masses = np.bincount(numbers.ravel(), weights=ear.probabilities[value].ravel(), minlength=count + 1)
     return mask if count < 2 else numbers == 1 + int(masses[1:].argmax())
+
+
+def marked_tumor(ear: EarPrediction) -> np.ndarray:
+    """Return where the network marks a tumor that is no fluid, bool (z, y, x)."""
+    mask = ear.marked(labels.VS)
+    return _without_fluid(mask, ear.fluid(mask))
 
 
 def _without_fluid(mask: np.ndarray, fluid: np.ndarray) -> np.ndarray:

@@ -40,8 +40,9 @@ COVERS = {
     "pixel_mm": [0.3, 1.2],
     "tumor_mm3": [40, 18000],
     "scans": "T2 and contrast-enhanced T1 of heads, slices of 0.5 to 4 mm in any orientation, both ears or one",
-    "findings": "no tumor, or schwannomas of 40 mm3 to 18 mL; the cochleae",
-    "not_seen": "real schwannomas, post-operative ears, meningiomas, arachnoid cysts, metal, children",
+    "findings": "no tumor, or schwannomas of 40 mm3 to 18 mL; the cochleae; of what is none, simulated cysts, canals full of "
+    "fluid, masses off the canal and metal",
+    "not_seen": "real schwannomas, meningiomas, cysts, metal and ears after surgery; children",
 }
 
 
