@@ -1,6 +1,7 @@
 """The network on patches of ears: both in one batch, and further patches where a tumor is larger than one."""
 
 import dataclasses
+import functools
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -23,10 +24,13 @@ if TYPE_CHECKING:
 _EDGE = 1
 #: How far a further patch is moved, voxels (14 mm).
 _STEP = 20
-#: Percentiles of the brightness of an ear's patch in T2: brain, with bone and air the darkest two fifths; fluid.
-_BRAIN, _FLUID = 70, 98
+#: Percentiles of the brightness of an ear's patch in T2: bone and air, the darkest two fifths; brain; fluid.
+_BONE, _BRAIN, _FLUID = 2, 70, 98
 #: Voxels of T2 at least this bright, from brain (0) to fluid (1), are fluid: schwannomas are darker.
 _FLUID_BRIGHTNESS = 0.7
+#: Voxels at least this far from the tumor's brightness to that of fluid are fluid, and up to this far from bone's
+#: to it are bone (about half of each; chosen on implants and heads for tuning, docs/validation/network.md).
+_SHARE_OF_FLUID, _SHARE_OF_TUMOR = 0.45, 0.4
 #: A face of a patch: axis (z, y, x) and direction.
 Face = tuple[int, int]
 
@@ -59,14 +63,38 @@ class EarPrediction:
     def fluid(self, mask: np.ndarray) -> np.ndarray:
         """Return what is fluid in T2 rather than the tissue that a mask marks, bool (z, y, x); nothing in T1.
 
-        Where a voxel holds fluid and a tumor, its brightness tells the share of either: half lies midway between both.
+        Where a voxel holds fluid and a tumor, its brightness tells the share of either.
         """
-        if self.image is None or self.contrast != "T2" or not self.covered.any():
+        image = self._t2
+        if image is None:
             return np.zeros(self.covered.shape, bool)
-        brain, fluid = np.percentile(self.image[self.covered], [_BRAIN, _FLUID]).tolist()
-        bright = self.image - brain >= _FLUID_BRIGHTNESS * max(fluid - brain, 1e-6)
-        tissue = self.image[mask & ~bright]
-        return bright | (self.image >= (np.median(tissue) + fluid) / 2) if len(tissue) else bright
+        _, brain, fluid = self._levels
+        bright: np.ndarray = image - brain >= _FLUID_BRIGHTNESS * max(fluid - brain, 1e-6)
+        tissue = image[mask & ~bright]
+        if not len(tissue):
+            return bright
+        tumor = float(np.median(tissue))
+        return bright | (image >= tumor + _SHARE_OF_FLUID * (fluid - tumor))
+
+    def bone(self, mask: np.ndarray) -> np.ndarray:
+        """Return what is bone or air in T2 rather than the tissue that a mask marks; as :meth:`fluid`."""
+        image, tissue = self._t2, mask & ~self.fluid(mask)
+        if image is None or not tissue.any():
+            return np.zeros(self.covered.shape, bool)
+        bone, tumor = self._levels[0], float(np.median(image[tissue]))
+        dark: np.ndarray = image <= bone + _SHARE_OF_TUMOR * (tumor - bone)
+        return dark
+
+    @property
+    def _t2(self) -> np.ndarray | None:
+        """The patch if it is of a T2."""
+        return self.image if self.contrast == "T2" and self.covered.any() else None
+
+    @functools.cached_property
+    def _levels(self) -> list[float]:
+        """Brightness of bone and air, brain, and fluid."""
+        assert self.image is not None
+        return [float(value) for value in np.percentile(self.image[self.covered], [_BONE, _BRAIN, _FLUID])]
 
     def touched(self, mask: np.ndarray) -> list[Face]:
         """Return the faces of the patch that a mask reaches where the scan goes on."""

@@ -190,20 +190,20 @@ def _largest(ear: EarPrediction, value: int) -> np.ndarray:
 
 
 def marked_tumor(ear: EarPrediction) -> np.ndarray:
-    """Return where the network marks a tumor that is no fluid, bool (z, y, x)."""
+    """Return where the network marks a tumor that is no fluid or bone, bool (z, y, x)."""
     mask = ear.marked(labels.VS)
-    return _without_fluid(mask, ear.fluid(mask))
+    return _without(mask, ear.fluid(mask) | ear.bone(mask))
 
 
-def _without_fluid(mask: np.ndarray, fluid: np.ndarray) -> np.ndarray:
-    """Return a mask without fluid and without the rim that fluid and bone or brain share; unchanged if it has none.
+def _without(mask: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Return a mask without other tissue and without the rim that others share; unchanged if it has none.
 
     A tumor may lie beside bright fluid that the network marks, too: what is darker is kept.
     """
-    if not (mask & fluid).any():
+    if not (mask & others).any():
         return mask
-    dark = mask & ~fluid
-    return binary_dilation(binary_opening(dark, NEIGHBORHOOD), iterations=2, mask=dark)
+    tissue = mask & ~others
+    return binary_dilation(binary_opening(tissue, NEIGHBORHOOD), iterations=2, mask=tissue)
 
 
 def _only(probabilities: np.ndarray, tumor: np.ndarray, cochlea: np.ndarray) -> np.ndarray:

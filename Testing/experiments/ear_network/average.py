@@ -9,10 +9,10 @@ al., Robust fine-tuning of zero-shot models, CVPR 2022). What calibration did to
 import argparse
 from pathlib import Path
 
-from calibrate import add_to_cochlea, scale_logits
+from calibrate import add_to_logit, scale_logits
 from train import widened
 
-from crossmoda import weights
+from crossmoda import labels, weights
 
 
 def main() -> None:
@@ -25,7 +25,8 @@ def main() -> None:
     options = parser.parse_args()
     first, second = weights.load(options.before), weights.load(options.after)
     before, after = widened(first.network.state_dict(), second.network), second.network.state_dict()
-    add_to_cochlea(before, -float(first.card.get("cochlea_logit", 0.0)))
+    for value, name in ((labels.COCHLEA, "cochlea_logit"), (labels.VS, "tumor_logit")):
+        add_to_logit(before, value, -float(first.card.get(name, 0.0)))
     scale_logits(before, float(first.card.get("temperature", 1.0)))
     mixed = {name: after[name] * options.share + value * (1 - options.share) for name, value in before.items()}
     weights.save(options.output, mixed, second.card, half=True)

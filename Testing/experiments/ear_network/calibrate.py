@@ -24,6 +24,8 @@ from crossmoda.inference.ear_patches import EarPrediction, covered
 from crossmoda.inference.ears import Calling, Candidate, decide
 from crossmoda.network.features import CONTRASTS, features, normalized
 
+#: Limits of the calling rule that are tried.
+_VOLUMES_MM3, _PROBABILITIES = (5, 12, 20, 30, 40), (0.5, 0.6, 0.65, 0.7, 0.75)
 LICENSE = "Apache-2.0"
 DATA = (
     "simulated ears (phantom and ICBM152 2009c average head, MNI), tumors drawn and in the shapes of expert contours "
@@ -40,9 +42,8 @@ COVERS = {
     "pixel_mm": [0.3, 1.2],
     "tumor_mm3": [40, 18000],
     "scans": "T2 and contrast-enhanced T1 of heads, slices of 0.5 to 4 mm in any orientation, both ears or one",
-    "findings": "no tumor, or schwannomas of 40 mm3 to 18 mL; the cochleae; of what is none, simulated cysts, canals full of "
-    "fluid, masses off the canal and metal",
-    "not_seen": "real schwannomas, meningiomas, cysts, metal and ears after surgery; children",
+    "findings": "no tumor, or schwannomas of 40 mm3 to 18 mL; the cochleae",
+    "not_seen": "real schwannomas, post-operative ears, meningiomas, arachnoid cysts, metal, children",
 }
 
 
@@ -54,6 +55,8 @@ class Ear:
     logits: np.ndarray
     truth: np.ndarray
     covered: np.ndarray
+    image: np.ndarray
+    contrast: str
 
 
 def ears_of(model: weights.TrainedNetwork, image_path: Path, label_path: Path) -> list[list[Ear]]:
@@ -62,13 +65,15 @@ def ears_of(model: weights.TrainedNetwork, image_path: Path, label_path: Path) -
     found = []
     frames = ear_frames(image)
     for frame in frames.accepted:
-        patch = torch.from_numpy(normalized(frame.sample(image).array))[None]
+        sampled = frame.sample(image).array
+        patch = torch.from_numpy(normalized(sampled))[None]
         with torch.inference_mode():
             logits = (
                 model.network(features(patch, model.settings.inputs, CONTRASTS[frames.contrast]))[0].float().numpy()
             )
         truth = frame.sample(label, patch_grid(), "label").array
-        found.append(Ear(image_path.name, logits.astype(np.float16), truth, covered(frame, patch_grid(), image.grid)))
+        inside = covered(frame, patch_grid(), image.grid)
+        found.append(Ear(image_path.name, logits.astype(np.float16), truth, inside, sampled, frames.contrast))
     return found
 
 
@@ -83,10 +88,14 @@ def best_temperature(ears: list[Ear]) -> float:
     return float(candidates[losses.argmin()])
 
 
-def predictions(ears: list[Ear], temperature: float) -> list[EarPrediction]:
-    """Return the ears as predictions."""
-    scaled = [torch.from_numpy(ear.logits.astype(np.float32)) / temperature for ear in ears]
-    return [EarPrediction(None, s.softmax(0).numpy(), e.covered) for s, e in zip(scaled, ears, strict=True)]  # type: ignore[arg-type]
+def predictions(ears: list[Ear], temperature: float, tumor_logit: float = 0.0) -> list[EarPrediction]:
+    """Return the ears as predictions, with an addition to the tumor's logit."""
+    added = torch.tensor([0.0, tumor_logit, 0.0])[:, None, None, None]
+    scaled = [torch.from_numpy(ear.logits.astype(np.float32)) / temperature + added for ear in ears]
+    return [
+        EarPrediction(None, values.softmax(0).numpy(), ear.covered, contrast=ear.contrast, image=ear.image)  # type: ignore[arg-type]
+        for values, ear in zip(scaled, ears, strict=True)
+    ]
 
 
 def cochlea_up(ears: list[Ear]) -> float:
@@ -103,7 +112,7 @@ def cochlea_up(ears: list[Ear]) -> float:
 def best_bias(ears: list[Ear], temperature: float, up_mm: float) -> float:
     """Return what is to be added to the logit of the cochlea for the best mean Dice of the lowered cochleae."""
     lower = (0, -up_mm / patch_grid().spacing[2], 0, 0)
-    scores: dict[float, list[float]] = {bias: [] for bias in (0.0, 0.25, 0.5, 0.75, 1.0, 1.5)}
+    scores: dict[float, list[float]] = {bias: [] for bias in (0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0)}
     for ear in ears:
         true = ear.truth == labels.COCHLEA
         if not true.any():
@@ -139,9 +148,9 @@ def scale_logits(state: dict[str, torch.Tensor], factor: float) -> None:
         state[name] = state[name] * factor
 
 
-def add_to_cochlea(state: dict[str, torch.Tensor], logit: float) -> None:
-    """Add to the logit of the cochlea: eight channels of the classifier, one per part of a voxel."""
-    state["classifier.bias"][8 * labels.COCHLEA : 8 * labels.COCHLEA + 8] += logit
+def add_to_logit(state: dict[str, torch.Tensor], value: int, logit: float) -> None:
+    """Add to the logit of a label: eight channels of the classifier, one per part of a voxel."""
+    state["classifier.bias"][8 * value : 8 * value + 8] += logit
 
 
 def main() -> None:
@@ -151,6 +160,16 @@ def main() -> None:
     parser.add_argument("tuning", type=Path)
     parser.add_argument("--output", type=Path)
     parser.add_argument("--set", default="tuning", choices=("tuning", "claim"), help="whose heads are in the folder")
+    parser.add_argument(
+        "--limits",
+        nargs=2,
+        type=float,
+        metavar=("MM3", "PROBABILITY"),
+        help="least volume and probability, chosen on people for validation where rules are equal on heads",
+    )
+    parser.add_argument(
+        "--tumor-logit", type=float, default=0.0, help="addition to the tumor's logit, chosen on people for validation"
+    )
     parser.add_argument("--most", type=int, default=1000, help="number of scans of each modality")
     options = parser.parse_args()
     if options.set == "claim" and options.output:
@@ -168,7 +187,7 @@ def main() -> None:
     up_mm = cochlea_up(everything)
     bias = best_bias(everything, temperature, up_mm)
     print(f"cochleae {up_mm} mm too high; bias {bias}")
-    before, after = predictions(everything, 1.0), predictions(everything, temperature)
+    before, after = predictions(everything, 1.0), predictions(everything, temperature, options.tumor_logit)
     print(f"{len(scans)} scans, {len(everything)} ears; temperature {temperature:.2f}")
     for name, some in (("before", before), ("after", after)):
         print(f"expected calibration error {name}: {calibration_error(list(zip(some, everything, strict=True))):.3f}")
@@ -179,7 +198,8 @@ def main() -> None:
         true_mm3 = mask.sum() * patch_grid().voxel_volume_mm3
         print(f"{ear.case} true {true_mm3:.0f} found {one.volume_mm3:.0f} mm3 p {one.probability:.3f} {'hit' * hit}")
     best: tuple[int, Calling] | None = None
-    for smallest, least, second in itertools.product((5, 12, 20), (0.5, 0.6, 0.7, 0.75), (0.8, 0.9)):
+    volumes, means = ([options.limits[0]], [options.limits[1]]) if options.limits else (_VOLUMES_MM3, _PROBABILITIES)
+    for smallest, least, second in itertools.product(volumes, means, (0.8, 0.9)):
         rule = Calling(smallest_mm3=smallest, least_probability=least, second_probability=max(second, least))
         wrong = first = 0
         for head in heads:
@@ -199,7 +219,8 @@ def main() -> None:
         rule = dataclasses.replace(best[1], cochlea_up_mm=up_mm)
         state = model.network.state_dict()
         scale_logits(state, 1 / temperature)
-        add_to_cochlea(state, bias)
+        add_to_logit(state, labels.COCHLEA, bias)
+        add_to_logit(state, labels.VS, options.tumor_logit)
         about = {
             weights.CALLING: dataclasses.asdict(rule),
             weights.DOUBTFUL: {"VS": doubtful},
@@ -209,6 +230,7 @@ def main() -> None:
             "notes": NOTES,
             "temperature": round(temperature, 3),
             "cochlea_logit": bias,
+            "tumor_logit": options.tumor_logit,
         }
         weights.save(options.output, state, {**model.card, **about}, half=True)
 
