@@ -122,7 +122,7 @@ def test_a_tumor_is_kept_without_the_fluid_that_is_marked_beside_it():
 
 
 @pytest.mark.parametrize("level", [90.0, 150.0])
-def test_what_is_more_than_half_fluid_beside_a_tumor_is_not_part_of_it(level):
+def test_what_is_fluid_or_bone_rather_than_tumor_is_not_part_of_it(level):
     (center, radius, _), beside = LARGE, np.array([7.0, 0, 0])
     one = ear("left", LARGE, (tuple(center + beside), 6.0, 0.9))
     anatomy = np.where(np.random.default_rng(0).random(patch_grid().shape) < 0.35, 10.0, 100.0)
@@ -130,14 +130,15 @@ def test_what_is_more_than_half_fluid_beside_a_tumor_is_not_part_of_it(level):
     tumor = ball(center, radius)
     lobe = ball(center + beside, 6.0) & ~tumor
 
-    def found(share_of_fluid: float) -> np.ndarray:
-        mixed = level + share_of_fluid * (300.0 - level)
-        image = np.where(lobe, mixed, np.where(tumor, level, anatomy))
+    def found(other: float, share: float) -> np.ndarray:
+        image = np.where(lobe, level + share * (other - level), np.where(tumor, level, anatomy))
         (called,) = ears.call([dataclasses.replace(one, image=image, contrast="T2")], RULE)
         return called.argmax(axis=0) == labels.VS
 
-    assert found(0.45)[lobe].all() and not found(0.55)[lobe].any()
-    assert found(0.55)[tumor].mean() > 0.97
+    fluid, bone = 300.0, 10.0
+    assert found(fluid, 0.4)[lobe].all() and not found(fluid, 0.5)[lobe].any()
+    assert found(bone, 0.5)[lobe].all() and not found(bone, 0.7)[lobe].any()
+    assert found(fluid, 0.5)[tumor].mean() > 0.97
 
 
 @pytest.mark.parametrize("side", ["left", "right"])
