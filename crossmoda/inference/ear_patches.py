@@ -28,8 +28,8 @@ _STEP = 20
 _BONE, _BRAIN, _FLUID = 2, 70, 98
 #: Voxels of T2 at least this bright, from brain (0) to fluid (1), are fluid: schwannomas are darker.
 _FLUID_BRIGHTNESS = 0.7
-#: Voxels at least this far from the tumor's brightness to that of fluid are fluid, and up to this far from bone's
-#: to it are bone (about half of each; chosen on implants and heads for tuning, docs/validation/network.md).
+#: A voxel whose brightness lies between fluid and tumor is fluid from this share of fluid on, one between bone and
+#: tumor is bone up to this share of tumor (docs/validation/network.md, "Decisions chosen on other people").
 _SHARE_OF_FLUID, _SHARE_OF_TUMOR = 0.45, 0.4
 #: A face of a patch: axis (z, y, x) and direction.
 Face = tuple[int, int]
