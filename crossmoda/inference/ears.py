@@ -182,7 +182,7 @@ def restrict(ear: EarPrediction, tumor: np.ndarray, rule: Calling) -> np.ndarray
 
 
 def _largest(ear: EarPrediction, value: int) -> np.ndarray:
-    """Return the component of a structure with the largest sum of probabilities; of a tumor, what is no fluid or bone."""
+    """Return the component of a structure with the largest sum of probabilities; no fluid or bone of a tumor."""
     mask = marked_tumor(ear) if value == labels.VS else ear.marked(value)
     numbers, count = components(mask)
     masses = np.bincount(numbers.ravel(), weights=ear.probabilities[value].ravel(), minlength=count + 1)
