@@ -77,11 +77,24 @@ def test_an_ear_has_one_tumor_and_what_is_not_called_is_background():
     assert (called.argmax(axis=0) == labels.COCHLEA).any()
 
 
+def t2_anatomy() -> np.ndarray:
+    """Return a patch of T2: bone (10), brain (100) and fluid (300)."""
+    anatomy = np.where(np.random.default_rng(0).random(patch_grid().shape) < 0.35, 10.0, 100.0)
+    anatomy[:4] = 300.0
+    return anatomy
+
+
+def tumor_with_a_lobe():
+    """Return an ear whose network marks a tumor and a lobe beside it, and the masks of both."""
+    (center, radius, _), beside = LARGE, np.array([7.0, 0, 0])
+    tumor = ball(center, radius)
+    lobe = ball(center + beside, 6.0) & ~tumor
+    return ear("left", LARGE, (tuple(center + beside), 6.0, 0.9)), tumor, lobe
+
+
 def test_what_is_as_bright_as_fluid_is_no_schwannoma_on_t2():
     both = ear("left", LARGE, ((40.0, 45.0, -30.0), 3.5, 0.9))
-    rng = np.random.default_rng(0)
-    anatomy = np.where(rng.random(patch_grid().shape) < 0.35, 10.0, 100.0)
-    anatomy[:4] = 300.0
+    anatomy = t2_anatomy()
     tumor, spot = ball(LARGE[0], LARGE[1]), ball((40, 45, -30), 3.5)
 
     def found(t2: np.ndarray | None) -> tuple[bool, bool]:
@@ -100,13 +113,9 @@ def test_what_is_as_bright_as_fluid_is_no_schwannoma_on_t2():
 
 
 def test_a_tumor_is_kept_without_the_fluid_that_is_marked_beside_it():
-    (center, radius, _), beside = LARGE, np.array([7.0, 0, 0])
-    one = ear("left", LARGE, (tuple(center + beside), 6.0, 0.9))
-    anatomy = np.where(np.random.default_rng(0).random(patch_grid().shape) < 0.35, 10.0, 100.0)
-    anatomy[:4] = 300.0
-    tumor = ball(center, radius)
-    lobe = ball(center + beside, 6.0) & ~tumor
-    cyst = ball(center, 1.5)
+    one, tumor, lobe = tumor_with_a_lobe()
+    anatomy = t2_anatomy()
+    cyst = ball(LARGE[0], 1.5)
     t2 = np.where(lobe | cyst, 310.0, np.where(tumor, 130.0, anatomy))
     one = dataclasses.replace(one, image=t2, contrast="T2")
     called = ears.call([one], RULE)
@@ -123,12 +132,8 @@ def test_a_tumor_is_kept_without_the_fluid_that_is_marked_beside_it():
 
 @pytest.mark.parametrize("level", [90.0, 150.0])
 def test_what_is_fluid_or_bone_rather_than_tumor_is_not_part_of_it(level):
-    (center, radius, _), beside = LARGE, np.array([7.0, 0, 0])
-    one = ear("left", LARGE, (tuple(center + beside), 6.0, 0.9))
-    anatomy = np.where(np.random.default_rng(0).random(patch_grid().shape) < 0.35, 10.0, 100.0)
-    anatomy[:4] = 300.0
-    tumor = ball(center, radius)
-    lobe = ball(center + beside, 6.0) & ~tumor
+    one, tumor, lobe = tumor_with_a_lobe()
+    anatomy = t2_anatomy()
 
     def found(other: float, share: float) -> np.ndarray:
         image = np.where(lobe, level + share * (other - level), np.where(tumor, level, anatomy))

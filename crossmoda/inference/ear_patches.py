@@ -76,9 +76,9 @@ class EarPrediction:
         tumor = float(np.median(tissue))
         return bright | (image >= tumor + _SHARE_OF_FLUID * (fluid - tumor))
 
-    def bone(self, mask: np.ndarray) -> np.ndarray:
-        """Return what is bone or air in T2 rather than the tissue that a mask marks; as :meth:`fluid`."""
-        image, tissue = self._t2, mask & ~self.fluid(mask)
+    def bone(self, tissue: np.ndarray) -> np.ndarray:
+        """Return what is bone or air in T2 rather than a tissue (mask, without :meth:`fluid`); nothing in T1."""
+        image = self._t2
         if image is None or not tissue.any():
             return np.zeros(self.covered.shape, bool)
         bone, tumor = self._levels[0], float(np.median(image[tissue]))

@@ -192,7 +192,8 @@ def _largest(ear: EarPrediction, value: int) -> np.ndarray:
 def marked_tumor(ear: EarPrediction) -> np.ndarray:
     """Return where the network marks a tumor that is no fluid or bone, bool (z, y, x)."""
     mask = ear.marked(labels.VS)
-    return _without(mask, ear.fluid(mask) | ear.bone(mask))
+    fluid = ear.fluid(mask)
+    return _without(mask, fluid | ear.bone(mask & ~fluid))
 
 
 def _without(mask: np.ndarray, others: np.ndarray) -> np.ndarray:

@@ -249,7 +249,7 @@ def _implanted(
     share, share_of_fluid = (gaussian_filter(part, in_plane, truncate=2.5) for part in (share, share_of_fluid))
     moved = moved * (1 - share_of_fluid) + np.float32(fluid * rng.uniform(0.6, 1.0)) * share_of_fluid
     grain = gaussian_filter(rng.standard_normal(image.shape, dtype=np.float32), (0, 0.6, 0.6), truncate=2)
-    texture = rng.uniform(0.03, max(rough, 0.03)) * coarse_noise + rng.uniform(0.0, rough / 2) / 0.47 * grain
+    texture = rng.uniform(0.03, rough) * coarse_noise + rng.uniform(0.0, rough / 2) / 0.47 * grain
     return moved * (1 - share) + np.float32(level) * np.maximum(1 + texture, 0.05) * share
 
 
