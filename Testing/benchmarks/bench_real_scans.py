@@ -35,7 +35,6 @@ from crossmoda.errors import InputError
 from crossmoda.volume import Volume
 
 DATA = Path(os.environ.get("CROSSMODA_TEST_DATA", Path(__file__).resolve().parents[3] / "shared" / "data"))
-PARTS = ("heads", "spacings", "real", "others", "broken")
 #: A right frame lies within this distance of the cochlea, mm.
 RIGHT_MM = 3.0
 #: Sessions with rigid transforms to a common space, and the scans of each person.
@@ -280,7 +279,8 @@ def main() -> None:
     """Run the selected measurements."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--set", type=Path)
-    parser.add_argument("--parts", nargs="+", choices=(*PARTS, "ceT1"), default=list(PARTS))
+    default = [part for part in set_scores.PARTS if part != set_scores.CET1]
+    parser.add_argument("--parts", nargs="+", choices=set_scores.PARTS, default=default)
     parser.add_argument("--first", type=int, help="only the first cases of each part")
     parser.add_argument("--frames", action="store_true")
     parser.add_argument("--predict", action="store_true")

@@ -13,6 +13,9 @@ from crossmoda.evaluation import dice
 from crossmoda.volume import Volume
 
 SIDES = ("left", "right")
+#: Parts of a set in the order of the table; ceT1: the heads' ceT1 as scans to segment.
+CET1 = "ceT1"
+PARTS = ("heads", CET1, "spacings", "real", "others", "broken")
 #: Marks within this distance of the tumor are on its side.
 _BESIDE_MM = 3.0
 #: Draws of the bootstrap.
@@ -35,8 +38,8 @@ class Case:
 
     @property
     def part(self) -> str:
-        """Heads, ceT1 (of the same heads), spacings, real, others or broken."""
-        return "ceT1" if self.is_cet1 else self.row["part"]
+        """One of :data:`PARTS`."""
+        return CET1 if self.is_cet1 else self.row["part"]
 
     @property
     def side(self) -> str:
@@ -74,7 +77,7 @@ def cases(folder: Path, parts: Sequence[str]) -> list[Case]:
     with (folder / "cases.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     chosen = [Case(row, folder) for row in rows if row["part"] in parts]
-    chosen += [Case(row, folder, is_cet1=True) for row in rows if row["part"] == "heads" and "ceT1" in parts]
+    chosen += [Case(row, folder, is_cet1=True) for row in rows if row["part"] == "heads" and CET1 in parts]
     return [case for case in chosen if case.scan.exists()]
 
 
@@ -176,12 +179,12 @@ def table(scores: Sequence[Score]) -> str:
 def _groups(scores: Sequence[Score]) -> list[tuple[str, list[Score]]]:
     """Return the groups of the table that have cases."""
     groups: list[tuple[str, list[Score]]] = []
-    for part in ("heads", "ceT1", "spacings", "real", "others", "broken"):
+    for part in PARTS:
         members = [one for one in scores if one.case.part == part]
         if not members:
             continue
         groups.append((part, members))
-        if part in ("heads", "ceT1", "real"):
+        if part in ("heads", CET1, "real"):
             kinds = sorted({one.case.row["tumor_kind"] for one in members if one.case.side})
             groups += [
                 (f"- tumor {kind}", [one for one in members if one.case.row["tumor_kind"] == kind]) for kind in kinds

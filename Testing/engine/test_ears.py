@@ -11,7 +11,7 @@ torch = pytest.importorskip("torch")
 from crossmoda import inference, labels, network, preprocessing, training, volume, weights  # noqa: E402
 from crossmoda.anatomy import template  # noqa: E402
 from crossmoda.anatomy.ear_frame import EarFrame, EarFrames, patch_grid  # noqa: E402
-from crossmoda.errors import InputError  # noqa: E402
+from crossmoda.errors import Cancelled, InputError  # noqa: E402
 from crossmoda.inference import coverage, ear_patches, ears  # noqa: E402
 from crossmoda.network.features import CONTRASTS, features, normalized  # noqa: E402
 from crossmoda.training import augmentation, sampling  # noqa: E402
@@ -371,6 +371,66 @@ def test_training_uses_both_ears_and_keeps_the_model_card(head, weight_file, tmp
     assert [len(example.voxels) for example in examples] == [2, 1], "the right ear is healthy"
     again = sampling.load([case], preprocessing.Preparation(), tmp_path / "prepared", field="ear")
     assert [example.contrast for example in examples + again] == 4 * [CONTRASTS["T1"]]
+
+
+@pytest.fixture
+def cases(head, tmp_path):
+    """Return two cases: the scan with a tumor, and its cochleae alone."""
+    scan, label = head
+    healthy = dataclasses.replace(label, array=np.where(label.array == labels.VS, 0, label.array))
+    darker = dataclasses.replace(scan, array=np.where(label.array == labels.VS, 50, scan.array).astype(np.float32))
+    found = []
+    for name, image, truth in (("tumor", scan, label), ("healthy", darker, healthy)):
+        volume.write(image, tmp_path / f"{name}.nii.gz")
+        volume.write(truth, tmp_path / f"{name}_Label.nii.gz")
+        found.append(training.TrainingCase(tmp_path / f"{name}.nii.gz", tmp_path / f"{name}_Label.nii.gz"))
+    return found
+
+
+def floating(path) -> dict[str, torch.Tensor]:
+    """Return the tensors of a weights file that are averaged."""
+    return {name: item for name, item in weights.read_tensors(path)[0].items() if item.is_floating_point()}
+
+
+def test_weights_of_ears_trained_further_are_averaged_with_the_initial_ones(cases, weight_file, tmp_path, monkeypatch):
+    """Also if the training is validated, and interrupted and resumed."""
+    from crossmoda.training.learner import Learner
+
+    validated, scores = [], Learner._scores
+
+    def recorded(self, held_out):
+        validated.append({name: item.clone() for name, item in self.network.state_dict().items()})
+        return {**scores(self, held_out), "dice": float(len(validated))}
+
+    def stop(fraction: float, message: str) -> None:
+        if fraction > 0.6:
+            raise Cancelled
+
+    settings = training.Settings(width=0.25, epochs=2, learning_rate=1e-3, device="cpu")
+    alone = dataclasses.replace(settings, unaveraged=True)
+    trained = floating(training.train(cases[:1], tmp_path / "trained", alone, initial=weight_file))
+    monkeypatch.setattr(Learner, "_scores", recorded)
+    with pytest.raises(Cancelled):
+        training.train(cases[:1], tmp_path / "averaged", settings, cases[1:], stop, initial=weight_file)
+    averaged = floating(training.train(cases[:1], tmp_path / "averaged", settings, cases[1:], initial=weight_file))
+    initial = floating(weight_file)
+    card = json.loads((tmp_path / "averaged" / training.WEIGHTS).with_suffix(".json").read_text("utf-8"))
+    assert card["training"]["initial_share"] == 0.5
+    assert any((initial[name] - item).abs().max() > 1e-4 for name, item in trained.items())
+    assert len(validated) == settings.epochs
+    for name, item in averaged.items():
+        torch.testing.assert_close(item, (initial[name] + trained[name]) / 2)
+        assert torch.equal(item, validated[-1][name]), "the saved weights are the validated ones"
+
+
+def test_random_weights_and_those_of_whole_scans_are_not_averaged(cases, tmp_path):
+    scratch = training.Settings(width=0.25, epochs=1, device="cpu")
+    alone = dataclasses.replace(scratch, unaveraged=True)
+    one, other = (floating(training.train(cases[:1], tmp_path / str(how.unaveraged), how)) for how in (scratch, alone))
+    for name, item in one.items():
+        assert torch.equal(item, other[name])
+    whole_scans = training.Settings(field="scan", inputs="mind")
+    assert training.routine(whole_scans, fine_tuning=True).initial_share == 0, "measured on ears only"
 
 
 @pytest.mark.parametrize(("changed", "expected"), [(0.0, CONTRASTS["T2"]), (1.0, 0.0)])

@@ -98,6 +98,12 @@ def test_a_mass_lies_off_the_canal(sets, shared_data) -> None:
 
 
 @pytest.mark.shared_data
+def test_every_part_of_a_set_is_in_the_table_of_scores(sets) -> None:
+    set_scores = sets("set_scores")
+    assert {*sets("make").MAKERS, set_scores.CET1} == set(set_scores.PARTS)
+
+
+@pytest.mark.shared_data
 def test_a_head_has_its_tumor_on_its_side_and_two_cochleae_of_the_defined_size(sets) -> None:
     make, scanner = sets("make"), sets("scanner")
     head, kind = make.head_of("tuning", 1)

@@ -29,7 +29,6 @@ from crossmoda.volume import Volume
 
 DATA = Path(os.environ.get("CROSSMODA_TEST_DATA", Path(__file__).resolve().parents[3] / "shared" / "data"))
 SOURCE, TARGET, TRUTH, TABLE = "source_training", "target_validation", "truth", "cases.csv"
-PARTS = ("heads", "spacings", "real", "others", "broken")
 #: Heads of a whole set; every second one has a tumor, whose kinds follow each other in this order.
 HEADS = 80
 KINDS = (COMPACT, "", COMPACT, "large", "")
@@ -231,13 +230,23 @@ def make_broken(folder: Path, name: str, count: int, known: Rows) -> Iterator[di
         yield {"id": case_id, "part": "broken", "set": name, "expected": " ".join(expected), "tumor_mm3": 0}
 
 
+#: The parts of a set.
+MAKERS = {
+    "heads": make_heads,
+    "spacings": make_spacings,
+    "real": make_real,
+    "others": make_others,
+    "broken": make_broken,
+}
+
+
 def main() -> None:
     """Write the parts of a set and the table of its cases."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path)
     parser.add_argument("--set", choices=SETS, required=True)
     parser.add_argument("--heads", type=int, default=HEADS)
-    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
+    parser.add_argument("--parts", nargs="+", choices=MAKERS, default=list(MAKERS))
     arguments = parser.parse_args()
     sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
     folder: Path = arguments.folder
@@ -248,15 +257,8 @@ def main() -> None:
         with table.open(encoding="utf-8", newline="") as file:
             known = {row["id"]: row for row in csv.DictReader(file)}
     rows = dict(known)
-    makers = {
-        "heads": make_heads,
-        "spacings": make_spacings,
-        "real": make_real,
-        "others": make_others,
-        "broken": make_broken,
-    }
     for part in arguments.parts:
-        for row in makers[part](folder, arguments.set, arguments.heads, known):
+        for row in MAKERS[part](folder, arguments.set, arguments.heads, known):
             rows[row["id"]] = row
             print(row["id"], flush=True)
             with table.open("w", encoding="utf-8", newline="") as file:

@@ -3,7 +3,7 @@
 import contextlib
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,6 +46,8 @@ class Learner:
         self.device = device.choose(settings.device)
         self.fallbacks: list[str] = []
         self.network = self._initial_network(initial).to(self.device)
+        #: Weights that the result is averaged with.
+        self.initial_state = self._state() if routine.initial_share else None
         self.optimizer = self._optimizer()
         self.examples = self._place(examples)
         shapes = np.array([example.image.shape[1:] for example in examples])
@@ -278,17 +280,48 @@ class Learner:
             if row["dice"] > self.best_dice:
                 self.best_dice, self.validations_without_gain = row["dice"], 0
                 self.best_metrics = dict(row)
-                self.best_state = {
-                    name: item.detach().cpu().clone() for name, item in self.network.state_dict().items()
-                }
+                self.best_state = self.learned()
             else:
                 self.validations_without_gain += 1
         self.history.append(row)
         self.seconds += time.perf_counter() - start
 
-    @torch.inference_mode()
+    def _state(self) -> dict[str, torch.Tensor]:
+        """Return a copy of the weights on the CPU."""
+        return {name: item.detach().cpu().clone() for name, item in self.network.state_dict().items()}
+
+    def learned(self) -> dict[str, torch.Tensor]:
+        """Return the weights of the result: the trained ones, averaged with the initial ones if the routine says so.
+
+        Weights between both keep what the initial ones knew and have most of what was learned (Wortsman et al., Robust
+        fine-tuning of zero-shot models, CVPR 2022).
+        """
+        trained = self._state()
+        if self.initial_state is None:
+            return trained
+        share = self.routine.initial_share
+        return {
+            name: torch.lerp(item, self.initial_state[name], share) if item.is_floating_point() else item
+            for name, item in trained.items()
+        }
+
+    @contextlib.contextmanager
+    def _as_learned(self) -> Iterator[None]:
+        """Let the network have the weights of the result for a while."""
+        trained = self._state()
+        self.network.load_state_dict(self.learned())
+        try:
+            yield
+        finally:
+            self.network.load_state_dict(trained)
+
     def _validate(self, held_out: Sequence[Example]) -> dict[str, float]:
-        """Return the mean Dice on the held-out cases, per structure and overall."""
+        """Return the mean Dice of the result on the held-out cases, per structure and overall."""
+        with self._as_learned():
+            return self._scores(held_out)
+
+    @torch.inference_mode()
+    def _scores(self, held_out: Sequence[Example]) -> dict[str, float]:
         from crossmoda.inference import logits_of
 
         self.network.eval()

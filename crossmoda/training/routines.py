@@ -33,13 +33,15 @@ class Routine:
     """whether the Dice loss is added to the cross entropy"""
     augmentation: str
     """preset of the augmentation"""
+    initial_share: float = 0.0
+    """share of the initial weights in the average with the trained ones, which is the result"""
 
 
 #: Crop of a network that sees one ear: the canonical patch.
 _PATCH = PATCH_SIZE[::-1]
 ROUTINES = {
     "default": Routine(300, 8, 2, 6e-3, True, 1e-4, (24, 64, 64), 0.7, 0.0, True, "default"),
-    "ear": Routine(300, 2, 2, 2e-3, True, 1e-4, _PATCH, 0.0, 0.0, True, "ear"),
+    "ear": Routine(300, 2, 2, 2e-3, True, 1e-4, _PATCH, 0.0, 0.0, True, "ear", initial_share=0.5),
     "paper": Routine(2000, 1, 1, 1e-3, False, 0.0, None, 0.0, 0.5, False, "paper"),
 }
 
@@ -47,7 +49,8 @@ ROUTINES = {
 def routine(settings: Settings, fine_tuning: bool = False) -> Routine:
     """Return the preset's routine with the overrides of ``settings``.
 
-    ``fine_tuning``: training starts from trained weights, at a third of the preset's learning rate.
+    ``fine_tuning``: training starts from trained weights, at a third of the preset's learning rate, and the result is
+    averaged with them if the preset says so.
     """
     sees_ears = settings.network.field == "ear"
     preset = ROUTINES["ear" if sees_ears and settings.preset == "default" else settings.preset]
@@ -59,4 +62,5 @@ def routine(settings: Settings, fine_tuning: bool = False) -> Routine:
         epochs=settings.epochs or preset.epochs,
         batch=settings.batch or preset.batch,
         learning_rate=settings.learning_rate or preset.learning_rate * factor,
+        initial_share=preset.initial_share if fine_tuning and not settings.unaveraged else 0.0,
     )

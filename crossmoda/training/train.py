@@ -122,6 +122,7 @@ def _train(
             "cases": len(learning),
             "examples": len(examples),
             "validation_cases": len(checking),
+            "initial_share": learner.routine.initial_share,
             "optimization_seconds": round(learner.seconds, 1),
             "processor_minutes": round(learner.processor_seconds / 60, 2),
             "identity": identity,
@@ -129,7 +130,7 @@ def _train(
         metrics=learner.best_metrics or (learner.history[-1] if learner.history else {}),
         **weights.inherited(initial),
     )
-    path = weights.save(folder / WEIGHTS, learner.best_state or learner.network.state_dict(), card)
+    path = weights.save(folder / WEIGHTS, learner.best_state or learner.learned(), card)
     (folder / CHECKPOINT).unlink(missing_ok=True)
     shutil.rmtree(prepared, ignore_errors=True)
     report(progress, 1.0, "trained")
