@@ -365,7 +365,7 @@ def new_student(**changes: Any) -> learner.Learner:
         targets = torch.from_numpy(np.stack([label, np.ones(label.shape)]).astype(np.float32))
         voxels = tuple(np.argwhere(label == value) for value in (1, 2))
         examples.append(sampling.Example(str(number), image, targets, (1.5, 0.5, 0.5), voxels))
-    return learner.Learner(examples, plan, dataclasses.replace(TINY, **changes), None)
+    return learner.Learner(examples, plan, dataclasses.replace(TINY, **changes), None, examples)
 
 
 @pytest.fixture
@@ -488,7 +488,7 @@ def test_a_training_leaves_a_full_card_for_the_processor(student, monkeypatch):
     one.take_step()
     assert one.fallbacks == ["out of GPU memory: training on the CPU"]
     assert not any(item.is_cuda for item in one.network.state_dict().values())
-    one.end_epoch(one.examples, 20)
+    one.end_epoch(20)
     assert "dice" in one.history[-1] or one.fraction < 1 / 20
 
 
@@ -505,7 +505,7 @@ def test_weights_trained_on_the_card_are_written_as_they_are(student, tmp_path):
     one = student()
     one.take_step()
     with contextlib.suppress(KeyError):
-        one.end_epoch(one.examples, 20)
+        one.end_epoch(20)
     card_text = weights.new_card(one.network_settings, Preparation(), license="none")
     path = weights.save(tmp_path / "net.safetensors", one.network.state_dict(), card_text)
     loaded = weights.load(path).network.state_dict()

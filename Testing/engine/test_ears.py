@@ -11,7 +11,7 @@ torch = pytest.importorskip("torch")
 from crossmoda import inference, labels, network, preprocessing, training, volume, weights  # noqa: E402
 from crossmoda.anatomy import template  # noqa: E402
 from crossmoda.anatomy.ear_frame import EarFrame, EarFrames, patch_grid  # noqa: E402
-from crossmoda.errors import Cancelled, InputError  # noqa: E402
+from crossmoda.errors import InputError  # noqa: E402
 from crossmoda.inference import coverage, ear_patches, ears  # noqa: E402
 from crossmoda.network.features import CONTRASTS, features, normalized  # noqa: E402
 from crossmoda.training import augmentation, sampling  # noqa: E402
@@ -393,34 +393,38 @@ def floating(path) -> dict[str, torch.Tensor]:
 
 
 def test_weights_of_ears_trained_further_are_averaged_with_the_initial_ones(cases, weight_file, tmp_path, monkeypatch):
-    """Also if the training is validated, and interrupted and resumed."""
+    """Also if the training is validated, and interrupted in a validation and resumed."""
     from crossmoda.training.learner import Learner
-
-    validated, scores = [], Learner._scores
-
-    def recorded(self, held_out):
-        validated.append({name: item.clone() for name, item in self.network.state_dict().items()})
-        return {**scores(self, held_out), "dice": float(len(validated))}
-
-    def stop(fraction: float, message: str) -> None:
-        if fraction > 0.6:
-            raise Cancelled
 
     settings = training.Settings(width=0.25, epochs=2, learning_rate=1e-3, device="cpu")
     alone = dataclasses.replace(settings, unaveraged=True)
-    trained = floating(training.train(cases[:1], tmp_path / "trained", alone, initial=weight_file))
-    monkeypatch.setattr(Learner, "_scores", recorded)
-    with pytest.raises(Cancelled):
-        training.train(cases[:1], tmp_path / "averaged", settings, cases[1:], stop, initial=weight_file)
-    averaged = floating(training.train(cases[:1], tmp_path / "averaged", settings, cases[1:], initial=weight_file))
     initial = floating(weight_file)
-    card = json.loads((tmp_path / "averaged" / training.WEIGHTS).with_suffix(".json").read_text("utf-8"))
-    assert card["training"]["initial_share"] == 0.5
+    trained = floating(training.train(cases[:1], tmp_path / "trained", alone, initial=weight_file))
+    averaged = floating(training.train(cases[:1], tmp_path / "averaged", settings, initial=weight_file))
     assert any((initial[name] - item).abs().max() > 1e-4 for name, item in trained.items())
-    assert len(validated) == settings.epochs
     for name, item in averaged.items():
         torch.testing.assert_close(item, (initial[name] + trained[name]) / 2)
+    card = json.loads((tmp_path / "averaged" / training.WEIGHTS).with_suffix(".json").read_text("utf-8"))
+    assert card["training"]["initial_share"] == 0.5 and "loss" not in card["metrics"]
+
+    validated, validate, logits_of = [], Learner._validate, inference.logits_of
+
+    def interrupted(network, features):
+        validated.append({name: item.clone() for name, item in network.state_dict().items()})
+        if len(validated) == 2:
+            raise KeyboardInterrupt
+        return logits_of(network, features)
+
+    monkeypatch.setattr(inference, "logits_of", interrupted)
+    monkeypatch.setattr(Learner, "_validate", lambda self: {**validate(self), "dice": len(self.history) / 2})
+    with pytest.raises(KeyboardInterrupt):
+        training.train(cases[:1], tmp_path / "checked", settings, cases[1:], initial=weight_file)
+    checked = training.train(cases[:1], tmp_path / "checked", settings, cases[1:], initial=weight_file)
+    rows = (checked.parent / training.METRICS).read_text("utf-8").splitlines()
+    assert [row.split(",")[0] for row in rows] == ["epoch", "1", "2"] and all(row.split(",")[-1] for row in rows)
+    for name, item in floating(checked).items():
         assert torch.equal(item, validated[-1][name]), "the saved weights are the validated ones"
+        assert torch.equal(item, averaged[name]), "validation and interruption change nothing"
 
 
 def test_random_weights_and_those_of_whole_scans_are_not_averaged(cases, tmp_path):

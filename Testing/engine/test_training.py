@@ -269,6 +269,20 @@ def test_a_time_limit_ends_the_schedule_and_not_only_the_training(cases, tmp_pat
     assert card["metrics"]["learning_rate"] < 0.05 * peak
 
 
+def test_a_validation_ends_within_the_time_limit_too(cases, tmp_path):
+    from crossmoda.training import learner, sampling
+
+    settings = dataclasses.replace(TINY, epochs=100_000, seconds=20)
+    examples = sampling.load(cases, WHOLE, tmp_path / "prepared")
+    student = learner.Learner(examples, training.routine(settings), settings, None, examples)
+    student.step, student.seconds = 10, 10.0
+    assert 0.55 < student.fraction < 1, "a step of a second, and a validation of unknown duration"
+    student.validations, student.validation_seconds = 1, 9.5
+    assert student.fraction == 1
+    student.held_out, student.validation_seconds = (), 0.0
+    assert student.fraction == pytest.approx(11 / 20)
+
+
 def test_training_begins_with_the_given_weights(cases, tmp_path):
     start = train(cases, tmp_path / "start", TINY, preparation=WHOLE)
     still = dataclasses.replace(TINY, learning_rate=1e-12, epochs=1)

@@ -115,6 +115,7 @@ def improve(
         seconds=settings.seconds,
         epochs=settings.epochs or (1_000_000 if settings.seconds else 0),
         learning_rate=settings.learning_rate,
+        unaveraged=settings.unaveraged,
         seed=settings.seed,
         device=settings.device,
         preset=initial.settings.preset,

@@ -44,5 +44,8 @@ class ImprovementSettings(parameters.Settings):
         maximum=1,
         advanced=True,
     )
+    unaveraged: bool = parameter(
+        False, "Result without the average with the initial weights (ears, preset default)", advanced=True
+    )
     seed: int = parameter(0, "Random seed", minimum=0, maximum=2**31 - 1, advanced=True)
     device: str = parameter("auto", "Computing device", choices=device.CHOICES)

@@ -30,7 +30,7 @@ def run(values: Mapping[str, Any], progress: Progress | None = None) -> dict[str
 def _improve(values: Mapping[str, Any], progress: Progress | None) -> Path:
     from crossmoda.review import improvement
 
-    names = ("seconds", "epochs", "learning_rate", "seed", "device")
+    names = ("seconds", "epochs", "learning_rate", "unaveraged", "seed", "device")
     settings = improvement.ImprovementSettings(**{name: values[name] for name in names})
     return improvement.improve(values["data"], values["noisy"], values["models"], settings, progress).new.weights
 

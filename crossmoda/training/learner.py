@@ -3,7 +3,7 @@
 import contextlib
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,9 +37,14 @@ class Learner:
     """A network with its optimizer and the state of its training."""
 
     def __init__(
-        self, examples: Sequence[Example], routine: "Routine", settings: "Settings", initial: Path | str | None
+        self,
+        examples: Sequence[Example],
+        routine: "Routine",
+        settings: "Settings",
+        initial: Path | str | None,
+        held_out: Sequence[Example] = (),
     ):
-        """Start a training from random weights or from ``initial`` weights."""
+        """Start a training from random weights or from ``initial`` weights; validation is on ``held_out``."""
         self.routine = routine
         self.settings = settings
         self.network_settings = settings.network
@@ -50,6 +55,7 @@ class Learner:
         self.initial_state = self._state() if routine.initial_share else None
         self.optimizer = self._optimizer()
         self.examples = self._place(examples)
+        self.held_out = held_out
         shapes = np.array([example.image.shape[1:] for example in examples])
         self.crop: tuple[int, int, int] = routine.crop or tuple(shapes.max(axis=0).tolist())
         counts = sum(torch.bincount(example.targets[0].flatten().long(), minlength=3) for example in examples)
@@ -66,6 +72,8 @@ class Learner:
         self.best_metrics: dict[str, Any] | None = None
         self.validations = 0
         self.validations_without_gain = 0
+        #: Duration of the last validation.
+        self.validation_seconds = 0.0
         self._losses: list[float] = []
         self._next: tuple[int, tuple[int, int, int], sampling.Batch] | None = None
         self._recording: Recording | None = None
@@ -81,9 +89,7 @@ class Learner:
 
     def _initial_network(self, initial: Path | str | None) -> torch.nn.Module:
         if initial is None:
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(self.settings.seed)
-                return networks.build(self.network_settings)
+            return self._random_network()
         model = weights.load(initial)
         if model.settings != self.network_settings:
             raise InputError(
@@ -92,6 +98,11 @@ class Learner:
                 f"{Path(initial).name}. Set preset, width, field and inputs of the training to the same values."
             )
         return model.network
+
+    def _random_network(self) -> torch.nn.Module:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.settings.seed)
+            return networks.build(self.network_settings)
 
     def _place(self, examples: Sequence[Example]) -> list[Example]:
         size = sum(example.image.nbytes + example.targets.nbytes for example in examples)
@@ -103,21 +114,31 @@ class Learner:
         """Completed fraction of the training, 0 to 1, by steps or by the time limit."""
         done = self.step / (self.routine.epochs * self.steps_per_epoch)
         if self.settings.seconds:
-            # The next step must end in time, too.
-            ahead = self.seconds / self.step if self.step else 0.0
+            # The next step must end in time, too, and a validation after it.
+            ahead = self.seconds / self.step + self._validation_ahead if self.step else 0.0
             left = max(self.settings.seconds - self.spent_before, 1.0)
             done = max(done, (self.seconds + ahead) / left)
         return min(1.0, done)
 
     @property
-    def step_in_epoch(self) -> int:
-        """Number of steps since the last epoch ended."""
-        return self.step % self.steps_per_epoch
+    def _validation_ahead(self) -> float:
+        """Seconds that a validation takes: as the last one, or by the voxels, without the backward pass of a step."""
+        if self.validations or not self.held_out:
+            return self.validation_seconds
+        sees_ears = self.network_settings.field == "ear"
+        crop = math.prod(self.crop)
+        voxels = sum(crop if sees_ears else example.image[0].numel() for example in self.held_out)
+        return self.seconds / self.step * voxels / (crop * self.routine.batch) / 3
 
     @property
-    def epoch_ended(self) -> bool:
-        """Whether the last step was the last of its epoch."""
-        return self.step_in_epoch == 0
+    def epoch_is_open(self) -> bool:
+        """Whether steps were taken since an epoch was recorded."""
+        return self.step > (self.history[-1]["step"] if self.history else 0)
+
+    @property
+    def epoch_is_due(self) -> bool:
+        """Whether the last step was the last of its epoch, and that is not recorded yet."""
+        return self.epoch_is_open and self.step % self.steps_per_epoch == 0
 
     @property
     def learning_rate(self) -> float:
@@ -262,7 +283,7 @@ class Learner:
         """Load optimizer moments, from whatever device they are on."""
         self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": moments})
 
-    def end_epoch(self, held_out: Sequence[Example], validations: int) -> None:
+    def end_epoch(self, validations: int) -> None:
         """Record the metrics of the epoch; validate ``validations`` times per training on the held-out cases."""
         start = time.perf_counter()
         row: dict[str, Any] = {
@@ -272,11 +293,13 @@ class Learner:
             "loss": float(np.mean(self._losses)) if self._losses else math.nan,
             "learning_rate": self.learning_rate,
         }
-        self._losses = []
         due = int(self.fraction * validations)
-        if held_out and due > self.validations:
-            self.validations = due
-            row.update(self._validate(held_out))
+        scores = self._validate() if self.held_out and due > self.validations else None
+        # Interrupted before this line, the epoch ends again when the training is resumed.
+        self._losses = []
+        if scores:
+            self.validations, self.validation_seconds = due, time.perf_counter() - start
+            row.update(scores)
             if row["dice"] > self.best_dice:
                 self.best_dice, self.validations_without_gain = row["dice"], 0
                 self.best_metrics = dict(row)
@@ -305,35 +328,24 @@ class Learner:
             for name, item in trained.items()
         }
 
-    @contextlib.contextmanager
-    def _as_learned(self) -> Iterator[None]:
-        """Let the network have the weights of the result for a while."""
-        trained = self._state()
-        self.network.load_state_dict(self.learned())
-        try:
-            yield
-        finally:
-            self.network.load_state_dict(trained)
-
-    def _validate(self, held_out: Sequence[Example]) -> dict[str, float]:
-        """Return the mean Dice of the result on the held-out cases, per structure and overall."""
-        with self._as_learned():
-            return self._scores(held_out)
-
     @torch.inference_mode()
-    def _scores(self, held_out: Sequence[Example]) -> dict[str, float]:
+    def _validate(self) -> dict[str, float]:
+        """Return the mean Dice of the result on the held-out cases, per structure and overall."""
         from crossmoda.inference import logits_of
 
-        self.network.eval()
+        # Another network: this one keeps the trained weights, whenever the training is interrupted.
+        network = self._random_network().to(self.device)
+        network.load_state_dict(self.learned())
+        network.eval()
         inputs = self.network_settings.inputs
         scores: dict[str, list[float]] = {structure.key: [] for structure in labels.STRUCTURES}
-        for example in held_out:
+        for example in self.held_out:
             image, target = example.image[0], example.targets[0]
             if self.network_settings.field == "ear":
                 image, target = sampling.central(example, self.crop)
                 image = sampling.standardized(image)
             descriptors = features(image.to(self.device), inputs, example.contrast)
-            prediction = logits_of(self.network, descriptors).argmax(1)[0].cpu().numpy()
+            prediction = logits_of(network, descriptors).argmax(1)[0].cpu().numpy()
             truth = target.cpu().numpy()
             for structure in labels.structures_in(truth.astype(np.uint8)):
                 scores[structure.key].append(dice(prediction == structure.value, truth == structure.value))
@@ -349,7 +361,7 @@ class Learner:
             tensors.update({f"best.{name}": item for name, item in self.best_state.items()})
         names = (
             *("step", "seconds", "processor_seconds", "history", "_losses", "crop", "fallbacks"),
-            *("best_dice", "best_metrics", "validations", "validations_without_gain"),
+            *("best_dice", "best_metrics", "validations", "validations_without_gain", "validation_seconds"),
         )
         return tensors, {name: getattr(self, name) for name in names}
 

@@ -30,7 +30,7 @@ class Settings(parameters.Settings):
         False, "Begin with random weights where the bundled ones could be trained further", advanced=True
     )
     unaveraged: bool = parameter(
-        False, "Result without the average with the initial weights (networks of ears)", advanced=True
+        False, "Result without the average with the initial weights (ears, preset default)", advanced=True
     )
     epochs: int = parameter(0, "Number of epochs; 0: preset", minimum=0, maximum=1_000_000)
     seconds: float = parameter(

@@ -27,7 +27,6 @@ from crossmoda.training.settings import Settings
 
 if TYPE_CHECKING:
     from crossmoda.training.learner import Learner
-    from crossmoda.training.sampling import Example
 
 WEIGHTS = "weights.safetensors"
 CHECKPOINT = "checkpoint.safetensors"
@@ -109,11 +108,14 @@ def _train(
     prepared = folder / PREPARED
     examples = sampling.load(learning, preparation, prepared, part(progress, 0.0, 0.03), settings.network.field)
     held_out = sampling.load(checking, preparation, prepared, part(progress, 0.03, 0.04), settings.network.field)
-    learner = Learner(examples, routine(settings, fine_tuning=bool(initial)), settings, initial)
+    learner = Learner(examples, routine(settings, fine_tuning=bool(initial)), settings, initial, held_out)
     if not settings.restart:
         _resume(learner, folder, identity)
     learner.spent_before = time.monotonic() - begun
-    _run(learner, held_out, folder, identity, settings, part(progress, 0.04, 1.0))
+    _run(learner, folder, identity, settings, part(progress, 0.04, 1.0))
+    metrics = learner.best_metrics or (learner.history[-1] if learner.history else {})
+    if share := learner.routine.initial_share:  # the loss is of the trained weights
+        metrics = {name: value for name, value in metrics.items() if name != "loss"}
     card = weights.new_card(
         learner.network_settings,
         preparation,
@@ -122,12 +124,12 @@ def _train(
             "cases": len(learning),
             "examples": len(examples),
             "validation_cases": len(checking),
-            "initial_share": learner.routine.initial_share,
+            "initial_share": share,
             "optimization_seconds": round(learner.seconds, 1),
             "processor_minutes": round(learner.processor_seconds / 60, 2),
             "identity": identity,
         },
-        metrics=learner.best_metrics or (learner.history[-1] if learner.history else {}),
+        metrics=metrics,
         **weights.inherited(initial),
     )
     path = weights.save(folder / WEIGHTS, learner.best_state or learner.learned(), card)
@@ -225,7 +227,6 @@ def _resume(learner: "Learner", folder: Path, identity: str) -> None:
 
 def _run(
     learner: "Learner",
-    held_out: "Sequence[Example]",
     folder: Path,
     identity: str,
     settings: Settings,
@@ -241,24 +242,26 @@ def _run(
     with logs.board(folder / BOARD, len(learner.history)) as board:
 
         def end_epoch() -> None:
-            learner.end_epoch(held_out, validations=_VALIDATIONS)
+            learner.end_epoch(_VALIDATIONS)
             logs.write_metrics(folder / METRICS, learner.history)
             board(learner.history[-1])
 
         try:
+            if learner.epoch_is_due:  # it was interrupted then
+                end_epoch()
             while learner.fraction < 1 and not _stops_early(learner, settings):
                 report(progress, learner.fraction, learner.describe())
                 learner.take_step()
-                if learner.epoch_ended:
+                if learner.epoch_is_due:
                     end_epoch()
                 if time.monotonic() - saved > _CHECKPOINT_INTERVAL_S:
                     save()
                     saved = time.monotonic()
+            if learner.epoch_is_open or not learner.history:
+                end_epoch()
         except (Cancelled, KeyboardInterrupt):
             save()
             raise
-        if learner.step_in_epoch or not learner.history:
-            end_epoch()
 
 
 def _stops_early(learner: "Learner", settings: Settings) -> bool:
