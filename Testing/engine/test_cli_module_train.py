@@ -95,6 +95,14 @@ def test_every_bad_input_is_one_sentence_exit_code_2_and_no_output(data, tmp_pat
     assert not (tmp_path / "run" / training.WEIGHTS).exists()
 
 
+def test_what_would_not_matter_for_the_improvement_of_a_model_is_refused(data, tmp_path):
+    found = checks.run_module(
+        MODULE, "--models", tmp_path, "--output", tmp_path / "run", "--patience", 3, "--restart", data / "data"
+    )
+    assert found.returncode == 2 and "Without effect" in found.stderr
+    assert "--output, --patience, --restart. Leave it out." in found.stderr
+
+
 def test_a_killed_training_leaves_no_weights_and_resumes_to_the_same_ones(data, tmp_path, monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")  # several threads do not promise an order of their sums
     arguments = ["--epochs", 2, "--field", "scan", "--width", 0.125, "--device", "cpu", data / "data"]

@@ -6,7 +6,7 @@ from typing import Any
 
 from crossmoda import training
 from crossmoda.errors import InputError
-from crossmoda.parameters import from_arguments
+from crossmoda.parameters import from_arguments, parameters
 from crossmoda.progress import Progress
 from crossmoda.steps.declaration import File, Result, StepDeclaration
 
@@ -31,6 +31,11 @@ def _improve(values: Mapping[str, Any], progress: Progress | None) -> Path:
     from crossmoda.review import improvement
 
     names = ("seconds", "epochs", "learning_rate", "unaveraged", "seed", "device")
+    unused = [f"--{name}" for name in ("output", "validation", "initial") if values[name]]
+    others = [item for item in parameters(training.Settings) if item.name not in names]
+    unused += [item.flag for item in others if values[item.name] != item.default]
+    if unused:
+        raise InputError(f"Without effect where a model is improved: {', '.join(unused)}. Leave it out.")
     settings = improvement.ImprovementSettings(**{name: values[name] for name in names})
     return improvement.improve(values["data"], values["noisy"], values["models"], settings, progress).new.weights
 
