@@ -52,7 +52,9 @@ def test_it_trains_on_sources_and_noisy_targets_and_returns_the_weights(data):
     )  # fmt: skip
     assert found.returncode == 0 and found.stderr == ""
     checks.check_progress(found.stdout, "CrossModaTrain")
-    path = Path((data / "return.txt").read_text("utf-8").removeprefix("weights = ").strip())
+    found = dict(line.split(" = ") for line in (data / "return.txt").read_text("utf-8").splitlines())
+    assert found["notes"] == ""
+    path = Path(found["weights"])
     assert weights.load(path).card["training"]["cases"] == 3
 
 

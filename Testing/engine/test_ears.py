@@ -427,6 +427,16 @@ def test_weights_of_ears_trained_further_are_averaged_with_the_initial_ones(case
         assert torch.equal(item, averaged[name]), "validation and interruption change nothing"
 
 
+def test_a_case_without_an_ear_is_named(cases, weight_file, tmp_path, monkeypatch):
+    nothing = EarFrames(*(frame(side, "No skull base in the scan.") for side in ("left", "right")), "T2", 0.05)
+    answers = iter([sampling.ear_frames(None), nothing])
+    monkeypatch.setattr(sampling, "ear_frames", lambda scan: next(answers))
+    settings = training.Settings(width=0.25, epochs=1, device="cpu")
+    path = training.train(cases, tmp_path / "run", settings, initial=weight_file)
+    assert training.notes_of(path) == "Not used, since no ear is recognized in them: healthy.nii.gz."
+    assert training.notes_of(weight_file) == ""
+
+
 def test_random_weights_and_those_of_whole_scans_are_not_averaged(cases, tmp_path):
     scratch = training.Settings(width=0.25, epochs=1, device="cpu")
     alone = dataclasses.replace(scratch, unaveraged=True)

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from crossmoda import cli, jit_cache, printing, requirements, volume
+from crossmoda.dataset.case_id import safe_id
 from crossmoda.errors import InputError
 from crossmoda.measurement import measure
 from crossmoda.measurement.files import FileMeasures
@@ -196,6 +197,7 @@ def test_a_folder_of_images_with_any_names_is_a_list_of_scans(data):
     assert set(scans) == {path.name.removesuffix(".nii.gz") for path in data.iterdir()}
     with pytest.raises(InputError, match="named twice"):
         scans_of([data, next(data.iterdir())])
+    assert list(scans_of([data / "con.nii.gz", data / "x?.nii.gz"])) == [safe_id("con"), safe_id("x?")]
 
 
 def test_the_demo_refuses_a_folder_that_it_did_not_make(tmp_path, run):
@@ -216,10 +218,11 @@ def test_scans_have_a_row_each_also_where_one_fails(tmp_path, monkeypatch):
         return SimpleNamespace(measures=measure(label), label_map=label, provenance={"notes": ["Doubtful."]})
 
     monkeypatch.setattr(scan_files, "predict_files", predicted)
-    scans = {name: tmp_path / name for name in ("a", "broken", "c")}
+    scans = {name: tmp_path / name for name in ("a", "broken", "12:30")}
     _, failures = scan_files.predict_scans(scans, tmp_path / "results")
     header, *rows = (tmp_path / "results" / "cases.csv").read_text(encoding="utf-8").splitlines()
-    assert list(failures) == ["broken"] and [row.split(",")[0] for row in rows] == list(scans)
+    assert list(failures) == ["broken"]
+    assert [row.split(",")[0] for row in rows] == ["a", "broken", safe_id("12:30")], "no file has a colon in its name"
     assert header.startswith("scan,tumors,side,volume [mm3]") and header.endswith(",notes,failure")
     assert rows[0].startswith("a,1,left,") and "Doubtful." in rows[0]
     assert rows[1].endswith(",Cannot read broken.")

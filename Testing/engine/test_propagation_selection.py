@@ -221,6 +221,14 @@ def test_the_ears_of_an_atlas_are_kept_for_the_next_target(atlases, tmp_path, mo
     np.testing.assert_array_equal(second.frames.left.matrix, first.frames.left.matrix)
 
 
+def test_an_atlas_whose_label_lies_on_another_grid_is_refused(tmp_path):
+    case = write(tmp_path, "atlas", "left", 1)
+    label_map = volume.read_label_map(case.label)
+    volume.write(Volume(label_map.array, dataclasses.replace(label_map.grid, spacing=(1.1, 1.2, 1.3))), case.label)
+    with pytest.raises(InputError, match=r"^atlas: label on another grid than its image: .*Resample the label\.$"):
+        examine(case).load()
+
+
 def test_arrays_of_different_lengths_are_damaged():
     ears = AtlasEars(np.zeros(3, np.int32), np.zeros(2, np.uint8), np.zeros(3, np.uint64))
     with pytest.raises(ValueError, match="different lengths"):

@@ -16,7 +16,7 @@ torch = pytest.importorskip("torch")
 
 from crossmoda import locks, preprocessing, training, volume, weights  # noqa: E402
 from crossmoda.errors import Cancelled, InputError  # noqa: E402
-from crossmoda.training import Settings, TrainingCase, logs, losses, train  # noqa: E402
+from crossmoda.training import Settings, TrainingCase, augmentation, logs, losses, train  # noqa: E402
 
 pytestmark = pytest.mark.slow
 
@@ -267,6 +267,18 @@ def test_a_time_limit_ends_the_schedule_and_not_only_the_training(cases, tmp_pat
     peak = training.routine(settings).learning_rate
     assert card["training"]["optimization_seconds"] > 0.5
     assert card["metrics"]["learning_rate"] < 0.05 * peak
+
+
+def test_thicker_slices_keep_ramps_and_average_what_is_finer():
+    ramp = torch.arange(60.0)[:, None, None].expand(60, 4, 5)
+    for distance, first in ((1.4, -0.3), (6.4, -6.4), (6.4, 0.0)):
+        for axis in range(3):
+            moved = ramp.movedim(0, axis).contiguous()
+            thick = augmentation.thicken(moved, axis, distance, first).movedim(axis, 0)
+            torch.testing.assert_close(thick[8:-8], ramp[8:-8], rtol=0, atol=0.1)
+    stripes = (torch.arange(60) % 2).float()[:, None, None].expand(60, 4, 5)
+    assert (augmentation.thicken(stripes, 0, 6.0, -2.0)[8:-8] - 0.5).abs().max() < 0.1
+    torch.testing.assert_close(augmentation.thicken(torch.ones(20, 3, 3), 0, 30.0, -1.0), torch.ones(20, 3, 3))
 
 
 def test_a_validation_ends_within_the_time_limit_too(cases, tmp_path):

@@ -31,8 +31,11 @@ def command(data: Path, output: Path, as_json: bool, **values: Any) -> None:
     folders = {name: values[name] for name in ("noisy", "validation", "initial")}
     settings = from_arguments(training.Settings, values)
     with progress_bar() as progress:
-        weights = training.train_folder(data, output, settings, progress, **folders)
+        path = training.train_folder(data, output, settings, progress, **folders)
+    notes = training.notes_of(path)
     if as_json:
-        echo_json({"weights": weights})
-    else:
-        echo(weights)
+        echo_json({"weights": path, "notes": notes})
+        return
+    if notes:
+        echo(f"Note: {notes}", err=True)
+    echo(path)

@@ -9,7 +9,7 @@ from crossmoda import batch, output, provenance, weights
 from crossmoda import device as devices
 from crossmoda.dataset import results as layout
 from crossmoda.dataset.case import HRT2, Case
-from crossmoda.dataset.case_id import id_of_file
+from crossmoda.dataset.case_id import id_of_file, safe_id
 from crossmoda.errors import InputError
 from crossmoda.inference.prediction_files import predict_files
 from crossmoda.inference.settings import Settings
@@ -37,8 +37,8 @@ def scans_of(paths: Sequence[Path]) -> dict[str, Path]:
             if scan.resolve() in used:
                 raise InputError(f"Scan named twice: {scan}. Name it once.")
             used.add(scan.resolve())
-            name = pseudonym(id_of_file(scan) if not scan.is_dir() else scan.name, scan)
-            free = name if name not in scans else f"{scan.parent.name}_{name}"
+            name = safe_id(pseudonym(id_of_file(scan) if not scan.is_dir() else scan.name, scan))
+            free = name if name not in scans else safe_id(f"{scan.parent.name}_{name}")
             if free in scans:
                 raise InputError(f"Two scans have the same name: {scans[free]} and {scan}. Rename one of them.")
             scans[free] = scan
@@ -93,7 +93,8 @@ def predict_scans(
     folder = Path(folder)
     output.check_writable(folder, is_folder=True)
     path = Path(weights_path or weights.bundled())
-    segmentations = {name: folder / f"{name}{ending}" for name in scans}
+    cases = [Case(name, HRT2, scan) for name, scan in scans.items()]
+    segmentations = {case.id: folder / f"{case.id}{ending}" for case in cases}
     tables = {"measures": folder / MEASURES, "cases": folder / CASES}
     tables_record = layout.record_beside(folder / CASES)
     _refuse_replacing(segmentations.values(), tables.values(), tables_record, [*scans.values(), path])
@@ -113,7 +114,6 @@ def predict_scans(
         cases_rows[case.id] = [*values, f"{measured} {notes}".strip(), None]
         return ScanResult(result.measures, result.provenance)
 
-    cases = [Case(name, HRT2, scan) for name, scan in scans.items()]
     results, failures = batch.for_each(cases, work, progress)
     failed = {name: [*[None] * len(CASE_COLUMNS), cause] for name, cause in failures.items()}
     with output.together():
@@ -121,7 +121,7 @@ def predict_scans(
         output.write_csv(
             tables["cases"],
             ["scan", *CASE_COLUMNS, "failure"],
-            [[name, *(cases_rows.get(name) or failed[name])] for name in scans],
+            [[case.id, *(cases_rows.get(case.id) or failed[case.id])] for case in cases],
         )
         checksums = provenance.checksums_of_outputs(tables, tables_record)
         output.write_json(tables_record, record.finish(**checksums))

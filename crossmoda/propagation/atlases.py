@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from crossmoda import labels, volume
+from crossmoda import labels
 from crossmoda.anatomy import laterality
 from crossmoda.dataset.label_reading import checksum_of
 from crossmoda.errors import CASE_ERRORS, InputError
@@ -44,15 +44,14 @@ class Atlas:
         """Read image and label map, both on the image's grid, left and right exchanged if ``mirrored``.
 
         Raises:
-            InputError: a file cannot be read, or the label map lies outside the image.
+            InputError: a file cannot be read, or the label map lies on another grid than the image.
 
         """
         image = self.case.read_image()
         label_map = self.case.read_label(image)
         if not image.grid.same_as(label_map.grid):
-            label_map = volume.resample(label_map, image.grid, interpolation="label")
-            if not label_map.array.any():
-                raise InputError(f"{self.id}: the label map lies outside the image. Check that they belong together.")
+            difference = label_map.grid.difference_to(image.grid)
+            raise InputError(f"{self.id}: label on another grid than its image: {difference}. Resample the label.")
         label_map = Volume(label_map.array, image.grid)
         return (laterality.mirrored(image), laterality.mirrored(label_map)) if mirrored else (image, label_map)
 

@@ -19,11 +19,13 @@ def run(values: Mapping[str, Any], progress: Progress | None = None) -> dict[str
 
     """
     if values["models"]:
-        return {"weights": _improve(values, progress)}
+        path = _improve(values, progress)
+        return {"weights": path, "notes": training.notes_of(path)}
     if values["output"]:
         folders = {name: values[name] for name in ("noisy", "validation", "initial")}
         settings = from_arguments(training.Settings, values)
-        return {"weights": training.train_folder(values["data"], values["output"], settings, progress, **folders)}
+        path = training.train_folder(values["data"], values["output"], settings, progress, **folders)
+        return {"weights": path, "notes": training.notes_of(path)}
     raise InputError("No folder for the weights. Select an output folder, or a folder of models to improve.")
 
 
@@ -58,6 +60,9 @@ STEP = StepDeclaration(
     ),
     outputs=(File("output", "folder", "Folder of the weights, the metrics and the checkpoint"),),
     settings=(training.Settings,),
-    results=(Result("weights", str, "Weights", "Path of the trained weights"),),
+    results=(
+        Result("weights", str, "Weights", "Path of the trained weights"),
+        Result("notes", str, "Notes", "Messages for the user"),
+    ),
     run=run,
 )

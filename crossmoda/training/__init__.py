@@ -3,7 +3,7 @@
 from crossmoda.training.cases import TrainingCase, corrected_cases, noisy_cases
 from crossmoda.training.routines import ROUTINES, Routine, routine
 from crossmoda.training.settings import Settings
-from crossmoda.training.train import BOARD, CHECKPOINT, METRICS, PREPARED, WEIGHTS, train, train_folder
+from crossmoda.training.train import BOARD, CHECKPOINT, METRICS, PREPARED, WEIGHTS, notes_of, train, train_folder
 
 __all__ = [
     "BOARD",
@@ -17,6 +17,7 @@ __all__ = [
     "TrainingCase",
     "corrected_cases",
     "noisy_cases",
+    "notes_of",
     "routine",
     "train",
     "train_folder",

@@ -203,7 +203,7 @@ def draw(
         target = augmentation.cut(example.targets, center, size, matrix, "nearest")
         if strength.mirror > 0 and rng.random() < strength.mirror:
             image, target = image.flip(-1), target.flip(-1)
-        image, is_new = augmentation.change_intensities(image.to(device), rng, strength)
+        image, is_new = augmentation.change_intensities(image.to(device), rng, strength, example.spacing_zyx)
         images.append(image)
         contrasts.append(0.0 if is_new else example.contrast)
         targets.append(target.to(device))

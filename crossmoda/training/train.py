@@ -27,6 +27,7 @@ from crossmoda.training.settings import Settings
 
 if TYPE_CHECKING:
     from crossmoda.training.learner import Learner
+    from crossmoda.training.sampling import Example
 
 WEIGHTS = "weights.safetensors"
 CHECKPOINT = "checkpoint.safetensors"
@@ -130,6 +131,7 @@ def _train(
             "identity": identity,
         },
         metrics=metrics,
+        notes=_notes(learner.fallbacks, [*learning, *checking], [*examples, *held_out]),
         **weights.inherited(initial),
     )
     path = weights.save(folder / WEIGHTS, learner.best_state or learner.learned(), card)
@@ -166,6 +168,19 @@ def train_folder(
     cases += noisy_cases(dataset.targets, noisy, corrections) if noisy else []
     held_out = [TrainingCase.of(case) for case in open_dataset(validation).cases if case.label] if validation else []
     return train(cases, folder, settings, held_out, progress, initial=initial)
+
+
+def notes_of(path: Path | str) -> str:
+    """Return what the user has to know of the training of weights; empty if nothing."""
+    return str(weights.read_tensors(path)[1].get("notes", ""))
+
+
+def _notes(fallbacks: Sequence[str], cases: Sequence[TrainingCase], examples: "Sequence[Example]") -> str:
+    """Return what the user has to know of a training: what ran out, and which cases taught nothing."""
+    used = {example.id for example in examples}
+    unused = [case.name for case in cases if case.name not in used]
+    left_out = [f"Not used, since no ear is recognized in them: {', '.join(unused)}."] if unused else []
+    return " ".join([*(f"{text[0].upper()}{text[1:]}." for text in fallbacks), *left_out])
 
 
 def _bundled(settings: Settings) -> Path | None:
