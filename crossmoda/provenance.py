@@ -92,17 +92,20 @@ def _listed_in(record: Path) -> set[str] | None:
     return set(map(str, listed))
 
 
-def refuse_foreign(files: Iterable[Path | str | None], record: Path) -> None:
+def refuse_foreign(files: Iterable[Path | str | None], record: Path, scan: Path | None = None) -> None:
     """Refuse to replace files that this software did not write, or that were edited since; None is an omitted file.
 
     Args:
         files: the outputs; those that do not exist are accepted.
         record: the provenance in which the run that wrote them stored their checksums.
+        scan: the scan of the new outputs; the result of another one is not replaced.
 
     Raises:
-        InputError: a file exists that the record does not list with its checksum, or the record is another file.
+        InputError: a file exists that the record does not list with its checksum, or the record is another file, or of
+            another scan.
 
     """
+    files = list(files)
     existing = [Path(path) for path in files if path is not None and Path(path).is_file()]
     listed = _listed_in(record)
     if listed is None:
@@ -113,6 +116,12 @@ def refuse_foreign(files: Iterable[Path | str | None], record: Path) -> None:
                 continue
         raise InputError(
             f"Edited since it was written, or not a result of this version of CrossModa: {path}. "
+            "Move it, or choose another output."
+        )
+    before = output.read_json(record).get("inputs", {}).get("image") if scan is not None and existing else None
+    if scan is not None and before is not None and before["sha256"] != checksum(scan):
+        raise InputError(
+            f"The result of another scan, {before['name']}, would be replaced: {existing[0]}. "
             "Move it, or choose another output."
         )
 

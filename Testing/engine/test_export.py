@@ -78,6 +78,19 @@ def test_an_unusable_folder_is_refused_before_anything_is_written(data, tmp_path
     assert code == 2 and sentence in err and sorted(tmp_path.rglob("*")) == before
 
 
+@pytest.mark.parametrize("name", ["r.json", "r.csv"])
+def test_a_report_replaces_itself_and_nothing_that_only_has_its_name(tmp_path, name):
+    scan, label = scan_and_label()
+    result = FileMeasures(measure(label), label, scan)
+    (tmp_path / name).write_text('{"EchoTime": 0.1}', encoding="utf-8")
+    with pytest.raises(InputError, match=rf"Not of a report, and would be replaced by one: .*{name}\."):
+        write_report(result, tmp_path / "r.html", About({}))
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    (tmp_path / name).unlink()
+    first, again = (write_report(result, tmp_path / "r.html", About({})) for _ in range(2))
+    assert first == again and all(path.exists() for path in again)
+
+
 def test_the_report_is_one_file_with_pictures_measures_and_no_name(tmp_path):
     scan, label = scan_and_label()
     record = {

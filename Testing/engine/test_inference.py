@@ -350,6 +350,19 @@ class TestFilesOfTheUser:
             assert code == 2 and str(path) in error and contents(scans) == before
             path.write_bytes(written)
 
+    def test_the_result_of_another_scan_is_not_replaced(self, scans, segment, tmp_path):
+        target, folder = scans / "out.nii.gz", tmp_path / "results"
+        assert segment(scans / "T2.nii.gz", "-o", target)[0] == 0
+        assert segment(scans, "-o", folder)[0] == 0
+        (scans / "T2.nii.gz").rename(tmp_path / "first.nii.gz")
+        (scans / "T2.nrrd").rename(scans / "T2.nii.gz.nrrd")
+        volume.write(volume.read(scans / "T2.nii.gz.nrrd"), scans / "T2.nii.gz")
+        before = contents(tmp_path)
+        for scan, output in ((scans / "T2.nii.gz", target), (scans, folder)):
+            code, _, error = segment(scan, "-o", output)
+            assert code == 2 and "The result of another scan, T2.nii.gz, would be replaced" in error
+            assert contents(tmp_path) == before
+
     def test_runs_with_other_formats_and_outputs_do_not_make_a_result_one_of_the_user(self, scans, segment):
         seg, nifti, prefix = scans / "out.seg.nrrd", scans / "out.nii.gz", scans / "p"
         for target, more in (

@@ -41,11 +41,12 @@ def command(
     from crossmoda import weights as models
     from crossmoda.growth.files import read_result
     from crossmoda.growth.page import add_change
-    from crossmoda.measurement.report import About, about_scan, files_of, write_report
+    from crossmoda.measurement.report import About, about_scan, files_of, refuse_replacing, write_report
 
     files.check_ending(output, ".html")
     if pdf:
         printing.browser()
+    refuse_replacing(output, pdf)
     files.check_apart(files_of(output, pdf), [label, scan, probability, weights, growth])
     further = [functools.partial(add_change, content=read_result(growth))] if growth is not None else []
     selected = scan_of_label(scan, label)

@@ -57,7 +57,7 @@ def predict_files(
     files |= {f"probability_{structure.key}": path for structure, path in maps.items()}
     output.check_apart([record, *files.values()], [scan, model])
     if record is not None:
-        provenance.refuse_foreign(files.values(), record)
+        provenance.refuse_foreign(files.values(), record, scan)
     is_dicom = target.name.lower().endswith(export.ENDING)
     if is_dicom:
         export.check_series(scan)

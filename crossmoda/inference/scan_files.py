@@ -97,7 +97,8 @@ def predict_scans(
     segmentations = {case.id: folder / f"{case.id}{ending}" for case in cases}
     tables = {"measures": folder / MEASURES, "cases": folder / CASES}
     tables_record = layout.record_beside(folder / CASES)
-    _refuse_replacing(segmentations.values(), tables.values(), tables_record, [*scans.values(), path])
+    by_scan = {case.image: segmentations[case.id] for case in cases}
+    _refuse_replacing(by_scan, tables.values(), tables_record, path)
     weights.load(path)  # refused at once, not once per scan
     settings = settings or Settings()
     device = devices.describe(devices.choose(settings.device))
@@ -129,16 +130,18 @@ def predict_scans(
 
 
 def _refuse_replacing(
-    segmentations: Iterable[Path], tables: Iterable[Path], tables_record: Path, inputs: Sequence[Path]
+    segmentations: Mapping[Path, Path], tables: Iterable[Path], tables_record: Path, weights_path: Path
 ) -> None:
     """Refuse, before the first scan is read, any output that would replace an input or a file of the user.
+
+    ``segmentations`` has the output of each scan.
 
     Raises:
         InputError: an output would.
 
     """
-    records = {path: layout.record_beside(path) for path in segmentations}
-    output.check_apart([*records, *records.values(), *tables, tables_record], inputs)
-    for path, record in records.items():
-        provenance.refuse_foreign([path], record)
+    records = {path: layout.record_beside(path) for path in segmentations.values()}
+    output.check_apart([*records, *records.values(), *tables, tables_record], [*segmentations, weights_path])
+    for scan, path in segmentations.items():
+        provenance.refuse_foreign([path], records[path], scan)
     provenance.refuse_foreign(tables, tables_record)

@@ -1,5 +1,6 @@
 """The report of one patient: key images, measures, provenance and warnings on one page, without a name."""
 
+import contextlib
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -9,6 +10,7 @@ import numpy as np
 
 from crossmoda import labels, output, printing
 from crossmoda.dataset.scan_date import date_in_header, header_of
+from crossmoda.errors import InputError
 from crossmoda.figures import window
 from crossmoda.measurement.files import COLUMNS, FileMeasures, as_json, table
 from crossmoda.measurement.measures import TumorMeasures
@@ -58,6 +60,23 @@ def files_of(path: Path, pdf: bool = False) -> list[Path]:
     return [path, *(path.with_suffix(ending) for ending in (".json", ".csv", *([".pdf"] if pdf else [])))]
 
 
+def refuse_replacing(path: Path, pdf: bool = False) -> None:
+    """Refuse a page beside which files with the names of its measures exist that are not those of a report.
+
+    Raises:
+        InputError: there is such a file.
+
+    """
+    _, details, *others = files_of(path, pdf)
+    with contextlib.suppress(OSError, ValueError):
+        content = output.read_json(details)
+        if isinstance(content, dict) and {"tumors", "cochleae", "provenance"} <= content.keys():
+            return
+    for file in (details, *others):
+        if file.exists():
+            raise InputError(f"Not of a report, and would be replaced by one: {file}. Choose another output.")
+
+
 def write_report(
     result: FileMeasures,
     path: Path | str,
@@ -79,11 +98,13 @@ def write_report(
         The files.
 
     Raises:
-        InputError: the path has another ending or cannot be written, or there is no browser that writes a PDF.
+        InputError: the path has another ending or cannot be written, a file that is not of a report would be replaced,
+            or there is no browser that writes a PDF.
 
     """
     path = Path(path)
     output.check_ending(path, ".html")
+    refuse_replacing(path, pdf)
     measures, grid = result.measures, result.label_map.grid
     report = Report("Vestibular schwannoma: measures", " ".join(measures.sentences))
     _images_section(report, result)
