@@ -92,6 +92,13 @@ def _listed_in(record: Path) -> set[str] | None:
     return set(map(str, listed))
 
 
+def wrote(file: Path, record: Path) -> bool:
+    """Return whether a file is an output of the run of a record, unchanged since."""
+    with contextlib.suppress(OSError):
+        return record.is_file() and checksum_of_file(file) in (_listed_in(record) or ())
+    return False
+
+
 def refuse_foreign(files: Iterable[Path | str | None], record: Path, scan: Path | None = None) -> None:
     """Refuse to replace files that this software did not write, or that were edited since; None is an omitted file.
 

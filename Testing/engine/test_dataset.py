@@ -11,6 +11,7 @@ import SimpleITK as sitk
 
 from crossmoda.dataset import Case, open_dataset, validate
 from crossmoda.errors import Cancelled, InputError
+from crossmoda.provenance import checksums_of_outputs
 from crossmoda.volume import Grid, Volume, write, write_segmentation
 from dicom_series import write_mixed_study
 
@@ -119,6 +120,20 @@ def test_labels_of_the_same_name_stay_with_the_image_of_their_folder(tmp_path: P
     for case in open_dataset(tmp_path).cases:
         assert case.label is not None
         assert case.label.parent == case.image.parent
+
+
+def test_a_segmentation_of_crossmoda_is_a_label_only_once_it_was_corrected(tmp_path: Path) -> None:
+    touch(tmp_path, "anna_hrT2.nii.gz")
+    label, record = tmp_path / "anna_hrT2.seg.nrrd", tmp_path / "anna_hrT2.provenance.json"
+    label.write_bytes(b"predicted")
+    record.write_text(json.dumps({"crossmoda": "1"} | checksums_of_outputs({"segmentation": label}, record)), "utf-8")
+    dataset = open_dataset(tmp_path)
+    assert dataset.cases[0].label is None and "Correct it, or delete anna_hrT2.provenance.json" in dataset.notes[0]
+    label.write_bytes(b"corrected")
+    assert found(tmp_path) == [("anna", "hrT2", label.name)] and not open_dataset(tmp_path).notes
+    label.write_bytes(b"predicted")
+    record.unlink()
+    assert found(tmp_path) == [("anna", "hrT2", label.name)]
 
 
 def test_a_file_that_is_still_being_written_is_passed_over(tmp_path: Path) -> None:

@@ -28,7 +28,9 @@ from crossmoda import output
 from crossmoda.dataset import dicom_cases, named_cases
 from crossmoda.dataset.case import HRT2, Case, Dataset
 from crossmoda.dataset.case_id import safe_id
+from crossmoda.dataset.results import record_beside
 from crossmoda.errors import InputError, reason_of
+from crossmoda.provenance import wrote
 from crossmoda.pseudonyms import pseudonym
 
 #: The folder of a data set for the corrections of reviewers, the record of each, and the decisions that settle a label.
@@ -60,7 +62,8 @@ def open_dataset(folder: Path | str) -> Dataset:
             + "".join(f" {note}" for note in notes[:5])
         )
     unpaired = (*named.unpaired, *series.unpaired)
-    return Dataset(folder, tuple(_corrected(case, folder) for case in cases), unpaired, tuple(notes))
+    cases = [_without_prediction(_corrected(case, folder), notes) for case in cases]
+    return Dataset(folder, tuple(cases), unpaired, tuple(notes))
 
 
 def _files(folder: Path, notes: list[str]) -> list[Path]:
@@ -106,6 +109,14 @@ def _corrected(case: Case, folder: Path) -> Case:
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         is_settled = True  # a label map that somebody copied into the folder
     return dataclasses.replace(case, label=file) if is_settled else case
+
+
+def _without_prediction(case: Case, notes: list[str]) -> Case:
+    """Return a case without its label if that is a segmentation as CrossModa wrote it, which nobody corrected."""
+    if case.label is None or not wrote(case.label, record := record_beside(case.label)):
+        return case
+    notes.append(f"No label, but a segmentation by CrossModa: {case.label}. Correct it, or delete {record.name}.")
+    return dataclasses.replace(case, label=None)
 
 
 def _natural(text: str) -> list[tuple[int, str]]:
