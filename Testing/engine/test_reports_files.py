@@ -54,6 +54,14 @@ def test_empty_slices_between_others_are_refused_with_their_number(tmp_path: Pat
         volume.read_scan(tmp_path / "scan.nii.gz")
 
 
+def test_an_empty_row_at_the_border_of_a_background_of_zeros_is_no_lost_slice(tmp_path: Path) -> None:
+    scan = a_scan()
+    scan.array[:, :3] = 0
+    scan.array[0, 0, 0] = 1  # beyond empty rows
+    volume.write(scan, tmp_path / "scan.nii.gz")
+    assert np.array_equal(volume.read_scan(tmp_path / "scan.nii.gz").array, scan.array)
+
+
 def test_centimeters_in_an_nrrd_header_are_centimeters(tmp_path: Path) -> None:
     volume.write(a_scan(), tmp_path / "scan.nrrd")
     content = (tmp_path / "scan.nrrd").read_bytes()

@@ -25,6 +25,8 @@ _FORMATS = "NIfTI (.nii, .nii.gz), NRRD (.nrrd), MetaImage (.mha, .mhd) or a fol
 AIR_IN_CT = -900
 #: The fraction of voxels of air from which on an image is a CT.
 _LEAST_AIR = 0.01
+#: Slices with at most this fraction of the voxels of the fullest one are almost empty.
+_ALMOST_EMPTY = 0.02
 
 
 def read(path: Path | str) -> Volume:
@@ -233,9 +235,17 @@ def refuse_ct(array: np.ndarray, path: Path) -> None:
 
 
 def _refuse_empty_slices(array: np.ndarray, path: Path) -> None:
-    """Raise :class:`InputError` if slices between others have only zeros: they were lost on a way."""
+    """Raise :class:`InputError` if slices between others have only zeros: they were lost on a way.
+
+    Beside almost empty ones, at the border of a background of zeros, empty slices are no loss.
+    """
     for axis in range(3):
-        used = np.flatnonzero(array.any(axis=tuple(other for other in range(3) if other != axis)))
+        others = tuple(other for other in range(3) if other != axis)
+        used = np.flatnonzero(array.any(axis=others))
+        if used.size and used[-1] - used[0] + 1 > used.size:
+            filled = np.count_nonzero(array, axis=others)
+            used = used[filled[used] > _ALMOST_EMPTY * filled.max()]
+            used = np.array([index for index in range(used[0], used[-1] + 1) if filled[index]])
         lost = 0 if used.size == 0 else int(used[-1] - used[0] + 1 - used.size)
         if lost:
             number = int(used[np.flatnonzero(np.diff(used) > 1)[0]]) + 2
