@@ -17,7 +17,7 @@ from crossmoda.anatomy.sampling import moved
 from crossmoda.errors import InputError
 from crossmoda.growth import patient, rigid_alignment
 from crossmoda.growth.figure import outline_figure
-from crossmoda.growth.joint_estimate import corrected, extent, smoothed_over_time, volume_mm3
+from crossmoda.growth.joint_estimate import as_outlined, corrected, extent, smoothed_over_time, volume_mm3
 from crossmoda.volume import Volume
 
 
@@ -189,3 +189,11 @@ def test_the_volume_counts_surface_voxels_by_their_probability():
     probability = mask.astype(float)
     probability[:, :, 16][mask[:, :, 15]] = 0.25
     assert volume_mm3(probability, mask, 2.0) == pytest.approx(2 * (8**3 + 16))
+
+
+def test_volumes_keep_their_ratio_and_are_those_of_the_outlines_on_average():
+    volumes = [{"left": (110.0, 0.1)}, {"left": (220.0, 0.2), "right": (50.0, 0.3)}]
+    first, second = as_outlined(volumes, [{"left": 100.0}, {"left": 180.0, "right": 40.0}])
+    assert second["left"][0] / first["left"][0] == pytest.approx(2)
+    assert first["left"][0] * second["left"][0] == pytest.approx(100 * 180)
+    assert second["right"] == pytest.approx((40, 0.3)) and (first["left"][1], second["left"][1]) == (0.1, 0.2)

@@ -75,6 +75,27 @@ def volume_mm3(probability: np.ndarray, tumor: np.ndarray, voxel_mm3: float) -> 
     return float(values[binary_dilation(tumor, iterations=_BAND)].sum()) * voxel_mm3
 
 
+def as_outlined(
+    volumes: Sequence[dict[str, tuple[float, float]]], outlined_mm3: Sequence[dict[str, float]]
+) -> list[dict[str, tuple[float, float]]]:
+    """Return volumes that are those of the outlined tumors on average over time, with their ratios kept.
+
+    A volume by probabilities changes less from scan to scan than that of an outline, but is larger (by 7 to 12 % in
+    simulated heads, where that of the outline was right).
+
+    Args:
+        volumes: volume by probability (mm3) and its spread by side, at each time point.
+        outlined_mm3: volume of the outlined tumor by the same sides.
+
+    """
+    logs: dict[str, list[float]] = {}
+    for by_probability, by_outline in zip(volumes, outlined_mm3, strict=True):
+        for side, (volume, _) in by_probability.items():
+            logs.setdefault(side, []).append(float(np.log(by_outline[side] / volume)))
+    scales = {side: float(np.exp(np.mean(values))) for side, values in logs.items()}
+    return [{side: (volume * scales[side], spread) for side, (volume, spread) in each.items()} for each in volumes]
+
+
 def agreement(first: np.ndarray, second: np.ndarray) -> float:
     """Return the Dice coefficient of two masks; 0 where one is empty."""
     total = np.count_nonzero(first) + np.count_nonzero(second)

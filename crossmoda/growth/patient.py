@@ -293,13 +293,15 @@ def _measured(
         for number in range(len(common))
     ]
     frames = _as_pair(common)
-    measured = []
-    for time, (point, each, alignment) in enumerate(zip(points, patches, alignments, strict=True)):
+    maps_at: list[list[np.ndarray]] = []
+    volumes_at: list[dict[str, tuple[float, float]]] = []
+    outlined_at: list[dict[str, float]] = []
+    for time, each in enumerate(patches):
         called = call(
             [dataclasses.replace(ear, probabilities=over_time[number][time]) for number, ear in enumerate(each.ears)],
             rule,
         )
-        maps, volumes = [], {}
+        maps, volumes, outlined = [], {}, {}
         for number, ear in enumerate(each.ears):
             tumor = called[number].argmax(axis=0) == labels.VS
             if tumor.any():
@@ -310,7 +312,15 @@ def _measured(
                     spreads[time][number]
                     or repeatability.share(uncertain_volume(Volume(tumor, ear.grid), probability)),
                 )
+                outlined[ear.frame.side] = float(np.count_nonzero(tumor)) * ear.voxel_mm3
             maps.append(restrict(ear, tumor, rule))
+        maps_at.append(maps)
+        volumes_at.append(volumes)
+        outlined_at.append(outlined)
+    if all(point.label is None for point in points):
+        volumes_at = joint_estimate.as_outlined(volumes_at, outlined_at)
+    measured = []
+    for point, each, alignment, maps, volumes in zip(points, patches, alignments, maps_at, volumes_at, strict=True):
         label_map = point.label or Volume(
             label_map_of(each.ears, maps, point.scan.grid, rule.cochlea_up_mm), point.scan.grid
         )
