@@ -403,9 +403,9 @@ def test_weights_of_ears_trained_further_are_averaged_with_the_initial_ones(case
     averaged = floating(training.train(cases[:1], tmp_path / "averaged", settings, initial=weight_file))
     assert any((initial[name] - item).abs().max() > 1e-4 for name, item in trained.items())
     for name, item in averaged.items():
-        torch.testing.assert_close(item, (initial[name] + trained[name]) / 2)
+        torch.testing.assert_close(item, 0.75 * initial[name] + 0.25 * trained[name])
     card = json.loads((tmp_path / "averaged" / training.WEIGHTS).with_suffix(".json").read_text("utf-8"))
-    assert card["training"]["initial_share"] == 0.5 and "loss" not in card["metrics"]
+    assert card["training"]["initial_share"] == 0.75 and "loss" not in card["metrics"]
 
     validated, validate, logits_of = [], Learner._validate, inference.logits_of
 

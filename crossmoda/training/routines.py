@@ -41,7 +41,7 @@ class Routine:
 _PATCH = PATCH_SIZE[::-1]
 ROUTINES = {
     "default": Routine(300, 8, 2, 6e-3, True, 1e-4, (24, 64, 64), 0.7, 0.0, True, "default"),
-    "ear": Routine(300, 2, 2, 2e-3, True, 1e-4, _PATCH, 0.0, 0.0, True, "ear", initial_share=0.5),
+    "ear": Routine(300, 2, 2, 2e-3, True, 1e-4, _PATCH, 0.0, 0.0, True, "ear", initial_share=0.75),
     "paper": Routine(2000, 1, 1, 1e-3, False, 0.0, None, 0.0, 0.5, False, "paper"),
 }
 
