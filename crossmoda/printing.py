@@ -19,7 +19,7 @@ _PLACES = (
     r"C:\Program Files\Google\Chrome\Application\chrome.exe",
     r"C:\Program Files (x86)\Microsoft\Edge\Application\msedge.exe",
 )
-_REMEDY = "Open the .html in a browser and print it as PDF."
+_REMEDY = "Write the page without a PDF, open it in a browser and print it."
 #: A page that takes longer will not come, seconds.
 _PATIENCE_S = 300
 
