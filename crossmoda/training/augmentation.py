@@ -148,8 +148,8 @@ def thicken(image: torch.Tensor, axis: int, distance: float, first: float) -> to
     covered = averaged.sum(axis=0)
     weights = (between[:, covered > 0] @ (averaged / np.maximum(covered, 1e-6))[:, covered > 0].T).astype(np.float32)
     weights /= weights.sum(axis=1, keepdims=True)
-    there = torch.from_numpy(weights).to(image.device, non_blocking=True)
-    return torch.tensordot(there, image, ([1], [axis])).movedim(0, axis).contiguous()
+    matrix = torch.from_numpy(weights).to(image.device, non_blocking=True)
+    return torch.tensordot(matrix, image, ([1], [axis])).movedim(0, axis).contiguous()
 
 
 def change_intensities(
