@@ -134,7 +134,7 @@ def test_a_pdf_is_one_page_or_says_what_is_missing(tmp_path, monkeypatch):
         (tmp_path / "r.html").unlink()
     monkeypatch.setattr(printing, "_NAMES", ())
     monkeypatch.setattr(printing, "_PLACES", ())
-    with pytest.raises(InputError, match=r"No Chromium.* Open the \.html in a browser"):
+    with pytest.raises(InputError, match=r"No Chromium.* Write the page without a PDF, open it in a browser"):
         write_report(result, tmp_path / "r.html", About({}), pdf=True)
     assert not (tmp_path / "r.html").exists()
 
