@@ -435,6 +435,7 @@ def test_a_case_without_an_ear_is_named(cases, weight_file, tmp_path, monkeypatc
     path = training.train(cases, tmp_path / "run", settings, initial=weight_file)
     assert training.notes_of(path) == "Not used, since no ear is recognized in them: healthy.nii.gz."
     assert training.notes_of(weight_file) == ""
+    assert "notes" not in weights.read_tensors(path)[1], "reports of other patients show the notes of a card"
 
 
 def test_random_weights_and_those_of_whole_scans_are_not_averaged(cases, tmp_path):

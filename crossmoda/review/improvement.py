@@ -147,7 +147,8 @@ def improve(
     new = models.add(models_folder, trained, about=about)
     shutil.rmtree(folder, ignore_errors=True)
     pictures, notes = _draw(predictions, new.weights.parent / PICTURES)
-    notes += [text for text in [training.notes_of(new.weights)] if text]
+    if about_training := training.notes_of(new.weights):
+        notes.append(about_training)
     comparison = ModelComparison(old, new, before, after, pictures, cases.counts, tuple(notes))
     content = {"old": old.name, "new": new.name, "before": before, "after": after, "gain": comparison.gain}
     output.write_json(new.weights.parent / TABLE, content)

@@ -126,12 +126,12 @@ def _train(
             "examples": len(examples),
             "validation_cases": len(checking),
             "initial_share": share,
+            "notes": _notes(learner.fallbacks, [*learning, *checking], [*examples, *held_out]),
             "optimization_seconds": round(learner.seconds, 1),
             "processor_minutes": round(learner.processor_seconds / 60, 2),
             "identity": identity,
         },
         metrics=metrics,
-        notes=_notes(learner.fallbacks, [*learning, *checking], [*examples, *held_out]),
         **weights.inherited(initial),
     )
     path = weights.save(folder / WEIGHTS, learner.best_state or learner.learned(), card)
@@ -171,8 +171,11 @@ def train_folder(
 
 
 def notes_of(path: Path | str) -> str:
-    """Return what the user has to know of the training of weights; empty if nothing."""
-    return str(weights.read_tensors(path)[1].get("notes", ""))
+    """Return what the user has to know of the training of weights; empty if nothing.
+
+    It names cases, so it is no part of the card's own notes, which reports of other patients show.
+    """
+    return str(weights.read_tensors(path)[1].get("training", {}).get("notes", ""))
 
 
 def _notes(fallbacks: Sequence[str], cases: Sequence[TrainingCase], examples: "Sequence[Example]") -> str:

@@ -306,6 +306,8 @@ def _card(model) -> str:
     for key, title in (("license", _("License")), ("data", _("Data")), ("notes", _("Notes"))):
         if card.get(key):
             lines.append(f"{title}: {card[key]}")
+    if training.get("notes"):
+        lines.append(training["notes"])
     if training.get("seconds"):
         lines.append(_("Trained for {minutes:.0f} min.").format(minutes=training["seconds"] / 60))
     return "<br>".join(lines)
