@@ -20,19 +20,19 @@ def run(values: Mapping[str, Any], progress: Progress | None = None) -> dict[str
     """
     if values["models"]:
         path = _improve(values, progress)
-        return {"weights": path, "notes": training.notes_of(path)}
-    if values["output"]:
+    elif values["output"]:
         folders = {name: values[name] for name in ("noisy", "validation", "initial")}
         settings = from_arguments(training.Settings, values)
         path = training.train_folder(values["data"], values["output"], settings, progress, **folders)
-        return {"weights": path, "notes": training.notes_of(path)}
-    raise InputError("No folder for the weights. Select an output folder, or a folder of models to improve.")
+    else:
+        raise InputError("No folder for the weights. Select an output folder, or a folder of models to improve.")
+    return {"weights": path, "notes": training.notes_of(path)}
 
 
 def _improve(values: Mapping[str, Any], progress: Progress | None) -> Path:
     from crossmoda.review import improvement
 
-    names = ("seconds", "epochs", "learning_rate", "unaveraged", "seed", "device")
+    names = values.keys() & {item.name for item in parameters(improvement.ImprovementSettings)}
     unused = [f"--{name}" for name in ("output", "validation", "initial") if values[name]]
     others = [item for item in parameters(training.Settings) if item.name not in names]
     unused += [item.flag for item in others if values[item.name] != item.default]
